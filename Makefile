@@ -1,0 +1,46 @@
+# Two commands on a fresh machine: `make demo` and `make check`. PYTHON chooses the interpreter (3.10 to 3.14).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := runs/quickstart
+export SEQ2ATTN_DATA ?= $(wildcard $(CURDIR)/../shared/data)
+
+.PHONY: demo check format docs clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/installed
+	@if [ -d $(DEMO) ]; then $(BIN)/seq2attn train quickstart --run $(DEMO) --resume; \
+	else $(BIN)/seq2attn train quickstart --run $(DEMO); fi
+	@printf '%s\n' "Ich habe Hunger." "Wo ist der Bahnhof?" "Das Buch, das du mir gegeben hast, ist gut." \
+	    > $(DEMO)/new.de
+	$(BIN)/seq2attn translate $(DEMO) $(DEMO)/new.de | tee $(DEMO)/new.en
+	$(BIN)/seq2attn heatmap $(DEMO) "Ich habe Hunger." -o $(DEMO)/hunger.png
+	$(BIN)/seq2attn heatmap $(DEMO) "Das Buch, das du mir gegeben hast, ist gut." -o $(DEMO)/book.png
+	@printf '%s\n' "" "The model, its log and its scores: $(DEMO)/" \
+	    "Translations: $(DEMO)/new.en    Heat maps: $(DEMO)/hunger.png, $(DEMO)/book.png" \
+	    "Your own sentence: echo 'Guten Morgen!' | $(BIN)/seq2attn translate $(DEMO)"
+
+check: $(VENV)/developing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+format: $(VENV)/developing
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/developing
+	$(BIN)/python scripts/write_recipe_reference.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/developing: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .[dev,tensorboard]
+	touch $@

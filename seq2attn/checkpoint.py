@@ -1,0 +1,247 @@
+"""A run folder that explains itself: recipe, vocabularies, weights, log, and what belongs together.
+
+    recipe.yaml           complete, as run
+    text/*.model          SentencePiece
+    weights/*.safetensors never changed once written
+    version.json          the folder's truth: format, checksums, which weights are best, last, average
+    training_state.pt     what resuming needs, read as plain tensors only
+    log.jsonl             one record a line
+
+Each file is written beside its place and renamed, and version.json last: whenever the power goes, the folder
+is as it was before or as it is after. Loading executes nothing from it.
+"""
+
+import hashlib
+import json
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from seq2attn.errors import Seq2attnError
+from seq2attn.recipe import Recipe, read, write
+
+FORMAT = "0.1"
+Weights = dict[str, Tensor]
+
+
+class RunError(Seq2attnError):
+    """A run folder is missing, damaged, in the way, or of another format."""
+
+
+@dataclass
+class Version:
+    """What version.json says."""
+
+    format: str = FORMAT
+    seq2attn: str = ""
+    torch: str = ""
+    data: str = ""  # the fingerprint of the training data
+    best: str = ""  # file names below weights/
+    last: str = ""
+    average: str = ""
+    scores: dict[str, float] = field(default_factory=dict)  # of the kept weights, in the recipe's metric
+    checksums: dict[str, str] = field(default_factory=dict)  # SHA-256 by path
+
+
+class RunFolder:
+    """A run on disk. Make it with `create`, or `open` one that is there."""
+
+    def __init__(self, path: Path, version: Version) -> None:
+        self.path, self.version = path, version
+
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe, version: str) -> "RunFolder":
+        """A new run; refuses a folder that has anything in it."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(
+                f"{path} exists and is not overwritten: go on with --resume, or choose another with --run"
+            )
+        (path / "weights").mkdir(parents=True)
+        (path / "text").mkdir()
+        write(recipe, path / "recipe.yaml")
+        run = cls(path, Version(seq2attn=version, torch=torch.__version__))
+        run.commit()
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunFolder":
+        """A run that is there."""
+        path = Path(path)
+        file = path / "version.json"
+        if not file.is_file():
+            why = "has no version.json" if path.is_dir() else "does not exist"
+            raise RunError(f"{path} {why}: expected a run folder, as `seq2attn train` makes it")
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if content.get("format") != FORMAT:
+                has = content.get("format")
+                raise RunError(f"{file}: this seq2attn reads the run format {FORMAT}, the folder has {has}")
+            return cls(path, Version(**content))
+        except (UnicodeDecodeError, json.JSONDecodeError, TypeError, AttributeError) as error:
+            raise RunError(f"{file} is damaged: {error}") from error
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe as it was run; its data need not be there any more."""
+        return read(self.path / "recipe.yaml", check_files=False)
+
+    def commit(self) -> None:
+        """Make what `version` says the truth."""
+        text = json.dumps(asdict(self.version), indent=2, sort_keys=True) + "\n"
+        write_atomically(self.path / "version.json", text.encode())
+
+    def add(self, name: str, content: bytes) -> None:
+        """A file that is checked by its checksum when it is read; commit makes it part of the run."""
+        self.version.checksums[name] = hashlib.sha256(content).hexdigest()
+        write_atomically(self.path / name, content)
+
+    def content(self, name: str) -> bytes:
+        """A file's bytes, if they are the ones that were written."""
+        file = self.path / name
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise RunError(
+                f"{file} cannot be read: {error.strerror}; the run folder is incomplete"
+            ) from error
+        if self.version.checksums.get(name) != hashlib.sha256(content).hexdigest():
+            raise RunError(f"{file} is damaged: its checksum is not the one in version.json; copy it again")
+        return content
+
+    # ---- weights ------------------------------------------------------------------------------------
+
+    def save_weights(self, name: str, weights: Weights) -> None:
+        """Weights below weights/, as safetensors."""
+        self.add(f"weights/{name}", save({key: value.contiguous() for key, value in weights.items()}))
+
+    def load_weights(self, which: str = "best") -> Weights:
+        """best, last, average, or the name of a file below weights/."""
+        name = {"best": self.version.best, "last": self.version.last, "average": self.version.average}.get(
+            which, which
+        )
+        kept = [key.removeprefix("weights/") for key in self.version.checksums if key.startswith("weights/")]
+        if name not in kept:
+            there = ", ".join(sorted(kept)) or "none yet (training has not reached its first validation)"
+            raise RunError(f"{self.path}: no weights '{which}'; there are: {there}")
+        try:
+            return load(self.content(f"weights/{name}"))
+        except SafetensorError as error:
+            raise RunError(f"{self.path / 'weights' / name} is damaged: {error}") from error
+
+    def last_weights(self, count: int) -> list[str]:
+        """The names of the last validated weights, oldest first."""
+        return sorted(name for name in self.version.scores if name.startswith("step-"))[-count:]
+
+    def prune(self, keep: Iterable[str]) -> None:
+        """Forget weights that are neither kept nor named as best, last or average; then commit."""
+        keep = {*keep, self.version.best, self.version.last, self.version.average}
+        names = [key.removeprefix("weights/") for key in self.version.checksums if key.startswith("weights/")]
+        stale = [name for name in names if name not in keep]
+        for name in stale:
+            del self.version.checksums[f"weights/{name}"]
+            self.version.scores.pop(name, None)
+        self.commit()  # first the truth, then the files: never a name without its file
+        for name in stale:
+            (self.path / "weights" / name).unlink(missing_ok=True)
+
+    # ---- training state and log ---------------------------------------------------------------------
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Everything that resuming needs, in one file."""
+        write_atomically(self.path / "training_state.pt", lambda file: torch.save(dict(state), file))
+
+    def load_state(self) -> dict[str, Any] | None:
+        """The state, or None if training had not saved any yet."""
+        file = self.path / "training_state.pt"
+        if not file.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
+            raise RunError(f"{file} is damaged and training cannot go on from it: {error}") from error
+        return state
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """One line more in log.jsonl."""
+        with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Forget what was logged and kept after a step that training goes back to."""
+        scores = self.version.scores
+        for name in [name for name in scores if name > f"step-{step:06d}.safetensors"]:
+            del scores[name]
+        self.version.best = max(scores, key=lambda name: scores[name], default="")
+        self.version.last = max(scores, default="")
+        self.prune(scores)
+        file = self.path / "log.jsonl"
+        if file.exists():
+            lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line).get("step", 0) <= step]
+            write_atomically(file, "".join(kept).encode())
+
+
+def write_atomically(path: Path, content: bytes | Callable[[Any], object]) -> None:
+    """Write beside the place and rename, so that the file is never half there."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def tensors_of(model: nn.Module) -> Weights:
+    """A model's tensors by name, not copied; shared ones once, by their first name."""
+    first = {id(tensor): name for name, tensor in reversed(model.state_dict(keep_vars=True).items())}
+    return {name: tensor for name, tensor in model.state_dict().items() if name in first.values()}
+
+
+def weights_of(model: nn.Module) -> Weights:
+    """Copies of a model's tensors on the CPU."""
+    return {name: tensor.to("cpu", copy=True) for name, tensor in tensors_of(model).items()}
+
+
+def put_weights(model: nn.Module, weights: Weights) -> None:
+    """Put tensors into a model: all of them, of the right shapes, or an error that names what differs."""
+    own = weights_of(model)
+    wrong = [f"{name} is missing" for name in own.keys() - weights.keys()]
+    wrong += [f"{name} is not part of the model" for name in weights.keys() - own.keys()]
+    wrong += [
+        f"{name} has shape {tuple(weights[name].shape)}, the model's has {tuple(own[name].shape)}"
+        for name in own.keys() & weights.keys()
+        if own[name].shape != weights[name].shape
+    ]
+    if wrong:
+        raise RunError("the weights do not fit the recipe's model: " + "; ".join(sorted(wrong)))
+    model.load_state_dict(weights, strict=False)
+
+
+def average(several: Iterable[Weights]) -> Weights:
+    """The mean of several weights, summed in float64 (Vaswani et al. 2017, section 6.1)."""
+    total: Weights = {}
+    count = 0
+    for weights in several:
+        count += 1
+        for name, tensor in weights.items():
+            total[name] = total[name] + tensor.double() if name in total else tensor.double()
+    if not count:
+        raise RunError("nothing to average: no weights were given")
+    return {name: (tensor / count).float() for name, tensor in total.items()}

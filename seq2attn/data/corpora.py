@@ -1,0 +1,122 @@
+"""Corpora of a recipe -> pairs of sentences, whatever they are stored in."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from seq2attn.data.files import Pair, json_lines, missing, parallel, table
+from seq2attn.data.hub import dataset_pairs, load, local_paths, missing_parts
+from seq2attn.data.report import DataError, Report
+from seq2attn.recipe import AnyCorpus, DataRecipe, FilesCorpus, SampleCorpus, TableCorpus
+
+Role = Literal["train", "dev", "test"]
+
+SAMPLES = Path(__file__).parent.parent / "samples"
+
+
+class Source(NamedTuple):
+    """A corpus that has been found, and can be read as often as wanted."""
+
+    name: str  # what line numbers belong to
+    state: Any  # JSON; changes when the data change
+    read: Callable[[Report], Iterator[Pair]]
+
+
+def find(corpus: AnyCorpus, languages: tuple[str, str], role: Role, place: str) -> Source:
+    """Find a corpus.
+
+    Args:
+        languages: source and target, as in the recipe.
+        role: which split of a sample is meant if the corpus does not say.
+        place: the corpus's path in the recipe, for errors.
+
+    Raises:
+        DataError: it is not there, or cannot be what the recipe says.
+    """
+    if isinstance(corpus, SampleCorpus):
+        path = SAMPLES / corpus.sample / f"{corpus.split or role}.tsv.xz"
+        columns = _sample_columns(corpus, languages)
+        return Source(f"{corpus.sample}/{path.name}", [_state(path)], partial(table, path, columns))
+    if isinstance(corpus, FilesCorpus):
+        source, target = (_path(file, f"{place}.files.{side}") for side, file in enumerate(corpus.files))
+        return Source(str(source), [_state(source), _state(target)], partial(parallel, source, target))
+    if isinstance(corpus, TableCorpus):
+        path = _path(corpus.table, f"{place}.table")
+        keys: Any = corpus.columns  # all numbers or all text; the recipe has seen to it
+        reader: Any = json_lines if isinstance(keys[0], str) else table
+        return Source(str(path), [_state(path)], partial(reader, path, keys))
+    dataset = load(corpus, place)
+    state = getattr(dataset, "_fingerprint", None) or [_state(path) for path in local_paths(corpus)]
+    return Source(f"{corpus.dataset}[{corpus.split}]", state, partial(dataset_pairs, dataset, corpus, place))
+
+
+def pairs(
+    corpus: AnyCorpus,
+    languages: tuple[str, str],
+    report: Report,
+    role: Role = "train",
+    place: str = "data",
+) -> Iterator[Pair]:
+    """The pairs of a corpus in its order, as a stream; `corpus.limit` ends it. Nothing is filtered.
+
+    Raises:
+        DataError: as `find` does, and at the first bad line if `report.stop`.
+    """
+    for pair in islice(find(corpus, languages, role, place).read(report), corpus.limit):
+        report.read += 1
+        yield pair
+
+
+def training_text(data: DataRecipe, sides: tuple[int, ...] = (0, 1)) -> Iterator[str]:
+    """The raw text of the training corpora, to learn a vocabulary from: of the source (0), the target (1), or
+    both in turn. Bad lines do what `data.bad_lines` says.
+    """
+    report = Report(stop=data.bad_lines == "stop")
+    for number, corpus in enumerate(data.train):
+        for pair in pairs(corpus, data.languages, report, "train", f"data.train.{number}"):
+            for side in sides:
+                yield pair[side]  # type: ignore[misc]
+
+
+def missing_files(data: DataRecipe) -> list[tuple[str, str]]:
+    """Every local file or folder that the recipe names and that does not exist: its path in the recipe, and
+    a message. Nothing is opened, and no network is used.
+    """
+    corpora: list[tuple[str, AnyCorpus | None]] = [
+        *((f"data.train.{number}", corpus) for number, corpus in enumerate(data.train)),
+        ("data.dev", data.dev),
+        ("data.test", data.test),
+    ]
+    faults: list[tuple[str, str | None]] = []
+    for place, corpus in corpora:
+        if isinstance(corpus, FilesCorpus):
+            faults += [(f"{place}.files.{side}", missing(file)) for side, file in enumerate(corpus.files)]
+        elif isinstance(corpus, TableCorpus):
+            faults.append((f"{place}.table", missing(corpus.table)))
+        elif corpus is not None and not isinstance(corpus, SampleCorpus):
+            faults += [(f"{place}.{field}", message) for field, message in missing_parts(corpus)]
+    return [(place, message) for place, message in faults if message is not None]
+
+
+def _sample_columns(corpus: SampleCorpus, languages: tuple[str, str]) -> tuple[int, int]:
+    there = corpus.languages
+    if sorted(languages) != sorted(there):
+        raise DataError(
+            f"data.languages: {' and '.join(languages)}, but the sample {corpus.sample} has {' and '.join(there)}"
+        )
+    return there.index(languages[0]), there.index(languages[1])
+
+
+def _path(file: str, place: str) -> Path:
+    fault = missing(file)
+    if fault is not None:
+        raise DataError(f"{place}: {fault}")
+    return Path(file)
+
+
+def _state(path: Path) -> list[Any]:
+    """Changes when the file does."""
+    found = path.stat()
+    return [str(path.resolve()), found.st_size, found.st_mtime_ns]

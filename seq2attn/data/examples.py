@@ -1,0 +1,108 @@
+"""Examples by number, read from memory-mapped Arrow chunks; and which of them an epoch sees."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seq2attn.data.report import Report
+
+if TYPE_CHECKING:
+    import pyarrow
+
+Numbers = NDArray[np.int64]
+Ids = NDArray[np.int32]
+
+
+class Part(NamedTuple):
+    """One corpus, tokenised."""
+
+    chunks: list["pyarrow.RecordBatch"]
+    report: Report
+    content: str  # hash of what is in it
+    weight: float
+
+
+class Examples:
+    """Tokenised pairs by number, from 0; of several corpora, one after the other. Made by `prepare`.
+
+    Ids are without special tokens, and are read from the disk when they are asked for.
+    """
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        chunks = [chunk for part in parts for chunk in part.chunks]
+        self._texts = [(chunk.column("source_text"), chunk.column("target_text")) for chunk in chunks]
+        self._sources = [_flat(chunk.column("source")) for chunk in chunks]
+        self._targets = [_flat(chunk.column("target")) for chunk in chunks]
+        self._starts = np.cumsum([0, *(chunk.num_rows for chunk in chunks)])
+        self._sizes = [sum(chunk.num_rows for chunk in part.chunks) for part in parts]
+        self._weights = [part.weight for part in parts]
+        self.source_lengths = _lengths(self._sources)
+        self.target_lengths = _lengths(self._targets)
+        self.report = Report()
+        for part in parts:
+            self.report.add(part.report)
+        #: Names the examples: equal for equal texts, ids, order and weights, wherever they are stored.
+        self.fingerprint = digest([[part.content, part.weight] for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def source(self, number: int) -> Ids:
+        """Ids of the source of an example."""
+        return self._ids(self._sources, number)
+
+    def target(self, number: int) -> Ids:
+        """Ids of the target of an example."""
+        return self._ids(self._targets, number)
+
+    def source_text(self, number: int) -> str:
+        """The source of an example as it stands in the data."""
+        chunk, row = self._find(number)
+        return str(self._texts[chunk][0][row])
+
+    def target_text(self, number: int) -> str:
+        """The target of an example as it stands in the data."""
+        chunk, row = self._find(number)
+        return str(self._texts[chunk][1][row])
+
+    def epoch(self, epoch: int, seed: int) -> Numbers:
+        """The examples of an epoch: each corpus `weight` times, whole for the integer part of the weight, and
+        for the rest a random part of it, which differs between epochs. A pure function of (seed, epoch).
+        """
+        numbers, begin = [], 0
+        for corpus, (size, weight) in enumerate(zip(self._sizes, self._weights, strict=True)):
+            whole, rest = divmod(weight, 1)
+            generator = np.random.default_rng([seed, epoch, corpus])
+            some = generator.choice(size, round(rest * size), replace=False)
+            numbers.append(begin + np.concatenate([np.tile(np.arange(size), int(whole)), np.sort(some)]))
+            begin += size
+        return np.concatenate(numbers).astype(np.int64)
+
+    def _find(self, number: int) -> tuple[int, int]:
+        if not 0 <= number < len(self):
+            raise IndexError(f"example {number} of {len(self)}")
+        chunk = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return chunk, number - int(self._starts[chunk])
+
+    def _ids(self, flats: list[tuple[Ids, Ids]], number: int) -> Ids:
+        chunk, row = self._find(number)
+        offsets, values = flats[chunk]
+        return values[offsets[row] : offsets[row + 1]]
+
+
+def digest(value: Any) -> str:
+    """Names a JSON value: equal for equal values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _flat(column: Any) -> tuple[Ids, Ids]:
+    """Offsets and values of a column of lists, where they lie."""
+    return column.offsets.to_numpy(), column.values.to_numpy(zero_copy_only=True)
+
+
+def _lengths(flats: list[tuple[Ids, Ids]]) -> Ids:
+    return np.concatenate([np.diff(offsets) for offsets, _ in flats]).astype(np.int32)

@@ -1,0 +1,165 @@
+"""Lines of text files, plain or packed, with every fault named by file and line."""
+
+import bz2
+import gzip
+import json
+import lzma
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from seq2attn.data.report import DataError, Report
+
+_PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+_BOM = b"\xef\xbb\xbf"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_COLUMNS = "wrong number of columns"
+
+
+class Pair(NamedTuple):
+    """A sentence and its translation, as they stand in the data."""
+
+    source: str
+    target: str
+    line: int  # of the file, from 1; of a dataset, the row, from 0
+
+
+def missing(path: str) -> str | None:
+    """Why the file that a recipe names cannot be read; None if it can."""
+    if Path(path).is_file():
+        return None
+    return f"{path} is a folder" if Path(path).is_dir() else f"no such file: {path}"
+
+
+def lines(path: Path) -> Iterator[bytes]:
+    r"""The lines of a file, without their ends. Only \n separates lines, as in `wc -l`."""
+    unpack = _PACKED.get(path.suffix, open)
+    try:
+        with unpack(path, "rb") as stream:
+            for number, line in enumerate(stream):
+                start = len(_BOM) if line.startswith(_BOM) else 0
+                yield line[start:].rstrip(b"\r\n")
+    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}: damaged, or not packed as its name says: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def parallel(source: Path, target: Path, report: Report) -> Iterator[Pair]:
+    """Pairs of two files that have a sentence a line."""
+    sides = (source, target)
+    counts = [0, 0]
+    for number, row in enumerate(zip_longest(lines(source), lines(target)), 1):
+        counts = [count + (line is not None) for count, line in zip(counts, row, strict=True)]
+        if row[0] is None or row[1] is None:
+            continue
+        first = _decoded(row[0], f"{source}:{number}", report)
+        second = _decoded(row[1], f"{target}:{number}", report)
+        if first is not None and second is not None:
+            yield Pair(first, second, number)
+    if counts[0] != counts[1]:
+        shorter, longer = sorted(zip(counts, sides, strict=True), key=lambda side: side[0])
+        report.bad(
+            "unequal number of lines",
+            f"{longer[1]}:{shorter[0] + 1}",
+            f"no counterpart: this file has {longer[0]} lines, but {shorter[1]} has {shorter[0]}",
+            longer[0] - shorter[0],
+        )
+
+
+def table(path: Path, columns: tuple[int, int], report: Report) -> Iterator[Pair]:
+    """Pairs of a file with tab-separated columns, by their numbers from 0; quotes mean nothing."""
+    expected = 0
+    for number, line in enumerate(lines(path), 1):
+        text = _row(line, f"{path}:{number}", report)
+        if text is None:
+            continue
+        cells = text.split("\t")
+        came = f"{len(cells)} column{'s' * (len(cells) != 1)} where"
+        if len(cells) <= max(columns):
+            report.bad(_COLUMNS, f"{path}:{number}", f"{came} at least {max(columns) + 1} were expected")
+        elif len(cells) != (expected or len(cells)):
+            report.bad(_COLUMNS, f"{path}:{number}", f"{came} {expected} were expected, as before")
+        else:
+            expected = len(cells)
+            yield Pair(cells[columns[0]], cells[columns[1]], number)
+
+
+def json_lines(path: Path, keys: tuple[str, str], report: Report) -> Iterator[Pair]:
+    """Pairs of a file with a JSON object a line, by dotted keys such as translation.de."""
+    for number, line in enumerate(lines(path), 1):
+        where = f"{path}:{number}"
+        text = _row(line, where, report)
+        if text is None:
+            continue
+        try:
+            row = json.loads(text)
+        except ValueError as error:
+            report.bad("not JSON", where, f"not JSON: {error}")
+            continue
+        pair = pick(row, keys, where, report)
+        if pair is not None:
+            yield Pair(*pair, number)
+
+
+def pick(row: Any, keys: tuple[str, str], where: str, report: Report) -> tuple[str, str] | None:
+    """The two texts of a row; None, and a bad line, if there is one that is missing or no text."""
+    found: list[str] = []
+    for key in keys:
+        try:
+            value = _at(row, key)
+        except LookupError:
+            report.bad(
+                "missing column", where, f"no column {key}; there are: {', '.join(names(row)) or 'none'}"
+            )
+            return None
+        if not isinstance(value, str):
+            came = json.dumps(value, default=str)
+            report.bad("not a text", where, f"{key} is {came[:40]} where a text was expected")
+            return None
+        if _SURROGATE.search(value):
+            report.bad("broken UTF-16", where, f"{key} has half a surrogate pair, which is no character")
+            return None
+        found.append(value)
+    return found[0], found[1]
+
+
+def _at(row: Any, key: str) -> Any:
+    """What lies under a dotted key, in objects and lists. LookupError if nothing does."""
+    if isinstance(row, dict) and key in row:
+        return row[key]
+    for part in key.split("."):
+        if isinstance(row, list) and part.isdigit():
+            row = row[int(part)]
+        elif isinstance(row, dict):
+            row = row[part]
+        else:
+            raise LookupError(part)
+    return row
+
+
+def names(row: Any, prefix: str = "") -> list[str]:
+    """The dotted names of all columns of a row."""
+    if not isinstance(row, dict):
+        return [prefix.rstrip(".")] if prefix else []
+    return [name for key, value in row.items() for name in names(value, f"{prefix}{key}.")]
+
+
+def _row(line: bytes, where: str, report: Report) -> str | None:
+    """The text of a line of a table; None if it is blank or cannot be read."""
+    if not line.strip():
+        report.note("blank line", where)
+        return None
+    return _decoded(line, where, report)
+
+
+def _decoded(line: bytes, where: str, report: Report) -> str | None:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        broken = line[error.start]
+        report.bad("broken UTF-8", where, f"byte 0x{broken:02x} in column {error.start + 1} is no UTF-8")
+        return None

@@ -1,0 +1,201 @@
+"""Pairs of anything that `datasets.load_dataset` loads: the hub, a folder, parquet, json, csv, text."""
+
+import glob
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NoAnswer
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from seq2attn.data.files import Pair, names, pick
+from seq2attn.data.report import DataError, Report
+from seq2attn.recipe import DatasetCorpus
+
+if TYPE_CHECKING:
+    import datasets
+
+FORMATS = ("parquet", "json", "csv", "text", "arrow")
+PATIENCE = 8.0  # seconds; the hub's own client would try for minutes
+ROWS = 1000
+
+
+def load(corpus: DatasetCorpus, place: str) -> "datasets.Dataset | datasets.IterableDataset":
+    """The dataset; `place` is the corpus's path in the recipe, for errors.
+
+    Raises:
+        DataError: it cannot be loaded; within seconds if the hub cannot be reached.
+    """
+    library = _library()
+    name = corpus.dataset
+    local = name in FORMATS or _is_path(name)
+    for field, message in missing_parts(corpus):
+        raise DataError(f"{place}.{field}: {message}")
+    unreached = None if local else _unreached(name, corpus.revision, place)
+    try:
+        with _from_cache_alone(unreached is not None):
+            return library.load_dataset(
+                name,
+                corpus.config,
+                split=corpus.split,
+                data_files=corpus.data_files,
+                revision=corpus.revision,
+                streaming=corpus.streaming,
+            )
+    except _failures() as error:
+        raise DataError(_explain(corpus, place, error, unreached)) from error
+
+
+def _patterns(corpus: DatasetCorpus) -> list[str]:
+    """The patterns of the data files of the corpus."""
+    files = corpus.data_files or []
+    return [files] if isinstance(files, str) else files
+
+
+def local_paths(corpus: DatasetCorpus) -> list[Path]:
+    """The files on this machine that the dataset is made of, as far as they exist; sorted."""
+    found = [path for file in _patterns(corpus) for path in _matches(file)]
+    folder = Path(corpus.dataset)
+    if corpus.dataset not in FORMATS and folder.is_dir():
+        found += folder.rglob("*")
+    return sorted(path for path in found if path.is_file())
+
+
+def missing_parts(corpus: DatasetCorpus) -> Iterator[tuple[str, str]]:
+    """(field, message) for every local file or folder that is named and does not exist."""
+    if corpus.dataset not in FORMATS and _is_path(corpus.dataset) and not Path(corpus.dataset).is_dir():
+        yield "dataset", f"no such folder: {corpus.dataset}"
+    elif corpus.dataset in FORMATS:
+        if not corpus.data_files:
+            yield "data_files", f"the dataset {corpus.dataset} needs files: name them here"
+        for file in _patterns(corpus):
+            if "://" not in file and not _matches(file):
+                yield "data_files", f"no such file: {file}"
+
+
+def dataset_pairs(dataset: Any, corpus: DatasetCorpus, place: str, report: Report) -> Iterator[Pair]:
+    """The pairs of a dataset from `load`.
+
+    Raises:
+        DataError: a column does not exist (the message lists those that do), or a row cannot be read.
+    """
+    for number, row in enumerate(_rows(dataset, corpus, place)):
+        pair = pick(row, corpus.columns, f"{corpus.dataset}[{corpus.split}]:{number}", report)
+        if pair is not None:
+            yield Pair(*pair, number)
+
+
+def _rows(dataset: Any, corpus: DatasetCorpus, place: str) -> Iterator[dict[str, Any]]:
+    """The rows, with only the columns that are asked for."""
+    try:
+        # A stream may not know its features.
+        first: dict[str, Any] = dataset.features or next(iter(dataset), {})
+        columns = list(dataset.features.flatten()) if dataset.features else names(first)
+        absent = [key for key in corpus.columns if not any(_begins(key, column) for column in columns)]
+        heads = dict.fromkeys(key if key in first else key.split(".")[0] for key in corpus.columns)
+        if not absent:
+            for batch in dataset.select_columns(list(heads)).iter(ROWS):
+                for row in zip(*batch.values(), strict=True):
+                    yield dict(zip(batch, row, strict=True))
+    except _failures() as error:
+        raise DataError(_explain(corpus, place, error)) from error
+    if absent:
+        raise DataError(f"{place}.columns: no column {absent[0]}; there are: {', '.join(columns) or 'none'}")
+
+
+def _begins(key: str, column: str) -> bool:
+    """Whether a key names a column, or something in it."""
+    return f"{key}.".startswith(f"{column}.")
+
+
+def _library() -> ModuleType:
+    library = import_module("datasets")  # takes a second, and most commands need none
+    library.disable_progress_bars()
+    return library
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What loading raises for data that cannot be had or read."""
+    from datasets.exceptions import DatasetsError
+
+    return (OSError, ValueError, RuntimeError, LookupError, DatasetsError)
+
+
+def _matches(pattern: str) -> list[Path]:
+    return [Path(path) for path in glob.glob(pattern, recursive=True)]  # noqa: PTH207 (Path takes no absolute one)
+
+
+def _is_path(name: str) -> bool:
+    """Whether a dataset's name is a folder of this machine; `datasets` looks there first, too."""
+    return name.startswith(("/", ".", "~")) or name.count("/") > 1 or Path(name).is_dir()
+
+
+def _unreached(name: str, revision: str | None, place: str) -> BaseException | None:
+    """Why the hub cannot be reached; None if it can. DataError if it can, and has no such dataset."""
+    from huggingface_hub import HfApi, errors
+
+    pool = ThreadPoolExecutor(1)
+    try:
+        answer = pool.submit(HfApi().dataset_info, name, revision=revision, timeout=PATIENCE)
+        fault = answer.exception(PATIENCE)
+    except NoAnswer:
+        return TimeoutError(f"no answer in {PATIENCE:.0f} s")
+    finally:
+        pool.shutdown(wait=False)
+    if isinstance(fault, errors.RevisionNotFoundError):
+        raise DataError(
+            f"{place}.revision: the dataset '{name}' has no revision {revision} on the hub"
+        ) from fault
+    if isinstance(fault, errors.RepositoryNotFoundError | errors.HFValidationError):
+        raise DataError(
+            f"{place}.dataset: there is no dataset '{name}' on the hub, or it is closed to you: check the "
+            f"name (as in wmt/wmt14), log in with `hf auth login`, or name a local copy: {_advice(place)}"
+        ) from fault
+    return fault
+
+
+@contextmanager
+def _from_cache_alone(alone: bool) -> Iterator[None]:
+    """Within, `datasets` asks the hub for nothing: it takes what it has loaded before, or fails at once."""
+    import datasets
+    from huggingface_hub import constants
+
+    before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    if alone:
+        datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
+
+
+def _advice(place: str) -> str:
+    return f"{place}.dataset=/path/to/folder"
+
+
+def _explain(
+    corpus: DatasetCorpus, place: str, error: BaseException, unreached: BaseException | None = None
+) -> str:
+    """What went wrong with a dataset, and what to do."""
+    name = corpus.dataset
+    if "Dataset scripts are no longer supported" in str(error) or any(Path(name).glob("*.py")):
+        return (
+            f"{place}.dataset: '{name}' is made by a script, which `datasets` no longer runs: take it from "
+            f"the hub with {place}.revision=refs/convert/parquet, or name a copy in parquet: {_advice(place)}"
+        )
+    if unreached is not None:
+        return (
+            f"{place}.dataset: the hub cannot be reached for '{name}' ({_root(unreached)}), and it has not "
+            f"been loaded on this machine before: name a local copy: {_advice(place)}"
+        )
+    files = f" ({', '.join(_patterns(corpus))})" if corpus.data_files else ""
+    return f"{place}.dataset: '{name}'{files} cannot be loaded: {_root(error)}"
+
+
+def _root(error: BaseException) -> str:
+    """The first line of the error at the bottom."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,191 @@
+"""Pairs -> a tokenised Arrow store, memory-mapped and cached -> examples."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from seq2attn.data.corpora import Role, Source, find
+from seq2attn.data.examples import Examples, Part, digest
+from seq2attn.data.files import Pair
+from seq2attn.data.report import DataError, Report
+from seq2attn.recipe import AnyCorpus, DataRecipe, FilterRecipe
+from seq2attn.text import Vocabulary
+
+Vocabularies = tuple[Vocabulary, Vocabulary]
+
+FORMAT = 1  # of a store; another one makes it anew
+ROWS = 1000  # encoded and written at a time
+
+
+class _Row(NamedTuple):
+    source: list[int]
+    target: list[int]
+    source_text: str
+    target_text: str
+
+
+def _silent(_: int) -> None:
+    """Progress that nobody watches."""
+
+
+def prepare(
+    corpora: Sequence[AnyCorpus],
+    data: DataRecipe,
+    vocabularies: Vocabularies,
+    role: Role,
+    progress: Callable[[int], None] = _silent,
+) -> Examples:
+    """Read, filter and tokenise corpora, or take the result from the cache if nothing has changed since.
+
+    Pairs are filtered for training alone: what the model is measured on stays as it is, and its empty
+    sentences are only reported. Each corpus has a store of its own, in $SEQ2ATTN_CACHE or the cache folder of
+    `datasets`; the data, the vocabularies and the options give its name.
+
+    Args:
+        corpora: `data.train`, or `[data.dev]`.
+        role: what they are for.
+        progress: is called now and then with the number of pairs read since; not if the cache has them.
+
+    Raises:
+        DataError: data that cannot be read, a bad line if `data.bad_lines` is stop, or no pair at all.
+    """
+    parts = []
+    for number, corpus in enumerate(corpora):
+        place = f"data.{role}" + (f".{number}" if role == "train" else "")
+        source = find(corpus, data.languages, role, place)
+        options = _Options(corpus, data, vocabularies, role == "train")
+        path = _cache() / f"{options.name(source)}.arrow"
+        report_path = path.with_suffix(".json")
+        if not _complete(path, report_path):
+            _write(path, report_path, source, options, progress)
+        parts.append(_open(path, report_path, corpus.weight))
+    return Examples(parts)
+
+
+class _Options(NamedTuple):
+    """What the store of a corpus depends on, beside its data."""
+
+    corpus: AnyCorpus
+    data: DataRecipe
+    vocabularies: Vocabularies
+    training: bool
+
+    def name(self, source: Source) -> str:
+        """Of the store; different if its content could be."""
+        corpus = self.corpus.model_dump(mode="json", exclude={"weight"})
+        filters = self.data.filter.model_dump(mode="json") if self.training else None
+        vocabularies = [vocabulary.fingerprint for vocabulary in self.vocabularies]
+        return digest(
+            [FORMAT, source.state, corpus, self.data.languages, self.data.bad_lines, filters, vocabularies]
+        )
+
+
+def _cache() -> Path:
+    """Where stores lie."""
+    import datasets
+
+    folder = Path(os.environ.get("SEQ2ATTN_CACHE") or Path(datasets.config.HF_DATASETS_CACHE) / "seq2attn")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be made ({error.strerror}): set SEQ2ATTN_CACHE to a folder"
+        ) from error
+    return folder
+
+
+def _complete(path: Path, report_path: Path) -> bool:
+    """Whether the store was written to its end: its report is written last and knows its size."""
+    try:
+        return bool(path.stat().st_size == json.loads(report_path.read_text(encoding="utf-8"))["size"])
+    except (OSError, ValueError, LookupError):
+        return False
+
+
+def _open(path: Path, report_path: Path, weight: float) -> Part:
+    import datasets
+
+    notes = json.loads(report_path.read_text(encoding="utf-8"))
+    table = datasets.Dataset.from_file(str(path)).with_format("arrow")[:]
+    return Part(table.to_batches(), Report.from_dict(notes["report"]), notes["content"], weight)
+
+
+def _write(
+    path: Path, report_path: Path, source: Source, options: _Options, progress: Callable[[int], None]
+) -> None:
+    """Write a store beside its place and then move it there, so that it is never seen half done."""
+    import datasets
+    from datasets.arrow_writer import ArrowWriter
+
+    ids, text = datasets.Sequence(datasets.Value("int32")), datasets.Value("string")
+    features = datasets.Features(source=ids, target=ids, source_text=text, target_text=text)
+    report = Report(stop=options.data.bad_lines == "stop")
+    content = hashlib.sha256("".join(vocabulary.fingerprint for vocabulary in options.vocabularies).encode())
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        draft = Path(folder) / path.name
+        with ArrowWriter(path=str(draft), features=features) as writer:
+            for rows in _rows(source, options, report, progress):
+                for row in rows:
+                    sizes = f"{len(row.source_text)} {len(row.target_text)} "
+                    content.update(f"{sizes}{row.source_text}{row.target_text}".encode())
+                if rows:
+                    columns = map(list, zip(*rows, strict=True))
+                    writer.write_batch(dict(zip(_Row._fields, columns, strict=True)))
+            if not report.kept:
+                raise DataError(f"no pair is left of {source.name}: {report}")
+            writer.finalize()
+        notes = {"size": draft.stat().st_size, "content": content.hexdigest(), "report": report.to_dict()}
+        draft.replace(path)
+        draft.write_text(json.dumps(notes, indent=1), encoding="utf-8")
+        draft.replace(report_path)
+
+
+def _rows(
+    source: Source, options: _Options, report: Report, progress: Callable[[int], None]
+) -> Iterator[list[_Row]]:
+    """Encoded pairs, some at a time; without those that the filters leave out."""
+    limits = options.data.filter if options.training else None
+    seen: set[bytes] = set()
+    stream = islice(source.read(report), options.corpus.limit)
+    while pairs := list(islice(stream, ROWS)):
+        report.read += len(pairs)
+        source_ids = options.vocabularies[0].encode([pair.source for pair in pairs])
+        target_ids = options.vocabularies[1].encode([pair.target for pair in pairs])
+        rows = []
+        for pair, pieces, translated in zip(pairs, source_ids, target_ids, strict=True):
+            lengths = len(pieces), len(translated)
+            reason = _reason(pair, lengths, limits, seen)
+            if reason is not None:
+                report.note(reason, f"{source.name}:{pair.line}: {lengths[0]} and {lengths[1]} pieces")
+            if reason is None or limits is None:
+                rows.append(_Row(pieces, translated, pair.source, pair.target))
+        report.kept += len(rows)
+        progress(len(pairs))
+        yield rows
+
+
+def _reason(
+    pair: Pair, lengths: tuple[int, int], limits: FilterRecipe | None, seen: set[bytes]
+) -> str | None:
+    """Why a pair is left out or worth a notice, if it is; `seen` holds the pairs before."""
+    if limits is None:
+        return "empty, but kept" if 0 in lengths else None
+    if 0 in lengths:
+        return "empty"
+    if min(lengths) < limits.min_length:
+        return "too short"
+    if max(lengths) > limits.max_length:
+        return "too long"
+    if limits.max_ratio is not None and max(lengths) > limits.max_ratio * min(lengths):
+        return "length ratio"
+    if not limits.duplicates:
+        digest = hashlib.blake2b(f"{pair.source}\n{pair.target}".encode(), digest_size=16).digest()
+        if digest in seen:
+            return "duplicate"
+        seen.add(digest)
+    return None

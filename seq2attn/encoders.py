@@ -1,0 +1,106 @@
+"""Encoders: source ids -> states, one per token, and a summary for the decoder to start from.
+
+Padding never leaks: recurrent encoders read packed sequences, self-attention masks it, and the states on
+padding are zero.
+"""
+
+from typing import NamedTuple
+
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from seq2attn.attention import MultiHead
+from seq2attn.layers import Dropout, Embedding, FeedForward, Residual
+
+CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
+
+
+class Encoded(NamedTuple):
+    """A source as the decoder sees it."""
+
+    states: Tensor  # (B, S, D), zero on padding
+    mask: Tensor  # (B, 1, S), bool, True = a token
+    summary: Tensor  # (B, D), the whole sentence in one vector
+
+
+class Encoder(nn.Module):
+    """The base of encoders: `size` is D, the width of states and summary."""
+
+    size: int
+
+    def forward(self, tokens: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Encoded:
+        """Encode a padded batch; True in the mask = a token. Padding stands on the right."""
+        raise NotImplementedError(f"{type(self).__name__} must say how it encodes: write forward()")
+
+
+class RecurrentEncoder(Encoder):
+    """(Bidirectional, layered) LSTM or GRU; the summary is the last state of each direction."""
+
+    def __init__(
+        self, embedding: Embedding, cell: str, size: int, layers: int, bidirectional: bool, dropout: Dropout
+    ) -> None:
+        super().__init__()
+        self.embedding, self.dropout = embedding, dropout
+        self.size = size * (2 if bidirectional else 1)
+        between = dropout.rate if layers > 1 else 0.0
+        self.rnn = CELLS[cell](
+            embedding.table.embedding_dim,
+            size,
+            layers,
+            batch_first=True,
+            dropout=between,
+            bidirectional=bidirectional,
+        )
+
+    def forward(self, tokens: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Encoded:
+        """See the class. A source without any token gets zero states and the summary of nothing: zeros."""
+        lengths = mask.sum(-1)
+        packed = pack_padded_sequence(
+            self.embedding(tokens), lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
+        )
+        outputs, last = self.rnn(packed)
+        states, _ = pad_packed_sequence(outputs, batch_first=True, total_length=tokens.shape[1])
+        hidden = last[0] if isinstance(last, tuple) else last  # (layers * directions, B, size)
+        directions = 2 if self.rnn.bidirectional else 1
+        summary = hidden[-directions:].transpose(0, 1).flatten(1)
+        states = self.dropout(states) * mask.unsqueeze(-1)
+        return Encoded(states, mask.unsqueeze(1), summary * mask.any(-1, keepdim=True))
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then feed-forward, each with its residual."""
+
+    def __init__(self, attention: MultiHead, feed_forward: FeedForward, norm: str, dropout: float) -> None:
+        super().__init__()
+        size = attention.out.out_features
+        self.attention, self.feed_forward = attention, feed_forward
+        self.around_attention = Residual(size, norm, dropout)
+        self.around_feed_forward = Residual(size, norm, dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x (B, S, D); mask (B, 1, S)."""
+        y = self.around_attention.enter(x)
+        attended = self.attention(y, self.attention.remember(y, mask), need_weights=False)
+        x = self.around_attention.leave(x, attended.context)
+        y = self.around_feed_forward.enter(x)
+        return self.around_feed_forward.leave(x, self.feed_forward(y))
+
+
+class TransformerEncoder(Encoder):
+    """Layers of self-attention (Vaswani et al. 2017); the summary is the mean state."""
+
+    def __init__(self, embedding: Embedding, layers: list[EncoderLayer], norm: str) -> None:
+        super().__init__()
+        self.size = embedding.table.embedding_dim
+        self.embedding, self.layers = embedding, nn.ModuleList(layers)
+        self.norm = nn.LayerNorm(self.size) if norm == "pre" else nn.Identity()
+
+    def forward(self, tokens: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Encoded:
+        """See the class."""
+        x = self.embedding(tokens)
+        for layer in self.layers:
+            x = layer(x, mask.unsqueeze(1))
+        states = self.norm(x) * mask.unsqueeze(-1)
+        summary = states.sum(1) / mask.sum(-1, keepdim=True).clamp(min=1)
+        return Encoded(states, mask.unsqueeze(1), summary)

@@ -1,0 +1,114 @@
+"""The small parts that encoders and decoders share: embeddings, dropout, feed-forward, residuals."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from seq2attn.positions import Position
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
+NORMS = ("pre", "post")
+
+
+class Dropout(nn.Module):
+    """Dropout over (B, L, D) in the three kinds that the papers use.
+
+    rate: of single values (Srivastava et al. 2014); with `variational` one mask serves all L positions
+    of a sentence (Gal & Ghahramani 2016); `word` is the rate at which a whole position is dropped.
+    """
+
+    def __init__(self, rate: float, *, variational: bool = False, word: float = 0.0) -> None:
+        super().__init__()
+        self.rate, self.variational, self.word = rate, variational, word
+
+    def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """x, or in training x with some values dropped and the others scaled up."""
+        if not self.training:
+            return x
+        if self.word:
+            x = x * F.dropout(x.new_ones(*x.shape[:2], 1), self.word)
+        if self.variational and self.rate:
+            return x * F.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), self.rate)
+        return F.dropout(x, self.rate)
+
+
+class Embedding(nn.Module):
+    """Token ids -> vectors, with positions where the model needs them (Transformer).
+
+    scaled: multiply by sqrt(size), as Vaswani et al. 2017 do where the table is tied to the output.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        size: int,
+        dropout: Dropout,
+        positions: Position | None = None,
+        scaled: bool = False,
+    ) -> None:
+        super().__init__()
+        self.table = nn.Embedding(vocabulary, size)
+        nn.init.normal_(self.table.weight, std=size**-0.5)
+        self.positions, self.dropout = positions, dropout
+        self.scale = size**0.5 if scaled else 1.0
+
+    def forward(
+        self, tokens: Int[Tensor, "B L"], start: Int[Tensor, " B"] | None = None
+    ) -> Float[Tensor, "B L D"]:
+        """Vectors of tokens whose first stands at position `start` (0 if None)."""
+        x = self.table(tokens) * self.scale
+        if self.positions is not None:
+            x = self.positions(x, start)
+        return self.dropout(x)  # type: ignore[no-any-return]
+
+
+class FeedForward(nn.Module):
+    """W2 f(W1 x + b1) + b2 at every position (Vaswani et al. 2017, eq. 2)."""
+
+    def __init__(self, size: int, inner: int, activation: str = "relu", dropout: float = 0.0) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(size, inner), nn.Linear(inner, size)
+        self.activation, self.dropout = ACTIVATIONS[activation](), nn.Dropout(dropout)
+
+    def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """See the class."""
+        return self.outer(self.dropout(self.activation(self.inner(x))))  # type: ignore[no-any-return]
+
+
+class Residual(nn.Module):
+    """A step beside which the input passes on: normalised before it (pre) or after the sum (post).
+
+    `x + f(norm(x))` trains without warm-up tricks; `norm(x + f(x))` is the paper's own.
+    Use: `y = residual.enter(x)`, then `residual.leave(x, f(y))`.
+    """
+
+    def __init__(self, size: int, norm: str, dropout: float) -> None:
+        super().__init__()
+        self.norm, self.pre, self.dropout = nn.LayerNorm(size), norm == "pre", nn.Dropout(dropout)
+
+    def enter(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """What the step reads."""
+        return self.norm(x) if self.pre else x
+
+    def leave(self, x: Float[Tensor, "B L D"], y: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """The sum of what came in and what the step made of it."""
+        y = x + self.dropout(y)
+        return y if self.pre else self.norm(y)
+
+
+class Maxout(nn.Module):
+    """The larger of each pair of values (Goodfellow et al. 2013): (..., 2 D) -> (..., D)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        pairs: Tensor = x.unflatten(-1, (-1, 2))
+        return pairs.amax(-1)
+
+
+def tie(output: nn.Linear, *embeddings: Embedding) -> None:
+    """Let embeddings share the output layer's matrix (Press & Wolf 2017)."""
+    with torch.no_grad():
+        output.weight.copy_(embeddings[0].table.weight)
+    for embedding in embeddings:
+        embedding.table.weight = output.weight

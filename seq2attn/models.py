@@ -1,0 +1,176 @@
+"""Models, and `build`: the one place that knows both recipes and parts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from seq2attn.attention import Attention, MultiHead, head_size
+from seq2attn.decoders import (
+    Cell,
+    Decoded,
+    Decoder,
+    DecoderLayer,
+    Readout,
+    RecurrentDecoder,
+    TransformerDecoder,
+)
+from seq2attn.encoders import Encoder, EncoderLayer, RecurrentEncoder, TransformerEncoder
+from seq2attn.layers import Dropout, Embedding, FeedForward, tie
+from seq2attn.normalizers import NORMALIZERS
+from seq2attn.positions import POSITIONS
+from seq2attn.recipe import (
+    AttentionRecipe,
+    ModelRecipe,
+    RecurrentDecoderRecipe,
+    RecurrentEncoderRecipe,
+    TransformerDecoderRecipe,
+    TransformerEncoderRecipe,
+)
+from seq2attn.scorers import SCORERS
+
+
+class Seq2Seq(nn.Module):
+    """An encoder and a decoder of any two kinds."""
+
+    def __init__(self, encoder: Encoder, decoder: Decoder) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def forward(
+        self,
+        source: Int[Tensor, "B S"],
+        source_mask: Bool[Tensor, "B S"],
+        reads: Int[Tensor, "B T"],
+        look: Sequence[int] = (),
+    ) -> Decoded:
+        """Logits (B, T, V) of what follows each token that the decoder reads, and the weights of the
+        layers named by `look`."""
+        decoded: Decoded = self.decoder(reads, self.encoder(source, source_mask), look)
+        return decoded
+
+    def start(self, source: Int[Tensor, "B S"], source_mask: Bool[Tensor, "B S"]) -> Any:
+        """The decoder's state before the first token."""
+        return self.decoder.start(self.encoder(source, source_mask))
+
+    def step(self, token: Int[Tensor, " B"], state: Any) -> tuple[Float[Tensor, "B V"], Any]:
+        """Read one token; logits of the next, and the state after it."""
+        return self.decoder.step(token, state)
+
+
+def build(recipe: ModelRecipe, source_size: int, target_size: int) -> Seq2Seq:
+    """The model that a recipe describes, for vocabularies of these sizes, freshly initialised.
+
+    Seed torch before: initial weights are random.
+    """
+    encoder = _encoder(recipe.encoder, source_size)
+    decoder = _decoder(recipe.decoder, target_size, encoder.size)
+    for module in (encoder, decoder):
+        if isinstance(module, (TransformerEncoder, TransformerDecoder)):
+            _initialise(module)
+    if recipe.tied != "none":
+        tie(decoder.output, decoder.embedding)
+    if recipe.tied == "all":
+        tie(decoder.output, encoder.embedding)
+    return Seq2Seq(encoder, decoder)
+
+
+def attention(recipe: AttentionRecipe, query_size: int, key_size: int) -> Attention:
+    """One attention for queries and keys of these sizes."""
+    score = recipe.score.make(SCORERS, query_size, key_size)
+    return Attention(score, recipe.normalize.make(NORMALIZERS), recipe.dropout)
+
+
+def multi_head(recipe: AttentionRecipe, query_size: int, key_size: int, rotary: Any = None) -> MultiHead:
+    """Heads of that attention, each in its own projection."""
+    head = head_size(query_size, recipe.heads)
+    return MultiHead(recipe.heads, query_size, key_size, attention(recipe, head, head), rotary)
+
+
+def _embedding(recipe: Any, vocabulary: int) -> Embedding:
+    if recipe.kind == "recurrent":
+        dropout = Dropout(recipe.embedding_dropout, variational=recipe.variational, word=recipe.word_dropout)
+        return Embedding(vocabulary, recipe.embedding, dropout)
+    dropout = Dropout(recipe.dropout, word=recipe.word_dropout)
+    added = POSITIONS[recipe.positions.name].where == "embedding"
+    positions = recipe.positions.make(POSITIONS, recipe.size) if added else None
+    return Embedding(vocabulary, recipe.size, dropout, positions, scaled=True)
+
+
+def _rotary(recipe: TransformerEncoderRecipe | TransformerDecoderRecipe) -> nn.Module | None:
+    if POSITIONS[recipe.positions.name].where == "embedding":
+        return None
+    rotary: nn.Module = recipe.positions.make(POSITIONS, recipe.size // recipe.self_attention.heads)
+    return rotary
+
+
+def _feed_forward(recipe: TransformerEncoderRecipe | TransformerDecoderRecipe) -> FeedForward:
+    return FeedForward(recipe.size, recipe.feed_forward, recipe.activation, recipe.feed_forward_dropout)
+
+
+def _encoder(
+    recipe: RecurrentEncoderRecipe | TransformerEncoderRecipe, vocabulary: int
+) -> RecurrentEncoder | TransformerEncoder:
+    embedding = _embedding(recipe, vocabulary)
+    if isinstance(recipe, RecurrentEncoderRecipe):
+        dropout = Dropout(recipe.dropout, variational=recipe.variational)
+        return RecurrentEncoder(
+            embedding, recipe.cell, recipe.size, recipe.layers, recipe.bidirectional, dropout
+        )
+    layers = [
+        EncoderLayer(
+            multi_head(recipe.self_attention, recipe.size, recipe.size, _rotary(recipe)),
+            _feed_forward(recipe),
+            recipe.norm,
+            recipe.dropout,
+        )
+        for _ in range(recipe.layers)
+    ]
+    return TransformerEncoder(embedding, layers, recipe.norm)
+
+
+def _decoder(
+    recipe: RecurrentDecoderRecipe | TransformerDecoderRecipe, vocabulary: int, source: int
+) -> RecurrentDecoder | TransformerDecoder:
+    embedding, output = _embedding(recipe, vocabulary), nn.Linear(recipe.output_size, vocabulary)
+    if isinstance(recipe, RecurrentDecoderRecipe):
+        return _recurrent_decoder(recipe, embedding, output, source)
+    layers = [
+        DecoderLayer(
+            multi_head(recipe.self_attention, recipe.size, recipe.size, _rotary(recipe)),
+            multi_head(recipe.cross_attention, recipe.size, source),
+            _feed_forward(recipe),
+            recipe.norm,
+            recipe.dropout,
+        )
+        for _ in range(recipe.layers)
+    ]
+    return TransformerDecoder(embedding, layers, recipe.norm, output)
+
+
+def _recurrent_decoder(
+    recipe: RecurrentDecoderRecipe, embedding: Embedding, output: nn.Linear, source: int
+) -> RecurrentDecoder:
+    looks: Attention | MultiHead | None = None
+    context = 0 if recipe.order == "sutskever" else source
+    if recipe.attention is not None and recipe.attention.heads == 1:
+        looks = attention(recipe.attention, recipe.size, source)
+    elif recipe.attention is not None:
+        looks, context = multi_head(recipe.attention, recipe.size, source), recipe.size
+    entering = {"bahdanau": context, "cho": context, "sutskever": 0, "luong": 0}[recipe.order]
+    if recipe.input_feeding:
+        entering = recipe.output_size
+    cell = Cell(recipe.cell, recipe.embedding + entering, recipe.size, source, recipe.layers, recipe.dropout)
+    readout = Readout(recipe.readout, recipe.size, context, recipe.embedding, recipe.output_size)
+    dropout = Dropout(recipe.dropout, variational=recipe.variational)
+    return RecurrentDecoder(embedding, cell, recipe.order, looks, readout, output, dropout)
+
+
+def _initialise(module: nn.Module) -> None:
+    """Xavier for matrices, zero for biases (as in Vaswani et al. 2017); embeddings keep their own."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

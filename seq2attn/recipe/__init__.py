@@ -1,0 +1,56 @@
+"""A recipe: one YAML file -> one frozen tree; every fault at once, each with path, line and a guess."""
+
+from seq2attn.recipe.model import (
+    AttentionRecipe,
+    ModelRecipe,
+    RecurrentDecoderRecipe,
+    RecurrentEncoderRecipe,
+    TransformerDecoderRecipe,
+    TransformerEncoderRecipe,
+)
+from seq2attn.recipe.parts import Fault, Part, Section
+from seq2attn.recipe.reading import LocatedFault, Recipe, RecipeError, head, read, schema, shipped, write
+from seq2attn.recipe.sections import (
+    AnyCorpus,
+    DataRecipe,
+    DatasetCorpus,
+    DecodingRecipe,
+    FilesCorpus,
+    FilterRecipe,
+    SampleCorpus,
+    SamplingRecipe,
+    TableCorpus,
+    TextRecipe,
+    TrainingRecipe,
+)
+
+__all__ = [
+    "AnyCorpus",
+    "AttentionRecipe",
+    "DataRecipe",
+    "DatasetCorpus",
+    "DecodingRecipe",
+    "Fault",
+    "FilesCorpus",
+    "FilterRecipe",
+    "LocatedFault",
+    "ModelRecipe",
+    "Part",
+    "Recipe",
+    "RecipeError",
+    "RecurrentDecoderRecipe",
+    "RecurrentEncoderRecipe",
+    "SampleCorpus",
+    "SamplingRecipe",
+    "Section",
+    "TableCorpus",
+    "TextRecipe",
+    "TrainingRecipe",
+    "TransformerDecoderRecipe",
+    "TransformerEncoderRecipe",
+    "head",
+    "read",
+    "schema",
+    "shipped",
+    "write",
+]

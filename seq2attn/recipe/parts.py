@@ -1,0 +1,278 @@
+"""Sections of a recipe, and fields that name a part of a registry.
+
+The choices come from the registries themselves, and the options of a part are the keyword-only parameters
+of its constructor: a new scorer can be named in a recipe without a line here.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError, core_schema
+from typing_extensions import Self
+
+from seq2attn.recipe.wording import closest, expectation, shown, unknown
+
+
+class Fault(NamedTuple):
+    """Something that does not go together: where (dotted, below the section) and why."""
+
+    path: str
+    message: str
+
+
+class Section(BaseModel):
+    """A part of a recipe: no unknown keys, frozen, and able to say what in it does not go together.
+
+    Nothing is converted: 3 is no text, '3' and true are no numbers. Its errors are worded for the user.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        """Combinations that make no sense; each field is valid by itself."""
+        yield from ()
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _lists_are_tuples(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML knows only lists; a strict tuple would refuse them."""
+        length = _tuple_length(cls.model_fields[info.field_name or ""].annotation)
+        if length is None or not isinstance(value, list):
+            return value
+        if len(value) != length:
+            raise mistake(f"expected a list of {length}, got {shown(value)}")
+        return tuple(value)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _worded(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            section = handler(value)
+        except ValidationError as error:
+            lines = list(_reworded(error, cls.model_fields))
+        else:
+            lines = [_line(_keys(fault.path), fault.message) for fault in section.faults()]
+        if lines:
+            raise ValidationError.from_exception_data(cls.__name__, lines)
+        return section
+
+
+class Part(Section):
+    """A part from a registry with its options: `additive`, or `{name: additive, size: 128}`."""
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options, set or default, as the constructor takes them."""
+        return self.model_dump(exclude={"name"})
+
+    def make(self, registry: Mapping[str, Callable[..., Any]], *sizes: int) -> Any:
+        """The part itself, with the sizes that its place in the model gives it."""
+        return registry[self.name](*sizes, **self.options)
+
+
+class Choice:
+    """Marks a field that takes a name of the registry, alone or with options."""
+
+    def __init__(self, registry: Mapping[str, type]) -> None:
+        self.registry = registry
+
+    def __get_pydantic_core_schema__(self, source: type[Part], handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = core_schema.no_info_before_validator_function(self.part, handler(source))
+        schema["serialization"] = core_schema.plain_serializer_function_ser_schema(self.written)
+        return schema
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        with_options = [part_section(name, part).model_json_schema() for name, part in self.registry.items()]
+        return {"anyOf": [{"enum": list(self.registry)}, *with_options]}
+
+    def written(self, part: Part) -> Any:
+        """A part as a recipe has it: with all its options, or its bare name if it has none."""
+        return part.model_dump() if part.options else part.name
+
+    def part(self, value: Any) -> Section:
+        """The part that a value of the recipe stands for."""
+        registry = self.registry
+        if isinstance(value, Part):
+            return value
+        if isinstance(value, str) and value not in registry:
+            raise mistake(unknown(value, registry))
+        if not isinstance(value, str | dict):
+            raise mistake(f"expected a name, or {{name: ..., and its options}}, got {shown(value)}")
+        given = {"name": value} if isinstance(value, str) else value
+        return _told_by("name", given, registry, lambda name: part_section(name, registry[name]))
+
+
+class OneOrMore:
+    """Marks a list that may also be given as its one item."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self.several, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        several = handler(schema)
+        return {"anyOf": [several["items"], several]}
+
+    def several(self, value: Any) -> Any:
+        """A list, of one if it was none."""
+        return value if isinstance(value, list) else [value]
+
+
+@cache  # one class for one part, so that equal recipes are equal
+def part_section(name: str, part: type) -> type[Part]:
+    """The options of a part as a section, read from its constructor's signature."""
+    empty = inspect.Parameter.empty
+    fields: dict[str, Any] = {
+        parameter.name: (
+            Any if parameter.annotation is empty else parameter.annotation,
+            ... if parameter.default is empty else parameter.default,
+        )
+        for parameter in inspect.signature(part, eval_str=True).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    fields["name"] = (Literal[name], ...)
+    model: type[Part] = create_model(part.__name__, __base__=Part, __doc__=inspect.getdoc(part), **fields)
+    return model
+
+
+def told_by_kind(sections: Mapping[str, type[Section]]) -> BeforeValidator:
+    """Which of the sections is meant is told by the value of its key `kind`."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, Section):
+            return value
+        if not isinstance(value, dict):
+            raise mistake(f"expected a section with kind: {' or '.join(sections)}, got {shown(value)}")
+        return _told_by("kind", value, sections, sections.__getitem__)
+
+    return BeforeValidator(check)
+
+
+def told_by_key(sections: Mapping[str, type[Section]]) -> BeforeValidator:
+    """Which of the sections is meant is told by which of their first keys is there."""
+    expected = f"expected a section with one of the keys {', '.join(sections)}"
+
+    def check(value: Any) -> Any:
+        if isinstance(value, Section):
+            return value
+        if not isinstance(value, dict):
+            raise mistake(f"{expected}; got {shown(value)}")
+        found = [key for key in sections if key in value]
+        if len(found) > 1:
+            raise mistake(f"{expected}; got {' and '.join(found)} together")
+        meant = found or [key for key in sections if closest(key, value)]
+        if not meant:
+            raise mistake(f"{expected}; got {shown(value)}")
+        return sections[meant[0]].model_validate(value)
+
+    return BeforeValidator(check)
+
+
+def _told_by(
+    key: str, value: dict[str, Any], names: Iterable[str], section: Callable[[str], type[Section]]
+) -> Section:
+    """The section that the value of a key names. If that is misspelt, the rest is still looked through."""
+    names = list(names)
+    written = key if key in value else closest(key, value)  # the key itself may be misspelt
+    if written is None:
+        raise mistake(f"missing key '{key}' (one of {', '.join(names)})")
+    name = value[written]
+    if isinstance(name, str) and name in names:
+        return section(name).model_validate(value)
+    if not isinstance(name, str):
+        lines = [_line((written,), f"expected one of {', '.join(names)}, got {shown(name)}")]
+    else:
+        lines = [_line((written,), unknown(name, names))]
+        if (meant := closest(name, names)) is not None:
+            try:
+                section(meant).model_validate({**value, written: meant})
+            except ValidationError as error:
+                lines += [_line(line["loc"], line["msg"]) for line in error.errors()]
+    raise ValidationError.from_exception_data(key, lines)
+
+
+# ---- errors in the words of the house --------------------------------------------------------------
+
+
+def mistake(message: str) -> PydanticCustomError:
+    """What a validator raises to have its message reported as it is."""
+    return PydanticCustomError("fault", "{message}", {"message": message})
+
+
+def _line(path: tuple[int | str, ...], message: str) -> InitErrorDetails:
+    return InitErrorDetails(type=mistake(message), loc=path, input=None)
+
+
+def _keys(path: str) -> tuple[str, ...]:
+    return tuple(path.split(".")) if path else ()
+
+
+def _tuple_length(annotation: Any) -> int | None:
+    """The length of the tuple that a field takes, perhaps among others; None if it takes none."""
+    if get_origin(annotation) is tuple:
+        return len(get_args(annotation))
+    if get_origin(annotation) is list:
+        return None
+    lengths = [_tuple_length(inner) for inner in get_args(annotation)]
+    return next((length for length in lengths if length is not None), None)
+
+
+def _reworded(error: ValidationError, fields: Mapping[str, FieldInfo]) -> Iterator[InitErrorDetails]:
+    """The lines of pydantic's error as faults, one for each place."""
+    errors = error.errors(include_url=False)
+    extra = {str(line["loc"][0]) for line in errors if line["type"] == "extra_forbidden"}
+    misspelt = {closest(key, fields) for key in extra}
+    expected: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
+    for line in errors:
+        path, kind = line["loc"], line["type"]
+        if kind == "fault":
+            yield _line(path, line["msg"])
+        elif kind == "extra_forbidden":
+            yield _line(path, unknown(str(path[0]), fields, "key "))
+        elif kind == "missing" and len(path) == 1:
+            if path[0] not in misspelt:
+                yield _line((), _missing(str(path[0]), fields))
+        elif kind == "literal_error" and isinstance(line["input"], str):
+            yield _line(path, unknown(line["input"], _literals(fields[str(path[0])].annotation)))
+        else:
+            place = (*path[:1], *(key for key in path[1:] if isinstance(key, int)))  # no names of types
+            expected.setdefault(place, []).append(line)
+    for path, lines in expected.items():
+        wanted = " or ".join(dict.fromkeys(expectation(line) for line in lines))
+        yield _line(path, f"expected {wanted}, got {shown(lines[0]['input'])}")
+
+
+def _missing(key: str, fields: Mapping[str, FieldInfo]) -> str:
+    choices = _literals(fields[key].annotation)
+    return f"missing key '{key}'" + (f" (one of {', '.join(choices)})" if choices else "")
+
+
+def _literals(annotation: Any) -> list[str]:
+    """The strings that a field takes, if it takes only some."""
+    if get_origin(annotation) is Literal:
+        return [str(value) for value in get_args(annotation)]
+    return [literal for inner in get_args(annotation) for literal in _literals(inner)]

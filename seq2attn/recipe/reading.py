@@ -1,0 +1,252 @@
+"""From a YAML file to a recipe and back. Every fault at once, each with its path, its line and a guess."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import Field, ValidationError
+
+from seq2attn.errors import Seq2attnError
+from seq2attn.recipe import source
+from seq2attn.recipe.model import ModelRecipe, RecurrentDecoderRecipe, RecurrentEncoderRecipe
+from seq2attn.recipe.parts import Fault, Section
+from seq2attn.recipe.places import expand_variables, make_absolute
+from seq2attn.recipe.sections import DataRecipe, DecodingRecipe, TextRecipe, TrainingRecipe
+from seq2attn.recipe.source import Source
+from seq2attn.recipe.wording import closest, shown
+
+
+class Recipe(Section):
+    """All that a run is made from."""
+
+    name: str = Field("unnamed", min_length=1, description="Names the run; the file's name, if not given.")
+    seed: int = Field(1, ge=0, lt=2**32, description="Of everything random.")
+    data: DataRecipe = Field(description="Where the sentences come from.")
+    text: TextRecipe = Field(TextRecipe(), description="How sentences become pieces.")
+    model: ModelRecipe = Field(description="Encoder and decoder.")
+    training: TrainingRecipe = Field(description="How the model learns.")
+    decoding: DecodingRecipe = Field(DecodingRecipe(), description="How translations are searched for.")
+
+    def faults(self) -> Iterator[Fault]:
+        """What sections ask of each other."""
+        if self.model.tied == "all" and not self.text.joint:
+            yield Fault("model.tied", "all needs one vocabulary for both languages: set text.joint: true")
+        if any(letter in self.name for letter in "/\\"):
+            yield Fault("name", f"names a folder of its own: no slashes, got {shown(self.name)}")
+        needed = {"encoder": self.data.filter.max_length}
+        needed["decoder"] = max(self.data.filter.max_length, self.decoding.max_length)
+        for side, part in (("encoder", self.model.encoder), ("decoder", self.model.decoder)):
+            if isinstance(part, RecurrentEncoderRecipe | RecurrentDecoderRecipe):
+                continue
+            length = part.positions.options.get("length")
+            if isinstance(length, int) and length <= needed[side]:  # one more for the end of the sentence
+                yield Fault(
+                    f"model.{side}.positions",
+                    f"{length} positions, but sentences may have {needed[side]} pieces and their end: set length "
+                    f"to {needed[side] + 1}, or lower data.filter.max_length and decoding.max_length",
+                )
+
+
+class LocatedFault(NamedTuple):
+    """A fault and where it stands: a line from 1, 0 for the file as a whole, None for the command line."""
+
+    file: str
+    line: int | None
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        """One line: `quickstart.yaml:14  model.decoder.attention.score: unknown 'additve' (...)`."""
+        where = f"{self.file}:{self.line}  " if self.line else f"{self.file}  "
+        where = "command line: " if self.line is None else where
+        return f"{where}{self.path}{': ' if self.path else ''}{self.message}"
+
+
+class RecipeError(Seq2attnError):
+    """All that is wrong with a recipe, in the order of the file; `str` has one line for each fault."""
+
+    def __init__(self, faults: Sequence[LocatedFault]) -> None:
+        super().__init__("\n".join(str(fault) for fault in faults))
+        self.faults = list(faults)
+
+
+def read(path: str | Path, overrides: Sequence[str] = (), check_files: bool = True) -> Recipe:
+    """A recipe from its file, or by the name of one that ships.
+
+    overrides: `training.learning_rate=0.1`, `data.train.0.limit=100`, `data.train={files: [a, b]}`; values
+        are YAML, and relative paths in them are relative to the working directory.
+    check_files: whether data files that do not exist are faults.
+    Raises RecipeError with every fault.
+    """
+    place = _find(path)
+    file = str(path) if Path(path).is_file() else _short(place)
+    written = source.parse(_text(place, file))
+    faults: list[tuple[int | None, source.Path, str]] = [
+        (fault.line, fault.path, fault.message) for fault in written.faults
+    ]
+    if written.tree is None and not faults:
+        faults = [(1, (), "is empty; it needs at least data, model and training")]
+    elif not isinstance(written.tree, dict) and not faults:
+        faults = [(1, (), f"expected sections (data: ..., model: ...), got {shown(written.tree)}")]
+    if not isinstance(written.tree, dict):
+        raise RecipeError([LocatedFault(file, line, _dotted(at), message) for line, at, message in faults])
+    for override in overrides:
+        faults += [(None, at, message) for at, message in _override(written, override)]
+
+    def note(at: source.Path, message: str) -> None:
+        faults.append((written.line(at), at, message))
+
+    def folder(at: source.Path) -> Path:
+        return Path.cwd() if written.line(at) is None else place.parent.absolute()
+
+    tree = expand_variables({"name": place.stem, **written.tree}, note)
+    make_absolute(tree, folder, note if check_files else None)
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        for line in error.errors(include_url=False):
+            note(_as_written(line["loc"], tree), line["msg"])
+    if faults:
+        faults.sort(key=lambda fault: (fault[0] is None, fault[0] or 0))
+        raise RecipeError([LocatedFault(file, line, _dotted(at), message) for line, at, message in faults])
+    return recipe
+
+
+def write(recipe: Recipe, path: str | Path) -> None:
+    """Writes a recipe with all its values, at once or not at all; `read` gives the same recipe back."""
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(source.dump(recipe.model_dump(mode="json")), encoding="utf-8")
+    beside.replace(path)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema (draft 2020-12) of a recipe, with the names and options of all parts."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Recipe.model_json_schema()
+
+
+def shipped() -> dict[str, Path]:
+    """The recipes that ship with seq2attn, by name."""
+    package = Path(__file__).parents[1]
+    folders = (package / "recipes", package.parent / "recipes")  # installed, or in a checkout
+    found = next((folder for folder in folders if folder.is_dir()), folders[0])
+    return {path.stem: path for path in sorted(found.glob("*.yaml"))}
+
+
+def head(path: str | Path) -> list[str]:
+    """The comment lines that open a recipe: what, how long on which machine, which score."""
+    lines: list[str] = []
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# "))
+    return lines
+
+
+# ---- finding the file ------------------------------------------------------------------------------
+
+
+def _find(path: str | Path) -> Path:
+    """The file, or the shipped recipe of that name."""
+    place = Path(path).expanduser()
+    if place.is_file():
+        return place
+    if place.is_dir():
+        raise RecipeError([LocatedFault(str(path), 0, "", "is a folder; give the recipe's file")])
+    ships = shipped()
+    if place.stem in ships and str(place) in (place.stem, place.name, str(Path("recipes") / place.name)):
+        return ships[place.stem]
+    guess = closest(place.stem, ships)
+    hint = f"did you mean {guess}? " if guess else ""
+    message = f"no such file ({hint}recipes that ship: {', '.join(ships)})"
+    raise RecipeError([LocatedFault(str(path), 0, "", message)])
+
+
+def _short(place: Path) -> str:
+    """The path from the working directory, if it lies below."""
+    return str(place.relative_to(Path.cwd())) if place.is_relative_to(Path.cwd()) else str(place)
+
+
+def _text(place: Path, file: str) -> str:
+    try:
+        return place.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = place.read_bytes()[: error.start].count(b"\n") + 1
+        raise RecipeError([LocatedFault(file, line, "", "is not UTF-8 text")]) from None
+
+
+# ---- overrides and paths ---------------------------------------------------------------------------
+
+
+def _override(written: Source, override: str) -> Iterator[tuple[source.Path, str]]:
+    """Sets one value in the tree; yields what is wrong with the override."""
+    name, equals, text = (piece.strip() for piece in override.partition("="))
+    if not equals or not name:
+        yield (), f"expected key=value, got {shown(override)}"
+        return
+    value = source.parse(text)
+    if value.faults:
+        yield (name,), f"the value is not YAML: {value.faults[0].message}"
+        return
+    holder: Any = written.tree
+    path: source.Path = ()
+    *above, last = _steps(name, written.tree)
+    for key in above:
+        if not isinstance(holder, list) and holder.get(key) is None:
+            written.lines[(*path, key)] = None
+            holder[key] = {}
+        elif not isinstance(holder, list) and isinstance(holder[key], str):
+            holder[key] = {"name": holder[key]}  # a part by its name, about to get an option
+        if (step := _step(holder, key)) is None:
+            break
+        holder, path = holder[step], (*path, step)
+        if not isinstance(holder, dict | list):
+            yield (name,), f"{_dotted(path)} is {shown(holder)}, with nothing below"
+            return
+    else:
+        if isinstance(holder, list) and last == str(len(holder)):
+            holder.append(None)
+        step = _step(holder, last)
+    if step is None:
+        yield (name,), f"{_dotted(path)} is a list: name one by number, 0 to {len(holder) - 1}"
+        return
+    holder[step] = value.tree
+    path = (*path, step)
+    for below in [known for known in written.lines if known[: len(path)] == path]:
+        del written.lines[below]
+    written.lines[path] = None
+
+
+def _steps(name: str, tree: dict[str, Any]) -> list[str]:
+    """The keys of a dotted name; one training corpus is number 0, be it in a list or not."""
+    keys = name.split(".")
+    data = tree.get("data")
+    if keys[:3] == ["data", "train", "0"] and isinstance(data, dict) and isinstance(data.get("train"), dict):
+        del keys[2]
+    return keys
+
+
+def _step(holder: Any, key: str) -> str | int | None:
+    """A key as the index of a list or the key of a mapping; None if the list has no such place."""
+    if not isinstance(holder, list):
+        return key
+    return int(key) if key.isdigit() and int(key) < len(holder) else None
+
+
+def _as_written(path: source.Path, tree: Any) -> source.Path:
+    """The path as the recipe has it: one corpus need not stand in a list."""
+    kept: source.Path = ()
+    for key in path:
+        if isinstance(key, int) and isinstance(tree, dict):
+            continue
+        kept = (*kept, key)
+        if isinstance(tree, dict):
+            tree = tree.get(str(key))
+        elif isinstance(tree, list) and isinstance(key, int) and key < len(tree):
+            tree = tree[key]
+    return kept
+
+
+def _dotted(path: source.Path) -> str:
+    return ".".join(str(key) for key in path)

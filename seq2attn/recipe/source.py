@@ -1,0 +1,155 @@
+"""A recipe's YAML as written: plain values, and for each the line it stands on.
+
+YAML as people mean it: only true and false are booleans (so that `no` can be a language), 1e-3 is a number,
+dates and base-60 numbers are text, and a key that occurs twice is a fault.
+"""
+
+import re
+from typing import Any, NamedTuple
+
+import yaml
+
+Path = tuple[str | int, ...]
+
+_MERGE = "tag:yaml.org,2002:merge"
+
+_INT = re.compile(r"[-+]?(0|[1-9][0-9_]*)$")
+_FLOAT = re.compile(
+    r"[-+]?([0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?|\.[0-9]+([eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+)$"
+    r"|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
+)
+
+
+class SourceFault(NamedTuple):
+    """Something wrong with the YAML itself."""
+
+    line: int
+    path: Path
+    message: str
+
+
+class Source(NamedTuple):
+    """Plain values, the line of each path (1 = first; None = command line), and what is wrong as YAML."""
+
+    tree: Any
+    lines: dict[Path, int | None]
+    faults: list[SourceFault]
+
+    def line(self, path: Path) -> int | None:
+        """The line of a path, or of its best-known ancestor."""
+        while path not in self.lines:
+            path = path[:-1]
+        return self.lines[path]
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what _Loader would not read as text; short lists on one line."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Values that are the same object are written out each time."""
+        return True
+
+
+for _tag, _pattern, _first in [
+    ("bool", re.compile(r"(true|True|TRUE|false|False|FALSE)$"), "tTfF"),
+    ("int", _INT, "-+0123456789"),
+    ("float", _FLOAT, "-+0123456789."),
+    ("null", re.compile(r"(~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
+    ("merge", re.compile(r"<<$"), "<"),
+]:
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, list(_first))
+_Dumper.add_representer(
+    list,
+    lambda dumper, items: dumper.represent_sequence(
+        "tag:yaml.org,2002:seq", items, flow_style=not any(isinstance(item, dict | list) for item in items)
+    ),
+)
+
+
+def parse(text: str) -> Source:
+    """The values of a YAML text. Whatever is wrong is among the faults, never an exception."""
+    faults: list[SourceFault] = []
+    lines: dict[Path, int | None] = {(): 1}
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        tree = None if node is None else _Values(loader, lines, faults).value(node, (), ())
+    except yaml.MarkedYAMLError as error:
+        faults.append(_syntax(error))
+        tree = None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        faults.append(SourceFault(line, (), f"the character {error.character!r} cannot stand in YAML"))
+        tree = None
+    return Source(tree, lines, faults)
+
+
+def dump(tree: Any) -> str:
+    """Values as YAML that `parse` reads back as the same values."""
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _syntax(error: yaml.MarkedYAMLError) -> SourceFault:
+    mark = error.problem_mark or error.context_mark
+    problem = f"column {mark.column + 1 if mark else 1}: {error.problem or error.context or 'not YAML'}"
+    if "'\\t'" in problem:
+        problem += "; indent with spaces, not with tabs"
+    return SourceFault(mark.line + 1 if mark else 1, (), problem)
+
+
+class _Values:
+    """Turns nodes into values and notes their lines."""
+
+    def __init__(self, loader: _Loader, lines: dict[Path, int | None], faults: list[SourceFault]) -> None:
+        self.loader, self.lines, self.faults = loader, lines, faults
+
+    def value(self, node: yaml.Node, path: Path, above: tuple[yaml.Node, ...]) -> Any:
+        """The value of a node at a path, below the nodes `above`."""
+        if node in above:
+            self.fault(node, path, "an alias within what it stands for")
+            return None
+        above = (*above, node)
+        if isinstance(node, yaml.MappingNode):
+            return self.mapping(node, path, above)
+        if isinstance(node, yaml.SequenceNode):
+            items = []
+            for index, item in enumerate(node.value):
+                self.lines[(*path, index)] = item.start_mark.line + 1
+                items.append(self.value(item, (*path, index), above))
+            return items
+        return self.loader.construct_object(node)
+
+    def mapping(self, node: yaml.MappingNode, path: Path, above: tuple[yaml.Node, ...]) -> dict[str, Any]:
+        """The values of a mapping; keys merged in with << give way to its own."""
+        values: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key_node, value_node in sorted(node.value, key=lambda pair: pair[0].tag != _MERGE):
+            if key_node.tag == _MERGE:
+                sources = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
+                for source in reversed(sources):
+                    if isinstance(source, yaml.MappingNode) and source not in above:
+                        merged |= self.mapping(source, path, (*above, source))
+                    else:
+                        self.fault(key_node, path, "<< merges a mapping, or a list of them")
+            elif not isinstance(key_node, yaml.ScalarNode):
+                self.fault(key_node, path, "a key must be a word")
+            else:
+                key = str(key_node.value)
+                line = key_node.start_mark.line + 1
+                if key in values:
+                    first = self.lines[(*path, key)]
+                    self.fault(key_node, (*path, key), f"occurs twice (first in line {first})")
+                    continue
+                self.lines[(*path, key)] = line
+                values[key] = self.value(value_node, (*path, key), above)
+        return {**merged, **values}
+
+    def fault(self, node: yaml.Node, path: Path, message: str) -> None:
+        """Notes what is wrong at a node."""
+        self.faults.append(SourceFault(node.start_mark.line + 1, path, message))

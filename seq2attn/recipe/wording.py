@@ -1,0 +1,81 @@
+"""What a fault says: expected what, got what, meant what. No word of the machinery that found it."""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pydantic_core import ErrorDetails
+
+_KINDS = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "none_required": "null",
+    "model_type": "a section of keys and values",
+    "model_attributes_type": "a section of keys and values",
+    "dict_type": "a section of keys and values",
+}
+_LIMITS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "greater_than": lambda limit: f"more than {limit['gt']:g}",
+    "greater_than_equal": lambda limit: f"at least {limit['ge']:g}",
+    "less_than": lambda limit: f"less than {limit['lt']:g}",
+    "less_than_equal": lambda limit: f"at most {limit['le']:g}",
+    "too_short": lambda limit: f"a list of at least {limit['min_length']}",
+    "too_long": lambda limit: f"a list of at most {limit['max_length']}",
+    "string_too_short": lambda limit: "some text",
+    "literal_error": lambda limit: limit["expected"].replace("'", ""),
+}
+_LISTED = 8  # names listed after a guess; without a guess all are
+
+
+def expectation(error: ErrorDetails) -> str:
+    """What the value of a pydantic error should have been."""
+    kind = error["type"]
+    if kind in _KINDS:
+        return _KINDS[kind]
+    if kind in _LIMITS:
+        return _LIMITS[kind](error["ctx"])
+    return "another value"
+
+
+def unknown(name: str, choices: Iterable[str], what: str = "") -> str:
+    """`unknown 'additve' (did you mean additive? one of additive, concat, ...)`."""
+    choices = list(choices)
+    if not choices:
+        return f"unknown {what}'{name}' (it takes none)"
+    guess = closest(name, choices)
+    if guess is None:
+        return f"unknown {what}'{name}' (one of {', '.join(choices)})"
+    listed = ", ".join([*choices[:_LISTED], *["..."][: len(choices) > _LISTED]])
+    return f"unknown {what}'{name}' (did you mean {guess}? one of {listed})"
+
+
+def closest(name: str, choices: Iterable[str]) -> str | None:
+    """The choice that was probably meant: a misspelling of it, or its initials (lr: learning_rate)."""
+    plain = {choice.lower().replace("-", "_"): choice for choice in choices}
+    name = name.lower().replace("-", "_")
+    near = difflib.get_close_matches(name, plain, n=1)
+    near = near or [
+        choice
+        for choice in plain
+        if "_" in choice and name == "".join(word[:1] for word in choice.split("_"))
+    ]
+    return plain[near[0]] if near else None
+
+
+def shown(value: object) -> str:
+    """A value as the recipe would have it, on one short line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "a section with " + ", ".join(str(key) for key in value) if value else "an empty section"
+    if isinstance(value, list | tuple):
+        text = "[" + ", ".join(shown(item) for item in value) + "]"
+    else:
+        text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,250 @@
+"""Whole runs: from a recipe to a scored model."""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from seq2attn import __version__
+from seq2attn.batches import Feed
+from seq2attn.checkpoint import RunError, RunFolder, put_weights
+from seq2attn.data import Examples, prepare, training_text
+from seq2attn.display import Display
+from seq2attn.losses import cross_entropy
+from seq2attn.metrics import METRICS, References, Score
+from seq2attn.models import Seq2Seq, build
+from seq2attn.recipe import Recipe, read
+from seq2attn.text import Vocabulary, train_vocabulary
+from seq2attn.training import Learner, Progress, Report, Validate, average_last, fit, total_steps
+from seq2attn.translator import Translator, load, pick_device, vocabularies
+
+Vocabularies = tuple[Vocabulary, Vocabulary]
+
+# What may change when a run goes on: how long it lasts.
+MAY_CHANGE = ("max_steps", "max_epochs", "max_minutes", "early_stopping")
+
+
+class Trained(NamedTuple):
+    """What training leaves: the model with its best weights, and what it scores."""
+
+    run: Path
+    progress: Progress
+    model: Translator
+    scores: list[Score]  # on the test set; empty if the recipe names none, or training was interrupted
+
+
+def train(
+    recipe: str | Path | Recipe,
+    run: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    device: str = "auto",
+    display: Display | None = None,
+) -> Trained:
+    """Train what a recipe says, in a new run folder (`runs/NAME` by default), or go on with `resume`.
+
+    overrides: as on the command line, "training.max_epochs=3". Ends with the best weights loaded, scored on
+    the test set where the recipe names one. A second call with resume=True goes on exactly where the first
+    stopped, whatever stopped it.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else read(recipe, overrides)
+    path = Path(run or Path("runs") / recipe.name)
+    folder = _folder(path, recipe, resume)
+    place = pick_device(device)
+    _settle(recipe)
+    with display or Display() as shown:
+        sides = _vocabularies(folder, recipe, shown)
+        training, dev = examples(recipe, sides, "train", shown), examples(recipe, sides, "dev", shown)
+        folder.version.data = training.fingerprint
+        folder.commit()
+        model = build(recipe.model, sides[0].size, sides[1].size)
+        settings = recipe.training
+        feed = Feed(training, *sides, settings.batch_tokens, recipe.seed, recipe.text.sampling)
+        learner = Learner(model, settings, place, total_steps(settings, feed))
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        shown.say(f"{len(training):,} pairs, {parameters:,} parameters, on {place}")
+        progress = fit(
+            folder, learner, feed, validator(recipe, model, sides, dev, place), _report(shown, folder, recipe)
+        )
+        translator = Translator(model, *sides, recipe.decoding, place)
+        if progress.interrupted:
+            return Trained(path, progress, translator, [])
+        put_weights(model, folder.load_weights("best"))
+        shown.say(f"best: {folder.version.best}")
+        scores = score_run(translator, recipe, "test", shown) if recipe.data.test else []
+        return Trained(path, progress, translator, scores)
+
+
+def examples(recipe: Recipe, sides: Vocabularies, role: Any, display: Display) -> Examples:
+    """The tokenised examples of train, dev or test; what was left out is said."""
+    corpora = recipe.data.train if role == "train" else [getattr(recipe.data, role)]
+    found = prepare(corpora, recipe.data, sides, role)
+    if str(found.report):
+        display.say(f"data.{role}: {found.report}")
+    return found
+
+
+def validator(
+    recipe: Recipe, model: Seq2Seq, sides: Vocabularies, dev: Examples, device: torch.device
+) -> Validate:
+    """The scores of a model on the dev set: loss and perplexity per token, BLEU and chrF."""
+    feed = Feed(dev, *sides, recipe.training.batch_tokens)
+    decoding = recipe.decoding.model_copy(
+        update={"beam": recipe.decoding.validation_beam, "nbest": 1, "sample": False}
+    )
+    translator = Translator(model, *sides, decoding, device)
+
+    @torch.inference_mode()
+    def validate(limit: int | None) -> dict[str, float]:
+        model.eval()
+        batches, nll, tokens = feed.once()[:limit], 0.0, 0
+        for numbers in batches:
+            batch = feed.batch(numbers).to(device)
+            logits = model(batch.source, batch.source_mask, batch.reads).logits
+            nll += float(cross_entropy(logits, batch.gold, batch.gold_mask).nll)
+            tokens += int(batch.gold_mask.sum())
+        rows = [row for numbers in batches for row in numbers.tolist()]
+        found = translator.hypotheses([dev.source(row) for row in rows], decoding)
+        texts = [sides[1].decode(some[0].tokens) for some in found]
+        references = [dev.target_text(row) for row in rows]
+        loss = nll / tokens
+        scores = {name: METRICS[name](texts, references, bootstrap=0).value for name in ("bleu", "chrf")}
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700)), **scores}
+
+    return validate
+
+
+def score_run(translator: Translator, recipe: Recipe, role: str, display: Display) -> list[Score]:
+    """BLEU, chrF and TER of a model on its dev or test set."""
+    held = examples(recipe, (translator.source, translator.target), role, display)
+    rows = range(len(held))
+    return score_pairs(
+        translator, [held.source_text(row) for row in rows], [held.target_text(row) for row in rows]
+    )
+
+
+def score_pairs(translator: Translator, sources: Sequence[str], references: References) -> list[Score]:
+    """BLEU, chrF and TER of a model's translations, with bootstrap intervals."""
+    texts = [found.text for found in translator.stream(sources, translator.decoding)]
+    return [METRICS[name](texts, references) for name in ("bleu", "chrf", "ter")]
+
+
+def signature(translator: Translator, recipe: Recipe, checkpoint: str = "best") -> str:
+    """How a score was made, beside the metric's own signature."""
+    d = translator.decoding
+    search = f"sample:{d.temperature}" if d.sample else f"beam:{d.beam}"
+    return (
+        f"recipe:{recipe.name}|checkpoint:{checkpoint}|{search}|length:{d.length_normalization}^{d.length_penalty}"
+        f"|seed:{recipe.seed}|seq2attn:{__version__}"
+    )
+
+
+def average_run(run: str | Path, count: int, device: str = "auto") -> RunFolder:
+    """Average the last `count` kept weights of a run into weights/average-N.safetensors."""
+    folder = RunFolder.open(run)
+    there = len(folder.last_weights(count))
+    if count < 1 or there < count:
+        raise RunError(
+            f"cannot average the last {count} weights: {folder.path} keeps {there}; "
+            "train with training.keep_last at least as large"
+        )
+    translator, recipe = load(run, "last", device), folder.recipe
+    sides = (translator.source, translator.target)
+    dev = examples(recipe, sides, "dev", Display())
+    learner = Learner(translator.model, recipe.training, translator.device, None)
+    validate = validator(recipe, translator.model, sides, dev, translator.device)
+    average_last(folder, learner, count, validate, Display())
+    return folder
+
+
+def _folder(path: Path, recipe: Recipe, resume: bool) -> RunFolder:
+    if not resume:
+        return RunFolder.create(path, recipe, __version__)
+    folder = RunFolder.open(path)
+    was, now = folder.recipe.model_dump(mode="json"), recipe.model_dump(mode="json")
+    for one in (was, now):
+        for key in MAY_CHANGE:
+            one["training"].pop(key)
+    changed = [key for key in now if was[key] != now[key]]
+    if changed:
+        raise RunError(
+            f"{path} was begun with another recipe: {', '.join(changed)} differ from its recipe.yaml. "
+            f"Go on with `seq2attn train {path}/recipe.yaml --run {path} --resume`, or train in a new folder"
+        )
+    return folder
+
+
+def _settle(recipe: Recipe) -> None:
+    """Everything random is settled before anything is built."""
+    torch.manual_seed(recipe.seed)
+    if recipe.training.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+
+
+def _vocabularies(folder: RunFolder, recipe: Recipe, display: Display) -> Vocabularies:
+    """The run's vocabularies: those in its folder, or else made as the recipe says."""
+    names = ["joint"] if recipe.text.joint else ["source", "target"]
+    files = [f"text/{name}.model" for name in names]
+    if not all(file in folder.version.checksums for file in files):
+        for file, vocabulary in zip(files, learn_vocabularies(recipe), strict=False):
+            folder.add(file, vocabulary.model)
+            display.say(f"{file}: {vocabulary.size:,} pieces")
+        folder.commit()
+    return vocabularies(folder)
+
+
+def learn_vocabularies(recipe: Recipe) -> list[Vocabulary]:
+    """Source and target vocabulary as the recipe wants them; one if they are joint."""
+    text = recipe.text
+    if text.files is not None:
+        files = text.files[:1] if text.joint else text.files
+        return [Vocabulary.load(Path(file), text.words) for file in files]
+    sides: list[tuple[int, ...]] = [(0, 1)] if text.joint else [(0,), (1,)]
+    return [
+        train_vocabulary(
+            training_text(recipe.data, side),
+            model=text.model,
+            size=text.size,
+            byte_fallback=text.byte_fallback,
+            character_coverage=text.character_coverage,
+            lowercase=text.lowercase,
+            nfkc=text.nfkc,
+            words=text.words,
+            seed=recipe.seed,
+        )
+        for side in sides
+    ]
+
+
+def _report(display: Display, folder: RunFolder, recipe: Recipe) -> Report:
+    """Records go to the terminal, and to TensorBoard where the recipe wants it."""
+    board = _board(folder.path) if recipe.training.tensorboard else None
+
+    def report(record: dict[str, Any]) -> None:
+        display(record)
+        if board is not None and "step" in record:
+            board(record)
+
+    return report
+
+
+def _board(path: Path) -> Callable[[dict[str, Any]], None]:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise RunError(
+            "training.tensorboard needs it installed: pip install seq2attn[tensorboard]"
+        ) from error
+    writer = SummaryWriter(str(path / "tensorboard"))
+
+    def write(record: dict[str, Any]) -> None:
+        kind = "training" if "norm" in record else "dev"
+        for name in ("loss", "norm", "learning_rate", "perplexity", "bleu", "chrf"):
+            if name in record:
+                writer.add_scalar(f"{kind}/{name}", record[name], record["step"])
+
+    return write

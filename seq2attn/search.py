@@ -1,0 +1,238 @@
+"""Search: greedy, beam and sampling. It knows only two words, `step` and `reorder`.
+
+A sentence's result depends on that sentence alone: not on its batch mates, their number or their order.
+Finished sentences leave the batch. Every score is the model's own log-probability of the tokens, so that
+forcing the tokens through the model gives the same number.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from seq2attn.attention import reorder
+from seq2attn.errors import Seq2attnError
+
+Step = Callable[[Tensor, Any], tuple[Tensor, Any]]  # token (N,), state -> logits (N, V), state
+Choose = Callable[[Tensor, Tensor], Tensor]  # log-probabilities (N, V), rows (N,) -> tokens (N,)
+
+NEVER = float("-inf")
+
+
+class Hypothesis(NamedTuple):
+    """A finished sentence. Tokens are without begin and end; the log-probability includes the end's."""
+
+    tokens: list[int]
+    log_probability: float
+    score: float  # the log-probability, normalised for length: what ranks
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a translation may look like, and how lengths are weighed against each other."""
+
+    bos: int
+    eos: int
+    never: tuple[int, ...] = ()  # tokens that are never produced (padding, begin-of-sentence)
+    min_length: int = 0
+    no_repeat_ngram: int = 0
+    length_normalization: str = "simple"
+    length_penalty: float = 1.0
+
+    def score(self, log_probability: Tensor | float, length: int) -> Any:
+        """The score of a hypothesis of `length` tokens, its end included."""
+        if self.length_normalization == "gnmt":
+            return log_probability / ((5 + length) / 6) ** self.length_penalty
+        if self.length_normalization == "simple":
+            return log_probability / length**self.length_penalty
+        return log_probability
+
+    def allowed(self, history: Tensor, limits: Tensor, prefix: Tensor | None, vocabulary: int) -> Tensor:
+        """Which tokens may follow a history (N, t): (N, V) bool.
+
+        limits (N,): most tokens before the end; prefix (N, P): tokens that are forced, -1 = free.
+        """
+        rows, length = history.shape
+        may = torch.ones(rows, vocabulary, dtype=torch.bool, device=history.device)
+        may[:, list(self.never)] = False
+        if length < self.min_length:
+            may[:, self.eos] = False
+        if self.no_repeat_ngram and length >= self.no_repeat_ngram:
+            self._forbid_repeats(may, history)
+        end = torch.zeros(vocabulary, dtype=torch.bool, device=history.device)
+        end[self.eos] = True
+        may = torch.where((length >= limits)[:, None], end, may)
+        if prefix is not None and length < prefix.shape[1]:
+            forced = prefix[:, length]
+            only = torch.zeros_like(may).scatter_(1, forced.clamp(min=0)[:, None], True)
+            may = torch.where((forced >= 0)[:, None], only, may)
+        return may
+
+    def _forbid_repeats(self, may: Tensor, history: Tensor) -> None:
+        n = self.no_repeat_ngram
+        if n == 1:
+            may.scatter_(1, history, False)
+            return
+        grams = history.unfold(1, n, 1)  # (N, t - n + 1, n), every n-gram so far
+        again = (grams[..., :-1] == history[:, None, 1 - n :]).all(-1)
+        row, place = again.nonzero(as_tuple=True)
+        may[row, grams[row, place, -1]] = False
+
+
+def greedy(
+    step: Step, state: Any, rules: Rules, limits: Tensor, prefix: Tensor | None = None
+) -> list[Hypothesis]:
+    """The likeliest token at every step; limits (B,): most tokens of each sentence."""
+    return _walk(step, state, rules, limits, prefix, lambda scores, rows: scores.argmax(-1))
+
+
+def sample(
+    step: Step,
+    state: Any,
+    rules: Rules,
+    limits: Tensor,
+    seeds: Sequence[int],
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    prefix: Tensor | None = None,
+) -> list[Hypothesis]:
+    """Tokens drawn from the model (Gumbel-max), each sentence from its own seed.
+
+    top_k: only from the k likeliest (0 = all); top_p: only from the likeliest that together have
+    probability p (Holtzman et al. 2020); temperature divides the logits first.
+    """
+    if temperature <= 0 or top_k < 0 or not 0 < top_p <= 1:
+        raise Seq2attnError(
+            "sampling needs temperature > 0, top_k >= 0 and 0 < top_p <= 1; "
+            f"got temperature={temperature}, top_k={top_k}, top_p={top_p}"
+        )
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def choose(scores: Tensor, rows: Tensor) -> Tensor:
+        scores = (scores / temperature).log_softmax(-1)
+        if top_k:
+            scores = scores.masked_fill(
+                scores < scores.topk(min(top_k, scores.shape[-1])).values[:, -1:], NEVER
+            )
+        if top_p < 1:
+            ordered, places = scores.softmax(-1).sort(descending=True, stable=True)
+            beyond = ordered.cumsum(-1) - ordered >= top_p  # the first is always kept
+            scores = scores.masked_fill(torch.zeros_like(beyond).scatter(1, places, beyond), NEVER)
+        uniform = torch.stack(
+            [torch.rand(scores.shape[-1], generator=generators[row]) for row in rows.tolist()]
+        )
+        return (scores - (-uniform.clamp(min=1e-20).log()).log().to(scores.device)).argmax(-1)
+
+    return _walk(step, state, rules, limits, prefix, choose)
+
+
+def _walk(
+    step: Step, state: Any, rules: Rules, limits: Tensor, prefix: Tensor | None, choose: Choose
+) -> list[Hypothesis]:
+    """One token after the other, one hypothesis per sentence."""
+    device = limits.device
+    rows = torch.arange(len(limits), device=device)
+    token = torch.full_like(rows, rules.bos)
+    history = token.new_empty(len(rows), 0)
+    total = torch.zeros(len(rows), device=device)
+    found: dict[int, Hypothesis] = {}
+    while len(rows):
+        logits, state = step(token, state)
+        scores = logits.float().log_softmax(-1)
+        may = rules.allowed(history, limits[rows], None if prefix is None else prefix[rows], scores.shape[-1])
+        token = choose(scores.masked_fill(~may, NEVER), rows)
+        total = total + scores.gather(1, token[:, None]).squeeze(1)
+        ends = token == rules.eos
+        if bool(ends.any()):
+            length = history.shape[1] + 1
+            for row, tokens, value in zip(*(x[ends].tolist() for x in (rows, history, total)), strict=True):
+                found[row] = Hypothesis(tokens, value, rules.score(value, length))
+            stay = (~ends).nonzero().squeeze(1)
+            rows, token, history, total = rows[stay], token[stay], history[stay], total[stay]
+            state = reorder(state, stay)
+        history = torch.cat([history, token[:, None]], 1)
+    return [found[row] for row in range(len(limits))]
+
+
+class _Beams(NamedTuple):
+    """The hypotheses that are still open: K for each of the sentences that are left."""
+
+    rows: Tensor  # (B,), the sentence's number
+    history: Tensor  # (B, K, t)
+    total: Tensor  # (B, K)
+
+
+def beam_search(
+    step: Step, state: Any, rules: Rules, limits: Tensor, beam: int, prefix: Tensor | None = None
+) -> list[list[Hypothesis]]:
+    """The best `beam` hypotheses of each sentence, best first; limits (B,): most tokens of each.
+
+    A sentence is done when `beam` hypotheses have ended. One ends when its end is among the best `beam`
+    continuations of all its sentence's hypotheses.
+    """
+    if beam < 1:
+        raise Seq2attnError(f"a beam holds at least one hypothesis, got beam={beam}")
+    count, device = len(limits), limits.device
+    total = torch.full((count, beam), NEVER, device=device)
+    total[:, 0] = 0.0
+    rows = torch.arange(count, device=device)
+    beams = _Beams(rows, rows.new_empty(count, beam, 0), total)
+    state = reorder(state, rows.repeat_interleave(beam))
+    token = torch.full((count * beam,), rules.bos, dtype=torch.long, device=device)
+    found: list[list[Hypothesis]] = [[] for _ in range(count)]
+    while len(beams.rows):
+        logits, state = step(token, state)
+        best, origin, token = _continuations(logits, beams, rules, limits, prefix)
+        _collect(found, best, origin, token, beams, rules)
+        # The end is worth nothing as a continuation; a stable sort keeps the others in their order.
+        best = best.masked_fill(token == rules.eos, NEVER)
+        order = best.sort(dim=1, descending=True, stable=True).indices[:, :beam]
+        best, origin, token = (x.gather(1, order) for x in (best, origin, token))
+        open_ = torch.tensor([len(found[row]) < beam for row in beams.rows.tolist()], device=device)
+        stay = (open_ & best.isfinite().any(1)).nonzero().squeeze(1)
+        origin, token = origin[stay], token[stay]
+        history = beams.history[stay].gather(1, origin[..., None].expand(-1, -1, beams.history.shape[2]))
+        beams = _Beams(beams.rows[stay], torch.cat([history, token[..., None]], 2), best[stay])
+        state = reorder(state, (stay[:, None] * beam + origin).flatten())
+        token = token.flatten()
+    return [sorted(some, key=lambda hypothesis: -hypothesis.score)[:beam] for some in found]
+
+
+def _continuations(
+    logits: Tensor, beams: _Beams, rules: Rules, limits: Tensor, prefix: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The best 2 K continuations of each sentence: total, the hypothesis continued, the token; (B, 2K)."""
+    count, beam, length = beams.history.shape
+    each = beams.rows.repeat_interleave(beam)
+    scores = logits.float().log_softmax(-1)
+    may = rules.allowed(
+        beams.history.view(count * beam, length),
+        limits[each],
+        None if prefix is None else prefix[each],
+        scores.shape[-1],
+    )
+    scores = scores.masked_fill(~may, NEVER).view(count, beam, -1) + beams.total[..., None]
+    vocabulary = scores.shape[-1]
+    best, place = scores.flatten(1).topk(min(2 * beam, beam * vocabulary), dim=1)
+    return best, place // vocabulary, place % vocabulary
+
+
+def _collect(
+    found: list[list[Hypothesis]], best: Tensor, origin: Tensor, token: Tensor, beams: _Beams, rules: Rules
+) -> None:
+    """Put hypotheses that end here to their sentence's."""
+    beam, length = beams.history.shape[1], beams.history.shape[2] + 1
+    ends = (token == rules.eos) & best.isfinite()
+    ends[:, beam:] = False
+    if not bool(ends.any()):
+        return
+    sentence, place = ends.nonzero(as_tuple=True)
+    tokens = beams.history[sentence, origin[sentence, place]]
+    for row, some, value in zip(
+        beams.rows[sentence].tolist(), tokens.tolist(), best[sentence, place].tolist(), strict=True
+    ):
+        if len(found[row]) < beam:
+            found[row].append(Hypothesis(some, value, rules.score(value, length)))

@@ -1,0 +1,302 @@
+"""Sentences <-> pieces <-> ids (SentencePiece, Kudo & Richardson 2018), and pieces <-> words.
+
+A vocabulary is one SentencePiece model. How text is normalised is compiled into that model, so that its
+file alone is complete.
+"""
+
+import io
+import random
+import re
+import unicodedata
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import sentencepiece
+
+from seq2attn.errors import Seq2attnError
+
+Words = Literal["auto", "spaces", "pieces"]
+
+MOST_SENTENCES = 1_000_000  # of which a vocabulary is learned: more takes gigabytes and changes little
+LONGEST_SENTENCE = 1 << 16  # in bytes; SentencePiece would leave out longer ones than 4192 without a word
+SPECIALS = 4  # <pad>, <unk>, <s>, </s>
+BYTES = 256
+
+# Scripts written without spaces: Thai, Lao, Tibetan, Myanmar, Khmer, Tai, Han, kana.
+_SPACELESS = re.compile(
+    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029"
+    "\u3031-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua9e0-\ua9ff\uaa60-\uaa7f\uf900-\ufaff\uff66-\uff9f"
+    "\U0001b000-\U0001b16f\U00020000-\U0003ffff]"
+)
+_BREAKS = "\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\u2028\u2029"  # a sentence stays on one line
+
+
+class VocabularyError(Seq2attnError):
+    """A vocabulary that cannot be trained, read, or used as asked."""
+
+
+class Tokens(NamedTuple):
+    """A sentence in all its forms.
+
+    `word_of` never decreases, and every word has at least one piece. The words, put together, are the text.
+    """
+
+    ids: list[int]  # one for each piece, without <s> and </s>
+    pieces: list[str]
+    words: list[str]
+    word_of: list[int]  # for each piece, the index of its word
+
+
+class Vocabulary:
+    """One SentencePiece model: sentences to ids and back.
+
+    A model that lacks <pad>, <s> or </s> gets them after its own pieces (in this order; `size` grows).
+
+    Args:
+        model: what spm_train writes, as bytes.
+        words: what a word is: "spaces" = what stands between spaces; "pieces" = every piece; "auto" = every
+            piece in scripts without spaces (Han, kana, Thai, ...), by spaces in all others.
+
+    Raises:
+        VocabularyError: the bytes are no SentencePiece model, or `words` is none of the three.
+    """
+
+    def __init__(self, model: bytes, words: Words = "auto") -> None:
+        if words not in ("auto", "spaces", "pieces"):
+            raise VocabularyError(f"unknown words '{words}': expected auto, spaces or pieces")
+        self.model = model
+        self.words: Words = words
+        self._processor = sentencepiece.SentencePieceProcessor()
+        try:
+            self._processor.LoadFromSerializedProto(model)
+        except RuntimeError as error:
+            raise VocabularyError(
+                f"not a SentencePiece model, or a damaged one ({len(model)} bytes): "
+                "expected a .model file as spm_train or `seq2attn train` writes it"
+            ) from error
+        own = [self._processor.pad_id(), self._processor.bos_id(), self._processor.eos_id()]
+        self._pieces = self._processor.get_piece_size()
+        appended = iter(range(self._pieces, self._pieces + len(own)))
+        self.pad, self.bos, self.eos = (i if i >= 0 else next(appended) for i in own)
+        self.unk: int = self._processor.unk_id()
+        self.size: int = self._pieces + own.count(-1)
+
+    @classmethod
+    def load(cls, path: Path, words: Words = "auto") -> "Vocabulary":
+        """Read a .model file; VocabularyError names the file if it is missing or damaged."""
+        try:
+            return cls(path.read_bytes(), words)
+        except OSError as error:
+            raise VocabularyError(f"{path}: cannot be read: {error.strerror}") from error
+        except VocabularyError as error:
+            raise VocabularyError(f"{path}: {error}") from error
+
+    def save(self, path: Path) -> None:
+        """Write the .model file, which other tools read too."""
+        path.write_bytes(self.model)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names what `encode` does: equal for equal models."""
+        return sha256(self.model).hexdigest()[:16]
+
+    def normalize(self, text: str) -> str:
+        """The text as the model sees it; `decode(encode(text))` gives it back, but for unknown characters."""
+        return str(self._processor.normalize(text)).replace("▁", " ").strip(" ")
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each sentence, without <s> and </s>."""
+        encoded: list[list[int]] = self._processor.encode(list(texts))
+        return encoded
+
+    def sample(self, texts: Sequence[str], seed: int, nbest: int = -1, alpha: float = 0.1) -> list[list[int]]:
+        """Like `encode`, with one of the possible segmentations of each sentence, drawn at random: a pure
+        function of its arguments.
+
+        Unigram: from the `nbest` best (-1: from all), with probability proportional to p^alpha (Kudo 2018).
+        BPE: every merge is left out with probability `alpha` (BPE-dropout, Provilkov et al. 2020).
+
+        Raises:
+            VocabularyError: the model knows only one segmentation (char), or `nbest` is above 512.
+        """
+        if nbest in (0, 1):
+            return self.encode(texts)
+        # This restarts the generator of this thread, and of no other.
+        sentencepiece.set_random_generator_seed(seed % (2**32 - 1))  # 2^32 - 1 would mean no seed
+        try:
+            return [
+                self._processor.encode(text, enable_sampling=True, nbest_size=nbest, alpha=alpha)
+                for text in texts
+            ]
+        except RuntimeError as error:
+            raise VocabularyError(
+                "text.sampling: sentences cannot be sampled with this vocabulary: expected a unigram or bpe "
+                f"model and nbest of at most 512 (SentencePiece: {error})"
+            ) from error
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; <pad>, <s> and </s> are dropped, <unk> is shown as ⁇."""
+        return str(self._processor.decode(self._kept(ids)))
+
+    def split(self, text: str) -> Tokens:
+        """The text as ids, pieces and words, which are cut from the text as it is, before normalisation.
+
+        A piece belongs to the word in which its first visible character lies; one that is only a space, to
+        the word that follows. What normalisation deletes wholly is part of the word before it.
+        """
+        found = self._processor.encode(text, return_type="offset_mapping")
+        normalized, origins = self._processor.normalize(text, with_offsets=True)
+        visible = [
+            origin
+            for character, origin in zip(normalized, origins, strict=False)  # one more origin: the end
+            if character != "▁" and not text[origin].isspace()
+        ]
+        return self._tokens(found, text, visible)
+
+    def join(self, ids: Sequence[int]) -> Tokens:
+        """The same for produced ids: the words of `decode(ids)`; <pad>, <s> and </s> are dropped."""
+        found = self._processor.decode(self._kept(ids), return_type="offset_mapping")
+        text = found["text"]
+        return self._tokens(found, text, [i for i, character in enumerate(text) if not character.isspace()])
+
+    def _kept(self, ids: Sequence[int]) -> list[int]:
+        specials = (self.pad, self.bos, self.eos)
+        return [int(i) for i in ids if i not in specials]
+
+    def _tokens(self, found: dict[str, Any], text: str, visible: list[int]) -> Tokens:
+        """Group pieces to words; `visible` are the positions of the characters that pieces stand for."""
+        starts: list[int] = []
+        for begin, _ in found["offsets"]:
+            index = bisect_left(visible, begin)
+            starts.append(visible[index] if index < len(visible) else starts[-1] if starts else 0)
+        if not starts:
+            return Tokens([], [], [], [])
+        marks = [*dict.fromkeys(starts), len(text)]  # bytes of one character begin at the same mark
+        words_at = {marks[0]: 0}  # the mark of a word's first piece -> where the word itself begins
+        for before, mark, after in zip(marks, marks[1:], marks[2:], strict=False):
+            cut = self._cut(text, before, mark, after)
+            if cut is not None:
+                words_at[mark] = cut
+        firsts, cuts = list(words_at), [*words_at.values(), len(text)]
+        words = [" ".join(text[cut:end].split()) for cut, end in pairwise(cuts)]
+        word_of = [bisect_right(firsts, start) - 1 for start in starts]
+        return Tokens(found["ids"], found["pieces"], words, word_of)
+
+    def _cut(self, text: str, before: int, mark: int, after: int) -> int | None:
+        """Where the word begins to which the piece at `mark` belongs; None if the word before goes on."""
+        spaces = [i for i in range(before, mark) if text[i].isspace()]
+        if spaces:
+            return spaces[-1] + 1
+        if self.words == "pieces":
+            return mark
+        if self.words == "spaces" or unicodedata.category(text[mark]).startswith("M"):
+            return None
+        return mark if _SPACELESS.search(text, before, after) else None
+
+
+def train_vocabulary(
+    texts: Iterable[str],
+    *,
+    model: Literal["unigram", "bpe", "char"] = "unigram",
+    size: int = 8000,
+    byte_fallback: bool = True,
+    character_coverage: float = 1.0,
+    lowercase: bool = False,
+    nfkc: bool = True,
+    words: Words = "auto",
+    seed: int = 1,
+) -> Vocabulary:
+    """Learn the pieces of a language from sentences: <pad> 0, <unk> 1, <s> 2, </s> 3.
+
+    The same texts and arguments give the same model. Of more than a million sentences so many are drawn.
+
+    Args:
+        texts: one or several languages, in any order; blank ones do not count.
+        model: how pieces are found: unigram (Kudo 2018), bpe (Sennrich et al. 2016), or single characters.
+        size: pieces in all; of a char model, at most.
+        byte_fallback: a character outside the vocabulary becomes its UTF-8 bytes instead of <unk>.
+        character_coverage: share of the text whose characters get a piece; rarer ones are outside.
+        lowercase: letter by letter, as `str.lower` does (ß stays ß).
+        nfkc: Unicode NFKC, and control characters and odd spaces cleared away; without it the text stays as
+            it is, but for line breaks and runs of spaces, which become one space.
+        words: see `Vocabulary`.
+        seed: of the draw of sentences.
+
+    Raises:
+        VocabularyError: no text, or `size` is more or less than the text can give; the message says how much.
+    """
+    least = SPECIALS + BYTES * byte_fallback
+    if size <= least:
+        raise VocabularyError(
+            f"text.size: {size} is too small: special pieces{' and bytes' * byte_fallback} alone are {least}"
+        )
+    sentences = _draw(texts, seed)
+    if not sentences:
+        raise VocabularyError("no text to learn a vocabulary from: there is no sentence, or all are blank")
+    sentencepiece.set_min_log_level(2)  # warnings and up
+    trained = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences),
+            model_writer=trained,
+            model_type=model,
+            vocab_size=size,
+            byte_fallback=byte_fallback,
+            character_coverage=character_coverage,
+            normalizer=_normalizer(lowercase, nfkc),
+            max_sentence_length=LONGEST_SENTENCE,
+            pad_id=0,
+            unk_id=1,
+            bos_id=2,
+            eos_id=3,
+            num_threads=16,  # the model depends on it, so it must not depend on the machine
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise VocabularyError(_explain(str(error), size)) from error
+    return Vocabulary(trained.getvalue(), words)
+
+
+def _draw(texts: Iterable[str], seed: int) -> list[str]:
+    """At most MOST_SENTENCES of the texts that are not blank, each with the same chance (Vitter 1985, R)."""
+    generator = random.Random(seed)
+    drawn: list[str] = []
+    for count, text in enumerate(text for text in texts if text.strip()):
+        if count < MOST_SENTENCES:
+            drawn.append(text)
+        elif (place := generator.randrange(count + 1)) < MOST_SENTENCES:
+            drawn[place] = text
+    return drawn
+
+
+def _normalizer(lowercase: bool, nfkc: bool) -> sentencepiece.SentencePieceNormalizer:
+    """Rules for SentencePiece. Its own lower-casing rules fold case (ß to ss), which nobody wants to read."""
+    named = sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc")
+    if nfkc and not lowercase:
+        return named
+    rules = dict.fromkeys(_BREAKS, " ")
+    if lowercase:
+        letters = (chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
+        rules |= {letter: letter.lower() for letter in letters if letter.lower() != letter}
+    if nfkc:
+        rules |= {source: target.lower() for source, target in named.decompile()}
+    return sentencepiece.SentencePieceNormalizer(norm_map=list(rules.items()))
+
+
+def _explain(failure: str, size: int) -> str:
+    """What SentencePiece's message means for the recipe."""
+    if most := re.search(r"value <= (\d+)", failure):
+        return (
+            f"text.size: {size} pieces are more than this text can give: the largest possible size is "
+            f"{most[1]}; lower text.size or give more text"
+        )
+    if least := re.search(r"required_chars\. \d+ vs (\d+)", failure):
+        return (
+            f"text.size: {size} pieces are too few: the characters of this text need {least[1]}; "
+            "raise text.size or lower text.character_coverage"
+        )
+    return f"SentencePiece cannot learn a vocabulary from this text: {failure}"

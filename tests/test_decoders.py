@@ -1,0 +1,346 @@
+"""Decoders: the laws that hold for every one of them, and the papers' equations written out."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from jaxtyping import TypeCheckError
+from torch import Tensor, nn
+from torch.testing import assert_close
+from torchs import load_decoder_layer, randomised
+
+from seq2attn.attention import Attention, MultiHead, reorder
+from seq2attn.decoders import Cell, Decoder, DecoderLayer
+from seq2attn.encoders import Encoded
+from seq2attn.errors import Seq2attnError
+from seq2attn.layers import Dropout, FeedForward
+from seq2attn.models import Seq2Seq
+from seq2attn.normalizers import Softmax
+from seq2attn.scorers import ScaledDot
+
+LENGTHS = (7, 3, 0)
+LOOKING = [name for name in tiny.MODELS if not name.startswith(("cho", "sutskever"))]
+
+
+@pytest.fixture(params=tiny.MODELS)
+def model(request: pytest.FixtureRequest) -> Seq2Seq:
+    return tiny.model(tiny.MODELS[request.param])
+
+
+@pytest.fixture(params=LOOKING)
+def looking(request: pytest.FixtureRequest) -> Seq2Seq:
+    """A model that has an attention."""
+    return tiny.model(tiny.MODELS[request.param])
+
+
+def all_layers(model: Seq2Seq) -> list[int]:
+    return list(range(model.decoder.attention_layers))
+
+
+def encode(model: Seq2Seq) -> Encoded:
+    return model.encoder(*tiny.sources(*LENGTHS))
+
+
+def step_by_step(decoder: Decoder, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+    """Logits (B, T, V) and the state behind them."""
+    logits = []
+    for token in tokens.unbind(1):
+        one, state = decoder.step(token, state)
+        logits.append(one)
+    return torch.stack(logits, 1), state
+
+
+def tensors(state: Any) -> Iterator[Tensor]:
+    if isinstance(state, Tensor):
+        yield state
+    for part in state if isinstance(state, tuple) else ():
+        yield from tensors(part)
+
+
+# ---- laws --------------------------------------------------------------------------------------------
+
+
+def test_steps_and_forward_agree(model):
+    encoded, tokens = encode(model), tiny.reads(3, 5)
+    stepped, _ = step_by_step(model.decoder, tokens, model.decoder.start(encoded))
+    assert_close(stepped, model.decoder(tokens, encoded).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_weights_are_a_distribution_over_the_source(looking):
+    encoded, tokens = encode(looking), tiny.reads(3, 5)
+    layers = all_layers(looking)
+    logits, weights = looking.decoder(tokens, encoded, layers)
+    assert weights.shape[:2] == (3, len(layers)) and weights.shape[3:] == (5, 7)
+    assert weights.dtype == torch.float32 and (weights >= 0).all()
+    seen = encoded.mask[:, None, None].expand_as(weights)
+    assert (weights[~seen] == 0).all()
+    assert_close(weights.sum(-1), seen.any(-1).float())
+    assert_close(logits, looking.decoder(tokens, encoded).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_who_asks_for_some_layers_gets_those_in_that_order():
+    model = tiny.model(tiny.MODELS["transformer-pre-rotary"])
+    encoded, tokens = encode(model), tiny.reads(3, 5)
+    first, second = model.decoder(tokens, encoded, [0, 1]).weights.unbind(1)
+    assert first.shape == (3, 5, 5, 7) and not torch.allclose(first[:2], second[:2])  # 5 heads
+    assert_close(model.decoder(tokens, encoded, [1, 0]).weights, torch.stack([second, first], 1))
+    assert_close(model.decoder(tokens, encoded, [1]).weights, second[:, None])
+
+
+def test_the_future_is_not_seen(model):
+    encoded, tokens = encode(model), tiny.reads(3, 5)
+    before = model.decoder(tokens, encoded).logits
+    tokens[:, 3] = (tokens[:, 3] - tiny.SPECIALS + 1) % (tiny.TARGET - tiny.SPECIALS) + tiny.SPECIALS
+    after = model.decoder(tokens, encoded).logits
+    assert_close(after[:, :3], before[:, :3], atol=1e-6, rtol=0)
+    assert ((after[:, 3:] - before[:, 3:]).abs().amax(-1) > 1e-4).all()  # and the past is
+
+
+def test_reordering_commutes_with_stepping(model):
+    tokens, index = tiny.reads(3, 3), torch.tensor([2, 0, 0, 1, 1])
+    _, state = step_by_step(model.decoder, tokens[:, :2], model.decoder.start(encode(model)))
+    logits, after = model.decoder.step(tokens[:, 2], state)
+    moved, after_moving = model.decoder.step(tokens[index, 2], reorder(state, index))
+    assert_close(moved, logits[index], atol=1e-5, rtol=1e-5)
+    for ours, theirs in zip(tensors(after_moving), tensors(reorder(after, index)), strict=True):
+        assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_padding_of_the_source_changes_nothing(model):
+    tokens, layers = tiny.reads(3, 5), all_layers(model)
+    source, mask = tiny.sources(*LENGTHS)
+    garbage, wider = tiny.sources(*LENGTHS, width=11, seed=5)
+    garbage[:, :7] = torch.where(mask, source, garbage[:, :7])
+    plain, padded = model(source, mask, tokens, layers), model(garbage, wider, tokens, layers)
+    assert_close(padded.logits, plain.logits, atol=1e-5, rtol=1e-5)
+    if layers:
+        assert_close(padded.weights[..., :7], plain.weights, atol=1e-6, rtol=1e-5)
+        assert (padded.weights[..., 7:] == 0).all()
+
+
+def test_a_batch_is_a_list_of_sentences(model):
+    source, mask = tiny.sources(*LENGTHS)
+    tokens = tiny.reads(3, 5)
+    whole = model(source, mask, tokens).logits
+    for row, length in enumerate(LENGTHS):
+        one = slice(row, row + 1)
+        alone = model(source[one, : max(length, 1)], mask[one, : max(length, 1)], tokens[one]).logits
+        assert_close(alone, whole[one], atol=1e-5, rtol=1e-5)
+
+
+def test_the_source_is_read(model):
+    tokens = tiny.reads(1, 5)
+    one, other = (model(*tiny.sources(7, seed=seed), tokens).logits for seed in (1, 2))
+    assert ((one - other).abs().amax(-1) > 1e-4).all()
+
+
+def test_every_parameter_learns(model):
+    model.train()
+    model(*tiny.sources(7, 3), tiny.reads(2, 5)).logits.square().sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_the_source_is_remembered_once(looking, monkeypatch):
+    remembered = []
+    remember = Attention.remember
+    monkeypatch.setattr(Attention, "remember", lambda self, *a: remembered.append(self) or remember(self, *a))
+    state = looking.decoder.start(encode(looking))
+    assert len(remembered) == looking.decoder.attention_layers + looking_inwards(looking.encoder)
+    remembered.clear()
+    step_by_step(looking.decoder, tiny.reads(3, 4), state)
+    assert len(remembered) == 4 * looking_inwards(looking.decoder)
+
+
+def looking_inwards(part: nn.Module) -> int:
+    """How many of its layers have self-attention."""
+    return len(getattr(part, "layers", []))
+
+
+@pytest.mark.parametrize("name", ["cho-gru-1-maxout", "sutskever-lstm-2-tanh"])
+def test_without_attention_there_are_no_weights(name):
+    model = tiny.model(tiny.MODELS[name])
+    assert model(*tiny.sources(*LENGTHS), tiny.reads(3, 5), [0]).weights is None
+    assert model.decoder.attention_layers == 0
+
+
+@pytest.mark.parametrize("name", LOOKING)
+def test_nobody_who_does_not_ask_gets_weights(name):
+    assert tiny.model(tiny.MODELS[name])(*tiny.sources(*LENGTHS), tiny.reads(3, 5)).weights is None
+
+
+# ---- which token the weights belong to ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LOOKING)
+def test_the_alignment_shift_says_whose_token_has_been_read(name):
+    """If another current token gives other weights, they belong to what was read; else to what is said."""
+    model = tiny.model(tiny.MODELS[name])
+    encoded, tokens = encode(model), tiny.reads(3, 5)
+    other = tokens.clone()
+    other[:, 4] = (tokens[:, 4] - tiny.SPECIALS + 1) % (tiny.TARGET - tiny.SPECIALS) + tiny.SPECIALS
+    before, after = (
+        model.decoder(t, encoded, all_layers(model)).weights[:2, ..., 4, :] for t in (tokens, other)
+    )
+    assert model.decoder.alignment_shift == int(not torch.equal(before, after))
+    assert model.decoder.alignment_shift == (0 if name.startswith("bahdanau") else 1)
+
+
+def test_without_weights_there_is_no_shift():
+    for name in ("cho-gru-1-maxout", "sutskever-lstm-2-tanh"):
+        assert tiny.model(tiny.MODELS[name]).decoder.alignment_shift == 0
+
+
+# ---- the papers' equations ---------------------------------------------------------------------------
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def numbers(module: nn.Module) -> dict[str, np.ndarray]:
+    return {name: parameter.detach().double().numpy() for name, parameter in module.named_parameters()}
+
+
+def cell_equation(
+    kind: str, p: dict[str, np.ndarray], x: np.ndarray, state: list[np.ndarray]
+) -> list[np.ndarray]:
+    """One step of torch's GRU or LSTM."""
+    inner = p["rnn.weight_ih_l0"] @ x + p["rnn.bias_ih_l0"]
+    outer = p["rnn.weight_hh_l0"] @ state[0] + p["rnn.bias_hh_l0"]
+    if kind == "gru":
+        (r, z), (xn, hn) = (
+            sigmoid(inner + outer).reshape(3, -1)[:2],
+            (a.reshape(3, -1)[2] for a in (inner, outer)),
+        )
+        return [(1 - z) * np.tanh(xn + r * hn) + z * state[0]]
+    i, f, g, o = (inner + outer).reshape(4, -1)
+    c = sigmoid(f) * state[1] + sigmoid(i) * np.tanh(g)
+    return [sigmoid(o) * np.tanh(c), c]
+
+
+def look_equation(
+    p: dict[str, np.ndarray], query: np.ndarray, states: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    energies = (
+        np.tanh(query @ p["score.query.weight"].T + states @ p["score.key.weight"].T)
+        @ p["score.energy.weight"][0]
+    )
+    weights = np.exp(energies) / np.exp(energies).sum()
+    return weights @ states, weights
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("order", ["bahdanau", "luong", "feeding"])
+def test_recurrent_is_its_papers_equations(order, cell):
+    readout = "maxout" if order == "bahdanau" else "tanh"
+    model = tiny.model(tiny.MODELS[f"{order}-additive-{cell}-1-{readout}"]).double()
+    decoder, tokens = model.decoder, tiny.reads(1, 3)
+    encoded = model.encoder(*tiny.sources(7))
+    states, summary = (part[0].detach().numpy() for part in (encoded.states, encoded.summary))
+    cells, looks = numbers(decoder.cell), numbers(decoder.attention)
+    combine, output = numbers(decoder.readout.combine), numbers(decoder.output)
+    state = [
+        np.tanh(cells[f"bridge.{n}.weight"] @ summary + cells[f"bridge.{n}.bias"])
+        for n in range(2 if cell == "lstm" else 1)
+    ]
+    feed, logits, weights = np.zeros(9), [], []
+    for word in decoder.embedding.table.weight.detach().numpy()[tokens[0]]:
+        if order == "bahdanau":
+            asking = state[0]  # the state before this step
+            context, looked = look_equation(looks, asking, states)
+            state = cell_equation(cell, cells, np.concatenate([word, context]), state)
+            read = combine["weight"] @ np.concatenate([context, asking, word]) + combine["bias"]
+            read = read.reshape(-1, 2).max(1)
+        else:
+            state = cell_equation(
+                cell, cells, np.concatenate([word, feed]) if order == "feeding" else word, state
+            )
+            context, looked = look_equation(looks, state[0], states)
+            feed = read = np.tanh(combine["weight"] @ np.concatenate([context, state[0]]))
+        logits.append(output["weight"] @ read + output["bias"])
+        weights.append(looked)
+    decoded = decoder(tokens, encoded, [0])
+    assert_close(decoded.logits[0], torch.from_numpy(np.stack(logits)))
+    assert_close(decoded.weights[0, 0, 0], torch.from_numpy(np.stack(weights)))
+
+
+def test_cho_feeds_the_summary_into_every_step_and_sutskever_only_starts_from_it():
+    cho, sutskever = (tiny.model(tiny.MODELS[n]) for n in ("cho-gru-1-maxout", "sutskever-lstm-2-tanh"))
+    token = tiny.reads(3, 1)[:, 0]
+    state = cho.decoder.start(encode(cho))
+    other = state._replace(summary=state.summary + 1)
+    (before, after), (changed, moved) = cho.decoder.step(token, state), cho.decoder.step(token, other)
+    assert not torch.allclose(before, changed) and not torch.allclose(after.hidden[0], moved.hidden[0])
+    assert after.summary is state.summary
+    started = sutskever.decoder.start(encode(sutskever))
+    assert started.summary is started.memory is started.past is started.feed is None
+
+
+def test_what_is_fed_back_is_not_dropped():
+    recipe = tiny.MODELS["feeding-additive-lstm-1-tanh"]
+    model = tiny.model({**recipe, "decoder": {**recipe["decoder"], "dropout": 0.9}}).train()
+    _, state = model.decoder.step(tiny.reads(3, 1)[:, 0], model.decoder.start(encode(model)))
+    assert (state.feed != 0).all() and (model.decoder.dropout(state.feed[:, None]) == 0).any()
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_a_layer_is_torchs(norm):
+    torch.manual_seed(2)
+    theirs = nn.TransformerDecoderLayer(
+        22, 2, 17, 0.0, batch_first=True, norm_first=norm == "pre", dtype=torch.float64
+    )
+    randomised(theirs)
+    own, source = (MultiHead(2, 22, 22, Attention(ScaledDot(11, 11), Softmax())) for _ in range(2))
+    ours = DecoderLayer(own, source, FeedForward(22, 17), norm, 0.0).double()
+    load_decoder_layer(ours, theirs)
+    mask = torch.arange(7) < torch.tensor([7, 4, 1])[:, None]
+    x, states = (torch.randn(3, size, 22, dtype=torch.float64) for size in (5, 7))
+    causal = torch.ones(5, 5, dtype=torch.bool).tril()
+    expected = theirs(x, states, tgt_mask=~causal, memory_key_padding_mask=~mask)
+    begun = ours.start(Encoded(states, mask[:, None], states[:, 0]))
+    assert_close(ours(x, causal.expand(3, -1, -1), begun)[0], expected)
+
+
+# ---- what cannot be ----------------------------------------------------------------------------------
+
+
+def test_positions_beyond_the_learned_ones_are_an_error_in_steps_too():
+    recipe = tiny.transformer(decoder=True, positions={"name": "learned", "length": 2})
+    model = tiny.model({"encoder": tiny.recurrent_encoder(), "decoder": recipe})
+    with pytest.raises(Seq2attnError, match="position 2 is beyond the 2 learned positions"):
+        step_by_step(model.decoder, tiny.reads(3, 3), model.decoder.start(encode(model)))
+    with pytest.raises(Seq2attnError, match="position 2 is beyond the 2 learned positions"):
+        model.decoder(tiny.reads(3, 3), encode(model))
+
+
+def test_an_order_that_looks_needs_an_attention():
+    decoder = tiny.model(tiny.MODELS["bahdanau-additive-gru-1-tanh"]).decoder
+    decoder.attention = None
+    state = decoder.start(Encoded(torch.zeros(1, 7, 10), torch.ones(1, 1, 7).bool(), torch.zeros(1, 10)))
+    with pytest.raises(Seq2attnError, match="the order bahdanau needs an attention; give the decoder one"):
+        decoder.step(tiny.reads(1, 1)[:, 0], state)
+
+
+def test_a_decoder_must_say_what_it_does():
+    class Idle(Decoder):
+        pass
+
+    idle, encoded = Idle(), Encoded(torch.zeros(1, 7, 10), torch.ones(1, 1, 7).bool(), torch.zeros(1, 10))
+    with pytest.raises(NotImplementedError, match=r"Idle must say how it starts: write start\(\)"):
+        idle.start(encoded)
+    with pytest.raises(NotImplementedError, match=r"Idle must say how it steps: write step\(\)"):
+        idle.step(tiny.reads(1, 1)[:, 0], None)
+    with pytest.raises(NotImplementedError, match=r"Idle must say how it decodes: write forward\(\)"):
+        idle(tiny.reads(1, 1), encoded)
+
+
+def test_shapes_are_types():
+    cell = Cell("gru", 11, 7, 5)
+    with pytest.raises(TypeCheckError, match="parameter 'summary'"):
+        cell.start(torch.zeros(3, 2, 5))
+    with pytest.raises(TypeCheckError, match="parameter 'x'"):
+        Dropout(0.1)(torch.zeros(3, 5))

@@ -1,0 +1,292 @@
+"""The laws of attention, over every scorer and normalizer of the registries, plain and with heads.
+
+Sizes are different primes, so that two swapped sizes cannot agree by luck: 3 sentences, 5 queries, 7 slots,
+queries of 11 per head, states of 13. The second sentence is shorter, the last is empty.
+"""
+
+import itertools
+from typing import NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.testing import assert_close
+
+from seq2attn.attention import Attended, Attention, MultiHead, Past, reorder
+from seq2attn.errors import Seq2attnError
+from seq2attn.normalizers import NORMALIZERS, Softmax
+from seq2attn.scorers import SCORERS, ScaledDot
+
+LENGTHS = torch.tensor([7, 4, 0])
+
+
+class Fading(ScaledDot):
+    """A scorer that follows its past: what has been looked at is worth less."""
+
+    looks_back = True
+
+    def dot_scale(self, size: int) -> None:
+        return None
+
+    def forward(self, query: Tensor, keys: Tensor, past: Past) -> Tensor:
+        return super().forward(query, keys, past) - past.coverage.unsqueeze(-2)
+
+
+class Inert(Softmax):
+    """A normalizer that follows its past: where it looked last it likes to look again."""
+
+    looks_back, is_softmax = True, False
+
+    def first(self, zeros: Tensor) -> Tensor:
+        return zeros + 1
+
+    def forward(self, scores: Tensor, mask: Tensor, past: Past) -> Tensor:
+        return super().forward(scores + past.weights.unsqueeze(-2), mask, past)
+
+
+SCORES = {**SCORERS, "fading": Fading}
+NORMALIZES = {**NORMALIZERS, "inert": Inert}
+
+
+class Case(NamedTuple):
+    """An attention and what it is asked."""
+
+    module: Attention | MultiHead
+    query: Tensor  # (3, 5, 11 per head)
+    states: Tensor  # (3, 7, 13)
+    mask: Tensor  # (3, 1 or 5, 7)
+
+    def attend(self, need_weights: bool = True) -> Attended:
+        memory = self.module.remember(self.states, self.mask)
+        return self.module(self.query, memory, need_weights=need_weights)
+
+    def with_(self, **changes: Tensor) -> Attended:
+        return self._replace(**changes).attend()
+
+    def single(self) -> "Case":
+        """In float32."""
+        return Case(self.module.float(), self.query.float(), self.states.float(), self.mask)
+
+    def dropping(self, rate: float) -> "Case":
+        (self.module.attention if self.heads else self.module).dropout = rate
+        return self
+
+    @property
+    def heads(self) -> bool:
+        return isinstance(self.module, MultiHead)
+
+    def nothing(self) -> Tensor:
+        """The context of a query that sees nothing: zero, then projected."""
+        return self.module.out.bias if self.heads else torch.zeros_like(self.states[0, 0])
+
+    def seen(self, weights: Tensor) -> Tensor:
+        """Whether each weight's slot may be seen."""
+        return (self.mask.unsqueeze(1) if self.heads else self.mask).expand_as(weights)
+
+
+def build(score: str, normalize: str, heads: int) -> Case:
+    torch.manual_seed(3)
+    size = 13
+    try:
+        scorer = SCORES[score](11, 11 if heads else size)
+    except Seq2attnError:  # it can only compare what is of one size
+        size = 11
+        scorer = SCORES[score](11, size)
+    module = Attention(scorer, NORMALIZES[normalize]())
+    if heads:
+        module = MultiHead(heads, 11 * heads, size, module)
+    query, states = torch.randn(3, 5, 11 * (heads or 1)), torch.randn(3, 7, size)
+    return Case(
+        module.double(), query.double(), states.double(), (torch.arange(7) < LENGTHS[:, None])[:, None]
+    )
+
+
+@pytest.fixture(params=itertools.product(SCORES, NORMALIZES, (0, 1, 2)), ids=lambda p: "-".join(map(str, p)))
+def case(request: pytest.FixtureRequest) -> Case:
+    return build(*request.param)
+
+
+def scattered(case: Case) -> Case:
+    """Each query sees other slots; one sees none."""
+    torch.manual_seed(5)
+    mask = (torch.rand(3, 5, 7) < 0.6) & case.mask
+    mask[0, 2] = False
+    return case._replace(mask=mask)
+
+
+@pytest.mark.parametrize("masked", [lambda case: case, scattered], ids=["one mask", "a mask for each query"])
+def test_many_queries_are_one_by_one(case, masked):
+    case = masked(case)
+    whole, past, parts = case.attend(), None, []
+    for query, mask in zip(case.query.split(1, 1), case.mask.expand(-1, 5, -1).split(1, 1), strict=True):
+        memory = case.module.remember(case.states, mask)
+        parts.append(case.module(query, memory, past))
+        past = parts[-1].past
+    assert_close(whole.context, torch.cat([part.context for part in parts], -2))
+    assert_close(whole.weights, torch.cat([part.weights for part in parts], -2))
+    assert_close(tuple(whole.past), tuple(past))
+
+
+@pytest.mark.parametrize("masked", [lambda case: case, scattered], ids=["one mask", "a mask for each query"])
+def test_nothing_under_the_mask_is_seen_and_rows_sum_to_one(case, masked):
+    case = masked(case)
+    weights = case.attend().weights
+    seen = case.seen(weights)
+    assert (weights >= 0).all() and (weights[~seen] == 0).all()
+    assert_close(weights.sum(-1), seen.any(-1).double())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_who_sees_nothing_gets_nothing_and_disturbs_nobody(case, training, need_weights):
+    case = scattered(case)
+    case.module.train(training)
+    case.query.requires_grad_(), case.states.requires_grad_()
+    context, weights, _ = case.attend(need_weights)
+    blind = ~case.mask.any(-1)
+    assert blind.any(0).any() and not blind.all()
+    assert_close(context[blind], case.nothing().expand_as(context[blind]), rtol=0, atol=0)
+    if weights is not None:
+        assert (weights[~case.seen(weights)] == 0).all()
+    context.square().sum().backward()
+    gradients = [case.query.grad, case.states.grad, *(p.grad for p in case.module.parameters())]
+    assert all(gradient.isfinite().all() for gradient in gradients if gradient is not None)
+    assert (case.query.grad[blind] == 0).all() and (case.states.grad[2] == 0).all()
+    alone = [part[:2].detach().requires_grad_() for part in case[1:3]]
+    case._replace(query=alone[0], states=alone[1], mask=case.mask[:2]).attend(
+        need_weights
+    ).context.square().sum().backward()
+    assert_close(case.query.grad[:2], alone[0].grad)
+    assert_close(case.states.grad[:2], alone[1].grad)
+
+
+def test_padding_changes_nothing(case):
+    garbage = case.states.masked_fill(~case.mask.mT, 1e3)
+    padded = case.with_(states=F.pad(garbage, (0, 0, 0, 2), value=-9.0), mask=F.pad(case.mask, (0, 2)))
+    assert_close(padded.context, case.attend().context)
+    assert_close(padded.weights, F.pad(case.attend().weights, (0, 2)))
+
+
+def test_a_batch_is_a_list_of_sentences(case):
+    whole = case.attend()
+    for row in range(3):
+        alone = case.with_(
+            **{name: getattr(case, name)[row : row + 1] for name in ("query", "states", "mask")}
+        )
+        for part, expected in zip(alone[:2] + alone.past, whole[:2] + whole.past, strict=True):
+            assert_close(part, expected[row : row + 1])
+
+
+def test_sentences_do_not_touch_each_other(case):
+    before = case.attend().context
+    changed = case.with_(states=case.states.index_fill(0, torch.tensor([1]), 5.0)).context
+    assert torch.equal(changed[[0, 2]], before[[0, 2]]) and not torch.allclose(changed[1], before[1])
+
+
+@pytest.mark.parametrize("index", [[1, 1, 0], [2], [2, 0, 0, 1, 2]])
+def test_reordering_commutes_with_attending(case, index):
+    index = torch.tensor(index)
+    memory = case.module.remember(case.states, case.mask)
+    past = case.module(case.query[:, :2], memory).past
+    after = reorder(case.module(case.query[:, 2:], memory, past), index)
+    before = case.module(case.query[index, 2:], reorder(memory, index), reorder(past, index))
+    for part, expected in zip(before[:2] + before.past, after[:2] + after.past, strict=True):
+        assert_close(part, expected)
+
+
+def test_the_past_is_what_happened(case):
+    _, weights, past = case.attend()
+    assert_close(past.weights, weights[..., -1, :])
+    assert_close(past.coverage, weights.sum(-2))
+    assert past.step.tolist() == [5, 5, 5]
+
+
+def test_gradients_are_those_of_the_formula(case):
+    query, states = (part[:2, :3, :].detach().requires_grad_() for part in (case.query, case.states))
+    mask = torch.tensor([[[True, True, True]], [[True, False, False]]])
+
+    def context(query: Tensor, states: Tensor) -> Tensor:
+        return case.with_(query=query, states=states, mask=mask).context
+
+    assert torch.autograd.gradcheck(context, (query, states), fast_mode=True)
+
+
+def test_different_queries_look_differently(case):
+    weights = case.attend().weights[:2]  # of sentences that have slots
+    first, second = weights[..., 0, :], weights[..., 3, :]
+    assert ((first - second).abs().amax(-1) > 1e-4).all()
+
+
+def test_weights_are_wide_under_autocast(case):
+    case = case.single()
+    exact = case.attend()
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow, fused = case.attend(), case.attend(need_weights=False)
+    assert narrow.weights.dtype == narrow.past.coverage.dtype == torch.float32
+    assert_close(narrow.weights.sum(-1), exact.weights.sum(-1))
+    assert_close(narrow.weights, exact.weights, atol=0.03, rtol=0)
+    for context in (narrow.context, fused.context):
+        assert_close(context.float(), exact.context, atol=0.1, rtol=0.1)
+
+
+def test_weights_are_those_before_dropout(case):
+    case.module.eval()
+    calm = case.dropping(0.5).attend()
+    assert_close(calm.context, case.dropping(0.0).attend().context)
+    case.module.train()
+    dropped = case.dropping(0.5).attend()
+    assert_close(dropped.weights, calm.weights)
+    for need_weights in (True, False):
+        assert not torch.allclose(case.attend(need_weights).context[:2], calm.context[:2])
+
+
+def test_context_is_the_same_when_nobody_asks_for_weights(case):
+    for one in (case, scattered(case)):
+        one = one.single()
+        parts = one.query.requires_grad_(), one.states.requires_grad_(), *one.module.parameters()
+        torch.manual_seed(7)
+        asked, fused = one.attend(), one.attend(need_weights=False)
+        towards = torch.randn_like(asked.context)
+        assert_close(fused.context, asked.context, atol=1e-5, rtol=0)
+        for ours, theirs in zip(
+            *(
+                torch.autograd.grad(some.context, parts, towards, allow_unused=True)
+                for some in (asked, fused)
+            ),
+            strict=True,
+        ):
+            assert (ours is None) == (theirs is None)
+            if ours is not None:
+                assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_permuting_slots_permutes_weights(case):
+    order = torch.tensor([4, 0, 6, 2, 1, 5, 3])
+    permuted, plain = case.with_(states=case.states[:, order], mask=case.mask[..., order]), case.attend()
+    assert_close(permuted.weights, plain.weights[..., order])
+    assert_close(permuted.context, plain.context)
+
+
+def test_a_single_slot_has_all_the_weight(case):
+    only = case.with_(states=case.states[:, :1], mask=case.mask[..., :1])
+    assert_close(only.weights[:2], torch.ones_like(only.weights[:2]))
+    assert (only.weights[2] == 0).all()
+
+
+@pytest.mark.parametrize("size", [1, 1e4])
+def test_equal_slots_are_looked_at_equally(case, size):
+    weights = case.with_(states=size * case.states[:, :1].expand(-1, 7, -1)).weights
+    seen = case.seen(weights).double()
+    assert_close(weights, seen / seen.sum(-1, keepdim=True).clamp(min=1))
+
+
+def test_huge_scores_are_no_nan(case):
+    case = case.single()._replace(states=(1e4 * case.states).float().requires_grad_())
+    for need_weights in (True, False):
+        context, weights, _ = case.attend(need_weights)
+        assert (
+            context.isfinite().all() and torch.autograd.grad(context.sum(), case.states)[0].isfinite().all()
+        )
+        if weights is not None:
+            assert_close(weights[:2].sum(-1), torch.ones_like(weights[:2, ..., 0]))

@@ -1,0 +1,116 @@
+"""Tiny models of every kind, as recipes, for the tests of decoders, search and models.
+
+Sizes differ wherever they may, so that two swapped sizes cannot agree by luck.
+"""
+
+import itertools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seq2attn.models import Seq2Seq, build
+from seq2attn.recipe import ModelRecipe
+
+SOURCE, TARGET = 19, 17  # sizes of the vocabularies
+PAD, UNK, BOS, EOS = 0, 1, 2, 3
+SPECIALS = 4
+
+ATTENTIONS = {"additive": {"score": "additive"}, "heads": {"score": "scaled_dot", "heads": 2}}
+
+
+def recurrent_encoder(**options: Any) -> dict[str, Any]:
+    return {"kind": "recurrent", "embedding": 11, "size": 5, **options}
+
+
+def recurrent_decoder(order: str, attention: str | None = None, **options: Any) -> dict[str, Any]:
+    looking = {} if attention is None else {"attention": ATTENTIONS[attention]}
+    return {
+        "kind": "recurrent",
+        "order": order,
+        "embedding": 13,
+        "size": 14,
+        "readout_size": 9,
+        **looking,
+        **options,
+    }
+
+
+def transformer(decoder: bool = False, **options: Any) -> dict[str, Any]:
+    sizes = {"size": 20, "layers": 2, "feed_forward": 23, "dropout": 0.0}
+    looking = {"cross_attention": {"heads": 5}} if decoder else {}
+    return {"kind": "transformer", **sizes, "self_attention": {"heads": 2}, **looking, **options}
+
+
+def _every() -> dict[str, dict[str, Any]]:
+    """Every kind of decoder with an encoder, by its name."""
+    found = {}
+    orders = [(o, a) for o in ("bahdanau", "luong", "feeding") for a in ATTENTIONS] + [
+        ("cho", None),
+        ("sutskever", None),
+    ]
+    for (order, attention), cell, layers, readout in itertools.product(
+        orders, ("lstm", "gru"), (1, 2), ("tanh", "maxout")
+    ):
+        options = {"cell": cell, "layers": layers, "readout": readout}
+        if order == "feeding":
+            decoder = recurrent_decoder("luong", attention, input_feeding=True, **options)
+        else:
+            decoder = recurrent_decoder(order, attention, **options)
+        name = "-".join([order, *([attention] if attention else []), cell, str(layers), readout])
+        found[name] = {"encoder": recurrent_encoder(cell=cell), "decoder": decoder}
+    for norm, positions in itertools.product(("pre", "post"), ("sinusoidal", "learned", "rotary")):
+        options = {"norm": norm, "positions": positions}
+        found[f"transformer-{norm}-{positions}"] = {
+            "encoder": transformer(**options),
+            "decoder": transformer(decoder=True, **options),
+        }
+    found["transformer-reads-recurrent"] = {
+        "encoder": recurrent_encoder(),
+        "decoder": transformer(decoder=True),
+    }
+    found["recurrent-reads-transformer"] = {
+        "encoder": transformer(),
+        "decoder": recurrent_decoder("luong", "additive"),
+    }
+    return found
+
+
+MODELS = _every()
+SOME = {  # one of each kind, for what takes longer
+    name: MODELS[name]
+    for name in (
+        "bahdanau-additive-gru-1-maxout",
+        "luong-heads-lstm-2-tanh",
+        "feeding-additive-lstm-1-tanh",
+        "cho-gru-1-maxout",
+        "sutskever-lstm-2-tanh",
+        "transformer-pre-rotary",
+        "transformer-post-sinusoidal",
+        "transformer-pre-learned",
+    )
+}
+
+
+def model(recipe: dict[str, Any], seed: int = 1, target: int = TARGET) -> Seq2Seq:
+    """In evaluation, freshly initialised; its output is sharpened so that tokens differ clearly."""
+    torch.manual_seed(seed)
+    built = build(ModelRecipe.model_validate(recipe), SOURCE, target).eval()
+    with torch.no_grad():
+        built.decoder.output.weight.mul_(5)
+    return built
+
+
+def sources(*lengths: int, width: int | None = None, seed: int = 1) -> tuple[Tensor, Tensor]:
+    """Random sentences of these lengths, padded with garbage, and their mask."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(SPECIALS, SOURCE, (len(lengths), width or max(lengths)), generator=generator)
+    return tokens, torch.arange(tokens.shape[1]) < torch.tensor(lengths)[:, None]
+
+
+def reads(count: int, length: int, seed: int = 1) -> Tensor:
+    """What a decoder reads: the begin-of-sentence, then random tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(SPECIALS, TARGET, (count, length), generator=generator)
+    tokens[:, 0] = BOS
+    return tokens
