@@ -65,11 +65,15 @@ class RunFolder:
             raise RunError(
                 f"{path} exists and is not overwritten: go on with --resume, or choose another with --run"
             )
-        (path / "weights").mkdir(parents=True)
-        (path / "text").mkdir()
-        write(recipe, path / "recipe.yaml")
-        run = cls(path, Version(seq2attn=version, torch=torch.__version__))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        draft.chmod(0o755)
+        (draft / "weights").mkdir()
+        (draft / "text").mkdir()
+        write(recipe, draft / "recipe.yaml")
+        run = cls(draft, Version(seq2attn=version, torch=torch.__version__))
         run.commit()
+        run.path = draft.replace(path)  # whole, or not there
         return run
 
     @classmethod
@@ -176,12 +180,13 @@ class RunFolder:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     def rewind(self, step: int) -> None:
-        """Forget what was logged and kept after a step that training goes back to."""
+        """Forget what was logged and kept after a step that training goes back to, and averages."""
         scores = self.version.scores
-        for name in [name for name in scores if name > f"step-{step:06d}.safetensors"]:
-            del scores[name]
+        for name in list(scores):
+            if not name.startswith("step-") or name > f"step-{step:06d}.safetensors":
+                del scores[name]
         self.version.best = max(scores, key=lambda name: scores[name], default="")
-        self.version.last = max(scores, default="")
+        self.version.last, self.version.average = max(scores, default=""), ""
         self.prune(scores)
         file = self.path / "log.jsonl"
         if file.exists():

@@ -2,9 +2,9 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
@@ -12,6 +12,7 @@ from seq2attn import __version__
 from seq2attn.errors import Seq2attnError
 
 if TYPE_CHECKING:
+    from seq2attn.metrics import References
     from seq2attn.results import Translation
 
 DEVICE = click.option(
@@ -24,6 +25,23 @@ CHECKPOINT = click.option(
     help="best, last, average, or a file below RUN/weights.",
 )
 RUN = click.argument("run", type=click.Path(path_type=Path))
+
+DECODING = "seq2attn.decoding"  # where a command finds the decoding options that were given
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    if value is not None and parameter.name:
+        context.meta.setdefault(DECODING, {})[parameter.name] = value
+
+
+def _decoding(flag: str, kind: type, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """An option that changes the recipe's decoding."""
+    options: dict[str, Any] = {"is_flag": True, "default": None} if kind is bool else {"type": kind}
+    return click.option(flag, help=text, expose_value=False, callback=_remember, **options)
+
+
+BEAM = _decoding("--beam", int, "Hypotheses that are followed; 1 = greedy.")
+LENGTH_PENALTY = _decoding("--length-penalty", float, "Exponent of the length that scores are divided by.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,11 +79,9 @@ def train(
     seq2attn train quickstart model.decoder.attention.score=general --run runs/general
     seq2attn train quickstart --resume
     """
-    from seq2attn.recipe import read
     from seq2attn.runs import signature, train
 
-    read_recipe = read(recipe, overrides)
-    trained = train(read_recipe, run, resume=resume, device=device)
+    trained = train(recipe, run, overrides, resume, device)
     if trained.progress.interrupted:
         again = " ".join(["seq2attn train", recipe, *overrides, *(["--run", str(run)] if run else [])])
         click.echo(
@@ -75,7 +91,7 @@ def train(
     for score in trained.scores:
         click.echo(score)
     if trained.scores:
-        click.echo(signature(trained.model, read_recipe))
+        click.echo(signature(trained.run, trained.model))
     click.echo(f"the run is in {trained.run}", err=True)
 
 
@@ -105,29 +121,30 @@ def check(recipe: str, overrides: tuple[str, ...], pairs: int, device: str) -> N
 @click.argument(
     "files", nargs=-1, type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 )
-@click.option("--beam", type=int, help="Hypotheses that are followed; 1 = greedy.")
-@click.option("--length-penalty", type=float, help="Exponent of the length that scores are divided by.")
-@click.option("--nbest", type=int, help="Print so many translations of each line.")
-@click.option("--sample", is_flag=True, default=None, help="Draw translations at random.")
-@click.option("--top-k", type=int, help="Sample from the k likeliest pieces.")
-@click.option("--top-p", type=float, help="Sample from the likeliest pieces of this total probability.")
-@click.option("--temperature", type=float, help="Of sampling.")
-@click.option("--seed", type=int, help="Of sampling.")
-@click.option("--batch-tokens", type=int, help="Source tokens that are translated at once.")
+@BEAM
+@LENGTH_PENALTY
+@_decoding("--nbest", int, "Print so many translations of each line.")
+@_decoding("--sample", bool, "Draw translations at random.")
+@_decoding("--top-k", int, "Sample from the k likeliest pieces.")
+@_decoding("--top-p", float, "Sample from the likeliest pieces of this total probability.")
+@_decoding("--temperature", float, "Of sampling.")
+@_decoding("--seed", int, "Of sampling.")
+@_decoding("--batch-tokens", int, "Source tokens that are translated at once.")
 @click.option("--scores", is_flag=True, help="Print each translation's score before it, and a tab.")
 @click.option(
     "--alignments", type=click.Choice(["pharaoh", "json"]), help="Print alignments: a column, or JSON."
 )
 @CHECKPOINT
 @DEVICE
+@click.pass_context
 def translate(
+    context: click.Context,
     run: Path,
     files: tuple[Path, ...],
     scores: bool,
     alignments: str | None,
     checkpoint: str,
     device: str,
-    **settings: Any,
 ) -> None:
     """Translate FILES, or standard input, line by line to standard output, in order.
 
@@ -139,7 +156,7 @@ def translate(
     from seq2attn.translator import CHUNK, load
 
     translator = load(run, checkpoint, device)
-    decoding = translator.settings(settings)
+    decoding = translator.settings(context.meta.get(DECODING, {}))
     interactive = not files and sys.stdin.isatty()
     found = translator.stream(
         _lines(files), decoding, alignment=alignments is not None, chunk=1 if interactive else CHUNK
@@ -189,12 +206,23 @@ def _line(one: "Translation", scores: bool, alignments: str | None) -> str:
     type=click.Path(exists=True, path_type=Path),
     help="For --source or --hypotheses.",
 )
-@click.option("--beam", type=int, help="Hypotheses that are followed; 1 = greedy.")
-@click.option("--length-penalty", type=float, help="Exponent of the length that scores are divided by.")
+@BEAM
+@LENGTH_PENALTY
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @CHECKPOINT
 @DEVICE
-def score(run: Path | None, form: str, **options: Any) -> None:
+@click.pass_context
+def score(
+    context: click.Context,
+    run: Path | None,
+    data: Literal["dev", "test"],
+    source: Path | None,
+    hypotheses: Path | None,
+    references: tuple[Path, ...],
+    form: str,
+    checkpoint: str,
+    device: str,
+) -> None:
     """BLEU, chrF and TER with sacreBLEU's signatures and 95 % bootstrap intervals.
 
     \b
@@ -202,44 +230,34 @@ def score(run: Path | None, form: str, **options: Any) -> None:
     seq2attn score runs/quickstart --source in.de --references out.en --beam 10
     seq2attn score --hypotheses mine.txt --references gold.txt --format json
     """
-    made, scores = _scores(run, options)
+    if (run is None) == (hypotheses is None):
+        raise click.UsageError("give either a RUN, or --hypotheses and --references")
+    if (source is not None or hypotheses is not None) != bool(references):
+        raise click.UsageError("--references goes with --source or --hypotheses, and they with it")
+    made = None
+    gold: References = [list(_lines((file,))) for file in references]
+    if run is None or hypotheses is not None:
+        from seq2attn.metrics import score
+
+        scores = score(list(_lines((cast(Path, hypotheses),))), gold)
+    else:
+        from seq2attn.display import Display
+        from seq2attn.runs import held_out, score_pairs, signature
+        from seq2attn.translator import load
+
+        translator = load(run, checkpoint, device)
+        translator.decoding = translator.settings(context.meta.get(DECODING, {}))
+        if source is None:
+            sources, gold = held_out(run, translator, data, Display())
+        else:
+            sources = list(_lines((source,)))
+        scores = score_pairs(translator, sources, gold)
+        made = signature(run, translator, checkpoint)
     if form == "json":
         click.echo(json.dumps({"signature": made, "scores": [one.to_json() for one in scores]}, indent=2))
         return
-    for one in scores:
-        click.echo(one)
-    if made:
-        click.echo(made)
-
-
-def _scores(run: Path | None, options: dict[str, Any]) -> tuple[str | None, list[Any]]:
-    """Where the scores come from, and the scores."""
-    from seq2attn.metrics import METRICS
-
-    hypotheses, source, references = options["hypotheses"], options["source"], options["references"]
-    if hypotheses is not None:
-        if run is not None or not references:
-            raise click.UsageError("--hypotheses needs --references, and no RUN")
-        texts, gold = list(_lines((hypotheses,))), [list(_lines((file,))) for file in references]
-        return None, [METRICS[name](texts, gold) for name in ("bleu", "chrf", "ter")]
-    if run is None:
-        raise click.UsageError("give a RUN, or --hypotheses and --references")
-    if (source is None) != (not references):
-        raise click.UsageError("--source and --references go together")
-    from seq2attn.checkpoint import RunFolder
-    from seq2attn.display import Display
-    from seq2attn.runs import score_pairs, score_run, signature
-    from seq2attn.translator import load
-
-    translator = load(run, options["checkpoint"], options["device"])
-    translator.decoding = translator.settings({key: options[key] for key in ("beam", "length_penalty")})
-    recipe = RunFolder.open(run).recipe
-    if source is not None:
-        sources, gold = list(_lines((source,))), [list(_lines((file,))) for file in references]
-        scores = score_pairs(translator, sources, gold)
-    else:
-        scores = score_run(translator, recipe, options["data"], Display())
-    return signature(translator, recipe, options["checkpoint"]), scores
+    for line in (*scores, *([made] if made else [])):
+        click.echo(line)
 
 
 @cli.command()
@@ -252,10 +270,12 @@ def _scores(run: Path | None, options: dict[str, Any]) -> tuple[str | None, list
 @click.option("--pieces", is_flag=True, help="By pieces instead of words.")
 @click.option("--layer", type=int, help="Of a Transformer, from 0.  [default: the one before the last]")
 @click.option("--head", type=int, help="From 0.  [default: the mean of all]")
-@click.option("--beam", type=int, help="Hypotheses that are followed; 1 = greedy.")
+@BEAM
 @CHECKPOINT
 @DEVICE
+@click.pass_context
 def heatmap(
+    context: click.Context,
     run: Path,
     sentence: str,
     target: str | None,
@@ -263,7 +283,6 @@ def heatmap(
     pieces: bool,
     layer: int | None,
     head: int | None,
-    beam: int | None,
     checkpoint: str,
     device: str,
 ) -> None:
@@ -276,9 +295,12 @@ def heatmap(
     from seq2attn.translator import load
 
     translator = load(run, checkpoint, device)
+    translator.decoding = translator.settings({**context.meta.get(DECODING, {}), "nbest": 1})
+    translator.alignment_layer, translator.alignment_head = layer, head
     if target is None:
-        target = str(translator.translate(sentence, beam=beam, nbest=1, alignment=False))
-    aligned = translator.align(sentence, target, layer, head)
+        (aligned,) = translator.stream([sentence], translator.decoding, alignment=True)
+    else:
+        aligned = translator.align(sentence, target)
     aligned.plot(output, pieces=pieces)
     click.echo(f"{aligned.text}\n{output}")
 

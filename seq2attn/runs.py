@@ -11,10 +11,10 @@ import torch
 from seq2attn import __version__
 from seq2attn.batches import Feed
 from seq2attn.checkpoint import RunError, RunFolder, put_weights
-from seq2attn.data import Examples, prepare, training_text
+from seq2attn.data import Examples, Role, prepare, training_text
 from seq2attn.display import Display
 from seq2attn.losses import cross_entropy
-from seq2attn.metrics import METRICS, References, Score
+from seq2attn.metrics import METRICS, References, Score, score
 from seq2attn.models import Seq2Seq, build
 from seq2attn.recipe import Recipe, read
 from seq2attn.text import Vocabulary, train_vocabulary
@@ -74,14 +74,17 @@ def train(
             return Trained(path, progress, translator, [])
         put_weights(model, folder.load_weights("best"))
         shown.say(f"best: {folder.version.best}")
-        scores = score_run(translator, recipe, "test", shown) if recipe.data.test else []
+        scores = (
+            score_pairs(translator, *held_out(path, translator, "test", shown)) if recipe.data.test else []
+        )
         return Trained(path, progress, translator, scores)
 
 
-def examples(recipe: Recipe, sides: Vocabularies, role: Any, display: Display) -> Examples:
+def examples(recipe: Recipe, sides: Vocabularies, role: Role, display: Display) -> Examples:
     """The tokenised examples of train, dev or test; what was left out is said."""
-    corpora = recipe.data.train if role == "train" else [getattr(recipe.data, role)]
-    found = prepare(corpora, recipe.data, sides, role)
+    data = recipe.data
+    corpora = data.train if role == "train" else [getattr(data, role)]
+    found = prepare(corpora, data, sides, role)
     if str(found.report):
         display.say(f"data.{role}: {found.report}")
     return found
@@ -117,27 +120,30 @@ def validator(
     return validate
 
 
-def score_run(translator: Translator, recipe: Recipe, role: str, display: Display) -> list[Score]:
-    """BLEU, chrF and TER of a model on its dev or test set."""
+def held_out(
+    run: str | Path, translator: Translator, role: Role, display: Display
+) -> tuple[list[str], list[str]]:
+    """Sources and references of a run's dev or test set."""
+    recipe = RunFolder.open(run).recipe
+    if role == "test" and recipe.data.test is None:
+        raise RunError("the recipe names no test set: score its dev set with --data dev, or give files")
     held = examples(recipe, (translator.source, translator.target), role, display)
     rows = range(len(held))
-    return score_pairs(
-        translator, [held.source_text(row) for row in rows], [held.target_text(row) for row in rows]
-    )
+    return [held.source_text(row) for row in rows], [held.target_text(row) for row in rows]
 
 
 def score_pairs(translator: Translator, sources: Sequence[str], references: References) -> list[Score]:
     """BLEU, chrF and TER of a model's translations, with bootstrap intervals."""
-    texts = [found.text for found in translator.stream(sources, translator.decoding)]
-    return [METRICS[name](texts, references) for name in ("bleu", "chrf", "ter")]
+    return score([found.text for found in translator.stream(sources, translator.decoding)], references)
 
 
-def signature(translator: Translator, recipe: Recipe, checkpoint: str = "best") -> str:
+def signature(run: str | Path, translator: Translator, checkpoint: str = "best") -> str:
     """How a score was made, beside the metric's own signature."""
-    d = translator.decoding
-    search = f"sample:{d.temperature}" if d.sample else f"beam:{d.beam}"
+    recipe, decoding = RunFolder.open(run).recipe, translator.decoding
+    how = f"sample:{decoding.temperature}" if decoding.sample else f"beam:{decoding.beam}"
+    length = f"{decoding.length_normalization}^{decoding.length_penalty:g}"
     return (
-        f"recipe:{recipe.name}|checkpoint:{checkpoint}|{search}|length:{d.length_normalization}^{d.length_penalty}"
+        f"recipe:{recipe.name}|checkpoint:{checkpoint}|{how}|length:{length}"
         f"|seed:{recipe.seed}|seq2attn:{__version__}"
     )
 

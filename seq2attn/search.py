@@ -61,6 +61,7 @@ class Rules:
             may[:, self.eos] = False
         if self.no_repeat_ngram and length >= self.no_repeat_ngram:
             self._forbid_repeats(may, history)
+        may[:, self.eos] |= ~may.any(1)  # rather too short than something that is never produced
         end = torch.zeros(vocabulary, dtype=torch.bool, device=history.device)
         end[self.eos] = True
         may = torch.where((length >= limits)[:, None], end, may)

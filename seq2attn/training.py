@@ -56,8 +56,7 @@ class Progress:
     seconds: float = 0.0
     best: float = -math.inf  # of the metric, larger is better (the loss is negated)
     waited: int = 0  # validations since the best
-    finished: bool = False
-    interrupted: int = 0  # the signal that ended this session, 0 = none
+    interrupted: int = 0  # the signal that ended training before its end, 0 = none
 
 
 class Learner:
@@ -202,12 +201,11 @@ def fit(
                 progress.seconds = time.monotonic() - clock
             saving = step % (recipe.save_every or recipe.validate_every) == 0
             if saving or step % recipe.validate_every == 0 or interruption.signal or ended:
-                progress.finished = ended
                 save(run, learner, progress)
             if interruption.signal or ended:
                 progress.interrupted = 0 if ended else interruption.signal
                 break
-    if progress.finished and recipe.average and not run.version.average:
+    if recipe.average and not progress.interrupted:
         average_last(run, learner, recipe.average, validate, report)
     return progress
 
@@ -272,8 +270,7 @@ def _turns(feed: Feed, progress: Progress, recipe: TrainingRecipe) -> Iterator[T
 def _ended(progress: Progress, recipe: TrainingRecipe) -> bool:
     patience = recipe.early_stopping.patience if recipe.early_stopping else math.inf
     return (
-        progress.finished
-        or progress.step >= (recipe.max_steps or math.inf)
+        progress.step >= (recipe.max_steps or math.inf)
         or progress.epoch >= (recipe.max_epochs or math.inf)
         or progress.seconds >= 60 * (recipe.max_minutes or math.inf)
         or progress.waited >= patience

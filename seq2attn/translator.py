@@ -35,7 +35,12 @@ class Forced(NamedTuple):
 
 
 class Translator:
-    """A model with its vocabularies. Make one with `seq2attn.load(run)`."""
+    """A model with its vocabularies. Make one with `seq2attn.load(run)`.
+
+    alignment_layer, alignment_head: the cross-attention that makes alignments, from 0 (-1 = the last). None,
+    as they are at first, is the layer before the last, which aligns best in Transformers (Garg et al. 2019),
+    and the mean of its heads. Either may be set.
+    """
 
     def __init__(
         self,
@@ -50,8 +55,8 @@ class Translator:
         self.model = model.to(self.device)
         self.source, self.target = source, target
         self.decoding = decoding or DecodingRecipe()
-        # The layer before the last aligns best in Transformers (Garg et al. 2019).
-        self.alignment_layer = max(0, model.decoder.attention_layers - 2)
+        self.alignment_layer: int | None = None
+        self.alignment_head: int | None = None
 
     def translate(
         self,
@@ -125,8 +130,7 @@ class Translator:
     ) -> Translation:
         """Force a given target through the model: its score and its alignment.
 
-        layer, head: of the cross-attention, from 0 (-1 = the last); None = the layer before the last, the
-        mean of the heads.
+        layer, head: instead of alignment_layer and alignment_head.
         """
         tokens, wanted = self.source.split(source), self.target.split(target)
         forced = self._force([tokens.ids], [wanted.ids], layer, head)[0]
@@ -301,8 +305,9 @@ class Translator:
             raise Seq2attnError(
                 "this model has no attention (order cho or sutskever), so it cannot be aligned"
             )
+        layer = self.alignment_layer if layer is None else layer
         if layer is None:
-            return self.alignment_layer
+            return max(0, count - 2)
         if not -count <= layer < count:
             raise Seq2attnError(
                 f"the model has {count} attention layers, 0 to {count - 1}; got layer {layer}"
@@ -311,6 +316,7 @@ class Translator:
 
     def _head(self, weights: Tensor, head: int | None) -> Tensor:
         count = weights.shape[1]
+        head = self.alignment_head if head is None else head
         if head is None:
             return weights.mean(1)
         if not -count <= head < count:

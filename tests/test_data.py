@@ -25,6 +25,7 @@ import seq2attn.data.examples
 import seq2attn.data.hub
 import seq2attn.data.store
 from seq2attn.data import DataError, Report, missing_files, pairs, prepare, training_text
+from seq2attn.data.corpora import find
 from seq2attn.recipe import DataRecipe
 from seq2attn.text import train_vocabulary
 
@@ -82,9 +83,7 @@ def test_the_sample_has_three_splits_in_either_direction():
     }
     assert german["dev"][0] == ("Er sagt, er wird kommen.", "He says he will come.")
     assert read(SAMPLE | {"split": "dev"}, languages=("en", "de")) == [pair[::-1] for pair in german["dev"]]
-    with pytest.raises(
-        DataError, match=r"data\.languages: fr and en, but the sample tatoeba_de_en has de and en"
-    ):
+    with pytest.raises(DataError, match=r"data\.languages: tatoeba_de_en has de and en, not fr and en"):
         read(SAMPLE, languages=("fr", "en"))
 
 
@@ -136,7 +135,7 @@ def test_every_kind_of_file_gives_the_same_pairs(tmp_path, suffix):
 @settings(deadline=None, max_examples=50)
 def test_any_text_is_read_as_it_stands(tmp_path_factory, sentences):
     folder = tmp_path_factory.mktemp("any")
-    sentences = [("\ufeffBOM", "x"), *sentences]  # a byte order mark after the first one is text
+    sentences = [("\ufeffone", "x"), ("\ufefftwo", "x"), *sentences]  # a mark is one at the very start alone
     sides = [
         write(folder / str(i), "\ufeff" + "".join(f"{pair[i]}\r\n" for pair in sentences)) for i in (0, 1)
     ]
@@ -230,7 +229,8 @@ def test_faults_of_parallel_files(tmp_path):
 @pytest.mark.parametrize("suffix", [".gz", ".xz", ".bz2"])
 def test_a_damaged_packed_file_is_named(tmp_path, suffix):
     path = tmp_path / f"x.tsv{suffix}"
-    for damaged in (b"eins\tone\n", PACK[suffix](b"eins\tone\n" * 999)[:-9]):
+    whole = PACK[suffix](b"eins\tone\n" * 999)
+    for damaged in (b"eins\tone\n", whole[:-9], whole[:10] + b"\xff" * 20):
         write(path, damaged)
         with pytest.raises(DataError, match=rf"x\.tsv\{suffix}: (damaged|cannot be read)"):
             read({"table": str(path)})
@@ -424,6 +424,16 @@ def test_an_unreachable_hub_ends_soon_with_advice(hub, answer, streaming):
     assert not datasets.config.HF_HUB_OFFLINE and not huggingface_hub.constants.HF_HUB_OFFLINE
 
 
+def test_a_name_server_that_hangs_is_not_waited_for(hub, monkeypatch):
+    released = threading.Event()
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: released.wait(20))
+    begin = time.monotonic()
+    with pytest.raises(DataError, match=r"cannot be reached for 'wmt/wmt14' \(no answer in 0\.5 s\)"):
+        read({"dataset": "wmt/wmt14", "columns": COLUMNS})
+    released.set()
+    assert time.monotonic() - begin < 5
+
+
 def test_an_unknown_dataset_is_not_called_unreachable(hub):
     hub.answer = 404
     with pytest.raises(
@@ -435,7 +445,9 @@ def test_an_unknown_dataset_is_not_called_unreachable(hub):
 def test_without_the_hub_what_was_loaded_before_is_taken(hub, copies, tmp_path):
     assert read(copies["hub"]) == SENTENCES
     (tmp_path / "hf" / "hub").rename(tmp_path / "hf" / "acme___hub")  # as if it had come from the hub
-    assert read(copies["hub"] | {"dataset": "acme/hub"}) == SENTENCES
+    corpus = copies["hub"] | {"dataset": "acme/hub"}
+    assert read(corpus) == SENTENCES
+    assert find(recipe(corpus).train[0], ("de", "en"), "train", "data.train.0").state  # for the cache
 
 
 # ---- examples ---------------------------------------------------------------------------------------
@@ -578,6 +590,8 @@ def test_a_second_start_takes_the_cache(copies, kind, vocabularies):
     first = prepare(data.train, data, counting, "train", steps.append)
     assert sum(steps) == counting[0].encoded == len(first) and len(first) in (2100, 3)
     again = prepare(data.train, data, counting, "train", steps.append)
+    heavier = recipe(corpus | {"weight": 3.0})
+    assert len(prepare(heavier.train, heavier, counting, "train", steps.append).epoch(1, 1)) == 3 * len(first)
     assert sum(steps) == counting[0].encoded == len(again)
     assert again.fingerprint == first.fingerprint and again.report == first.report
     assert again.target(2).tolist() == first.target(2).tolist()

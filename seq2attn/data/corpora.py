@@ -104,7 +104,7 @@ def _sample_columns(corpus: SampleCorpus, languages: tuple[str, str]) -> tuple[i
     there = corpus.languages
     if sorted(languages) != sorted(there):
         raise DataError(
-            f"data.languages: {' and '.join(languages)}, but the sample {corpus.sample} has {' and '.join(there)}"
+            f"data.languages: {corpus.sample} has {' and '.join(there)}, not {' and '.join(languages)}"
         )
     return there.index(languages[0]), there.index(languages[1])
 

@@ -40,7 +40,7 @@ def lines(path: Path) -> Iterator[bytes]:
     try:
         with unpack(path, "rb") as stream:
             for number, line in enumerate(stream):
-                start = len(_BOM) if line.startswith(_BOM) else 0
+                start = len(_BOM) if number == 0 and line.startswith(_BOM) else 0
                 yield line[start:].rstrip(b"\r\n")
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: damaged, or not packed as its name says: {error}") from error

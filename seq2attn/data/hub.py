@@ -141,7 +141,7 @@ def _unreached(name: str, revision: str | None, place: str) -> BaseException | N
         answer = pool.submit(HfApi().dataset_info, name, revision=revision, timeout=PATIENCE)
         fault = answer.exception(PATIENCE)
     except NoAnswer:
-        return TimeoutError(f"no answer in {PATIENCE:.0f} s")
+        return TimeoutError(f"no answer in {PATIENCE:g} s")
     finally:
         pool.shutdown(wait=False)
     if isinstance(fault, errors.RevisionNotFoundError):

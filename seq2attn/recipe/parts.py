@@ -68,7 +68,7 @@ class Section(BaseModel):
         try:
             section = handler(value)
         except ValidationError as error:
-            lines = list(_reworded(error, cls.model_fields))
+            lines = list(_reworded(error, value, cls.model_fields))
         else:
             lines = [_line(_keys(fault.path), fault.message) for fault in section.faults()]
         if lines:
@@ -241,20 +241,25 @@ def _tuple_length(annotation: Any) -> int | None:
     return next((length for length in lengths if length is not None), None)
 
 
-def _reworded(error: ValidationError, fields: Mapping[str, FieldInfo]) -> Iterator[InitErrorDetails]:
+def _reworded(
+    error: ValidationError, given: Any, fields: Mapping[str, FieldInfo]
+) -> Iterator[InitErrorDetails]:
     """The lines of pydantic's error as faults, one for each place."""
     errors = error.errors(include_url=False)
-    extra = {str(line["loc"][0]) for line in errors if line["type"] == "extra_forbidden"}
-    misspelt = {closest(key, fields) for key in extra}
+    absent = [key for key in fields if key not in given] if isinstance(given, dict) else []
+    extra = [str(line["loc"][0]) for line in errors if line["type"] == "extra_forbidden"]
+    meant = {key: closest(key, absent) for key in extra}
     expected: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
     for line in errors:
         path, kind = line["loc"], line["type"]
         if kind == "fault":
             yield _line(path, line["msg"])
         elif kind == "extra_forbidden":
-            yield _line(path, unknown(str(path[0]), fields, "key "))
+            guess = meant[str(path[0])]
+            choices = [] if list(fields) == ["name"] and guess is None else list(fields)
+            yield _line(path, unknown(str(path[0]), choices, "key ", guess))
         elif kind == "missing" and len(path) == 1:
-            if path[0] not in misspelt:
+            if path[0] not in meant.values():
                 yield _line((), _missing(str(path[0]), fields))
         elif kind == "literal_error" and isinstance(line["input"], str):
             yield _line(path, unknown(line["input"], _literals(fields[str(path[0])].annotation)))

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from seq2attn.recipe import source
+from seq2attn.recipe.source import Keys
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _BUILDERS = {"parquet", "json", "csv", "text", "arrow"}  # of the datasets library: they read data_files
-Note = Callable[[source.Path, str], None]
+Note = Callable[[Keys, str], None]
 
 
 def expand_variables(recipe: dict[str, Any], note: Note) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def expand_variables(recipe: dict[str, Any], note: Note) -> dict[str, Any]:
     """
     unset: set[str] = set()
 
-    def expanded(value: Any, path: source.Path) -> Any:
+    def expanded(value: Any, path: Keys) -> Any:
         if isinstance(value, dict):
             return {key: expanded(inner, (*path, key)) for key, inner in value.items()}
         if isinstance(value, list):
@@ -36,7 +36,7 @@ def expand_variables(recipe: dict[str, Any], note: Note) -> dict[str, Any]:
     return {key: expanded(value, (key,)) if key == "data" else value for key, value in recipe.items()}
 
 
-def make_absolute(recipe: dict[str, Any], folder: Callable[[source.Path], Path], note: Note | None) -> None:
+def make_absolute(recipe: dict[str, Any], folder: Callable[[Keys], Path], note: Note | None) -> None:
     """Makes paths absolute in place; `folder` says what a path in the recipe is relative to.
 
     note: called with each file that is missing, if that matters.
@@ -45,7 +45,7 @@ def make_absolute(recipe: dict[str, Any], folder: Callable[[source.Path], Path],
         value = holder[key]
         if not isinstance(value, str) or "://" in value or _VARIABLE.search(value):
             continue
-        place = folder(path) / Path(value).expanduser()
+        place = folder(path) / os.path.expanduser(value)  # noqa: PTH111 (of an unknown user: no error)
         if path[-1] == "dataset" and not _is_local(value, place):
             continue
         holder[key] = os.path.normpath(place)
@@ -53,7 +53,7 @@ def make_absolute(recipe: dict[str, Any], folder: Callable[[source.Path], Path],
             note(path, f"no such {'folder' if path[-1] == 'dataset' else 'file'}: {holder[key]}")
 
 
-def _paths(recipe: dict[str, Any]) -> Iterator[tuple[Any, Any, source.Path]]:
+def _paths(recipe: dict[str, Any]) -> Iterator[tuple[Any, Any, Keys]]:
     """Each place that may hold a path: its container, its key there, and its path in the recipe."""
     for corpus, path in _corpora(recipe.get("data")):
         yield from _items(corpus, "files", path)
@@ -65,7 +65,7 @@ def _paths(recipe: dict[str, Any]) -> Iterator[tuple[Any, Any, source.Path]]:
         yield from _items(text, "files", ("text",))
 
 
-def _corpora(data: Any) -> Iterator[tuple[dict[str, Any], source.Path]]:
+def _corpora(data: Any) -> Iterator[tuple[dict[str, Any], Keys]]:
     for use in ("train", "dev", "test"):
         found = data.get(use) if isinstance(data, dict) else None
         if isinstance(found, dict):
@@ -76,7 +76,7 @@ def _corpora(data: Any) -> Iterator[tuple[dict[str, Any], source.Path]]:
                     yield corpus, ("data", use, index)
 
 
-def _items(holder: dict[str, Any], key: str, path: source.Path) -> Iterator[tuple[Any, Any, source.Path]]:
+def _items(holder: dict[str, Any], key: str, path: Keys) -> Iterator[tuple[Any, Any, Keys]]:
     value = holder.get(key)
     if isinstance(value, str):
         yield holder, key, (*path, key)

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 from pydantic import Field, ValidationError
 
 from seq2attn.errors import Seq2attnError
-from seq2attn.recipe import source
 from seq2attn.recipe.model import ModelRecipe, RecurrentDecoderRecipe, RecurrentEncoderRecipe
 from seq2attn.recipe.parts import Fault, Section
 from seq2attn.recipe.places import expand_variables, make_absolute
 from seq2attn.recipe.sections import DataRecipe, DecodingRecipe, TextRecipe, TrainingRecipe
-from seq2attn.recipe.source import Source
+from seq2attn.recipe.source import Keys, Source, dump, parse
 from seq2attn.recipe.wording import closest, shown
 
 
@@ -21,7 +20,7 @@ class Recipe(Section):
     """All that a run is made from."""
 
     name: str = Field("unnamed", min_length=1, description="Names the run; the file's name, if not given.")
-    seed: int = Field(1, ge=0, lt=2**32, description="Of everything random.")
+    seed: int = Field(1, ge=0, le=2**32 - 1, description="Of everything random.")
     data: DataRecipe = Field(description="Where the sentences come from.")
     text: TextRecipe = Field(TextRecipe(), description="How sentences become pieces.")
     model: ModelRecipe = Field(description="Encoder and decoder.")
@@ -43,8 +42,8 @@ class Recipe(Section):
             if isinstance(length, int) and length <= needed[side]:  # one more for the end of the sentence
                 yield Fault(
                     f"model.{side}.positions",
-                    f"{length} positions, but sentences may have {needed[side]} pieces and their end: set length "
-                    f"to {needed[side] + 1}, or lower data.filter.max_length and decoding.max_length",
+                    f"{length} are learned, but a sentence may have {needed[side]} pieces and an end: set "
+                    f"length to {needed[side] + 1}, or lower data.filter.max_length and decoding.max_length",
                 )
 
 
@@ -80,9 +79,9 @@ def read(path: str | Path, overrides: Sequence[str] = (), check_files: bool = Tr
     Raises RecipeError with every fault.
     """
     place = _find(path)
-    file = str(path) if Path(path).is_file() else _short(place)
-    written = source.parse(_text(place, file))
-    faults: list[tuple[int | None, source.Path, str]] = [
+    file = str(path) if place == Path(path) else _short(place)
+    written = parse(_text(place, file))
+    faults: list[tuple[int | None, Keys, str]] = [
         (fault.line, fault.path, fault.message) for fault in written.faults
     ]
     if written.tree is None and not faults:
@@ -94,10 +93,10 @@ def read(path: str | Path, overrides: Sequence[str] = (), check_files: bool = Tr
     for override in overrides:
         faults += [(None, at, message) for at, message in _override(written, override)]
 
-    def note(at: source.Path, message: str) -> None:
+    def note(at: Keys, message: str) -> None:
         faults.append((written.line(at), at, message))
 
-    def folder(at: source.Path) -> Path:
+    def folder(at: Keys) -> Path:
         return Path.cwd() if written.line(at) is None else place.parent.absolute()
 
     tree = expand_variables({"name": place.stem, **written.tree}, note)
@@ -105,8 +104,10 @@ def read(path: str | Path, overrides: Sequence[str] = (), check_files: bool = Tr
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
+        broken = {fault.path for fault in written.faults}
         for line in error.errors(include_url=False):
-            note(_as_written(line["loc"], tree), line["msg"])
+            if (at := _as_written(line["loc"], tree)) not in broken:
+                note(at, line["msg"])
     if faults:
         faults.sort(key=lambda fault: (fault[0] is None, fault[0] or 0))
         raise RecipeError([LocatedFault(file, line, _dotted(at), message) for line, at, message in faults])
@@ -117,7 +118,7 @@ def write(recipe: Recipe, path: str | Path) -> None:
     """Writes a recipe with all its values, at once or not at all; `read` gives the same recipe back."""
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(source.dump(recipe.model_dump(mode="json")), encoding="utf-8")
+    beside.write_text(dump(recipe.model_dump(mode="json")), encoding="utf-8")
     beside.replace(path)
 
 
@@ -149,8 +150,8 @@ def head(path: str | Path) -> list[str]:
 
 def _find(path: str | Path) -> Path:
     """The file, or the shipped recipe of that name."""
-    place = Path(path).expanduser()
-    if place.is_file():
+    place = Path(path)
+    if place.exists() and not place.is_dir():
         return place
     if place.is_dir():
         raise RecipeError([LocatedFault(str(path), 0, "", "is a folder; give the recipe's file")])
@@ -172,25 +173,27 @@ def _text(place: Path, file: str) -> str:
     try:
         return place.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        line = place.read_bytes()[: error.start].count(b"\n") + 1
+        line = error.object.count(b"\n", 0, error.start) + 1
         raise RecipeError([LocatedFault(file, line, "", "is not UTF-8 text")]) from None
+    except OSError as error:
+        raise RecipeError([LocatedFault(file, 0, "", f"cannot be read: {error.strerror}")]) from None
 
 
 # ---- overrides and paths ---------------------------------------------------------------------------
 
 
-def _override(written: Source, override: str) -> Iterator[tuple[source.Path, str]]:
+def _override(written: Source, override: str) -> Iterator[tuple[Keys, str]]:
     """Sets one value in the tree; yields what is wrong with the override."""
     name, equals, text = (piece.strip() for piece in override.partition("="))
     if not equals or not name:
         yield (), f"expected key=value, got {shown(override)}"
         return
-    value = source.parse(text)
+    value = parse(text)
     if value.faults:
         yield (name,), f"the value is not YAML: {value.faults[0].message}"
         return
     holder: Any = written.tree
-    path: source.Path = ()
+    path: Keys = ()
     *above, last = _steps(name, written.tree)
     for key in above:
         if not isinstance(holder, list) and holder.get(key) is None:
@@ -234,9 +237,9 @@ def _step(holder: Any, key: str) -> str | int | None:
     return int(key) if key.isdigit() and int(key) < len(holder) else None
 
 
-def _as_written(path: source.Path, tree: Any) -> source.Path:
+def _as_written(path: Keys, tree: Any) -> Keys:
     """The path as the recipe has it: one corpus need not stand in a list."""
-    kept: source.Path = ()
+    kept: Keys = ()
     for key in path:
         if isinstance(key, int) and isinstance(tree, dict):
             continue
@@ -248,5 +251,5 @@ def _as_written(path: source.Path, tree: Any) -> source.Path:
     return kept
 
 
-def _dotted(path: source.Path) -> str:
+def _dotted(path: Keys) -> str:
     return ".".join(str(key) for key in path)

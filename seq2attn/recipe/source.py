@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-Path = tuple[str | int, ...]
+Keys = tuple[str | int, ...]
 
 _MERGE = "tag:yaml.org,2002:merge"
 
@@ -24,7 +24,7 @@ class SourceFault(NamedTuple):
     """Something wrong with the YAML itself."""
 
     line: int
-    path: Path
+    path: Keys
     message: str
 
 
@@ -32,10 +32,10 @@ class Source(NamedTuple):
     """Plain values, the line of each path (1 = first; None = command line), and what is wrong as YAML."""
 
     tree: Any
-    lines: dict[Path, int | None]
+    lines: dict[Keys, int | None]
     faults: list[SourceFault]
 
-    def line(self, path: Path) -> int | None:
+    def line(self, path: Keys) -> int | None:
         """The line of a path, or of its best-known ancestor."""
         while path not in self.lines:
             path = path[:-1]
@@ -64,6 +64,12 @@ for _tag, _pattern, _first in [
     ("merge", re.compile(r"<<$"), "<"),
 ]:
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, list(_first))
+_Dumper.add_representer(  # PyYAML takes odd line breaks for plain ones unless they are escaped
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"'
+    ),
+)
 _Dumper.add_representer(
     list,
     lambda dumper, items: dumper.represent_sequence(
@@ -75,7 +81,7 @@ _Dumper.add_representer(
 def parse(text: str) -> Source:
     """The values of a YAML text. Whatever is wrong is among the faults, never an exception."""
     faults: list[SourceFault] = []
-    lines: dict[Path, int | None] = {(): 1}
+    lines: dict[Keys, int | None] = {(): 1}
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -85,7 +91,7 @@ def parse(text: str) -> Source:
         tree = None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        faults.append(SourceFault(line, (), f"the character {error.character!r} cannot stand in YAML"))
+        faults.append(SourceFault(line, (), f"the character {chr(error.character)!r} cannot stand in YAML"))
         tree = None
     return Source(tree, lines, faults)
 
@@ -106,10 +112,10 @@ def _syntax(error: yaml.MarkedYAMLError) -> SourceFault:
 class _Values:
     """Turns nodes into values and notes their lines."""
 
-    def __init__(self, loader: _Loader, lines: dict[Path, int | None], faults: list[SourceFault]) -> None:
+    def __init__(self, loader: _Loader, lines: dict[Keys, int | None], faults: list[SourceFault]) -> None:
         self.loader, self.lines, self.faults = loader, lines, faults
 
-    def value(self, node: yaml.Node, path: Path, above: tuple[yaml.Node, ...]) -> Any:
+    def value(self, node: yaml.Node, path: Keys, above: tuple[yaml.Node, ...]) -> Any:
         """The value of a node at a path, below the nodes `above`."""
         if node in above:
             self.fault(node, path, "an alias within what it stands for")
@@ -125,7 +131,7 @@ class _Values:
             return items
         return self.loader.construct_object(node)
 
-    def mapping(self, node: yaml.MappingNode, path: Path, above: tuple[yaml.Node, ...]) -> dict[str, Any]:
+    def mapping(self, node: yaml.MappingNode, path: Keys, above: tuple[yaml.Node, ...]) -> dict[str, Any]:
         """The values of a mapping; keys merged in with << give way to its own."""
         values: dict[str, Any] = {}
         merged: dict[str, Any] = {}
@@ -150,6 +156,6 @@ class _Values:
                 values[key] = self.value(value_node, (*path, key), above)
         return {**merged, **values}
 
-    def fault(self, node: yaml.Node, path: Path, message: str) -> None:
+    def fault(self, node: yaml.Node, path: Keys, message: str) -> None:
         """Notes what is wrong at a node."""
         self.faults.append(SourceFault(node.start_mark.line + 1, path, message))

@@ -43,12 +43,12 @@ def expectation(error: ErrorDetails) -> str:
     return "another value"
 
 
-def unknown(name: str, choices: Iterable[str], what: str = "") -> str:
-    """`unknown 'additve' (did you mean additive? one of additive, concat, ...)`."""
+def unknown(name: str, choices: Iterable[str], what: str = "", guess: str | None = None) -> str:
+    """`unknown 'additve' (did you mean additive? one of additive, concat, ...)`; the closest, if no guess."""
     choices = list(choices)
     if not choices:
-        return f"unknown {what}'{name}' (it takes none)"
-    guess = closest(name, choices)
+        return f"unknown {what}'{name}' (there are no options)"
+    guess = guess or closest(name, choices)
     if guess is None:
         return f"unknown {what}'{name}' (one of {', '.join(choices)})"
     listed = ", ".join([*choices[:_LISTED], *["..."][: len(choices) > _LISTED]])

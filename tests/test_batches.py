@@ -1,0 +1,173 @@
+"""The batch plan: pure, complete, within its budget, and of sentences of one length."""
+
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch.testing import assert_close
+
+from seq2attn import batches
+from seq2attn.batches import Feed, batch, fill, pad, plan
+from seq2attn.recipe import SamplingRecipe
+
+lengths = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=60).map(
+    lambda pairs: tuple(np.array(pairs, dtype=np.int32).reshape(-1, 2).T)
+)
+
+
+def realistic(count: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Lengths like those of real sentences and their translations."""
+    generator = np.random.default_rng(7)
+    source = np.clip(generator.lognormal(3, 0.5, count), 1, 120)
+    target = np.clip(source * generator.normal(1.05, 0.15, count), 1, 120)
+    return source.astype(np.int32), target.astype(np.int32)
+
+
+def size(numbers: NDArray[np.int64], source: NDArray[np.int32], target: NDArray[np.int32]) -> int:
+    """Tokens of a batch on its longer side, with padding and one special token."""
+    return len(numbers) * (1 + max(source[numbers].max(), target[numbers].max()))
+
+
+def padding(plan: list[NDArray[np.int64]], *sides: NDArray[np.int32]) -> float:
+    """The share of all places that hold no token."""
+    places = sum(len(numbers) * (1 + side[numbers].max()) for numbers in plan for side in sides)
+    return 1 - sum((1 + side[numbers]).sum() for numbers in plan for side in sides) / places
+
+
+@settings(max_examples=100, deadline=None)
+@given(lengths, st.integers(1, 200), st.integers(0, 9), st.sampled_from([5, 50_000]))
+def test_every_example_comes_once_in_a_batch_that_is_not_too_large(sides, budget, seed, stretch):
+    examples = np.arange(len(sides[0]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "STRETCH", stretch)
+        planned = plan(*sides, examples, budget, (seed, 1))
+    assert sorted(np.concatenate([[], *planned])) == examples.tolist()
+    assert all(len(numbers) == 1 or size(numbers, *sides) <= budget for numbers in planned)
+
+
+def test_a_plan_is_a_pure_function():
+    sides, examples = realistic(500), np.arange(500)
+    given = [*(side.copy() for side in sides), examples.copy()]
+    first, again = (plan(*sides, examples, 300, (1, 3)) for _ in range(2))
+    assert [numbers.tolist() for numbers in first] == [numbers.tolist() for numbers in again]
+    assert all((a == b).all() for a, b in zip(given, (*sides, examples), strict=True))
+
+
+def test_epochs_and_seeds_bring_other_batches_in_another_order():
+    sides, examples = realistic(2000), np.arange(2000)
+    plans = [
+        [frozenset(n.tolist()) for n in plan(*sides, examples, 600, s)] for s in [(1, 1), (1, 2), (2, 1)]
+    ]
+    for one, other in [(0, 1), (0, 2), (1, 2)]:
+        assert len(set(plans[one]) & set(plans[other])) < len(plans[one]) / 2
+    longest = [max(sides[0][list(numbers)]) for numbers in plans[0]]
+    assert longest != sorted(longest) and abs(np.corrcoef(longest, range(len(longest)))[0, 1]) < 0.3
+
+
+def test_only_the_given_examples_are_planned():
+    sides, some = realistic(100), np.array([5, 17, 93, 17])  # a weighted corpus may repeat one
+    assert sorted(np.concatenate(plan(*sides, some, 300, (1, 1)))) == [5, 17, 17, 93]
+    assert plan(*sides, some[:0], 300, (1, 1)) == []
+
+
+def test_bucketing_keeps_padding_low():
+    sides = realistic(20_000)
+    planned = plan(*sides, np.arange(20_000), 4000, (1, 1))
+    unsorted = fill(np.random.default_rng(1).permutation(20_000), *sides, 4000)
+    assert padding(planned, *sides) < 0.12 < 0.4 < padding(unsorted, *sides)
+    assert np.mean([size(numbers, *sides) for numbers in planned]) > 0.95 * 4000  # and batches full
+
+
+@settings(max_examples=100, deadline=None)
+@given(lengths, st.integers(1, 200), st.randoms(use_true_random=False))
+def test_fill_keeps_the_order_and_wastes_no_room(sides, budget, random):
+    order = np.array(random.sample(range(len(sides[0])), len(sides[0])), dtype=np.int64)
+    filled = fill(order, *sides, budget)
+    assert np.concatenate([[], *filled]).tolist() == order.tolist()
+    for one, following in itertools.pairwise(filled):
+        assert size(np.append(one, following[0]), *sides) > budget
+
+
+def test_pad_fills_on_the_right():
+    ids, mask = pad([[5, 6, 7], [], np.array([8], dtype=np.int32)], 9)
+    assert ids.tolist() == [[5, 6, 7], [9, 9, 9], [8, 9, 9]]
+    assert mask.tolist() == [[True] * 3, [False] * 3, [True, False, False]]
+    assert ids.dtype == torch.long and mask.dtype == torch.bool
+
+
+@pytest.mark.parametrize("rows", [[[], []], []])
+def test_pad_leaves_one_column_where_nothing_is(rows):
+    ids, mask = pad(rows, 9)
+    assert ids.tolist() == [[9]] * len(rows) and ids.shape == mask.shape == (len(rows), 1)
+    assert not mask.any()
+
+
+SOURCE, TARGET = (SimpleNamespace(pad=0, bos=2 + n, eos=4 + n) for n in (0, 10))
+
+
+def test_a_batch_begins_and_ends_its_sentences():
+    made = batch([[7, 8], [9]], [[21], [22, 23, 24]], SOURCE, TARGET)
+    assert made.source.tolist() == [[7, 8, 4], [9, 4, 0]]
+    assert made.source_mask.tolist() == [[True, True, True], [True, True, False]]
+    assert made.reads.tolist() == [[12, 21, 0, 0], [12, 22, 23, 24]]
+    assert made.gold.tolist() == [[21, 14, 0, 0], [22, 23, 24, 14]]
+    assert made.gold_mask.tolist() == [[True, True, False, False], [True] * 4]
+    assert_close(tuple(made.to(torch.device("cpu"))), tuple(made))
+
+
+class Examples:
+    """A corpus of sentences n n n ..."""
+
+    def __init__(self, count: int) -> None:
+        self.source_lengths, self.target_lengths = realistic(count)
+
+    def source(self, number: int) -> NDArray[np.int32]:
+        return np.full(self.source_lengths[number], number, dtype=np.int32)
+
+    def target(self, number: int) -> NDArray[np.int32]:
+        return np.full(self.target_lengths[number], number, dtype=np.int32)
+
+    def source_text(self, number: int) -> str:
+        return f"source {number}"
+
+    def target_text(self, number: int) -> str:
+        return f"target {number}"
+
+    def epoch(self, epoch: int, seed: int) -> NDArray[np.int64]:
+        return np.arange(len(self.source_lengths))[epoch::2]
+
+
+def test_a_feed_plans_epochs_and_goes_through_once():
+    feed = Feed(Examples(100), SOURCE, TARGET, 200, seed=5)
+    planned = [numbers.tolist() for numbers in feed.epoch(1)]
+    expected = plan(*realistic(100), np.arange(100)[1::2], 200, (5, 1))
+    assert planned == [numbers.tolist() for numbers in expected]
+    once = feed.once()
+    assert sorted(np.concatenate(once)) == list(range(100))
+    assert padding(once, *realistic(100)) < 0.2
+    assert_close(tuple(feed.batch(once[1])), tuple(feed.batch(once[1], epoch=1)))
+    assert set(feed.batch(np.array([7, 11])).source[1].tolist()) <= {11, SOURCE.eos, SOURCE.pad}
+
+
+def test_sampled_pieces_are_a_function_of_seed_epoch_and_batch():
+    asked = []
+
+    def sample(texts: list[str], seed: int, nbest: int, alpha: float) -> list[list[int]]:
+        asked.append((texts[0], seed, nbest, alpha))
+        return [[seed % 1000]] * len(texts)
+
+    sides = [SimpleNamespace(**vars(side), sample=sample) for side in (SOURCE, TARGET)]
+    feed = Feed(Examples(100), *sides, 200, seed=5, sampling=SamplingRecipe(nbest=7, alpha=0.3))
+    some, others = np.array([3, 5]), np.array([4, 5])
+    first, again = feed.batch(some, epoch=2), feed.batch(some, epoch=2)
+    assert_close(tuple(first), tuple(again))
+    assert asked[0] == asked[2] and asked[0][0] == "source 3" and asked[1][0] == "target 3"
+    assert asked[0][2:] == (7, 0.3)
+    feed.batch(others, epoch=2), feed.batch(some, epoch=3)
+    assert len({seed for _, seed, _, _ in asked}) == 3
+    assert feed.batch(some).source[0, 0] == 3 and len(asked) == 8  # outside of training nothing is sampled

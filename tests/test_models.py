@@ -1,0 +1,210 @@
+"""From recipes to models: sizes, options and tied matrices arrive, and the seed says the rest."""
+
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from seq2attn.attention import Attention, MultiHead
+from seq2attn.layers import Dropout, Embedding
+from seq2attn.models import Seq2Seq, build
+from seq2attn.normalizers import NORMALIZERS
+from seq2attn.recipe import ModelRecipe
+from seq2attn.scorers import SCORERS, Additive
+
+# Sizes that agree wherever matrices are to be tied.
+EVEN = {"embedding": 14, "size": 14, "readout_size": 14, "attention": {"score": "additive"}}
+TYING = {
+    "recurrent": {
+        "encoder": {"kind": "recurrent", "embedding": 14, "size": 5},
+        "decoder": {"kind": "recurrent", "order": "luong", **EVEN},
+    },
+    "transformer": {"encoder": tiny.transformer(), "decoder": tiny.transformer(decoder=True)},
+}
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def parameters(model: Seq2Seq) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def decode(model: Seq2Seq) -> Tensor:
+    return model(*tiny.sources(7, 3, 0), tiny.reads(3, 5)).logits
+
+
+# ---- every part of the registries in every place -----------------------------------------------------
+
+
+@pytest.mark.parametrize("normalize", NORMALIZERS)
+@pytest.mark.parametrize("score", SCORERS)
+@pytest.mark.parametrize("heads", [1, 2])
+def test_every_attention_goes_into_every_decoder(score, normalize, heads):
+    attention = {"score": score, "normalize": normalize, "heads": heads}
+    recurrent = {**tiny.recurrent_decoder("luong"), "size": 10, "attention": attention}
+    transformer = {
+        **tiny.transformer(decoder=True),
+        "cross_attention": attention,
+        "self_attention": attention,
+    }
+    for decoder in (recurrent, {**recurrent, "order": "bahdanau"}, transformer):
+        model = tiny.model({"encoder": tiny.recurrent_encoder(), "decoder": decoder})
+        logits, weights = model(*tiny.sources(7, 3, 0), tiny.reads(3, 5), [0])
+        assert logits.shape == (3, 5, tiny.TARGET) and logits.isfinite().all()
+        assert weights.shape == (3, 1, heads, 5, 7)
+        scorers = [module.score for module in model.decoder.modules() if isinstance(module, Attention)]
+        assert {type(scorer) for scorer in scorers} == {SCORERS[score]}
+
+
+def test_one_head_of_a_recurrent_decoder_has_no_projections():
+    one, two = (
+        tiny.model(tiny.MODELS[f"luong-{a}-gru-1-tanh"]).decoder.attention for a in ("additive", "heads")
+    )
+    assert type(one) is Attention and type(two) is MultiHead and two.heads == 2
+    assert one.score.key.in_features == 10 and two.key.in_features == 10  # the encoder's two directions
+
+
+def test_options_of_a_part_reach_it():
+    attention = {"score": {"name": "additive", "size": 7, "bias": True}, "dropout": 0.3}
+    decoder = {**tiny.recurrent_decoder("bahdanau"), "attention": attention}
+    made = tiny.model({"encoder": tiny.recurrent_encoder(), "decoder": decoder}).decoder.attention
+    assert isinstance(made.score, Additive) and made.dropout == 0.3
+    assert made.score.energy.in_features == 7 and made.score.key.bias is not None
+    rotary = {"positions": {"name": "rotary", "base": 50.0}}
+    recipe = {"encoder": tiny.transformer(**rotary), "decoder": tiny.transformer(decoder=True, **rotary)}
+    model = tiny.model(recipe)
+    turned = [m.rotary for m in model.modules() if isinstance(m, MultiHead)]
+    assert [None if r is None else (r.base, r.size) for r in turned] == [(50.0, 10)] * 2 + [
+        (50.0, 10),
+        None,
+    ] * 2
+    assert model.encoder.embedding.positions is None
+
+
+def test_rates_of_dropout_reach_their_places():
+    rates = {"dropout": 0.1, "embedding_dropout": 0.2, "word_dropout": 0.3, "variational": True, "layers": 2}
+    model = tiny.model(
+        {
+            "encoder": tiny.recurrent_encoder(**rates),
+            "decoder": tiny.recurrent_decoder("luong", "additive", **rates),
+        }
+    )
+    for side in (model.encoder, model.decoder):
+        words, states = side.embedding.dropout, side.dropout
+        assert (words.rate, words.word, words.variational) == (0.2, 0.3, True)
+        assert (states.rate, states.word, states.variational) == (0.1, 0.0, True)
+    assert model.encoder.rnn.dropout == model.decoder.cell.rnn.dropout == 0.1  # between layers
+    rates = {
+        "dropout": 0.1,
+        "feed_forward_dropout": 0.2,
+        "word_dropout": 0.3,
+        "self_attention": {"heads": 2, "dropout": 0.4},
+    }
+    layer = tiny.model(
+        {"encoder": tiny.transformer(**rates), "decoder": tiny.transformer(decoder=True, **rates)}
+    ).decoder
+    assert (layer.embedding.dropout.rate, layer.embedding.dropout.word) == (0.1, 0.3)
+    layer = layer.layers[0]
+    assert {m.dropout.p for n, m in layer.named_children() if n.startswith("around")} == {0.1}
+    assert layer.feed_forward.dropout.p == 0.2
+    assert (layer.own.attention.dropout, layer.source.attention.dropout) == (0.4, 0.0)
+
+
+@pytest.mark.parametrize("name", tiny.SOME)
+def test_a_model_is_its_encoder_and_its_decoder(name):
+    model = tiny.model(tiny.SOME[name])
+    source, tokens = tiny.sources(7, 3, 0), tiny.reads(3, 5)
+    logits = model(*source, tokens).logits
+    assert_close(logits, model.decoder(tokens, model.encoder(*source)).logits)
+    first, _ = model.step(tokens[:, 0], model.start(*source))
+    assert_close(first, logits[:, 0], atol=1e-5, rtol=1e-5)
+    assert model.decoder.embedding.table.num_embeddings == tiny.TARGET == logits.shape[-1]
+    assert model.encoder.embedding.table.num_embeddings == tiny.SOURCE
+
+
+# ---- parameters --------------------------------------------------------------------------------------
+
+
+def test_the_parameters_of_an_lstm_are_counted():
+    recipe = {
+        "encoder": {"kind": "recurrent", "embedding": 11, "size": 5, "layers": 2},
+        "decoder": {**tiny.recurrent_decoder("luong", "additive", readout_size=9), "input_feeding": True},
+    }
+    lstm = lambda inputs, size: 4 * size * (inputs + size + 2)  # noqa: E731
+    encoder = tiny.SOURCE * 11 + 2 * lstm(11, 5) + 2 * lstm(10, 5)
+    bridge, attention, readout = 2 * (10 * 14 + 14), 14 * 14 + 10 * 14 + 14, (10 + 14) * 9
+    decoder = tiny.TARGET * 13 + lstm(13 + 9, 14) + bridge + attention + readout + (9 + 1) * tiny.TARGET
+    model = tiny.model(recipe)
+    assert (count(model.encoder), count(model.decoder)) == (encoder, decoder)
+
+
+def test_the_parameters_of_a_transformer_are_counted():
+    heads, feed_forward, norm = 4 * (20 * 20 + 20), 20 * 23 + 23 + 23 * 20 + 20, 2 * 20
+    encoder = tiny.SOURCE * 20 + 2 * (heads + feed_forward + 2 * norm)
+    decoder = tiny.TARGET * 20 + 2 * (2 * heads + feed_forward + 3 * norm) + 20 * tiny.TARGET + tiny.TARGET
+    for order, last in (("post", 0), ("pre", norm)):  # pre normalises once more behind the last layer
+        recipe = {
+            "encoder": tiny.transformer(norm=order),
+            "decoder": tiny.transformer(decoder=True, norm=order),
+        }
+        model = tiny.model(recipe)
+        assert (count(model.encoder), count(model.decoder)) == (encoder + last, decoder + last)
+
+
+@pytest.mark.parametrize("kind", TYING)
+def test_tied_matrices_stay_one(kind):
+    free, half, whole = (
+        tiny.model({**TYING[kind], "tied": tied}, target=tiny.SOURCE) for tied in ("none", "decoder", "all")
+    )
+    matrix = free.decoder.output.weight.numel()
+    assert [count(free) - count(model) for model in (half, whole)] == [matrix, 2 * matrix]
+    optimizer = torch.optim.SGD(whole.parameters(), lr=0.1)
+    before = parameters(whole)
+    decode(whole).square().sum().backward()
+    optimizer.step()
+    tables = whole.encoder.embedding.table.weight, whole.decoder.embedding.table.weight
+    assert all(table is whole.decoder.output.weight for table in tables)
+    assert not torch.equal(tables[0], before["encoder.embedding.table.weight"])
+    assert (
+        half.encoder.embedding.table.weight
+        is not half.decoder.output.weight
+        is half.decoder.embedding.table.weight
+    )
+
+
+@pytest.mark.parametrize("name", tiny.SOME)
+def test_the_seed_says_the_weights(name):
+    first, again, other = (parameters(tiny.model(tiny.SOME[name], seed)) for seed in (1, 1, 2))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    random = [key for key, value in first.items() if value.dim() > 1]
+    assert len(random) > 5 and all(not torch.equal(first[key], other[key]) for key in random)
+
+
+def test_a_transformer_begins_as_in_the_paper():
+    torch.manual_seed(1)
+    sizes: dict[str, Any] = {"size": 64, "feed_forward": 256}
+    recipe = {"encoder": tiny.transformer(**sizes), "decoder": tiny.transformer(decoder=True, **sizes)}
+    recipe["decoder"]["cross_attention"] = {"heads": 4}
+    model = build(ModelRecipe.model_validate({**recipe, "tied": "all"}), 997, 997)
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module is not model.decoder.output:
+            bound = (6 / sum(module.weight.shape)) ** 0.5
+            assert module.weight.abs().max() <= bound and module.weight.std() > bound / 2
+            assert (module.bias == 0).all()
+        if isinstance(module, Embedding):
+            assert_close(module.table.weight.std(), torch.tensor(64**-0.5), atol=0.01, rtol=0)
+            assert module.scale == 8
+    assert all(isinstance(side.embedding.dropout, Dropout) for side in (model.encoder, model.decoder))
+
+
+@pytest.mark.parametrize("name", tiny.SOME)
+def test_weights_can_be_taken_elsewhere(name):
+    one, other = (tiny.model(tiny.SOME[name], seed) for seed in (1, 2))
+    assert not torch.allclose(decode(one), decode(other))
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(decode(one), decode(other))

@@ -1,0 +1,387 @@
+"""Search against brute force on a toy, and on real models: whatever the batch, and true to its scores."""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from seq2attn.errors import Seq2attnError
+from seq2attn.models import Seq2Seq
+from seq2attn.search import Hypothesis, Rules, beam_search, greedy, sample
+
+# ---- a toy that can be searched by brute force ----------------------------------------------------------
+
+BOS, EOS, VOCABULARY, LONGEST = 0, 1, 5, 4
+ALL = 200  # more than there are hypotheses
+RULES = Rules(BOS, EOS, never=(BOS,))
+
+
+class ToyState(NamedTuple):
+    sentence: Tensor  # (N,)
+    odd: Tensor  # (N,), whether the sum of the tokens read so far is odd
+
+
+class Toy:
+    """Log-probabilities that depend on the sentence, the last token and the tokens before; counts its rows."""
+
+    def __init__(self, sentences: int = 3, seed: int = 1) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.logits = 1.5 * torch.randn(sentences, 2, VOCABULARY, VOCABULARY, generator=generator)
+        self.rows: list[int] = []
+
+    def start(self, *sentences: int) -> ToyState:
+        return ToyState(torch.tensor(sentences), torch.zeros(len(sentences), dtype=torch.long))
+
+    def step(self, token: Tensor, state: ToyState) -> tuple[Tensor, ToyState]:
+        self.rows.append(len(token))
+        odd = (state.odd + token) % 2
+        return self.logits[state.sentence, odd, token], ToyState(state.sentence, odd)
+
+    def log_probability(self, sentence: int, tokens: tuple[int, ...]) -> float:
+        total, state = 0.0, self.start(sentence)
+        for read, said in itertools.pairwise((BOS, *tokens, EOS)):
+            logits, state = self.step(torch.tensor([read]), state)
+            total += logits.log_softmax(-1)[0, said].item()
+        return total
+
+
+def repeats(tokens: list[int] | tuple[int, ...], n: int) -> bool:
+    grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+    return len(set(grams)) < len(grams)
+
+
+def every_sentence(rules: Rules = RULES, prefix: tuple[int, ...] = ()) -> Iterator[tuple[int, ...]]:
+    """All that the rules allow."""
+    free = [token for token in range(VOCABULARY) if token not in (EOS, *rules.never)]
+    for length in range(rules.min_length, LONGEST + 1):
+        for tokens in itertools.product(free, repeat=length):
+            if tokens[: len(prefix)] == prefix and not (
+                rules.no_repeat_ngram and repeats(tokens, rules.no_repeat_ngram)
+            ):
+                yield tokens
+
+
+def limits(*most: int) -> Tensor:
+    return torch.tensor(most)
+
+
+@pytest.mark.parametrize(
+    ("changes", "prefix"),
+    [
+        ({"length_normalization": "none"}, ()),
+        ({"length_normalization": "simple"}, ()),
+        ({"length_normalization": "simple", "length_penalty": 0.4}, ()),
+        ({"length_normalization": "gnmt", "length_penalty": 0.8}, ()),
+        ({"min_length": 2}, ()),
+        ({"no_repeat_ngram": 1}, ()),
+        ({"no_repeat_ngram": 2}, ()),
+        ({"never": (BOS, 3)}, ()),
+        ({}, (4, 2)),
+        ({"min_length": 3, "no_repeat_ngram": 2}, (2,)),
+    ],
+)
+def test_a_beam_that_holds_everything_finds_everything(changes, prefix):
+    toy, rules = Toy(), Rules(**{"bos": BOS, "eos": EOS, "never": (BOS,), **changes})
+    forced = torch.tensor([prefix] * 2) if prefix else None
+    found = beam_search(toy.step, toy.start(2, 0), rules, limits(LONGEST, LONGEST), ALL, forced)
+    for sentence, hypotheses in zip((2, 0), found, strict=True):
+        expected = {s: toy.log_probability(sentence, s) for s in every_sentence(rules, prefix)}
+        assert {tuple(h.tokens): h.log_probability for h in hypotheses} == pytest.approx(expected, abs=1e-4)
+        scores = {tokens: rules.score(value, len(tokens) + 1) for tokens, value in expected.items()}
+        best = sorted(scores, key=lambda tokens: -scores[tokens])
+        assert [tuple(h.tokens) for h in hypotheses] == best
+        assert [h.score for h in hypotheses] == pytest.approx([scores[tokens] for tokens in best], abs=1e-4)
+
+
+def test_length_is_weighed_as_the_rules_say():
+    score = lambda kind, penalty: Rules(0, 1, length_normalization=kind, length_penalty=penalty).score(
+        -6.0, 7
+    )
+    assert score("none", 1.0) == -6
+    assert score("simple", 1.0) == -6 / 7 and score("simple", 0.5) == -6 / 7**0.5
+    assert score("gnmt", 1.0) == -3 and score("gnmt", 0.5) == -6 / 2**0.5
+    assert score("gnmt", 0.0) == score("simple", 0.0) == -6
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_beam_is_done_when_so_many_have_ended(seed):
+    """Step by step in plain Python."""
+    toy, beam = Toy(seed=seed), 3
+    live, ended = [(0.0, ())], []
+    while len(ended) < beam and live:
+        grown = [
+            (toy.log_probability(1, (*tokens, token)) - toy_end(toy, (*tokens, token)), (*tokens, token))
+            for _, tokens in live
+            for token in range(2, VOCABULARY)
+            if len(tokens) < LONGEST
+        ]
+        ends = [(toy.log_probability(1, tokens), (*tokens, EOS)) for _, tokens in live]
+        best = sorted(grown + ends, reverse=True)
+        ended += [(value, tokens[:-1]) for value, tokens in best[:beam] if tokens[-1] == EOS]
+        live = [pair for pair in best if pair[1][-1] != EOS][:beam]
+    expected = sorted(ended[:beam], key=lambda pair: -RULES.score(pair[0], len(pair[1]) + 1))
+    (found,) = beam_search(toy.step, toy.start(1), RULES, limits(LONGEST), beam)
+    assert [tuple(h.tokens) for h in found] == [tokens for _, tokens in expected]
+
+
+def toy_end(toy: Toy, tokens: tuple[int, ...]) -> float:
+    """What the end costs after these tokens of sentence 1."""
+    odd = sum(tokens) % 2
+    return toy.logits[1, odd, tokens[-1]].log_softmax(-1)[EOS].item()
+
+
+def greedily(step: Any, state: Any, rules: Rules, most: Tensor, **options: Any) -> list[Hypothesis]:
+    return greedy(step, state, rules, most, **options)
+
+
+def beamed(step: Any, state: Any, rules: Rules, most: Tensor, **options: Any) -> list[Hypothesis]:
+    return [found[0] for found in beam_search(step, state, rules, most, 3, **options)]
+
+
+def sampled(step: Any, state: Any, rules: Rules, most: Tensor, **options: Any) -> list[Hypothesis]:
+    return sample(step, state, rules, most, range(len(most)), **options)
+
+
+ways = pytest.mark.parametrize("way", [greedily, beamed, sampled])
+
+
+@ways
+def test_finished_sentences_leave_the_batch(way):
+    toy = Toy(sentences=7)
+    found = way(toy.step, toy.start(*range(7)), RULES, limits(0, 1, 2, 3, 4, 5, 6))
+    each = 3 if way is beamed else 1
+    assert toy.rows[0] == 7 * each and toy.rows == sorted(toy.rows, reverse=True)
+    assert len(toy.rows) <= 7 and toy.rows[-1] <= each
+    if way is not beamed:
+        assert toy.rows == [sum(len(h.tokens) >= n for h in found) for n in range(len(toy.rows))]
+
+
+@ways
+@pytest.mark.parametrize("seed", range(3))
+def test_lengths_are_kept(way, seed):
+    toy = Toy(sentences=3, seed=seed)
+    found = way(toy.step, toy.start(0, 1, 2), Rules(BOS, EOS, (BOS,), min_length=3), limits(3, 9, 2))
+    assert len(found[0].tokens) == 3 <= len(found[1].tokens) <= 9
+    assert len(found[2].tokens) == 2  # the limit has the last word
+
+
+@ways
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_no_ngram_comes_twice(way, n):
+    toy = Toy(sentences=20)
+    toy.logits[..., EOS] -= 3  # long sentences
+    start, most = toy.start(*range(20)), limits(*[30] * 20)
+    free = way(toy.step, start, RULES, most)
+    found = way(toy.step, start, Rules(BOS, EOS, (BOS,), no_repeat_ngram=n), most)
+    assert any(repeats(h.tokens, n) for h in free) and not any(repeats(h.tokens, n) for h in found)
+    assert max(len(h.tokens) for h in found) > n
+
+
+@ways
+def test_where_nothing_may_follow_the_sentence_ends(way):
+    """Three tokens, each once, but at least five: what is never produced is no way out."""
+    toy = Toy(sentences=2)
+    rules = Rules(BOS, EOS, (BOS,), min_length=5, no_repeat_ngram=1)
+    for hypothesis in way(toy.step, toy.start(0, 1), rules, limits(9, 9)):
+        assert sorted(hypothesis.tokens) == [2, 3, 4]
+
+
+@ways
+def test_what_is_never_produced_never_comes(way):
+    toy = Toy(sentences=20)
+    toy.logits[..., [BOS, 3]] += 9
+    found = way(toy.step, toy.start(*range(20)), Rules(BOS, EOS, (BOS, 3)), limits(*[6] * 20))
+    assert set(itertools.chain(*(h.tokens for h in found))) == {2, 4}
+
+
+@ways
+def test_a_prefix_is_forced_and_the_rest_is_free(way):
+    toy, prefix = Toy(), torch.tensor([[2, 4, 4], [3, -1, -1], [-1, -1, -1]])
+    found = way(toy.step, toy.start(0, 1, 2), RULES, limits(6, 6, 6), prefix=prefix)
+    assert found[0].tokens[:3] == [2, 4, 4] and found[1].tokens[0] == 3
+    assert found[2] == way(toy.step, toy.start(0, 1, 2), RULES, limits(6, 6, 6))[2]
+
+
+# ---- sampling -------------------------------------------------------------------------------------------
+
+
+def share(probabilities: Tensor, **options: float) -> Tensor:
+    """The distribution that is drawn from, in plain words."""
+    p = (probabilities.log() / options.get("temperature", 1.0)).softmax(-1)
+    order = p.argsort(descending=True).tolist()
+    kept = order[: int(options.get("top_k", 0)) or len(order)]
+    p = torch.tensor([value if token in kept else 0.0 for token, value in enumerate(p.tolist())])
+    p, nucleus, mass = p / p.sum(), [], 0.0
+    while mass < options.get("top_p", 1.0) and len(nucleus) < len(kept):
+        nucleus.append(order[len(nucleus)])
+        mass += p[nucleus[-1]].item()
+    p = torch.tensor([value if token in nucleus else 0.0 for token, value in enumerate(p.tolist())])
+    return p / p.sum()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"temperature": 0.5},
+        {"temperature": 2.0},
+        {"top_k": 2},
+        {"top_p": 0.6},
+        {"top_k": 3, "top_p": 0.7},
+    ],
+)
+def test_samples_come_as_often_as_they_should(options):
+    count, toy = 3000, Toy()
+    found = sample(toy.step, toy.start(*[1] * count), RULES, limits(*[2] * count), range(count), **options)
+    said = Counter(tuple((h.tokens + [EOS])[:2]) for h in found)
+    first = share(toy.logits[1, 0, BOS].softmax(-1).index_fill(0, torch.tensor([BOS]), 0), **options)
+    for token in range(VOCABULARY):
+        frequency = sum(n for tokens, n in said.items() if tokens[0] == token) / count
+        assert frequency == pytest.approx(first[token].item(), abs=4 * (0.25 / count) ** 0.5)
+        if first[token] == 0 or token == EOS:
+            assert (frequency == 0) == (first[token] == 0)
+            continue
+        second = share(
+            toy.logits[1, token % 2, token].softmax(-1).index_fill(0, torch.tensor([BOS]), 0), **options
+        )
+        for following in range(VOCABULARY):
+            seen, expected = said[token, following] / count, (first[token] * second[following]).item()
+            assert seen == pytest.approx(expected, abs=4 * (0.25 / count) ** 0.5)
+
+
+@pytest.mark.parametrize("options", [{"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}])
+def test_a_sample_without_chance_is_greedy(options):
+    toy = Toy(sentences=20)
+    start, most = toy.start(*range(20)), limits(*[9] * 20)
+    assert sampled(toy.step, start, RULES, most, **options) == greedy(toy.step, start, RULES, most)
+
+
+def test_another_seed_is_another_sample():
+    toy = Toy(sentences=1)
+    one, other = (
+        sample(toy.step, toy.start(*[0] * 20), RULES, limits(*[9] * 20), seeds)
+        for seeds in (range(20), range(20, 40))
+    )
+    assert one != other and len({tuple(h.tokens) for h in one}) > 5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"temperature": 0.0}, {"temperature": -1.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}],
+)
+def test_impossible_options_of_sampling_are_refused(options):
+    given = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, **options}
+    message = ", ".join(f"{name}={value}" for name, value in given.items())
+    with pytest.raises(
+        Seq2attnError, match=f"needs temperature > 0, top_k >= 0 and 0 < top_p <= 1; got {message}"
+    ):
+        sampled(Toy().step, Toy().start(0), RULES, limits(3), **options)
+
+
+def test_a_beam_holds_something():
+    with pytest.raises(Seq2attnError, match="a beam holds at least one hypothesis, got beam=0"):
+        beam_search(Toy().step, Toy().start(0), RULES, limits(3), 0)
+
+
+# ---- real models ----------------------------------------------------------------------------------------
+
+REAL = Rules(tiny.BOS, tiny.EOS, never=(tiny.PAD, tiny.BOS))
+Way = Callable[..., list[Hypothesis]]
+
+
+@pytest.fixture(params=tiny.SOME, scope="module")
+def model(request: pytest.FixtureRequest) -> Seq2Seq:
+    return tiny.model(tiny.SOME[request.param])
+
+
+@torch.no_grad()
+def search(
+    model: Seq2Seq, way: Way, lengths: list[int], most: int = 6, rules: Rules = REAL, **options: Any
+) -> list[Any]:
+    return way(
+        model.step, model.start(*tiny.sources(*lengths)), rules, limits(*[most] * len(lengths)), **options
+    )
+
+
+def test_a_beam_of_one_is_greedy(model):
+    lengths = [7, 3, 0, 5, 1, 2]
+    (beam,) = zip(*search(model, lambda *a: beam_search(*a, 1), lengths, 9), strict=True)
+    for one, other in zip(beam, search(model, greedy, lengths, 9), strict=True):
+        assert one.tokens == other.tokens and one[1:] == pytest.approx(other[1:], abs=1e-4)
+
+
+@ways
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(lengths=st.lists(st.integers(0, 8), min_size=2, max_size=4), data=st.data())
+def test_a_result_does_not_depend_on_the_batch(model, way, lengths, data):
+    source, mask = tiny.sources(*lengths, width=9)
+    rows = data.draw(
+        st.permutations(range(len(lengths))).flatmap(lambda p: st.integers(1, len(p)).map(lambda n: p[:n]))
+    )
+
+    def run(rows: list[int], width: int) -> list[list[Hypothesis]]:
+        most = limits(*[2 + row for row in rows])
+        with torch.no_grad():
+            state = model.start(source[rows, :width], mask[rows, :width])
+        if way is sampled:
+            return [[h] for h in sample(model.step, state, REAL, most, [7 * row for row in rows])]
+        if way is beamed:
+            return beam_search(model.step, state, REAL, most, 3)
+        return [[h] for h in greedy(model.step, state, REAL, most)]
+
+    together = run(rows, 9)
+    for row, found in zip(rows, together, strict=True):
+        (alone,) = run([row], max(lengths[row], 1))
+        assert [h.tokens for h in found] == [h.tokens for h in alone]
+        for one, other in zip(found, alone, strict=True):
+            assert one[1:] == pytest.approx(other[1:], abs=1e-4)
+
+
+@torch.no_grad()
+def forced(model: Seq2Seq, lengths: list[int], found: list[list[Hypothesis]]) -> list[list[float]]:
+    """Log-probabilities of the hypotheses by teacher forcing."""
+    source, mask = tiny.sources(*lengths)
+    values = []
+    for row, hypotheses in enumerate(found):
+        values.append([])
+        for hypothesis in hypotheses:
+            tokens = torch.tensor([tiny.BOS, *hypothesis.tokens, tiny.EOS])
+            logits = model(source[row : row + 1], mask[row : row + 1], tokens[None, :-1]).logits
+            values[-1].append(logits[0].log_softmax(-1).gather(1, tokens[1:, None]).sum().item())
+    return values
+
+
+@ways
+@pytest.mark.parametrize(
+    ("changes", "prefix"),
+    [({}, None), ({"min_length": 4}, None), ({"no_repeat_ngram": 2}, None), ({"min_length": 3}, [7, 5])],
+)
+def test_the_score_is_the_models_own(model, way, changes, prefix):
+    lengths, rules = [7, 3, 5], Rules(**{**vars(REAL), **changes})
+    given = {} if prefix is None else {"prefix": torch.tensor([prefix] * 3)}
+    found = [[h] for h in search(model, way, lengths, 6, rules, **given)]
+    for hypotheses, values in zip(found, forced(model, lengths, found), strict=True):
+        for (tokens, value, score), expected in zip(hypotheses, values, strict=True):
+            assert value == pytest.approx(expected, abs=1e-4)
+            assert score == pytest.approx(value / (len(tokens) + 1), abs=1e-4)
+            assert changes.get("min_length", 0) <= len(tokens) <= 6 and tokens[: len(prefix or [])] == (
+                prefix or []
+            )
+
+
+def test_the_n_best_are_sorted_distinct_and_true_to_their_scores(model):
+    lengths = [7, 3, 0]
+    found = search(model, lambda *a: beam_search(*a, 5), lengths)
+    for hypotheses, values in zip(found, forced(model, lengths, found), strict=True):
+        assert len(hypotheses) == len({tuple(h.tokens) for h in hypotheses}) == 5
+        scores = [h.score for h in hypotheses]
+        assert scores == sorted(scores, reverse=True)
+        assert [h.log_probability for h in hypotheses] == pytest.approx(values, abs=1e-4)
+        assert not {tiny.PAD, tiny.BOS, tiny.EOS} & set(itertools.chain(*(h.tokens for h in hypotheses)))
