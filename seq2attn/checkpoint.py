@@ -16,6 +16,7 @@ import json
 import os
 import pickle
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,6 +32,9 @@ from seq2attn.recipe import Recipe, read, write
 
 FORMAT = "0.1"
 Weights = dict[str, Tensor]
+
+DRAFT = ".unfinished."  # begins the name of a file that is being written
+_UNREADABLE = (RuntimeError, NotImplementedError, EOFError, OSError, ValueError, LookupError)
 
 
 class RunError(Seq2attnError):
@@ -169,8 +173,11 @@ class RunFolder:
         if not file.exists():
             return None
         try:
+            with zipfile.ZipFile(file) as archive:  # torch.load does not look at the checksums in it
+                if (part := archive.testzip()) is not None:
+                    raise zipfile.BadZipFile(f"the checksum of {part} is wrong")
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
+        except (zipfile.BadZipFile, pickle.UnpicklingError, *_UNREADABLE) as error:
             raise RunError(f"{file} is damaged and training cannot go on from it: {error}") from error
         return state
 
@@ -180,10 +187,14 @@ class RunFolder:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     def rewind(self, step: int) -> None:
-        """Forget what was logged and kept after a step that training goes back to, and averages."""
+        """Forget what was logged and kept after a step that training goes back to, averages, and files that
+        were being written when training was killed.
+        """
+        for draft in self.path.rglob(f"{DRAFT}*"):
+            draft.unlink()
         scores = self.version.scores
         for name in list(scores):
-            if not name.startswith("step-") or name > f"step-{step:06d}.safetensors":
+            if not name.startswith("step-") or name > weights_name(step):
                 del scores[name]
         self.version.best = max(scores, key=lambda name: scores[name], default="")
         self.version.last, self.version.average = max(scores, default=""), ""
@@ -191,13 +202,22 @@ class RunFolder:
         file = self.path / "log.jsonl"
         if file.exists():
             lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line).get("step", 0) <= step]
+            kept = [
+                line
+                for line in lines
+                if line.endswith("\n") and json.loads(line).get("step", step + 1) <= step
+            ]
             write_atomically(file, "".join(kept).encode())
+
+
+def weights_name(step: int) -> str:
+    """The name of the weights of a step; names sort as their steps do."""
+    return f"step-{step:08d}.safetensors"
 
 
 def write_atomically(path: Path, content: bytes | Callable[[Any], object]) -> None:
     """Write beside the place and rename, so that the file is never half there."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{DRAFT}{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             if callable(content):
@@ -226,7 +246,7 @@ def weights_of(model: nn.Module) -> Weights:
 
 def put_weights(model: nn.Module, weights: Weights) -> None:
     """Put tensors into a model: all of them, of the right shapes, or an error that names what differs."""
-    own = weights_of(model)
+    own = tensors_of(model)
     wrong = [f"{name} is missing" for name in own.keys() - weights.keys()]
     wrong += [f"{name} is not part of the model" for name in weights.keys() - own.keys()]
     wrong += [

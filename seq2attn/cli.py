@@ -185,7 +185,7 @@ def _line(one: "Translation", scores: bool, alignments: str | None) -> str:
             {key: value for key, value in one.to_json().items() if key != "nbest"}, ensure_ascii=False
         )
     columns = [f"{one.score:.4f}"] if scores else []
-    columns.append(one.text)
+    columns.append(" ".join(one.text.split("\n")))  # a model may say a line feed by its byte
     if alignments == "pharaoh":
         columns.append(one.pharaoh())
     return "\t".join(columns)

@@ -58,8 +58,7 @@ def train(
     with display or Display() as shown:
         sides = _vocabularies(folder, recipe, shown)
         training, dev = examples(recipe, sides, "train", shown), examples(recipe, sides, "dev", shown)
-        folder.version.data = training.fingerprint
-        folder.commit()
+        _same_data(folder, training)
         model = build(recipe.model, sides[0].size, sides[1].size)
         settings = recipe.training
         feed = Feed(training, *sides, settings.batch_tokens, recipe.seed, recipe.text.sampling)
@@ -74,10 +73,10 @@ def train(
             return Trained(path, progress, translator, [])
         put_weights(model, folder.load_weights("best"))
         shown.say(f"best: {folder.version.best}")
-        scores = (
-            score_pairs(translator, *held_out(path, translator, "test", shown)) if recipe.data.test else []
-        )
-        return Trained(path, progress, translator, scores)
+        if recipe.data.test is None:
+            return Trained(path, progress, translator, [])
+        pairs = held_out(path, translator, "test", shown)
+        return Trained(path, progress, translator, score_pairs(translator, *pairs))
 
 
 def examples(recipe: Recipe, sides: Vocabularies, role: Role, display: Display) -> Examples:
@@ -110,8 +109,8 @@ def validator(
             nll += float(cross_entropy(logits, batch.gold, batch.gold_mask).nll)
             tokens += int(batch.gold_mask.sum())
         rows = [row for numbers in batches for row in numbers.tolist()]
-        found = translator.hypotheses([dev.source(row) for row in rows], decoding)
-        texts = [sides[1].decode(some[0].tokens) for some in found]
+        sources = [dev.source_text(row) for row in rows]
+        texts = [found.text for found in translator.stream(sources, decoding)]
         references = [dev.target_text(row) for row in rows]
         loss = nll / tokens
         scores = {name: METRICS[name](texts, references, bootstrap=0).value for name in ("bleu", "chrf")}
@@ -181,6 +180,17 @@ def _folder(path: Path, recipe: Recipe, resume: bool) -> RunFolder:
             f"Go on with `seq2attn train {path}/recipe.yaml --run {path} --resume`, or train in a new folder"
         )
     return folder
+
+
+def _same_data(folder: RunFolder, training: Examples) -> None:
+    """A run goes on with the data that it began with."""
+    if folder.version.data not in ("", training.fingerprint):
+        raise RunError(
+            f"the training data are not those with which {folder.path} was begun (fingerprint "
+            f"{training.fingerprint}, then {folder.version.data}): restore them, or train in a new folder"
+        )
+    folder.version.data = training.fingerprint
+    folder.commit()
 
 
 def _settle(recipe: Recipe) -> None:

@@ -79,11 +79,11 @@ class Vocabulary:
                 "expected a .model file as spm_train or `seq2attn train` writes it"
             ) from error
         own = [self._processor.pad_id(), self._processor.bos_id(), self._processor.eos_id()]
-        self._pieces = self._processor.get_piece_size()
-        appended = iter(range(self._pieces, self._pieces + len(own)))
+        pieces = self._processor.get_piece_size()
+        appended = iter(range(pieces, pieces + len(own)))
         self.pad, self.bos, self.eos = (i if i >= 0 else next(appended) for i in own)
         self.unk: int = self._processor.unk_id()
-        self.size: int = self._pieces + own.count(-1)
+        self.size: int = pieces + own.count(-1)
 
     @classmethod
     def load(cls, path: Path, words: Words = "auto") -> "Vocabulary":
@@ -110,7 +110,7 @@ class Vocabulary:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each sentence, without <s> and </s>."""
-        encoded: list[list[int]] = self._processor.encode(list(texts))
+        encoded: list[list[int]] = self._processor.encode([_whole(text) for text in texts])
         return encoded
 
     def sample(self, texts: Sequence[str], seed: int, nbest: int = -1, alpha: float = 0.1) -> list[list[int]]:
@@ -148,7 +148,7 @@ class Vocabulary:
         A piece belongs to the word in which its first visible character lies; one that is only a space, to
         the word that follows. What normalisation deletes wholly is part of the word before it.
         """
-        found = self._processor.encode(text, return_type="offset_mapping")
+        found = self._processor.encode(_whole(text), return_type="offset_mapping")
         normalized, origins = self._processor.normalize(text, with_offsets=True)
         visible = [
             origin
@@ -212,7 +212,7 @@ def train_vocabulary(
 ) -> Vocabulary:
     """Learn the pieces of a language from sentences: <pad> 0, <unk> 1, <s> 2, </s> 3.
 
-    The same texts and arguments give the same model. Of more than a million sentences so many are drawn.
+    The same texts and arguments give the same model. Of more than a million sentences, a million are drawn.
 
     Args:
         texts: one or several languages, in any order; blank ones do not count.
@@ -221,8 +221,7 @@ def train_vocabulary(
         byte_fallback: a character outside the vocabulary becomes its UTF-8 bytes instead of <unk>.
         character_coverage: share of the text whose characters get a piece; rarer ones are outside.
         lowercase: letter by letter, as `str.lower` does (ß stays ß).
-        nfkc: Unicode NFKC, and control characters and odd spaces cleared away; without it the text stays as
-            it is, but for line breaks and runs of spaces, which become one space.
+        nfkc: Unicode NFKC, without control characters; if not, only spaces and line breaks change.
         words: see `Vocabulary`.
         seed: of the draw of sentences.
 
@@ -259,6 +258,18 @@ def train_vocabulary(
     except RuntimeError as error:
         raise VocabularyError(_explain(str(error), size)) from error
     return Vocabulary(trained.getvalue(), words)
+
+
+def _whole(text: str) -> str:
+    """The text, if it has no half of a surrogate pair, which SentencePiece cannot take."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise VocabularyError(
+            f"expected text, got half a surrogate pair at character {error.start} of {text!r}: decode its bytes "
+            "as UTF-8 with errors='replace'"
+        ) from error
+    return text
 
 
 def _draw(texts: Iterable[str], seed: int) -> list[str]:

@@ -13,12 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from seq2attn.batches import Batch, Feed, Numbers
-from seq2attn.checkpoint import RunFolder, Weights, average, put_weights, tensors_of, weights_of
+from seq2attn.checkpoint import (
+    RunFolder,
+    Weights,
+    average,
+    put_weights,
+    tensors_of,
+    weights_name,
+    weights_of,
+)
 from seq2attn.errors import Seq2attnError
 from seq2attn.losses import cross_entropy
 from seq2attn.models import Seq2Seq
 from seq2attn.recipe import TrainingRecipe
 from seq2attn.schedules import SCHEDULES, Schedule, optimizer
+from seq2attn.translator import PRECISIONS
 
 Validate = Callable[[int | None], dict[str, float]]  # at most so many batches -> loss, bleu, chrf
 Report = Callable[[dict[str, Any]], None]
@@ -112,9 +121,8 @@ class Learner:
         return Updated(total, norm, rate, tokens)
 
     def _loss(self, batch: Batch) -> Tensor:
-        types = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        precision = self.recipe.precision
-        with torch.autocast(self.device.type, types.get(precision), precision in types):
+        precision = PRECISIONS.get(self.recipe.precision)
+        with torch.autocast(self.device.type, precision, precision is not None):
             logits = self.model(batch.source, batch.source_mask, batch.reads).logits
         return cross_entropy(logits, batch.gold, batch.gold_mask, self.recipe.label_smoothing).smoothed
 
@@ -202,6 +210,7 @@ def fit(
             saving = step % (recipe.save_every or recipe.validate_every) == 0
             if saving or step % recipe.validate_every == 0 or interruption.signal or ended:
                 save(run, learner, progress)
+                _prune(run, recipe)  # not before: whenever training is killed, it finds what it saved
             if interruption.signal or ended:
                 progress.interrupted = 0 if ended else interruption.signal
                 break
@@ -284,7 +293,7 @@ def _value(scores: dict[str, float], metric: str) -> float:
 
 def _validated(run: RunFolder, learner: Learner, progress: Progress, validate: Validate) -> dict[str, float]:
     """Validate, and keep the weights: the last ones, and the best ones so far."""
-    recipe, version, name = learner.recipe, run.version, f"step-{progress.step:06d}.safetensors"
+    recipe, version, name = learner.recipe, run.version, weights_name(progress.step)
     with learner.averaged() as weights:
         scores = validate(None)
         run.save_weights(name, weights)
@@ -296,9 +305,15 @@ def _validated(run: RunFolder, learner: Learner, progress: Progress, validate: V
     else:
         version.best, progress.waited = version.best or name, progress.waited + 1
     learner.schedule.validated(improved)
-    ranked = sorted(version.scores, key=lambda one: version.scores[one], reverse=True)
-    run.prune([*run.last_weights(recipe.keep_last), *ranked[: recipe.keep_best]])
+    run.commit()
     return scores
+
+
+def _prune(run: RunFolder, recipe: TrainingRecipe) -> None:
+    """Keep the best and the last weights only."""
+    scores = run.version.scores
+    ranked = sorted(scores, key=lambda name: scores[name], reverse=True)
+    run.prune([*run.last_weights(recipe.keep_last), *ranked[: recipe.keep_best]])
 
 
 @contextlib.contextmanager

@@ -25,6 +25,8 @@ from seq2attn.text import Tokens, Vocabulary
 
 # Sentences that are read before the first is translated, so that batches are of about one length.
 CHUNK = 2000
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+DRAWING = {"temperature", "top_k", "top_p"}  # settings that do nothing without `sample`
 
 
 class Forced(NamedTuple):
@@ -51,6 +53,8 @@ class Translator:
         device: torch.device | str = "cpu",
         precision: str = "fp32",
     ) -> None:
+        if precision not in ("fp32", *PRECISIONS):
+            raise Seq2attnError(f"unknown precision '{precision}': expected fp32, {' or '.join(PRECISIONS)}")
         self.device, self.precision = torch.device(device), precision
         self.model = model.to(self.device)
         self.source, self.target = source, target
@@ -117,13 +121,17 @@ class Translator:
     def settings(self, given: dict[str, Any]) -> DecodingRecipe:
         """The recipe's decoding with what is given (and not None) instead; checked."""
         changes = {name: value for name, value in given.items() if value is not None}
-        if changes.get("nbest", 0) > changes.get("beam", self.decoding.beam):
-            changes.setdefault("beam", changes["nbest"])
+        nbest = changes.get("nbest")
+        if isinstance(nbest, int) and nbest > self.decoding.beam:
+            changes.setdefault("beam", nbest)
         try:
-            return DecodingRecipe.model_validate({**self.decoding.model_dump(), **changes})
+            decoding = DecodingRecipe.model_validate({**self.decoding.model_dump(), **changes})
         except ValidationError as error:
             faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
             raise Seq2attnError("decoding: " + "; ".join(faults)) from error
+        if not decoding.sample and (idle := DRAWING & changes.keys()):
+            raise Seq2attnError(f"decoding: {', '.join(sorted(idle))} would do nothing: set sample, too")
+        return decoding
 
     def align(
         self, source: str, target: str, layer: int | None = None, head: int | None = None
@@ -147,23 +155,27 @@ class Translator:
         return [one.log_probability for one in forced]
 
     def hypotheses(
-        self, sources: Sequence[Row], decoding: DecodingRecipe, prefixes: Sequence[Row] = (), first: int = 0
+        self,
+        sources: Sequence[Row],
+        decoding: DecodingRecipe,
+        prefixes: Sequence[Row] = (),
+        numbers: Sequence[int] = (),
     ) -> list[list[Hypothesis]]:
         """Search for sources given as ids, in their order; no batch mates change a result.
 
-        first: the number of the first sentence, by which sampling draws.
+        numbers: of the sentences, by which sampling draws; from 0, if not given.
         """
         found: list[list[Hypothesis]] = [[] for _ in sources]
         lengths = np.array([len(row) for row in sources], dtype=np.int32)
         order = np.argsort(-lengths, kind="stable")
-        forced = prefixes or [[]] * len(sources)
-        for numbers in fill(order, lengths, lengths, decoding.batch_tokens):
-            rows = numbers.tolist()
+        forced, numbers = prefixes or [[]] * len(sources), numbers or range(len(sources))
+        for chosen in fill(order, lengths, lengths, decoding.batch_tokens):
+            rows = chosen.tolist()
             some = self._search(
                 [sources[row] for row in rows],
                 decoding,
                 [forced[row] for row in rows],
-                [first + row for row in rows],
+                [numbers[row] for row in rows],
             )
             for row, hypotheses in zip(rows, some, strict=True):
                 found[row] = hypotheses
@@ -175,7 +187,8 @@ class Translator:
         sources = [self.source.split(text) for text in texts]
         wanted = [number for number, tokens in enumerate(sources) if tokens.ids]
         forced = self.target.encode([prefixes[number] for number in wanted])
-        found = self.hypotheses([sources[number].ids for number in wanted], decoding, forced, first)
+        places = [first + number for number in wanted]
+        found = self.hypotheses([sources[number].ids for number in wanted], decoding, forced, places)
         pairs = [(number, h) for number, some in zip(wanted, found, strict=True) for h in some]
         alignment = alignment or decoding.replace_unknown
         weights: list[Tensor | None] = [None] * len(pairs)
@@ -324,8 +337,8 @@ class Translator:
         return weights[:, head]
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        types = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        return torch.autocast(self.device.type, types.get(self.precision), self.precision in types)
+        precision = PRECISIONS.get(self.precision)
+        return torch.autocast(self.device.type, precision, precision is not None)
 
 
 def load(

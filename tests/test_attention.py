@@ -172,14 +172,12 @@ def test_nothing_stays_on_the_module():
 def test_a_memory_grows_by_slots():
     attention = Attention(Additive(Q, K), Softmax()).double()
     states, query = random(B, S, K), random(B, T, Q)
-    grown = attention.remember(states[:, :3], MASK[..., :3]).append(
-        attention.remember(states[:, 3:], MASK[..., 3:])
+    first, rest = (
+        attention.remember(states[:, part], MASK[..., part]) for part in (slice(3), slice(3, None))
     )
-    whole = attention.remember(states, MASK)
-    assert_close(tuple(grown), tuple(whole))
-    past = attention(
-        query, whole._replace(**{n: getattr(whole, n)[:, :3] for n in ("keys", "values")}, mask=MASK[..., :3])
-    ).past
+    grown = first.append(rest)
+    assert_close(tuple(grown), tuple(attention.remember(states, MASK)))
+    past = attention(query, first).past
     after = attention(query, grown, past)
     assert_close(after.past.coverage, F.pad(past.coverage, (0, 4)) + after.weights.sum(-2))
 

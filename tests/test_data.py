@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 import seq2attn.data.examples
 import seq2attn.data.hub
 import seq2attn.data.store
-from seq2attn.data import DataError, Report, missing_files, pairs, prepare, training_text
+from seq2attn.data import DataError, Report, pairs, prepare, training_text
 from seq2attn.data.corpora import find
 from seq2attn.recipe import DataRecipe
 from seq2attn.text import train_vocabulary
@@ -155,6 +155,7 @@ def test_faults_of_a_table(tmp_path):
     )
     found, report = skipped({"table": path})
     assert found == [("eins", "one"), ("fünf", "five")]
+    assert (report.read, report.kept) == (2, 2)
     assert {reason: entry.examples for reason, entry in report.reasons.items()} == {
         "wrong number of columns": [
             f"{path}:2: 3 columns where 2 were expected, as before",
@@ -240,21 +241,18 @@ def test_a_missing_file_is_named(tmp_path):
     here, gone = write(tmp_path / "here", ""), str(tmp_path / "gone")
     with pytest.raises(DataError, match=rf"data\.train\.0\.files\.1: no such file: {gone}"):
         read({"files": [here, gone]})
-    data = recipe(
-        {"files": [gone, here]},
-        {"dataset": "wmt/wmt14", "columns": COLUMNS},
-        {"dataset": "json", "data_files": [here, str(tmp_path / "g*ne")], "columns": COLUMNS},
-        {"dataset": "csv", "columns": COLUMNS},
-        dev={"dataset": gone, "columns": COLUMNS},
-        test={"table": str(tmp_path)},
-    )
-    assert missing_files(data) == [
-        ("data.train.0.files.0", f"no such file: {gone}"),
-        ("data.train.2.data_files", f"no such file: {tmp_path / 'g*ne'}"),
-        ("data.train.3.data_files", "the dataset csv needs files: name them here"),
-        ("data.dev.dataset", f"no such folder: {gone}"),
-        ("data.test.table", f"{tmp_path} is a folder"),
-    ]
+    with pytest.raises(DataError, match=rf"data\.train\.0\.table: {tmp_path} is a folder"):
+        read({"table": str(tmp_path)})
+    for corpus, message in (
+        (
+            {"dataset": "json", "data_files": [here, str(tmp_path / "g*ne")]},
+            "data_files: no such file: .*g.ne",
+        ),
+        ({"dataset": "csv"}, "data_files: the dataset csv needs files: name them here"),
+        ({"dataset": gone}, f"dataset: no such folder: {gone}"),
+    ):
+        with pytest.raises(DataError, match=rf"data\.train\.0\.{message}"):
+            read({**corpus, "columns": COLUMNS})
 
 
 def test_a_report_is_a_table(tmp_path):

@@ -5,6 +5,7 @@ import re
 import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any, get_args
 
 import pytest
@@ -32,6 +33,12 @@ from seq2attn.schedules import OPTIMIZERS
 from seq2attn.scorers import SCORERS, General
 
 SHIPPED = shipped()
+words = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
+    ["no", "1e-3", "0x1", "~", "=", "<<", "1:2"]
+)
+leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | words
+trees = st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(words, inner), max_leaves=9)
+
 CORPORA = ("multi30k/train", "multi30k/val", "multi30k/test_2016_flickr")
 
 
@@ -457,6 +464,28 @@ nonsense: 1
     ]
 
 
+@given(recipe=st.sampled_from(list(SHIPPED)), place=st.randoms(use_true_random=False), value=trees)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+def test_any_value_anywhere_is_taken_or_refused_in_plain_words(
+    tmp_path: Path, recipe: str, place: Random, value: Any
+) -> None:
+    tree = parse(SHIPPED[recipe].read_text(encoding="utf-8")).tree
+    holder, key = tree, place.choice(list(tree))
+    while isinstance(holder[key], dict | list) and place.random() < 0.8:
+        holder = holder[key]
+        key = place.choice(list(holder)) if isinstance(holder, dict) else place.randrange(len(holder))
+    holder[key] = value
+    file = tmp_path / "recipe.yaml"
+    file.write_text(dump(tree), encoding="utf-8")
+    try:
+        read(file)
+    except RecipeError as error:
+        for fault in error.faults:
+            assert not re.search(
+                r"\b(Input|valid|instance|dict|tuple|NoneType|type|another value)\b", fault.message
+            )
+
+
 # ---- files that are no recipes --------------------------------------------------------------------------
 
 
@@ -521,13 +550,6 @@ def test_values(text: str, value: Any) -> None:
     assert parsed.tree == value
     assert type(parsed.tree) is type(value) or "nan" in text
     assert parsed.faults == []
-
-
-words = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
-    ["no", "1e-3", "0x1", "~", "=", "<<", "1:2"]
-)
-leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | words
-trees = st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(words, inner), max_leaves=9)
 
 
 @given(st.dictionaries(words.filter(lambda word: word != "<<"), trees, min_size=1))

@@ -336,3 +336,10 @@ def test_a_missing_or_damaged_file_is_named(tmp_path, vocabularies):
             VocabularyError, match=r"source\.model: not a SentencePiece model, or a damaged one"
         ):
             Vocabulary.load(path)
+
+
+def test_half_a_character_is_refused(vocabularies):
+    vocabulary = next(iter(vocabularies.values()))
+    for read in (vocabulary.split, lambda text: vocabulary.encode(["so", text])):
+        with pytest.raises(VocabularyError, match="half a surrogate pair at character 1"):
+            read("a\ud800b")

@@ -1,6 +1,6 @@
 """Corpora (files, tables, datasets, samples) -> tokenised store -> examples; bad lines are reported."""
 
-from seq2attn.data.corpora import Role, missing_files, pairs, training_text
+from seq2attn.data.corpora import Role, pairs, training_text
 from seq2attn.data.examples import Examples
 from seq2attn.data.files import Pair
 from seq2attn.data.report import DataError, Reason, Report
@@ -13,7 +13,6 @@ __all__ = [
     "Reason",
     "Report",
     "Role",
-    "missing_files",
     "pairs",
     "prepare",
     "training_text",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from seq2attn.data.files import Pair, json_lines, missing, parallel, table
-from seq2attn.data.hub import dataset_pairs, load, local_paths, missing_parts
+from seq2attn.data.hub import dataset_pairs, load, local_paths
 from seq2attn.data.report import DataError, Report
 from seq2attn.recipe import AnyCorpus, DataRecipe, FilesCorpus, SampleCorpus, TableCorpus
 
@@ -66,6 +66,7 @@ def pairs(
     """
     for pair in islice(find(corpus, languages, role, place).read(report), corpus.limit):
         report.read += 1
+        report.kept += 1
         yield pair
 
 
@@ -78,26 +79,6 @@ def training_text(data: DataRecipe, sides: tuple[int, ...] = (0, 1)) -> Iterator
         for pair in pairs(corpus, data.languages, report, "train", f"data.train.{number}"):
             for side in sides:
                 yield pair[side]  # type: ignore[misc]
-
-
-def missing_files(data: DataRecipe) -> list[tuple[str, str]]:
-    """Every local file or folder that the recipe names and that does not exist: its path in the recipe, and
-    a message. Nothing is opened, and no network is used.
-    """
-    corpora: list[tuple[str, AnyCorpus | None]] = [
-        *((f"data.train.{number}", corpus) for number, corpus in enumerate(data.train)),
-        ("data.dev", data.dev),
-        ("data.test", data.test),
-    ]
-    faults: list[tuple[str, str | None]] = []
-    for place, corpus in corpora:
-        if isinstance(corpus, FilesCorpus):
-            faults += [(f"{place}.files.{side}", missing(file)) for side, file in enumerate(corpus.files)]
-        elif isinstance(corpus, TableCorpus):
-            faults.append((f"{place}.table", missing(corpus.table)))
-        elif corpus is not None and not isinstance(corpus, SampleCorpus):
-            faults += [(f"{place}.{field}", message) for field, message in missing_parts(corpus)]
-    return [(place, message) for place, message in faults if message is not None]
 
 
 def _sample_columns(corpus: SampleCorpus, languages: tuple[str, str]) -> tuple[int, int]:

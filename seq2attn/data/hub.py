@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from seq2attn.data.files import Pair, names, pick
 from seq2attn.data.report import DataError, Report
-from seq2attn.recipe import DatasetCorpus
+from seq2attn.recipe import FORMATS, DatasetCorpus
 
 if TYPE_CHECKING:
     import datasets
 
-FORMATS = ("parquet", "json", "csv", "text", "arrow")
 PATIENCE = 8.0  # seconds; the hub's own client would try for minutes
 ROWS = 1000
 
@@ -195,7 +194,9 @@ def _explain(
 
 
 def _root(error: BaseException) -> str:
-    """The first line of the error at the bottom."""
-    while error.__cause__ is not None:
+    """The first line of an error; of the one below, if `datasets` only says that something failed."""
+    from datasets.exceptions import DatasetGenerationError
+
+    if isinstance(error, DatasetGenerationError) and error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -11,6 +11,7 @@ from seq2attn.recipe.model import (
 from seq2attn.recipe.parts import Fault, Part, Section
 from seq2attn.recipe.reading import LocatedFault, Recipe, RecipeError, head, read, schema, shipped, write
 from seq2attn.recipe.sections import (
+    FORMATS,
     AnyCorpus,
     DataRecipe,
     DatasetCorpus,
@@ -25,6 +26,7 @@ from seq2attn.recipe.sections import (
 )
 
 __all__ = [
+    "FORMATS",
     "AnyCorpus",
     "AttentionRecipe",
     "DataRecipe",

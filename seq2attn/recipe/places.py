@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from seq2attn.recipe.sections import FORMATS
 from seq2attn.recipe.source import Keys
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
-_BUILDERS = {"parquet", "json", "csv", "text", "arrow"}  # of the datasets library: they read data_files
 Note = Callable[[Keys, str], None]
 
 
@@ -59,7 +59,7 @@ def _paths(recipe: dict[str, Any]) -> Iterator[tuple[Any, Any, Keys]]:
         yield from _items(corpus, "files", path)
         yield from _items(corpus, "table", path)
         yield from _items(corpus, "dataset", path)
-        if corpus.get("dataset") in _BUILDERS:
+        if str(corpus.get("dataset")) in FORMATS:
             yield from _items(corpus, "data_files", path)
     if isinstance(text := recipe.get("text"), dict):
         yield from _items(text, "files", ("text",))
@@ -87,7 +87,7 @@ def _items(holder: dict[str, Any], key: str, path: Keys) -> Iterator[tuple[Any, 
 
 def _is_local(dataset: str, place: Path) -> bool:
     """Whether a dataset is a folder: by its looks, or because there is one of the name."""
-    return dataset not in _BUILDERS and (dataset.startswith((".", "/", "~")) or place.is_dir())
+    return dataset not in FORMATS and (dataset.startswith((".", "/", "~")) or place.is_dir())
 
 
 def _exists(place: Path) -> bool:

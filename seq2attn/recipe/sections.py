@@ -10,6 +10,7 @@ from seq2attn.recipe.parts import Choice, Fault, OneOrMore, Part, Section, mista
 from seq2attn.recipe.wording import shown
 from seq2attn.schedules import SCHEDULES
 
+FORMATS = ("parquet", "json", "csv", "text", "arrow")  # that the datasets library reads from data_files
 PACKED = (".gz", ".xz", ".bz2")
 JSON_LINES = (".jsonl", ".json", ".ndjson")
 
