@@ -15,15 +15,20 @@ import seq2attn
 from seq2attn.checkpoint import FORMAT
 from seq2attn.translator import Translator
 
-OVERRIDES = """
-    name=model data.dev.limit=100 data.test.limit=100 data.filter.max_length=10
-    text.size=400 text.byte_fallback=false text.nfkc=false
-    model.encoder.embedding=36 model.encoder.size=36 model.encoder.embedding_dropout=0
-    model.decoder.embedding=36 model.decoder.size=36 model.decoder.embedding_dropout=0
-    model.decoder.dropout=0 model.decoder.input_feeding=true
-    training.learning_rate=0.01 training.schedule.warmup=50 training.batch_tokens=1000 training.max_epochs=null
-    training.max_steps=1200 training.validate_every=1200 training.log_every=100
-""".split()
+OVERRIDES = [
+    "name=model",
+    "data.dev.limit=100",
+    "data.test.limit=100",
+    "data.filter.max_length=10",
+    "text={size: 400, byte_fallback: false, nfkc: false}",
+    "model.encoder={kind: recurrent, embedding: 36, size: 36}",
+    "model.decoder={kind: recurrent, order: luong, input_feeding: true, embedding: 36, size: 36}",
+    "model.decoder.attention.score=additive",
+    "training={optimizer: adam, learning_rate: 0.01, schedule: {name: cosine, warmup: 50}, max_steps: 1200}",
+    "training.batch_tokens=1000",
+    "training.validate_every=1200",
+    "training.log_every=100",
+]
 
 SENTENCES = [
     "Tom ist nicht hier.",

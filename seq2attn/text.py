@@ -266,7 +266,7 @@ def _whole(text: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise VocabularyError(
-            f"expected text, got half a surrogate pair at character {error.start} of {text!r}: decode its bytes "
+            f"expected text, got half a surrogate pair at character {error.start} of {text!r}: decode bytes "
             "as UTF-8 with errors='replace'"
         ) from error
     return text

@@ -141,7 +141,7 @@ class Translator:
         layer, head: instead of alignment_layer and alignment_head.
         """
         tokens, wanted = self.source.split(source), self.target.split(target)
-        forced = self._force([tokens.ids], [wanted.ids], layer, head)[0]
+        forced = self.force([tokens.ids], [wanted.ids], layer, head)[0]
         hypothesis = Hypothesis(
             wanted.ids,
             forced.log_probability,
@@ -151,7 +151,7 @@ class Translator:
 
     def log_probabilities(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
         """The model's log-probability of each target given its source, the end included, in nats."""
-        forced = self._force(self.source.encode(sources), self.target.encode(targets), weights=False)
+        forced = self.force(self.source.encode(sources), self.target.encode(targets), weights=False)
         return [one.log_probability for one in forced]
 
     def hypotheses(
@@ -193,7 +193,7 @@ class Translator:
         alignment = alignment or decoding.replace_unknown
         weights: list[Tensor | None] = [None] * len(pairs)
         if alignment and self.model.decoder.attention_layers:
-            forcing = self._force([sources[n].ids for n, _ in pairs], [h.tokens for _, h in pairs])
+            forcing = self.force([sources[n].ids for n, _ in pairs], [h.tokens for _, h in pairs])
             weights = [one.weights for one in forcing]
         nbest: list[list[Translation]] = [[] for _ in texts]
         for (number, hypothesis), looked in zip(pairs, weights, strict=True):
@@ -284,7 +284,7 @@ class Translator:
         return [sorted(group, key=lambda one: -one.score) for group in groups]
 
     @torch.inference_mode()
-    def _force(
+    def force(
         self,
         sources: Sequence[Row],
         targets: Sequence[Row],

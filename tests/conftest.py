@@ -1,8 +1,10 @@
-"""What all tests share: shapes are types, one thread."""
+"""What all tests share: shapes are types, one thread, stores of their own, tiny trained runs."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import torch
 from jaxtyping import install_import_hook
 
@@ -18,3 +20,20 @@ install_import_hook(
     "beartype.beartype",
 )
 torch.set_num_threads(1)  # tensors in tests are too small to share
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tokenised data go into a folder of the tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEQ2ATTN_CACHE", str(tmp_path_factory.mktemp("stores")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def runs(stores: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny trained run of each kind; not to be changed: copy what you change."""
+    import tiny_runs
+
+    folder = tmp_path_factory.mktemp("runs")
+    return {kind: tiny_runs.train(folder / kind, *tiny_runs.MODELS[kind]).run for kind in tiny_runs.MODELS}

@@ -172,6 +172,25 @@ def test_nobody_who_does_not_ask_gets_weights(name):
     assert tiny.model(tiny.MODELS[name])(*tiny.sources(*LENGTHS), tiny.reads(3, 5)).weights is None
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bahdanau-heads-lstm-1-tanh",
+        "luong-heads-gru-1-tanh",
+        "feeding-heads-gru-2-tanh",
+        "transformer-pre-rotary",
+    ],
+)
+def test_an_attention_that_follows_its_past_does_so_in_steps_too(name):
+    model = tiny.model(tiny.MODELS[name])
+    layers = getattr(model.decoder, "layers", None)
+    for heads in [model.decoder.attention] if layers is None else [layer.source for layer in layers]:
+        size = heads.query.out_features // heads.heads
+        heads.attention = Attention(tiny.Fading(size, size), Softmax())
+    test_steps_and_forward_agree(model)
+    test_reordering_commutes_with_stepping(model)
+
+
 # ---- which token the weights belong to ---------------------------------------------------------------
 
 
@@ -187,6 +206,17 @@ def test_the_alignment_shift_says_whose_token_has_been_read(name):
     )
     assert model.decoder.alignment_shift == int(not torch.equal(before, after))
     assert model.decoder.alignment_shift == (0 if name.startswith("bahdanau") else 1)
+
+
+@pytest.mark.parametrize("order", ["bahdanau", "luong", "feeding"])
+def test_the_top_layer_asks_before_or_after_it_has_read(order):
+    model = tiny.model(tiny.MODELS[f"{order}-additive-lstm-2-tanh"])
+    asked: list[Tensor] = []
+    model.decoder.attention.register_forward_pre_hook(lambda module, given: asked.append(given[0]))
+    before = model.decoder.start(encode(model))
+    _, after = model.decoder.step(tiny.reads(3, 1)[:, 0], before)
+    (query,) = asked
+    assert_close(query, (before if order == "bahdanau" else after).hidden[0][:, 1:])
 
 
 def test_without_weights_there_is_no_shift():

@@ -10,27 +10,16 @@ from typing import NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import Fading
 from torch import Tensor
 from torch.testing import assert_close
 
 from seq2attn.attention import Attended, Attention, MultiHead, Past, reorder
 from seq2attn.errors import Seq2attnError
 from seq2attn.normalizers import NORMALIZERS, Softmax
-from seq2attn.scorers import SCORERS, ScaledDot
+from seq2attn.scorers import SCORERS
 
 LENGTHS = torch.tensor([7, 4, 0])
-
-
-class Fading(ScaledDot):
-    """A scorer that follows its past: what has been looked at is worth less."""
-
-    looks_back = True
-
-    def dot_scale(self, size: int) -> None:
-        return None
-
-    def forward(self, query: Tensor, keys: Tensor, past: Past) -> Tensor:
-        return super().forward(query, keys, past) - past.coverage.unsqueeze(-2)
 
 
 class Inert(Softmax):

@@ -85,6 +85,7 @@ def limits(*most: int) -> Tensor:
         ({"min_length": 2}, ()),
         ({"no_repeat_ngram": 1}, ()),
         ({"no_repeat_ngram": 2}, ()),
+        ({"no_repeat_ngram": 3}, ()),
         ({"never": (BOS, 3)}, ()),
         ({}, (4, 2)),
         ({"min_length": 3, "no_repeat_ngram": 2}, (2,)),

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seq2attn.attention import Past
 from seq2attn.models import Seq2Seq, build
 from seq2attn.recipe import ModelRecipe
+from seq2attn.scorers import ScaledDot
 
 SOURCE, TARGET = 19, 17  # sizes of the vocabularies
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
@@ -90,6 +92,18 @@ SOME = {  # one of each kind, for what takes longer
         "transformer-pre-learned",
     )
 }
+
+
+class Fading(ScaledDot):
+    """A scorer that follows its past: what has been looked at is worth less."""
+
+    looks_back = True
+
+    def dot_scale(self, size: int) -> None:
+        return None
+
+    def forward(self, query: Tensor, keys: Tensor, past: Past) -> Tensor:
+        return super().forward(query, keys, past) - past.coverage.unsqueeze(-2)
 
 
 def model(recipe: dict[str, Any], seed: int = 1, target: int = TARGET) -> Seq2Seq:

@@ -1,0 +1,58 @@
+"""Which row of weights belongs to a target word: that of the step which predicts it, or of the next?
+
+    python scripts/measure_alignment_shift.py RUN [CHECKPOINT]
+
+Needs no gold alignment: names, numbers and the like stand in both sentences letter by letter. For each such
+word of the dev set that is there once on both sides, the script asks whether the word's row has its largest
+weight on the source word. One line for each layer and shift.
+"""
+
+import re
+import sys
+
+from seq2attn import load
+from seq2attn.alignment import by_words, shifted
+from seq2attn.display import Display
+from seq2attn.runs import held_out
+
+SHORTEST = 3  # letters: shorter words are alike by accident
+
+
+def plain(word: str) -> str:
+    """The letters and digits of a word, whatever its case."""
+    return re.sub(r"\W", "", word).lower()
+
+
+def main(run: str, checkpoint: str = "best") -> None:
+    """Print the share of words that are found, and the mean weight on the right word."""
+    model = load(run, checkpoint)
+    pairs = list(zip(*held_out(run, model, "dev", Display()), strict=True))
+    for layer in range(model.model.decoder.attention_layers):
+        for shift in (0, 1):
+            count, found, mass = 0, 0, 0.0
+            for source_text, target_text in pairs:
+                source, target = model.source.split(source_text), model.target.split(target_text)
+                sources = [plain(word) for word in source.words]
+                targets = [plain(word) for word in target.words]
+                same = [
+                    word
+                    for word in {*targets}
+                    if len(word) >= SHORTEST and sources.count(word) == targets.count(word) == 1
+                ]
+                if not same:
+                    continue
+                weights = model.force([source.ids], [target.ids], layer)[0].weights
+                words = by_words(shifted(weights, shift), target.word_of, source.word_of, source_eos=True)
+                for word in same:
+                    row, column = words.weights[targets.index(word)], sources.index(word)
+                    count, found, mass = (
+                        count + 1,
+                        found + int(row.argmax() == column),
+                        mass + float(row[column]),
+                    )
+            shares = f"found {found / count:.3f}  weight {mass / count:.3f}"
+            print(f"layer {layer}  shift {shift}  {count} words  {shares}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,596 @@
+"""The loop: exact losses, schedules, what is kept, how it ends, and what it says when it cannot go on."""
+
+import json
+import math
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import seq2attn.training
+from seq2attn.batches import Batch, Feed
+from seq2attn.checkpoint import RunFolder, average, tensors_of, weights_of
+from seq2attn.losses import Loss
+from seq2attn.recipe import TrainingRecipe, read
+from seq2attn.text import Vocabulary
+from seq2attn.training import Learner, Progress, TrainingError, fit, total_steps
+
+KINDS = ["feeding-additive-lstm-1-tanh", "transformer-post-sinusoidal"]
+VOCABULARY = cast(Vocabulary, SimpleNamespace(pad=tiny.PAD, bos=tiny.BOS, eos=tiny.EOS))
+
+
+class Sentences:
+    """A corpus of random ids, in lengths that differ much."""
+
+    def __init__(self, count: int = 23) -> None:
+        generator = np.random.default_rng(1)
+        self.rows = [
+            [generator.integers(tiny.SPECIALS, size, generator.integers(1, 12)) for _ in range(count)]
+            for size in (tiny.SOURCE, tiny.TARGET)
+        ]
+        self.source_lengths, self.target_lengths = (
+            np.array([len(row) for row in rows], dtype=np.int32) for rows in self.rows
+        )
+
+    def source(self, number: int) -> Any:
+        return self.rows[0][number]
+
+    def target(self, number: int) -> Any:
+        return self.rows[1][number]
+
+    def source_text(self, number: int) -> str:
+        return ""
+
+    target_text = source_text
+
+    def epoch(self, epoch: int, seed: int) -> Any:
+        return np.arange(len(self.source_lengths))
+
+
+def feed(batch_tokens: int = 40, count: int = 23) -> Feed:
+    return Feed(Sentences(count), VOCABULARY, VOCABULARY, batch_tokens)
+
+
+def learner(
+    kind: str = KINDS[0], total: int | None = None, dtype: torch.dtype = torch.float32, **training: Any
+) -> Learner:
+    recipe = TrainingRecipe.model_validate({"max_steps": 8, "learning_rate": 0.01, **training})
+    model = tiny.model(tiny.SOME[kind]).to(dtype)
+    return Learner(model, recipe, torch.device("cpu"), total)
+
+
+def sgd(kind: str = KINDS[0], dtype: torch.dtype = torch.float32, **training: Any) -> Learner:
+    """A learner whose weights move by minus the gradient."""
+    plain = {"optimizer": "sgd", "learning_rate": 1.0, "clip": None, "label_smoothing": 0.1}
+    return learner(kind, None, dtype, **{**plain, **training})
+
+
+def batch(rows: range) -> Batch:
+    return feed().batch(np.array(rows))
+
+
+def moved(one: Learner, batches: list[Batch]) -> tuple[dict[str, Tensor], seq2attn.training.Updated]:
+    """By how much an update moves each tensor."""
+    before = weights_of(one.model)
+    updated = one.update(batches, 1)
+    return {name: before[name] - tensor for name, tensor in weights_of(one.model).items()}, updated
+
+
+def norm(tensors: Any) -> float:
+    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors))
+
+
+# ---- one update -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-13)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gradient_does_not_depend_on_how_an_update_is_cut(
+    kind: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    pieces = [range(1), range(1, 4), range(4, 11), range(11, 16)]
+    one, whole = moved(sgd(kind, dtype), [batch(range(16))])
+    four, parts = moved(sgd(kind, dtype), [batch(rows) for rows in pieces])
+    assert len({int(batch(rows).gold_mask.sum()) for rows in pieces}) == 4  # unequal token counts
+    assert (whole.tokens, whole.loss, whole.norm) == pytest.approx((parts.tokens, parts.loss, parts.norm))
+    for name, gradient in one.items():
+        torch.testing.assert_close(four[name], gradient, rtol=0, atol=tolerance)
+
+
+def test_the_gradient_is_that_of_the_mean_over_all_tokens() -> None:
+    one, some = sgd(dtype=torch.float64), batch(range(16))
+    logits = one.model.train()(some.source, some.source_mask, some.reads).logits
+    gold = some.gold.masked_fill(~some.gold_mask, -100)
+    loss = F.cross_entropy(logits.flatten(0, 1), gold.flatten(), label_smoothing=0.1)
+    gradients = dict(
+        zip(
+            dict(one.model.named_parameters()),
+            torch.autograd.grad(loss, [*one.model.parameters()]),
+            strict=True,
+        )
+    )
+    steps, updated = moved(one, [some])
+    assert updated.loss == pytest.approx(loss.item())
+    assert updated.norm == pytest.approx(norm(gradients.values()))
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(steps[name], gradient, rtol=0, atol=1e-13)
+
+
+def test_clipping_shortens_the_gradient_and_reports_its_length() -> None:
+    free, updated = moved(sgd(), [batch(range(9))])
+    short, clipped = moved(sgd(clip=0.01), [batch(range(9))])
+    assert clipped.norm == updated.norm == pytest.approx(norm(free.values()), rel=1e-4)
+    assert norm(short.values()) == pytest.approx(0.01, rel=1e-3)
+    loose, _ = moved(sgd(clip=1000.0), [batch(range(9))])
+    assert norm(loose.values()) == pytest.approx(norm(free.values()), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        ("constant", [1, 1, 1, 1]),
+        ({"name": "constant", "warmup": 2}, [1 / 2, 1, 1, 1]),
+        ({"name": "inverse_sqrt", "warmup": 2}, [1 / 2, 1, (2 / 3) ** 0.5, (2 / 4) ** 0.5]),
+        ("linear", [3 / 4, 1 / 2, 1 / 4, 0]),
+        ("cosine", [(1 + math.cos(math.pi * step / 4)) / 2 for step in (1, 2, 3, 4)]),
+    ],
+)
+def test_the_schedule_makes_the_learning_rate(schedule: Any, factors: list[float]) -> None:
+    one = learner(total=4, max_steps=4, learning_rate=0.25, schedule=schedule)
+    for step, factor in enumerate(factors, 1):
+        updated = one.update([batch(range(3))], step)
+        used = [group["lr"] for group in one.optimizer.param_groups]
+        assert [updated.learning_rate, *used] == pytest.approx([0.25 * factor] * 3)
+
+
+def test_ema_is_what_a_hand_computes() -> None:
+    one = learner(ema=0.8)
+    by_hand = {name: tensor.double() for name, tensor in weights_of(one.model).items()}
+    for step in range(1, 6):
+        one.update([batch(range(step, step + 5))], step)
+        for name, tensor in weights_of(one.model).items():
+            by_hand[name] = 0.8 * by_hand[name] + 0.2 * tensor.double()
+    own = weights_of(one.model)
+    with one.averaged() as weights:
+        for name, tensor in tensors_of(one.model).items():
+            torch.testing.assert_close(tensor.double(), by_hand[name], rtol=1e-5, atol=1e-7)
+            assert torch.equal(tensor, weights[name])
+    assert all(torch.equal(tensor, own[name]) for name, tensor in tensors_of(one.model).items())
+    assert any(not torch.equal(weights[name], own[name]) for name in own)
+
+
+def test_averaged_weights_leave_when_validation_fails() -> None:
+    one = learner(ema=0.5)
+    one.update([batch(range(5))], 1)
+    own = weights_of(one.model)
+    with pytest.raises(KeyError), one.averaged():
+        raise KeyError
+    assert all(torch.equal(tensor, own[name]) for name, tensor in tensors_of(one.model).items())
+
+
+@pytest.mark.parametrize(("kind", "precision"), [(KINDS[0], "bf16"), (KINDS[1], "bf16"), (KINDS[1], "fp16")])
+def test_half_precision_learns_nearly_the_same(kind: str, precision: str) -> None:
+    _, whole = moved(sgd(kind), [batch(range(16))])
+    one = sgd(kind, precision=precision)
+    steps, half = moved(one, [batch(range(16))])
+    while not math.isfinite(half.norm):  # fp16 finds the scale at which nothing overflows
+        assert not norm(steps.values())
+        steps, half = moved(one, [batch(range(16))])
+    assert 0 < abs(half.loss - whole.loss) < 0.02 * whole.loss
+    assert half.norm == pytest.approx(whole.norm, rel=0.05)
+    assert norm(steps.values()) == pytest.approx(whole.norm, rel=0.05)
+    assert {parameter.dtype for parameter in one.model.parameters()} == {torch.float32}
+
+
+# ---- the loop ---------------------------------------------------------------------------------------
+
+Scores = Callable[[int | None], dict[str, float]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path / "run", read("quickstart"), "0.1.0")
+
+
+def scripted(*values: float, metric: str = "bleu") -> Scores:
+    """A validation that gives these values in turn, and at last its last; the other metrics get worse."""
+    left = iter(values)
+    last = {metric: 0.0}
+
+    def validate(limit: int | None) -> dict[str, float]:
+        last[metric] = next(left, last[metric]) if limit is None else last[metric]
+        return {"loss": 1.0, "perplexity": 1.0, "bleu": 1.0, "chrf": 1.0, **last}
+
+    return validate
+
+
+def steps(run: RunFolder) -> list[int]:
+    """The steps whose weights are in the folder; what version.json says is what is there."""
+    names = {path.name for path in (run.path / "weights").iterdir()}
+    listed = RunFolder.open(run.path).version.checksums
+    assert names == {name.removeprefix("weights/") for name in listed if name.startswith("weights/")}
+    return sorted(int(name[5:13]) for name in names if name.startswith("step-"))
+
+
+def records(run: RunFolder) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]
+
+
+def number(name: str) -> int:
+    return int(name[5:13])
+
+
+@pytest.mark.parametrize(
+    ("metric", "values"),
+    [("bleu", (1, 5, 3, 4, 2)), ("chrf", (1, 5, 3, 4, 2)), ("loss", (5, 1, 3, 2, 4))],
+)
+def test_the_best_and_the_last_stay(run: RunFolder, metric: str, values: tuple[float, ...]) -> None:
+    one = learner(max_steps=10, validate_every=2, metric=metric, keep_best=2, keep_last=2)
+    fit(run, one, feed(), scripted(*values, metric=metric))
+    assert steps(run) == [4, 8, 10]
+    version = RunFolder.open(run.path).version
+    assert (number(version.best), number(version.last)) == (4, 10)
+    assert all(
+        torch.equal(tensor, one.model.state_dict()[name]) for name, tensor in run.load_weights("last").items()
+    )
+    assert [record[metric] for record in records(run) if metric in record and "norm" not in record] == [
+        *values
+    ]
+
+
+def test_of_equals_the_first_is_the_best(run: RunFolder) -> None:
+    fit(run, learner(max_steps=6, validate_every=2), feed(), scripted(3, 3, 3))
+    assert (steps(run), number(run.version.best)) == ([2, 6], 2)
+
+
+@pytest.mark.parametrize(("metric", "sign"), [("bleu", 1), ("chrf", 1), ("loss", -1)])
+def test_early_stopping_waits_for_the_metric(run: RunFolder, metric: str, sign: int) -> None:
+    one = learner(max_steps=100, validate_every=2, metric=metric, early_stopping={"patience": 3})
+    values = [sign * value for value in (1, 2, 1, 1, 3, 2, 2, 3, 9, 9)]
+    progress = fit(run, one, feed(), scripted(*values, metric=metric))
+    assert (progress.step, progress.waited, progress.best) == (16, 3, 3)
+    assert number(run.version.best) == 10
+
+
+def test_plateau_lowers_the_rate_after_its_patience(run: RunFolder) -> None:
+    seen: list[float] = []
+    schedule = {"name": "plateau", "decay": 0.1, "patience": 1}
+    one = learner(max_steps=7, validate_every=1, learning_rate=1.0, optimizer="sgd", schedule=schedule)
+    fit(
+        run,
+        one,
+        feed(),
+        scripted(1, 2, 2, 2, 2, 2),
+        lambda record: seen.append(record.get("learning_rate", -1)),
+    )
+    assert [rate for rate in seen if rate >= 0] == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01])
+
+
+@pytest.mark.parametrize(
+    ("ends", "accumulate", "expected"),
+    [
+        ({"max_steps": 5}, 1, 5),
+        ({"max_epochs": 2, "max_steps": None}, 1, 12),
+        ({"max_epochs": 2, "max_steps": None}, 4, 4),  # 6 batches: 4 + 2
+        ({"max_epochs": 2, "max_steps": 3}, 4, 3),
+        ({"max_minutes": 1e-9, "max_steps": None}, 1, None),
+    ],
+)
+def test_it_ends_where_the_recipe_says(
+    run: RunFolder, ends: dict[str, Any], accumulate: int, expected: int | None
+) -> None:
+    some = feed()
+    assert len(some.epoch(0)) == 6
+    recipe = TrainingRecipe.model_validate({"accumulate": accumulate, **ends})
+    assert total_steps(recipe, some) == expected
+    progress = fit(run, learner(accumulate=accumulate, **ends), some, scripted(1.0))
+    assert progress.step == (expected or 1)
+    assert steps(run) == [progress.step]  # the end is validated
+
+
+def test_every_example_is_learned_from_once_an_epoch(run: RunFolder) -> None:
+    some, seen = feed(), []
+    plain = some.batch
+    some.batch = lambda numbers, epoch=None: (seen.append((epoch, numbers.tolist())), plain(numbers, epoch))[
+        1
+    ]  # type: ignore[method-assign]
+    progress = fit(run, learner(accumulate=4, max_epochs=2, max_steps=None), some, scripted(1.0))
+    for epoch in (0, 1):
+        assert sorted(row for at, rows in seen if at == epoch for row in rows) == [*range(23)]
+    assert (progress.epoch, progress.batch) == (2, 0)
+    assert progress.tokens == 2 * (int(some.examples.target_lengths.sum()) + 23)
+
+
+def test_a_broken_metric_fails_before_the_first_step(run: RunFolder) -> None:
+    asked = []
+
+    def validate(limit: int | None) -> dict[str, float]:
+        asked.append(limit)
+        raise ZeroDivisionError
+
+    one = learner()
+    before = weights_of(one.model)
+    with pytest.raises(ZeroDivisionError):
+        fit(run, one, feed(), validate)
+    assert asked == [2]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights_of(one.model).items())
+
+
+def test_no_examples_is_an_error(run: RunFolder) -> None:
+    with pytest.raises(TrainingError, match="expected training examples, got none"):
+        fit(run, learner(), feed(count=0), scripted(1.0))
+
+
+def test_the_log_has_every_nth_step_and_every_validation(run: RunFolder) -> None:
+    shown: list[dict[str, Any]] = []
+    fit(run, learner(max_steps=7, log_every=3, validate_every=4), feed(), scripted(1, 2), shown.append)
+    assert [(record["step"], "bleu" in record) for record in records(run)] == [
+        (3, False), (4, True), (6, False), (7, True),
+    ]  # fmt: skip
+    updates = [record for record in shown if "norm" in record]
+    assert [record["step"] for record in updates] == [*range(1, 8)]
+    wanted = {"loss", "norm", "learning_rate", "tokens", "seconds", "epoch", "total"}
+    assert all(wanted <= record.keys() for record in updates)
+
+
+# ---- averages ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "best"), [(9.0, "average-3.safetensors"), (3.0, "step-00000004.safetensors")]
+)
+def test_the_average_of_the_last_is_the_best_if_it_scores_better(
+    run: RunFolder, value: float, best: str
+) -> None:
+    one = learner(max_steps=8, validate_every=2, keep_last=3, average=3)
+    fit(run, one, feed(), scripted(1, 5, 2, 3, value))
+    version = RunFolder.open(run.path).version
+    assert (version.average, version.best, steps(run)) == ("average-3.safetensors", best, [4, 6, 8])
+    last = [run.load_weights(f"step-{step:08d}.safetensors") for step in (4, 6, 8)]
+    for name, tensor in run.load_weights("average").items():
+        by_hand = sum(weights[name].double() for weights in last) / 3
+        torch.testing.assert_close(tensor.double(), by_hand, rtol=1e-6, atol=1e-8)
+    assert records(run)[-1]["average"] == 3
+    assert average(last).keys() == last[0].keys()
+
+
+def test_to_finish_twice_is_to_finish_once(run: RunFolder) -> None:
+    settings: dict[str, Any] = {"max_steps": 6, "validate_every": 2, "keep_last": 2, "average": 2}
+    fit(run, learner(**settings), feed(), scripted(1, 5, 2, 9))
+    version, log = (run.path / "version.json").read_text(), records(run)
+    fit(RunFolder.open(run.path), learner(**settings), feed(), scripted(9))
+    assert (run.path / "version.json").read_text() == version
+    assert records(run) == log
+
+
+def test_a_longer_run_goes_on_and_forgets_the_average(run: RunFolder) -> None:
+    settings: dict[str, Any] = {"validate_every": 2, "keep_last": 2, "average": 2, "max_steps": 4}
+    fit(run, learner(**settings), feed(), scripted(1, 2, 9))
+    assert run.version.best == "average-2.safetensors"
+    longer = learner(**{**settings, "max_steps": 8})
+    fit(run, longer, feed(), scripted(3, 4, 1))
+    assert (steps(run), number(run.version.best)) == ([6, 8], 8)
+    assert "average" in records(run)[-1]
+    assert len([record for record in records(run) if "average" in record]) == 1
+
+
+# ---- when it cannot go on ---------------------------------------------------------------------------
+
+
+def trained(run: RunFolder, one: Learner, some: Feed) -> dict[str, Tensor]:
+    """Train to step 4 with a checkpoint there; the weights then."""
+    kept: dict[str, Tensor] = {}
+
+    def report(record: dict[str, Any]) -> None:
+        if record["step"] == 4:
+            kept.update(weights_of(one.model))
+
+    fit(run, one, some, scripted(1, 2), report)
+    return kept
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, value: float, after: int) -> None:
+    """From some update on, the loss is `value`."""
+    count = iter(range(10_000))
+    plain = seq2attn.training.cross_entropy
+
+    def loss(*given: Any) -> Loss:
+        found = plain(*given)
+        return Loss(found.smoothed * value, found.nll) if next(count) >= after else found
+
+    monkeypatch.setattr(seq2attn.training, "cross_entropy", loss)
+
+
+def stopped(run: RunFolder, one: Learner) -> str:
+    """Train until it stops with an error; what it says. Weights and checkpoint are those of step 4."""
+    some, kept = feed(), {}
+    shown: list[dict[str, Any]] = []
+
+    def report(record: dict[str, Any]) -> None:
+        shown.append(record)
+        kept.update(weights_of(one.model))
+
+    with pytest.raises(TrainingError) as caught:
+        fit(run, one, some, scripted(2, 1), report)
+    assert shown[-1]["step"] == 5
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in weights_of(one.model).items())
+    assert all(bool(tensor.isfinite().all()) for tensor in kept.values())
+    opened = RunFolder.open(run.path)
+    assert (number(opened.version.best), number(opened.version.last)) == (2, 4)
+    assert all(bool(tensor.isfinite().all()) for tensor in opened.load_weights("best").values())
+    state = opened.load_state()
+    assert state is not None
+    assert Progress(**state["progress"]).step == 4
+    wanted = some.epoch(0)[5].tolist()
+    assert len(some.epoch(0)) == 6
+    message = str(caught.value)
+    assert f"at step 6, epoch 1, in the batch with the examples {wanted[:8]}" in message
+    assert "The last checkpoint is kept" in message
+    return message
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_stops(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    poison(monkeypatch, value, after=5)
+    one = learner(validate_every=2)
+    message = stopped(run, one)
+    assert f"the loss is {value}" in message
+    assert f"norm of the parameters {norm(one.model.parameters()):.4g}" in message
+    assert "Lower training.learning_rate" in message
+
+
+def test_a_gradient_that_is_infinite_stops(run: RunFolder) -> None:
+    one = learner(validate_every=2)
+    count = iter(range(100))
+    next(one.model.parameters()).register_hook(
+        lambda gradient: gradient * math.inf if next(count) == 5 else gradient
+    )
+    assert "the gradient's norm inf" in stopped(run, one)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_out_of_memory_names_the_batch_and_what_to_lower(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    one = learner(validate_every=2, batch_tokens=50)
+    count, plain = iter(range(100)), one.model.forward
+
+    def forward(*given: Any) -> Any:
+        if next(count) == 5:
+            raise error
+        return plain(*given)
+
+    monkeypatch.setattr(one.model, "forward", forward)
+    message = stopped(run, one)
+    some = feed()
+    widest = some.batch(some.epoch(0)[5])
+    assert message.startswith("out of memory")
+    assert f"source by target {tuple(widest.source.shape)} by {tuple(widest.reads.shape)}" in message
+    assert "Lower training.batch_tokens (now 50) and raise training.accumulate" in message
+
+
+def test_other_errors_pass(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = learner()
+
+    def forward(*given: Any) -> Any:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(one.model, "forward", forward)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        fit(run, one, feed(), scripted(1.0))
+
+
+# ---- signals ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def handlers() -> Iterator[list[Any]]:
+    """What handles signals before; it must be so again."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    yield before
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_after_the_update_saved(run: RunFolder, handlers: list[Any], number: int) -> None:
+    def report(record: dict[str, Any]) -> None:
+        if record["step"] == 3:
+            os.kill(os.getpid(), number)
+
+    progress = fit(run, learner(), feed(), scripted(1.0), report)
+    assert (progress.step, progress.interrupted) == (3, number)
+    state = run.load_state()
+    assert state is not None
+    assert Progress(**state["progress"]).step == 3
+    assert Progress(**state["progress"]).interrupted == 0
+    assert fit(run, learner(), feed(), scripted(1.0)).step == 8
+
+
+def test_a_second_ctrl_c_ends_at_once(run: RunFolder, handlers: list[Any]) -> None:
+    def report(record: dict[str, Any]) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(run, learner(), feed(), scripted(1.0), report)
+
+
+def test_a_signal_at_the_end_changes_nothing(run: RunFolder, handlers: list[Any]) -> None:
+    def report(record: dict[str, Any]) -> None:
+        if record["step"] == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert fit(run, learner(), feed(), scripted(1.0), report).interrupted == 0
+
+
+# ---- going on ---------------------------------------------------------------------------------------
+
+EVERYTHING: dict[str, Any] = {
+    "max_steps": None,
+    "max_epochs": 3,
+    "accumulate": 2,
+    "ema": 0.7,
+    "label_smoothing": 0.1,
+    "validate_every": 2,
+    "schedule": {"name": "plateau", "patience": 0, "warmup": 2},
+    "keep_last": 2,
+}
+
+
+@pytest.mark.parametrize("every", [1, 4])
+@pytest.mark.parametrize(
+    ("kind", "options"), [(KINDS[0], {}), (KINDS[1], {"optimizer": "sgd", "momentum": 0.9})]
+)
+def test_resuming_is_exact(
+    tmp_path: Path, kind: str, options: dict[str, Any], every: int, handlers: list[Any]
+) -> None:
+    def report(record: dict[str, Any]) -> None:
+        if record["step"] % every == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def scores(one: Learner) -> Scores:
+        """Of the weights themselves, so that they show whether they are the same."""
+
+        def validate(limit: int | None) -> dict[str, float]:
+            value = norm(tensors_of(one.model).values())
+            return {"loss": value, "perplexity": value, "bleu": -value, "chrf": value}
+
+        return validate
+
+    def once(run: RunFolder, report: Any) -> Progress:
+        one = learner(kind, **{**EVERYTHING, **options})
+        for part in one.model.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.3
+        torch.manual_seed(5)
+        return fit(run, one, feed(), scores(one), report)
+
+    whole = RunFolder.create(tmp_path / "whole", read("quickstart"), "0.1.0")
+    assert once(whole, lambda record: None).step == 9
+    parts = RunFolder.create(tmp_path / "parts", read("quickstart"), "0.1.0")
+    sessions = 1
+    while once(RunFolder.open(parts.path), report).interrupted:
+        sessions += 1
+    assert sessions == 9 // every + (every > 1)
+    assert RunFolder.open(parts.path).version == whole.version
+    for one, other in zip(records(parts), records(whole), strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
