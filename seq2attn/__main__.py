@@ -9,6 +9,9 @@ from seq2attn.errors import Seq2attnError
 
 def main() -> None:
     """Run the command line."""
+    # OpenMP's threads spin while they wait; where anything else wants the cores, that makes each step several
+    # times slower. It reads this when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         cli(prog_name="seq2attn")
     except Seq2attnError as error:

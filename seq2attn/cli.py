@@ -124,6 +124,10 @@ def check(recipe: str, overrides: tuple[str, ...], pairs: int, device: str) -> N
 @BEAM
 @LENGTH_PENALTY
 @_decoding("--nbest", int, "Print so many translations of each line.")
+@_decoding("--min-length", int, "Fewest pieces of a translation.")
+@_decoding("--max-length", int, "Most pieces of a translation.")
+@_decoding("--no-repeat-ngram", int, "No n-gram of so many pieces twice.")
+@_decoding("--replace-unknown", bool, "Unknown pieces become the source word looked at most.")
 @_decoding("--sample", bool, "Draw translations at random.")
 @_decoding("--top-k", int, "Sample from the k likeliest pieces.")
 @_decoding("--top-p", float, "Sample from the likeliest pieces of this total probability.")

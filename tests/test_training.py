@@ -86,7 +86,7 @@ def moved(one: Learner, batches: list[Batch]) -> tuple[dict[str, Tensor], seq2at
 
 
 def norm(tensors: Any) -> float:
-    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors))
+    return math.sqrt(sum(float(tensor.detach().double().square().sum()) for tensor in tensors))
 
 
 # ---- one update -------------------------------------------------------------------------------------
@@ -386,18 +386,6 @@ def test_a_longer_run_goes_on_and_forgets_the_average(run: RunFolder) -> None:
 # ---- when it cannot go on ---------------------------------------------------------------------------
 
 
-def trained(run: RunFolder, one: Learner, some: Feed) -> dict[str, Tensor]:
-    """Train to step 4 with a checkpoint there; the weights then."""
-    kept: dict[str, Tensor] = {}
-
-    def report(record: dict[str, Any]) -> None:
-        if record["step"] == 4:
-            kept.update(weights_of(one.model))
-
-    fit(run, one, some, scripted(1, 2), report)
-    return kept
-
-
 def poison(monkeypatch: pytest.MonkeyPatch, value: float, after: int) -> None:
     """From some update on, the loss is `value`."""
     count = iter(range(10_000))
@@ -454,7 +442,7 @@ def test_a_gradient_that_is_infinite_stops(run: RunFolder) -> None:
     one = learner(validate_every=2)
     count = iter(range(100))
     next(one.model.parameters()).register_hook(
-        lambda gradient: gradient * math.inf if next(count) == 5 else gradient
+        lambda gradient: gradient + math.inf if next(count) == 5 else gradient
     )
     assert "the gradient's norm inf" in stopped(run, one)
 
