@@ -55,13 +55,15 @@ def plan(
     batches: list[Numbers] = []
     for begin in range(0, len(order), STRETCH):
         stretch = order[begin : begin + STRETCH]
-        keys = (
-            source_lengths[stretch],
-            target_lengths[stretch],
-            np.maximum(source_lengths, target_lengths)[stretch],
-        )
-        batches += fill(stretch[np.lexsort(keys)], source_lengths, target_lengths, batch_tokens)
+        order_within = by_length(source_lengths[stretch], target_lengths[stretch])
+        batches += fill(stretch[order_within], source_lengths, target_lengths, batch_tokens)
     return [batches[number] for number in generator.permutation(len(batches))]
+
+
+def by_length(source_lengths: NDArray[np.int32], target_lengths: NDArray[np.int32]) -> Numbers:
+    """The order in which neighbours need least padding: by the longer side, then by the target's length."""
+    keys = source_lengths, target_lengths, np.maximum(source_lengths, target_lengths)
+    return np.lexsort(keys).astype(np.int64)
 
 
 def fill(
@@ -135,7 +137,7 @@ class Feed:
     def once(self) -> list[Numbers]:
         """Batches that hold every example once, by length."""
         lengths = self.examples.source_lengths, self.examples.target_lengths
-        return fill(np.lexsort(lengths).astype(np.int64), *lengths, self.batch_tokens)
+        return fill(by_length(*lengths), *lengths, self.batch_tokens)
 
     def batch(self, numbers: Numbers, epoch: int | None = None) -> Batch:
         """The sentences with these numbers. In an epoch of training their pieces may be sampled anew, by

@@ -188,10 +188,11 @@ class RunFolder:
 
     def rewind(self, step: int) -> None:
         """Forget what was logged and kept after a step that training goes back to, averages, and files that
-        were being written when training was killed.
+        were being written or removed when training was killed.
         """
-        for draft in self.path.rglob(f"{DRAFT}*"):
-            draft.unlink()
+        for file in [*self.path.rglob(f"{DRAFT}*"), *self.path.glob("weights/step-*")]:
+            if f"weights/{file.name}" not in self.version.checksums:
+                file.unlink()
         scores = self.version.scores
         for name in list(scores):
             if not name.startswith("step-") or name > weights_name(step):

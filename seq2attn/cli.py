@@ -1,6 +1,7 @@
 """The command line: each command calls the function of its name. Heavy imports wait for their command."""
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -83,10 +84,9 @@ def train(
 
     trained = train(recipe, run, overrides, resume, device)
     if trained.progress.interrupted:
-        again = " ".join(["seq2attn train", recipe, *overrides, *(["--run", str(run)] if run else [])])
-        click.echo(
-            f"stopped after step {trained.progress.step}, all saved; go on with: {again} --resume", err=True
-        )
+        words = ["seq2attn", "train", recipe, *overrides, "--run", str(trained.run), "--device", device]
+        again = shlex.join([*words, "--resume"])
+        click.echo(f"stopped after step {trained.progress.step}, all saved; go on with: {again}", err=True)
         context.exit(128 + trained.progress.interrupted)
     for score in trained.scores:
         click.echo(score)
@@ -133,7 +133,7 @@ def check(recipe: str, overrides: tuple[str, ...], pairs: int, device: str) -> N
 @_decoding("--top-p", float, "Sample from the likeliest pieces of this total probability.")
 @_decoding("--temperature", float, "Of sampling.")
 @_decoding("--seed", int, "Of sampling.")
-@_decoding("--batch-tokens", int, "Source tokens that are translated at once.")
+@_decoding("--batch-tokens", int, "Source tokens times beam that are worked on at once.")
 @click.option("--scores", is_flag=True, help="Print each translation's score before it, and a tab.")
 @click.option(
     "--alignments", type=click.Choice(["pharaoh", "json"]), help="Print alignments: a column, or JSON."

@@ -28,9 +28,9 @@ class Decoder(nn.Module):
     """The base of decoders.
 
     attention_layers: how many layers look at the source (0 = none);
-    alignment_shift: 1 if the weights of step t belong to the token that step t reads, 0 if to the token
-    that it predicts. A query that has read its token tends to look for that token's source word
-    (Luong 2016, thesis, ch. 4; Chen et al. 2020).
+    alignment_shift: 0 if the weights of step t belong to the token that the step predicts, 1 if to the token
+    that it has read. Queries that have read a token are said to look for that token's source word (Luong
+    2016, thesis, ch. 4; Chen et al. 2020); measured (docs/results.md), all of these decoders look ahead.
     """
 
     attention_layers = 0
@@ -142,7 +142,6 @@ class RecurrentDecoder(Decoder):
         self.feeds = order == "luong" and cell.rnn.input_size > embedding.table.embedding_dim
         self.sequential = order == "bahdanau" or self.feeds
         self.attention_layers = int(attention is not None)
-        self.alignment_shift = int(order == "luong")
 
     def start(self, encoded: Encoded) -> RecurrentState:
         """See the base class."""
@@ -262,8 +261,6 @@ class TransformerState(NamedTuple):
 
 class TransformerDecoder(Decoder):
     """Layers of self- and cross-attention (Vaswani et al. 2017)."""
-
-    alignment_shift = 1
 
     def __init__(
         self, embedding: Embedding, layers: list[DecoderLayer], norm: str, output: nn.Linear

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from seq2attn.decoders import (
     TransformerDecoder,
 )
 from seq2attn.encoders import Encoder, EncoderLayer, RecurrentEncoder, TransformerEncoder
+from seq2attn.errors import Seq2attnError
 from seq2attn.layers import Dropout, Embedding, FeedForward, tie
 from seq2attn.normalizers import NORMALIZERS
 from seq2attn.positions import POSITIONS
@@ -57,6 +59,17 @@ class Seq2Seq(nn.Module):
     def step(self, token: Int[Tensor, " B"], state: Any) -> tuple[Float[Tensor, "B V"], Any]:
         """Read one token; logits of the next, and the state after it."""
         return self.decoder.step(token, state)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which a model computes in fp32, bf16 or fp16; weights stay float32."""
+    types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision not in types:
+        raise Seq2attnError(f"unknown precision '{precision}': expected fp32, bf16 or fp16")
+    if precision == "fp16" and device.type == "cpu":
+        raise Seq2attnError("precision fp16 needs a GPU, and this is a CPU: use bf16 or fp32")
+    enabled = precision != "fp32"
+    return torch.autocast(device.type, types[precision] if enabled else None, enabled)
 
 
 def build(recipe: ModelRecipe, source_size: int, target_size: int) -> Seq2Seq:

@@ -16,7 +16,7 @@ from seq2attn.display import Display
 from seq2attn.losses import cross_entropy
 from seq2attn.metrics import METRICS, References, Score, score
 from seq2attn.models import Seq2Seq, build
-from seq2attn.recipe import Recipe, read
+from seq2attn.recipe import LocatedFault, Recipe, RecipeError, read, write
 from seq2attn.text import Vocabulary, train_vocabulary
 from seq2attn.training import Learner, Progress, Report, Validate, average_last, fit, total_steps
 from seq2attn.translator import Translator, load, pick_device, vocabularies
@@ -50,7 +50,12 @@ def train(
     the test set where the recipe names one. A second call with resume=True goes on exactly where the first
     stopped, whatever stopped it.
     """
-    recipe = recipe if isinstance(recipe, Recipe) else read(recipe, overrides)
+    if not isinstance(recipe, Recipe):
+        recipe = read(recipe, overrides)
+    elif overrides:
+        raise RecipeError(
+            [LocatedFault("recipe", 0, "", "a Recipe is read already: give overrides to `read`")]
+        )
     path = Path(run or Path("runs") / recipe.name)
     folder = _folder(path, recipe, resume)
     place = pick_device(device)
@@ -179,6 +184,7 @@ def _folder(path: Path, recipe: Recipe, resume: bool) -> RunFolder:
             f"{path} was begun with another recipe: {', '.join(changed)} differ from its recipe.yaml. "
             f"Go on with `seq2attn train {path}/recipe.yaml --run {path} --resume`, or train in a new folder"
         )
+    write(recipe, path / "recipe.yaml")  # it may last longer now
     return folder
 
 

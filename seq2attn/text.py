@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 import sentencepiece
 
 from seq2attn.errors import Seq2attnError
+from seq2attn.subwords import Subwords
 
 Words = Literal["auto", "spaces", "pieces"]
 
@@ -84,6 +85,7 @@ class Vocabulary:
         self.pad, self.bos, self.eos = (i if i >= 0 else next(appended) for i in own)
         self.unk: int = self._processor.unk_id()
         self.size: int = pieces + own.count(-1)
+        self._subwords: dict[tuple[int, float], Subwords] = {}
 
     @classmethod
     def load(cls, path: Path, words: Words = "auto") -> "Vocabulary":
@@ -125,13 +127,11 @@ class Vocabulary:
         """
         if nbest in (0, 1):
             return self.encode(texts)
-        # This restarts the generator of this thread, and of no other.
-        sentencepiece.set_random_generator_seed(seed % (2**32 - 1))  # 2^32 - 1 would mean no seed
+        drawn = random.Random(seed).random
         try:
-            return [
-                self._processor.encode(text, enable_sampling=True, nbest_size=nbest, alpha=alpha)
-                for text in texts
-            ]
+            subwords = self._subwords.get((nbest, alpha)) or Subwords(self._processor, nbest, alpha)
+            self._subwords[nbest, alpha] = subwords
+            return [subwords.draw(text, drawn) for text in texts]
         except RuntimeError as error:
             raise VocabularyError(
                 "text.sampling: sentences cannot be sampled with this vocabulary: expected a unigram or bpe "

@@ -24,10 +24,9 @@ from seq2attn.checkpoint import (
 )
 from seq2attn.errors import Seq2attnError
 from seq2attn.losses import cross_entropy
-from seq2attn.models import Seq2Seq
+from seq2attn.models import Seq2Seq, autocast
 from seq2attn.recipe import TrainingRecipe
 from seq2attn.schedules import SCHEDULES, Schedule, optimizer
-from seq2attn.translator import PRECISIONS
 
 Validate = Callable[[int | None], dict[str, float]]  # at most so many batches -> loss, bleu, chrf
 Report = Callable[[dict[str, Any]], None]
@@ -88,6 +87,7 @@ class Learner:
         self.moving: Weights | None = None
         if recipe.ema:
             self.moving = {name: tensor.clone() for name, tensor in tensors_of(self.model).items()}
+        autocast(device, recipe.precision)  # an error now, if the device cannot
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
 
     def update(self, batches: list[Batch], step: int) -> Updated:
@@ -121,8 +121,7 @@ class Learner:
         return Updated(total, norm, rate, tokens)
 
     def _loss(self, batch: Batch) -> Tensor:
-        precision = PRECISIONS.get(self.recipe.precision)
-        with torch.autocast(self.device.type, precision, precision is not None):
+        with autocast(self.device, self.recipe.precision):
             logits = self.model(batch.source, batch.source_mask, batch.reads).logits
         return cross_entropy(logits, batch.gold, batch.gold_mask, self.recipe.label_smoothing).smoothed
 
@@ -324,7 +323,7 @@ def _naming(step: int, turn: Turn, batches: list[Batch], learner: Learner) -> It
     try:
         yield
     except FloatingPointError as error:
-        norm = math.sqrt(sum(float(p.detach().double().square().sum()) for p in learner.model.parameters()))
+        norm = math.sqrt(sum(float(p.detach().float().square().sum()) for p in learner.model.parameters()))
         raise TrainingError(
             f"{error} at {place} (norm of the parameters {norm:.4g}). The last checkpoint is kept. "
             "Lower training.learning_rate, raise the schedule's warmup, or train with precision fp32"

@@ -1,23 +1,21 @@
 """A trained model that translates: strings in, `Translation`s out, with exact alignments."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
 
 from seq2attn.alignment import by_words, shifted
 from seq2attn.attention import reorder
-from seq2attn.batches import Row, batch, fill, pad
+from seq2attn.batches import Row, batch, by_length, fill, pad
 from seq2attn.checkpoint import RunFolder, put_weights
 from seq2attn.errors import Seq2attnError
-from seq2attn.models import Seq2Seq, build
+from seq2attn.models import Seq2Seq, autocast, build
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.results import Translation
 from seq2attn.search import Hypothesis, Rules, beam_search, greedy, sample
@@ -25,7 +23,6 @@ from seq2attn.text import Tokens, Vocabulary
 
 # Sentences that are read before the first is translated, so that batches are of about one length.
 CHUNK = 2000
-PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 DRAWING = {"temperature", "top_k", "top_p"}  # settings that do nothing without `sample`
 
 
@@ -53,9 +50,8 @@ class Translator:
         device: torch.device | str = "cpu",
         precision: str = "fp32",
     ) -> None:
-        if precision not in ("fp32", *PRECISIONS):
-            raise Seq2attnError(f"unknown precision '{precision}': expected fp32, {' or '.join(PRECISIONS)}")
         self.device, self.precision = torch.device(device), precision
+        autocast(self.device, precision)  # an error now, if the device cannot
         self.model = model.to(self.device)
         self.source, self.target = source, target
         self.decoding = decoding or DecodingRecipe()
@@ -169,7 +165,8 @@ class Translator:
         lengths = np.array([len(row) for row in sources], dtype=np.int32)
         order = np.argsort(-lengths, kind="stable")
         forced, numbers = prefixes or [[]] * len(sources), numbers or range(len(sources))
-        for chosen in fill(order, lengths, lengths, decoding.batch_tokens):
+        width = decoding.nbest if decoding.sample else decoding.beam
+        for chosen in fill(order, lengths, lengths, max(1, decoding.batch_tokens // width)):
             rows = chosen.tolist()
             some = self._search(
                 [sources[row] for row in rows],
@@ -296,9 +293,8 @@ class Translator:
         self.model.eval()
         look = (self._layer(layer),) if weights else ()
         forced: list[Forced] = [Forced(0.0, None)] * len(sources)
-        lengths = [np.array([len(row) for row in rows], dtype=np.int32) for rows in (sources, targets)]
-        order: NDArray[np.int64] = np.lexsort(lengths).astype(np.int64)
-        for numbers in fill(order, lengths[0], lengths[1], self.decoding.batch_tokens):
+        S, T = (np.array([len(row) for row in rows], dtype=np.int32) for rows in (sources, targets))
+        for numbers in fill(by_length(S, T), S, T, self.decoding.batch_tokens):
             rows = numbers.tolist()
             some = batch([sources[r] for r in rows], [targets[r] for r in rows], self.source, self.target)
             some = some.to(self.device)
@@ -308,8 +304,8 @@ class Translator:
             totals = (gold * some.gold_mask).sum(1).tolist()
             looked = None if decoded.weights is None else self._head(decoded.weights[:, 0], head).cpu()
             for place, row in enumerate(rows):
-                T, S = len(targets[row]) + 1, len(sources[row]) + 1
-                forced[row] = Forced(totals[place], None if looked is None else looked[place, :T, :S].clone())
+                own = None if looked is None else looked[place, : T[row] + 1, : S[row] + 1].clone()
+                forced[row] = Forced(totals[place], own)
         return forced
 
     def _layer(self, layer: int | None) -> int:
@@ -336,9 +332,8 @@ class Translator:
             raise Seq2attnError(f"the layer has {count} heads, 0 to {count - 1}; got head {head}")
         return weights[:, head]
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        precision = PRECISIONS.get(self.precision)
-        return torch.autocast(self.device.type, precision, precision is not None)
+    def _autocast(self) -> torch.autocast:
+        return autocast(self.device, self.precision)
 
 
 def load(

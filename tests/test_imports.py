@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "seq2attn"
 ORDER = [  # the way of the data; a package counts as one module
     *("__init__", "errors"),
     *("attention", "scorers", "normalizers", "positions", "layers", "encoders", "decoders"),
-    *("losses", "schedules", "recipe", "text", "data", "batches", "models", "search"),
+    *("losses", "schedules", "recipe", "subwords", "text", "data", "batches", "models", "search"),
     *("alignment", "metrics", "plots", "results", "checkpoint", "translator", "training"),
     *("display", "runs", "checking", "cli", "__main__"),
 ]

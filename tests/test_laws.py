@@ -86,9 +86,8 @@ def build(score: str, normalize: str, heads: int) -> Case:
     if heads:
         module = MultiHead(heads, 11 * heads, size, module)
     query, states = torch.randn(3, 5, 11 * (heads or 1)), torch.randn(3, 7, size)
-    return Case(
-        module.double(), query.double(), states.double(), (torch.arange(7) < LENGTHS[:, None])[:, None]
-    )
+    mask = (torch.arange(7) < LENGTHS[:, None])[:, None]
+    return Case(module.double(), query.double(), states.double(), mask)
 
 
 @pytest.fixture(params=itertools.product(SCORES, NORMALIZES, (0, 1, 2)), ids=lambda p: "-".join(map(str, p)))
@@ -104,7 +103,10 @@ def scattered(case: Case) -> Case:
     return case._replace(mask=mask)
 
 
-@pytest.mark.parametrize("masked", [lambda case: case, scattered], ids=["one mask", "a mask for each query"])
+masks = pytest.mark.parametrize("masked", [lambda case: case, scattered], ids=["one mask", "a mask each"])
+
+
+@masks
 def test_many_queries_are_one_by_one(case, masked):
     case = masked(case)
     whole, past, parts = case.attend(), None, []
@@ -117,7 +119,7 @@ def test_many_queries_are_one_by_one(case, masked):
     assert_close(tuple(whole.past), tuple(past))
 
 
-@pytest.mark.parametrize("masked", [lambda case: case, scattered], ids=["one mask", "a mask for each query"])
+@masks
 def test_nothing_under_the_mask_is_seen_and_rows_sum_to_one(case, masked):
     case = masked(case)
     weights = case.attend().weights
@@ -129,25 +131,21 @@ def test_nothing_under_the_mask_is_seen_and_rows_sum_to_one(case, masked):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("need_weights", [True, False])
 def test_who_sees_nothing_gets_nothing_and_disturbs_nobody(case, training, need_weights):
+    def gradients(case: Case) -> tuple[Tensor, Tensor]:
+        case.query.requires_grad_(), case.states.requires_grad_()
+        case.attend(need_weights).context.square().sum().backward()
+        assert all(p.grad.isfinite().all() for p in case.module.parameters() if p.grad is not None)
+        return case.query.grad, case.states.grad
+
     case = scattered(case)
     case.module.train(training)
-    case.query.requires_grad_(), case.states.requires_grad_()
-    context, weights, _ = case.attend(need_weights)
-    blind = ~case.mask.any(-1)
-    assert blind.any(0).any() and not blind.all()
+    blind = ~case.mask.any(-1)  # one query of the first sentence, all of the last
+    context = case.attend(need_weights).context
     assert_close(context[blind], case.nothing().expand_as(context[blind]), rtol=0, atol=0)
-    if weights is not None:
-        assert (weights[~case.seen(weights)] == 0).all()
-    context.square().sum().backward()
-    gradients = [case.query.grad, case.states.grad, *(p.grad for p in case.module.parameters())]
-    assert all(gradient.isfinite().all() for gradient in gradients if gradient is not None)
-    assert (case.query.grad[blind] == 0).all() and (case.states.grad[2] == 0).all()
-    alone = [part[:2].detach().requires_grad_() for part in case[1:3]]
-    case._replace(query=alone[0], states=alone[1], mask=case.mask[:2]).attend(
-        need_weights
-    ).context.square().sum().backward()
-    assert_close(case.query.grad[:2], alone[0].grad)
-    assert_close(case.states.grad[:2], alone[1].grad)
+    of_query, of_states = gradients(case)
+    assert (of_query[blind] == 0).all() and (of_states[2] == 0).all()
+    alone = gradients(Case(case.module, *(part[:2].detach().clone() for part in case[1:])))
+    assert_close((of_query[:2], of_states[:2]), alone)
 
 
 def test_padding_changes_nothing(case):
@@ -160,9 +158,7 @@ def test_padding_changes_nothing(case):
 def test_a_batch_is_a_list_of_sentences(case):
     whole = case.attend()
     for row in range(3):
-        alone = case.with_(
-            **{name: getattr(case, name)[row : row + 1] for name in ("query", "states", "mask")}
-        )
+        alone = Case(case.module, *(part[row : row + 1] for part in case[1:])).attend()
         for part, expected in zip(alone[:2] + alone.past, whole[:2] + whole.past, strict=True):
             assert_close(part, expected[row : row + 1])
 
@@ -230,24 +226,15 @@ def test_weights_are_those_before_dropout(case):
         assert_close(case.attend(need_weights).context, calm.context)
 
 
-def test_context_is_the_same_when_nobody_asks_for_weights(case):
-    for one in (case, scattered(case)):
-        one = one.single()
-        parts = one.query.requires_grad_(), one.states.requires_grad_(), *one.module.parameters()
-        torch.manual_seed(7)
-        asked, fused = one.attend(), one.attend(need_weights=False)
-        towards = torch.randn_like(asked.context)
-        assert_close(fused.context, asked.context, atol=1e-5, rtol=0)
-        for ours, theirs in zip(
-            *(
-                torch.autograd.grad(some.context, parts, towards, allow_unused=True)
-                for some in (asked, fused)
-            ),
-            strict=True,
-        ):
-            assert (ours is None) == (theirs is None)
-            if ours is not None:
-                assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+@masks
+def test_context_is_the_same_when_nobody_asks_for_weights(case, masked):
+    case = masked(case).single()
+    parts = case.query.requires_grad_(), case.states.requires_grad_(), *case.module.parameters()
+    contexts = [case.attend(need_weights).context for need_weights in (True, False)]
+    assert_close(*contexts, atol=1e-5, rtol=0)
+    towards = torch.randn_like(contexts[0])
+    gradients = [torch.autograd.grad(c, parts, towards, materialize_grads=True) for c in contexts]
+    assert_close(*gradients, atol=1e-4, rtol=1e-4)
 
 
 def test_permuting_slots_permutes_weights(case):
@@ -270,12 +257,11 @@ def test_equal_slots_are_looked_at_equally(case, size):
     assert_close(weights, seen / seen.sum(-1, keepdim=True).clamp(min=1))
 
 
-def test_huge_scores_are_no_nan(case):
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_huge_scores_are_no_nan(case, need_weights):
     case = case.single()._replace(states=(1e4 * case.states).float().requires_grad_())
-    for need_weights in (True, False):
-        context, weights, _ = case.attend(need_weights)
-        assert (
-            context.isfinite().all() and torch.autograd.grad(context.sum(), case.states)[0].isfinite().all()
-        )
-        if weights is not None:
-            assert_close(weights[:2].sum(-1), torch.ones_like(weights[:2, ..., 0]))
+    context, weights, _ = case.attend(need_weights)
+    assert context.isfinite().all()
+    assert torch.autograd.grad(context.sum(), case.states)[0].isfinite().all()
+    if weights is not None:
+        assert_close(weights[:2].sum(-1), torch.ones_like(weights[:2, ..., 0]))

@@ -127,6 +127,27 @@ def test_a_model_is_its_encoder_and_its_decoder(name):
     assert model.encoder.embedding.table.num_embeddings == tiny.SOURCE
 
 
+@pytest.mark.parametrize("name", tiny.SOME)
+def test_a_model_runs_in_bfloat16(name):
+    model, source, tokens = tiny.model(tiny.SOME[name]), tiny.sources(7, 3, 0), tiny.reads(3, 5)
+    layers = list(range(model.decoder.attention_layers))
+    exact = model(*source, tokens, layers)
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow, fused = model(*source, tokens, layers), model(*source, tokens).logits
+        stepped, _ = model.step(tokens[:, 0], model.start(*source))
+    for logits, expected in (
+        (narrow.logits, exact.logits),
+        (fused, exact.logits),
+        (stepped, exact.logits[:, 0]),
+    ):
+        assert_close(logits.float(), expected, atol=0.25, rtol=0)
+    if layers:
+        assert narrow.weights.dtype == torch.float32
+        assert_close(narrow.weights.sum(-1), exact.weights.sum(-1))
+    fused.float().square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
 # ---- parameters --------------------------------------------------------------------------------------
 
 

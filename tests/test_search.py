@@ -329,10 +329,10 @@ def test_a_result_does_not_depend_on_the_batch(model, way, lengths, data):
         st.permutations(range(len(lengths))).flatmap(lambda p: st.integers(1, len(p)).map(lambda n: p[:n]))
     )
 
+    @torch.no_grad()
     def run(rows: list[int], width: int) -> list[list[Hypothesis]]:
         most = limits(*[2 + row for row in rows])
-        with torch.no_grad():
-            state = model.start(source[rows, :width], mask[rows, :width])
+        state = model.start(source[rows, :width], mask[rows, :width])
         if way is sampled:
             return [[h] for h in sample(model.step, state, REAL, most, [7 * row for row in rows])]
         if way is beamed:
@@ -364,19 +364,19 @@ def forced(model: Seq2Seq, lengths: list[int], found: list[list[Hypothesis]]) ->
 @ways
 @pytest.mark.parametrize(
     ("changes", "prefix"),
-    [({}, None), ({"min_length": 4}, None), ({"no_repeat_ngram": 2}, None), ({"min_length": 3}, [7, 5])],
+    [({}, []), ({"min_length": 4}, []), ({"no_repeat_ngram": 2}, []), ({"min_length": 3}, [7, 5])],
 )
 def test_the_score_is_the_models_own(model, way, changes, prefix):
     lengths, rules = [7, 3, 5], Rules(**{**vars(REAL), **changes})
-    given = {} if prefix is None else {"prefix": torch.tensor([prefix] * 3)}
-    found = [[h] for h in search(model, way, lengths, 6, rules, **given)]
-    for hypotheses, values in zip(found, forced(model, lengths, found), strict=True):
-        for (tokens, value, score), expected in zip(hypotheses, values, strict=True):
-            assert value == pytest.approx(expected, abs=1e-4)
-            assert score == pytest.approx(value / (len(tokens) + 1), abs=1e-4)
-            assert changes.get("min_length", 0) <= len(tokens) <= 6 and tokens[: len(prefix or [])] == (
-                prefix or []
-            )
+    given = {"prefix": torch.tensor([prefix] * 3)} if prefix else {}
+    found = search(model, way, lengths, 6, rules, **given)
+    for (tokens, value, score), (expected,) in zip(
+        found, forced(model, lengths, [[h] for h in found]), strict=True
+    ):
+        assert value == pytest.approx(expected, abs=1e-4)
+        assert score == pytest.approx(value / (len(tokens) + 1), abs=1e-4)
+        assert changes.get("min_length", 0) <= len(tokens) <= 6
+        assert tokens[: len(prefix)] == prefix
 
 
 def test_the_n_best_are_sorted_distinct_and_true_to_their_scores(model):

@@ -1,71 +1,26 @@
 """The loop: exact losses, schedules, what is kept, how it ends, and what it says when it cannot go on."""
 
-import json
 import math
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 import torch.nn.functional as F
+from tiny_runs import log
+from tiny_training import KINDS, Scores, feed, learner, number, scripted, steps
 from torch import Tensor
 
 import seq2attn.training
-from seq2attn.batches import Batch, Feed
+from seq2attn.batches import Batch
 from seq2attn.checkpoint import RunFolder, average, tensors_of, weights_of
 from seq2attn.losses import Loss
 from seq2attn.recipe import TrainingRecipe, read
-from seq2attn.text import Vocabulary
 from seq2attn.training import Learner, Progress, TrainingError, fit, total_steps
-
-KINDS = ["feeding-additive-lstm-1-tanh", "transformer-post-sinusoidal"]
-VOCABULARY = cast(Vocabulary, SimpleNamespace(pad=tiny.PAD, bos=tiny.BOS, eos=tiny.EOS))
-
-
-class Sentences:
-    """A corpus of random ids, in lengths that differ much."""
-
-    def __init__(self, count: int = 23) -> None:
-        generator = np.random.default_rng(1)
-        self.rows = [
-            [generator.integers(tiny.SPECIALS, size, generator.integers(1, 12)) for _ in range(count)]
-            for size in (tiny.SOURCE, tiny.TARGET)
-        ]
-        self.source_lengths, self.target_lengths = (
-            np.array([len(row) for row in rows], dtype=np.int32) for rows in self.rows
-        )
-
-    def source(self, number: int) -> Any:
-        return self.rows[0][number]
-
-    def target(self, number: int) -> Any:
-        return self.rows[1][number]
-
-    def source_text(self, number: int) -> str:
-        return ""
-
-    target_text = source_text
-
-    def epoch(self, epoch: int, seed: int) -> Any:
-        return np.arange(len(self.source_lengths))
-
-
-def feed(batch_tokens: int = 40, count: int = 23) -> Feed:
-    return Feed(Sentences(count), VOCABULARY, VOCABULARY, batch_tokens)
-
-
-def learner(
-    kind: str = KINDS[0], total: int | None = None, dtype: torch.dtype = torch.float32, **training: Any
-) -> Learner:
-    recipe = TrainingRecipe.model_validate({"max_steps": 8, "learning_rate": 0.01, **training})
-    model = tiny.model(tiny.SOME[kind]).to(dtype)
-    return Learner(model, recipe, torch.device("cpu"), total)
 
 
 def sgd(kind: str = KINDS[0], dtype: torch.dtype = torch.float32, **training: Any) -> Learner:
@@ -193,40 +148,10 @@ def test_half_precision_learns_nearly_the_same(kind: str, precision: str) -> Non
 
 # ---- the loop ---------------------------------------------------------------------------------------
 
-Scores = Callable[[int | None], dict[str, float]]
-
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     return RunFolder.create(tmp_path / "run", read("quickstart"), "0.1.0")
-
-
-def scripted(*values: float, metric: str = "bleu") -> Scores:
-    """A validation that gives these values in turn, and at last its last; the other metrics get worse."""
-    left = iter(values)
-    last = {metric: 0.0}
-
-    def validate(limit: int | None) -> dict[str, float]:
-        last[metric] = next(left, last[metric]) if limit is None else last[metric]
-        return {"loss": 1.0, "perplexity": 1.0, "bleu": 1.0, "chrf": 1.0, **last}
-
-    return validate
-
-
-def steps(run: RunFolder) -> list[int]:
-    """The steps whose weights are in the folder; what version.json says is what is there."""
-    names = {path.name for path in (run.path / "weights").iterdir()}
-    listed = RunFolder.open(run.path).version.checksums
-    assert names == {name.removeprefix("weights/") for name in listed if name.startswith("weights/")}
-    return sorted(int(name[5:13]) for name in names if name.startswith("step-"))
-
-
-def records(run: RunFolder) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]
-
-
-def number(name: str) -> int:
-    return int(name[5:13])
 
 
 @pytest.mark.parametrize(
@@ -242,7 +167,7 @@ def test_the_best_and_the_last_stay(run: RunFolder, metric: str, values: tuple[f
     assert all(
         torch.equal(tensor, one.model.state_dict()[name]) for name, tensor in run.load_weights("last").items()
     )
-    assert [record[metric] for record in records(run) if metric in record and "norm" not in record] == [
+    assert [record[metric] for record in log(run.path) if metric in record and "norm" not in record] == [
         *values
     ]
 
@@ -333,7 +258,7 @@ def test_no_examples_is_an_error(run: RunFolder) -> None:
 def test_the_log_has_every_nth_step_and_every_validation(run: RunFolder) -> None:
     shown: list[dict[str, Any]] = []
     fit(run, learner(max_steps=7, log_every=3, validate_every=4), feed(), scripted(1, 2), shown.append)
-    assert [(record["step"], "bleu" in record) for record in records(run)] == [
+    assert [(record["step"], "bleu" in record) for record in log(run.path)] == [
         (3, False), (4, True), (6, False), (7, True),
     ]  # fmt: skip
     updates = [record for record in shown if "norm" in record]
@@ -359,17 +284,17 @@ def test_the_average_of_the_last_is_the_best_if_it_scores_better(
     for name, tensor in run.load_weights("average").items():
         by_hand = sum(weights[name].double() for weights in last) / 3
         torch.testing.assert_close(tensor.double(), by_hand, rtol=1e-6, atol=1e-8)
-    assert records(run)[-1]["average"] == 3
+    assert log(run.path)[-1]["average"] == 3
     assert average(last).keys() == last[0].keys()
 
 
 def test_to_finish_twice_is_to_finish_once(run: RunFolder) -> None:
     settings: dict[str, Any] = {"max_steps": 6, "validate_every": 2, "keep_last": 2, "average": 2}
     fit(run, learner(**settings), feed(), scripted(1, 5, 2, 9))
-    version, log = (run.path / "version.json").read_text(), records(run)
+    version, records = (run.path / "version.json").read_text(), log(run.path)
     fit(RunFolder.open(run.path), learner(**settings), feed(), scripted(9))
     assert (run.path / "version.json").read_text() == version
-    assert records(run) == log
+    assert log(run.path) == records
 
 
 def test_a_longer_run_goes_on_and_forgets_the_average(run: RunFolder) -> None:
@@ -379,8 +304,8 @@ def test_a_longer_run_goes_on_and_forgets_the_average(run: RunFolder) -> None:
     longer = learner(**{**settings, "max_steps": 8})
     fit(run, longer, feed(), scripted(3, 4, 1))
     assert (steps(run), number(run.version.best)) == ([6, 8], 8)
-    assert "average" in records(run)[-1]
-    assert len([record for record in records(run) if "average" in record]) == 1
+    assert "average" in log(run.path)[-1]
+    assert len([record for record in log(run.path) if "average" in record]) == 1
 
 
 # ---- when it cannot go on ---------------------------------------------------------------------------
@@ -580,5 +505,4 @@ def test_resuming_is_exact(
         sessions += 1
     assert sessions == 9 // every + (every > 1)
     assert RunFolder.open(parts.path).version == whole.version
-    for one, other in zip(records(parts), records(whole), strict=True):
-        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    assert log(parts.path) == log(whole.path)

@@ -258,7 +258,7 @@ class DecodingRecipe(Section):
     max_length_ratio: float = Field(3.0, gt=0, description="Most pieces per source piece (plus 10).")
     no_repeat_ngram: Count = Field(0, description="No n-gram of so many pieces twice; 0 = no limit.")
     replace_unknown: bool = Field(False, description="Unknown pieces become the source word looked at most.")
-    batch_tokens: Size = Field(4096, description="Source tokens that are translated at once.")
+    batch_tokens: Size = Field(4096, description="Source tokens times beam that are worked on at once.")
     validation_beam: Size = Field(1, description="The beam while training.")
     nbest: Size = Field(1, description="So many translations of each sentence, at most the beam.")
     sample: bool = Field(False, description="Draw translations at random instead of searching for the best.")

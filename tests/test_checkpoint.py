@@ -1,0 +1,424 @@
+"""A run folder: whole or not there, whenever the power goes; damage is named; nothing in it is executed."""
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import tiny_runs
+import torch
+from tiny_runs import log
+from tiny_training import feed, learner, scripted, steps
+from torch.testing import assert_close
+
+import seq2attn
+from seq2attn.checkpoint import (
+    FORMAT,
+    RunError,
+    RunFolder,
+    average,
+    put_weights,
+    tensors_of,
+    weights_of,
+    write_atomically,
+)
+from seq2attn.errors import Seq2attnError
+from seq2attn.recipe import read
+from seq2attn.training import fit
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path / "run", read("quickstart"), "0.1.0")
+
+
+@pytest.fixture
+def copy(tmp_path: Path, runs: dict[str, Path]) -> Path:
+    """A trained run to be damaged."""
+    return Path(shutil.copytree(runs["lstm"], tmp_path / "copy"))
+
+
+def weights() -> dict[str, torch.Tensor]:
+    return {"a": torch.arange(3.0), "b": torch.ones(2, 5)}
+
+
+def flip(path: Path, place: float = 0.5) -> None:
+    """Turn over a byte at a part of the file."""
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * place)] ^= 0xFF
+    path.write_bytes(content)
+
+
+# ---- making and opening -----------------------------------------------------------------------------
+
+
+def test_a_new_run_explains_itself(run: RunFolder) -> None:
+    opened = RunFolder.open(run.path)
+    assert opened.version == run.version
+    assert (opened.version.format, opened.version.seq2attn) == (FORMAT, "0.1.0")
+    assert opened.version.torch == torch.__version__
+    assert opened.recipe == read("quickstart")
+    assert (run.path.stat().st_mode & 0o777, [*run.path.parent.iterdir()]) == (0o755, [run.path])
+
+
+def test_a_run_is_not_overwritten(run: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for path in (run.path, tmp_path / "file"):
+        with pytest.raises(RunError, match=rf"{path} exists and is not overwritten: go on with --resume"):
+            RunFolder.create(path, read("quickstart"), "0.1.0")
+    (tmp_path / "empty").mkdir()
+    RunFolder.create(tmp_path / "empty", read("quickstart"), "0.1.0")
+    assert RunFolder.open(tmp_path / "empty").recipe.name == "quickstart"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "has no version.json: expected a run folder, as `seq2attn train` makes it"),
+        (b'{"format": "9.9"}', f"this seq2attn reads the run format {FORMAT}, the folder has 9.9"),
+        (b'{"format": "0.1", "colour": 3}', "version.json is damaged: .*colour"),
+        (b"[]", "version.json is damaged"),
+        (b'{"format":', "version.json is damaged"),
+        (b"\xff\xfe", "version.json is damaged"),
+    ],
+)
+def test_what_is_no_run_is_said(tmp_path: Path, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "version.json").write_bytes(content)
+    with pytest.raises(RunError, match=message):
+        RunFolder.open(tmp_path)
+
+
+def test_a_run_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="nowhere does not exist: expected a run folder"):
+        seq2attn.load(tmp_path / "nowhere")
+
+
+# ---- weights ----------------------------------------------------------------------------------------
+
+
+def test_weights_come_back(run: RunFolder) -> None:
+    run.save_weights("step-00000001.safetensors", weights())
+    run.version.last = "step-00000001.safetensors"
+    run.commit()
+    opened = RunFolder.open(run.path)
+    for which in ("last", "step-00000001.safetensors"):
+        assert_close(opened.load_weights(which), weights(), rtol=0, atol=0)
+    for which in ("best", "average", "step-00000002.safetensors"):
+        with pytest.raises(RunError, match=rf"no weights '{which}'; there are: step-00000001.safetensors"):
+            opened.load_weights(which)
+
+
+def test_a_run_without_weights_says_why(run: RunFolder) -> None:
+    with pytest.raises(RunError, match="there are: none yet"):
+        run.load_weights()
+
+
+def test_pruning_keeps_what_is_named(run: RunFolder) -> None:
+    for step in range(1, 7):
+        run.save_weights(f"step-{step:08d}.safetensors", weights())
+        run.version.scores[f"step-{step:08d}.safetensors"] = step
+    run.save_weights("average-2.safetensors", weights())
+    run.version.best, run.version.last = "step-00000001.safetensors", "step-00000006.safetensors"
+    run.version.average = "average-2.safetensors"
+    run.prune(["step-00000003.safetensors"])
+    assert steps(run) == [1, 3, 6]
+    assert [*run.version.scores] == [f"step-{step:08d}.safetensors" for step in (1, 3, 6)]
+    assert run.load_weights("average").keys() == weights().keys()
+    assert run.last_weights(2) == ["step-00000003.safetensors", "step-00000006.safetensors"]
+
+
+def test_tied_matrices_are_kept_once() -> None:
+    one = tiny.model(
+        {"encoder": tiny.transformer(), "decoder": tiny.transformer(decoder=True), "tied": "decoder"}
+    )
+    tied = {"decoder.embedding.table.weight", "decoder.output.weight"}
+    assert len(tied & tensors_of(one).keys()) == 1
+    other = tiny.model(
+        {"encoder": tiny.transformer(), "decoder": tiny.transformer(decoder=True), "tied": "decoder"}, seed=2
+    )
+    put_weights(other, weights_of(one))
+    assert_close(other.state_dict(), one.state_dict(), rtol=0, atol=0)
+    assert other.decoder.output.weight is other.decoder.embedding.table.weight
+
+
+def test_weights_that_do_not_fit_are_named() -> None:
+    model = tiny.model(tiny.MODELS["luong-additive-gru-1-tanh"])
+    given = weights_of(model)
+    given["decoder.output.bias"] = torch.zeros(3)
+    given["decoder.colour"] = given.pop("decoder.output.weight")
+    before = weights_of(model)
+    with pytest.raises(RunError) as caught:
+        put_weights(model, given)
+    assert str(caught.value) == (
+        "the weights do not fit the recipe's model: decoder.colour is not part of the model; decoder.output.bias "
+        "has shape (3,), the model's has (17,); decoder.output.weight is missing"
+    )
+    assert_close(weights_of(model), before, rtol=0, atol=0)
+
+
+def test_a_recipe_of_another_size_is_named(copy: Path) -> None:
+    path = copy / "recipe.yaml"
+    path.write_text(path.read_text().replace("size: 14", "size: 15"))
+    with pytest.raises(
+        RunError, match=r"decoder.cell.rnn.weight_hh_l0 has shape \(56, 14\), the model's has \(60, 15\)"
+    ):
+        seq2attn.load(copy)
+
+
+def test_the_average_is_the_mean() -> None:
+    several = [{"a": torch.tensor([value])} for value in (1.0, 2.0, 6.0)]
+    assert average(several) == {"a": torch.tensor([3.0])}
+    large = [{"a": torch.full((1,), 2.0**25 + 4 * value)} for value in range(3)]  # float32 sums would round
+    assert float(average(large)["a"]) == 2.0**25 + 4
+    with pytest.raises(RunError, match="nothing to average"):
+        average([])
+
+
+# ---- damage -----------------------------------------------------------------------------------------
+
+PARTS = ["weights", "text", "version.json", "training_state.pt"]
+
+
+def part(run: Path, name: str) -> Path:
+    """A file of the run."""
+    path = run / name
+    return path if path.is_file() else sorted(path.iterdir())[0]
+
+
+def use(run: Path) -> None:
+    """Read everything."""
+    folder = RunFolder.open(run)
+    folder.load_weights("last")
+    for name in folder.version.checksums:
+        folder.content(name)
+    seq2attn.load(run, "last")
+    folder.load_state()
+
+
+@pytest.mark.parametrize("place", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize("name", PARTS)
+def test_a_flipped_byte_is_found_and_its_file_named(copy: Path, name: str, place: float) -> None:
+    use(copy)
+    file = part(copy, name)
+    flip(file, place)
+    with pytest.raises(RunError, match=rf"{file} is damaged"):
+        use(copy)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_half_a_file_is_named(copy: Path, name: str) -> None:
+    file = part(copy, name)
+    os.truncate(file, file.stat().st_size // 2)
+    with pytest.raises(RunError, match=rf"{file} is damaged"):
+        use(copy)
+
+
+@pytest.mark.parametrize("name", ["weights", "text", "recipe.yaml"])
+def test_a_missing_file_is_named(copy: Path, name: str) -> None:
+    file = part(copy, name)
+    file.unlink()
+    with pytest.raises(Seq2attnError, match=str(file)):
+        use(copy)
+
+
+def test_a_missing_state_begins_anew(copy: Path) -> None:
+    (copy / "training_state.pt").unlink()
+    assert RunFolder.open(copy).load_state() is None
+
+
+class Payload:
+    """What a pickle could do."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+def payloads(path: Path) -> Iterator[bytes]:
+    """The payload as a bare pickle, and as torch.save packs it."""
+    yield pickle.dumps(Payload(path))
+    packed = io.BytesIO()
+    torch.save({"learner": Payload(path)}, packed)
+    yield packed.getvalue()
+
+
+@pytest.mark.parametrize("form", [0, 1])
+@pytest.mark.parametrize("name", ["training_state.pt", "weights"])
+def test_a_pickle_is_not_executed(copy: Path, tmp_path: Path, name: str, form: int) -> None:
+    made = tmp_path / "made"
+    file, payload = part(copy, name), [*payloads(made)][form]
+    file.write_bytes(payload)
+    version = json.loads((copy / "version.json").read_text())
+    if name == "weights":  # whoever plants it mends the checksum, too
+        version["checksums"][f"weights/{file.name}"] = hashlib.sha256(payload).hexdigest()
+        version["last"] = file.name
+        (copy / "version.json").write_text(json.dumps(version))
+    with pytest.raises(RunError, match=rf"{file} is damaged"):
+        use(copy)
+    assert not made.exists()
+    pickle.loads(next(payloads(made)))  # noqa: S301 - it is one that would be
+    assert made.exists()
+
+
+# ---- atomicity --------------------------------------------------------------------------------------
+
+
+class KilledError(BaseException):
+    """SIGKILL: nothing is tidied up."""
+
+
+@pytest.fixture
+def kill(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes the n-th rename from now the last thing that happens; `done`: whether it still does."""
+
+    def at(number: int, done: bool) -> list[Path]:
+        seen: list[Path] = []
+        rename = os.replace
+
+        def replace(source: Path, target: Path) -> Path:
+            seen.append(Path(target))
+            if len(seen) == number and done:
+                rename(source, target)
+            if len(seen) >= number:
+                raise KilledError
+            rename(source, target)
+            return Path(target)
+
+        def unlink(path: Path, missing_ok: bool = False) -> None:
+            if len(seen) >= number:
+                raise KilledError
+            os.unlink(path)  # noqa: PTH108 - Path.unlink is what is replaced
+
+        monkeypatch.setattr(Path, "replace", replace)
+        monkeypatch.setattr(Path, "unlink", unlink)
+        return seen
+
+    return at
+
+
+def test_a_file_is_as_before_or_as_after(tmp_path: Path, kill: Any) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"before")
+    for done, content in ((False, b"before"), (True, b"after")):
+        with pytest.raises(KilledError), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "fsync", lambda handle: None)
+            kill(1, done)
+            write_atomically(path, b"after")
+        assert path.read_bytes() == content
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def full(file: Any) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(tmp_path / "file", full)
+    assert not [*tmp_path.iterdir()]
+
+
+SETTINGS: dict[str, Any] = {"max_steps": 6, "validate_every": 2, "keep_last": 1}
+SCORES = (1, 3, 2)
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunFolder]:
+    """A run that stands at step 2, and the same at its end."""
+    folder = tmp_path_factory.mktemp("half")
+    whole = RunFolder.create(folder / "whole", read("quickstart"), "0.1.0")
+
+    def report(record: dict[str, Any]) -> None:
+        if record["step"] == 3:
+            shutil.copytree(whole.path, folder / "half")
+
+    fit(whole, learner(**SETTINGS), feed(), scripted(*SCORES), report)
+    return folder / "half", whole
+
+
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("number", range(1, 11))
+def test_killed_at_any_rename_it_loads_and_goes_on(
+    tmp_path: Path,
+    half: tuple[Path, RunFolder],
+    kill: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    done: bool,
+) -> None:
+    begun, whole = half
+    path = Path(shutil.copytree(begun, tmp_path / "run"))
+    seen = kill(number, done)
+    with pytest.raises(KilledError):
+        fit(RunFolder.open(path), learner(**SETTINGS), feed(), scripted(*SCORES[1:]))
+    assert len(seen) == number
+    monkeypatch.undo()
+    killed = RunFolder.open(path)
+    best = whole.load_weights("best") if killed.version.best == whole.version.best else None
+    assert_close(killed.load_weights("best"), best or killed.load_weights("step-00000002.safetensors"))
+    state = killed.load_state()
+    assert state is not None
+    left = SCORES[state["progress"]["step"] // 2 :]
+    fit(RunFolder.open(path), learner(**SETTINGS), feed(), scripted(*left, SCORES[-1]))
+    assert RunFolder.open(path).version == whole.version
+    assert log(path) == log(whole.path)
+    assert {file.name for file in path.rglob("*")} == {file.name for file in whole.path.rglob("*")}
+
+
+def test_these_are_all_renames(tmp_path: Path, half: tuple[Path, RunFolder], kill: Any) -> None:
+    path = Path(shutil.copytree(half[0], tmp_path / "run"))
+    seen = kill(1000, False)
+    fit(RunFolder.open(path), learner(**SETTINGS), feed(), scripted(*SCORES[1:]))
+    assert len(seen) == 10
+    state, version = path / "training_state.pt", path / "version.json"
+    weights = [path / "weights" / f"step-{step:08d}.safetensors" for step in (4, 6)]
+    saved = [[one, version, state, version] for one in weights]
+    assert seen == [version, path / "log.jsonl", *saved[0], *saved[1]]
+
+
+def test_creation_is_whole_or_not_there(tmp_path: Path, kill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(1, 4):
+        kill(number, False)
+        with pytest.raises(KilledError):
+            RunFolder.create(tmp_path / "run", read("quickstart"), "0.1.0")
+        monkeypatch.undo()
+        assert not (tmp_path / "run").exists()
+    RunFolder.create(tmp_path / "run", read("quickstart"), "0.1.0")
+
+
+def test_rewinding_forgets_what_came_later(run: RunFolder) -> None:
+    for step in (1, 2, 3):
+        run.save_weights(f"step-{step:08d}.safetensors", weights())
+        run.version.scores[f"step-{step:08d}.safetensors"] = [5, 7, 9][step - 1]
+        run.log({"step": step})
+    run.log({"average": 2})
+    with (run.path / "log.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')  # killed while it wrote
+    run.version.last, run.version.best = "step-00000003.safetensors", "step-00000003.safetensors"
+    run.commit()
+    (run.path / "weights" / ".unfinished.step-4").touch()
+    run.rewind(2)
+    opened = RunFolder.open(run.path)
+    assert (opened.version.best, opened.version.last) == ("step-00000002.safetensors",) * 2
+    assert steps(run) == [1, 2]
+    assert log(run.path) == [{"step": 1}, {"step": 2}]
+
+
+def test_the_fixtures_of_all_formats_load() -> None:
+    assert tiny_runs.MODEL.is_dir()
+    for folder in Path(__file__).parent.glob("model_*"):
+        model = seq2attn.load(folder / "run", device="cpu")
+        for entry in json.loads((folder / "expected.json").read_text(encoding="utf-8")):
+            said = model.translate(entry["source"])
+            assert isinstance(said, seq2attn.Translation)
+            assert (said.text, said.pharaoh()) == (entry["text"], entry["alignment"])
+            assert said.score == pytest.approx(entry["score"], abs=1e-4)

@@ -1,0 +1,384 @@
+"""Whole runs: exact resume of real processes that were killed, and numbers that agree wherever they are printed."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sacrebleu
+import tiny_runs
+import torch
+from click.testing import CliRunner
+from rich.console import Console
+from tiny_runs import log, weights_hash
+from tiny_training import number
+from torch.testing import assert_close
+
+import seq2attn
+from seq2attn.checkpoint import RunError, RunFolder
+from seq2attn.cli import cli
+from seq2attn.display import Display, clock, training_line, validation_line
+from seq2attn.recipe import RecipeError, read
+from seq2attn.runs import average_run, held_out, learn_vocabularies, signature
+
+# Everything that has a state of its own, and batches of several sizes.
+STATEFUL = [
+    "text.sampling={alpha: 0.2}",
+    "model.encoder.dropout=0.1",
+    "model.encoder.embedding_dropout=0.2",
+    "model.decoder.dropout=0.3",
+    "model.decoder.word_dropout=0.1",
+    "training.schedule={name: plateau, patience: 0, warmup: 3}",
+    "training.label_smoothing=0.1",
+    "training.accumulate=2",
+    "training.ema=0.9",
+    "training.metric=loss",
+    "training.keep_best=2",
+    "training.save_every=3",
+    "training.max_steps=null",
+    "training.max_epochs=3",
+    "data.dev.limit=5",
+    "data.test=null",
+]
+STEPS = 30  # ten an epoch
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+
+
+class Stopping(Display):
+    """Sends itself a signal every few steps, as if somebody had."""
+
+    def __init__(self, every: int) -> None:
+        super().__init__(Console(file=StringIO()))
+        self.every = every
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        if "norm" in record and record["step"] % self.every == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, stores: None) -> Path:
+    """The stateful run, uninterrupted."""
+    path = tmp_path_factory.mktemp("whole") / "run"
+    trained = tiny_runs.train(path, *tiny_runs.MODELS["lstm"], *STATEFUL)
+    assert trained.progress.step == STEPS
+    return path
+
+
+def assert_the_same(run: Path, whole: Path) -> None:
+    """Two runs ended with the same weights, by the same way."""
+    assert weights_hash(run) == weights_hash(whole)
+    assert RunFolder.open(run).version == RunFolder.open(whole).version
+    assert log(run) == log(whole)
+
+
+# ---- resume -----------------------------------------------------------------------------------------
+
+
+def test_stopped_every_few_steps_is_as_never_stopped(tmp_path: Path, whole: Path) -> None:
+    options: dict[str, Any] = {"display": Stopping(4)}
+    sessions = 1
+    while tiny_runs.train(
+        tmp_path / "run", *tiny_runs.MODELS["lstm"], *STATEFUL, **options
+    ).progress.interrupted:
+        options["resume"], sessions = True, sessions + 1
+    assert sessions == 8
+    assert_the_same(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "last_word"),
+    [
+        (signal.SIGKILL, -9, None),
+        (signal.SIGTERM, 143, "stopped after step {step}, all saved; go on with: seq2attn train "),
+        (signal.SIGINT, 130, "stopped after step {step}, all saved; go on with: seq2attn train "),
+    ],
+)
+def test_a_killed_process_goes_on_exactly(
+    tmp_path: Path, whole: Path, number: signal.Signals, status: int, last_word: str | None
+) -> None:
+    run = tmp_path / "run"
+    words = [*tiny_runs.SMALL, *tiny_runs.MODELS["lstm"], *STATEFUL, "--run", str(run)]
+    command = [sys.executable, "-m", "seq2attn", "train", "quickstart", *words]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (run / "log.jsonl").exists() or len(log(run)) < 8:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(number)
+    assert process.wait(60) == status
+    said = process.stderr.read() if process.stderr else ""
+    assert "Traceback" not in said
+    killed = [record["step"] for record in log(run) if "norm" in record]
+    assert 7 <= killed[-1] < STEPS - 1
+    if last_word:
+        line = said.splitlines()[-1]
+        assert line.startswith(last_word.format(step=killed[-1]))
+        assert line.endswith(f"--run {run} --device auto --resume")
+        again = line.partition("go on with: ")[2]  # what it says to do is done
+        subprocess.run(
+            f"{sys.executable} -m {again}", shell=True, env=ENVIRONMENT, check=True, capture_output=True
+        )
+    else:
+        tiny_runs.train(run, *tiny_runs.MODELS["lstm"], *STATEFUL, resume=True)
+    assert_the_same(run, whole)
+
+
+def test_another_recipe_is_refused(tmp_path: Path, runs: dict[str, Path]) -> None:
+    run = shutil.copytree(runs["lstm"], tmp_path / "run")
+    other = ["training.learning_rate=0.5", "model.decoder.size=15", "training.max_steps=60"]
+    before = RunFolder.open(run).recipe
+    with pytest.raises(RunError) as caught:
+        tiny_runs.train(run, *tiny_runs.MODELS["lstm"], *other, resume=True)
+    assert f"{run} was begun with another recipe: model, training differ from its recipe.yaml" in str(
+        caught.value
+    )
+    assert f"Go on with `seq2attn train {run}/recipe.yaml --run {run} --resume`" in str(caught.value)
+    assert RunFolder.open(run).recipe == before
+
+
+def test_a_run_may_last_longer(tmp_path: Path, runs: dict[str, Path]) -> None:
+    run = shutil.copytree(runs["lstm"], tmp_path / "run")
+    longer = tiny_runs.train(
+        run,
+        *tiny_runs.MODELS["lstm"],
+        "training.max_steps=52",
+        "training.early_stopping={patience: 9}",
+        resume=True,
+    )
+    assert longer.progress.step == 52
+    assert [record["step"] for record in log(run) if "norm" in record] == [*range(1, 53)]
+    assert RunFolder.open(run).recipe.training.max_steps == 52
+    again = seq2attn.train(run / "recipe.yaml", run, resume=True, display=tiny_runs.silent())
+    assert again.progress.step == 52
+
+
+def test_other_data_are_refused(tmp_path: Path) -> None:
+    text = tmp_path / "pairs.tsv"
+    text.write_text("Guten Tag!\tGood day!\n" * 3)
+    recipe = [f"data.train={{table: {text}}}", "data.dev.limit=2", "data.test=null", *tiny_runs.READY]
+    recipe += ["data.filter.duplicates=true", "training.max_steps=2"]
+    run = tiny_runs.train(tmp_path / "run", *tiny_runs.MODELS["lstm"], *recipe).run
+    text.write_text("Guten Tag!\tGood morning!\n" * 3)
+    with pytest.raises(RunError, match=f"the training data are not those with which {run} was begun"):
+        tiny_runs.train(run, *tiny_runs.MODELS["lstm"], *recipe, resume=True)
+
+
+# ---- what a run leaves ------------------------------------------------------------------------------
+
+
+def test_a_run_is_complete(runs: dict[str, Path]) -> None:
+    for kind, run in runs.items():
+        names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+        texts = {"text/joint.model"} if kind == "transformer" else {"text/source.model", "text/target.model"}
+        weights = {f"weights/step-{step:08d}.safetensors" for step in (24, 36, 48)}
+        best = f"weights/{RunFolder.open(run).version.best}"
+        assert names == {
+            "recipe.yaml",
+            "version.json",
+            "log.jsonl",
+            "training_state.pt",
+            best,
+            *texts,
+            *weights,
+        }
+        assert RunFolder.open(run).recipe == read(
+            "quickstart", [*tiny_runs.SMALL, *tiny_runs.MODELS[kind]]
+        ).model_copy(update={"name": "quickstart"})
+
+
+def test_the_seed_decides(tmp_path: Path, runs: dict[str, Path]) -> None:
+    settings = [*tiny_runs.MODELS["lstm"], "data.test=null", "data.dev.limit=2", *tiny_runs.READY]
+    settings += ["training.max_steps=3", "training.validate_every=3"]
+    made = [tiny_runs.train(tmp_path / str(n), *settings, f"seed={n // 2}").run for n in (2, 3, 4)]
+    assert weights_hash(made[0]) == weights_hash(made[1])
+    assert weights_hash(made[0]) != weights_hash(made[2])
+
+
+def test_a_run_is_not_overwritten(runs: dict[str, Path]) -> None:
+    with pytest.raises(RunError, match=r"exists and is not overwritten: go on with --resume, or .* --run"):
+        tiny_runs.train(runs["lstm"])
+    with pytest.raises(RunError, match="nowhere does not exist"):
+        tiny_runs.train(Path("nowhere"), resume=True)
+
+
+def test_overrides_are_for_files() -> None:
+    with pytest.raises(RecipeError, match="a Recipe is read already: give overrides to `read`"):
+        seq2attn.train(read("quickstart"), overrides=["seed=3"])
+
+
+def test_the_best_weights_are_loaded_at_the_end(tmp_path: Path) -> None:
+    trained = tiny_runs.train(
+        tmp_path / "run", *tiny_runs.MODELS["lstm"], "training.learning_rate=5.0", "training.metric=loss",
+        "training.validate_every=4", "training.max_steps=12", "data.test=null", *tiny_runs.READY,
+    )  # fmt: skip
+    folder = RunFolder.open(trained.run)
+    assert folder.version.best != folder.version.last
+    best = folder.load_weights("best")
+    assert all(torch.equal(trained.model.model.state_dict()[name], tensor) for name, tensor in best.items())
+    assert trained.scores == []
+
+
+def test_given_vocabularies_are_taken(tmp_path: Path) -> None:
+    joint = tiny_runs.MODEL / "text" / "source.model"
+    recipe = read("quickstart", [f"text={{joint: true, files: [{joint}, {joint}]}}"])
+    (vocabulary,) = learn_vocabularies(recipe)
+    assert vocabulary.model == joint.read_bytes()
+    source, target = learn_vocabularies(read("quickstart", tiny_runs.READY))
+    assert [source.model, target.model] == [
+        (tiny_runs.MODEL / "text" / f"{side}.model").read_bytes() for side in ("source", "target")
+    ]
+
+
+def test_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = [*tiny_runs.MODELS["lstm"], *tiny_runs.READY, "training.tensorboard=true", "data.test=null"]
+    settings += ["training.max_steps=2", "data.dev.limit=2"]
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        with pytest.raises(
+            RunError, match=r"training.tensorboard needs it installed: pip install seq2attn\[tensorboard\]"
+        ):
+            tiny_runs.train(tmp_path / "without", *settings)
+    pytest.importorskip("tensorboard")
+    run = tiny_runs.train(tmp_path / "with", *settings).run
+    assert [path.stat().st_size > 100 for path in (run / "tensorboard").iterdir()] == [True]
+
+
+# ---- averages ---------------------------------------------------------------------------------------
+
+
+def test_the_average_of_a_run(tmp_path: Path, runs: dict[str, Path]) -> None:
+    run = shutil.copytree(runs["lstm"], tmp_path / "run")
+    folder = average_run(run, 2)
+    assert folder.version.average == "average-2.safetensors"
+    last = [folder.load_weights(f"step-{step:08d}.safetensors") for step in (36, 48)]
+    for name, tensor in folder.load_weights("average").items():
+        assert_close(tensor, (last[0][name] + last[1][name]) / 2)
+    assert log(run)[-1]["average"] == 2
+    assert seq2attn.load(run, "average").translate("Guten Tag!", nbest=2)
+
+
+@pytest.mark.parametrize("count", [0, -1, 5])
+def test_an_average_of_what_is_not_there(runs: dict[str, Path], count: int) -> None:
+    with pytest.raises(
+        RunError, match=rf"cannot average the last {count} weights: .* keeps \d; train with training.k"
+    ):
+        average_run(runs["lstm"], count)
+
+
+# ---- train, translate, score: one number ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["model", "transformer"])
+def test_training_translating_and_scoring_agree(
+    tmp_path: Path, runs: dict[str, Path], kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Sockeye's test of this name: whoever computes a score computes the same score."""
+    run = shutil.copytree({**runs, "model": tiny_runs.MODEL}[kind], tmp_path / "run")
+    shown = StringIO()
+    recipe = RunFolder.open(run).recipe
+    if kind == "transformer":
+        trained = seq2attn.train(recipe, run, resume=True, display=Display(Console(file=shown)))
+        printed = [score.value for score in trained.scores]
+    else:
+        printed = None
+
+    def command(*words: str) -> str:
+        result = CliRunner().invoke(cli, [str(word) for word in words], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    model = seq2attn.load(run)
+    sources, references = held_out(run, model, "test", tiny_runs.silent())
+    (tmp_path / "in.de").write_text("".join(f"{line}\n" for line in sources))
+    (tmp_path / "gold.en").write_text("".join(f"{line}\n" for line in references))
+    said = command("translate", str(run), str(tmp_path / "in.de"))
+    (tmp_path / "out.en").write_text(said)
+    texts = said.splitlines()
+    direct = [
+        sacrebleu.corpus_bleu(texts, [references]).score,
+        sacrebleu.corpus_chrf(texts, [references]).score,
+        sacrebleu.corpus_ter(texts, [references]).score,
+    ]
+    files = ["--references", str(tmp_path / "gold.en"), "--format", "json"]
+    scored = [
+        command("score", str(run), "--format", "json"),
+        command("score", str(run), "--source", str(tmp_path / "in.de"), *files),
+        command("score", "--hypotheses", str(tmp_path / "out.en"), *files),
+    ]
+    numbers = [[score["value"] for score in json.loads(one)["scores"]] for one in scored]
+    assert numbers == [pytest.approx(direct)] * 3
+    assert printed in (None, pytest.approx(direct))
+    assert kind == "transformer" or direct[0] > 3  # a number that says something
+
+    best = RunFolder.open(run).version
+    dev = json.loads(command("score", str(run), "--data", "dev", "--beam", "1", "--format", "json"))["scores"]
+    record = next(one for one in log(run) if "bleu" in one and one.get("step") == number(best.best))
+    assert [score["value"] for score in dev[:2]] == pytest.approx([record["bleu"], record["chrf"]])
+    assert best.scores[best.best] == pytest.approx(record["bleu"])
+
+
+def test_a_score_says_how_it_was_made(runs: dict[str, Path]) -> None:
+    model = seq2attn.load(runs["lstm"])
+    tail = f"seed:1|seq2attn:{seq2attn.__version__}"
+    assert (
+        signature(runs["lstm"], model) == f"recipe:quickstart|checkpoint:best|beam:5|length:simple^1|{tail}"
+    )
+    model.decoding = model.settings({"sample": True, "temperature": 0.5, "length_penalty": 0.6})
+    expected = f"recipe:quickstart|checkpoint:last|sample:0.5|length:simple^0.6|{tail}"
+    assert signature(runs["lstm"], model, "last") == expected
+
+
+def test_a_run_without_a_test_set(tmp_path: Path, runs: dict[str, Path]) -> None:
+    run = shutil.copytree(runs["lstm"], tmp_path / "run")
+    (run / "recipe.yaml").write_text(
+        re.sub(r"  test:\n(    .*\n)+", "  test: null\n", (run / "recipe.yaml").read_text())
+    )
+    with pytest.raises(
+        RunError, match="the recipe names no test set: score its dev set with --data dev, or give f"
+    ):
+        held_out(run, seq2attn.load(run), "test", tiny_runs.silent())
+
+
+# ---- what is shown ----------------------------------------------------------------------------------
+
+
+def test_the_progress_line() -> None:
+    record = {"step": 50, "total": 200, "epoch": 1, "loss": 2.5, "learning_rate": 5e-4, "seconds": 60.0}
+    assert training_line(record, 12345.6) == (
+        "step 50/200  epoch 2  12,346 tokens/s  loss 2.500  learning rate 5.00e-04  1:00  3:00 left"
+    )
+    assert training_line({**record, "total": None}, 0.0).startswith("step 50  epoch 2  0 tokens/s")
+    assert "left" not in training_line({**record, "total": None}, 0.0)
+    assert [clock(59.6), clock(3600 + 61)] == ["1:00", "1:01:01"]
+
+
+def test_the_validation_line() -> None:
+    scores = {"loss": 1.5, "perplexity": 4.48, "bleu": 33.333, "chrf": 60.0}
+    line = "dev loss 1.500  perplexity 4.48  BLEU 33.33  chrF 60.00"
+    assert validation_line({"step": 7, **scores}) == f"step 7: {line}"
+    assert validation_line({"average": 3, **scores}) == f"average of the last 3: {line}"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_display_shows_updates_and_keeps_validations(terminal: bool) -> None:
+    file = StringIO()
+    with Display(Console(file=file, force_terminal=terminal, width=120, highlight=False)) as display:
+        for step in (1, 2):
+            record = {"step": step, "total": 9, "epoch": 0, "loss": 2.5, "learning_rate": 1.0, "norm": 1.0}
+            display({**record, "seconds": 2.0 * step, "tokens": 1000 * step})
+        display({"step": 2, "loss": 1.5, "perplexity": 4.48, "bleu": 33.3, "chrf": 60.0})
+        display.say("a [line] that stays")
+    shown = file.getvalue()
+    assert "step 2: dev loss 1.500" in shown
+    assert "a [line] that stays" in shown
+    assert ("step 2/9  epoch 1  500 tokens/s" in shown) == terminal  # without one, a line every 15 seconds

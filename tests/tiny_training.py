@@ -1,0 +1,85 @@
+"""Training without data or text: random ids, a tiny model, validations that follow a script."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import tiny
+import torch
+
+from seq2attn.batches import Feed
+from seq2attn.checkpoint import RunFolder
+from seq2attn.recipe import TrainingRecipe
+from seq2attn.text import Vocabulary
+from seq2attn.training import Learner
+
+Scores = Callable[[int | None], dict[str, float]]
+
+KINDS = ["feeding-additive-lstm-1-tanh", "transformer-post-sinusoidal"]
+VOCABULARY = cast(Vocabulary, SimpleNamespace(pad=tiny.PAD, bos=tiny.BOS, eos=tiny.EOS))
+
+
+class Sentences:
+    """A corpus of random ids, in lengths that differ much."""
+
+    def __init__(self, count: int = 23) -> None:
+        generator = np.random.default_rng(1)
+        self.rows = [
+            [generator.integers(tiny.SPECIALS, size, generator.integers(1, 12)) for _ in range(count)]
+            for size in (tiny.SOURCE, tiny.TARGET)
+        ]
+        self.source_lengths, self.target_lengths = (
+            np.array([len(row) for row in rows], dtype=np.int32) for rows in self.rows
+        )
+
+    def source(self, number: int) -> Any:
+        return self.rows[0][number]
+
+    def target(self, number: int) -> Any:
+        return self.rows[1][number]
+
+    def source_text(self, number: int) -> str:
+        return ""
+
+    target_text = source_text
+
+    def epoch(self, epoch: int, seed: int) -> Any:
+        return np.arange(len(self.source_lengths))
+
+
+def feed(batch_tokens: int = 40, count: int = 23) -> Feed:
+    return Feed(Sentences(count), VOCABULARY, VOCABULARY, batch_tokens)
+
+
+def learner(
+    kind: str = KINDS[0], total: int | None = None, dtype: torch.dtype = torch.float32, **training: Any
+) -> Learner:
+    recipe = TrainingRecipe.model_validate({"max_steps": 8, "learning_rate": 0.01, **training})
+    model = tiny.model(tiny.SOME[kind]).to(dtype)
+    return Learner(model, recipe, torch.device("cpu"), total)
+
+
+def scripted(*values: float, metric: str = "bleu") -> Scores:
+    """A validation that gives these values in turn, and then its last; the other metrics stay."""
+    left = iter(values)
+    last = {metric: 0.0}
+
+    def validate(limit: int | None) -> dict[str, float]:
+        last[metric] = next(left, last[metric]) if limit is None else last[metric]
+        return {"loss": 1.0, "perplexity": 1.0, "bleu": 1.0, "chrf": 1.0, **last}
+
+    return validate
+
+
+def steps(run: RunFolder) -> list[int]:
+    """The steps whose weights are in the folder; what version.json says is what is there."""
+    names = {path.name for path in (run.path / "weights").iterdir()}
+    listed = RunFolder.open(run.path).version.checksums
+    assert names == {name.removeprefix("weights/") for name in listed if name.startswith("weights/")}
+    return sorted(int(name[5:13]) for name in names if name.startswith("step-"))
+
+
+def number(name: str) -> int:
+    """The step of weights."""
+    return int(name[5:13])
