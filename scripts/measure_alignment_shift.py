@@ -12,7 +12,6 @@ import sys
 
 from seq2attn import load
 from seq2attn.alignment import by_words, shifted
-from seq2attn.display import Display
 from seq2attn.runs import held_out
 
 SHORTEST = 3  # letters: shorter words are alike by accident
@@ -26,7 +25,7 @@ def plain(word: str) -> str:
 def main(run: str, checkpoint: str = "best") -> None:
     """Print the share of words that are found, and the mean weight on the right word."""
     model = load(run, checkpoint)
-    pairs = list(zip(*held_out(run, model, "dev", Display()), strict=True))
+    pairs = list(zip(*held_out(run, model, "dev"), strict=True))
     for layer in range(model.model.decoder.attention_layers):
         for shift in (0, 1):
             count, found, mass = 0, 0, 0.0

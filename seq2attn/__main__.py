@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 
 from seq2attn.cli import cli
 from seq2attn.errors import Seq2attnError
@@ -12,15 +13,28 @@ def main() -> None:
     # OpenMP's threads spin while they wait; where anything else wants the cores, that makes each step several
     # times slower. It reads this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.showwarning = _warn
     try:
         cli(prog_name="seq2attn")
     except Seq2attnError as error:
         print(f"seq2attn: {error}", file=sys.stderr)
         sys.exit(1)
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except OSError as error:  # the disk is full, a file may not be read, ...
+        print(f"seq2attn: {error.strerror or error}: {error.filename or 'output'}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: object = None,
+) -> None:
+    """Warnings are for who reads the terminal, who need not know which line of code gave them."""
+    if not issubclass(category, (DeprecationWarning, FutureWarning)):
+        print(f"seq2attn: warning: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from seq2attn.batches import Feed
+from seq2attn.batches import Feed, Numbers
 from seq2attn.data import Examples, prepare
 from seq2attn.display import clock
-from seq2attn.models import build
+from seq2attn.models import build, pick_device
 from seq2attn.recipe import Recipe
 from seq2attn.runs import learn_vocabularies
-from seq2attn.training import Learner, total_steps
-from seq2attn.translator import Translator, pick_device
+from seq2attn.training import Learner, Turn, naming, total_steps
+from seq2attn.translator import Translator
 
 STEPS = 3  # training steps that are timed, after one that is not
 
@@ -64,7 +64,7 @@ def check(recipe: Recipe, pairs: int = 50_000, device: str = "auto") -> Iterator
 
 
 def _described(examples: Examples) -> str:
-    return f"{examples.report}; {examples.target_lengths.mean():.1f} target pieces each"
+    return f"{examples.target_lengths.mean():.1f} target pieces a sentence; {examples.report}"
 
 
 def _steps(recipe: Recipe, feed: Feed, learner: Learner) -> Iterator[str]:
@@ -72,19 +72,26 @@ def _steps(recipe: Recipe, feed: Feed, learner: Learner) -> Iterator[str]:
     plan = feed.epoch(0)
     lengths = feed.examples.source_lengths + feed.examples.target_lengths
     widest = max(plan, key=lambda numbers: len(numbers) * int(lengths[numbers].max()))
-    learner.update([feed.batch(widest, 0)], 1)
+
+    def updated(numbers: Numbers, step: int) -> int:
+        turn, batches = Turn([numbers], 0, (0, 0)), [feed.batch(numbers, 0)]
+        with naming(step, turn, batches, learner):
+            return learner.update(batches, step).tokens
+
+    updated(widest, 1)
     generator = np.random.default_rng(recipe.seed)
     chosen = [plan[i] for i in generator.choice(len(plan), min(STEPS, len(plan)), replace=False)]
     begun, tokens = time.monotonic(), 0
     for step, numbers in enumerate(chosen, 2):
-        tokens += learner.update([feed.batch(numbers, 0)], step).tokens
+        tokens += updated(numbers, step)
     seconds = (time.monotonic() - begun) / len(chosen)
     rate = tokens / len(chosen) / seconds
     yield f"training    {rate:,.0f} target tokens/s on {learner.device}"
     yield f"time        {clock(seconds * len(plan))} an epoch of what was read ({len(plan):,} batches)"
     if learner.total is not None:
         updates = learner.total * recipe.training.accumulate
-        yield f"            {clock(seconds * updates)} in all for {learner.total:,} steps, without validation"
+        steps = f"{learner.total:,} steps" + ("" if recipe.training.max_steps else " of what was read")
+        yield f"            {clock(seconds * updates)} in all for {steps}, without validation"
 
 
 def _peak(device: torch.device) -> float:

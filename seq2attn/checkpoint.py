@@ -52,7 +52,7 @@ class Version:
     best: str = ""  # file names below weights/
     last: str = ""
     average: str = ""
-    scores: dict[str, float] = field(default_factory=dict)  # of the kept weights, in the recipe's metric
+    scores: dict[str, list[float]] = field(default_factory=dict)  # of the kept weights; larger is better
     checksums: dict[str, str] = field(default_factory=dict)  # SHA-256 by path
 
 
@@ -69,8 +69,11 @@ class RunFolder:
             raise RunError(
                 f"{path} exists and is not overwritten: go on with --resume, or choose another with --run"
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        except OSError as error:
+            raise RunError(f"{path} cannot be made: {error.strerror} ({error.filename})") from error
         draft.chmod(0o755)
         (draft / "weights").mkdir()
         (draft / "text").mkdir()
@@ -86,10 +89,18 @@ class RunFolder:
         path = Path(path)
         file = path / "version.json"
         if not file.is_file():
-            why = "has no version.json" if path.is_dir() else "does not exist"
+            why = (
+                "has no version.json"
+                if path.is_dir()
+                else "is no folder"
+                if path.exists()
+                else "does not exist"
+            )
             raise RunError(f"{path} {why}: expected a run folder, as `seq2attn train` makes it")
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(content, dict):
+                raise TypeError("expected names and values")
             if content.get("format") != FORMAT:
                 has = content.get("format")
                 raise RunError(f"{file}: this seq2attn reads the run format {FORMAT}, the folder has {has}")
@@ -100,6 +111,8 @@ class RunFolder:
     @property
     def recipe(self) -> Recipe:
         """The recipe as it was run; its data need not be there any more."""
+        if not (self.path / "recipe.yaml").is_file():
+            raise RunError(f"{self.path / 'recipe.yaml'} is missing: the run folder is incomplete")
         return read(self.path / "recipe.yaml", check_files=False)
 
     def commit(self) -> None:

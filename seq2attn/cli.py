@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -47,7 +48,15 @@ LENGTH_PENALTY = _decoding("--length-penalty", float, "Exponent of the length th
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="seq2attn")
-def cli() -> None:
+@click.option(
+    "--import",
+    "modules",
+    multiple=True,
+    metavar="MODULE",
+    envvar="SEQ2ATTN_IMPORT",
+    help="Import a module that adds scorers or normalizers of your own. Also as SEQ2ATTN_IMPORT.",
+)
+def cli(modules: tuple[str, ...]) -> None:
     """Train, score, translate with, and look into sequence-to-sequence models with pluggable attention.
 
     \b
@@ -56,6 +65,12 @@ def cli() -> None:
     echo "Ich habe Hunger." | seq2attn translate runs/quickstart
     seq2attn heatmap runs/quickstart "Ich habe Hunger." -o hunger.png
     """
+    for module in modules:
+        sys.path.insert(0, "")  # modules of the working directory, as for `python -m`
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise Seq2attnError(f"--import {module}: {error}") from error
 
 
 @cli.command()
@@ -99,7 +114,11 @@ def train(
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
-    "--pairs", default=50_000, show_default=True, help="Read at most so many of each training corpus."
+    "--pairs",
+    type=click.IntRange(1),
+    default=50_000,
+    show_default=True,
+    help="Read at most so many of each training corpus.",
 )
 @DEVICE
 def check(recipe: str, overrides: tuple[str, ...], pairs: int, device: str) -> None:
@@ -157,6 +176,7 @@ def translate(
     seq2attn translate runs/quickstart in.de --beam 10 --nbest 3 --scores > out.en
     seq2attn translate runs/quickstart in.de --alignments pharaoh | cut -f 2
     """
+    from seq2attn.results import Translation
     from seq2attn.translator import CHUNK, load
 
     translator = load(run, checkpoint, device)
@@ -166,7 +186,8 @@ def translate(
         _lines(files), decoding, alignment=alignments is not None, chunk=1 if interactive else CHUNK
     )
     for translation in found:
-        for one in translation.nbest:
+        lacking = decoding.nbest - len(translation.nbest)  # every sentence has as many lines
+        for one in (*translation.nbest, *[Translation.empty(translation.source)] * lacking):
             click.echo(_line(one, scores, alignments))
 
 
@@ -178,8 +199,10 @@ def _lines(files: tuple[Path, ...]) -> Iterator[str]:
                 try:
                     yield line.decode("utf-8").rstrip("\r\n")
                 except UnicodeDecodeError as error:
+                    name = "standard input" if str(file) == "-" else file
                     raise Seq2attnError(
-                        f"{file}:{number}: expected UTF-8, got {error.object[error.start]:#x}"
+                        f"{name}:{number}: expected UTF-8, got the byte {error.object[error.start]:#x} "
+                        f"at position {error.start + 1} of the line"
                     ) from error
 
 
@@ -245,14 +268,13 @@ def score(
 
         scores = score(list(_lines((cast(Path, hypotheses),))), gold)
     else:
-        from seq2attn.display import Display
         from seq2attn.runs import held_out, score_pairs, signature
         from seq2attn.translator import load
 
         translator = load(run, checkpoint, device)
         translator.decoding = translator.settings(context.meta.get(DECODING, {}))
         if source is None:
-            sources, gold = held_out(run, translator, data, Display())
+            sources, gold = held_out(run, translator, data)
         else:
             sources = list(_lines((source,)))
         scores = score_pairs(translator, sources, gold)
@@ -272,8 +294,10 @@ def score(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="A .png, .svg or .pdf file."
 )
 @click.option("--pieces", is_flag=True, help="By pieces instead of words.")
-@click.option("--layer", type=int, help="Of a Transformer, from 0.  [default: the one before the last]")
-@click.option("--head", type=int, help="From 0.  [default: the mean of all]")
+@click.option(
+    "--layer", type=int, help="Of a Transformer, from 0 (-1 = the last).  [default: the one before the last]"
+)
+@click.option("--head", type=int, help="From 0 (-1 = the last).  [default: the mean of all]")
 @BEAM
 @CHECKPOINT
 @DEVICE
@@ -311,7 +335,7 @@ def heatmap(
 
 @cli.command()
 @RUN
-@click.option("--last", type=int, required=True, help="So many of the last kept weights.")
+@click.option("--last", type=click.IntRange(1), required=True, help="So many of the last kept weights.")
 @DEVICE
 def average(run: Path, last: int, device: str) -> None:
     """Average the last weights of RUN; they become its best if they score better on the dev set.

@@ -59,8 +59,9 @@ def training_line(record: dict[str, Any], speed: float) -> str:
     step, total = record["step"], record["total"]
     of = f"/{total}" if total else ""
     left = f"  {clock((total - step) * record['seconds'] / step)} left" if total else ""
+    rate = f"{speed:,.0f} tokens/s  " if speed else ""
     return (
-        f"step {step}{of}  epoch {record['epoch'] + 1}  {speed:,.0f} tokens/s  loss {record['loss']:.3f}  "
+        f"step {step}{of}  epoch {record['epoch'] + 1}  {rate}loss {record['loss']:.3f}  "
         f"learning rate {record['learning_rate']:.2e}  {clock(record['seconds'])}{left}"
     )
 

@@ -140,7 +140,10 @@ def _score(
     lists = _by_translator(hypotheses, references)
     samples = bootstrap if len(hypotheses) > 1 else 0  # one sentence, drawn again and again, has no spread
     with _sacrebleu_seed(seed):
-        result = metric.corpus_score(list(hypotheses), lists, n_bootstrap=samples)
+        try:
+            result = metric.corpus_score(list(hypotheses), lists, n_bootstrap=samples)
+        except TypeError:  # sacreBLEU cannot take the mean if some resampled corpora have no text at all
+            samples, result = 0, metric.corpus_score(list(hypotheses), lists)
     signature = metric.get_signature().format()
     if not samples:
         return Score(result.name, result.score, signature)

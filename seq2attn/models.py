@@ -1,5 +1,6 @@
 """Models, and `build`: the one place that knows both recipes and parts."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,6 +62,22 @@ class Seq2Seq(nn.Module):
         return self.decoder.step(token, state)
 
 
+def pick_device(name: str = "auto") -> torch.device:
+    """cpu, cuda, cuda:1, mps, ...; auto = the best there is."""
+    if name == "auto":
+        accelerated = (
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+        return torch.device(accelerated)
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = re.split(r"[.\n]", str(error))[0][:100]
+        raise Seq2attnError(f"device '{name}' cannot be used here ({why}); try auto or cpu") from error
+    return device
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context in which a model computes in fp32, bf16 or fp16; weights stay float32."""
     types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -77,8 +94,15 @@ def build(recipe: ModelRecipe, source_size: int, target_size: int) -> Seq2Seq:
 
     Seed torch before: initial weights are random.
     """
-    encoder = _encoder(recipe.encoder, source_size)
-    decoder = _decoder(recipe.decoder, target_size, encoder.size)
+    try:
+        encoder = _encoder(recipe.encoder, source_size)
+        decoder = _decoder(recipe.decoder, target_size, encoder.size)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        raise Seq2attnError(
+            "the model does not fit into memory: lower model.*.size, layers or text.size"
+        ) from error
     for module in (encoder, decoder):
         if isinstance(module, (TransformerEncoder, TransformerDecoder)):
             _initialise(module)

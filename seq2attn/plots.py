@@ -101,7 +101,11 @@ def save(figure: Figure, path: str | Path) -> Path:
         raise PlotError(f"expected a file name that ends in .png, .svg or .pdf, got {path.name!r}")
     if not path.parent.is_dir():
         raise PlotError(f"cannot write {path}: there is no folder {path.parent}; make it first")
-    path.write_bytes(drawn(figure, path.suffix[1:].lower()))
+    content = drawn(figure, path.suffix[1:].lower())
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise PlotError(f"cannot write {path}: {error.strerror}") from error
     return path
 
 

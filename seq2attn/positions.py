@@ -4,9 +4,10 @@ Keyword-only parameters are options in a recipe. `start` (B,) is the position of
 row (0 if None), so that decoding step by step sees the same positions as decoding all at once.
 """
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from annotated_types import Ge, Gt
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -40,7 +41,7 @@ class Learned(Position):
 
     where = "embedding"
 
-    def __init__(self, size: int, *, length: int = 1024) -> None:
+    def __init__(self, size: int, *, length: Annotated[int, Ge(1)] = 1024) -> None:
         super().__init__(size)
         self.table = nn.Embedding(length, size)
         nn.init.normal_(self.table.weight, std=size**-0.5)
@@ -64,7 +65,7 @@ class Rotary(Position):
 
     where = "attention"
 
-    def __init__(self, size: int, *, base: float = 10000.0) -> None:
+    def __init__(self, size: int, *, base: Annotated[float, Gt(1)] = 10000.0) -> None:
         super().__init__(size)
         if size % 2:
             raise Seq2attnError(f"rotary positions need an even head size, got {size}")

@@ -15,11 +15,11 @@ from seq2attn.data import Examples, Role, prepare, training_text
 from seq2attn.display import Display
 from seq2attn.losses import cross_entropy
 from seq2attn.metrics import METRICS, References, Score, score
-from seq2attn.models import Seq2Seq, build
+from seq2attn.models import Seq2Seq, build, pick_device
 from seq2attn.recipe import LocatedFault, Recipe, RecipeError, read, write
 from seq2attn.text import Vocabulary, train_vocabulary
 from seq2attn.training import Learner, Progress, Report, Validate, average_last, fit, total_steps
-from seq2attn.translator import Translator, load, pick_device, vocabularies
+from seq2attn.translator import Translator, load, vocabularies
 
 Vocabularies = tuple[Vocabulary, Vocabulary]
 
@@ -46,12 +46,12 @@ def train(
 ) -> Trained:
     """Train what a recipe says, in a new run folder (`runs/NAME` by default), or go on with `resume`.
 
-    overrides: as on the command line, "training.max_epochs=3". Ends with the best weights loaded, scored on
+    overrides: as on the command line, ["training.max_epochs=3"]. Ends with the best weights loaded, scored on
     the test set where the recipe names one. A second call with resume=True goes on exactly where the first
     stopped, whatever stopped it.
     """
     if not isinstance(recipe, Recipe):
-        recipe = read(recipe, overrides)
+        recipe = read(recipe, [overrides] if isinstance(overrides, str) else overrides)
     elif overrides:
         raise RecipeError(
             [LocatedFault("recipe", 0, "", "a Recipe is read already: give overrides to `read`")]
@@ -63,6 +63,8 @@ def train(
     with display or Display() as shown:
         sides = _vocabularies(folder, recipe, shown)
         training, dev = examples(recipe, sides, "train", shown), examples(recipe, sides, "dev", shown)
+        if recipe.data.test is not None:
+            examples(recipe, sides, "test", shown)  # what cannot be read is found now, not at the end
         _same_data(folder, training)
         model = build(recipe.model, sides[0].size, sides[1].size)
         settings = recipe.training
@@ -80,7 +82,7 @@ def train(
         shown.say(f"best: {folder.version.best}")
         if recipe.data.test is None:
             return Trained(path, progress, translator, [])
-        pairs = held_out(path, translator, "test", shown)
+        pairs = held_out(path, translator, "test")
         return Trained(path, progress, translator, score_pairs(translator, *pairs))
 
 
@@ -124,14 +126,13 @@ def validator(
     return validate
 
 
-def held_out(
-    run: str | Path, translator: Translator, role: Role, display: Display
-) -> tuple[list[str], list[str]]:
+def held_out(run: str | Path, translator: Translator, role: Role) -> tuple[list[str], list[str]]:
     """Sources and references of a run's dev or test set."""
     recipe = RunFolder.open(run).recipe
-    if role == "test" and recipe.data.test is None:
+    corpus = recipe.data.dev if role == "dev" else recipe.data.test
+    if corpus is None:
         raise RunError("the recipe names no test set: score its dev set with --data dev, or give files")
-    held = examples(recipe, (translator.source, translator.target), role, display)
+    held = prepare([corpus], recipe.data, (translator.source, translator.target), role)
     rows = range(len(held))
     return [held.source_text(row) for row in rows], [held.target_text(row) for row in rows]
 

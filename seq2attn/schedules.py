@@ -6,9 +6,14 @@ A schedule's keyword-only parameters are its options in a recipe. `factor(step)`
 
 import math
 from collections.abc import Iterable
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt, Le
 from torch import nn
+
+Count = Annotated[int, Ge(0)]
+Share = Annotated[float, Ge(0), Le(1)]
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
 
@@ -18,7 +23,7 @@ class Schedule:
 
     needs_total = False  # True: the last step must be known
 
-    def __init__(self, *, warmup: int = 0) -> None:
+    def __init__(self, *, warmup: Count = 0) -> None:
         self.warmup = warmup
 
     def factor(self, step: int, total: int | None) -> float:
@@ -45,7 +50,7 @@ class Schedule:
 class InverseSqrt(Schedule):
     """Peaks at the end of the warm-up, then falls as 1 / sqrt(step) (Vaswani et al. 2017)."""
 
-    def __init__(self, *, warmup: int = 4000) -> None:
+    def __init__(self, *, warmup: Count = 4000) -> None:
         super().__init__(warmup=warmup)
 
     def after(self, step: int, total: int | None) -> float:
@@ -58,7 +63,7 @@ class Linear(Schedule):
 
     needs_total = True
 
-    def __init__(self, *, warmup: int = 0, final: float = 0.0) -> None:
+    def __init__(self, *, warmup: Count = 0, final: Share = 0.0) -> None:
         super().__init__(warmup=warmup)
         self.final = final
 
@@ -82,7 +87,9 @@ class Cosine(Linear):
 class Plateau(Schedule):
     """Multiplied by `decay` whenever `patience` validations in a row have brought nothing better."""
 
-    def __init__(self, *, warmup: int = 0, decay: float = 0.5, patience: int = 2) -> None:
+    def __init__(
+        self, *, warmup: Count = 0, decay: Annotated[float, Gt(0), Le(1)] = 0.5, patience: Count = 2
+    ) -> None:
         super().__init__(warmup=warmup)
         self.decay, self.patience = decay, patience
         self.current, self.waited = 1.0, 0

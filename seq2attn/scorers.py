@@ -4,8 +4,10 @@ To add one: write the class, add its line to SCORERS. Keyword-only parameters ar
 """
 
 import math
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -78,10 +80,10 @@ class Additive(Scorer):
     """
 
     def __init__(
-        self, query_size: int, key_size: int, *, size: int | None = None, bias: bool = False
+        self, query_size: int, key_size: int, *, size: Annotated[int, Ge(1)] | None = None, bias: bool = False
     ) -> None:
         super().__init__()
-        size = size or query_size
+        size = query_size if size is None else size
         self.query = nn.Linear(query_size, size, bias=False)
         self.key = nn.Linear(key_size, size, bias=bias)
         self.energy = nn.Linear(size, 1, bias=False)

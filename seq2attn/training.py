@@ -5,7 +5,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from seq2attn.batches import Batch, Feed, Numbers
 from seq2attn.checkpoint import (
+    RunError,
     RunFolder,
     Weights,
     average,
@@ -62,7 +63,7 @@ class Progress:
     batch: int = 0  # the next batch in the epoch's plan
     tokens: int = 0  # target tokens learned from
     seconds: float = 0.0
-    best: float = -math.inf  # of the metric, larger is better (the loss is negated)
+    best: list[float] = field(default_factory=list)  # the best validation so far, as `_value` says
     waited: int = 0  # validations since the best
     interrupted: int = 0  # the signal that ended training before its end, 0 = none
 
@@ -190,7 +191,7 @@ def fit(
         for turn in _turns(feed, progress, recipe):
             step = progress.step + 1
             batches = [feed.batch(numbers, turn.epoch) for numbers in turn.batches]
-            with _naming(step, turn, batches, learner):
+            with naming(step, turn, batches, learner):
                 updated = learner.update(batches, step)
             progress.step, (progress.epoch, progress.batch) = step, turn.then
             progress.tokens += updated.tokens
@@ -225,6 +226,9 @@ def resume(run: RunFolder, learner: Learner) -> Progress:
     """Put the learner where the run's folder stands: exactly there, or at the start."""
     state = run.load_state()
     if state is None:
+        first = weights_name(learner.recipe.validate_every)
+        if any(name > first for name in run.version.scores):  # else it was killed before it first saved
+            raise RunError(f"{run.path / 'training_state.pt'} is missing: this run cannot go on exactly")
         return Progress()
     learner.restore(state["learner"])
     return Progress(**state["progress"])
@@ -246,7 +250,7 @@ def average_last(
     name = f"average-{len(names)}.safetensors"
     run.save_weights(name, weights_of(learner.model))
     run.version.average, run.version.scores[name] = name, value
-    if value > run.version.scores.get(run.version.best, -math.inf):
+    if value > run.version.scores.get(run.version.best, []):
         run.version.best = name
     run.commit()
     report({"average": len(names), **scores})
@@ -285,9 +289,9 @@ def _ended(progress: Progress, recipe: TrainingRecipe) -> bool:
     )
 
 
-def _value(scores: dict[str, float], metric: str) -> float:
-    """A score of which more is better."""
-    return -scores[metric] if metric == "loss" else scores[metric]
+def _value(scores: dict[str, float], metric: str) -> list[float]:
+    """Larger is better: the metric, and where that is equal (a BLEU of 0) the loss."""
+    return [-scores["loss"]] if metric == "loss" else [scores[metric], -scores["loss"]]
 
 
 def _validated(run: RunFolder, learner: Learner, progress: Progress, validate: Validate) -> dict[str, float]:
@@ -316,7 +320,7 @@ def _prune(run: RunFolder, recipe: TrainingRecipe) -> None:
 
 
 @contextlib.contextmanager
-def _naming(step: int, turn: Turn, batches: list[Batch], learner: Learner) -> Iterator[None]:
+def naming(step: int, turn: Turn, batches: list[Batch], learner: Learner) -> Iterator[None]:
     """Say which batch it was, and what to do, when the numbers or the memory end."""
     examples = ", ".join(str(some[:8].tolist()) for some in turn.batches)
     place = f"step {step}, epoch {turn.epoch + 1}, in the batch with the examples {examples}"
@@ -325,7 +329,7 @@ def _naming(step: int, turn: Turn, batches: list[Batch], learner: Learner) -> It
     except FloatingPointError as error:
         norm = math.sqrt(sum(float(p.detach().float().square().sum()) for p in learner.model.parameters()))
         raise TrainingError(
-            f"{error} at {place} (norm of the parameters {norm:.4g}). The last checkpoint is kept. "
+            f"{error} at {place} (norm of the parameters {norm:.4g}). What was saved before is kept. "
             "Lower training.learning_rate, raise the schedule's warmup, or train with precision fp32"
         ) from error
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -335,7 +339,7 @@ def _naming(step: int, turn: Turn, batches: list[Batch], learner: Learner) -> It
             raise
         shapes = " and ".join(f"{tuple(b.source.shape)} by {tuple(b.reads.shape)}" for b in batches)
         raise TrainingError(
-            f"out of memory at {place} (source by target {shapes}). The last checkpoint is kept. "
+            f"out of memory at {place} (source by target {shapes}). What was saved before is kept. "
             f"Lower training.batch_tokens (now {learner.recipe.batch_tokens}) and raise "
             "training.accumulate by as much, which learns the same; or lower data.filter.max_length"
         ) from error

@@ -1,5 +1,6 @@
 """A trained model that translates: strings in, `Translation`s out, with exact alignments."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from seq2attn.attention import reorder
 from seq2attn.batches import Row, batch, by_length, fill, pad
 from seq2attn.checkpoint import RunFolder, put_weights
 from seq2attn.errors import Seq2attnError
-from seq2attn.models import Seq2Seq, autocast, build
+from seq2attn.models import Seq2Seq, autocast, build, pick_device
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.results import Translation
 from seq2attn.search import Hypothesis, Rules, beam_search, greedy, sample
@@ -58,6 +59,10 @@ class Translator:
         self.alignment_layer: int | None = None
         self.alignment_head: int | None = None
 
+    def __repr__(self) -> str:
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        return f"Translator({parameters:,} parameters, on {self.device})"
+
     def translate(
         self,
         text: str | Sequence[str],
@@ -99,6 +104,8 @@ class Translator:
             "batch_tokens": batch_tokens,
         }
         texts = [text] if isinstance(text, str) else list(text)
+        if not all(isinstance(one, str) for one in texts):
+            raise Seq2attnError(f"expected a sentence or a list of sentences (str), got {text!r:.60}")
         prefixes = [prefix] * len(texts) if isinstance(prefix, str) else list(prefix)
         if len(prefixes) != len(texts):
             raise Seq2attnError(f"expected a prefix for each of {len(texts)} sentences, got {len(prefixes)}")
@@ -181,7 +188,10 @@ class Translator:
     def _translate(
         self, texts: list[str], decoding: DecodingRecipe, alignment: bool, prefixes: list[str], first: int
     ) -> list[Translation]:
-        sources = [self.source.split(text) for text in texts]
+        sources = [
+            self._cut(self.source.split(text), decoding, first + number)
+            for number, text in enumerate(texts, 1)
+        ]
         wanted = [number for number, tokens in enumerate(sources) if tokens.ids]
         forced = self.target.encode([prefixes[number] for number in wanted])
         places = [first + number for number in wanted]
@@ -202,6 +212,19 @@ class Translator:
             some[0].among(some) if some else Translation.empty(tokens)
             for some, tokens in zip(nbest, sources, strict=True)
         ]
+
+    def _cut(self, tokens: Tokens, decoding: DecodingRecipe, number: int) -> Tokens:
+        """The sentence, or as much of it as `max_source` allows."""
+        length, most = len(tokens.ids), decoding.max_source
+        if length <= most:
+            return tokens
+        warnings.warn(
+            f"sentence {number} has {length:,} pieces and was cut to {most:,} (decoding.max_source): "
+            "is it a line of its own?",
+            stacklevel=2,
+        )
+        words = tokens.words[: tokens.word_of[most - 1] + 1]
+        return Tokens(tokens.ids[:most], tokens.pieces[:most], words, tokens.word_of[:most])
 
     def _result(
         self, source: Tokens, target: Tokens, text: str, hypothesis: Hypothesis, weights: Tensor | None
@@ -358,22 +381,6 @@ def vocabularies(folder: RunFolder) -> tuple[Vocabulary, Vocabulary]:
         Vocabulary(folder.content("text/source.model"), words),
         Vocabulary(folder.content("text/target.model"), words),
     )
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """cpu, cuda, cuda:1, mps, ...; auto = the best there is."""
-    if name == "auto":
-        accelerated = (
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
-        return torch.device(accelerated)
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        why = str(error).splitlines()[0]
-        raise Seq2attnError(f"device '{name}' cannot be used here ({why}); try auto or cpu") from error
-    return device
 
 
 def translate(text: str | Sequence[str], model: str | Path | Translator) -> Translation | list[Translation]:

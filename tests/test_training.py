@@ -347,7 +347,7 @@ def stopped(run: RunFolder, one: Learner) -> str:
     assert len(some.epoch(0)) == 6
     message = str(caught.value)
     assert f"at step 6, epoch 1, in the batch with the examples {wanted[:8]}" in message
-    assert "The last checkpoint is kept" in message
+    assert "What was saved before is kept" in message
     return message
 
 

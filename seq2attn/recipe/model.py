@@ -95,7 +95,10 @@ class RecurrentDecoderRecipe(_Recurrent):
                 "attention", f"the order {self.order} needs an attention, for example {{score: additive}}"
             )
         if not attends and self.attention is not None:
-            yield Fault("attention", f"the order {self.order} has no attention; use bahdanau or luong")
+            yield Fault(
+                "attention",
+                f"the order {self.order} has no attention: set it to null, or use bahdanau or luong",
+            )
         if self.input_feeding and self.order != "luong":
             yield Fault("input_feeding", f"belongs to the order luong; {self.order} reads its context anyway")
         if self.attention is not None and self.attention.heads > 1:

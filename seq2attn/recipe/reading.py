@@ -31,6 +31,15 @@ class Recipe(Section):
         """What sections ask of each other."""
         if self.model.tied == "all" and not self.text.joint:
             yield Fault("model.tied", "all needs one vocabulary for both languages: set text.joint: true")
+        decoder = self.model.decoder
+        if (
+            self.decoding.replace_unknown
+            and isinstance(decoder, RecurrentDecoderRecipe)
+            and not decoder.attention
+        ):
+            yield Fault(
+                "decoding.replace_unknown", f"needs attention, and the order {decoder.order} has none"
+            )
         if any(letter in self.name for letter in "/\\"):
             yield Fault("name", f"names a folder of its own: no slashes, got {shown(self.name)}")
         needed = {"encoder": self.data.filter.max_length}

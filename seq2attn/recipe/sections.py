@@ -50,7 +50,7 @@ class TableCorpus(Section):
     """One file with both sides: TSV (columns by number, from 0) or JSONL (columns by dotted key)."""
 
     table: str = Field(description="A .tsv or .jsonl file, plain or .gz, .xz, .bz2.")
-    columns: tuple[int, int] | tuple[str, str] = Field((0, 1), description="Source and target column.")
+    columns: tuple[Count, Count] | tuple[str, str] = Field((0, 1), description="Source and target column.")
     weight: Weight = 1.0
     limit: Limit = None
 
@@ -172,6 +172,10 @@ class TextRecipe(Section):
             yield Fault(
                 "sampling", "a char model has only one segmentation; use unigram or bpe, or no sampling"
             )
+        if self.sampling and self.model == "bpe" and self.sampling.alpha > 1:
+            yield Fault(
+                "sampling.alpha", f"is the rate of bpe's dropout, at most 1; got {self.sampling.alpha:g}"
+            )
         if self.joint and self.files and self.files[0] != self.files[1]:
             yield Fault(
                 "files", "a joint vocabulary is one .model: give the same file twice, or joint: false"
@@ -248,21 +252,26 @@ class TrainingRecipe(Section):
 class DecodingRecipe(Section):
     """How translations are searched for; the defaults of `translate` and `score`."""
 
-    beam: Size = Field(5, description="Hypotheses that are followed; 1 = greedy.")
+    beam: Annotated[int, Field(ge=1, le=500)] = Field(
+        5, description="Hypotheses that are followed; 1 = greedy."
+    )
     length_normalization: Literal["gnmt", "simple", "none"] = Field(
         "simple", description="gnmt: ((5 + n) / 6)^penalty (Wu et al. 2016); simple: n^penalty."
     )
-    length_penalty: float = Field(1.0, ge=0, description="The penalty in length_normalization.")
+    length_penalty: float = Field(1.0, ge=0, le=10, description="The penalty in length_normalization.")
     min_length: Count = Field(0, description="Fewest pieces of a translation.")
     max_length: Size = Field(256, description="Most pieces of a translation.")
     max_length_ratio: float = Field(3.0, gt=0, description="Most pieces per source piece (plus 10).")
+    max_source: Size = Field(
+        1024, description="Most pieces of a source; a longer one is cut, with a warning."
+    )
     no_repeat_ngram: Count = Field(0, description="No n-gram of so many pieces twice; 0 = no limit.")
     replace_unknown: bool = Field(False, description="Unknown pieces become the source word looked at most.")
     batch_tokens: Size = Field(4096, description="Source tokens times beam that are worked on at once.")
     validation_beam: Size = Field(1, description="The beam while training.")
     nbest: Size = Field(1, description="So many translations of each sentence, at most the beam.")
     sample: bool = Field(False, description="Draw translations at random instead of searching for the best.")
-    temperature: float = Field(1.0, gt=0, description="Of sampling: below 1 is bolder, above 1 wilder.")
+    temperature: float = Field(1.0, gt=0, description="Of sampling: below 1 is safer, above 1 more varied.")
     top_k: Count = Field(0, description="Sample from the k likeliest pieces; 0 = from all.")
     top_p: float = Field(
         1.0, gt=0, le=1, description="Sample from the likeliest pieces of this total probability."

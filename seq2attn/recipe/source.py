@@ -89,6 +89,9 @@ def parse(text: str) -> Source:
     except yaml.MarkedYAMLError as error:
         faults.append(_syntax(error))
         tree = None
+    except RecursionError:
+        faults.append(SourceFault(1, (), "is nested too deeply for a recipe"))
+        tree = None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         faults.append(SourceFault(line, (), f"the character {chr(error.character)!r} cannot stand in YAML"))

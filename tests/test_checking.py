@@ -1,0 +1,103 @@
+"""`check` does once what training does many times, and leaves nothing behind."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_runs
+import torch
+
+from seq2attn.checking import check
+from seq2attn.data import DataError
+from seq2attn.models import Seq2Seq, build
+from seq2attn.recipe import Recipe, read
+from seq2attn.text import VocabularyError
+from seq2attn.training import TrainingError
+
+
+def recipe(*overrides: str, kind: str = "lstm") -> Recipe:
+    return read("quickstart", [*tiny_runs.SMALL, *tiny_runs.MODELS[kind], *overrides])
+
+
+def said(*overrides: str, kind: str = "lstm", **options: Any) -> dict[str, str]:
+    """What is said under each title."""
+    lines = "\n".join(check(recipe(*overrides, kind=kind), device="cpu", **options)).splitlines()
+    found: dict[str, str] = {}
+    for line in lines:
+        title, _, text = line.partition(" ")
+        last = title or last
+        found[last] = f"{found[last]}\n{text.strip()}" if last in found else text.strip()
+    return found
+
+
+@pytest.mark.parametrize("kind", tiny_runs.MODELS)
+def test_everything_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = said(kind=kind)
+    assert [*found] == [
+        "recipe", "vocabulary", "data.train", "data.dev", "data.test",
+        "model", "training", "time", "decoding", "memory",
+    ]  # fmt: skip
+    joint = kind == "transformer"
+    assert found["vocabulary"] == ("joint: 400 pieces" if joint else "source and target: 400 and 400 pieces")
+    model = build(recipe(kind=kind).model, 400, 400)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert found["model"].startswith(f"{parameters:,} parameters (")
+    assert re.fullmatch(r"[\d,]+ target tokens/s on cpu", found["training"])
+    assert re.search(r"^\d+:\d\d an epoch of what was read \(\d+ batches\)$", found["time"], re.MULTILINE)
+    assert found["time"].endswith("in all for 48 steps, without validation")
+    assert re.fullmatch(r"8 sentences of at most 20 pieces in \d+\.\d\d s", found["decoding"])
+    assert re.match(r"[\d,]+ MiB at the most so far", found["memory"])
+    assert not [*tmp_path.iterdir()]
+
+
+def test_no_more_is_read_than_asked_for() -> None:
+    found = said(
+        *tiny_runs.READY, "training.max_steps=null", "training.max_epochs=2", "data.test=null", pairs=30
+    )
+    assert "; 30 pairs read, 30 kept" in found["data.train"]
+    assert "; 15 pairs read, 15 kept" in found["data.dev"]
+    assert "data.test" not in found
+    assert found["time"].endswith("steps of what was read, without validation")
+    assert "; 20 pairs read" in said(*tiny_runs.READY, "data.train.0.limit=20", pairs=30)["data.train"]
+
+
+def test_the_widest_batch_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    plain = Seq2Seq.forward
+
+    def forward(
+        self: Seq2Seq, source: torch.Tensor, mask: torch.Tensor, reads: torch.Tensor, look: Any = ()
+    ) -> Any:
+        sizes.append(len(source) * (source.shape[1] + reads.shape[1]))
+        return plain(self, source, mask, reads, look)
+
+    monkeypatch.setattr(Seq2Seq, "forward", forward)
+    said(*tiny_runs.READY)
+    assert len(sizes) == 4
+    assert sizes[0] == max(sizes)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "message"),
+    [
+        (["data.train={table: /nowhere.tsv}"], DataError, r"data.train.0.table: no such file: /nowhere.tsv"),
+        (["text.size=40_000"], VocabularyError, r"text.size: 40000 pieces are more than this text can give"),
+    ],
+)
+def test_what_is_wrong_is_said(overrides: list[str], error: type[Exception], message: str) -> None:
+    settings = [*tiny_runs.SMALL, *tiny_runs.MODELS["lstm"], *overrides]
+    with pytest.raises(error, match=message):
+        [*check(read("quickstart", settings, check_files=False))]
+
+
+def test_a_batch_that_is_too_large_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forward(*given: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Seq2Seq, "forward", forward)
+    with pytest.raises(
+        TrainingError, match=r"out of memory at step 1, .* Lower training.batch_tokens \(now 200\)"
+    ):
+        said(*tiny_runs.READY)

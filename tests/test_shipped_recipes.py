@@ -1,0 +1,131 @@
+"""Recipes that ship: each passes `check` with small local data in the place of its own."""
+
+import gzip
+import lzma
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from seq2attn.checking import check
+from seq2attn.data.corpora import SAMPLES
+from seq2attn.recipe import head, read, shipped
+
+SPLITS = {"train": ("train", 200), "dev": ("validation", 10), "test": ("test", 10)}
+HUB = {"wmt_bahdanau": "fr-en", "wmt_transformer": "de-en", "iwslt14_transformer": None}
+MULTI30K = {"train": "train", "dev": "val", "test": "test_2016_flickr"}
+SMALLER = {  # sizes that would take too long here; everything else is as it ships
+    "wmt_bahdanau": [
+        "{encoder,decoder}.embedding=62",
+        "{encoder,decoder}.size=100",
+        "decoder.readout_size=50",
+    ],
+    "wmt_transformer": ["{encoder,decoder}.size=64", "{encoder,decoder}.feed_forward=128"],
+}
+
+
+def pairs(role: str) -> list[list[str]]:
+    with lzma.open(SAMPLES / "tatoeba_de_en" / f"{role}.tsv.xz", "rt", encoding="utf-8") as lines:
+        return [line.rstrip("\n").split("\t") for _, line in zip(range(SPLITS[role][1]), lines, strict=False)]
+
+
+def copy_of_hub(folder: Path, languages: tuple[str, str], config: str | None) -> None:
+    """A dataset with the features of WMT's and IWSLT's, in the hub's layout."""
+    for role, (split, _) in SPLITS.items():
+        rows = [dict(zip(languages, pair, strict=True)) for pair in pairs(role)]
+        path = folder / (config or "data") / f"{split}-00000-of-00001.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pyarrow.parquet.write_table(pyarrow.table({"translation": rows}), path)
+    if config:
+        files = "".join(f"  - {{split: {split}, path: {config}/{split}-*}}\n" for split, _ in SPLITS.values())
+        (folder / "README.md").write_text(
+            f"---\nconfigs:\n- config_name: {config}\n  data_files:\n{files}---\n"
+        )
+
+
+def copy_of_multi30k(folder: Path) -> None:
+    folder.mkdir()
+    for role, name in MULTI30K.items():
+        for side, language in enumerate(("de", "en")):
+            text = "".join(f"{pair[side]}\n" for pair in pairs(role))
+            (folder / f"{name}.{language}.gz").write_bytes(gzip.compress(text.encode()))
+
+
+def braces(word: str) -> list[str]:
+    """What bash makes of a word with braces."""
+    before, *rest = re.split("[{}]", word)
+    return [f"{before}{choice}{rest[1]}" for choice in rest[0].split(",")] if rest else [before]
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_a_recipe_passes_check(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = ["training.batch_tokens=60", "text.size=400"]
+    if name in HUB:
+        recipe = read(name, check_files=False)
+        copy_of_hub(tmp_path / "copy", recipe.data.languages, HUB[name])
+        # Exactly as the recipe's own comment says.
+        (advice,) = re.findall(r"^ +#   seq2attn train \w+ (\S+)", shipped()[name].read_text(), re.MULTILINE)
+        assert advice.partition("=")[0] == "data.{train.0,dev,test}.dataset"
+        small += braces(re.sub("=.*", f"={tmp_path}/copy", advice))
+        small += [one for word in SMALLER.get(name, []) for one in braces(f"model.{word}")]
+    elif name.startswith("multi30k"):
+        copy_of_multi30k(tmp_path / "multi30k")
+        monkeypatch.setenv("SEQ2ATTN_DATA", str(tmp_path))
+    else:
+        small += [
+            f"data.{role}.limit={count}" for role, count in (("train.0", 200), ("dev", 10), ("test", 10))
+        ]
+    lines = "\n".join(check(read(name, small), device="cpu"))
+    assert "; 200 pairs read" in lines
+    assert lines.count("; 10 pairs read, 10 kept") == 2
+    assert re.search(r"^memory ", lines, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_a_recipe_opens_with_what_how_long_and_how_good(name: str) -> None:
+    what, long, good = head(shipped()[name])
+    assert what.endswith(".")
+    assert long.startswith("How long: ")
+    assert good.startswith("Score: ")
+
+
+def reachable() -> bool:
+    try:
+        with socket.create_connection(("huggingface.co", 443), timeout=3):
+            return True
+    except OSError:
+        return False
+
+
+def test_without_a_network_it_says_how_to_do_without(tmp_path: Path) -> None:
+    if reachable():
+        pytest.skip("there is a network")
+    offline = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+    environment = {key: value for key, value in os.environ.items() if key not in offline}
+    environment |= {
+        "HF_HOME": str(tmp_path),
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "OMP_NUM_THREADS": "1",
+    }
+    begun = time.monotonic()
+    started = {
+        name: subprocess.Popen(
+            [sys.executable, "-m", "seq2attn", "check", name],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for name in HUB
+    }  # fmt: skip
+    for name, process in started.items():
+        said = process.communicate(timeout=60)[1]
+        assert process.returncode == 1
+        assert said.startswith("seq2attn: data.train.0.dataset: the hub cannot be reached for ")
+        assert said.endswith("name a local copy: data.train.0.dataset=/path/to/folder\n"), (name, said)
+        assert "Traceback" not in said
+    assert time.monotonic() - begun < 30
