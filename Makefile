@@ -11,13 +11,13 @@ export SEQ2ATTN_DATA ?= $(wildcard $(CURDIR)/../shared/data)
 demo: $(VENV)/installed
 	@if [ -d $(DEMO) ]; then $(BIN)/seq2attn train quickstart --run $(DEMO) --resume; \
 	else $(BIN)/seq2attn train quickstart --run $(DEMO); fi
-	@printf '%s\n' "Ich habe Hunger." "Wo ist der Bahnhof?" "Das Buch, das du mir gegeben hast, ist gut." \
+	@printf '%s\n' "Ich habe Hunger." "Wo ist der Bahnhof?" "Tom hat gestern in Boston ein neues Auto gekauft." \
 	    > $(DEMO)/new.de
 	$(BIN)/seq2attn translate $(DEMO) $(DEMO)/new.de | tee $(DEMO)/new.en
 	$(BIN)/seq2attn heatmap $(DEMO) "Ich habe Hunger." -o $(DEMO)/hunger.png
-	$(BIN)/seq2attn heatmap $(DEMO) "Das Buch, das du mir gegeben hast, ist gut." -o $(DEMO)/book.png
+	$(BIN)/seq2attn heatmap $(DEMO) "Tom hat gestern in Boston ein neues Auto gekauft." -o $(DEMO)/car.png
 	@printf '%s\n' "" "The model, its log and its scores: $(DEMO)/" \
-	    "Translations: $(DEMO)/new.en    Heat maps: $(DEMO)/hunger.png, $(DEMO)/book.png" \
+	    "Translations: $(DEMO)/new.en    Heat maps: $(DEMO)/hunger.png, $(DEMO)/car.png" \
 	    "Your own sentence: echo 'Guten Morgen!' | $(BIN)/seq2attn translate $(DEMO)"
 
 check: $(VENV)/developing

@@ -185,10 +185,10 @@ def test_translate_says_what_is_wrong(fails, tmp_path: Path, runs: dict[str, Pat
     )
     assert fails("translate", MODEL, stdin=b"Ja.\nNein\xff.\n") == (
         1,
-        "seq2attn: -:2: expected UTF-8, got 0xff\n",
+        "seq2attn: standard input:2: expected UTF-8, got the byte 0xff at position 5 of the line\n",
     )
     (tmp_path / "bad.de").write_bytes(b"\xc3")
-    message = f"seq2attn: {tmp_path}/bad.de:1: expected UTF-8, got 0xc3\n"
+    message = f"seq2attn: {tmp_path}/bad.de:1: expected UTF-8, got the byte 0xc3 at position 1 of the line\n"
     assert fails("translate", MODEL, str(tmp_path / "bad.de")) == (1, message)
     assert fails("translate", MODEL, "--top-k", "3") == (
         1,

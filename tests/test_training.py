@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,18 @@ from torch import Tensor
 import seq2attn.training
 from seq2attn.batches import Batch
 from seq2attn.checkpoint import RunFolder, average, tensors_of, weights_of
+from seq2attn.errors import Seq2attnError
 from seq2attn.losses import Loss
 from seq2attn.recipe import TrainingRecipe, read
 from seq2attn.training import Learner, Progress, TrainingError, fit, total_steps
 
 
-def sgd(kind: str = KINDS[0], dtype: torch.dtype = torch.float32, **training: Any) -> Learner:
+def sgd(
+    kind: str = KINDS[0], dtype: torch.dtype = torch.float32, device: str = "cpu", **training: Any
+) -> Learner:
     """A learner whose weights move by minus the gradient."""
     plain = {"optimizer": "sgd", "learning_rate": 1.0, "clip": None, "label_smoothing": 0.1}
-    return learner(kind, None, dtype, **{**plain, **training})
+    return learner(kind, None, dtype, device, **{**plain, **training})
 
 
 def batch(rows: range) -> Batch:
@@ -132,10 +136,16 @@ def test_averaged_weights_leave_when_validation_fails() -> None:
     assert all(torch.equal(tensor, own[name]) for name, tensor in tensors_of(one.model).items())
 
 
-@pytest.mark.parametrize(("kind", "precision"), [(KINDS[0], "bf16"), (KINDS[1], "bf16"), (KINDS[1], "fp16")])
-def test_half_precision_learns_nearly_the_same(kind: str, precision: str) -> None:
+HALVES = [("bf16", "cpu"), ("bf16", "cuda"), ("fp16", "cuda")]
+
+
+@pytest.mark.parametrize(("precision", "device"), HALVES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_precision_learns_nearly_the_same(kind: str, precision: str, device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no GPU")
     _, whole = moved(sgd(kind), [batch(range(16))])
-    one = sgd(kind, precision=precision)
+    one = sgd(kind, device=device, precision=precision)
     steps, half = moved(one, [batch(range(16))])
     while not math.isfinite(half.norm):  # fp16 finds the scale at which nothing overflows
         assert not norm(steps.values())
@@ -144,6 +154,13 @@ def test_half_precision_learns_nearly_the_same(kind: str, precision: str) -> Non
     assert half.norm == pytest.approx(whole.norm, rel=0.05)
     assert norm(steps.values()) == pytest.approx(whole.norm, rel=0.05)
     assert {parameter.dtype for parameter in one.model.parameters()} == {torch.float32}
+
+
+def test_fp16_needs_a_gpu() -> None:
+    with pytest.raises(
+        Seq2attnError, match="precision fp16 needs a GPU, and this is a CPU: use bf16 or fp32"
+    ):
+        sgd(precision="fp16").update([batch(range(2))], 1)
 
 
 # ---- the loop ---------------------------------------------------------------------------------------
@@ -159,7 +176,7 @@ def run(tmp_path: Path) -> RunFolder:
     [("bleu", (1, 5, 3, 4, 2)), ("chrf", (1, 5, 3, 4, 2)), ("loss", (5, 1, 3, 2, 4))],
 )
 def test_the_best_and_the_last_stay(run: RunFolder, metric: str, values: tuple[float, ...]) -> None:
-    one = learner(max_steps=10, validate_every=2, metric=metric, keep_best=2, keep_last=2)
+    one = learner(max_steps=10, validate_every=2, metric=metric, keep_best=2, keep_last=1)
     fit(run, one, feed(), scripted(*values, metric=metric))
     assert steps(run) == [4, 8, 10]
     version = RunFolder.open(run.path).version
@@ -182,7 +199,7 @@ def test_early_stopping_waits_for_the_metric(run: RunFolder, metric: str, sign: 
     one = learner(max_steps=100, validate_every=2, metric=metric, early_stopping={"patience": 3})
     values = [sign * value for value in (1, 2, 1, 1, 3, 2, 2, 3, 9, 9)]
     progress = fit(run, one, feed(), scripted(*values, metric=metric))
-    assert (progress.step, progress.waited, progress.best) == (16, 3, 3)
+    assert (progress.step, progress.waited, progress.best[0]) == (16, 3, 3)
     assert number(run.version.best) == 10
 
 
@@ -312,13 +329,13 @@ def test_a_longer_run_goes_on_and_forgets_the_average(run: RunFolder) -> None:
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, value: float, after: int) -> None:
-    """From some update on, the loss is `value`."""
+    """From some update on, the loss is `value`, though its gradient is finite."""
     count = iter(range(10_000))
     plain = seq2attn.training.cross_entropy
 
     def loss(*given: Any) -> Loss:
         found = plain(*given)
-        return Loss(found.smoothed * value, found.nll) if next(count) >= after else found
+        return Loss(found.smoothed + value, found.nll) if next(count) >= after else found
 
     monkeypatch.setattr(seq2attn.training, "cross_entropy", loss)
 
@@ -436,6 +453,14 @@ def test_a_signal_ends_after_the_update_saved(run: RunFolder, handlers: list[Any
     assert Progress(**state["progress"]).step == 3
     assert Progress(**state["progress"]).interrupted == 0
     assert fit(run, learner(), feed(), scripted(1.0)).step == 8
+
+
+def test_a_thread_leaves_signals_alone(run: RunFolder, handlers: list[Any]) -> None:
+    ended: list[Progress] = []
+    thread = threading.Thread(target=lambda: ended.append(fit(run, learner(), feed(), scripted(1.0))))
+    thread.start()
+    thread.join()
+    assert ended[0].step == 8
 
 
 def test_a_second_ctrl_c_ends_at_once(run: RunFolder, handlers: list[Any]) -> None:

@@ -28,6 +28,7 @@ SENTENCES = [
     "Wir haben Zeit.",
 ]
 KINDS = ["model", "lstm", "transformer"]
+DRAWN: dict[str, Any] = {"sample": True, "nbest": 9, "temperature": 0.5}  # texts of many kinds
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +97,16 @@ def test_a_blank_sentence_gives_an_empty_translation(translators: dict[str, Tran
 
 
 def test_a_very_long_sentence(translator: Translator) -> None:
-    said = one(translator, "Das ist ein Haus. " * 400, max_length=9)
+    most = translator.decoding.max_source
+    with pytest.warns(
+        UserWarning, match=rf"sentence 1 has [\d,]+ pieces and was cut to {most:,} \(decoding.max_s"
+    ):
+        said = one(translator, "Das ist ein Haus. " * 400, max_length=9)
     assert len(said.tokens) <= 9
+    assert len(said.source_tokens) == most
     assert said.weights is not None
     assert said.weights.shape == (len(said.tokens), len(said.source_tokens) + 1)
-    assert len(said.source_words) == 1600
+    assert said.source_words[:5] == ["Das", "ist", "ein", "Haus.", "Das"]
 
 
 def test_a_translation_knows_both_sides(model: Translator) -> None:
@@ -195,6 +201,7 @@ def test_a_seed_decides_what_is_drawn(translator: Translator) -> None:
     draws = [several(translator, SENTENCES, sample=True, nbest=2, seed=seed) for seed in (3, 3, 4)]
     texts = [[other.text for said in some for other in said.nbest] for some in draws]
     assert texts[0] == texts[1] != texts[2]
+    assert all(said.score >= other.score for some in draws for said in some for other in said.others)
     assert len({said.text for said in several(translator, SENTENCES[:1] * 5, sample=True)}) > 1
 
 
@@ -268,7 +275,7 @@ def test_a_stream_reads_no_further_than_it_must(model: Translator) -> None:
 
 def test_the_score_is_that_of_the_forced_text(translator: Translator) -> None:
     agreed = 0
-    for said in several(translator, SENTENCES, nbest=3):
+    for said in [*several(translator, SENTENCES, nbest=3), *several(translator, SENTENCES, **DRAWN)]:
         source = " ".join(said.source_words)
         for other in said.nbest:
             (log_probability,) = translator.log_probabilities([source], [other.text])
@@ -342,7 +349,7 @@ def test_layers_and_heads(translators: dict[str, Translator]) -> None:
         translator.alignment_layer, translator.alignment_head = 2, 1
         assert_close(weights(), all_heads[2][1])
         assert_close(weights(0, 0), all_heads[0][0])
-        found = [other for said in several(translator, SENTENCES, nbest=3) for other in said.nbest]
+        found = [other for said in several(translator, SENTENCES, **DRAWN) for other in said.nbest]
         alike = [said for said in found if retold(translator, said)]
         assert alike
         for said in alike:

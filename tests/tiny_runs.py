@@ -51,7 +51,7 @@ def silent() -> Display:
     return Display(Console(file=StringIO()))
 
 
-def train(path: Path, *overrides: str, **options: Any) -> Trained:
+def train(path: Path | None, *overrides: str, **options: Any) -> Trained:
     """A run of the small recipe."""
     return seq2attn.runs.train("quickstart", path, [*SMALL, *overrides], **{"display": silent(), **options})
 

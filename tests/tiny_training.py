@@ -53,11 +53,15 @@ def feed(batch_tokens: int = 40, count: int = 23) -> Feed:
 
 
 def learner(
-    kind: str = KINDS[0], total: int | None = None, dtype: torch.dtype = torch.float32, **training: Any
+    kind: str = KINDS[0],
+    total: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    **training: Any,
 ) -> Learner:
     recipe = TrainingRecipe.model_validate({"max_steps": 8, "learning_rate": 0.01, **training})
     model = tiny.model(tiny.SOME[kind]).to(dtype)
-    return Learner(model, recipe, torch.device("cpu"), total)
+    return Learner(model, recipe, torch.device(device), total)
 
 
 def scripted(*values: float, metric: str = "bleu") -> Scores:
