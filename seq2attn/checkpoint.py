@@ -47,7 +47,7 @@ class Version:
 
     format: str = FORMAT
     seq2attn: str = ""
-    torch: str = ""
+    torch: str = torch.__version__
     data: str = ""  # the fingerprint of the training data
     best: str = ""  # file names below weights/
     last: str = ""
@@ -63,12 +63,11 @@ class RunFolder:
         self.path, self.version = path, version
 
     @classmethod
-    def create(cls, path: Path, recipe: Recipe, version: str) -> "RunFolder":
-        """A new run; refuses a folder that has anything in it."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(
-                f"{path} exists and is not overwritten: go on with --resume, or choose another with --run"
-            )
+    def create(
+        cls, path: Path, recipe: Recipe, version: Version, files: Mapping[str, bytes] | None = None
+    ) -> "RunFolder":
+        """A new run with some files in it, by name; refuses a folder that is not vacant."""
+        vacant(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -78,7 +77,9 @@ class RunFolder:
         (draft / "weights").mkdir()
         (draft / "text").mkdir()
         write(recipe, draft / "recipe.yaml")
-        run = cls(draft, Version(seq2attn=version, torch=torch.__version__))
+        run = cls(draft, version)
+        for name, content in (files or {}).items():
+            run.add(name, content)
         run.commit()
         run.path = draft.replace(path)  # whole, or not there
         return run
@@ -227,6 +228,14 @@ class RunFolder:
 def weights_name(step: int) -> str:
     """The name of the weights of a step; names sort as their steps do."""
     return f"step-{step:08d}.safetensors"
+
+
+def vacant(path: Path) -> None:
+    """Raise RunError if there is anything where a new run is to be."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunError(
+            f"{path} exists and is not overwritten: go on with --resume, or choose another with --run"
+        )
 
 
 def write_atomically(path: Path, content: bytes | Callable[[Any], object]) -> None:

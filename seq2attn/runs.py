@@ -10,7 +10,7 @@ import torch
 
 from seq2attn import __version__
 from seq2attn.batches import Feed
-from seq2attn.checkpoint import RunError, RunFolder, put_weights
+from seq2attn.checkpoint import RunError, RunFolder, Version, put_weights, vacant
 from seq2attn.data import Examples, Role, prepare, training_text
 from seq2attn.display import Display
 from seq2attn.losses import cross_entropy
@@ -57,15 +57,18 @@ def train(
             [LocatedFault("recipe", 0, "", "a Recipe is read already: give overrides to `read`")]
         )
     path = Path(run or Path("runs") / recipe.name)
-    folder = _folder(path, recipe, resume)
+    folder = _begun(path, recipe) if resume else None
+    if folder is None:
+        vacant(path)
     place = pick_device(device)
     _settle(recipe)
     with display or Display() as shown:
-        sides = _vocabularies(folder, recipe, shown)
+        learned = [] if folder else learn_vocabularies(recipe)
+        sides = vocabularies(folder) if folder else (learned[0], learned[-1])
         training, dev = examples(recipe, sides, "train", shown), examples(recipe, sides, "dev", shown)
         if recipe.data.test is not None:
             examples(recipe, sides, "test", shown)  # what cannot be read is found now, not at the end
-        _same_data(folder, training)
+        folder = _same_data(folder, training) if folder else _new(path, recipe, learned, training)
         model = build(recipe.model, sides[0].size, sides[1].size)
         settings = recipe.training
         feed = Feed(training, *sides, settings.batch_tokens, recipe.seed, recipe.text.sampling)
@@ -171,9 +174,16 @@ def average_run(run: str | Path, count: int, device: str = "auto") -> RunFolder:
     return folder
 
 
-def _folder(path: Path, recipe: Recipe, resume: bool) -> RunFolder:
-    if not resume:
-        return RunFolder.create(path, recipe, __version__)
+def _new(path: Path, recipe: Recipe, learned: list[Vocabulary], training: Examples) -> RunFolder:
+    """A run's folder, made when all that can be wrong with its data has been found."""
+    names = ["joint"] if recipe.text.joint else ["source", "target"]
+    models = {f"text/{name}.model": one.model for name, one in zip(names, learned, strict=True)}
+    version = Version(seq2attn=__version__, data=training.fingerprint)
+    return RunFolder.create(path, recipe, version, models)
+
+
+def _begun(path: Path, recipe: Recipe) -> RunFolder:
+    """The folder of a run that goes on; its recipe may have changed in how long it lasts."""
     folder = RunFolder.open(path)
     was, now = folder.recipe.model_dump(mode="json"), recipe.model_dump(mode="json")
     for one in (was, now):
@@ -189,15 +199,14 @@ def _folder(path: Path, recipe: Recipe, resume: bool) -> RunFolder:
     return folder
 
 
-def _same_data(folder: RunFolder, training: Examples) -> None:
+def _same_data(folder: RunFolder, training: Examples) -> RunFolder:
     """A run goes on with the data that it began with."""
-    if folder.version.data not in ("", training.fingerprint):
+    if folder.version.data != training.fingerprint:
         raise RunError(
             f"the training data are not those with which {folder.path} was begun (fingerprint "
             f"{training.fingerprint}, then {folder.version.data}): restore them, or train in a new folder"
         )
-    folder.version.data = training.fingerprint
-    folder.commit()
+    return folder
 
 
 def _settle(recipe: Recipe) -> None:
@@ -206,18 +215,6 @@ def _settle(recipe: Recipe) -> None:
     if recipe.training.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-
-
-def _vocabularies(folder: RunFolder, recipe: Recipe, display: Display) -> Vocabularies:
-    """The run's vocabularies: those in its folder, or else made as the recipe says."""
-    names = ["joint"] if recipe.text.joint else ["source", "target"]
-    files = [f"text/{name}.model" for name in names]
-    if not all(file in folder.version.checksums for file in files):
-        for file, vocabulary in zip(files, learn_vocabularies(recipe), strict=False):
-            folder.add(file, vocabulary.model)
-            display.say(f"{file}: {vocabulary.size:,} pieces")
-        folder.commit()
-    return vocabularies(folder)
 
 
 def learn_vocabularies(recipe: Recipe) -> list[Vocabulary]:

@@ -23,6 +23,7 @@ from seq2attn.checkpoint import (
     FORMAT,
     RunError,
     RunFolder,
+    Version,
     average,
     put_weights,
     tensors_of,
@@ -36,7 +37,7 @@ from seq2attn.training import fit
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    return RunFolder.create(tmp_path / "run", read("quickstart"), "0.1.0")
+    return RunFolder.create(tmp_path / "run", read("quickstart"), Version(seq2attn="0.1.0"))
 
 
 @pytest.fixture
@@ -72,9 +73,9 @@ def test_a_run_is_not_overwritten(run: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for path in (run.path, tmp_path / "file"):
         with pytest.raises(RunError, match=rf"{path} exists and is not overwritten: go on with --resume"):
-            RunFolder.create(path, read("quickstart"), "0.1.0")
+            RunFolder.create(path, read("quickstart"), Version(seq2attn="0.1.0"))
     (tmp_path / "empty").mkdir()
-    RunFolder.create(tmp_path / "empty", read("quickstart"), "0.1.0")
+    RunFolder.create(tmp_path / "empty", read("quickstart"), Version(seq2attn="0.1.0"))
     assert RunFolder.open(tmp_path / "empty").recipe.name == "quickstart"
 
 
@@ -337,7 +338,7 @@ SCORES = (1, 3, 2)
 def half(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunFolder]:
     """A run that stands at step 2, and the same at its end."""
     folder = tmp_path_factory.mktemp("half")
-    whole = RunFolder.create(folder / "whole", read("quickstart"), "0.1.0")
+    whole = RunFolder.create(folder / "whole", read("quickstart"), Version(seq2attn="0.1.0"))
 
     def report(record: dict[str, Any]) -> None:
         if record["step"] == 3:
@@ -396,10 +397,10 @@ def test_creation_is_whole_or_not_there(tmp_path: Path, kill: Any, monkeypatch: 
     for number in range(1, 4):
         kill(number, False)
         with pytest.raises(KilledError):
-            RunFolder.create(tmp_path / "run", read("quickstart"), "0.1.0")
+            RunFolder.create(tmp_path / "run", read("quickstart"), Version(seq2attn="0.1.0"))
         monkeypatch.undo()
         assert not (tmp_path / "run").exists()
-    RunFolder.create(tmp_path / "run", read("quickstart"), "0.1.0")
+    RunFolder.create(tmp_path / "run", read("quickstart"), Version(seq2attn="0.1.0"))
 
 
 def test_rewinding_forgets_what_came_later(run: RunFolder) -> None:

@@ -394,3 +394,11 @@ def test_a_display_shows_updates_and_keeps_validations(terminal: bool) -> None:
     assert "step 2: dev loss 1.500" in shown
     assert "a [line] that stays" in shown
     assert ("step 2/9  epoch 1  500 tokens/s" in shown) == terminal  # without one, a line every 15 seconds
+
+
+def test_a_recipe_that_fails_early_leaves_no_folder(tmp_path: Path) -> None:
+    """So that the mended recipe can be trained in the same place."""
+    overrides = ["data.train.limit=50", "text.size=999999"]
+    with pytest.raises(seq2attn.Seq2attnError, match="largest possible size"):
+        seq2attn.train("quickstart", tmp_path / "run", overrides)
+    assert not (tmp_path / "run").exists()

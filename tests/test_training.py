@@ -18,7 +18,7 @@ from torch import Tensor
 
 import seq2attn.training
 from seq2attn.batches import Batch
-from seq2attn.checkpoint import RunFolder, average, tensors_of, weights_of
+from seq2attn.checkpoint import RunFolder, Version, average, tensors_of, weights_of
 from seq2attn.errors import Seq2attnError
 from seq2attn.losses import Loss
 from seq2attn.recipe import TrainingRecipe, read
@@ -168,7 +168,7 @@ def test_fp16_needs_a_gpu() -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    return RunFolder.create(tmp_path / "run", read("quickstart"), "0.1.0")
+    return RunFolder.create(tmp_path / "run", read("quickstart"), Version())
 
 
 @pytest.mark.parametrize(
@@ -522,9 +522,9 @@ def test_resuming_is_exact(
         torch.manual_seed(5)
         return fit(run, one, feed(), scores(one), report)
 
-    whole = RunFolder.create(tmp_path / "whole", read("quickstart"), "0.1.0")
+    whole = RunFolder.create(tmp_path / "whole", read("quickstart"), Version())
     assert once(whole, lambda record: None).step == 9
-    parts = RunFolder.create(tmp_path / "parts", read("quickstart"), "0.1.0")
+    parts = RunFolder.create(tmp_path / "parts", read("quickstart"), Version())
     sessions = 1
     while once(RunFolder.open(parts.path), report).interrupted:
         sessions += 1
