@@ -100,7 +100,7 @@ def test_no_sentence_of_the_sample_is_in_two_splits():
             seen[side] |= bare
 
 
-@pytest.mark.skipif("SEQ2ATTN_DATA" not in os.environ, reason="needs tatoeba_de_en in $SEQ2ATTN_DATA")
+@pytest.mark.skipif(not os.environ.get("SEQ2ATTN_DATA"), reason="needs tatoeba_de_en in $SEQ2ATTN_DATA")
 def test_the_sample_can_be_made_again():
     script = Path(__file__).parent.parent / "scripts" / "make_sample.py"
     spec = importlib.util.spec_from_file_location("make_sample", script)
