@@ -90,13 +90,8 @@ class RunFolder:
         path = Path(path)
         file = path / "version.json"
         if not file.is_file():
-            why = (
-                "has no version.json"
-                if path.is_dir()
-                else "is no folder"
-                if path.exists()
-                else "does not exist"
-            )
+            there = "has no version.json" if path.is_dir() else "is no folder"
+            why = there if path.exists() else "does not exist"
             raise RunError(f"{path} {why}: expected a run folder, as `seq2attn train` makes it")
         try:
             content = json.loads(file.read_text(encoding="utf-8"))

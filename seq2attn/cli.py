@@ -65,8 +65,9 @@ def cli(modules: tuple[str, ...]) -> None:
     echo "Ich habe Hunger." | seq2attn translate runs/quickstart
     seq2attn heatmap runs/quickstart "Ich habe Hunger." -o hunger.png
     """
-    for module in modules:
+    if modules:
         sys.path.insert(0, "")  # modules of the working directory, as for `python -m`
+    for module in modules:
         try:
             import_module(module)
         except ImportError as error:

@@ -89,6 +89,11 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, types[precision] if enabled else None, enabled)
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory has run out: torch has no type of its own for that on a CPU."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)
+
+
 def build(recipe: ModelRecipe, source_size: int, target_size: int) -> Seq2Seq:
     """The model that a recipe describes, for vocabularies of these sizes, freshly initialised.
 
@@ -98,7 +103,7 @@ def build(recipe: ModelRecipe, source_size: int, target_size: int) -> Seq2Seq:
         encoder = _encoder(recipe.encoder, source_size)
         decoder = _decoder(recipe.decoder, target_size, encoder.size)
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+        if not out_of_memory(error):
             raise
         raise Seq2attnError(
             "the model does not fit into memory: lower model.*.size, layers or text.size"

@@ -25,7 +25,7 @@ from seq2attn.checkpoint import (
 )
 from seq2attn.errors import Seq2attnError
 from seq2attn.losses import cross_entropy
-from seq2attn.models import Seq2Seq, autocast
+from seq2attn.models import Seq2Seq, autocast, out_of_memory
 from seq2attn.recipe import TrainingRecipe
 from seq2attn.schedules import SCHEDULES, Schedule, optimizer
 
@@ -332,10 +332,8 @@ def naming(step: int, turn: Turn, batches: list[Batch], learner: Learner) -> Ite
             f"{error} at {place} (norm of the parameters {norm:.4g}). What was saved before is kept. "
             "Lower training.learning_rate, raise the schedule's warmup, or train with precision fp32"
         ) from error
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "allocate memory" not in str(
-            error
-        ):
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
             raise
         shapes = " and ".join(f"{tuple(b.source.shape)} by {tuple(b.reads.shape)}" for b in batches)
         raise TrainingError(
