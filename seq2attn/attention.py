@@ -4,7 +4,7 @@ Letters: B batch, H heads, T queries (target), S memory slots (source), Q/K/V fe
 "..." is (B,) for plain attention and (B, H) inside MultiHead; nothing below cares which.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -34,20 +34,28 @@ class Memory(NamedTuple):
 
 
 class Past(NamedTuple):
-    """All that an attention may know of its own past; weights are None where nobody asked for them."""
+    """All that an attention may know of its own past; None is what nobody asked for or nobody keeps."""
 
-    weights: Tensor | None  # (..., S), the last query's weights
+    weights: Tensor | None  # (..., S), the last query's weights, zeros before the first
     coverage: Tensor | None  # (..., S), the sum of all weights so far
     step: Tensor  # (B,), queries answered so far
+    belief: Tensor | None = None  # (..., S), where a normalizer that moves along the memory stands
+    trace: Tensor | None = None  # (..., S, C), what a scorer has noted at every slot
 
-    def then(self, weights: Tensor | None, queries: int) -> "Past":
+    def then(
+        self,
+        weights: Tensor | None,
+        queries: int,
+        belief: Tensor | None = None,
+        trace: Tensor | None = None,
+    ) -> "Past":
         """The past after `queries` more queries with these weights (..., T, S)."""
         step = self.step + queries
         if weights is None or self.coverage is None:
-            return Past(None, None, step)
+            return Past(None, None, step, belief, trace)
         # A memory that has grown since (self-attention) had no weight on its new slots.
         before = F.pad(self.coverage, (0, weights.shape[-1] - self.coverage.shape[-1]))
-        return Past(weights[..., -1, :], before + weights.sum(-2), step)
+        return Past(weights[..., -1, :], before + weights.sum(-2), step, belief, trace)
 
 
 class Attended(NamedTuple):
@@ -56,51 +64,126 @@ class Attended(NamedTuple):
     context: Tensor  # (..., T, V)
     weights: Tensor | None  # (..., T, S), float32, before dropout; None when nobody asked
     past: Past
+    drawn: Tensor | None = None  # (..., T, S), what was looked at, where it was drawn from the weights
 
 
 class Scorer(nn.Module):
     """How well a query and a key go together. Subclass it, and add a line to SCORERS.
 
     The constructor takes `query_size` and `key_size`; its keyword-only parameters are the options that a
-    recipe may set. A scorer sees no mask and does not normalise.
+    recipe may set. A scorer sees no mask and does not normalise. It says how it scores in `forward`; or, if
+    its scores are dot products with the keys, in `dot` alone.
     """
 
     looks_back = False  # True: the scores depend on the past, so queries are answered one by one
+    reads_keys = True  # False: what a slot holds does not matter, only where it stands
+    reads_places = False  # True: the scores depend on where a slot stands
+    positive = False  # True: no score is ever negative
 
     def keys(self, states: Float[Tensor, "*b S D"]) -> Float[Tensor, "*b S K"]:
         """What is kept of the memory's states for scoring: done once per source."""
         return states
 
-    def dot_scale(self, size: int) -> float | None:
-        """The factor c if the scores are exactly c (query . key), so that a fused kernel may take over."""
+    def dot(self, query: Float[Tensor, "*b T Q"]) -> Float[Tensor, "*b T K"] | None:
+        """The q' whose dot products with the keys are the scores, so that a fused kernel may take over."""
         return None
+
+    def first(self, keys: Float[Tensor, "*b S K"]) -> Float[Tensor, "*b S C"] | None:
+        """What is noted at every slot before the first query."""
+        return None
+
+    def note(
+        self,
+        query: Float[Tensor, "*b T Q"],
+        keys: Float[Tensor, "*b S K"],
+        weights: Float[Tensor, "*b T S"],
+        past: Past,
+    ) -> Float[Tensor, "*b S C"] | None:
+        """What is noted at every slot once a query has its weights: the next `past.trace`."""
+        return past.trace
 
     def forward(
         self, query: Float[Tensor, "*b T Q"], keys: Float[Tensor, "*b S K"], past: Past
     ) -> Float[Tensor, "*b T S"]:
         """Scores of every query and key."""
-        raise NotImplementedError(f"{type(self).__name__} must say how it scores: write forward()")
+        dot = self.dot(query)
+        if dot is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} must say how it scores: write forward() or dot()"
+            )
+        return dot @ keys.mT
 
 
 class Normalizer(nn.Module):
     """From scores to weights. Subclass it, and add a line to NORMALIZERS.
 
-    Keyword-only constructor parameters are the options that a recipe may set. Masked slots get weight 0
-    and a query with nothing to see gets weights 0 and gradients 0, never nan.
+    The constructor takes the queries' size and the number of heads; its keyword-only parameters are the
+    options that a recipe may set. Parameters of shape (heads, 1, 1) belong to one head each. Masked slots get
+    weight 0, and a query with nothing to see gets weights 0 and gradients 0, never nan.
     """
 
-    looks_back = False
-    is_softmax = False  # True: exactly the softmax, so that a fused kernel may take over
+    looks_back = False  # True: the weights depend on the past, so queries are answered one by one
+    ordered = False  # True: queries must come in the order of a target that is read along a source
+    reads_places = False  # True: the weights depend on where a slot stands
+    sums_to_one = True  # False: the weights of a query may sum to less or more
+    needs_positive = False  # True: scores must not be negative
 
-    def first(self, zeros: Float[Tensor, "*b S"]) -> Float[Tensor, "*b S"]:
-        """The weights that the very first query finds in its past."""
-        return zeros
+    def __init__(self, query_size: int = 1, heads: int = 1) -> None:
+        super().__init__()
+
+    def first(self, zeros: Float[Tensor, "*b S"]) -> Float[Tensor, "*b S"] | None:
+        """Where it stands before the first query: the first `past.belief`."""
+        return None
 
     def forward(
-        self, scores: Float[Tensor, "*b T S"], mask: Bool[Tensor, "*c M S"], past: Past
+        self,
+        scores: Float[Tensor, "*b T S"],
+        mask: Bool[Tensor, "*c M S"],
+        past: Past,
+        query: Float[Tensor, "*b T Q"],
     ) -> Float[Tensor, "*b T S"]:
         """Weights; the mask broadcasts to the scores (M is 1 or T)."""
         raise NotImplementedError(f"{type(self).__name__} must say how it normalises: write forward()")
+
+    def move(
+        self,
+        scores: Float[Tensor, "*b T S"],
+        mask: Bool[Tensor, "*c M S"],
+        past: Past,
+        query: Float[Tensor, "*b T Q"],
+    ) -> tuple[Float[Tensor, "*b T S"], Float[Tensor, "*b S"] | None]:
+        """The weights, and where it stands now: the next `past.belief`."""
+        return self(scores, mask, past, query), past.belief
+
+    def draw(self, weights: Float[Tensor, "*b T S"], past: Past) -> Float[Tensor, "*b T S"] | None:
+        """What is looked at, if it is drawn from the weights; None: the weights themselves."""
+        return None
+
+    def shortcut(
+        self, dot: Tensor, memory: Memory, bias: Tensor | None, dropout: float
+    ) -> Float[Tensor, "*b T V"] | None:
+        """The context (..., T, V) without the weights, by a faster way where there is one.
+
+        dot: (..., T, K), the queries whose dot products with memory.keys are the scores; bias: added to them.
+        """
+        return None
+
+
+class Relative(nn.Module):
+    """How the distance between query and key counts in self-attention. The last query stands at the last key.
+
+    Subclass it, and add a line to POSITIONS.
+    """
+
+    def bias(self, query: Float[Tensor, "*b T Q"], slots: int) -> Tensor:
+        """What is added to the scores (..., T, S), for T queries that stand at the last of the S slots."""
+        raise NotImplementedError(f"{type(self).__name__} must say what it adds to scores: write bias()")
+
+    def values(self, weights: Float[Tensor, "*b T S"]) -> Float[Tensor, "*b T V"] | None:
+        """What is added to the context (..., T, V); None: nothing, so that a fused kernel may be used."""
+        return None
+
+    adds_values = False  # True: values() is not None
 
 
 class Attention(nn.Module):
@@ -108,13 +191,18 @@ class Attention(nn.Module):
 
     >>> attention = Attention(Additive(query_size=4, key_size=6), Softmax())
     >>> memory = attention.remember(states, mask)            # (B, S, 6), (B, 1, S): once per source
-    >>> context, weights, past = attention(query, memory)    # (B, T, 4) -> (B, T, 6), (B, T, S)
+    >>> context, weights, past, _ = attention(query, memory)  # (B, T, 4) -> (B, T, 6), (B, T, S)
     """
 
-    def __init__(self, score: Scorer, normalize: Normalizer, dropout: float = 0.0) -> None:
+    def __init__(
+        self, score: Scorer, normalize: Normalizer, dropout: float = 0.0, relative: Relative | None = None
+    ) -> None:
         super().__init__()
-        self.score, self.normalize, self.dropout = score, normalize, dropout
+        self.score, self.normalize, self.dropout, self.relative = score, normalize, dropout, relative
         self.looks_back = score.looks_back or normalize.looks_back
+        role = "target to source" if relative is None else "self-attention"
+        for _, why in misfits(type(score), type(normalize), role):
+            raise Seq2attnError(why)
 
     def remember(self, states: Tensor, mask: Tensor, values: Tensor | None = None) -> Memory:
         """States (..., S, K) to look at; mask (..., 1 or T, S); values (..., S, V), the states if None."""
@@ -123,7 +211,10 @@ class Attention(nn.Module):
     def begin(self, memory: Memory) -> Past:
         """The past before the first query."""
         zeros = torch.zeros_like(_wide(memory.values)[..., 0])
-        return Past(self.normalize.first(zeros), zeros, zeros.new_zeros(len(zeros), dtype=torch.long))
+        step = zeros.new_zeros(len(zeros), dtype=torch.long)
+        with torch.autocast(zeros.device.type, enabled=False):
+            trace = self.score.first(_wide(memory.keys))
+        return Past(zeros, zeros, step, self.normalize.first(zeros), trace)
 
     def forward(
         self,
@@ -132,33 +223,63 @@ class Attention(nn.Module):
         past: Past | None = None,
         need_weights: bool = True,
     ) -> Attended:
-        """Answer T queries. Without need_weights a fused kernel is used where the scores allow it."""
+        """Answer T queries. Without need_weights a fused kernel is used where the parts allow it."""
         past = self.begin(memory) if past is None else past
         if self.looks_back and query.shape[-2] > 1:
             return self._one_by_one(query, memory, past)
-        scale = self.score.dot_scale(query.shape[-1]) if self.normalize.is_softmax else None
-        if scale is not None and not need_weights:
-            dropout = self.dropout if self.training else 0.0
-            context = F.scaled_dot_product_attention(
-                query, memory.keys, memory.values, memory.mask, dropout, scale=scale
-            )
-            return Attended(context, None, past.then(None, query.shape[-2]))
+        dropout = self.dropout if self.training else 0.0
+        if not need_weights and (context := self._shortcut(query, memory, dropout)) is not None:
+            return Attended(context, None, past.then(None, query.shape[-2], past.belief, past.trace))
         with torch.autocast(query.device.type, enabled=False):
-            scores = self.score(_wide(query), _wide(memory.keys), past)
-            weights = self.normalize(scores, memory.mask, past)
-        context = F.dropout(weights, self.dropout, self.training).to(memory.values.dtype) @ memory.values
-        return Attended(context, weights, past.then(weights, query.shape[-2]))
+            asked, keys = _wide(query), _wide(memory.keys)
+            scores = self.score(asked, keys, past)
+            if self.relative is not None:
+                scores = scores + self.relative.bias(asked, scores.shape[-1])
+            weights, belief = self.normalize.move(scores, memory.mask, past, asked)
+            drawn = self.normalize.draw(weights, past)
+            trace = self.score.note(asked, keys, weights, past)
+        looked = F.dropout(weights if drawn is None else drawn, dropout).to(memory.values.dtype)
+        context = looked @ memory.values
+        if self.relative is not None and (added := self.relative.values(looked)) is not None:
+            context = context + added
+        return Attended(context, weights, past.then(weights, query.shape[-2], belief, trace), drawn)
+
+    def _shortcut(self, query: Tensor, memory: Memory, dropout: float) -> Tensor | None:
+        dot = self.score.dot(query)
+        if dot is None or (self.relative is not None and self.relative.adds_values):
+            return None
+        bias = None if self.relative is None else self.relative.bias(query, memory.keys.shape[-2])
+        return self.normalize.shortcut(dot, memory, bias, dropout)
 
     def _one_by_one(self, query: Tensor, memory: Memory, past: Past) -> Attended:
         queries = query.shape[-2]
         masks = memory.mask.expand(*memory.mask.shape[:-2], queries, -1).split(1, dim=-2)
-        contexts, weights = [], []
+        answers = []
         for one, mask in zip(query.split(1, dim=-2), masks, strict=True):
-            attended = self(one, memory._replace(mask=mask), past)
-            past = attended.past
-            contexts.append(attended.context)
-            weights.append(attended.weights)
-        return Attended(torch.cat(contexts, -2), torch.cat(weights, -2), past)
+            answers.append(self(one, memory._replace(mask=mask), past))
+            past = answers[-1].past
+        context, weights = (torch.cat([answer[part] for answer in answers], -2) for part in (0, 1))
+        drawn = [answer.drawn for answer in answers if answer.drawn is not None]
+        return Attended(context, weights, past, torch.cat(drawn, -2) if drawn else None)
+
+
+ROLES = ("target to source", "self-attention", "pooling")
+
+
+def misfits(score: type[Scorer], normalize: type[Normalizer], role: str) -> Iterator[tuple[str, str]]:
+    """Why parts make no sense together or in a role: ("score" or "normalize", the reason)."""
+    parts: tuple[tuple[str, type[Scorer] | type[Normalizer]], ...] = (
+        ("score", score),
+        ("normalize", normalize),
+    )
+    for field, part in parts:
+        if role != "target to source" and (part.looks_back or getattr(part, "ordered", False)):
+            yield field, f"{part.__name__} goes along a source as a target is written: no sense in {role}"
+    if normalize.needs_positive and not score.positive:
+        yield (
+            "normalize",
+            f"{normalize.__name__} divides by the sum of the scores, which may not be negative: use the scorer linear",
+        )
 
 
 class MultiHead(nn.Module):
@@ -201,8 +322,8 @@ class MultiHead(nn.Module):
     ) -> Attended:
         """Context (B, T, Q), weights (B, H, T, S)."""
         queries = self._turn(self._split(self.query(query)), None if past is None else past.step)
-        context, weights, past = self.attention(queries, memory, past, need_weights)
-        return Attended(self.out(context.transpose(1, 2).flatten(2)), weights, past)
+        attended: Attended = self.attention(queries, memory, past, need_weights)
+        return attended._replace(context=self.out(attended.context.transpose(1, 2).flatten(2)))
 
     def _split(self, x: Tensor) -> Tensor:  # (B, L, H*D) -> (B, H, L, D)
         heads: Tensor = x.unflatten(-1, (self.heads, -1))

@@ -184,13 +184,13 @@ class RecurrentDecoder(Decoder):
         weights, past = None, state.past
         if self.order == "bahdanau":
             asking = state.hidden[0][:, -1:]
-            context, weights, past = self._look(asking, state, need_weights)
+            context, weights, past, _ = self._look(asking, state, need_weights)
             outputs, hidden = self.cell(torch.cat([words, context], -1), state.hidden)
             read = self.readout(asking if self.readout.kind == "maxout" else outputs, context, words)
         elif self.order == "luong":
             entering = words if state.feed is None else torch.cat([words, state.feed.unsqueeze(1)], -1)
             outputs, hidden = self.cell(entering, state.hidden)
-            context, weights, past = self._look(outputs, state, need_weights)
+            context, weights, past, _ = self._look(outputs, state, need_weights)
             read = self.readout(outputs, context, words)
         else:
             context = (

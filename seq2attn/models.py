@@ -118,16 +118,16 @@ def build(recipe: ModelRecipe, source_size: int, target_size: int) -> Seq2Seq:
     return Seq2Seq(encoder, decoder)
 
 
-def attention(recipe: AttentionRecipe, query_size: int, key_size: int) -> Attention:
-    """One attention for queries and keys of these sizes."""
+def attention(recipe: AttentionRecipe, query_size: int, key_size: int, heads: int = 1) -> Attention:
+    """One attention for queries and keys of these sizes, for one head or for several side by side."""
     score = recipe.score.make(SCORERS, query_size, key_size)
-    return Attention(score, recipe.normalize.make(NORMALIZERS), recipe.dropout)
+    return Attention(score, recipe.normalize.make(NORMALIZERS, query_size, heads), recipe.dropout)
 
 
 def multi_head(recipe: AttentionRecipe, query_size: int, key_size: int, rotary: Any = None) -> MultiHead:
     """Heads of that attention, each in its own projection."""
     head = head_size(query_size, recipe.heads)
-    return MultiHead(recipe.heads, query_size, key_size, attention(recipe, head, head), rotary)
+    return MultiHead(recipe.heads, query_size, key_size, attention(recipe, head, head, recipe.heads), rotary)
 
 
 def _embedding(recipe: Any, vocabulary: int) -> Embedding:

@@ -26,29 +26,17 @@ class Dot(Scorer):
                 "use general or additive, or make the sizes equal"
             )
 
-    def dot_scale(self, size: int) -> float | None:
-        """The dot product itself."""
-        return 1.0
-
-    def forward(
-        self, query: Float[Tensor, "*b T Q"], keys: Float[Tensor, "*b S Q"], past: Past
-    ) -> Float[Tensor, "*b T S"]:
-        """See the class."""
-        return query @ keys.mT
+    def dot(self, query: Float[Tensor, "*b T Q"]) -> Float[Tensor, "*b T Q"] | None:
+        """q."""
+        return query
 
 
 class ScaledDot(Dot):
     """q . k / sqrt(d) with d the size of one head (Vaswani et al. 2017)."""
 
-    def dot_scale(self, size: int) -> float | None:
-        """1 / sqrt(d)."""
-        return 1 / math.sqrt(size)
-
-    def forward(
-        self, query: Float[Tensor, "*b T Q"], keys: Float[Tensor, "*b S Q"], past: Past
-    ) -> Float[Tensor, "*b T S"]:
-        """See the class."""
-        return super().forward(query, keys, past) / math.sqrt(query.shape[-1])
+    def dot(self, query: Float[Tensor, "*b T Q"]) -> Float[Tensor, "*b T Q"] | None:
+        """q / sqrt(d)."""
+        return query / math.sqrt(query.shape[-1])
 
 
 class General(Scorer):
@@ -62,15 +50,9 @@ class General(Scorer):
         """W k."""
         return self.project(states)  # type: ignore[no-any-return]
 
-    def dot_scale(self, size: int) -> float | None:
-        """A plain dot product with the projected keys."""
-        return 1.0
-
-    def forward(
-        self, query: Float[Tensor, "*b T Q"], keys: Float[Tensor, "*b S Q"], past: Past
-    ) -> Float[Tensor, "*b T S"]:
-        """See the class."""
-        return query @ keys.mT
+    def dot(self, query: Float[Tensor, "*b T Q"]) -> Float[Tensor, "*b T Q"] | None:
+        """q."""
+        return query
 
 
 class Additive(Scorer):

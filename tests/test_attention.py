@@ -97,7 +97,7 @@ def test_dot_scaled_dot_and_general_are_their_equations():
 
 def test_the_softmax_is_torchs_over_what_may_be_seen():
     energies = random(B, T, S)
-    weights = Softmax()(energies, MASK, NO_PAST)
+    weights = Softmax()(energies, MASK, NO_PAST, random(B, T, Q))
     for row, length in enumerate((7, 4, 1)):
         assert_close(weights[row, :, :length], energies[row, :, :length].softmax(-1))
 
@@ -198,7 +198,7 @@ def test_the_normalizer_says_where_the_past_begins():
     attention = MultiHead(2, 22, K, Attention(Dot(11, 11), FirstSlot()))
     past = attention.begin(attention.remember(torch.randn(B, S, K), MASK))
     assert past.weights.shape == past.coverage.shape == (B, 2, S) and past.step.shape == (B,)
-    assert (past.weights[..., 0] == 1).all() and (past.weights[..., 1:] == 0).all()
+    assert (past.belief[..., 0] == 1).all() and (past.belief[..., 1:] == 0).all()
     assert (past.coverage == 0).all() and (past.step == 0).all()
 
 
@@ -246,7 +246,7 @@ def test_a_part_must_say_what_it_does():
     with pytest.raises(NotImplementedError, match=r"Idle must say how it scores: write forward\(\)"):
         Idle()(random(B, T, Q), random(B, S, Q), NO_PAST)
     with pytest.raises(NotImplementedError, match=r"Loose must say how it normalises: write forward\(\)"):
-        Loose()(random(B, T, S), MASK, NO_PAST)
+        Loose()(random(B, T, S), MASK, NO_PAST, random(B, T, Q))
 
 
 def test_shapes_are_types():

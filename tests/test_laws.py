@@ -25,13 +25,17 @@ LENGTHS = torch.tensor([7, 4, 0])
 class Inert(Softmax):
     """A normalizer that follows its past: where it looked last it likes to look again."""
 
-    looks_back, is_softmax = True, False
+    looks_back = True
 
     def first(self, zeros: Tensor) -> Tensor:
         return zeros + 1
 
-    def forward(self, scores: Tensor, mask: Tensor, past: Past) -> Tensor:
-        return super().forward(scores + past.weights.unsqueeze(-2), mask, past)
+    def move(self, scores: Tensor, mask: Tensor, past: Past, query: Tensor) -> tuple[Tensor, Tensor]:
+        weights = self(scores + past.belief.unsqueeze(-2), mask, past, query)
+        return weights, weights.squeeze(-2)
+
+    def shortcut(self, *asked: object) -> None:
+        return None
 
 
 SCORES = {**SCORERS, "fading": Fading}
@@ -95,6 +99,11 @@ def case(request: pytest.FixtureRequest) -> Case:
     return build(*request.param)
 
 
+def parts(attended: Attended) -> list[Tensor]:
+    """Context, weights, and all that is remembered."""
+    return [attended.context, attended.weights, *(part for part in attended.past if part is not None)]
+
+
 def scattered(case: Case) -> Case:
     """Each query sees other slots; one sees none."""
     torch.manual_seed(5)
@@ -109,14 +118,14 @@ masks = pytest.mark.parametrize("masked", [lambda case: case, scattered], ids=["
 @masks
 def test_many_queries_are_one_by_one(case, masked):
     case = masked(case)
-    whole, past, parts = case.attend(), None, []
+    whole, past, answers = case.attend(), None, []
     for query, mask in zip(case.query.split(1, 1), case.mask.expand(-1, 5, -1).split(1, 1), strict=True):
         memory = case.module.remember(case.states, mask)
-        parts.append(case.module(query, memory, past))
-        past = parts[-1].past
-    assert_close(whole.context, torch.cat([part.context for part in parts], -2))
-    assert_close(whole.weights, torch.cat([part.weights for part in parts], -2))
-    assert_close(tuple(whole.past), tuple(past))
+        answers.append(case.module(query, memory, past))
+        past = answers[-1].past
+    assert_close(whole.context, torch.cat([answer.context for answer in answers], -2))
+    assert_close(whole.weights, torch.cat([answer.weights for answer in answers], -2))
+    assert_close(parts(whole)[2:], parts(answers[-1])[2:])
 
 
 @masks
@@ -159,7 +168,7 @@ def test_a_batch_is_a_list_of_sentences(case):
     whole = case.attend()
     for row in range(3):
         alone = Case(case.module, *(part[row : row + 1] for part in case[1:])).attend()
-        for part, expected in zip(alone[:2] + alone.past, whole[:2] + whole.past, strict=True):
+        for part, expected in zip(parts(alone), parts(whole), strict=True):
             assert_close(part, expected[row : row + 1])
 
 
@@ -176,12 +185,11 @@ def test_reordering_commutes_with_attending(case, index):
     past = case.module(case.query[:, :2], memory).past
     after = reorder(case.module(case.query[:, 2:], memory, past), index)
     before = case.module(case.query[index, 2:], reorder(memory, index), reorder(past, index))
-    for part, expected in zip(before[:2] + before.past, after[:2] + after.past, strict=True):
-        assert_close(part, expected)
+    assert_close(parts(before), parts(after))
 
 
 def test_the_past_is_what_happened(case):
-    _, weights, past = case.attend()
+    _, weights, past, _ = case.attend()
     assert_close(past.weights, weights[..., -1, :])
     assert_close(past.coverage, weights.sum(-2))
     assert past.step.tolist() == [5, 5, 5]
@@ -260,7 +268,7 @@ def test_equal_slots_are_looked_at_equally(case, size):
 @pytest.mark.parametrize("need_weights", [True, False])
 def test_huge_scores_are_no_nan(case, need_weights):
     case = case.single()._replace(states=(1e4 * case.states).float().requires_grad_())
-    context, weights, _ = case.attend(need_weights)
+    context, weights, *_ = case.attend(need_weights)
     assert context.isfinite().all()
     assert torch.autograd.grad(context.sum(), case.states)[0].isfinite().all()
     if weights is not None:

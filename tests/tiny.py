@@ -99,11 +99,11 @@ class Fading(ScaledDot):
 
     looks_back = True
 
-    def dot_scale(self, size: int) -> None:
+    def dot(self, query: Tensor) -> None:
         return None
 
     def forward(self, query: Tensor, keys: Tensor, past: Past) -> Tensor:
-        return super().forward(query, keys, past) - past.coverage.unsqueeze(-2)
+        return query @ keys.mT / query.shape[-1] ** 0.5 - past.coverage.unsqueeze(-2)
 
 
 def model(recipe: dict[str, Any], seed: int = 1, target: int = TARGET) -> Seq2Seq:

@@ -1,10 +1,11 @@
 """What a recipe may say about the model: encoder, decoder, and what does not go together."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from seq2attn.attention import misfits
 from seq2attn.normalizers import NORMALIZERS
 from seq2attn.positions import POSITIONS
 from seq2attn.recipe.parts import Choice, Fault, Part, Section, told_by_kind
@@ -31,17 +32,10 @@ class AttentionRecipe(Section):
         elif rotary and (size // self.heads) % 2:
             yield Fault(f"{path}.heads", f"rotary positions need an even head size, got {size // self.heads}")
 
-    def not_looking_back(self, path: str) -> Iterator[Fault]:
-        """Self-attention has no order of queries in which an earlier one could be the past of a later."""
-        registries: list[tuple[str, Part, Mapping[str, type]]] = [
-            ("score", self.score, SCORERS),
-            ("normalize", self.normalize, NORMALIZERS),
-        ]
-        for field, part, registry in registries:
-            if getattr(registry[part.name], "looks_back", False):
-                yield Fault(
-                    f"{path}.{field}", f"{part.name} follows its own past: no sense in self-attention"
-                )
+    def misfits(self, path: str, role: str) -> Iterator[Fault]:
+        """Faults of parts that make no sense together, or in this role."""
+        for field, why in misfits(SCORERS[self.score.name], NORMALIZERS[self.normalize.name], role):
+            yield Fault(f"{path}.{field}", why)
 
 
 class _Recurrent(Section):
@@ -101,8 +95,10 @@ class RecurrentDecoderRecipe(_Recurrent):
             )
         if self.input_feeding and self.order != "luong":
             yield Fault("input_feeding", f"belongs to the order luong; {self.order} reads its context anyway")
-        if self.attention is not None and self.attention.heads > 1:
-            yield from self.attention.divided("attention", self.size)
+        if self.attention is not None:
+            yield from self.attention.misfits("attention", "target to source")
+            if self.attention.heads > 1:
+                yield from self.attention.divided("attention", self.size)
 
 
 class _Transformer(Section):
@@ -136,7 +132,7 @@ class _Transformer(Section):
     def faults(self) -> Iterator[Fault]:
         """Heads divide the size; self-attention has no past."""
         yield from self.self_attention.divided("self_attention", self.size, self.positions.name == "rotary")
-        yield from self.self_attention.not_looking_back("self_attention")
+        yield from self.self_attention.misfits("self_attention", "self-attention")
 
 
 class TransformerEncoderRecipe(_Transformer):
@@ -152,6 +148,7 @@ class TransformerDecoderRecipe(_Transformer):
         """Heads divide the size."""
         yield from super().faults()
         yield from self.cross_attention.divided("cross_attention", self.size)
+        yield from self.cross_attention.misfits("cross_attention", "target to source")
 
 
 AnyEncoder = Annotated[
