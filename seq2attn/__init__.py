@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from seq2attn.attention import Attention, MultiHead
+    from seq2attn.attention import Attention
     from seq2attn.errors import Seq2attnError
+    from seq2attn.heads import MultiHead
     from seq2attn.metrics import score
     from seq2attn.normalizers import NORMALIZERS
     from seq2attn.results import Translation
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 # Names are imported when they are first used: `import seq2attn` and the command line start without torch.
 _HOMES = {
     "Attention": "attention",
-    "MultiHead": "attention",
+    "MultiHead": "heads",
     "NORMALIZERS": "normalizers",
     "SCORERS": "scorers",
     "Seq2attnError": "errors",

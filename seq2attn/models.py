@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from seq2attn.attention import Attention, MultiHead, head_size
+from seq2attn.attention import Attention
 from seq2attn.decoders import (
     Cell,
     Decoded,
@@ -20,6 +20,7 @@ from seq2attn.decoders import (
 )
 from seq2attn.encoders import Encoder, EncoderLayer, RecurrentEncoder, TransformerEncoder
 from seq2attn.errors import Seq2attnError
+from seq2attn.heads import MultiHead, head_size
 from seq2attn.layers import Dropout, Embedding, FeedForward, tie
 from seq2attn.normalizers import NORMALIZERS
 from seq2attn.positions import POSITIONS

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torchs import load_attention, randomised
 
-from seq2attn.attention import Attention, Memory, MultiHead, Normalizer, Past, Scorer, head_size, reorder
+from seq2attn.attention import Attention, Memory, Normalizer, Past, Scorer, reorder
 from seq2attn.errors import Seq2attnError
+from seq2attn.heads import MultiHead, head_size
 from seq2attn.normalizers import Softmax
 from seq2attn.scorers import Additive, Concat, Dot, General, ScaledDot
 

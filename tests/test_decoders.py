@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torchs import load_decoder_layer, randomised
 
-from seq2attn.attention import Attention, MultiHead, reorder
+from seq2attn.attention import Attention, reorder
 from seq2attn.decoders import Cell, Decoder, DecoderLayer
 from seq2attn.encoders import Encoded
 from seq2attn.errors import Seq2attnError
+from seq2attn.heads import MultiHead
 from seq2attn.layers import Dropout, FeedForward
 from seq2attn.models import Seq2Seq
 from seq2attn.normalizers import Softmax

@@ -7,8 +7,9 @@ from torch import nn
 from torch.testing import assert_close
 from torchs import load_encoder_layer, randomised
 
-from seq2attn.attention import Attention, MultiHead
+from seq2attn.attention import Attention
 from seq2attn.encoders import CELLS, Encoder, EncoderLayer, RecurrentEncoder
+from seq2attn.heads import MultiHead
 from seq2attn.layers import ACTIVATIONS, Dropout, Embedding, FeedForward
 from seq2attn.normalizers import Softmax
 from seq2attn.scorers import ScaledDot

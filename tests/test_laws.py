@@ -14,8 +14,9 @@ from tiny import Fading
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention import Attended, Attention, MultiHead, Past, reorder
+from seq2attn.attention import Attended, Attention, Past, reorder
 from seq2attn.errors import Seq2attnError
+from seq2attn.heads import MultiHead
 from seq2attn.normalizers import NORMALIZERS, Softmax
 from seq2attn.scorers import SCORERS
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from seq2attn.attention import Attention, MultiHead
+from seq2attn.attention import Attention
+from seq2attn.heads import MultiHead
 from seq2attn.layers import Dropout, Embedding
 from seq2attn.models import Seq2Seq, build
 from seq2attn.normalizers import NORMALIZERS

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention import Attention, MultiHead
+from seq2attn.attention import Attention
 from seq2attn.errors import Seq2attnError
+from seq2attn.heads import MultiHead
 from seq2attn.normalizers import Softmax
 from seq2attn.positions import POSITIONS, Learned, Rotary, Sinusoidal
 from seq2attn.scorers import ScaledDot

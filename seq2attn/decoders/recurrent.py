@@ -1,54 +1,18 @@
-"""Decoders: `start(encoded) -> state`, `step(token, state) -> logits, state`, `forward` = all steps at once.
-
-The same gold tokens through `forward` and through `step` give the same logits. Tokens are what is read:
-the first is the begin-of-sentence, and logits of step t predict the token that step t + 1 reads.
-"""
+"""LSTM and GRU decoders, in the orders of the papers."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from seq2attn.attention import Attended, Attention, Memory, MultiHead, Past
+from seq2attn.attention import Attended, Attention, Memory, Past
+from seq2attn.decoders.base import Decoded, Decoder
 from seq2attn.encoders import CELLS, Encoded
 from seq2attn.errors import Seq2attnError
-from seq2attn.layers import Dropout, Embedding, FeedForward, Maxout, Residual
-
-
-class Decoded(NamedTuple):
-    """What a decoder makes of the tokens that it has read."""
-
-    logits: Tensor  # (B, T, V)
-    weights: Tensor | None  # (B, L, H, T, S) of the layers that were asked for, float32
-
-
-class Decoder(nn.Module):
-    """The base of decoders.
-
-    attention_layers: how many layers look at the source (0 = none);
-    alignment_shift: 0 if the weights of step t belong to the token that the step predicts, 1 if to the token
-    that it has read. Queries that have read a token are said to look for that token's source word (Luong
-    2016, thesis, ch. 4; Chen et al. 2020); measured (docs/results.md), all of these decoders look ahead.
-    """
-
-    attention_layers = 0
-    alignment_shift = 0
-    embedding: Embedding
-    output: nn.Linear
-
-    def start(self, encoded: Encoded) -> Any:
-        """The state before the first token; keys and values of the source are made here, once."""
-        raise NotImplementedError(f"{type(self).__name__} must say how it starts: write start()")
-
-    def step(self, token: Int[Tensor, " B"], state: Any) -> tuple[Float[Tensor, "B V"], Any]:
-        """Read one token; logits of the next, and the state after it."""
-        raise NotImplementedError(f"{type(self).__name__} must say how it steps: write step()")
-
-    def forward(self, tokens: Int[Tensor, "B T"], encoded: Encoded, look: Sequence[int] = ()) -> Decoded:
-        """Read T tokens at once; `look` names the layers whose weights on the source are wanted."""
-        raise NotImplementedError(f"{type(self).__name__} must say how it decodes: write forward()")
+from seq2attn.heads import MultiHead
+from seq2attn.layers import Dropout, Embedding, Maxout
 
 
 class Cell(nn.Module):
@@ -207,96 +171,3 @@ class RecurrentDecoder(Decoder):
             raise Seq2attnError(f"the order {self.order} needs an attention; give the decoder one")
         attended: Attended = self.attention(asking, state.memory, state.past, need_weights)
         return attended
-
-
-class LayerState(NamedTuple):
-    """What one layer of a Transformer decoder keeps between steps."""
-
-    own: Memory | None  # keys and values of the tokens read so far
-    own_past: Past | None
-    source: Memory
-    source_past: Past
-
-
-class DecoderLayer(nn.Module):
-    """Causal self-attention, cross-attention, feed-forward, each with its residual."""
-
-    def __init__(
-        self, own: MultiHead, source: MultiHead, feed_forward: FeedForward, norm: str, dropout: float
-    ) -> None:
-        super().__init__()
-        size = own.out.out_features
-        self.own, self.source, self.feed_forward = own, source, feed_forward
-        self.around_own, self.around_source, self.around_feed_forward = (
-            Residual(size, norm, dropout) for _ in range(3)
-        )
-
-    def start(self, encoded: Encoded) -> LayerState:
-        """Keys and values of the source, once."""
-        memory = self.source.remember(encoded.states, encoded.mask)
-        return LayerState(None, None, memory, self.source.begin(memory))
-
-    def forward(
-        self, x: Tensor, mask: Tensor, state: LayerState, need_weights: bool = False
-    ) -> tuple[Tensor, Tensor | None, LayerState]:
-        """x (B, T, D); mask (B, T, T) of the new tokens among themselves; weights (B, H, T, S)."""
-        y = self.around_own.enter(x)
-        own = self.own.remember(y, mask, state.own_past.step if state.own_past else None)
-        own = state.own.append(own) if state.own else own
-        attended = self.own(y, own, state.own_past or self.own.begin(own), need_weights=False)
-        x, own_past = self.around_own.leave(x, attended.context), attended.past
-        y = self.around_source.enter(x)
-        attended = self.source(y, state.source, state.source_past, need_weights)
-        x = self.around_source.leave(x, attended.context)
-        x = self.around_feed_forward.leave(x, self.feed_forward(self.around_feed_forward.enter(x)))
-        return x, attended.weights, LayerState(own, own_past, state.source, attended.past)
-
-
-class TransformerState(NamedTuple):
-    """Batch first, so that a search can reorder it."""
-
-    step: Tensor  # (B,), tokens read so far
-    layers: tuple[LayerState, ...]
-
-
-class TransformerDecoder(Decoder):
-    """Layers of self- and cross-attention (Vaswani et al. 2017)."""
-
-    def __init__(
-        self, embedding: Embedding, layers: list[DecoderLayer], norm: str, output: nn.Linear
-    ) -> None:
-        super().__init__()
-        self.embedding, self.layers, self.output = embedding, nn.ModuleList(layers), output
-        self.norm = nn.LayerNorm(output.in_features) if norm == "pre" else nn.Identity()
-        self.attention_layers = len(layers)
-
-    def start(self, encoded: Encoded) -> TransformerState:
-        """See the base class."""
-        step = torch.zeros(len(encoded.states), dtype=torch.long, device=encoded.states.device)
-        layers = cast("list[DecoderLayer]", list(self.layers))
-        return TransformerState(step, tuple(layer.start(encoded) for layer in layers))
-
-    def step(
-        self, token: Int[Tensor, " B"], state: TransformerState
-    ) -> tuple[Float[Tensor, "B V"], TransformerState]:
-        """See the base class."""
-        mask = torch.ones(len(token), 1, 1, dtype=torch.bool, device=token.device)
-        decoded, state = self._advance(token.unsqueeze(1), mask, state)
-        return decoded.logits.squeeze(1), state
-
-    def forward(self, tokens: Int[Tensor, "B T"], encoded: Encoded, look: Sequence[int] = ()) -> Decoded:
-        """See the base class."""
-        length = tokens.shape[1]
-        causal = torch.ones(1, length, length, dtype=torch.bool, device=tokens.device).tril()
-        return self._advance(tokens, causal.expand(len(tokens), -1, -1), self.start(encoded), look)[0]
-
-    def _advance(
-        self, tokens: Tensor, mask: Tensor, state: TransformerState, look: Sequence[int] = ()
-    ) -> tuple[Decoded, TransformerState]:
-        x, states, weights = self.embedding(tokens, state.step), [], {}
-        for number, (layer, before) in enumerate(zip(self.layers, state.layers, strict=True)):
-            x, weights[number], after = layer(x, mask, before, number in look)
-            states.append(after)
-        logits = self.output(self.norm(x))
-        looked = torch.stack([weights[number] for number in look], 1) if look else None
-        return Decoded(logits, looked), TransformerState(state.step + tokens.shape[1], tuple(states))

@@ -1,0 +1,22 @@
+"""Decoders: `start(encoded) -> state`, `step(token, state) -> logits, state`, `forward` = all steps at once.
+
+The same gold tokens through `forward` and through `step` give the same logits. Tokens are what is read:
+the first is the begin-of-sentence, and logits of step t predict the token that step t + 1 reads.
+"""
+
+from seq2attn.decoders.base import Decoded, Decoder
+from seq2attn.decoders.recurrent import Cell, Readout, RecurrentDecoder, RecurrentState
+from seq2attn.decoders.transformer import DecoderLayer, LayerState, TransformerDecoder, TransformerState
+
+__all__ = [
+    "Cell",
+    "Decoded",
+    "Decoder",
+    "DecoderLayer",
+    "LayerState",
+    "Readout",
+    "RecurrentDecoder",
+    "RecurrentState",
+    "TransformerDecoder",
+    "TransformerState",
+]

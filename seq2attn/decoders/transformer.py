@@ -1,0 +1,107 @@
+"""The Transformer's decoder."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from seq2attn.attention import Memory, Past
+from seq2attn.decoders.base import Decoded, Decoder
+from seq2attn.encoders import Encoded
+from seq2attn.heads import MultiHead
+from seq2attn.layers import Embedding, FeedForward, Residual
+
+
+class LayerState(NamedTuple):
+    """What one layer of a Transformer decoder keeps between steps."""
+
+    own: Memory | None  # keys and values of the tokens read so far
+    own_past: Past | None
+    source: Memory
+    source_past: Past
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention, cross-attention, feed-forward, each with its residual."""
+
+    def __init__(
+        self, own: MultiHead, source: MultiHead, feed_forward: FeedForward, norm: str, dropout: float
+    ) -> None:
+        super().__init__()
+        size = own.out.out_features
+        self.own, self.source, self.feed_forward = own, source, feed_forward
+        self.around_own, self.around_source, self.around_feed_forward = (
+            Residual(size, norm, dropout) for _ in range(3)
+        )
+
+    def start(self, encoded: Encoded) -> LayerState:
+        """Keys and values of the source, once."""
+        memory = self.source.remember(encoded.states, encoded.mask)
+        return LayerState(None, None, memory, self.source.begin(memory))
+
+    def forward(
+        self, x: Tensor, mask: Tensor, state: LayerState, need_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None, LayerState]:
+        """x (B, T, D); mask (B, T, T) of the new tokens among themselves; weights (B, H, T, S)."""
+        y = self.around_own.enter(x)
+        own = self.own.remember(y, mask, state.own_past.step if state.own_past else None)
+        own = state.own.append(own) if state.own else own
+        attended = self.own(y, own, state.own_past or self.own.begin(own), need_weights=False)
+        x, own_past = self.around_own.leave(x, attended.context), attended.past
+        y = self.around_source.enter(x)
+        attended = self.source(y, state.source, state.source_past, need_weights)
+        x = self.around_source.leave(x, attended.context)
+        x = self.around_feed_forward.leave(x, self.feed_forward(self.around_feed_forward.enter(x)))
+        return x, attended.weights, LayerState(own, own_past, state.source, attended.past)
+
+
+class TransformerState(NamedTuple):
+    """Batch first, so that a search can reorder it."""
+
+    step: Tensor  # (B,), tokens read so far
+    layers: tuple[LayerState, ...]
+
+
+class TransformerDecoder(Decoder):
+    """Layers of self- and cross-attention (Vaswani et al. 2017)."""
+
+    def __init__(
+        self, embedding: Embedding, layers: list[DecoderLayer], norm: str, output: nn.Linear
+    ) -> None:
+        super().__init__()
+        self.embedding, self.layers, self.output = embedding, nn.ModuleList(layers), output
+        self.norm = nn.LayerNorm(output.in_features) if norm == "pre" else nn.Identity()
+        self.attention_layers = len(layers)
+
+    def start(self, encoded: Encoded) -> TransformerState:
+        """See the base class."""
+        step = torch.zeros(len(encoded.states), dtype=torch.long, device=encoded.states.device)
+        layers = cast("list[DecoderLayer]", list(self.layers))
+        return TransformerState(step, tuple(layer.start(encoded) for layer in layers))
+
+    def step(
+        self, token: Int[Tensor, " B"], state: TransformerState
+    ) -> tuple[Float[Tensor, "B V"], TransformerState]:
+        """See the base class."""
+        mask = torch.ones(len(token), 1, 1, dtype=torch.bool, device=token.device)
+        decoded, state = self._advance(token.unsqueeze(1), mask, state)
+        return decoded.logits.squeeze(1), state
+
+    def forward(self, tokens: Int[Tensor, "B T"], encoded: Encoded, look: Sequence[int] = ()) -> Decoded:
+        """See the base class."""
+        length = tokens.shape[1]
+        causal = torch.ones(1, length, length, dtype=torch.bool, device=tokens.device).tril()
+        return self._advance(tokens, causal.expand(len(tokens), -1, -1), self.start(encoded), look)[0]
+
+    def _advance(
+        self, tokens: Tensor, mask: Tensor, state: TransformerState, look: Sequence[int] = ()
+    ) -> tuple[Decoded, TransformerState]:
+        x, states, weights = self.embedding(tokens, state.step), [], {}
+        for number, (layer, before) in enumerate(zip(self.layers, state.layers, strict=True)):
+            x, weights[number], after = layer(x, mask, before, number in look)
+            states.append(after)
+        logits = self.output(self.norm(x))
+        looked = torch.stack([weights[number] for number in look], 1) if look else None
+        return Decoded(logits, looked), TransformerState(state.step + tokens.shape[1], tuple(states))

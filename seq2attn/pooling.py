@@ -1,0 +1,1 @@
+"""Pooling: attention over a sequence -> one vector, or several."""
