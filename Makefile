@@ -32,6 +32,7 @@ format: $(VENV)/developing
 
 docs: $(VENV)/developing
 	$(BIN)/python scripts/write_recipe_reference.py
+	$(BIN)/python scripts/write_attention_table.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info

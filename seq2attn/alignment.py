@@ -4,7 +4,7 @@ Letters: Tp, Sp pieces and Tw, Sw words of the target and the source; all tensor
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import torch
@@ -109,6 +109,36 @@ def links(alignment: WordAlignment, threshold: float | None = None) -> list[Link
 def pharaoh(alignment: WordAlignment, threshold: float | None = None) -> str:
     """The links in Pharaoh's format, `source-target source-target ...` from 0, as fast_align writes it."""
     return " ".join(map(str, links(alignment, threshold)))
+
+
+class Gold(NamedTuple):
+    """The links that people have drawn for a pair of sentences."""
+
+    sure: frozenset[Link]
+    possible: frozenset[Link]  # the sure ones among them
+
+
+def parse_gold(line: str) -> Gold:
+    """Gold links of one line: `0-0` is sure, `1?2` possible. Raises AlignmentError at what is no link."""
+    marks = line.split()
+    sure = frozenset(parse_pharaoh(" ".join(mark for mark in marks if "?" not in mark)))
+    possible = parse_pharaoh(" ".join(mark.replace("?", "-", 1) for mark in marks if "?" in mark))
+    return Gold(sure, sure.union(possible))
+
+
+def error_rate(found: Sequence[Collection[Link]], gold: Sequence[Gold]) -> float:
+    """The alignment error rate of a corpus (Och & Ney 2003), from 0 to 1, the lower the better:
+    1 - (|A and S| + |A and P|) / (|A| + |S|), with the found links A, the sure S and the possible P."""
+    if len(found) != len(gold):
+        raise AlignmentError(f"expected links for each of {len(gold)} pairs of sentences, got {len(found)}")
+    right = wanted = 0
+    for some, (sure, possible) in zip(found, gold, strict=True):
+        links = set(some)
+        right += len(links & sure) + len(links & possible)
+        wanted += len(links) + len(sure)
+    if not wanted:
+        raise AlignmentError("no links at all, neither found nor sure: there is no error rate")
+    return 1 - right / wanted
 
 
 def parse_pharaoh(line: str) -> list[Link]:

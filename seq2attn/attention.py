@@ -202,7 +202,7 @@ class Attention(nn.Module):
         self.score, self.normalize, self.dropout, self.relative = score, normalize, dropout, relative
         self.looks_back = score.looks_back or normalize.looks_back
         role = "target to source" if relative is None else "self-attention"
-        for _, why in misfits(type(score), type(normalize), role):
+        for _, why in misfits(score, normalize, role, relative is not None):
             raise Seq2attnError(why)
 
     def remember(self, states: Tensor, mask: Tensor, values: Tensor | None = None) -> Memory:
@@ -267,20 +267,27 @@ class Attention(nn.Module):
 ROLES = ("target to source", "self-attention", "pooling")
 
 
-def misfits(score: type[Scorer], normalize: type[Normalizer], role: str) -> Iterator[tuple[str, str]]:
-    """Why parts make no sense together or in a role: ("score" or "normalize", the reason)."""
-    parts: tuple[tuple[str, type[Scorer] | type[Normalizer]], ...] = (
-        ("score", score),
-        ("normalize", normalize),
-    )
+def misfits(
+    score: Scorer | type[Scorer], normalize: Normalizer | type[Normalizer], role: str, relative: bool = False
+) -> Iterator[tuple[str, str]]:
+    """Why parts make no sense together or in a role: ("score" or "normalize", the reason).
+
+    relative: whether positions are added to the scores.
+    """
+    parts: tuple[tuple[str, Any], ...] = (("score", score), ("normalize", normalize))
     for field, part in parts:
         if role != "target to source" and (part.looks_back or getattr(part, "ordered", False)):
-            yield field, f"{part.__name__} goes along a source as a target is written: no sense in {role}"
-    if normalize.needs_positive and not score.positive:
+            yield field, f"{_name(part)} goes along a source as a target is written: no sense in {role}"
+    if normalize.needs_positive and (relative or not score.positive):
         yield (
             "normalize",
-            f"{normalize.__name__} divides by the scores' sum: none may be negative; use the scorer linear",
+            f"{_name(normalize)} divides by the scores' sum, so none may be negative: use the scorer linear, "
+            "and no positions that are added to scores",
         )
+
+
+def _name(part: Any) -> str:
+    return part.__name__ if isinstance(part, type) else type(part).__name__
 
 
 def reorder(state: State, index: Int[Tensor, " N"]) -> State:

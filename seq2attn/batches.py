@@ -31,10 +31,12 @@ class Batch(NamedTuple):
     reads: Tensor  # (B, T), begins with the begin-of-sentence
     gold: Tensor  # (B, T), ends with the end-of-sentence
     gold_mask: Tensor  # (B, T), bool
+    links: Tensor | None = None  # (B, T, S), bool, a gold alignment: which gold tokens which sources mean
 
     def to(self, device: torch.device) -> "Batch":
         """On a device."""
-        return Batch(*(part.to(device, non_blocking=True) for part in self))
+        links = None if self.links is None else self.links.to(device, non_blocking=True)
+        return Batch(*(part.to(device, non_blocking=True) for part in self[:5]))._replace(links=links)
 
 
 def plan(

@@ -13,11 +13,10 @@ is as it was before or as it is after. Loading executes nothing from it.
 
 import hashlib
 import json
-import os
 import pickle
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from seq2attn import atomic
 from seq2attn.errors import Seq2attnError
 from seq2attn.recipe import Recipe, read, write
 
 FORMAT = "0.1"
 Weights = dict[str, Tensor]
 
-DRAFT = ".unfinished."  # begins the name of a file that is being written
 _UNREADABLE = (RuntimeError, NotImplementedError, EOFError, OSError, ValueError, LookupError)
 
 
@@ -114,12 +113,12 @@ class RunFolder:
     def commit(self) -> None:
         """Make what `version` says the truth."""
         text = json.dumps(asdict(self.version), indent=2, sort_keys=True) + "\n"
-        write_atomically(self.path / "version.json", text.encode())
+        atomic.write(self.path / "version.json", text.encode())
 
     def add(self, name: str, content: bytes) -> None:
         """A file that is checked by its checksum when it is read; commit makes it part of the run."""
         self.version.checksums[name] = hashlib.sha256(content).hexdigest()
-        write_atomically(self.path / name, content)
+        atomic.write(self.path / name, content)
 
     def content(self, name: str) -> bytes:
         """A file's bytes, if they are the ones that were written."""
@@ -174,7 +173,7 @@ class RunFolder:
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Everything that resuming needs, in one file."""
-        write_atomically(self.path / "training_state.pt", lambda file: torch.save(dict(state), file))
+        atomic.write(self.path / "training_state.pt", lambda file: torch.save(dict(state), file))
 
     def load_state(self) -> dict[str, Any] | None:
         """The state, or None if training had not saved any yet."""
@@ -199,7 +198,7 @@ class RunFolder:
         """Forget what was logged and kept after a step that training goes back to, averages, and files that
         were being written or removed when training was killed.
         """
-        for file in [*self.path.rglob(f"{DRAFT}*"), *self.path.glob("weights/step-*")]:
+        for file in [*self.path.rglob(f"{atomic.DRAFT}*"), *self.path.glob("weights/step-*")]:
             if f"weights/{file.name}" not in self.version.checksums:
                 file.unlink()
         scores = self.version.scores
@@ -217,7 +216,7 @@ class RunFolder:
                 for line in lines
                 if line.endswith("\n") and json.loads(line).get("step", step + 1) <= step
             ]
-            write_atomically(file, "".join(kept).encode())
+            atomic.write(file, "".join(kept).encode())
 
 
 def weights_name(step: int) -> str:
@@ -231,24 +230,6 @@ def vacant(path: Path) -> None:
         raise RunError(
             f"{path} exists and is not overwritten: go on with --resume, or choose another with --run"
         )
-
-
-def write_atomically(path: Path, content: bytes | Callable[[Any], object]) -> None:
-    """Write beside the place and rename, so that the file is never half there."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{DRAFT}{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            if callable(content):
-                content(file)
-            else:
-                file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def tensors_of(model: nn.Module) -> Weights:

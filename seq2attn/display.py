@@ -7,6 +7,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from seq2attn.metrics import METRICS
+
+SHOWN = {"bleu": "BLEU", "chrf": "chrF", "wer": "WER", "per": "PER"}
 EVERY = 15.0  # seconds between lines where there is no terminal
 
 
@@ -69,10 +72,9 @@ def training_line(record: dict[str, Any], speed: float) -> str:
 def validation_line(record: dict[str, Any]) -> str:
     """A validation in one line."""
     place = f"step {record['step']}" if "step" in record else f"average of the last {record['average']}"
-    return (
-        f"{place}: dev loss {record['loss']:.3f}  perplexity {record['perplexity']:.2f}  "
-        f"BLEU {record['bleu']:.2f}  chrF {record['chrf']:.2f}"
-    )
+    measured = [f"{SHOWN.get(name, name)} {record[name]:.2f}" for name in METRICS if name in record]
+    found = [f"loss {record['loss']:.3f}", f"perplexity {record['perplexity']:.2f}", *measured]
+    return f"{place}: dev {'  '.join(found)}"
 
 
 def clock(seconds: float) -> str:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from seq2attn.heads import MultiHead
+from seq2attn.heads import MultiHead, Window
 from seq2attn.layers import Dropout, Embedding, FeedForward, Residual
 
 CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -69,17 +69,26 @@ class RecurrentEncoder(Encoder):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention, then feed-forward, each with its residual."""
+    """Self-attention, perhaps within a window, then feed-forward, each with its residual."""
 
-    def __init__(self, attention: MultiHead, feed_forward: FeedForward, norm: str, dropout: float) -> None:
+    def __init__(
+        self,
+        attention: MultiHead,
+        feed_forward: FeedForward,
+        norm: str,
+        dropout: float,
+        window: Window | None = None,
+    ) -> None:
         super().__init__()
         size = attention.out.out_features
-        self.attention, self.feed_forward = attention, feed_forward
+        self.attention, self.feed_forward, self.window = attention, feed_forward, window
         self.around_attention = Residual(size, norm, dropout)
         self.around_feed_forward = Residual(size, norm, dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (B, S, D); mask (B, 1, S)."""
+        if self.window is not None:
+            mask = mask & self.window.mask(x.shape[1], x.device)
         y = self.around_attention.enter(x)
         attended = self.attention(y, self.attention.remember(y, mask), need_weights=False)
         x = self.around_attention.leave(x, attended.context)

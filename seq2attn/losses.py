@@ -1,10 +1,18 @@
-"""Losses as sums and counts: they are normalised once, over the whole update (`training.py`)."""
+"""Losses as sums and counts: they are normalised once, over the whole update (`training.py`).
 
+Of the tokens, and of where was looked for them: what attention may be taught besides (`Taught`).
+"""
+
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from seq2attn.attention import Attention, Normalizer
+from seq2attn.decoders import Decoded, Decoder
+from seq2attn.errors import Seq2attnError
 
 
 class Loss(NamedTuple):
@@ -58,3 +66,180 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         )
         gradient *= (grad * mask)[..., None]
         return gradient, None, None, None
+
+
+# ---- of weights -------------------------------------------------------------------------------------
+
+
+def coverage(weights: Float[Tensor, "B T S"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, ""]:
+    """sum_ti min(a_ti, c_ti): looking again where has been looked (See et al. 2017, eq. 13).
+
+    c_t is the sum of the weights *before* t: with a_t in it, each minimum would be a_t, and the loss a
+    constant. At most 1 for each token; 0 for the first.
+    """
+    looked = weights * mask[..., None]
+    return torch.minimum(looked, looked.cumsum(1) - looked).sum()
+
+
+def doubly_stochastic(
+    weights: Float[Tensor, "B T S"], mask: Bool[Tensor, "B T"], source_mask: Bool[Tensor, "B S"]
+) -> Float[Tensor, ""]:
+    """sum_i (1 - sum_t a_ti)^2: every slot is to be looked at once in all (Xu et al. 2015, section 4.2.1)."""
+    together = (weights * mask[..., None]).sum(1)
+    return ((1 - together).square() * source_mask).sum()
+
+
+def guided(
+    weights: Float[Tensor, "B T S"],
+    links: Bool[Tensor, "B T S"] | Float[Tensor, "B T S"],
+    mask: Bool[Tensor, "B T"],
+) -> Float[Tensor, ""]:
+    """- sum_t 1/|A_t| sum_{s in A_t} log a_ts: look where a gold alignment A links (Chen et al. 2016; Garg et
+    al. 2019, eq. 5). Tokens without links do not count.
+
+    links[b, t, s]: whether the token that step t predicts is linked to slot s; or how much. A weight of 0
+    costs as much as the least number that there is, and cannot learn from that.
+    """
+    shares = links.to(weights.dtype) * mask[..., None]
+    total = shares.sum(-1, keepdim=True)
+    return -(shares / (total + (total == 0)) * _log(weights)).sum()
+
+
+def entropy(weights: Float[Tensor, "B *l T S"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, ""]:
+    """sum_t H(a_t) = - sum_ti a_ti log a_ti, in nats; of all layers and heads, where there are several."""
+    return -((weights * _log(weights)).sum(-1) * _like(mask, weights)).sum()
+
+
+def reinforce(
+    weights: Float[Tensor, "B *l T S"],
+    drawn: Float[Tensor, "B *l T S"],
+    advantage: Float[Tensor, " B"],
+    mask: Bool[Tensor, "B T"],
+) -> Float[Tensor, ""]:
+    """- sum_b advantage_b sum_t log p(drawn slot), whose gradient is, on average over the draws, that of
+    minus the expected reward (Williams 1992; Xu et al. 2015, eq. 12), whatever is subtracted from the reward
+    to make the advantage.
+
+    drawn is one-hot; a row that is not (an expectation, or nothing to see) was not drawn, and does not count.
+    The advantage is a number: nothing is learnt through it.
+    """
+    hit = (drawn.detach() == 1).to(weights.dtype)
+    log_p = _log((weights * hit).sum(-1)) * hit.sum(-1) * _like(mask, weights)
+    return -(log_p.flatten(1).sum(1) * advantage.detach()).sum()
+
+
+def _log(weights: Tensor) -> Tensor:
+    """log a, but of the least number where a is 0: finite, and without a gradient there."""
+    return weights.clamp(min=torch.finfo(weights.dtype).tiny).log()
+
+
+def _like(mask: Tensor, weights: Tensor) -> Tensor:
+    """A mask (B, T) for (B, ..., T): the weights without their last axis."""
+    return mask.view(len(mask), *[1] * (weights.dim() - 3), -1)
+
+
+class Taught:
+    """What a model's attention is taught besides predicting tokens.
+
+    factors: coverage, doubly_stochastic, guided, reinforce, entropy -> by what each is multiplied. (Entropy
+    is a reward, with a minus.)
+    layer, head: which weights the first three mean. None: of the last layer the mean of the heads; but guided
+    takes the first head of the layer before the last (Garg et al. 2019), so that others stay free.
+    The last two are of all layers and heads. Their reward is a sentence's mean log-likelihood, less the
+    `baseline`: its moving average, 0.9 old and 0.1 new, over the updates. In the first update there is none
+    yet, so nothing is reinforced.
+    """
+
+    def __init__(
+        self,
+        factors: Mapping[str, float],
+        decoder: Decoder,
+        layer: int | None = None,
+        head: int | None = None,
+    ) -> None:
+        count = decoder.attention_layers
+        if not count:
+            raise Seq2attnError("training.attention_losses need attention, and this decoder has none")
+        if layer is not None and not -count <= layer < count:
+            raise Seq2attnError(
+                f"training.attention_losses.layer: the decoder has {count} attention layers, 0 to "
+                f"{count - 1}; got {layer}"
+            )
+        if "reinforce" in factors and not _draws(decoder):
+            raise Seq2attnError(
+                "training.attention_losses.reinforce needs slots that are drawn: set the decoder's "
+                "normalizer to hard"
+            )
+        self.factors = {**factors}
+        self.layer = (count - 1 if layer is None else layer) % count
+        self.guided_layer = max(0, count - 2) if layer is None else self.layer
+        self.head = head
+        layers = {self.layer} if factors.keys() & {"coverage", "doubly_stochastic"} else set()
+        layers |= {self.guided_layer} if "guided" in factors else set()
+        self.look = [*range(count)] if factors.keys() & {"reinforce", "entropy"} else sorted(layers)
+        self.baseline: float | None = None
+        self._rewards: list[Tensor] = []
+
+    def terms(
+        self, decoded: Decoded, gold: Tensor, mask: Tensor, source_mask: Tensor, links: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Each loss, a sum over the tokens that count (mask, (B, T)), before its factor."""
+        if decoded.weights is None:
+            raise Seq2attnError("the decoder gave no weights: its forward must look at the layers named")
+        weights, found = decoded.weights, {}
+        if "coverage" in self.factors:
+            found["coverage"] = coverage(self._one(weights, self.layer), mask)
+        if "doubly_stochastic" in self.factors:
+            one = self._one(weights, self.layer)
+            found["doubly_stochastic"] = doubly_stochastic(one, mask, source_mask)
+        if "guided" in self.factors:
+            if links is None:
+                raise Seq2attnError(
+                    "training.attention_losses.guided needs gold alignments, and the training data have none"
+                )
+            found["guided"] = guided(self._one(weights, self.guided_layer, 0), links, mask)
+        if "reinforce" in self.factors:
+            found["reinforce"] = self._reinforced(decoded, gold, mask)
+        if "entropy" in self.factors:
+            found["entropy"] = entropy(weights, mask)
+        return found
+
+    def total(self, terms: Mapping[str, Tensor]) -> Tensor | float:
+        """What is added to the loss."""
+        signs = {"entropy": -1}
+        return sum(signs.get(name, 1) * self.factors[name] * value for name, value in terms.items())
+
+    def updated(self) -> None:
+        """An update has been made: its rewards enter the baseline."""
+        if self._rewards:
+            mean = float(torch.cat(self._rewards).mean())
+            self.baseline = mean if self.baseline is None else 0.9 * self.baseline + 0.1 * mean
+        self._rewards.clear()
+
+    def _one(self, weights: Tensor, layer: int, head: int | None = None) -> Tensor:
+        """(B, T, S) of a layer: one head's, or their mean."""
+        of_layer = weights[:, self.look.index(layer)]
+        head = self.head if self.head is not None else head
+        if head is None:
+            return of_layer.mean(1)
+        if head >= of_layer.shape[1]:
+            raise Seq2attnError(
+                f"training.attention_losses.head: the layer has {of_layer.shape[1]} heads; got {head}"
+            )
+        return of_layer[:, head]
+
+    def _reinforced(self, decoded: Decoded, gold: Tensor, mask: Tensor) -> Tensor:
+        if decoded.weights is None or decoded.drawn is None:
+            raise Seq2attnError("reinforce needs Decoded.drawn, and this decoder does not return it")
+        logits = decoded.logits.detach().float()
+        log_p = logits.gather(-1, gold[..., None]).squeeze(-1) - logits.logsumexp(-1)
+        reward = (log_p * mask).sum(1) / mask.sum(1).clamp(min=1)
+        self._rewards.append(reward)
+        advantage = reward - (reward if self.baseline is None else self.baseline)
+        return reinforce(decoded.weights, decoded.drawn, advantage, mask)
+
+
+def _draws(decoder: Decoder) -> bool:
+    """Whether a part of it looks at what it draws."""
+    normalizers = (part.normalize for part in decoder.modules() if isinstance(part, Attention))
+    return any(type(one).draw is not Normalizer.draw for one in normalizers)

@@ -1,4 +1,7 @@
-"""Metrics of translations, by sacreBLEU: each number with its signature and its confidence interval.
+"""Metrics of translations: each number with its signature and its confidence interval.
+
+BLEU, chrF and TER are sacreBLEU's. Where a target is right or wrong (sounds of a word, commands, made tasks),
+two others say more: how many are right as a whole, and how many edits would right them.
 
 To add one: write a function (hypotheses, references, bootstrap, seed) -> Score and add its line to METRICS.
 """
@@ -13,12 +16,19 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from seq2attn import __version__
 from seq2attn.errors import Seq2attnError
 
 if TYPE_CHECKING:
     import sacrebleu.metrics.base
 
 References = Sequence[str] | Sequence[Sequence[str]]
+DEFAULT = ("bleu", "chrf", "ter")  # of METRICS
+Numbers = NDArray[np.int64]
+AT_ONCE = 512  # pairs whose edits are counted together
 SEED = 12345  # sacreBLEU's own, so that its command line gives the same interval
 _environment = threading.Lock()
 
@@ -29,7 +39,7 @@ class ScoringError(Seq2attnError):
 
 @dataclass(frozen=True)
 class Score:
-    """A number that says how it was made. BLEU and chrF: 0 to 100, higher is better; TER: 0 is best.
+    """A number that says how it was made. 0 to 100, higher is better; of LOWER_IS_BETTER: 0 is best.
 
     `low` and `high` bound the 95 % confidence interval (None without bootstrap). They lie evenly around the
     mean of the resampled corpora, as sacreBLEU reports it, and so not quite evenly around `value`.
@@ -62,7 +72,7 @@ class Metric(Protocol):
 def score(
     hypotheses: Sequence[str],
     references: References,
-    metrics: Sequence[str] = ("bleu", "chrf", "ter"),
+    metrics: Sequence[str] = DEFAULT,
     bootstrap: int = 1000,
     seed: int = SEED,
 ) -> list[Score]:
@@ -115,6 +125,51 @@ def ter(hypotheses: Sequence[str], references: References, bootstrap: int = 1000
     return _score(TER(), hypotheses, references, bootstrap, seed)
 
 
+def exact(
+    hypotheses: Sequence[str], references: References, bootstrap: int = 1000, seed: int = SEED
+) -> Score:
+    """Exact match (sentence accuracy): the share of sentences that are right, word for word, of 100."""
+    right = 1 - _wrong(hypotheses, references)
+    return _mean("exact", right, np.ones_like(right), references, bootstrap, seed, "unit:sentence")
+
+
+def sentence_errors(
+    hypotheses: Sequence[str],
+    references: References,
+    bootstrap: int = 1000,
+    seed: int = SEED,
+    name: str = "SER",
+) -> Score:
+    """The share of sentences with any error: 100 - exact match.
+
+    Grapheme to phoneme calls it word error rate, as there a sentence is the sounds of one word (SIGMORPHON
+    2020, Gorman et al. 2020).
+    """
+    wrong = _wrong(hypotheses, references)
+    return _mean(name, wrong, np.ones_like(wrong), references, bootstrap, seed, "unit:sentence")
+
+
+def word_errors(
+    hypotheses: Sequence[str],
+    references: References,
+    bootstrap: int = 1000,
+    seed: int = SEED,
+    name: str = "WER",
+) -> Score:
+    """Word error rate: 100 * edits / words of the references, over the corpus (Levenshtein 1966).
+
+    Words are what stands between spaces, as they are written; where words are sounds, this is the phone error
+    rate. May be above 100. Of several references, that with the fewest edits counts.
+    """
+    lists = _by_translator(hypotheses, references)
+    found = [[sentence.split() for sentence in sentences] for sentences in (hypotheses, *lists)]
+    edits = np.stack([edit_distances(found[0], gold) for gold in found[1:]])
+    words = np.array([[len(sentence) for sentence in gold] for gold in found[1:]])
+    nearest = edits.argmin(0)[None]
+    edits, words = (np.take_along_axis(values, nearest, 0)[0] for values in (edits, words))
+    return _mean(name, edits, words, references, bootstrap, seed, "unit:word")
+
+
 METRICS: dict[str, Metric] = {
     "bleu": bleu,
     "bleu-zh": functools.partial(bleu, tokenize="zh"),
@@ -122,7 +177,78 @@ METRICS: dict[str, Metric] = {
     "chrf": chrf,
     "chrf++": functools.partial(chrf, word_order=2),
     "ter": ter,
+    "exact": exact,
+    "wer": word_errors,
+    "per": functools.partial(word_errors, name="PER"),
+    "g2p-wer": functools.partial(sentence_errors, name="g2p-WER"),
 }
+LOWER_IS_BETTER = {"ter", "wer", "per", "g2p-wer"}
+SLOW = {"ter"}  # minutes for a large corpus; the others take seconds
+
+
+def edit_distances(first: Sequence[Sequence[str]], second: Sequence[Sequence[str]]) -> Numbers:
+    """The edits (a word put in, left out, or replaced) that make each `first` the `second` of its number.
+
+    The recursion of Wagner & Fischer (1974), D[i, j] = min(D[i-1, j] + 1, D[i, j-1] + 1, D[i-1, j-1] +
+    [a_i != b_j]), a row at a time for many pairs at once. Within a row D[i, j-1] + 1 runs on, which is a
+    running minimum of D[i, j] - j.
+    """
+    distances = np.zeros(len(first), dtype=np.int64)
+    differ = [n for n, pair in enumerate(zip(first, second, strict=True)) if list(pair[0]) != list(pair[1])]
+    differ.sort(key=lambda n: (len(second[n]), len(first[n])))  # little padding
+    for begin in range(0, len(differ), AT_ONCE):
+        some = differ[begin : begin + AT_ONCE]
+        numbers: dict[str, int] = {}
+        a, b = (_padded([side[n] for n in some], numbers) for side in (first, second))
+        across, rows = np.arange(b.shape[1] + 1), np.arange(len(some))
+        lengths = [np.array([len(side[n]) for n in some]) for side in (first, second)]
+        row = np.tile(across, (len(some), 1))
+        distances[some] = row[rows, lengths[1]]
+        for i in range(a.shape[1]):
+            replaced = row[:, :-1] + (a[:, i : i + 1] != b)
+            row = np.concatenate([row[:, :1] + 1, np.minimum(row[:, 1:] + 1, replaced)], axis=1)
+            row = np.minimum.accumulate(row - across, axis=1) + across
+            ended = lengths[0] == i + 1
+            distances[np.array(some)[ended]] = row[ended, lengths[1][ended]]
+    return distances
+
+
+def _padded(sentences: Sequence[Sequence[str]], numbers: dict[str, int]) -> Numbers:
+    """Sentences as rows of numbers, one for each word; -1 behind their ends."""
+    rows = np.full((len(sentences), max(map(len, sentences))), -1)
+    for row, sentence in zip(rows, sentences, strict=True):
+        row[: len(sentence)] = [numbers.setdefault(word, len(numbers)) for word in sentence]
+    return rows
+
+
+def _wrong(hypotheses: Sequence[str], references: References) -> Numbers:
+    """1 for each hypothesis that is none of its references, word for word; 0 for the others."""
+    lists = [[one.split() for one in sentences] for sentences in _by_translator(hypotheses, references)]
+    golds = zip(*lists, strict=True)
+    return np.array([one.split() not in gold for one, gold in zip(hypotheses, golds, strict=True)], np.int64)
+
+
+def _mean(
+    name: str, counts: Numbers, units: Numbers, references: References, bootstrap: int, seed: int, unit: str
+) -> Score:
+    """100 * counts / units over the corpus, with the bootstrap interval as sacreBLEU takes it."""
+    _check_bootstrap(bootstrap)
+    several = 1 if isinstance(references[0], str) else len(references)
+    samples = bootstrap if len(counts) > 1 else 0
+    drawn = f"|bs:{samples}|seed:{seed}" if samples else ""
+    signature = f"nrefs:{several}{drawn}|case:mixed|{unit}|version:seq2attn {__version__}"
+
+    def share(chosen: Numbers) -> float:
+        return 100 * float(counts[chosen].sum()) / max(1, int(units[chosen].sum()))
+
+    value = share(np.arange(len(counts)))
+    if not samples:
+        return Score(name, value, signature)
+    generator = np.random.default_rng(seed)
+    shares = sorted(share(generator.integers(len(counts), size=len(counts))) for _ in range(samples))
+    tail = samples // 40
+    mean, half = sum(shares) / samples, (shares[-1 - tail] - shares[tail]) / 2
+    return Score(name, value, signature, mean - half, mean + half)
 
 
 def _score(
@@ -133,10 +259,7 @@ def _score(
     seed: int,
 ) -> Score:
     """Score a corpus with one of sacreBLEU's metrics and take the interval out of its public JSON."""
-    if bootstrap < 0 or 0 < bootstrap < 40:
-        raise ScoringError(
-            f"bootstrap is 0 (no interval) or at least 40 (95 % leaves 1 of 40 at each end), got {bootstrap}"
-        )
+    _check_bootstrap(bootstrap)
     lists = _by_translator(hypotheses, references)
     samples = bootstrap if len(hypotheses) > 1 else 0  # one sentence, drawn again and again, has no spread
     with _sacrebleu_seed(seed):
@@ -151,6 +274,13 @@ def _score(
     # sacreBLEU leaves the interval out when every resampled corpus scores 0
     mean, half = report.get("confidence_mean", 0.0), report.get("confidence_var", 0.0)
     return Score(result.name, result.score, signature, mean - half, mean + half)
+
+
+def _check_bootstrap(bootstrap: int) -> None:
+    if bootstrap < 0 or 0 < bootstrap < 40:
+        raise ScoringError(
+            f"bootstrap is 0 (no interval) or at least 40 (95 % leaves 1 of 40 at each end), got {bootstrap}"
+        )
 
 
 def _by_translator(hypotheses: Sequence[str], references: References) -> list[list[str]]:

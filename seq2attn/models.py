@@ -1,14 +1,14 @@
 """Models, and `build`: the one place that knows both recipes and parts."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from seq2attn.attention import Attention
+from seq2attn.attention import Attention, Relative
 from seq2attn.decoders import (
     Cell,
     Decoded,
@@ -20,10 +20,10 @@ from seq2attn.decoders import (
 )
 from seq2attn.encoders import Encoder, EncoderLayer, RecurrentEncoder, TransformerEncoder
 from seq2attn.errors import Seq2attnError
-from seq2attn.heads import MultiHead, head_size
+from seq2attn.heads import MultiHead, TalkingNormalizer, TalkingScorer, Window, head_size
 from seq2attn.layers import Dropout, Embedding, FeedForward, tie
 from seq2attn.normalizers import NORMALIZERS
-from seq2attn.positions import POSITIONS
+from seq2attn.positions import POSITIONS, Distance, Position
 from seq2attn.recipe import (
     AttentionRecipe,
     ModelRecipe,
@@ -32,7 +32,7 @@ from seq2attn.recipe import (
     TransformerDecoderRecipe,
     TransformerEncoderRecipe,
 )
-from seq2attn.scorers import SCORERS
+from seq2attn.scorers import SCORERS, Several
 
 
 class Seq2Seq(nn.Module):
@@ -119,16 +119,32 @@ def build(recipe: ModelRecipe, source_size: int, target_size: int) -> Seq2Seq:
     return Seq2Seq(encoder, decoder)
 
 
-def attention(recipe: AttentionRecipe, query_size: int, key_size: int, heads: int = 1) -> Attention:
+def attention(
+    recipe: AttentionRecipe, query_size: int, key_size: int, heads: int = 1, relative: Relative | None = None
+) -> Attention:
     """One attention for queries and keys of these sizes, for one head or for several side by side."""
-    score = recipe.score.make(SCORERS, query_size, key_size)
-    return Attention(score, recipe.normalize.make(NORMALIZERS, query_size, heads), recipe.dropout)
+    energies = NORMALIZERS[recipe.normalize.name].energies
+    scores = [recipe.score.make(SCORERS, query_size, key_size) for _ in range(energies)]
+    score = scores[0] if energies == 1 else Several(scores)
+    normalize = recipe.normalize.make(NORMALIZERS, query_size, heads)
+    if recipe.talking:
+        score, normalize = TalkingScorer(score, heads), TalkingNormalizer(normalize, heads)
+    return Attention(score, normalize, recipe.dropout, relative)
 
 
-def multi_head(recipe: AttentionRecipe, query_size: int, key_size: int, rotary: Any = None) -> MultiHead:
+def multi_head(
+    recipe: AttentionRecipe,
+    query_size: int,
+    key_size: int,
+    rotary: Position | None = None,
+    relative: Relative | None = None,
+) -> MultiHead:
     """Heads of that attention, each in its own projection."""
     head = head_size(query_size, recipe.heads)
-    return MultiHead(recipe.heads, query_size, key_size, attention(recipe, head, head, recipe.heads), rotary)
+    looks = attention(recipe, head, head, recipe.heads, relative)
+    return MultiHead(
+        recipe.heads, query_size, key_size, looks, rotary, recipe.key_heads, recipe.query_key_norm
+    )
 
 
 def _embedding(recipe: Any, vocabulary: int) -> Embedding:
@@ -141,11 +157,20 @@ def _embedding(recipe: Any, vocabulary: int) -> Embedding:
     return Embedding(vocabulary, recipe.size, dropout, positions, scaled=True)
 
 
-def _rotary(recipe: TransformerEncoderRecipe | TransformerDecoderRecipe) -> nn.Module | None:
-    if POSITIONS[recipe.positions.name].where == "embedding":
-        return None
-    rotary: nn.Module = recipe.positions.make(POSITIONS, recipe.size // recipe.self_attention.heads)
-    return rotary
+def _own(
+    recipe: TransformerEncoderRecipe | TransformerDecoderRecipe, causal: bool
+) -> Iterator[tuple[MultiHead, Window | None]]:
+    """The self-attention of each layer, with its positions, and its window."""
+    kind, relative = POSITIONS[recipe.positions.name], None
+    for section in recipe.own_attentions:
+        head, rotary = head_size(recipe.size, section.heads), None
+        if issubclass(kind, Distance):
+            if relative is None or not kind.shared:
+                relative = recipe.positions.make(POSITIONS, section.heads, head, causal)
+        elif kind.where == "rotation":
+            rotary = recipe.positions.make(POSITIONS, head)
+        looks = multi_head(section, recipe.size, recipe.size, rotary, relative)
+        yield looks, None if section.window is None else Window(section.window, section.sinks)
 
 
 def _feed_forward(recipe: TransformerEncoderRecipe | TransformerDecoderRecipe) -> FeedForward:
@@ -162,13 +187,8 @@ def _encoder(
             embedding, recipe.cell, recipe.size, recipe.layers, recipe.bidirectional, dropout
         )
     layers = [
-        EncoderLayer(
-            multi_head(recipe.self_attention, recipe.size, recipe.size, _rotary(recipe)),
-            _feed_forward(recipe),
-            recipe.norm,
-            recipe.dropout,
-        )
-        for _ in range(recipe.layers)
+        EncoderLayer(own, _feed_forward(recipe), recipe.norm, recipe.dropout, window)
+        for own, window in _own(recipe, causal=False)
     ]
     return TransformerEncoder(embedding, layers, recipe.norm)
 
@@ -181,13 +201,14 @@ def _decoder(
         return _recurrent_decoder(recipe, embedding, output, source)
     layers = [
         DecoderLayer(
-            multi_head(recipe.self_attention, recipe.size, recipe.size, _rotary(recipe)),
-            multi_head(recipe.cross_attention, recipe.size, source),
+            own,
+            multi_head(section, recipe.size, source),
             _feed_forward(recipe),
             recipe.norm,
             recipe.dropout,
+            window,
         )
-        for _ in range(recipe.layers)
+        for (own, window), section in zip(_own(recipe, causal=True), recipe.source_attentions, strict=True)
     ]
     return TransformerDecoder(embedding, layers, recipe.norm, output)
 
@@ -205,7 +226,8 @@ def _recurrent_decoder(
     if recipe.input_feeding:
         entering = recipe.output_size
     cell = Cell(recipe.cell, recipe.embedding + entering, recipe.size, source, recipe.layers, recipe.dropout)
-    readout = Readout(recipe.readout, recipe.size, context, recipe.embedding, recipe.output_size)
+    sizes = recipe.size, context, recipe.embedding, recipe.output_size
+    readout = Readout(recipe.readout, *sizes, recipe.latent, recipe.top)
     dropout = Dropout(recipe.dropout, variational=recipe.variational)
     return RecurrentDecoder(embedding, cell, recipe.order, looks, readout, output, dropout)
 

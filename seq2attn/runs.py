@@ -14,7 +14,7 @@ from seq2attn.checkpoint import RunError, RunFolder, Version, put_weights, vacan
 from seq2attn.data import Examples, Role, prepare, training_text
 from seq2attn.display import Display
 from seq2attn.losses import cross_entropy
-from seq2attn.metrics import METRICS, References, Score, score
+from seq2attn.metrics import METRICS, SLOW, References, Score, score
 from seq2attn.models import Seq2Seq, build, pick_device
 from seq2attn.recipe import LocatedFault, Recipe, RecipeError, read, write
 from seq2attn.text import Vocabulary, train_vocabulary
@@ -86,7 +86,8 @@ def train(
         if recipe.data.test is None:
             return Trained(path, progress, translator, [])
         pairs = held_out(path, translator, "test")
-        return Trained(path, progress, translator, score_pairs(translator, *pairs))
+        scores = score_pairs(translator, *pairs, settings.metrics)
+        return Trained(path, progress, translator, scores)
 
 
 def examples(recipe: Recipe, sides: Vocabularies, role: Role, display: Display) -> Examples:
@@ -102,7 +103,9 @@ def examples(recipe: Recipe, sides: Vocabularies, role: Role, display: Display) 
 def validator(
     recipe: Recipe, model: Seq2Seq, sides: Vocabularies, dev: Examples, device: torch.device
 ) -> Validate:
-    """The scores of a model on the dev set: loss and perplexity per token, BLEU and chrF."""
+    """The scores of a model on the dev set: loss and perplexity per token, and the recipe's metrics."""
+    metric, metrics = recipe.training.metric, [name for name in recipe.training.metrics if name not in SLOW]
+    measured: list[str] = list(dict.fromkeys([*metrics, *([] if metric == "loss" else [metric])]))
     feed = Feed(dev, *sides, recipe.training.batch_tokens)
     decoding = recipe.decoding.model_copy(
         update={"beam": recipe.decoding.validation_beam, "nbest": 1, "sample": False}
@@ -123,7 +126,7 @@ def validator(
         texts = [found.text for found in translator.stream(sources, decoding)]
         references = [dev.target_text(row) for row in rows]
         loss = nll / tokens
-        scores = {name: METRICS[name](texts, references, bootstrap=0).value for name in ("bleu", "chrf")}
+        scores = {name: METRICS[name](texts, references, bootstrap=0).value for name in measured}
         return {"loss": loss, "perplexity": math.exp(min(loss, 700)), **scores}
 
     return validate
@@ -140,9 +143,12 @@ def held_out(run: str | Path, translator: Translator, role: Role) -> tuple[list[
     return [held.source_text(row) for row in rows], [held.target_text(row) for row in rows]
 
 
-def score_pairs(translator: Translator, sources: Sequence[str], references: References) -> list[Score]:
-    """BLEU, chrF and TER of a model's translations, with bootstrap intervals."""
-    return score([found.text for found in translator.stream(sources, translator.decoding)], references)
+def score_pairs(
+    translator: Translator, sources: Sequence[str], references: References, metrics: Sequence[str]
+) -> list[Score]:
+    """The metrics of a model's translations, with bootstrap intervals."""
+    texts = [found.text for found in translator.stream(sources, translator.decoding)]
+    return score(texts, references, metrics)
 
 
 def signature(run: str | Path, translator: Translator, checkpoint: str = "best") -> str:
@@ -223,11 +229,11 @@ def learn_vocabularies(recipe: Recipe) -> list[Vocabulary]:
     if text.files is not None:
         files = text.files[:1] if text.joint else text.files
         return [Vocabulary.load(Path(file), text.words) for file in files]
-    sides: list[tuple[int, ...]] = [(0, 1)] if text.joint else [(0,), (1,)]
+    languages: list[tuple[int, ...]] = [(0, 1)] if text.joint else [(0,), (1,)]
     return [
         train_vocabulary(
-            training_text(recipe.data, side),
-            model=text.model,
+            training_text(recipe.data, sides),
+            model=text.models[sides[0]],
             size=text.size,
             byte_fallback=text.byte_fallback,
             character_coverage=text.character_coverage,
@@ -236,7 +242,7 @@ def learn_vocabularies(recipe: Recipe) -> list[Vocabulary]:
             words=text.words,
             seed=recipe.seed,
         )
-        for side in sides
+        for sides in languages
     ]
 
 
@@ -263,7 +269,7 @@ def _board(path: Path) -> Callable[[dict[str, Any]], None]:
 
     def write(record: dict[str, Any]) -> None:
         kind = "training" if "norm" in record else "dev"
-        for name in ("loss", "norm", "learning_rate", "perplexity", "bleu", "chrf"):
+        for name in ("loss", "norm", "learning_rate", "perplexity", *METRICS):
             if name in record:
                 writer.add_scalar(f"{kind}/{name}", record[name], record["step"])
 

@@ -16,9 +16,11 @@ from seq2attn.attention import reorder
 from seq2attn.errors import Seq2attnError
 
 Step = Callable[[Tensor, Any], tuple[Tensor, Any]]  # token (N,), state -> logits (N, V), state
+Coverage = Callable[[Any], Tensor | None]  # state -> (N, S), how much each slot has been looked at
 Choose = Callable[[Tensor, Tensor], Tensor]  # log-probabilities (N, V), rows (N,) -> tokens (N,)
 
 NEVER = float("-inf")
+LEAST = 1e-6  # coverage of what has never been looked at: zeros are common where weights are sparse
 
 
 class Hypothesis(NamedTuple):
@@ -26,7 +28,7 @@ class Hypothesis(NamedTuple):
 
     tokens: list[int]
     log_probability: float
-    score: float  # the log-probability, normalised for length: what ranks
+    score: float  # the log-probability, normalised for length, and the coverage penalty: what ranks
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,33 @@ class Rules:
     no_repeat_ngram: int = 0
     length_normalization: str = "simple"
     length_penalty: float = 1.0
+    coverage_penalty: float = 0.0
+    coverage: Coverage | None = None  # needed where there is a penalty
 
     def score(self, log_probability: Tensor | float, length: int) -> Any:
-        """The score of a hypothesis of `length` tokens, its end included."""
+        """The score of a hypothesis of `length` tokens, its end included, without the coverage penalty."""
         if self.length_normalization == "gnmt":
             return log_probability / ((5 + length) / 6) ** self.length_penalty
         if self.length_normalization == "simple":
             return log_probability / length**self.length_penalty
         return log_probability
+
+    def covered(self, state: Any, count: int) -> list[float]:
+        """What coverage adds to the scores of the `count` hypotheses of a state, were they to end now."""
+        if not self.coverage_penalty:
+            return [0.0] * count
+        looked = None if self.coverage is None else self.coverage(state)
+        if looked is None:
+            raise Seq2attnError(
+                "a coverage penalty needs steps that count how much they have looked at each source piece: "
+                "recurrent decoders with attention do; a Transformer's steps run without weights"
+            )
+        return self.penalty(looked).tolist()
+
+    def penalty(self, coverage: Tensor) -> Tensor:
+        """beta sum_i log min(c_i, 1) over the slots (..., S) (Wu et al. 2016, eq. 14), where a slot that has
+        never been looked at counts as LEAST."""
+        return self.coverage_penalty * coverage.float().clamp(LEAST, 1.0).log().sum(-1)
 
     def allowed(self, history: Tensor, limits: Tensor, prefix: Tensor | None, vocabulary: int) -> Tensor:
         """Which tokens may follow a history (N, t): (N, V) bool.
@@ -148,10 +169,12 @@ def _walk(
         total = total + scores.gather(1, token[:, None]).squeeze(1)
         ends = token == rules.eos
         if bool(ends.any()):
-            length = history.shape[1] + 1
-            for row, tokens, value in zip(*(x[ends].tolist() for x in (rows, history, total)), strict=True):
-                found[row] = Hypothesis(tokens, value, rules.score(value, length))
-            stay = (~ends).nonzero().squeeze(1)
+            length, stay = history.shape[1] + 1, (~ends).nonzero().squeeze(1)
+            covered = rules.covered(state, len(rows))
+            for place in ends.nonzero().squeeze(1).tolist():
+                value = total[place].item()
+                score = rules.score(value, length) + covered[place]
+                found[int(rows[place])] = Hypothesis(history[place].tolist(), value, score)
             rows, token, history, total = rows[stay], token[stay], history[stay], total[stay]
             state = reorder(state, stay)
         history = torch.cat([history, token[:, None]], 1)
@@ -187,7 +210,7 @@ def beam_search(
     while len(beams.rows):
         logits, state = step(token, state)
         best, origin, token = _continuations(logits, beams, rules, limits, prefix)
-        _collect(found, best, origin, token, beams, rules)
+        _collect(found, best, origin, token, beams, state, rules)
         # The end is worth nothing as a continuation; a stable sort keeps the others in their order.
         best = best.masked_fill(token == rules.eos, NEVER)
         order = best.sort(dim=1, descending=True, stable=True).indices[:, :beam]
@@ -222,7 +245,13 @@ def _continuations(
 
 
 def _collect(
-    found: list[list[Hypothesis]], best: Tensor, origin: Tensor, token: Tensor, beams: _Beams, rules: Rules
+    found: list[list[Hypothesis]],
+    best: Tensor,
+    origin: Tensor,
+    token: Tensor,
+    beams: _Beams,
+    state: Any,
+    rules: Rules,
 ) -> None:
     """Put hypotheses that end here to their sentence's."""
     beam, length = beams.history.shape[1], beams.history.shape[2] + 1
@@ -231,9 +260,12 @@ def _collect(
     if not bool(ends.any()):
         return
     sentence, place = ends.nonzero(as_tuple=True)
-    tokens = beams.history[sentence, origin[sentence, place]]
-    for row, some, value in zip(
-        beams.rows[sentence].tolist(), tokens.tolist(), best[sentence, place].tolist(), strict=True
+    rank = origin[sentence, place]
+    tokens = beams.history[sentence, rank]
+    covered = rules.covered(state, len(beams.rows) * beam)
+    for row, some, value, number in zip(
+        *(x.tolist() for x in (beams.rows[sentence], tokens, best[sentence, place], sentence * beam + rank)),
+        strict=True,
     ):
         if len(found[row]) < beam:
-            found[row].append(Hypothesis(some, value, rules.score(value, length)))
+            found[row].append(Hypothesis(some, value, rules.score(value, length) + covered[number]))

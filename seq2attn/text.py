@@ -33,6 +33,15 @@ _SPACELESS = re.compile(
     "\u3031-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua9e0-\ua9ff\uaa60-\uaa7f\uf900-\ufaff\uff66-\uff9f"
     "\U0001b000-\U0001b16f\U00020000-\U0003ffff]"
 )
+_SETTLED: dict[str, Any] = {  # of every training
+    "max_sentence_length": LONGEST_SENTENCE,
+    "pad_id": 0,
+    "unk_id": 1,
+    "bos_id": 2,
+    "eos_id": 3,
+    "num_threads": 16,  # the model depends on it, so it must not depend on the machine
+    "minloglevel": 2,
+}
 _BREAKS = "\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\u2028\u2029"  # a sentence stays on one line
 
 
@@ -123,7 +132,7 @@ class Vocabulary:
         BPE: every merge is left out with probability `alpha` (BPE-dropout, Provilkov et al. 2020).
 
         Raises:
-            VocabularyError: the model knows only one segmentation (char), or `nbest` is above 512.
+            VocabularyError: the model knows only one segmentation (char, word), or `nbest` is above 512.
         """
         if nbest in (0, 1):
             return self.encode(texts)
@@ -201,7 +210,7 @@ class Vocabulary:
 def train_vocabulary(
     texts: Iterable[str],
     *,
-    model: Literal["unigram", "bpe", "char"] = "unigram",
+    model: Literal["unigram", "bpe", "char", "word"] = "unigram",
     size: int = 8000,
     byte_fallback: bool = True,
     character_coverage: float = 1.0,
@@ -216,9 +225,11 @@ def train_vocabulary(
 
     Args:
         texts: one or several languages, in any order; blank ones do not count.
-        model: how pieces are found: unigram (Kudo 2018), bpe (Sennrich et al. 2016), or single characters.
-        size: pieces in all; of a char model, at most.
-        byte_fallback: a character outside the vocabulary becomes its UTF-8 bytes instead of <unk>.
+        model: how pieces are found: unigram (Kudo 2018), bpe (Sennrich et al. 2016), single characters, or
+            whole words (the most frequent; what stands between spaces, punctuation and all).
+        size: pieces in all; of a char or word model, at most.
+        byte_fallback: a character outside the vocabulary becomes its UTF-8 bytes instead of <unk>. Not of a
+            word model: its unknown words are <unk>, and those in a row a single one.
         character_coverage: share of the text whose characters get a piece; rarer ones are outside.
         lowercase: letter by letter, as `str.lower` does (ß stays ß).
         nfkc: Unicode NFKC, without control characters; if not, only spaces and line breaks change.
@@ -228,6 +239,7 @@ def train_vocabulary(
     Raises:
         VocabularyError: no text, or `size` is more or less than the text can give; the message says how much.
     """
+    byte_fallback = byte_fallback and model != "word"  # SentencePiece would spell the space before it, too
     least = SPECIALS + BYTES * byte_fallback
     if size <= least:
         raise VocabularyError(
@@ -244,16 +256,11 @@ def train_vocabulary(
             model_writer=trained,
             model_type=model,
             vocab_size=size,
+            hard_vocab_limit=model != "word",  # a text may have fewer words
             byte_fallback=byte_fallback,
             character_coverage=character_coverage,
             normalizer=_normalizer(lowercase, nfkc),
-            max_sentence_length=LONGEST_SENTENCE,
-            pad_id=0,
-            unk_id=1,
-            bos_id=2,
-            eos_id=3,
-            num_threads=16,  # the model depends on it, so it must not depend on the machine
-            minloglevel=2,
+            **_SETTLED,
         )
     except RuntimeError as error:
         raise VocabularyError(_explain(str(error), size)) from error

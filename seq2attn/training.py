@@ -24,12 +24,13 @@ from seq2attn.checkpoint import (
     weights_of,
 )
 from seq2attn.errors import Seq2attnError
-from seq2attn.losses import cross_entropy
+from seq2attn.losses import Taught, cross_entropy
+from seq2attn.metrics import LOWER_IS_BETTER
 from seq2attn.models import Seq2Seq, autocast, out_of_memory
 from seq2attn.recipe import TrainingRecipe
 from seq2attn.schedules import SCHEDULES, Schedule, optimizer
 
-Validate = Callable[[int | None], dict[str, float]]  # at most so many batches -> loss, bleu, chrf
+Validate = Callable[[int | None], dict[str, float]]  # at most so many batches -> loss, and metrics by name
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -44,6 +45,7 @@ class Updated(NamedTuple):
     norm: float  # of the gradient, before clipping
     learning_rate: float
     tokens: int  # target tokens
+    taught: dict[str, float]  # the losses of attention, per token, before their factors
 
 
 class Turn(NamedTuple):
@@ -88,6 +90,10 @@ class Learner:
         self.moving: Weights | None = None
         if recipe.ema:
             self.moving = {name: tensor.clone() for name, tensor in tensors_of(self.model).items()}
+        losses = recipe.attention_losses
+        self.taught: Taught | None = None
+        if losses is not None:
+            self.taught = Taught(losses.factors(), model.decoder, losses.layer, losses.head)
         autocast(device, recipe.precision)  # an error now, if the device cannot
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
 
@@ -103,15 +109,18 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         tokens = sum(int(batch.gold_mask.sum()) for batch in batches)
-        total = 0.0
+        total, taught = 0.0, dict[str, float]()
         for batch in batches:
-            loss = self._loss(batch.to(self.device)) / tokens
-            self.scaler.scale(loss).backward()
-            total += loss.item()
+            loss, terms = self._loss(batch.to(self.device))
+            whole = loss + self.taught.total(terms) if self.taught else loss
+            self.scaler.scale(whole / tokens).backward()
+            total += loss.item() / tokens
+            taught = {name: taught.get(name, 0.0) + one.item() / tokens for name, one in terms.items()}
         self.scaler.unscale_(self.optimizer)
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip or math.inf))
         # With fp16 an infinite gradient is the scaler's business: it skips the step and scales down.
-        if not math.isfinite(total) or not (self.scaler.is_enabled() or math.isfinite(norm)):
+        finite = math.isfinite(total + sum(taught.values()))
+        if not finite or not (self.scaler.is_enabled() or math.isfinite(norm)):
             raise FloatingPointError(f"the loss is {total}, the gradient's norm {norm}")
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -119,12 +128,19 @@ class Learner:
         if self.moving is not None:
             for name, tensor in tensors_of(self.model).items():
                 self.moving[name].lerp_(tensor, 1 - self.recipe.ema)
-        return Updated(total, norm, rate, tokens)
+        if self.taught:
+            self.taught.updated()
+        return Updated(total, norm, rate, tokens, taught)
 
-    def _loss(self, batch: Batch) -> Tensor:
+    def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        look = self.taught.look if self.taught else ()
         with autocast(self.device, self.recipe.precision):
-            logits = self.model(batch.source, batch.source_mask, batch.reads).logits
-        return cross_entropy(logits, batch.gold, batch.gold_mask, self.recipe.label_smoothing).smoothed
+            decoded = self.model(batch.source, batch.source_mask, batch.reads, look)
+        gold, mask = batch.gold, batch.gold_mask
+        loss = cross_entropy(decoded.logits, gold, mask, self.recipe.label_smoothing).smoothed
+        if not self.taught:
+            return loss, {}
+        return loss, self.taught.terms(decoded, gold, mask, batch.source_mask, batch.links)
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[Weights]:
@@ -152,6 +168,7 @@ class Learner:
             "schedule": self.schedule.state(),
             "moving": self.moving,
             "scaler": self.scaler.state_dict(),
+            "baseline": None if self.taught is None else self.taught.baseline,
             "generators": generators,
         }
 
@@ -163,6 +180,8 @@ class Learner:
         self.scaler.load_state_dict(state["scaler"])
         if self.moving is not None:
             self.moving = {name: tensor.to(self.device) for name, tensor in state["moving"].items()}
+        if self.taught is not None:
+            self.taught.baseline = state["baseline"]
         torch.set_rng_state(state["generators"]["cpu"])
         if self.device.type == "cuda" and "cuda" in state["generators"]:
             torch.cuda.set_rng_state(state["generators"]["cuda"], self.device)
@@ -196,10 +215,10 @@ def fit(
             progress.step, (progress.epoch, progress.batch) = step, turn.then
             progress.tokens += updated.tokens
             progress.seconds = time.monotonic() - clock
-            record = {**updated._asdict(), **asdict(progress), "total": learner.total}
+            record = {**updated._asdict(), **updated.taught, **asdict(progress), "total": learner.total}
             report(record)
             if step % recipe.log_every == 0:
-                run.log({key: record[key] for key in LOGGED})
+                run.log({key: record[key] for key in (*LOGGED, *updated.taught)})
             ended = _ended(progress, recipe)
             if step % recipe.validate_every == 0 or ended:
                 scores = _validated(run, learner, progress, validate)
@@ -291,7 +310,9 @@ def _ended(progress: Progress, recipe: TrainingRecipe) -> bool:
 
 def _value(scores: dict[str, float], metric: str) -> list[float]:
     """Larger is better: the metric, and where that is equal (a BLEU of 0) the loss."""
-    return [-scores["loss"]] if metric == "loss" else [scores[metric], -scores["loss"]]
+    if metric == "loss":
+        return [-scores["loss"]]
+    return [-scores[metric] if metric in LOWER_IS_BETTER else scores[metric], -scores["loss"]]
 
 
 def _validated(run: RunFolder, learner: Learner, progress: Progress, validate: Validate) -> dict[str, float]:

@@ -70,6 +70,7 @@ class Translator:
         beam: int | None = None,
         nbest: int | None = None,
         length_penalty: float | None = None,
+        coverage_penalty: float | None = None,
         min_length: int | None = None,
         max_length: int | None = None,
         no_repeat_ngram: int | None = None,
@@ -92,6 +93,7 @@ class Translator:
             "beam": beam,
             "nbest": nbest,
             "length_penalty": length_penalty,
+            "coverage_penalty": coverage_penalty,
             "min_length": min_length,
             "max_length": max_length,
             "no_repeat_ngram": no_repeat_ngram,
@@ -139,7 +141,7 @@ class Translator:
     def align(
         self, source: str, target: str, layer: int | None = None, head: int | None = None
     ) -> Translation:
-        """Force a given target through the model: its score and its alignment.
+        """Force a given target through the model: its score (without a coverage penalty) and its alignment.
 
         layer, head: instead of alignment_layer and alignment_head.
         """
@@ -246,6 +248,8 @@ class Translator:
             decoding.no_repeat_ngram,
             decoding.length_normalization,
             decoding.length_penalty,
+            decoding.coverage_penalty,
+            self.model.decoder.coverage,
         )
 
     @torch.inference_mode()

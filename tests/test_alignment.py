@@ -1,6 +1,8 @@
 """From pieces to words: mass is kept, rows and columns go where they belong, links survive the round trip."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +16,9 @@ from seq2attn.alignment import (
     Link,
     WordAlignment,
     by_words,
+    error_rate,
     links,
+    parse_gold,
     parse_pharaoh,
     pharaoh,
     shifted,
@@ -140,3 +144,31 @@ def test_nothing_aligned_is_an_empty_line() -> None:
 def test_errors_say_what_is_wrong(call: Callable[[], object], message: str) -> None:
     with pytest.raises(AlignmentError, match=message):
         call()
+
+
+def test_the_error_rate_by_hand():
+    gold = parse_gold("0-0 1-1 1?2 2?2")
+    assert gold.sure == {Link(0, 0), Link(1, 1)} and gold.possible == gold.sure | {Link(1, 2), Link(2, 2)}
+    assert error_rate([[Link(0, 0), Link(1, 1)]], [gold]) == 0
+    assert error_rate([[Link(0, 0), Link(1, 2), Link(3, 3)]], [gold]) == 1 - (1 + 2) / (3 + 2)
+    assert error_rate([[], [Link(0, 0)]], [gold, parse_gold("0-0")]) == 1 - 2 / (1 + 3)
+    with pytest.raises(AlignmentError, match="links for each of 1 pairs of sentences, got 2"):
+        error_rate([[], []], [gold])
+    with pytest.raises(AlignmentError, match="neither found nor sure"):
+        error_rate([[]], [parse_gold("")])
+    with pytest.raises(AlignmentError, match="got '1x2'"):
+        parse_gold("0-0 1x2")
+
+
+@pytest.mark.parametrize(
+    ("system", "published"),
+    [("giza.test.roen", 28.7), ("giza.test.roen.grow-diagonal", 27.9), ("fastalign.test.roen", 33.8)],
+)
+def test_the_error_rate_is_the_published_one(system, published):
+    """Of GIZA++ and fast_align on Romanian-English."""
+    folder = Path(os.environ.get("SEQ2ATTN_DATA", "")) / "align"
+    if not os.environ.get("SEQ2ATTN_DATA") or not folder.exists():
+        pytest.skip("needs SEQ2ATTN_DATA with align/ in it")
+    found = [parse_pharaoh(line) for line in (folder / f"{system}.talp").read_text().splitlines()]
+    gold = [parse_gold(line) for line in (folder / "ro-en.align").read_text().splitlines()]
+    assert round(100 * error_rate(found, gold), 1) == published

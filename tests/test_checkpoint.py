@@ -19,6 +19,7 @@ from tiny_training import feed, learner, scripted, steps
 from torch.testing import assert_close
 
 import seq2attn
+from seq2attn import atomic
 from seq2attn.checkpoint import (
     FORMAT,
     RunError,
@@ -28,7 +29,6 @@ from seq2attn.checkpoint import (
     put_weights,
     tensors_of,
     weights_of,
-    write_atomically,
 )
 from seq2attn.errors import Seq2attnError
 from seq2attn.recipe import read
@@ -311,12 +311,12 @@ def kill(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_a_file_is_as_before_or_as_after(tmp_path: Path, kill: Any) -> None:
     path = tmp_path / "file"
-    write_atomically(path, b"before")
+    atomic.write(path, b"before")
     for done, content in ((False, b"before"), (True, b"after")):
         with pytest.raises(KilledError), pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "fsync", lambda handle: None)
             kill(1, done)
-            write_atomically(path, b"after")
+            atomic.write(path, b"after")
         assert path.read_bytes() == content
 
 
@@ -326,7 +326,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        write_atomically(tmp_path / "file", full)
+        atomic.write(tmp_path / "file", full)
     assert not [*tmp_path.iterdir()]
 
 

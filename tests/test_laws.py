@@ -5,7 +5,8 @@ queries of 11 per head, states of 13. The second sentence is shorter, the last i
 """
 
 import itertools
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -14,11 +15,11 @@ from tiny import Fading
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention import Attended, Attention, Past, reorder
+from seq2attn.attention import Attended, Attention, Normalizer, Past, Scorer, misfits, reorder
 from seq2attn.errors import Seq2attnError
 from seq2attn.heads import MultiHead
 from seq2attn.normalizers import NORMALIZERS, Softmax
-from seq2attn.scorers import SCORERS
+from seq2attn.scorers import SCORERS, Several
 
 LENGTHS = torch.tensor([7, 4, 0])
 
@@ -39,8 +40,30 @@ class Inert(Softmax):
         return None
 
 
-SCORES = {**SCORERS, "fading": Fading}
-NORMALIZES = {**NORMALIZERS, "inert": Inert}
+# Parts with the options that make them another mechanism; evaluation mode unless a law says otherwise.
+SCORES: dict[str, tuple[type[Scorer], dict[str, Any]]] = {
+    **{name: (part, {}) for name, part in SCORERS.items()},
+    "fading": (Fading, {}),
+}
+NORMALIZES: dict[str, tuple[type[Normalizer], dict[str, Any]]] = {
+    **{name: (part, {}) for name, part in NORMALIZERS.items()},
+    **{f"{name} expected": (NORMALIZERS[name], {"hard": False}) for name in ("monotonic", "mocha", "milk")},
+    "monotonic zero": (NORMALIZERS["monotonic"], {"hard": False, "exhausted": "zero"}),
+    "sigmoid normalized": (NORMALIZERS["sigmoid"], {"normalized": True}),
+    "local_p renormalised": (NORMALIZERS["local_p"], {"renormalise": True}),
+    "entmax learned": (NORMALIZERS["entmax"], {"learned": True}),
+    "inert": (Inert, {}),
+}
+
+
+def parts_named(*names: str) -> tuple[type[Normalizer], ...]:
+    return tuple(NORMALIZERS[name] for name in names)
+
+
+WINDOWS = parts_named("local_m", "local_p")
+SMOOTH = parts_named("softmax", "sum")
+NOISY = parts_named("gumbel", "hard", "monotonic", "mocha", "milk")  # in training
+ONE_SLOT = parts_named("hardmax", "hard", "monotonic", "mocha", "milk")  # a choice, which has no gradient
 
 
 class Case(NamedTuple):
@@ -63,12 +86,24 @@ class Case(NamedTuple):
         return Case(self.module.float(), self.query.float(), self.states.float(), self.mask)
 
     def dropping(self, rate: float) -> "Case":
-        (self.module.attention if self.heads else self.module).dropout = rate
+        self.attention.dropout = rate
         return self
 
     @property
     def heads(self) -> bool:
         return isinstance(self.module, MultiHead)
+
+    @property
+    def attention(self) -> Attention:
+        return self.module.attention if self.heads else self.module
+
+    @property
+    def normalize(self) -> Normalizer:
+        return self.attention.normalize
+
+    @property
+    def reads_places(self) -> bool:
+        return self.attention.score.reads_places or self.normalize.reads_places
 
     def nothing(self) -> Tensor:
         """The context of a query that sees nothing: zero, then projected."""
@@ -79,23 +114,42 @@ class Case(NamedTuple):
         return (self.mask.unsqueeze(1) if self.heads else self.mask).expand_as(weights)
 
 
+def scorer(name: str, key_size: int) -> tuple[Scorer, int]:
+    """For queries of 11; the keys' size is theirs, too, where only things of one size can be compared."""
+    part, options = SCORES[name]
+    try:
+        return part(11, key_size, **options), key_size
+    except Seq2attnError:
+        return part(11, 11, **options), 11
+
+
 def build(score: str, normalize: str, heads: int) -> Case:
     torch.manual_seed(3)
-    size = 13
-    try:
-        scorer = SCORES[score](11, 11 if heads else size)
-    except Seq2attnError:  # it can only compare what is of one size
-        size = 11
-        scorer = SCORES[score](11, size)
-    module = Attention(scorer, NORMALIZES[normalize]())
+    normalizer, options = NORMALIZES[normalize]
+    made, sizes = zip(*(scorer(score, 11 if heads else 13) for _ in range(normalizer.energies)), strict=True)
+    size = 13 if heads else sizes[0]
+    both = made[0] if len(made) == 1 else Several(list(made))
+    module = Attention(both, normalizer(11, heads or 1, **options))
     if heads:
         module = MultiHead(heads, 11 * heads, size, module)
     query, states = torch.randn(3, 5, 11 * (heads or 1)), torch.randn(3, 7, size)
     mask = (torch.arange(7) < LENGTHS[:, None])[:, None]
-    return Case(module.double(), query.double(), states.double(), mask)
+    return Case(module.double().eval(), query.double(), states.double(), mask)
 
 
-@pytest.fixture(params=itertools.product(SCORES, NORMALIZES, (0, 1, 2)), ids=lambda p: "-".join(map(str, p)))
+def sensible() -> Iterator[tuple[str, str, int]]:
+    """Every scorer with every normalizer, in turn plain, with one head and with two; the usual ones in all,
+    and with them the variants of normalizers."""
+    for number, (score, normalize) in enumerate(itertools.product(SCORES, NORMALIZES)):
+        parts = SCORES[score][0], NORMALIZES[normalize][0]
+        usual = score == "additive" or normalize == "softmax"
+        if any(True for _ in misfits(*parts, "target to source")) or not (usual or normalize in NORMALIZERS):
+            continue
+        for heads in (0, 1, 2) if usual else (number % 3,):
+            yield score, normalize, heads
+
+
+@pytest.fixture(params=sensible(), ids=lambda p: "-".join(map(str, p)))
 def case(request: pytest.FixtureRequest) -> Case:
     return build(*request.param)
 
@@ -135,17 +189,24 @@ def test_nothing_under_the_mask_is_seen_and_rows_sum_to_one(case, masked):
     weights = case.attend().weights
     seen = case.seen(weights)
     assert (weights >= 0).all() and (weights[~seen] == 0).all()
-    assert_close(weights.sum(-1), seen.any(-1).double())
+    if not case.normalize.sums_to_one:
+        return
+    sums, expected = weights.sum(-1), seen.any(-1).double()
+    if isinstance(case.normalize, WINDOWS):  # a window may lie where nothing is to be seen
+        assert masked is scattered or (sums > 0.5).tolist() == expected.bool().tolist()
+        expected = expected * (sums > 0.5)
+    assert_close(sums, expected)
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("need_weights", [True, False])
 def test_who_sees_nothing_gets_nothing_and_disturbs_nobody(case, training, need_weights):
     def gradients(case: Case) -> tuple[Tensor, Tensor]:
-        case.query.requires_grad_(), case.states.requires_grad_()
-        case.attend(need_weights).context.square().sum().backward()
-        assert all(p.grad.isfinite().all() for p in case.module.parameters() if p.grad is not None)
-        return case.query.grad, case.states.grad
+        parts = case.query.requires_grad_(), case.states.requires_grad_(), *case.module.parameters()
+        context = case.attend(need_weights).context.square().sum()
+        found = torch.autograd.grad(context, parts, materialize_grads=True)
+        assert all(gradient.isfinite().all() for gradient in found)
+        return found[:2]
 
     case = scattered(case)
     case.module.train(training)
@@ -155,7 +216,8 @@ def test_who_sees_nothing_gets_nothing_and_disturbs_nobody(case, training, need_
     of_query, of_states = gradients(case)
     assert (of_query[blind] == 0).all() and (of_states[2] == 0).all()
     alone = gradients(Case(case.module, *(part[:2].detach().clone() for part in case[1:])))
-    assert_close((of_query[:2], of_states[:2]), alone)
+    if not (training and isinstance(case.normalize, NOISY)):
+        assert_close((of_query[:2], of_states[:2]), alone)
 
 
 def test_padding_changes_nothing(case):
@@ -200,6 +262,9 @@ def test_gradients_are_those_of_the_formula(case):
     query, states = (part[:2, :3, :].detach().requires_grad_() for part in (case.query, case.states))
     mask = torch.tensor([[[True, True, True]], [[True, False, False]]])
 
+    if isinstance(case.normalize, parts_named("hardmax")):
+        return  # straight through: the gradient of another function
+
     def context(query: Tensor, states: Tensor) -> Tensor:
         return case.with_(query=query, states=states, mask=mask).context
 
@@ -207,9 +272,12 @@ def test_gradients_are_those_of_the_formula(case):
 
 
 def test_different_queries_look_differently(case):
+    sharp = case.attention.score.positive  # its scores are large, and weights may be 0 or 1
+    if isinstance(case.normalize, ONE_SLOT) or (sharp and not isinstance(case.normalize, SMOOTH)):
+        return  # two queries may well choose the same slot
     weights = case.attend().weights[:2]  # of sentences that have slots
     first, second = weights[..., 0, :], weights[..., 3, :]
-    assert ((first - second).abs().amax(-1) > 1e-4).all()
+    assert ((first - second).abs().amax(-1) > 1e-6).all()
 
 
 def test_weights_are_wide_under_autocast(case):
@@ -218,7 +286,8 @@ def test_weights_are_wide_under_autocast(case):
     with torch.autocast("cpu", torch.bfloat16):
         narrow, fused = case.attend(), case.attend(need_weights=False)
     assert narrow.weights.dtype == narrow.past.coverage.dtype == torch.float32
-    assert_close(narrow.weights.sum(-1), exact.weights.sum(-1))
+    if isinstance(case.normalize, ONE_SLOT):
+        return  # rounding may choose another slot
     assert_close(narrow.weights, exact.weights, atol=0.03, rtol=0)
     for context in (narrow.context, fused.context):
         assert_close(context.float(), exact.context, atol=0.1, rtol=0.1)
@@ -247,6 +316,8 @@ def test_context_is_the_same_when_nobody_asks_for_weights(case, masked):
 
 
 def test_permuting_slots_permutes_weights(case):
+    if case.reads_places:
+        return
     order = torch.tensor([4, 0, 6, 2, 1, 5, 3])
     permuted, plain = case.with_(states=case.states[:, order], mask=case.mask[..., order]), case.attend()
     assert_close(permuted.weights, plain.weights[..., order])
@@ -255,15 +326,19 @@ def test_permuting_slots_permutes_weights(case):
 
 def test_a_single_slot_has_all_the_weight(case):
     only = case.with_(states=case.states[:, :1], mask=case.mask[..., :1])
-    assert_close(only.weights[:2], torch.ones_like(only.weights[:2]))
+    if case.normalize.sums_to_one:
+        assert_close(only.weights[:2], torch.ones_like(only.weights[:2]))
     assert (only.weights[2] == 0).all()
 
 
 @pytest.mark.parametrize("size", [1, 1e4])
 def test_equal_slots_are_looked_at_equally(case, size):
+    if case.reads_places or isinstance(case.normalize, parts_named("hardmax")):
+        return  # of equal ones, hardmax takes the first
     weights = case.with_(states=size * case.states[:, :1].expand(-1, 7, -1)).weights
     seen = case.seen(weights).double()
-    assert_close(weights, seen / seen.sum(-1, keepdim=True).clamp(min=1))
+    expected = seen / seen.sum(-1, keepdim=True).clamp(min=1)
+    assert_close(weights, expected * weights.sum(-1, keepdim=True))
 
 
 @pytest.mark.parametrize("need_weights", [True, False])
@@ -272,5 +347,5 @@ def test_huge_scores_are_no_nan(case, need_weights):
     context, weights, *_ = case.attend(need_weights)
     assert context.isfinite().all()
     assert torch.autograd.grad(context.sum(), case.states)[0].isfinite().all()
-    if weights is not None:
+    if weights is not None and case.normalize.sums_to_one:
         assert_close(weights[:2].sum(-1), torch.ones_like(weights[:2, ..., 0]))

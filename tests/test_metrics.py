@@ -1,16 +1,36 @@
-"""Our numbers, signatures and intervals are sacreBLEU's, from its library and from its command line."""
+"""Our numbers, signatures and intervals are sacreBLEU's, from its library and from its command line; edits are
+those of the definition."""
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from random import Random
+from typing import get_args
 
+import numpy as np
 import pytest
 import sacrebleu
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from seq2attn.metrics import METRICS, Score, ScoringError, bleu, chrf, score, ter
+import seq2attn
+from seq2attn.metrics import (
+    LOWER_IS_BETTER,
+    METRICS,
+    SLOW,
+    Score,
+    ScoringError,
+    bleu,
+    chrf,
+    edit_distances,
+    score,
+    ter,
+)
+from seq2attn.recipe.sections import Metric
 
 HYPOTHESES = [
     "The cat sat on the mat.",
@@ -147,3 +167,110 @@ def test_as_text_and_as_json() -> None:
 def test_errors_say_what_is_wrong(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ScoringError, match=message):
         call()
+
+
+# ---- right or wrong: exact match and edits ----------------------------------------------------------
+
+
+def distance(first: Sequence[str], second: Sequence[str]) -> int:
+    """Levenshtein's definition, word for word."""
+    if not first or not second:
+        return len(first) + len(second)
+    same = distance(first[1:], second[1:]) + (first[0] != second[0])
+    return min(same, distance(first[1:], second) + 1, distance(first, second[1:]) + 1)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "edits"),
+    [
+        ("k i t t e n", "s i t t i n g", 3),
+        ("s a t u r d a y", "s u n d a y", 3),
+        ("a b c", "", 3),
+        ("", "a b", 2),
+        ("", "", 0),
+        ("a b c d", "b c d a", 2),  # out at one end, in at the other
+        ("x a x b", "a b", 2),
+    ],
+)
+def test_edits_of_the_textbooks(first: str, second: str, edits: int) -> None:
+    assert edit_distances([first.split()], [second.split()]).tolist() == [edits]
+    assert edit_distances([second.split()], [first.split()]).tolist() == [edits]
+
+
+short = st.lists(st.sampled_from("abc"), max_size=6)
+
+
+@given(st.lists(st.tuples(short, short), max_size=7))
+@settings(deadline=None, max_examples=60)
+def test_edits_are_those_of_the_definition_whatever_stands_beside(pairs: list[tuple[list[str], ...]]) -> None:
+    found = edit_distances([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+    assert found.tolist() == [distance(first, second) for first, second in pairs]
+
+
+def test_edits_of_more_pairs_than_are_counted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = Random(1)
+    first, second = (
+        [generator.choices("abcd", k=generator.randrange(9)) for _ in range(50)] for _ in range(2)
+    )
+    whole = edit_distances(first, second).tolist()
+    monkeypatch.setattr("seq2attn.metrics.AT_ONCE", 7)
+    assert edit_distances(first, second).tolist() == whole
+
+
+def test_a_large_corpus_takes_no_time() -> None:
+    generator = Random(1)
+    first, second = ([generator.choices("abcdefgh", k=40) for _ in range(4000)] for _ in range(2))
+    begun = time.process_time()
+    edit_distances(first, second)
+    assert time.process_time() - begun < 5  # 0.3 on one core of 2020
+
+
+def test_exact_match_and_error_rates_of_a_corpus() -> None:
+    said = ["a b c", "a  b", "a x c d", "", "z z z"]
+    gold = ["a b c", "a b", "a b c", "b", "z"]
+    found = {
+        one.name: one.value for one in score(said, gold, ["exact", "g2p-wer", "wer", "per"], bootstrap=0)
+    }
+    # edits 0 0 2 1 2 of 3 2 3 1 1 words: over the corpus, not the mean of sentences
+    assert found == {"exact": 40.0, "g2p-WER": 60.0, "WER": 50.0, "PER": 50.0}
+
+
+def test_word_errors_are_case_sensitive_and_may_be_above_100() -> None:
+    (found,) = score(["A b c d"], ["a"], ["wer"])
+    assert found.value == 400.0
+    assert found.signature == f"nrefs:1|case:mixed|unit:word|version:seq2attn {seq2attn.__version__}"
+
+
+def test_references_without_a_word_count_as_one() -> None:
+    assert [one.value for one in score(["a b", ""], ["", ""], ["wer", "exact"], bootstrap=0)] == [200.0, 50.0]
+
+
+def test_of_several_references_the_nearest_counts() -> None:
+    exact, wer = score(["a b", "c d e"], [["a x", "c"], ["a b", "c d"]], ["exact", "wer"], bootstrap=0)
+    assert exact.value == 50.0 and exact.signature.startswith("nrefs:2|")
+    assert wer.value == 100 * 1 / 4
+
+
+def test_the_interval_of_an_error_rate_is_that_of_its_bootstrap() -> None:
+    said, gold = ["a b", "a", "c d e", "x"] * 10, ["a b", "b", "c d", "x"] * 10
+    (found,) = score(said, gold, ["wer"], bootstrap=200, seed=7)
+    edits, words = np.array([0, 1, 1, 0] * 10), np.array([2, 1, 2, 1] * 10)
+    generator = np.random.default_rng(7)
+    drawn = [generator.integers(40, size=40) for _ in range(200)]
+    rates = np.sort([100 * edits[some].sum() / words[some].sum() for some in drawn])
+    half = (rates[-6] - rates[5]) / 2  # 5 of 200 are outside at each end
+    assert found.low == pytest.approx(rates.mean() - half) and found.high == pytest.approx(
+        rates.mean() + half
+    )
+    assert "|bs:200|seed:7|" in found.signature
+    assert found.low < found.value < found.high
+
+
+def test_the_recipe_knows_every_metric() -> None:
+    assert get_args(Metric) == tuple(METRICS)
+    assert {*LOWER_IS_BETTER} | {*SLOW} <= {*METRICS}
+    for name, metric in METRICS.items():
+        right, wrong = (metric([said], ["the cat sat on the mat"], bootstrap=0) for said in (
+            "the cat sat on the mat", "the cat sat on my mat")
+        )  # fmt: skip
+        assert (right.value < wrong.value) == (name in LOWER_IS_BETTER)

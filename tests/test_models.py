@@ -1,14 +1,17 @@
 """From recipes to models: sizes, options and tied matrices arrive, and the seed says the rest."""
 
+import re
 from typing import Any
 
 import pytest
 import tiny
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from seq2attn.attention import Attention
+from seq2attn.attention import ROLES, Attention, misfits
+from seq2attn.errors import Seq2attnError
 from seq2attn.heads import MultiHead
 from seq2attn.layers import Dropout, Embedding
 from seq2attn.models import Seq2Seq, build
@@ -42,24 +45,34 @@ def decode(model: Seq2Seq) -> Tensor:
 # ---- every part of the registries in every place -----------------------------------------------------
 
 
-@pytest.mark.parametrize("normalize", NORMALIZERS)
-@pytest.mark.parametrize("score", SCORERS)
+def fit(score: str, normalize: str, role: str) -> bool:
+    return not any(misfits(SCORERS[score], NORMALIZERS[normalize], role))
+
+
+PAIRS = [(score, "softmax") for score in SCORERS]
+PAIRS += [("dot" if fit("dot", name, ROLES[0]) else "linear", name) for name in NORMALIZERS]
+
+
+@pytest.mark.parametrize(("score", "normalize"), PAIRS)
 @pytest.mark.parametrize("heads", [1, 2])
-def test_every_attention_goes_into_every_decoder(score, normalize, heads):
+def test_every_part_goes_into_every_decoder(score, normalize, heads):
     attention = {"score": score, "normalize": normalize, "heads": heads}
     recurrent = {**tiny.recurrent_decoder("luong"), "size": 10, "attention": attention}
     transformer = {
         **tiny.transformer(decoder=True),
         "cross_attention": attention,
-        "self_attention": attention,
+        "self_attention": attention if fit(score, normalize, "self-attention") else {"heads": heads},
     }
     for decoder in (recurrent, {**recurrent, "order": "bahdanau"}, transformer):
         model = tiny.model({"encoder": tiny.recurrent_encoder(), "decoder": decoder})
-        logits, weights = model(*tiny.sources(7, 3, 0), tiny.reads(3, 5), [0])
+        logits, weights, _ = model(*tiny.sources(7, 3, 0), tiny.reads(3, 5), [0])
         assert logits.shape == (3, 5, tiny.TARGET) and logits.isfinite().all()
         assert weights.shape == (3, 1, heads, 5, 7)
-        scorers = [module.score for module in model.decoder.modules() if isinstance(module, Attention)]
-        assert {type(scorer) for scorer in scorers} == {SCORERS[score]}
+        looks = [m for m in model.decoder.modules() if isinstance(m, Attention) and m.relative is None]
+        assert any(type(look.normalize) is NORMALIZERS[normalize] for look in looks)
+        energies = NORMALIZERS[normalize].energies
+        scorers = [module for module in model.decoder.modules() if type(module) is SCORERS[score]]
+        assert len(scorers) == len(looks) * energies or not fit(score, normalize, "self-attention")
 
 
 def test_one_head_of_a_recurrent_decoder_has_no_projections():
@@ -128,9 +141,9 @@ def test_a_model_is_its_encoder_and_its_decoder(name):
     assert model.encoder.embedding.table.num_embeddings == tiny.SOURCE
 
 
-@pytest.mark.parametrize("name", tiny.SOME)
+@pytest.mark.parametrize("name", dict.fromkeys([*tiny.SOME, *(f"transformer-{way}" for way in tiny.SIGHTS)]))
 def test_a_model_runs_in_bfloat16(name):
-    model, source, tokens = tiny.model(tiny.SOME[name]), tiny.sources(7, 3, 0), tiny.reads(3, 5)
+    model, source, tokens = tiny.model(tiny.MODELS[name]), tiny.sources(7, 3, 0), tiny.reads(3, 5)
     layers = list(range(model.decoder.attention_layers))
     exact = model(*source, tokens, layers)
     with torch.autocast("cpu", torch.bfloat16):
@@ -230,3 +243,47 @@ def test_weights_can_be_taken_elsewhere(name):
     assert not torch.allclose(decode(one), decode(other))
     other.load_state_dict(one.state_dict())
     assert torch.equal(decode(one), decode(other))
+
+
+def test_a_normalizer_of_two_scores_gets_two_scorers():
+    attention = {"score": "additive", "normalize": "milk", "heads": 2}
+    decoder = {**tiny.recurrent_decoder("luong"), "attention": attention}
+    looks = tiny.model({"encoder": tiny.recurrent_encoder(), "decoder": decoder}).decoder.attention
+    one, other = (module for module in looks.modules() if type(module) is Additive)
+    assert NORMALIZERS["milk"].energies == 2
+    assert not torch.equal(one.query.weight, other.query.weight)
+
+
+# ---- latent alignments -------------------------------------------------------------------------------
+
+
+def test_a_latent_alignment_reaches_the_readout():
+    for latent, top in (("none", None), ("marginal", 3), ("posterior", None)):
+        options = {"input_feeding": True, "latent": latent, "top": top}
+        decoder = tiny.recurrent_decoder("luong", "additive", **options)
+        readout = tiny.model({"encoder": tiny.recurrent_encoder(), "decoder": decoder}).decoder.readout
+        assert (readout.latent, readout.top) == (latent, top)
+
+
+@pytest.mark.parametrize("normalize", NORMALIZERS)
+def test_every_normalizer_has_latent_alignments_or_the_recipe_says_why_not(normalize):
+    """And what works, works in steps, in training and without a source."""
+    for latent in ("marginal", "posterior"):
+        attention = {"score": "additive", "normalize": normalize}
+        if NORMALIZERS[normalize].needs_positive:
+            attention["score"] = "linear"
+        decoder = tiny.recurrent_decoder("luong", latent=latent, input_feeding=True)
+        recipe = {"encoder": tiny.recurrent_encoder(size=7), "decoder": {**decoder, "attention": attention}}
+        try:
+            model = tiny.model(recipe)
+        except (Seq2attnError, ValidationError) as error:
+            reasons = "sum to 1|draws one|where it looks"
+            assert re.search(reasons, str(error))
+            continue
+        source, tokens = tiny.sources(7, 3, 0), tiny.reads(3, 4)
+        logits, state = model(*source, tokens).logits, model.start(*source)
+        for place, token in enumerate(tokens.unbind(1)):
+            stepped, state = model.step(token, state)
+            assert_close(stepped, logits[:, place], atol=1e-5, rtol=1e-5)
+        model.train()(*source, tokens).logits.square().sum().backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

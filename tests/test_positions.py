@@ -1,5 +1,6 @@
 """Positions against their formulas, and the same positions step by step as all at once."""
 
+import math
 import re
 
 import numpy as np
@@ -12,10 +13,12 @@ from seq2attn.attention import Attention
 from seq2attn.errors import Seq2attnError
 from seq2attn.heads import MultiHead
 from seq2attn.normalizers import Softmax
-from seq2attn.positions import POSITIONS, Learned, Rotary, Sinusoidal
+from seq2attn.positions import POSITIONS, T5, Alibi, Distance, Learned, Nowhere, Rotary, Shaw, Sinusoidal
 from seq2attn.scorers import ScaledDot
 
 START = torch.tensor([0, 7, 23])
+ABSOLUTE = [name for name, kind in POSITIONS.items() if not issubclass(kind, Distance)]
+RELATIVE = [name for name, kind in POSITIONS.items() if issubclass(kind, Distance)]
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +28,7 @@ def seed():
 
 def sentences(kind: str, length: int, size: int) -> Tensor:
     """(B, L, D) for an embedding, (B, H, L, D) for an attention."""
-    heads = (2,) if POSITIONS[kind].where == "attention" else ()
+    heads = (2,) if POSITIONS[kind].where == "rotation" else ()
     return torch.randn(3, *heads, length, size)
 
 
@@ -51,8 +54,9 @@ def test_rotary_turns_complex_numbers():
     assert_close(Rotary(size, base=base)(x, START), torch.from_numpy(expected), atol=1e-5, rtol=0)
 
 
-def test_rotary_products_depend_on_the_distance_only():
-    rotary = Rotary(14)
+@pytest.mark.parametrize("layout", ["interleaved", "half"])
+def test_rotary_products_depend_on_the_distance_only(layout):
+    rotary = Rotary(14, layout=layout)
     query, key = torch.randn(2, 1, 1, 1, 14)
 
     def product(m: int, n: int) -> Tensor:
@@ -91,7 +95,7 @@ def test_beyond_the_learned_positions_is_an_error(start):
         learned(torch.zeros(2, length, 11), start)
 
 
-@pytest.mark.parametrize("kind", POSITIONS)
+@pytest.mark.parametrize("kind", ABSOLUTE)
 def test_one_by_one_stands_where_all_at_once_does(kind):
     positions, x = POSITIONS[kind](14), sentences(kind, 5, 14)
     steps = [positions(one, START + n) for n, one in enumerate(x.split(1, -2))]
@@ -99,7 +103,7 @@ def test_one_by_one_stands_where_all_at_once_does(kind):
     assert_close(positions(x, None), positions(x, torch.zeros(3, dtype=torch.long)))
 
 
-@pytest.mark.parametrize("kind", POSITIONS)
+@pytest.mark.parametrize("kind", [name for name in ABSOLUTE if name != "none"])
 def test_different_positions_differ(kind):
     same = sentences(kind, 1, 14).expand_as(sentences(kind, 5, 14))
     placed = POSITIONS[kind](14)(same, None)
@@ -120,3 +124,135 @@ def test_far_positions_are_exact_in_any_precision(kind, dtype):
 def test_rotary_needs_pairs():
     with pytest.raises(Seq2attnError, match="rotary positions need an even head size, got 11"):
         Rotary(11)
+
+
+def test_rotary_layouts_are_one_in_another_order():
+    x, order = torch.randn(3, 2, 5, 14), torch.tensor([*range(0, 14, 2), *range(1, 14, 2)])
+    interleaved, half = Rotary(14)(x, START), Rotary(14, layout="half")(x[..., order], START)
+    assert_close(interleaved[..., order], half)
+    assert not torch.allclose(Rotary(14, layout="half")(x, START)[2], interleaved[2])
+
+
+def test_rotary_half_is_llamas():
+    llama = pytest.importorskip("transformers.models.llama.modeling_llama")
+    query, key = torch.randn(2, 3, 2, 5, 14)
+    places = torch.arange(5) + START[:, None]
+    angles = places[..., None] * 10000.0 ** (-torch.arange(0, 14, 2) / 14)
+    angles = torch.cat([angles, angles], -1)
+    expected = llama.apply_rotary_pos_emb(query, key, angles.cos(), angles.sin())
+    rotary = Rotary(14, layout="half")
+    assert_close((rotary(query, START), rotary(key, START)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_nowhere_is_nowhere():
+    x = torch.randn(3, 5, 11)
+    assert torch.equal(Nowhere(11)(x, START), x)
+
+
+# ---- relative ----------------------------------------------------------------------------------------
+
+
+def test_alibis_slopes_are_those_of_the_paper():
+    """Written out: powers of two are geometric; between them every second slope of the next."""
+    two, four, eight = [2**-4, 2**-8], [2**-2, 2**-4, 2**-6, 2**-8], [2.0**-n for n in range(1, 9)]
+    sixteen = [2 ** (-n / 2) for n in range(1, 17)]
+    expected = {1: [2**-8], 2: two, 3: [*two, 2**-2], 4: four, 5: [*four, 2**-1], 6: [*four, 2**-1, 2**-3]}
+    expected |= {7: [*four, 2**-1, 2**-3, 2**-5], 8: eight, 16: sixteen}
+    expected |= {8 + n: [*eight, *sixteen[0::2][:n]] for n in range(1, 8)}
+    assert expected[12][8:] == pytest.approx([0.70710678, 0.35355339, 0.17677670, 0.08838835])
+    for heads in range(1, 17):
+        assert Alibi(heads, 11).slopes == pytest.approx(expected[heads]), heads
+
+
+def test_alibi_falls_with_the_distance():
+    bias = Alibi(2, 11).bias(torch.randn(3, 2, 3, 11), 5)  # queries at 2, 3 and 4
+    assert bias[1].mul(256).tolist() == [[-2, -1, 0, -1, -2], [-3, -2, -1, 0, -1], [-4, -3, -2, -1, 0]]
+    assert_close(bias[0], bias[1] * 16)
+
+
+def test_alibi_is_exact_far_away_in_any_precision():
+    bias = Alibi(1, 11).bias(torch.zeros(3, 1, 1, 11, dtype=torch.bfloat16), 400)
+    assert bias.dtype == torch.float32 and bias.mul(-256).int().flatten().tolist() == [*range(399, -1, -1)]
+
+
+def test_t5s_buckets():
+    offsets = torch.arange(-20, 21, 5)
+    assert T5(1, 11).buckets(offsets).tolist() == [10, 9, 8, 5, 0, 21, 24, 25, 26]
+    causal = T5(1, 11, True).buckets(
+        torch.tensor([3, 0, -1, -15, -16, -17, -19, -64, -113, -127, -128, -900])
+    )
+    assert causal.tolist() == [0, 0, 1, 15, 16, 16, 17, 26, 31, 31, 31, 31]
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("buckets", "distance"), [(32, 128), (17, 100), (64, 256)])
+def test_t5s_buckets_are_those_of_transformers(causal, buckets, distance):
+    t5 = pytest.importorskip("transformers.models.t5.modeling_t5")
+    offsets = torch.arange(-300, 301)
+    expected = t5.T5Attention._relative_position_bucket(offsets, not causal, buckets, distance)
+    ours = T5(1, 11, causal, buckets=buckets, max_distance=distance)
+    assert torch.equal(ours.buckets(offsets), expected)
+
+
+def test_t5_looks_its_table_up():
+    t5 = T5(2, 11, buckets=8, max_distance=9)
+    bias = t5.bias(torch.randn(3, 2, 2, 11), 5)  # queries at 3 and 4
+    for head, query, slot in np.ndindex(2, 2, 5):
+        bucket = t5.buckets(torch.tensor(slot - (query + 3)))
+        assert bias[head, query, slot] == t5.table.weight[bucket, head]
+
+
+def test_t5_needs_distances_for_its_buckets():
+    with pytest.raises(Seq2attnError, match="32 buckets are more than the max_distance 20 has distances"):
+        T5(1, 11, max_distance=20)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_shaw_is_its_equations(causal):
+    torch.manual_seed(5)
+    shaw = Shaw(2, 11, causal, reach=2).double()
+    query, weights = torch.randn(3, 2, 3, 11).double(), torch.rand(3, 2, 3, 7).double()
+    if causal:
+        weights = weights.tril(4)
+    a, b = shaw.of_keys, shaw.of_values
+    scores, context = torch.zeros(3, 2, 3, 7).double(), torch.zeros(3, 2, 3, 11).double()
+    for i, j in np.ndindex(3, 7):
+        row = min(max(j - (i + 4), -2), 0 if causal else 2) + 2
+        scores[..., i, j] = query[..., i, :] @ a[row] / math.sqrt(11)
+        context[..., i, :] += weights[..., i, j, None] * b[row]
+    assert len(a) == len(b) == (3 if causal else 5)
+    assert_close(shaw.bias(query, 7), scores)
+    assert_close(shaw.values(weights), context)
+    assert Shaw(2, 11, values=False).values(weights) is None
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("kind", RELATIVE)
+def test_relative_positions_know_the_distance_alone(kind, causal):
+    """And the last query stands at the last slot, so one query is the last row of many."""
+    relative = POSITIONS[kind](2, 14, causal)
+    query = torch.randn(3, 2, 1, 14).expand(-1, -1, 5, -1)
+    bias = relative.bias(query, 7).expand(3, 2, 5, 7)
+    assert_close(bias[..., 1:, 1:], bias[..., :-1, :-1])
+    assert_close(relative.bias(query[..., -1:, :], 7).expand(3, 2, 1, 7), bias[..., -1:, :])
+    assert_close(relative.bias(query[..., :3, :], 5).expand(3, 2, 3, 5), bias[..., -3:, 2:])
+    assert (bias[..., 4, 3:] - bias[..., 4, 2:-1]).abs().min() > 1e-4  # near distances differ
+    ahead = (bias[..., 0, 3] - bias[..., 0, 1]).abs().max()  # one ahead, one behind
+    assert (ahead > 1e-4) == (kind != "alibi")
+    weights = torch.rand(3, 2, 5, 7)
+    added = relative.values(weights)
+    assert (added is not None) == relative.adds_values == (kind == "shaw")
+    if added is not None:
+        assert_close(relative.values(weights[..., -1:, :]), added[..., -1:, :])
+
+
+@pytest.mark.parametrize("kind", RELATIVE)
+def test_gradients_of_relative_positions(kind):
+    relative = POSITIONS[kind](2, 4).double()
+    heads = MultiHead(2, 8, 8, Attention(ScaledDot(4, 4), Softmax(), relative=relative)).double()
+    mask = torch.tensor([[[True, True, True]], [[True, False, False]]])
+
+    def context(states: Tensor) -> Tensor:
+        return heads(states, heads.remember(states, mask)).context
+
+    assert torch.autograd.gradcheck(context, torch.randn(2, 3, 8).double().requires_grad_(), fast_mode=True)

@@ -1,6 +1,7 @@
 """Recipes: every fault is found, with its path, its line and a guess; what is written reads back the same."""
 
 import ast
+import os
 import re
 import runpy
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from seq2attn.recipe import (
     RecipeError,
     Section,
     TrainingRecipe,
+    TransformerDecoderRecipe,
     head,
     read,
     schema,
@@ -41,17 +43,20 @@ words = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | words
 trees = st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(words, inner), max_leaves=9)
 
-CORPORA = ("multi30k/train", "multi30k/val", "multi30k/test_2016_flickr")
+FILES = [
+    *(f"multi30k/{name}.{side}.gz" for name in ("train", "val", "test_2016_flickr") for side in ("en", "de")),
+    *(f"g2p/fre_{role}.tsv.gz" for role in ("train", "dev", "test")),
+    *(f"scan_simple/{role}.tsv" for role in ("train", "dev", "test")),
+]
 
 
 @pytest.fixture(autouse=True)
 def data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with (empty) files of the names that the shipped recipes ask for."""
     folder = tmp_path_factory.getbasetemp() / "corpora"
-    (folder / "multi30k").mkdir(parents=True, exist_ok=True)
-    for corpus in CORPORA:
-        for language in ("en", "de"):
-            (folder / f"{corpus}.{language}.gz").touch()
+    for file in FILES:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).touch()
     monkeypatch.setenv("SEQ2ATTN_DATA", str(folder))
     return folder
 
@@ -103,22 +108,22 @@ CASES: dict[str, Case] = {
         "training.schedule.warmpu: unknown key 'warmpu' (did you mean warmup? one of name, warmup, final)",
     ),
     "option of a part that has none": (
-        "wmt_bahdanau", "score: .*size: 1000}", "score: {name: general, size: 3}", "general",
+        "wmt_bahdanau", "score: .*size: 1000}", "score: {name: dot, size: 3}", "dot",
         "model.decoder.attention.score.size: unknown key 'size' (there are no options)",
     ),
     "misspelt scorer": (
         "quickstart", "score: additive", "score: additve", "additve",
-        "model.decoder.attention.score: unknown 'additve' (did you mean additive? one of additive, concat, dot, "
-        "general, scaled_dot)",
+        "model.decoder.attention.score: unknown 'additve' (did you mean additive? one of additive, concat, "
+        "cosine, coverage, dot, fertility, gaussian, general, ...)",
     ),
     "unknown scorer": (
         "quickstart", "score: additive", "score: telepathy", "telepathy",
-        "model.decoder.attention.score: unknown 'telepathy' (one of additive, concat, dot, general, scaled_dot)",
+        f"model.decoder.attention.score: unknown 'telepathy' (one of {', '.join(SCORERS)})",
     ),
     "misspelt scorer with options": (
         "wmt_bahdanau", "name: additive", "name: Additive", "Additive",
         "model.decoder.attention.score.name: unknown 'Additive' (did you mean additive? one of additive, concat, "
-        "dot, general, scaled_dot)",
+        "cosine, coverage, dot, fertility, gaussian, general, ...)",
     ),
     "scorer of the wrong type": (
         "quickstart", "score: additive", "score: 3", "score: 3",
@@ -210,7 +215,8 @@ CASES: dict[str, Case] = {
     ),
     "wrong word": (
         "quickstart", "validate_every:.*", "metric: blue", "metric: blue",
-        "training.metric: unknown 'blue' (did you mean bleu? one of loss, bleu, chrf)",
+        "training.metric: unknown 'blue' (did you mean bleu? one of loss, bleu, bleu-zh, bleu-char, chrf, "
+        "chrf++, ter, exact, ...)",
     ),
     "list too short": (
         "quickstart", r"languages: \[de, en\]", "languages: [de]", "languages:",
@@ -222,16 +228,17 @@ CASES: dict[str, Case] = {
     ),
     "corpus of two kinds": (
         "wmt_bahdanau", "test: {", "test: {sample: tatoeba_de_en, ", "test:",
-        "data.test: expected a section with one of the keys sample, files, table, dataset; got sample and dataset "
-        "together",
+        "data.test: expected a section with one of the keys sample, files, table, dataset, task; got sample and "
+        "dataset together",
     ),
     "corpus of no kind": (
         "quickstart", "dev: .*", "dev: {limit: 3}", "dev:",
-        "data.dev: expected a section with one of the keys sample, files, table, dataset; got a section with limit",
+        "data.dev: expected a section with one of the keys sample, files, table, dataset, task; got a section with "
+        "limit",
     ),
     "corpus that is a word": (
         "quickstart", "dev: .*", "dev: tatoeba_de_en", "dev:",
-        "data.dev: expected a section with one of the keys sample, files, table, dataset; got 'tatoeba_de_en'",
+        "data.dev: expected a section with one of the keys sample, files, table, dataset, task; got 'tatoeba_de_en'",
     ),
     "key of another kind of corpus": (
         "quickstart", "dev: .*", "dev: {sample: tatoeba_de_en, columns: [0, 1]}", "dev:",
@@ -340,6 +347,43 @@ CASES: dict[str, Case] = {
         "quickstart", "model: unigram", "model: char\n  sampling: {alpha: 0.2}", "sampling:",
         "text.sampling: a char model has only one segmentation; use unigram or bpe, or no sampling",
     ),
+    "sampling of words on one side": (
+        "quickstart", "model: unigram", "model: [unigram, word]\n  sampling: {alpha: 0.2}", "sampling:",
+        "text.sampling: a word model has only one segmentation; use unigram or bpe, or no sampling",
+    ),
+    "misspelt model of one side": (
+        "quickstart", "model: unigram", "model: [char, wrod]", "model: [char",
+        "text.model: unknown 'wrod' (did you mean word? one of unigram, bpe, char, word)",
+    ),
+    "three models for two sides": (
+        "quickstart", "model: unigram", "model: [char, word, char]", "model: [char",
+        "text.model: expected a name, or two for source and target, got ['char', 'word', 'char']",
+    ),
+    "a number for a model": (
+        "quickstart", "model: unigram", "model: 3", "model: 3",
+        "text.model: expected one of unigram, bpe, char, word, or a list of two, got 3",
+    ),
+    "two models of one vocabulary": (
+        "multi30k_transformer", "model: bpe", "model: [char, word]", "model: [char",
+        "text.model: a joint vocabulary is one model: give one name, or joint: false",
+    ),
+    "misspelt metric of several": (
+        "quickstart", "validate_every:.*", "metrics: [bleu, exat]", "metrics:",
+        "training.metrics.1: unknown 'exat' (did you mean exact? one of bleu, bleu-zh, bleu-char, chrf, chrf++, "
+        "ter, exact, wer, ...)",
+    ),
+    "misspelt task": (
+        "copy_additive", "dev: {task: copy", "dev: {task: kopy", "kopy",
+        "data.dev.task: unknown 'kopy' (did you mean copy? one of copy, reverse, sort)",
+    ),
+    "more distinct letters than there are": (
+        "copy_additive", "dev: {task: copy, symbols: 16", "dev: {task: copy, symbols: 5", "symbols: 5",
+        "data.dev.lengths: 10 distinct letters of 5: raise symbols, or distinct: false",
+    ),
+    "lengths of a task in disorder": (
+        "copy_additive", r"dev: {task: copy, symbols: 16, lengths: \[3", "dev: {task: copy, symbols: 16, lengths: [11",
+        "lengths: [11", "data.dev.lengths: the shortest, 11, is more than the longest, 10",
+    ),
     "too few positions": (
         "wmt_transformer", "(?s)size: 512(.*?)dropout", r"size: 512\1positions: {name: learned, length: 100}\n    dropout",
         "positions:",
@@ -361,6 +405,44 @@ CASES: dict[str, Case] = {
     "slice of a stream": (
         "wmt_bahdanau", "dev: {", "dev: {streaming: true, ", "dev:",
         "data.dev.split: a stream cannot be sliced; use limit, or streaming: false",
+    ),
+    "posterior that nothing follows": (
+        "quickstart", "order: luong", "order: luong\n    latent: posterior", "latent:",
+        "model.decoder.latent: posterior would be marginal: nothing follows the past here; add input_feeding, or "
+        "a scorer or normalizer that does",
+    ),
+    "posterior of a chunk": (
+        "quickstart", "score: additive}", "score: additive, normalize: mocha}\n    latent: posterior", "latent:",
+        "model.decoder.latent: posterior: where MoChA stands is not where it looks",
+    ),
+    "latent alignment of several heads": (
+        "quickstart", "score: additive}", "score: additive, heads: 2}\n    latent: marginal", "latent:",
+        "model.decoder.latent: is to one slot at a time, 2 heads look at several",
+    ),
+    "latent alignment without probabilities": (
+        "quickstart", "score: additive}", "score: additive, normalize: sigmoid}\n    latent: marginal", "latent:",
+        "model.decoder.latent: needs weights that sum to 1, those of Sigmoid need not",
+    ),
+    "latent alignment that is drawn": (
+        "quickstart", "score: additive}", "score: additive, normalize: hard}\n    latent: marginal", "latent:",
+        "model.decoder.latent: sums over the slots, and Hard draws one: choose",
+    ),
+    "latent alignment without attention": (
+        "quickstart", r"order: luong\n    attention: .*", "order: cho\n    latent: marginal", "latent:",
+        "model.decoder.latent: the order cho has no alignment: use bahdanau or luong",
+    ),
+    "top of nothing": (
+        "quickstart", "order: luong", "order: luong\n    top: 5", "top:",
+        "model.decoder.top: belongs to a latent alignment: set latent to marginal or posterior",
+    ),
+    "losses of nothing": (
+        "quickstart", "optimizer: adam", "optimizer: adam\n  attention_losses: {layer: 1}", "attention_losses:",
+        "training.attention_losses: names no loss: give one a factor, as in {coverage: 1.0}, or set it to null",
+    ),
+    "misspelt loss": (
+        "quickstart", "optimizer: adam", "optimizer: adam\n  attention_losses: {covrage: 1.0}", "attention_losses:",
+        "training.attention_losses.covrage: unknown key 'covrage' (did you mean coverage? one of coverage, "
+        "doubly_stochastic, guided, reinforce, entropy, layer, head)",
     ),
     "name with a slash": (
         "quickstart", "^text:", "name: ../quick\ntext:", "name: ..",
@@ -455,7 +537,8 @@ nonsense: 1
         "layers, dropout, embedding_dropout, word_dropout, variational, ...)",
         "many.yaml:11  model.decoder: missing key 'cross_attention'",
         "many.yaml:13  model.decoder.self_attention.score.name: unknown 'dott' (did you mean dot? one of additive, "
-        "concat, dot, general, scaled_dot)",
+        "concat, cosine, "
+        "coverage, dot, fertility, gaussian, general, ...)",
         "many.yaml:13  model.decoder.self_attention.score.scale: unknown key 'scale' (there are no options)",
         "many.yaml:15  training.betas.0: expected less than 1, got 2",
         "many.yaml:15  training.betas.1: expected a number, got 'x'",
@@ -702,10 +785,10 @@ def test_a_written_recipe_is_whole_or_not_there(tmp_path: Path, monkeypatch: pyt
     recipe = read("quickstart")
     write(recipe, tmp_path / "recipe.yaml")
 
-    def broken(self: Path, text: str, encoding: str) -> int:
+    def broken(handle: int) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(Path, "write_text", broken)
+    monkeypatch.setattr(os, "fsync", broken)
     with pytest.raises(OSError, match="no space left"):
         write(recipe.model_copy(update={"seed": 9}), tmp_path / "recipe.yaml")
     assert read(tmp_path / "recipe.yaml") == recipe
@@ -817,3 +900,84 @@ def test_small_files_small_functions() -> None:
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
                 assert (node.end_lineno or 0) - node.lineno < 60, f"{path.name}: {node.name}"
+
+
+# ---- self-attention and cross-attention ------------------------------------------------------------------
+
+OWN, ACROSS = "model.decoder.self_attention", "model.decoder.cross_attention"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fault"),
+    [
+        ([f"{ACROSS}.window=3"],
+         f"{ACROSS}.window: a window goes along with its query in self-attention alone; set it to null"),
+        ([f"{OWN}.key_heads=3"], f"{OWN}.key_heads: 3 heads of keys do not divide 8 heads"),
+        ([f"{OWN}.sinks=3"], f"{OWN}.sinks: without a window every token stays visible: set window, or sinks to 0"),
+        ([f"{OWN}={{talking: true}}"], f"{OWN}.talking: one head has nobody to talk to: set heads"),
+        ([f"{OWN}.talking=true", f"{OWN}.normalize=sum", f"{OWN}.score=linear"],
+         f"{OWN}.talking: Sum divides by the scores' sum, and mixed scores may be negative: no talking"),
+        ([f"{ACROSS}.talking=true", f"{ACROSS}.normalize=monotonic"],
+         f"{ACROSS}.talking: Monotonic follows the weights of its own head: mixed with others' they are none"),
+        (["model.decoder.positions=alibi", f"{OWN}.normalize=sum", f"{OWN}.score=linear"],
+         f"{OWN}.normalize: divides by the scores' sum, and with alibi positions scores may be negative; use others"),
+        (["model.decoder.positions=t5", f"{OWN}.window=5", f"{OWN}.sinks=3"],
+         f"{OWN}.sinks: between the first tokens and the window there is a gap in what a decoder keeps, so t5 "
+         "positions would take the first for near: use rotary, or no sinks"),
+        (["model.decoder.positions={name: t5, max_distance: 20}"],
+         "model.decoder.positions.max_distance: is less than buckets: there are no distances for some"),
+        (["model.decoder.layers=2", f"{OWN}=[{{heads: 8}}]"],
+         f"{OWN}: a list has a section for each of the 2 layers, got 1; one without a list is for all"),
+        (["model.decoder.layers=2", f"{ACROSS}=[]"],
+         f"{ACROSS}: a list has a section for each of the 2 layers, got 0; one without a list is for all"),
+        (["model.decoder.layers=2", f"{OWN}=[{{heads: 8}}, {{heads: 7}}]"],
+         f"{OWN}.1.heads: 7 heads do not divide the size 512"),
+        (["model.decoder.layers=2", f"{OWN}=[{{heads: 8}}, {{heads: 512}}]", "model.decoder.positions=rotary"],
+         f"{OWN}.1.heads: rotary positions need an even head size, got 1"),
+        (["model.decoder.layers=2", f"{OWN}=[{{heads: 8}}, {{heads: 4}}]", "model.decoder.positions=t5"],
+         f"{OWN}.1.heads: the layers share one table of t5 positions: all need 8 heads"),
+        (["model.decoder.layers=2", f"{ACROSS}=[{{heads: 8}}, {{heads: 4}}]"],
+         f"{ACROSS}.1.heads: weights of all layers are looked at together: all need 8"),
+        (["model.decoder.layers=2", f"{OWN}=[{{heads: 8}}, {{heads: 8, normalize: monotonic}}]"],
+         f"{OWN}.1.normalize: Monotonic goes along a source as a target is written: no sense in self-attention"),
+        (["model.decoder.layers=2", f"{OWN}=[{{heads: 8}}, {{haeds: 8}}]"],
+         f"{OWN}.1.haeds: unknown key 'haeds' (did you mean heads? one of score, normalize, heads, dropout, "
+         "key_heads, query_key_norm, talking, window, ...)"),
+        (["model.decoder.layers=2", f"{OWN}=[{{heads: 8}}, 3]"],
+         f"{OWN}.1: expected a section of keys and values, got 3"),
+        ([f"{OWN}=3"], f"{OWN}: expected a section of keys and values, got 3"),
+        (["model.encoder.positions=nowhere"],
+         "model.encoder.positions: unknown 'nowhere' (one of sinusoidal, learned, rotary, alibi, t5, shaw, none)"),
+    ],
+)  # fmt: skip
+def test_faults_of_how_a_transformer_sees(overrides: list[str], fault: str) -> None:
+    assert faults(SHIPPED["wmt_transformer"], *overrides) == [f"command line: {fault}"]
+
+
+def test_one_head_of_a_recurrent_decoder_has_nothing_to_norm_or_share() -> None:
+    attention = "model.decoder.attention"
+    assert faults(KEPT["quickstart"], f"{attention}.query_key_norm=true") == [
+        f"command line: {attention}.query_key_norm: one head of a recurrent decoder has no projections to "
+        "normalize: set heads, or use cosine"
+    ]
+    assert faults(KEPT["quickstart"], f"{attention}.window=2") == [
+        f"command line: {attention}.window: a window goes along with its query in self-attention alone; set it "
+        "to null"
+    ]
+    assert read(KEPT["quickstart"], [f"{attention}.query_key_norm=true", f"{attention}.heads=2"])
+
+
+def test_one_section_is_for_all_layers_and_a_list_for_each(tmp_path: Path) -> None:
+    several = "[{heads: 8, window: 5, sinks: 2}, {heads: 4}]"
+    each = ["model.decoder.layers=2", f"{OWN}={several}", f"{ACROSS}.key_heads=2", f"{OWN}.1.heads=2"]
+    recipe = read(SHIPPED["wmt_transformer"], each)
+    write(recipe, tmp_path / "recipe.yaml")
+    again = read(tmp_path / "recipe.yaml", [f"{ACROSS}.heads=4"], check_files=False)  # still no list
+    decoder = again.model.decoder
+    assert isinstance(decoder, TransformerDecoderRecipe)
+    assert decoder.self_attention == recipe.model.decoder.self_attention  # type: ignore[union-attr]
+    assert [section.heads for section in decoder.own_attentions] == [8, 2]
+    assert [section.key_heads for section in decoder.source_attentions] == [2, 2]
+    jsonschema = pytest.importorskip("jsonschema")
+    validator = jsonschema.Draft202012Validator(schema())
+    validator.validate(parse((tmp_path / "recipe.yaml").read_text(encoding="utf-8")).tree)

@@ -1,6 +1,7 @@
 """Search against brute force on a toy, and on real models: whatever the batch, and true to its scores."""
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import reduce
@@ -388,3 +389,81 @@ def test_the_n_best_are_sorted_distinct_and_true_to_their_scores(model):
         assert scores == sorted(scores, reverse=True)
         assert [h.log_probability for h in hypotheses] == pytest.approx(values, abs=1e-4)
         assert not {tiny.PAD, tiny.BOS, tiny.EOS} & set(itertools.chain(*(h.tokens for h in hypotheses)))
+
+
+# ---- the coverage penalty -------------------------------------------------------------------------------
+
+
+class Watched(Toy):
+    """A toy whose state counts how much each of three slots has been looked at; the third is masked."""
+
+    def cover(self, state: ToyState) -> Tensor:
+        """Hash of the past, so that hypotheses differ."""
+        looked = torch.stack([(state.past % 5) / 4, (state.past % 3) / 1.5, torch.ones(len(state.past))], 1)
+        return looked.double()
+
+    def penalty(self, *tokens: int) -> float:
+        past = reduce(lambda past, token: VOCABULARY * past + token, tokens, BOS) % 997
+        covered = [(past % 5) / 4, (past % 3) / 1.5, 1.0]
+        return sum(math.log(min(max(one, 1e-6), 1.0)) for one in covered)
+
+
+@pytest.mark.parametrize("beta", [0.2, 3.0])
+def test_what_was_not_looked_at_costs_a_hypothesis_its_rank(beta):
+    toy = Watched()
+    rules = Rules(BOS, EOS, (BOS,), coverage_penalty=beta, coverage=toy.cover)
+    (found,) = beam_search(toy.step, toy.start(2), rules, limits(LONGEST), ALL)
+    scores = {
+        s: toy.log_probability(2, *s, EOS) / (len(s) + 1) + beta * toy.penalty(*s) for s in every_sentence()
+    }
+    assert [tuple(h.tokens) for h in found] == sorted(scores, key=lambda s: -scores[s])
+    for tokens, value, score in found:
+        assert value == pytest.approx(toy.log_probability(2, *tokens, EOS), abs=1e-4)  # the model's own
+        assert score == pytest.approx(scores[tuple(tokens)], abs=1e-4)
+    (plain,) = beam_search(toy.step, toy.start(2), RULES, limits(LONGEST), ALL)
+    assert [h.tokens for h in plain] != [h.tokens for h in found]
+
+
+@ways
+def test_every_way_of_searching_knows_the_penalty(way):
+    toy = Watched()
+    for rules in (RULES, Rules(BOS, EOS, (BOS,), coverage_penalty=0.5, coverage=toy.cover)):
+        for tokens, value, score in way(toy.step, toy.start(0, 1, 2), rules, limits(4, 2, 3)):
+            penalty = rules.coverage_penalty * toy.penalty(*tokens)
+            assert score == pytest.approx(value / (len(tokens) + 1) + penalty, abs=1e-4)
+
+
+def test_the_penalty_by_hand():
+    rules = Rules(BOS, EOS, coverage_penalty=0.2)
+    covered = torch.tensor([[0.5, 2.0, 1.0], [0.5, 0.25, 1.0], [0.0, 1.0, 1.0]])
+    by_hand = [0.2 * math.log(0.5), 0.2 * math.log(0.125), 0.2 * math.log(1e-6)]  # zeros are not -inf
+    assert rules.penalty(covered).tolist() == pytest.approx(by_hand)
+
+
+def test_the_penalty_is_that_of_all_weights_of_the_hypothesis(model):
+    """Whatever else is in the batch; padding costs nothing."""
+    lengths, rules = (
+        [7, 3, 5],
+        Rules(**{**vars(REAL), "coverage_penalty": 0.7, "coverage": model.decoder.coverage}),
+    )
+    if not model.decoder.attention_layers or hasattr(model.decoder, "layers"):
+        with pytest.raises(Seq2attnError, match="a Transformer's steps run without weights"):
+            search(model, beamed, lengths, 6, rules)
+        return
+    found = search(model, lambda *a: beam_search(*a, 4), lengths, 6, rules)
+    source, mask = tiny.sources(*lengths)
+    for row, hypotheses in enumerate(found):
+        one, length = slice(row, row + 1), lengths[row]
+        assert [h.score for h in hypotheses] == sorted([h.score for h in hypotheses], reverse=True)
+        for tokens, value, score in hypotheses:
+            reads = torch.tensor([[tiny.BOS, *tokens]])
+            with torch.no_grad():
+                state = model.start(source[one, :length], mask[one, :length])
+                weights = model(source[one, :length], mask[one, :length], reads, [0]).weights[0, 0]
+                for token in reads[0]:
+                    _, state = model.step(token[None], state)
+            covered = model.decoder.coverage(state)[0]
+            if model.decoder.readout.latent != "posterior":
+                assert covered.tolist() == pytest.approx(weights.mean(0).sum(0).tolist(), abs=1e-5)
+            penalty = 0.7 * covered.clamp(max=1).log().sum().item()
+            assert score == pytest.approx(value / (len(tokens) + 1) + penalty, abs=1e-3)

@@ -21,6 +21,10 @@ from seq2attn.recipe import head, read, shipped
 SPLITS = {"train": ("train", 200), "dev": ("validation", 10), "test": ("test", 10)}
 HUB = {"wmt_bahdanau": "fr-en", "wmt_transformer": "de-en", "iwslt14_transformer": None}
 MULTI30K = {"train": "train", "dev": "val", "test": "test_2016_flickr"}
+TABLES = {
+    "g2p_additive": ("g2p/fre_{}.tsv.gz", "spelling\ts ɔ̃"),
+    "scan_additive": ("scan_simple/{}.tsv", "walk\tI_WALK"),
+}
 SMALLER = {  # sizes that would take too long here; everything else is as it ships
     "wmt_bahdanau": [
         "{encoder,decoder}.embedding=62",
@@ -58,6 +62,17 @@ def copy_of_multi30k(folder: Path) -> None:
             (folder / f"{name}.{language}.gz").write_bytes(gzip.compress(text.encode()))
 
 
+def copy_of_tables(folder: Path, name: str, row: str) -> None:
+    """Tables that differ from row to row in what the first column ends with."""
+    for role, (_, count) in SPLITS.items():
+        path = folder / name.format(role)
+        path.parent.mkdir(exist_ok=True)
+        text = "".join(
+            row.replace("\t", f" {number % 13}{number // 13:x}\t") + "\n" for number in range(count)
+        )
+        path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+
+
 def braces(word: str) -> list[str]:
     """What bash makes of a word with braces."""
     before, *rest = re.split("[{}]", word)
@@ -77,6 +92,9 @@ def test_a_recipe_passes_check(name: str, tmp_path: Path, monkeypatch: pytest.Mo
         small += [one for word in SMALLER.get(name, []) for one in braces(f"model.{word}")]
     elif name.startswith("multi30k"):
         copy_of_multi30k(tmp_path / "multi30k")
+        monkeypatch.setenv("SEQ2ATTN_DATA", str(tmp_path))
+    elif name in TABLES:
+        copy_of_tables(tmp_path, *TABLES[name])
         monkeypatch.setenv("SEQ2ATTN_DATA", str(tmp_path))
     else:
         small += [

@@ -7,6 +7,7 @@ import re
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -279,9 +280,57 @@ def test_sampling_follows_nbest_and_alpha(vocabularies):
     assert len(bpe.sample([text], 1, alpha=1.0)[0]) == len(text) + 1  # no merge at all, and a space
 
 
-def test_a_vocabulary_of_characters_cannot_be_sampled(vocabularies):
+@pytest.mark.parametrize("model", ["char", "word"])
+def test_a_vocabulary_of_characters_or_words_cannot_be_sampled(model):
     with pytest.raises(VocabularyError, match=r"text\.sampling: .* expected a unigram or bpe model"):
-        vocabularies["char"].sample(GERMAN[:2], 1)
+        train_vocabulary(GERMAN, model=model, size=600).sample(GERMAN[:2], 1)
+
+
+# ---- whole words ------------------------------------------------------------------------------------
+
+
+SPOKEN = ["ʁ ɛ t ɛ", "ɔ̃ t oː", "t ʁ ɛ t ɛ I_TURN_LEFT,"]
+
+
+def test_a_word_is_a_piece_as_it_stands():
+    vocabulary = train_vocabulary(SPOKEN, model="word", size=100, nfkc=False)
+    assert vocabulary.size == 4 + len({*" ".join(SPOKEN).split()})  # size is the most
+    tokens = vocabulary.split("t oː  I_TURN_LEFT, ɔ̃")
+    assert tokens.pieces == ["▁t", "▁oː", "▁I_TURN_LEFT,", "▁ɔ̃"]
+    assert tokens.words == ["t", "oː", "I_TURN_LEFT,", "ɔ̃"] and tokens.word_of == [0, 1, 2, 3]
+    assert [vocabulary.decode(ids) for ids in vocabulary.encode(SPOKEN)] == SPOKEN
+    assert vocabulary.join(tokens.ids).words == tokens.words
+
+
+def test_of_too_many_words_the_most_frequent_stay():
+    vocabulary = train_vocabulary(SPOKEN, model="word", size=6)
+    assert {piece for text in SPOKEN for piece in vocabulary.encode([text])[0]} == {vocabulary.unk, 4, 5}
+    assert {*vocabulary.decode([4, 5]).split()} == {"ɛ", "t"}
+
+
+@pytest.mark.parametrize("byte_fallback", [True, False])
+def test_an_unknown_word_is_one_sign(byte_fallback):
+    vocabulary = train_vocabulary(SPOKEN, model="word", size=100, byte_fallback=byte_fallback)
+    tokens = vocabulary.split("t zwölf ɛ")
+    assert tokens.ids == [*vocabulary.encode(["t"])[0], vocabulary.unk, *vocabulary.encode(["ɛ"])[0]]
+    assert (tokens.words, tokens.word_of) == (["t", "zwölf", "ɛ"], [0, 1, 2])
+    assert vocabulary.join(tokens.ids).words == ["t", "⁇", "ɛ"]
+    assert vocabulary.split("t zwölf elf ɛ").words == ["t", "zwölf elf", "ɛ"]  # those in a row are one
+
+
+@settings(deadline=None, max_examples=40)
+@given(words=st.lists(st.sampled_from([*dict.fromkeys(" ".join(SPOKEN).split())])))
+def test_known_words_come_back(words):
+    vocabulary = _spoken()
+    (ids,) = vocabulary.encode([" ".join(words)])
+    assert len(ids) == len(words) and vocabulary.unk not in ids
+    assert vocabulary.decode(ids).split(" ") == (words or [""])
+    assert vocabulary.join(ids).words == vocabulary.split(" ".join(words)).words == words
+
+
+@cache
+def _spoken():
+    return train_vocabulary(SPOKEN, model="word", size=100, nfkc=False)
 
 
 # ---- training and files -----------------------------------------------------------------------------

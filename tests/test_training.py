@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 import torch.nn.functional as F
 from tiny_runs import log
@@ -17,10 +18,12 @@ from tiny_training import KINDS, Scores, feed, learner, number, scripted, steps
 from torch import Tensor
 
 import seq2attn.training
+from seq2attn.attention import Past
 from seq2attn.batches import Batch
 from seq2attn.checkpoint import RunFolder, Version, average, tensors_of, weights_of
 from seq2attn.errors import Seq2attnError
-from seq2attn.losses import Loss
+from seq2attn.losses import Loss, Taught
+from seq2attn.normalizers import Softmax
 from seq2attn.recipe import TrainingRecipe, read
 from seq2attn.training import Learner, Progress, TrainingError, fit, total_steps
 
@@ -194,7 +197,7 @@ def test_of_equals_the_first_is_the_best(run: RunFolder) -> None:
     assert (steps(run), number(run.version.best)) == ([2, 6], 2)
 
 
-@pytest.mark.parametrize(("metric", "sign"), [("bleu", 1), ("chrf", 1), ("loss", -1)])
+@pytest.mark.parametrize(("metric", "sign"), [("bleu", 1), ("exact", 1), ("wer", -1), ("loss", -1)])
 def test_early_stopping_waits_for_the_metric(run: RunFolder, metric: str, sign: int) -> None:
     one = learner(max_steps=100, validate_every=2, metric=metric, early_stopping={"patience": 3})
     values = [sign * value for value in (1, 2, 1, 1, 3, 2, 2, 3, 9, 9)]
@@ -531,3 +534,119 @@ def test_resuming_is_exact(
     assert sessions == 9 // every + (every > 1)
     assert RunFolder.open(parts.path).version == whole.version
     assert log(parts.path) == log(whole.path)
+
+
+# ---- what attention is taught ------------------------------------------------------------------------
+
+LOSSES = {"coverage": 1.0, "doubly_stochastic": 0.5, "guided": 0.05, "entropy": 0.1}
+
+
+def linked(rows: range) -> Batch:
+    """A batch with a gold alignment: token t means source t, where there is one."""
+    some = batch(rows)
+    links = torch.eye(some.gold.shape[1], some.source.shape[1], dtype=torch.bool)
+    return some._replace(links=links & some.source_mask[:, None] & some.gold_mask[..., None])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_attention_is_taught_does_not_depend_on_how_an_update_is_cut(kind: str) -> None:
+    pieces = [range(1), range(1, 4), range(4, 11), range(11, 16)]
+    one, whole = moved(sgd(kind, torch.float64, attention_losses=LOSSES), [linked(range(16))])
+    four, parts = moved(sgd(kind, torch.float64, attention_losses=LOSSES), [linked(rows) for rows in pieces])
+    assert whole.taught == pytest.approx(parts.taught) and whole.taught.keys() == LOSSES.keys()
+    assert all(value > 0 for value in whole.taught.values())
+    plain, without = moved(sgd(kind, torch.float64), [linked(range(16))])
+    assert without.taught == {} and without.loss == pytest.approx(whole.loss)
+    for name, gradient in one.items():
+        torch.testing.assert_close(four[name], gradient, rtol=0, atol=1e-13)
+    assert any(not torch.allclose(plain[name], gradient) for name, gradient in one.items())
+
+
+def test_the_taught_gradient_is_that_of_the_mean_over_all_tokens() -> None:
+    one, some = sgd(dtype=torch.float64, attention_losses={"coverage": 0.7}), batch(range(16))
+    decoded = one.model.train()(some.source, some.source_mask, some.reads, [0])
+    gold = some.gold.masked_fill(~some.gold_mask, -100)
+    loss = F.cross_entropy(decoded.logits.flatten(0, 1), gold.flatten(), label_smoothing=0.1)
+    looked = decoded.weights[:, 0, 0] * some.gold_mask[..., None]
+    again = torch.minimum(looked, looked.cumsum(1) - looked).sum() / some.gold_mask.sum()
+    parameters = dict(one.model.named_parameters())
+    gradients = torch.autograd.grad(loss + 0.7 * again, [*parameters.values()])
+    steps, updated = moved(one, [some])
+    assert updated.taught == pytest.approx({"coverage": again.item()})
+    for name, gradient in zip(parameters, gradients, strict=True):
+        torch.testing.assert_close(steps[name], gradient, rtol=0, atol=1e-13)
+
+
+def test_what_attention_is_taught_is_reported_and_logged(run: RunFolder) -> None:
+    shown: list[dict[str, Any]] = []
+    one = learner(max_steps=4, log_every=2, attention_losses={"coverage": 1.0})
+    fit(run, one, feed(), scripted(1.0), shown.append)
+    assert all(record["coverage"] > 0 for record in shown if "norm" in record)
+    logged = [record["coverage"] for record in log(run.path) if "norm" in record]
+    assert logged == [record["coverage"] for record in shown if record["step"] in (2, 4) and "norm" in record]
+
+
+def test_coverage_is_learnt() -> None:
+    one, some = learner(learning_rate=0.05, attention_losses={"coverage": 30.0}), batch(range(8))
+    first, *_, last = [one.update([some], step).taught["coverage"] for step in range(1, 40)]
+    assert last < 0.8 * first
+
+
+class Drawing(Softmax):
+    """Draws in training: a stand-in for any normalizer that does."""
+
+    def draw(self, weights: Tensor, past: Past) -> Tensor | None:
+        if not self.training:
+            return None
+        drawn = torch.multinomial(weights.detach().flatten(0, -2) + 1e-30, 1)
+        return torch.zeros_like(weights).flatten(0, -2).scatter(-1, drawn, 1.0).view_as(weights)
+
+
+def test_reinforcement_resumes_with_its_baseline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handlers: list[Any]
+) -> None:
+    monkeypatch.setattr(
+        seq2attn.training, "Taught", lambda factors, decoder, *a: Taught(factors, drawing(decoder), *a)
+    )
+
+    def drawing(decoder: Any) -> Any:
+        decoder.attention.normalize = Drawing()
+        return decoder
+
+    def once(run: RunFolder, report: Any) -> Learner:
+        losses = {"reinforce": 0.3, "entropy": 0.01}
+        one = learner(max_steps=6, validate_every=3, accumulate=2, log_every=1, attention_losses=losses)
+        torch.manual_seed(5)
+        fit(run, one, feed(), scripted(1.0), report)
+        return one
+
+    whole = RunFolder.create(tmp_path / "whole", read("quickstart"), Version())
+    expected = once(whole, lambda record: None)
+    parts = RunFolder.create(tmp_path / "parts", read("quickstart"), Version())
+    stopped = once(
+        parts, lambda record: os.kill(os.getpid(), signal.SIGTERM) if record["step"] == 2 else None
+    )
+    assert stopped.taught is not None and stopped.taught.baseline is not None
+    resumed = once(RunFolder.open(parts.path), lambda record: None)
+    assert expected.taught is not None and resumed.taught is not None
+    assert expected.taught.baseline == resumed.taught.baseline != stopped.taught.baseline
+    assert log(parts.path) == log(whole.path)
+    for name, tensor in tensors_of(expected.model).items():
+        assert torch.equal(tensor, tensors_of(resumed.model)[name])
+
+
+def test_guided_without_gold_alignments_is_an_error() -> None:
+    with pytest.raises(Seq2attnError, match="needs gold alignments, and the training data have none"):
+        learner(attention_losses={"guided": 1.0}).update([batch(range(3))], 1)
+
+
+def test_hard_attention_is_reinforced_from_the_second_update_on() -> None:
+    """The real thing, in both of its moods: a draw is reinforced, an expectation is not."""
+    for rate, reinforced in ((0.0, True), (1.0, False)):
+        attention = {"score": "additive", "normalize": {"name": "hard", "soft_rate": rate}}
+        decoder = {**tiny.recurrent_decoder("luong"), "attention": attention}
+        recipe = TrainingRecipe.model_validate({"max_steps": 2, "attention_losses": {"reinforce": 1.0}})
+        model = tiny.model({"encoder": tiny.recurrent_encoder(), "decoder": decoder})
+        one = Learner(model, recipe, torch.device("cpu"), None)
+        first, second = (one.update([batch(range(5))], step).taught["reinforce"] for step in (1, 2))
+        assert first == 0 and (second != 0) == reinforced

@@ -20,6 +20,20 @@ SPECIALS = 4
 
 ATTENTIONS = {"additive": {"score": "additive"}, "heads": {"score": "scaled_dot", "heads": 2}}
 
+LATENT: dict[str, dict[str, Any]] = {
+    "luong-marginal": {"order": "luong", "latent": "marginal"},
+    "bahdanau-marginal": {"order": "bahdanau", "latent": "marginal", "readout": "maxout", "cell": "gru"},
+    "feeding-marginal": {"order": "luong", "latent": "marginal", "input_feeding": True, "top": 3},
+    "feeding-posterior": {"order": "luong", "latent": "posterior", "input_feeding": True, "layers": 2},
+    "feeding-posterior-maxout": {
+        "order": "luong",
+        "latent": "posterior",
+        "input_feeding": True,
+        "top": 3,
+        "readout": "maxout",
+    },
+}
+
 
 def recurrent_encoder(**options: Any) -> dict[str, Any]:
     return {"kind": "recurrent", "embedding": 11, "size": 5, **options}
@@ -42,6 +56,43 @@ def transformer(decoder: bool = False, **options: Any) -> dict[str, Any]:
     sizes = {"size": 20, "layers": 2, "feed_forward": 23, "dropout": 0.0}
     looking = {"cross_attention": {"heads": 5}} if decoder else {}
     return {"kind": "transformer", **sizes, "self_attention": {"heads": 2}, **looking, **options}
+
+
+# Positions, self-attention and cross-attention of Transformers that see in special ways.
+SIGHTS: dict[str, tuple[str, Any, Any, Any]] = {
+    "alibi-window": ("pre", "alibi", {"heads": 5, "window": 3}, {"heads": 2, "talking": True}),
+    "t5-dot": (
+        "post",
+        {"name": "t5", "buckets": 5, "max_distance": 7},
+        {"heads": 4, "score": "dot"},
+        {"heads": 5},
+    ),
+    "shaw": ("pre", {"name": "shaw", "reach": 2}, {"heads": 4, "key_heads": 2}, {"heads": 5}),
+    "shaw-keys-window": (
+        "pre",
+        {"name": "shaw", "reach": 3, "values": False},
+        {"heads": 2, "window": 2, "query_key_norm": True},
+        {"heads": 4, "key_heads": 2, "query_key_norm": True},
+    ),
+    "rotary-sinks": (
+        "pre",
+        {"name": "rotary", "layout": "half"},
+        {"heads": 2, "key_heads": 1, "query_key_norm": True, "window": 2, "sinks": 1},
+        {"heads": 5, "key_heads": 1},
+    ),
+    "by-layer": (
+        "pre",
+        "rotary",
+        [{"heads": 2, "normalize": "sum", "score": "linear"}, {"heads": 5, "talking": True, "window": 1}],
+        [{"heads": 4, "key_heads": 2}, {"heads": 4, "score": "additive"}],
+    ),
+    "nowhere": (
+        "post",
+        "none",
+        {"heads": 2, "normalize": "sparsemax", "window": 4, "sinks": 2},
+        {"heads": 5},
+    ),
+}
 
 
 def _every() -> dict[str, dict[str, Any]]:
@@ -67,6 +118,15 @@ def _every() -> dict[str, dict[str, Any]]:
             "encoder": transformer(**options),
             "decoder": transformer(decoder=True, **options),
         }
+    for name, (norm, positions, own, source) in SIGHTS.items():
+        options = {"norm": norm, "positions": positions, "self_attention": own}
+        found[f"transformer-{name}"] = {
+            "encoder": transformer(**options),
+            "decoder": transformer(decoder=True, **options, cross_attention=source),
+        }
+    for name, options in LATENT.items():
+        decoder = recurrent_decoder(attention="additive", **options)
+        found[name] = {"encoder": recurrent_encoder(), "decoder": decoder}
     found["transformer-reads-recurrent"] = {
         "encoder": recurrent_encoder(),
         "decoder": transformer(decoder=True),
@@ -87,9 +147,13 @@ SOME = {  # one of each kind, for what takes longer
         "feeding-additive-lstm-1-tanh",
         "cho-gru-1-maxout",
         "sutskever-lstm-2-tanh",
+        "luong-marginal",
+        "feeding-posterior-maxout",
         "transformer-pre-rotary",
         "transformer-post-sinusoidal",
         "transformer-pre-learned",
+        "transformer-t5-dot",
+        "transformer-rotary-sinks",
     )
 }
 

@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 from seq2attn.data.files import Pair, json_lines, missing, parallel, table
 from seq2attn.data.hub import dataset_pairs, load, local_paths
 from seq2attn.data.report import DataError, Report
-from seq2attn.recipe import AnyCorpus, DataRecipe, FilesCorpus, SampleCorpus, TableCorpus
+from seq2attn.data.tasks import MAKING, make
+from seq2attn.recipe import AnyCorpus, DataRecipe, FilesCorpus, SampleCorpus, TableCorpus, TaskCorpus
 
 Role = Literal["train", "dev", "test"]
 
@@ -29,7 +30,7 @@ def find(corpus: AnyCorpus, languages: tuple[str, str], role: Role, place: str) 
 
     Args:
         languages: source and target, as in the recipe.
-        role: which split of a sample is meant if the corpus does not say.
+        role: which split of a sample or a task is meant if the corpus does not say.
         place: the corpus's path in the recipe, for errors.
 
     Raises:
@@ -47,6 +48,9 @@ def find(corpus: AnyCorpus, languages: tuple[str, str], role: Role, place: str) 
         keys: Any = corpus.columns  # all numbers or all text; the recipe has seen to it
         reader: Any = json_lines if isinstance(keys[0], str) else table
         return Source(str(path), [_state(path)], partial(reader, path, keys))
+    if isinstance(corpus, TaskCorpus):
+        split = corpus.split or role
+        return Source(f"{corpus.task}[{split}]", [MAKING, split], partial(make, corpus, split))
     dataset = load(corpus, place)
     state = getattr(dataset, "_fingerprint", None) or [_state(path) for path in local_paths(corpus)]
     return Source(f"{corpus.dataset}[{corpus.split}]", state, partial(dataset_pairs, dataset, corpus, place))

@@ -11,10 +11,11 @@ from seq2attn.layers import Embedding
 
 
 class Decoded(NamedTuple):
-    """What a decoder makes of the tokens that it has read."""
+    """What a decoder makes of the tokens that it has read: all that a loss may ask for."""
 
-    logits: Tensor  # (B, T, V)
+    logits: Tensor  # (B, T, V), up to a constant the log-probabilities of the next token
     weights: Tensor | None  # (B, L, H, T, S) of the layers that were asked for, float32
+    drawn: Tensor | None = None  # (B, L, H, T, S), what these layers looked at, where it was drawn
 
 
 class Decoder(nn.Module):
@@ -42,3 +43,8 @@ class Decoder(nn.Module):
     def forward(self, tokens: Int[Tensor, "B T"], encoded: Encoded, look: Sequence[int] = ()) -> Decoded:
         """Read T tokens at once; `look` names the layers whose weights on the source are wanted."""
         raise NotImplementedError(f"{type(self).__name__} must say how it decodes: write forward()")
+
+    def coverage(self, state: Any) -> Float[Tensor, "B S"] | None:
+        """How much each slot of the source has been looked at until this state, the mean of the heads; 1 for
+        slots under the mask, which need no look. None if the steps keep no count."""
+        return None

@@ -6,9 +6,11 @@ from typing import NamedTuple, cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from seq2attn.attention import Attended, Attention, Memory, Past
 from seq2attn.decoders.base import Decoded, Decoder
+from seq2attn.decoders.latent import Guess, likeliest, mixture, posterior
 from seq2attn.encoders import CELLS, Encoded
 from seq2attn.errors import Seq2attnError
 from seq2attn.heads import MultiHead
@@ -51,11 +53,21 @@ class Readout(nn.Module):
 
     tanh: tanh(W [context; state]), no bias (Luong et al. 2015, eq. 5);
     maxout: of W [context; state; word] (Bahdanau et al. 2015, A.2.2).
+    latent, top: from which context, see RecurrentDecoder.
     """
 
-    def __init__(self, kind: str, state: int, context: int, word: int, size: int) -> None:
+    def __init__(
+        self,
+        kind: str,
+        state: int,
+        context: int,
+        word: int,
+        size: int,
+        latent: str = "none",
+        top: int | None = None,
+    ) -> None:
         super().__init__()
-        self.kind, self.size = kind, size
+        self.kind, self.size, self.latent, self.top = kind, size, latent, top
         if kind == "tanh":
             self.combine = nn.Linear(context + state, size, bias=False)
         else:
@@ -77,6 +89,17 @@ class RecurrentState(NamedTuple):
     summary: Tensor | None  # (B, D), the source in one vector, where it enters every step
     memory: Memory | None
     past: Past | None
+    guess: Guess | None = None  # where the posterior waits for the token to be known
+
+
+class Reading(NamedTuple):
+    """What T steps have made of the tokens that they read."""
+
+    words: Tensor  # (B, T, E)
+    asked: Tensor  # (B, T, D), the states that the readout sees
+    read: Tensor  # (B, T, R), the readouts
+    attended: Attended | None
+    logits: Tensor | None = None  # (B, T, V), where every slot predicts by itself
 
 
 class RecurrentDecoder(Decoder):
@@ -88,6 +111,21 @@ class RecurrentDecoder(Decoder):
       then its state asks (Luong et al. 2015);
     - cho: no attention, the source's summary enters every step and the readout (Cho et al. 2014);
     - sutskever: no attention, the summary only starts the state (Sutskever et al. 2014).
+
+    `readout.latent` says from what the next token is predicted (decoders/latent.py):
+
+    - none: from the context, the mean of the slots (soft attention);
+    - marginal: from every slot by itself, mixed by the weights; only from the `readout.top` likeliest, if
+      given. States go on with the mean. In the order luong without input feeding no state depends on where
+      was looked, and the likelihood is exactly that of a model that draws each alignment by itself (Wu et al.
+      2018); else states remember a mean, as in Deng et al. 2018;
+    - posterior: as well, once a token is known, what it says about the alignment takes the place of the
+      weights: in the past, in the belief of a normalizer that keeps one (if the belief is the weights, that
+      is exact filtering in a hidden Markov model, Wu and Cotterell 2019), and in the context of what is fed
+      to the next step. In the order bahdanau the cell has read the mean by then.
+
+    The logits of a mixture are log-probabilities. It costs an output layer for every slot; in training, the
+    (B, S, V) numbers of a step are made anew for its gradient, so that they never stand for all T.
     """
 
     def __init__(
@@ -104,8 +142,10 @@ class RecurrentDecoder(Decoder):
         self.embedding, self.cell, self.order, self.attention = embedding, cell, order, attention
         self.readout, self.output, self.dropout = readout, output, dropout
         self.feeds = order == "luong" and cell.rnn.input_size > embedding.table.embedding_dim
-        self.sequential = order == "bahdanau" or self.feeds
+        self.sequential = order == "bahdanau" or self.feeds or readout.latent == "posterior"
         self.attention_layers = int(attention is not None)
+        if readout.latent != "none":
+            _check_latent(attention)
 
     def start(self, encoded: Encoded) -> RecurrentState:
         """See the base class."""
@@ -122,52 +162,157 @@ class RecurrentDecoder(Decoder):
         self, token: Int[Tensor, " B"], state: RecurrentState
     ) -> tuple[Float[Tensor, "B V"], RecurrentState]:
         """See the base class."""
-        read, _, state = self._advance(self.embedding(token.unsqueeze(1)), state, need_weights=False)
-        return self.output(self.dropout(read)).squeeze(1), state
+        tokens = token.unsqueeze(1)
+        # One query's weights cost nothing, and with them the state knows its coverage.
+        reading, state = self._read(tokens, self.embedding(tokens), state, self._kept(tokens), True)
+        return self._logits([reading]).squeeze(1), state
 
     def forward(self, tokens: Int[Tensor, "B T"], encoded: Encoded, look: Sequence[int] = ()) -> Decoded:
         """All steps in one go where no step waits for the one before."""
-        state, words = self.start(encoded), self.embedding(tokens)
-        reads, weights = [], []
-        for some in words.split(1, dim=1) if self.sequential else [words]:
-            read, looked_at, state = self._advance(some, state, need_weights=bool(look))
-            reads.append(read)
-            weights.append(looked_at)
-        logits = self.output(self.dropout(torch.cat(reads, 1)))
-        if not look or self.attention is None:
+        state, words, kept = self.start(encoded), self.embedding(tokens), self._kept(tokens)
+        readings: list[Reading] = []
+        together = 1 if self.sequential else tokens.shape[1]
+        for place in range(0, tokens.shape[1], together):
+            some = (slice(None), slice(place, place + together))
+            of_these = None if kept is None else kept[some]
+            reading, state = self._read(tokens[some], words[some], state, of_these, bool(look))
+            readings.append(reading)
+        logits = self._logits(readings)
+        answers = [reading.attended for reading in readings if reading.attended is not None]
+        if not look or not answers:
             return Decoded(logits, None)
-        together = torch.cat(cast("list[Tensor]", weights), -2)
-        heads = together if together.dim() == 4 else together.unsqueeze(1)
-        return Decoded(logits, torch.stack([heads] * len(look), 1))
+        weights = _layers([answer.weights for answer in answers], len(look))
+        return Decoded(logits, weights, _layers([answer.drawn for answer in answers], len(look)))
+
+    def coverage(self, state: RecurrentState) -> Float[Tensor, "B S"] | None:
+        """See the base class."""
+        if state.memory is None or state.past is None or state.past.coverage is None:
+            return None
+        covered = state.past.coverage.masked_fill(~state.memory.mask.any(-2), 1.0)
+        return covered.mean(1) if covered.dim() == 3 else covered
+
+    def _kept(self, tokens: Tensor) -> Tensor | None:
+        """(B, T, R): what dropout leaves of the readouts, the same at every slot; None if all are one."""
+        if self.readout.latent == "none":
+            return None
+        ones = self.output.weight.new_ones(*tokens.shape, self.readout.size)
+        return self.dropout(ones)  # type: ignore[no-any-return]
+
+    def _logits(self, readings: list[Reading]) -> Tensor:
+        """(B, T, V); the output layer works once, on all steps."""
+        mixed = [reading.logits for reading in readings if reading.logits is not None]
+        if mixed:
+            return torch.cat(mixed, 1)
+        read = torch.cat([reading.read for reading in readings], 1)
+        return self.output(self.dropout(read))  # type: ignore[no-any-return]
+
+    def _read(
+        self, tokens: Tensor, words: Tensor, state: RecurrentState, kept: Tensor | None, need_weights: bool
+    ) -> tuple[Reading, RecurrentState]:
+        """Read tokens (B, T), whose embeddings are the words; what comes of it, and the state after them."""
+        if state.guess is not None:
+            state = self._known(tokens[:, 0], state, state.guess)
+        reading, after = self._advance(words, state, need_weights or kept is not None)
+        if kept is None or state.memory is None:
+            return reading, after
+        logits, guess = self._mixed(reading, kept, state.memory.values)
+        return reading._replace(logits=logits), after._replace(guess=guess)
 
     def _advance(
         self, words: Tensor, state: RecurrentState, need_weights: bool
-    ) -> tuple[Tensor, Tensor | None, RecurrentState]:
-        """Read words (B, T, E): the readouts (B, T, R), the weights, and the state after them."""
+    ) -> tuple[Reading, RecurrentState]:
+        """Read words (B, T, E) and look at the source, in the order of the paper."""
         context: Tensor | None
-        weights, past = None, state.past
+        attended, past = None, state.past
         if self.order == "bahdanau":
             asking = state.hidden[0][:, -1:]
-            context, weights, past, _ = self._look(asking, state, need_weights)
+            attended = self._look(asking, state, need_weights)
+            context, past = attended.context, attended.past
             outputs, hidden = self.cell(torch.cat([words, context], -1), state.hidden)
-            read = self.readout(asking if self.readout.kind == "maxout" else outputs, context, words)
+            asked = asking if self.readout.kind == "maxout" else outputs
         elif self.order == "luong":
             entering = words if state.feed is None else torch.cat([words, state.feed.unsqueeze(1)], -1)
-            outputs, hidden = self.cell(entering, state.hidden)
-            context, weights, past, _ = self._look(outputs, state, need_weights)
-            read = self.readout(outputs, context, words)
+            asked, hidden = self.cell(entering, state.hidden)
+            attended = self._look(asked, state, need_weights)
+            context, past = attended.context, attended.past
         else:
             context = (
                 None if state.summary is None else state.summary.unsqueeze(1).expand(-1, words.shape[1], -1)
             )
             entering = words if context is None else torch.cat([words, context], -1)
-            outputs, hidden = self.cell(entering, state.hidden)
-            read = self.readout(outputs, context, words)
+            asked, hidden = self.cell(entering, state.hidden)
+        read = self.readout(asked, context, words)
         feed = read[:, -1] if self.feeds else None
-        return read, weights, RecurrentState(hidden, feed, state.summary, state.memory, past)
+        after = RecurrentState(hidden, feed, state.summary, state.memory, past)
+        return Reading(words, asked, read, attended), after
 
     def _look(self, asking: Tensor, state: RecurrentState, need_weights: bool) -> Attended:
         if self.attention is None or state.memory is None:
             raise Seq2attnError(f"the order {self.order} needs an attention; give the decoder one")
         attended: Attended = self.attention(asking, state.memory, state.past, need_weights)
         return attended
+
+    def _mixed(self, reading: Reading, kept: Tensor, values: Tensor) -> tuple[Tensor, Guess | None]:
+        """What all slots together predict (B, T, V), and what the posterior of the last step needs."""
+        weights = cast(Tensor, cast(Attended, reading.attended).weights)
+        mixed, guess = [], None
+        for step in zip(*(x.split(1, 1) for x in (reading.words, reading.asked, weights, kept)), strict=True):
+            if torch.is_grad_enabled():
+                logits, guess = checkpoint(
+                    self._guess, values, *step, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                logits, guess = self._guess(values, *step)
+            mixed.append(logits)
+        return torch.stack(mixed, 1), guess if self.readout.latent == "posterior" else None
+
+    def _guess(
+        self, values: Tensor, word: Tensor, asked: Tensor, weights: Tensor, kept: Tensor
+    ) -> tuple[Tensor, Guess]:
+        """One step (B, 1, .) at all the slots (B, S, .): the mixture (B, V), and what it is made of."""
+        weights = weights.squeeze(1)
+        log_weights, places = likeliest(weights, self.readout.top)
+        if places.shape[1] < values.shape[1]:
+            values = values.gather(1, places.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+        values = values * (weights.sum(-1) > 0)[:, None, None]  # who sees nothing has a context of 0
+        each = (-1, places.shape[1], -1)
+        reads = self.readout(asked.expand(each), values, word.expand(each)) * kept
+        mixed, normalizers = mixture(reads, log_weights, self.output)
+        return mixed, Guess(word, reads, normalizers, log_weights, places)
+
+    def _known(self, token: Tensor, state: RecurrentState, guess: Guess) -> RecurrentState:
+        """The state once its token is known: the posterior takes the place of the weights."""
+        memory, past = cast(Memory, state.memory), cast(Past, state.past)
+        prior, coverage = cast(Tensor, past.weights), cast(Tensor, past.coverage)
+        seen = prior.sum(-1, keepdim=True) > 0
+        weights = posterior(guess, token, self.output, prior.shape[-1]) * seen
+        belief = None if past.belief is None else weights
+        past = past._replace(weights=weights, coverage=coverage - prior + weights, belief=belief)
+        feed = state.feed
+        if feed is not None:
+            context = weights.to(memory.values.dtype).unsqueeze(1) @ memory.values
+            feed = self.readout(state.hidden[0][:, -1:], context, guess.word).squeeze(1)
+        return state._replace(past=past, feed=feed, guess=None)
+
+
+def _check_latent(attention: nn.Module | None) -> None:
+    if not isinstance(attention, Attention):
+        raise Seq2attnError(
+            "a latent alignment is to one slot at a time: give the decoder an attention of one head, without "
+            "projections"
+        )
+    if not attention.normalize.sums_to_one:
+        raise Seq2attnError(
+            "a latent alignment needs weights that are probabilities, and those of "
+            f"{type(attention.normalize).__name__} need not sum to 1"
+        )
+
+
+def _layers(steps: list[Tensor | None], count: int) -> Tensor | None:
+    """(B, T, S) or (B, H, T, S) of some steps as (B, L, H, T, S); None if there are none."""
+    there = [step for step in steps if step is not None]
+    if not there:
+        return None
+    together = torch.cat(there, -2)
+    heads = together if together.dim() == 4 else together.unsqueeze(1)
+    return torch.stack([heads] * count, 1)

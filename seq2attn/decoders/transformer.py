@@ -10,28 +10,34 @@ from torch import Tensor, nn
 from seq2attn.attention import Memory, Past
 from seq2attn.decoders.base import Decoded, Decoder
 from seq2attn.encoders import Encoded
-from seq2attn.heads import MultiHead
+from seq2attn.heads import MultiHead, Window
 from seq2attn.layers import Embedding, FeedForward, Residual
 
 
 class LayerState(NamedTuple):
     """What one layer of a Transformer decoder keeps between steps."""
 
-    own: Memory | None  # keys and values of the tokens read so far
-    own_past: Past | None
+    own: Memory | None  # keys and values of the tokens read so far, those that can still be seen
+    own_past: Past | None  # how many they were: self-attention looks at nothing else of its past
     source: Memory
     source_past: Past
 
 
 class DecoderLayer(nn.Module):
-    """Causal self-attention, cross-attention, feed-forward, each with its residual."""
+    """Causal self-attention (in a window, if any), cross-attention, feed-forward, each with its residual."""
 
     def __init__(
-        self, own: MultiHead, source: MultiHead, feed_forward: FeedForward, norm: str, dropout: float
+        self,
+        own: MultiHead,
+        source: MultiHead,
+        feed_forward: FeedForward,
+        norm: str,
+        dropout: float,
+        window: Window | None = None,
     ) -> None:
         super().__init__()
         size = own.out.out_features
-        self.own, self.source, self.feed_forward = own, source, feed_forward
+        self.own, self.source, self.feed_forward, self.window = own, source, feed_forward, window
         self.around_own, self.around_source, self.around_feed_forward = (
             Residual(size, norm, dropout) for _ in range(3)
         )
@@ -46,10 +52,14 @@ class DecoderLayer(nn.Module):
     ) -> tuple[Tensor, Tensor | None, LayerState]:
         """x (B, T, D); mask (B, T, T) of the new tokens among themselves; weights (B, H, T, S)."""
         y = self.around_own.enter(x)
+        if self.window is not None:
+            mask = mask & self.window.mask(x.shape[1], x.device)
         own = self.own.remember(y, mask, state.own_past.step if state.own_past else None)
         own = state.own.append(own) if state.own else own
         attended = self.own(y, own, state.own_past or self.own.begin(own), need_weights=False)
-        x, own_past = self.around_own.leave(x, attended.context), attended.past
+        x = self.around_own.leave(x, attended.context)
+        own_past = attended.past._replace(weights=None, coverage=None)
+        own = own if self.window is None else self.window.keep(own)
         y = self.around_source.enter(x)
         attended = self.source(y, state.source, state.source_past, need_weights)
         x = self.around_source.leave(x, attended.context)

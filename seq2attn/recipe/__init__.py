@@ -21,6 +21,7 @@ from seq2attn.recipe.sections import (
     SampleCorpus,
     SamplingRecipe,
     TableCorpus,
+    TaskCorpus,
     TextRecipe,
     TrainingRecipe,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "SamplingRecipe",
     "Section",
     "TableCorpus",
+    "TaskCorpus",
     "TextRecipe",
     "TrainingRecipe",
     "TransformerDecoderRecipe",

@@ -1,13 +1,15 @@
 """What a recipe may say about the model: encoder, decoder, and what does not go together."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+import torch
+from pydantic import BeforeValidator, Field, TypeAdapter
 
-from seq2attn.attention import misfits
+from seq2attn.attention import Normalizer, misfits
+from seq2attn.heads import talking_misfit
 from seq2attn.normalizers import NORMALIZERS
-from seq2attn.positions import POSITIONS
+from seq2attn.positions import POSITIONS, Distance
 from seq2attn.recipe.parts import Choice, Fault, Part, Section, told_by_kind
 from seq2attn.recipe.sections import Rate, Size
 from seq2attn.scorers import SCORERS
@@ -24,6 +26,28 @@ class AttentionRecipe(Section):
     )
     heads: Size = Field(1, description="In a recurrent decoder, one head attends without projections.")
     dropout: Rate = Field(0.0, description="Of the weights, in training.")
+    key_heads: Size | None = Field(
+        None, description="Heads of keys and values, which several heads share: 1 for all; as many, if null."
+    )
+    query_key_norm: bool = Field(False, description="Layer normalization of each head's queries and keys.")
+    talking: bool = Field(
+        False, description="Heads mix their scores and their weights (Shazeer et al. 2020)."
+    )
+    window: Size | None = Field(
+        None, description="Self-attention sees this many tokens on each side, its own included; all, if null."
+    )
+    sinks: int = Field(0, ge=0, description="First tokens of a sentence that stay visible beyond the window.")
+
+    def faults(self) -> Iterator[Fault]:
+        """What several heads ask of each other, and what needs a window."""
+        if self.heads % (self.key_heads or 1):
+            yield Fault("key_heads", f"{self.key_heads} heads of keys do not divide {self.heads} heads")
+        if self.talking and self.heads == 1:
+            yield Fault("talking", "one head has nobody to talk to: set heads")
+        elif self.talking and (why := talking_misfit(NORMALIZERS[self.normalize.name])) is not None:
+            yield Fault("talking", why)
+        if self.sinks and self.window is None:
+            yield Fault("sinks", "without a window every token stays visible: set window, or sinks to 0")
 
     def divided(self, path: str, size: int, rotary: bool = False) -> Iterator[Fault]:
         """Faults of dividing a size among the heads."""
@@ -36,6 +60,27 @@ class AttentionRecipe(Section):
         """Faults of parts that make no sense together, or in this role."""
         for field, why in misfits(SCORERS[self.score.name], NORMALIZERS[self.normalize.name], role):
             yield Fault(f"{path}.{field}", why)
+        if self.window is not None and role != "self-attention":
+            yield Fault(
+                f"{path}.window", "a window goes along with its query in self-attention alone; set it to null"
+            )
+
+    def plain(self, path: str) -> Iterator[Fault]:
+        """Faults of one head without projections."""
+        if self.query_key_norm:
+            yield Fault(
+                f"{path}.query_key_norm",
+                "one head of a recurrent decoder has no projections to normalize: set heads, or use cosine",
+            )
+
+
+def _one_or_each(value: Any) -> Any:
+    if isinstance(value, list):
+        return TypeAdapter(list[AttentionRecipe]).validate_python(value)
+    return AttentionRecipe.model_validate(value)
+
+
+PerLayer = Annotated[AttentionRecipe | list[AttentionRecipe], BeforeValidator(_one_or_each)]
 
 
 class _Recurrent(Section):
@@ -75,6 +120,12 @@ class RecurrentDecoderRecipe(_Recurrent):
         "tanh", description="tanh(W [context; state]) (Luong), maxout over state, word, context (Bahdanau)."
     )
     readout_size: Size | None = Field(None, description="The size, if null.")
+    latent: Literal["none", "marginal", "posterior"] = Field(
+        "none",
+        description="none: predict from the mean of the slots (soft attention); marginal: from each slot, "
+        "mixed by the weights; posterior: and what the token then says about the alignment goes on.",
+    )
+    top: Size | None = Field(None, description="A latent alignment is to the likeliest so many; null = all.")
 
     @property
     def output_size(self) -> int:
@@ -99,6 +150,40 @@ class RecurrentDecoderRecipe(_Recurrent):
             yield from self.attention.misfits("attention", "target to source")
             if self.attention.heads > 1:
                 yield from self.attention.divided("attention", self.size)
+            else:
+                yield from self.attention.plain("attention")
+        yield from self._of_latent()
+
+    def _of_latent(self) -> Iterator[Fault]:
+        """A latent alignment is to one slot at a time, drawn from weights that are probabilities."""
+        if self.latent == "none":
+            if self.top is not None:
+                yield Fault("top", "belongs to a latent alignment: set latent to marginal or posterior")
+            return
+        if self.attention is None:
+            yield Fault("latent", f"the order {self.order} has no alignment: use bahdanau or luong")
+            return
+        with torch.random.fork_rng(devices=()):  # its options decide whether weights sum to 1
+            normalize = self.attention.normalize.make(NORMALIZERS)
+        name = type(normalize).__name__
+        if self.attention.heads > 1:
+            yield Fault("latent", f"is to one slot at a time, {self.attention.heads} heads look at several")
+        if not normalize.sums_to_one:
+            yield Fault("latent", f"needs weights that sum to 1, those of {name} need not")
+        if type(normalize).draw is not Normalizer.draw:
+            yield Fault("latent", f"sums over the slots, and {name} draws one: choose")
+        if self.latent == "marginal":
+            return
+        if normalize.energies > 1:
+            yield Fault("latent", f"posterior: where {name} stands is not where it looks")
+        elif not (
+            self.input_feeding or normalize.looks_back or SCORERS[self.attention.score.name].looks_back
+        ):
+            yield Fault(
+                "latent",
+                "posterior would be marginal: nothing follows the past here; add input_feeding, or a scorer "
+                "or normalizer that does",
+            )
 
 
 class _Transformer(Section):
@@ -114,7 +199,7 @@ class _Transformer(Section):
     positions: Annotated[Part, Choice(POSITIONS)] = Field(
         "sinusoidal", validate_default=True, description="How a token's place is told."
     )
-    self_attention: AttentionRecipe = Field(description="To the own side.")
+    self_attention: PerLayer = Field(description="To the own side; a list has a section for each layer.")
     dropout: Rate = Field(0.1, description="Of embeddings and of what each step adds.")
     feed_forward_dropout: Rate = Field(0.0, description="Within the feed-forward step.")
     word_dropout: Rate = Field(0.0, description="Rate at which a whole input word is dropped.")
@@ -129,10 +214,37 @@ class _Transformer(Section):
         """The width of its states."""
         return self.size
 
+    @property
+    def own_attentions(self) -> list[AttentionRecipe]:
+        """The self-attention of each layer."""
+        return _each(self.self_attention, self.layers)
+
     def faults(self) -> Iterator[Fault]:
-        """Heads divide the size; self-attention has no past."""
-        yield from self.self_attention.divided("self_attention", self.size, self.positions.name == "rotary")
-        yield from self.self_attention.misfits("self_attention", "self-attention")
+        """Heads divide the size; self-attention has no past, and its positions go with it."""
+        yield from _length("self_attention", self.self_attention, self.layers)
+        options = self.positions.options
+        if options.get("max_distance", 0) < options.get("buckets", 0):
+            yield Fault("positions.max_distance", "is less than buckets: there are no distances for some")
+        rotary = self.positions.name == "rotary"
+        for path, section in _places("self_attention", self.self_attention):
+            yield from section.divided(path, self.size, rotary)
+            yield from section.misfits(path, "self-attention")
+            if issubclass(POSITIONS[self.positions.name], Distance):
+                yield from self._distances(path, section)
+
+    def _distances(self, path: str, section: AttentionRecipe) -> Iterator[Fault]:
+        """Faults of relative positions in one of the layers."""
+        name, heads = self.positions.name, self.own_attentions[0].heads
+        if NORMALIZERS[section.normalize.name].needs_positive:
+            yield Fault(
+                f"{path}.normalize",
+                f"divides by the scores' sum, and with {name} positions scores may be negative; use others",
+            )
+        kind = POSITIONS[name]
+        if issubclass(kind, Distance) and kind.shared and section.heads != heads:
+            yield Fault(
+                f"{path}.heads", f"the layers share one table of {name} positions: all need {heads} heads"
+            )
 
 
 class TransformerEncoderRecipe(_Transformer):
@@ -142,13 +254,57 @@ class TransformerEncoderRecipe(_Transformer):
 class TransformerDecoderRecipe(_Transformer):
     """Causal self-attention over the target, cross-attention to the source."""
 
-    cross_attention: AttentionRecipe = Field(description="To the source.")
+    cross_attention: PerLayer = Field(description="To the source; a list has a section for each layer.")
+
+    @property
+    def source_attentions(self) -> list[AttentionRecipe]:
+        """The cross-attention of each layer."""
+        return _each(self.cross_attention, self.layers)
 
     def faults(self) -> Iterator[Fault]:
-        """Heads divide the size."""
+        """Heads divide the size; what is kept while decoding."""
         yield from super().faults()
-        yield from self.cross_attention.divided("cross_attention", self.size)
-        yield from self.cross_attention.misfits("cross_attention", "target to source")
+        yield from _length("cross_attention", self.cross_attention, self.layers)
+        for path, section in _places("cross_attention", self.cross_attention):
+            yield from section.divided(path, self.size)
+            yield from section.misfits(path, "target to source")
+            if section.heads != (heads := self.source_attentions[0].heads):
+                yield Fault(
+                    f"{path}.heads", f"weights of all layers are looked at together: all need {heads}"
+                )
+
+    def _distances(self, path: str, section: AttentionRecipe) -> Iterator[Fault]:
+        yield from super()._distances(path, section)
+        if section.sinks:
+            yield Fault(
+                f"{path}.sinks",
+                f"between the first tokens and the window there is a gap in what a decoder keeps, so "
+                f"{self.positions.name} positions would take the first for near: use rotary, or no sinks",
+            )
+
+
+def _each(sections: AttentionRecipe | list[AttentionRecipe], layers: int) -> list[AttentionRecipe]:
+    return sections if isinstance(sections, list) else [sections] * layers
+
+
+def _places(
+    path: str, sections: AttentionRecipe | list[AttentionRecipe]
+) -> Iterator[tuple[str, AttentionRecipe]]:
+    """Each section with its path."""
+    if not isinstance(sections, list):
+        yield path, sections
+        return
+    for layer, section in enumerate(sections):
+        yield f"{path}.{layer}", section
+
+
+def _length(path: str, sections: AttentionRecipe | list[AttentionRecipe], layers: int) -> Iterator[Fault]:
+    if isinstance(sections, list) and len(sections) != layers:
+        yield Fault(
+            path,
+            f"a list has a section for each of the {layers} layers, got {len(sections)}; one without a "
+            "list is for all",
+        )
 
 
 AnyEncoder = Annotated[

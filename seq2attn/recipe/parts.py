@@ -184,7 +184,7 @@ def told_by_key(sections: Mapping[str, type[Section]]) -> BeforeValidator:
         found = [key for key in sections if key in value]
         if len(found) > 1:
             raise mistake(f"{expected}; got {' and '.join(found)} together")
-        meant = found or [key for key in sections if closest(key, value)]
+        meant = found or [key for name in value if (key := closest(str(name), sections))]
         if not meant:
             raise mistake(f"{expected}; got {shown(value)}")
         return sections[meant[0]].model_validate(value)
@@ -227,8 +227,8 @@ def _line(path: tuple[int | str, ...], message: str) -> InitErrorDetails:
     return InitErrorDetails(type=mistake(message), loc=path, input=None)
 
 
-def _keys(path: str) -> tuple[str, ...]:
-    return tuple(path.split(".")) if path else ()
+def _keys(path: str) -> tuple[int | str, ...]:
+    return tuple(int(key) if key.isdigit() else key for key in path.split(".")) if path else ()
 
 
 def _tuple_length(annotation: Any) -> int | None:

@@ -1,16 +1,17 @@
 """From a YAML file to a recipe and back. Every fault at once, each with its path, its line and a guess."""
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
+from seq2attn import atomic
 from seq2attn.errors import Seq2attnError
 from seq2attn.recipe.model import ModelRecipe, RecurrentDecoderRecipe, RecurrentEncoderRecipe
 from seq2attn.recipe.parts import Fault, Section
 from seq2attn.recipe.places import expand_variables, make_absolute
+from seq2attn.recipe.plugins import load_plugins
 from seq2attn.recipe.sections import DataRecipe, DecodingRecipe, TextRecipe, TrainingRecipe
 from seq2attn.recipe.source import Keys, Source, dump, parse
 from seq2attn.recipe.wording import closest, shown
@@ -87,6 +88,7 @@ def read(path: str | Path, overrides: Sequence[str] = (), check_files: bool = Tr
     check_files: whether data files that do not exist are faults.
     Raises RecipeError with every fault.
     """
+    load_plugins()
     place = _find(path)
     file = str(path) if place == Path(path) else _short(place)
     written = parse(_text(place, file))
@@ -125,14 +127,12 @@ def read(path: str | Path, overrides: Sequence[str] = (), check_files: bool = Tr
 
 def write(recipe: Recipe, path: str | Path) -> None:
     """Writes a recipe with all its values, at once or not at all; `read` gives the same recipe back."""
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(dump(recipe.model_dump(mode="json")), encoding="utf-8")
-    beside.replace(path)
+    atomic.write(Path(path), dump(recipe.model_dump(mode="json")).encode())
 
 
 def schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of a recipe, with the names and options of all parts."""
+    load_plugins()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Recipe.model_json_schema()
 
 

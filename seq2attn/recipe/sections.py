@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import PurePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
 from seq2attn.recipe.parts import Choice, Fault, OneOrMore, Part, Section, mistake, told_by_key
-from seq2attn.recipe.wording import shown
+from seq2attn.recipe.wording import shown, unknown
 from seq2attn.schedules import SCHEDULES
 
 FORMATS = ("parquet", "json", "csv", "text", "arrow")  # that the datasets library reads from data_files
@@ -17,8 +17,11 @@ JSON_LINES = (".jsonl", ".json", ".ndjson")
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Size = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
+Factor = Annotated[float, Field(ge=0)]
 Weight = Annotated[float, Field(gt=0, description="How often an epoch sees the corpus (training only).")]
 Limit = Annotated[int | None, Field(ge=1, description="Take only the first so many pairs.")]
+Metric = Literal["bleu", "bleu-zh", "bleu-char", "chrf", "chrf++", "ter", "exact", "wer", "per", "g2p-wer"]
+PieceModel = Literal["unigram", "bpe", "char", "word"]
 
 # ---- data -------------------------------------------------------------------------------------------
 
@@ -91,10 +94,47 @@ class DatasetCorpus(Section):
             yield Fault("split", "a stream cannot be sliced; use limit, or streaming: false")
 
 
+class TaskCorpus(Section):
+    """Pairs that are made, not read: a source of random letters, and a target whose alignment is known."""
+
+    task: Literal["copy", "reverse", "sort"] = Field(
+        description="copy: c a b -> c a b; reverse: c a b -> b a c; sort (every letter tells its place): "
+        "c2 a3 b1 -> b c a."
+    )
+    symbols: Annotated[int, Field(ge=2, le=26)] = Field(12, description="So many letters, from a.")
+    lengths: tuple[Size, Size] = Field((3, 6), description="Shortest and longest source, in words.")
+    distinct: bool = Field(True, description="No letter twice in a sentence: only one alignment explains it.")
+    count: Size = Field(10_000, description="So many pairs, all different.")
+    seed: Count = Field(1, description="Of the letters.")
+    split: Literal["train", "dev", "test"] | None = Field(
+        None, description="As the corpus is used, if null; no sentence is in two splits, whatever the seeds."
+    )
+    weight: Weight = 1.0
+    limit: Limit = None
+
+    def faults(self) -> Iterator[Fault]:
+        """Lengths in order, and letters enough."""
+        if self.lengths[0] > self.lengths[1]:
+            yield Fault(
+                "lengths", f"the shortest, {self.lengths[0]}, is more than the longest, {self.lengths[1]}"
+            )
+        if self.distinct and self.lengths[1] > self.symbols:
+            yield Fault(
+                "lengths",
+                f"{self.lengths[1]} distinct letters of {self.symbols}: raise symbols, or distinct: false",
+            )
+
+
 AnyCorpus = Annotated[
-    SampleCorpus | FilesCorpus | TableCorpus | DatasetCorpus,
+    SampleCorpus | FilesCorpus | TableCorpus | DatasetCorpus | TaskCorpus,
     told_by_key(
-        {"sample": SampleCorpus, "files": FilesCorpus, "table": TableCorpus, "dataset": DatasetCorpus}
+        {
+            "sample": SampleCorpus,
+            "files": FilesCorpus,
+            "table": TableCorpus,
+            "dataset": DatasetCorpus,
+            "task": TaskCorpus,
+        }
     ),
 ]
 
@@ -150,13 +190,21 @@ class SamplingRecipe(Section):
 class TextRecipe(Section):
     """How sentences become pieces (SentencePiece)."""
 
-    model: Literal["unigram", "bpe", "char"] = Field("unigram", description="How pieces are found.")
-    size: Size = Field(8000, description="Pieces in the vocabulary (of each language if not joint).")
+    model: PieceModel | tuple[PieceModel, PieceModel] = Field(
+        "unigram",
+        description="How pieces are found; word: what stands between spaces. Two: of source and target.",
+    )
+    size: Size = Field(
+        8000,
+        description="Pieces in the vocabulary (of each language if not joint); of char and word, at most.",
+    )
     joint: bool = Field(False, description="One vocabulary for both languages.")
     files: tuple[str, str] | None = Field(None, description="Existing .model files, source and target.")
     lowercase: bool = Field(False, description="Lower-case both sides; translations are lower-case, too.")
     nfkc: bool = Field(True, description="Unicode NFKC normalisation.")
-    byte_fallback: bool = Field(True, description="Unknown characters become bytes: nothing is lost.")
+    byte_fallback: bool = Field(
+        True, description="Unknown characters become bytes: nothing is lost; not of word models."
+    )
     character_coverage: float = Field(
         1.0, gt=0.9, le=1, description="Share of the characters of the text that get pieces of their own."
     )
@@ -166,13 +214,35 @@ class TextRecipe(Section):
         description="What a word is in alignments: auto = by spaces, a piece in scripts without spaces.",
     )
 
+    @property
+    def models(self) -> tuple[PieceModel, PieceModel]:
+        """How the pieces of the source are found, and of the target."""
+        return self.model if isinstance(self.model, tuple) else (self.model, self.model)
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _one_or_two(cls, value: Any) -> Any:
+        """One message for the two ways to say it."""
+        names = get_args(PieceModel)
+        if isinstance(value, list | tuple) and len(value) != 2:
+            raise mistake(f"expected a name, or two for source and target, got {shown(value)}")
+        for name in value if isinstance(value, list | tuple) else [value]:
+            if not isinstance(name, str):
+                raise mistake(f"expected one of {', '.join(names)}, or a list of two, got {shown(name)}")
+            if name not in names:
+                raise mistake(unknown(name, names))
+        return value
+
     def faults(self) -> Iterator[Fault]:
-        """Subword sampling needs a model with more than one segmentation."""
-        if self.sampling and self.model == "char":
+        """Subword sampling needs models with more than one segmentation; a joint vocabulary is one model."""
+        rigid = next((model for model in self.models if model in ("char", "word")), None)
+        if self.sampling and rigid:
             yield Fault(
-                "sampling", "a char model has only one segmentation; use unigram or bpe, or no sampling"
+                "sampling", f"a {rigid} model has only one segmentation; use unigram or bpe, or no sampling"
             )
-        if self.sampling and self.model == "bpe" and self.sampling.alpha > 1:
+        if self.joint and self.models[0] != self.models[1]:
+            yield Fault("model", "a joint vocabulary is one model: give one name, or joint: false")
+        if self.sampling and "bpe" in self.models and self.sampling.alpha > 1:
             yield Fault(
                 "sampling.alpha", f"is the rate of bpe's dropout, at most 1; got {self.sampling.alpha:g}"
             )
@@ -191,6 +261,38 @@ class EarlyStopping(Section):
     patience: Size = Field(5, description="So many validations without a new best.")
 
 
+class AttentionLossesRecipe(Section):
+    """What attention is taught besides: a loss for each token, times its factor here; 0 = not."""
+
+    coverage: Factor = Field(0.0, description="Looking again where has been looked (See et al. 2017).")
+    doubly_stochastic: Factor = Field(
+        0.0, description="Slots that are not looked at once in all (Xu et al. 2015)."
+    )
+    guided: Factor = Field(0.0, description="Looking where gold alignments do not (Garg et al. 2019).")
+    reinforce: Factor = Field(
+        0.0, description="Drawing slots from which a sentence is unlikely; for hard (Xu et al. 2015)."
+    )
+    entropy: Factor = Field(0.0, description="Weights that are sure of themselves; goes with reinforce.")
+    layer: int | None = Field(
+        None,
+        description="Of a Transformer, from 0 (-1 = the last), for the first three; null = the last, and for "
+        "guided the one before.",
+    )
+    head: Count | None = Field(
+        None, description="For the first three, from 0; null = the mean of all, and for guided the first."
+    )
+
+    def factors(self) -> dict[str, float]:
+        """The losses that are wanted, by name, and what each is multiplied by."""
+        names = ("coverage", "doubly_stochastic", "guided", "reinforce", "entropy")
+        return {name: factor for name in names if (factor := getattr(self, name))}
+
+    def faults(self) -> Iterator[Fault]:
+        """Losses without one are a mistake."""
+        if not self.factors():
+            yield Fault("", "names no loss: give one a factor, as in {coverage: 1.0}, or set it to null")
+
+
 class TrainingRecipe(Section):
     """How the model learns. Steps count updates."""
 
@@ -207,6 +309,7 @@ class TrainingRecipe(Section):
         1.0, gt=0, description="Largest gradient norm of an update; null = no clipping."
     )
     label_smoothing: Rate = Field(0.0, description="Share of the target spread over the vocabulary.")
+    attention_losses: AttentionLossesRecipe | None = Field(None, description="What attention is taught.")
     batch_tokens: Size = Field(4096, description="Tokens of a batch on its longer side, padding included.")
     accumulate: Size = Field(1, description="Batches per update; the loss is exact over all their tokens.")
     max_steps: Size | None = Field(None, description="The end, in updates.")
@@ -215,7 +318,11 @@ class TrainingRecipe(Section):
     validate_every: Size = Field(500, description="Steps between validations (and checkpoints).")
     save_every: Size | None = Field(None, description="Steps between checkpoints, if more often.")
     log_every: Size = Field(50, description="Steps between lines in log.jsonl.")
-    metric: Literal["loss", "bleu", "chrf"] = Field("bleu", description="What makes a checkpoint the best.")
+    metric: Literal["loss", Metric] = Field("bleu", description="What makes a checkpoint the best.")
+    metrics: Annotated[list[Metric], Field(min_length=1), OneOrMore()] = Field(
+        ["bleu", "chrf", "ter"],
+        description="What is measured: at the end, by `score`, and (ter is too slow for it) in validation.",
+    )
     early_stopping: EarlyStopping | None = Field(None, description="End when nothing improves.")
     keep_best: Size = Field(1, description="So many best checkpoints stay.")
     keep_last: Size = Field(1, description="So many last checkpoints stay.")
@@ -259,6 +366,9 @@ class DecodingRecipe(Section):
         "simple", description="gnmt: ((5 + n) / 6)^penalty (Wu et al. 2016); simple: n^penalty."
     )
     length_penalty: float = Field(1.0, ge=0, le=10, description="The penalty in length_normalization.")
+    coverage_penalty: float = Field(
+        0.0, ge=0, description="Times log min(1, attention) of each source piece (Wu et al. 2016); 0 = none."
+    )
     min_length: Count = Field(0, description="Fewest pieces of a translation.")
     max_length: Size = Field(256, description="Most pieces of a translation.")
     max_length_ratio: float = Field(3.0, gt=0, description="Most pieces per source piece (plus 10).")

@@ -1,0 +1,305 @@
+"""Attentions side by side: one recipe, one budget, a row for each.
+
+Every variant is trained in a process of its own, so that its peak memory is its own and its failure is a row.
+What is done stays done: a second call goes on where the first stopped.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean, median
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import yaml
+
+from seq2attn.alignment import Gold, Link, error_rate, parse_gold, parse_pharaoh
+from seq2attn.checkpoint import RunFolder
+from seq2attn.data import known_alignment
+from seq2attn.errors import Seq2attnError
+from seq2attn.metrics import SLOW, score
+from seq2attn.recipe import Recipe, RecurrentDecoderRecipe, TaskCorpus, read
+from seq2attn.runs import held_out
+from seq2attn.translator import Translator, load
+
+Say = Callable[[str], None]
+
+
+class BenchError(Seq2attnError):
+    """A comparison that cannot be made."""
+
+
+class Variant(NamedTuple):
+    """What one row changes in the recipe."""
+
+    name: str
+    overrides: tuple[str, ...]
+
+
+@dataclass
+class Row:
+    """What was measured of one variant with one seed."""
+
+    name: str
+    seed: int
+    overrides: list[str]
+    failed: str = ""  # the reason, if it did
+    scores: dict[str, list[float]] = field(default_factory=dict)  # value and interval by metric
+    perplexity: float | None = None  # per piece, on the dev set
+    error_rate: float | None = None  # of word alignments, where gold ones are given
+    entropy: float | None = None  # of a target piece's weights, in nats
+    zeros: float | None = None  # share of the weights that are exactly 0
+    training_speed: float | None = None  # target pieces a second
+    decoding_speed: float | None = None  # target pieces a second
+    memory: int | None = None  # bytes at the peak of training
+    parameters: int | None = None
+    updates: int | None = None
+
+
+def variants(
+    recipe: Recipe, scorers: Sequence[Any] = (), normalizers: Sequence[Any] = (), also: Iterable[str] = ()
+) -> list[Variant]:
+    """Every scorer with every normalizer (the recipe's own if none is given), and overrides of one's own.
+
+    Scorers and normalizers are names, or mappings with their options; `also` are overrides, several of a
+    variant separated by blanks.
+    """
+    decoder = recipe.model.decoder
+    place = "model.decoder.cross_attention"
+    if isinstance(decoder, RecurrentDecoderRecipe):
+        place = "model.decoder.attention"
+        if decoder.attention is None:
+            raise BenchError(
+                f"the recipe {recipe.name} has no attention to vary: its order is {decoder.order}"
+            )
+    found = []
+    for scorer in scorers or [None]:
+        for normalizer in normalizers or [None]:
+            parts = {"score": scorer, "normalize": normalizer}
+            chosen = {key: part for key, part in parts.items() if part is not None}
+            name = " + ".join(_short(part) for part in chosen.values()) or "as it is"
+            overrides = tuple(f"{place}.{key}={_flow(part)}" for key, part in chosen.items())
+            found.append(Variant(name, overrides))
+    own = [Variant(text, tuple(text.split())) for text in also]
+    return found[1:] + own if own and found[0].name == "as it is" and not scorers else found + own
+
+
+def compare(
+    recipe: str | Path,
+    some: Sequence[Variant],
+    out: Path,
+    seeds: int = 1,
+    budget: float | None = None,
+    gold: Path | None = None,
+    overrides: Sequence[str] = (),
+    say: Say = print,
+) -> list[Row]:
+    """Train and measure each variant with each seed; rows are kept in `out` as they come.
+
+    budget: minutes of training for each (the recipe's own end if None); gold: alignments of the test set's
+    words, one line a pair (`0-0 1?2`); overrides: for all variants.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    links_ = [parse_gold(line) for line in gold.read_text(encoding="utf-8").splitlines()] if gold else None
+    rows = []
+    for variant in some:
+        for seed in range(1, seeds + 1):
+            limit = [] if budget is None else [f"training.max_minutes={float(budget)}"]
+            row = Row(variant.name, seed, [*overrides, *variant.overrides, *limit, f"seed={seed}"])
+            folder = out / f"{_file(variant.name)}-{seed}"
+            known = _known(folder.with_suffix(".json"), row)
+            if known is None:
+                say(f"{variant.name}, seed {seed}")
+                _run(recipe, row, folder, links_)
+                text = json.dumps(asdict(row), indent=2, ensure_ascii=False)
+                folder.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+            rows.append(known or row)
+            if rows[-1].failed:
+                say(f"{variant.name}, seed {seed}: {rows[-1].failed}")
+    return rows
+
+
+def _known(path: Path, row: Row) -> Row | None:
+    """What an earlier call measured of the same variant; failures are tried again."""
+    if not path.exists():
+        return None
+    known = Row(**json.loads(path.read_text(encoding="utf-8")))
+    return known if known.overrides == row.overrides and not known.failed else None
+
+
+def _run(recipe: str | Path, row: Row, folder: Path, gold: list[Gold] | None) -> None:
+    """Train in a process of its own, then measure; what goes wrong becomes the row's reason."""
+    try:
+        read(recipe, row.overrides)  # a fault needs no process
+        row.memory = _train(recipe, row.overrides, folder)
+        measure(row, folder, gold)
+    except (Seq2attnError, RuntimeError, OSError) as error:
+        row.failed = "; ".join(str(error).replace("|", "/").splitlines())
+
+
+def _train(recipe: str | Path, overrides: Sequence[str], folder: Path) -> int:
+    """The peak memory of a training in bytes. Goes on with a training that was stopped."""
+    command = [sys.executable, "-m", "seq2attn", "train", str(recipe), *overrides, "--run", str(folder)]
+    command += ["--resume"] if folder.exists() else []
+    with folder.with_suffix(".log").open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except KeyboardInterrupt:
+            process.wait()
+            raise
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        lines = folder.with_suffix(".log").read_text(encoding="utf-8").strip().splitlines()
+        raise BenchError(lines[-1] if lines else f"training ended with status {process.returncode}")
+    return int(usage.ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+
+
+def measure(row: Row, folder: Path, gold: list[Gold] | None = None) -> None:
+    """Put what a trained run is like into its row."""
+    run = RunFolder.open(folder)
+    model = load(folder)
+    recipe = run.recipe
+    sources, references = held_out(folder, model, "test" if recipe.data.test is not None else "dev")
+    row.parameters = sum(parameter.numel() for parameter in model.model.parameters())
+    row.updates, row.training_speed, row.perplexity = _from_log(folder / "log.jsonl")
+    begun = time.perf_counter()
+    texts = [found.text for found in model.stream(sources, model.decoding)]
+    seconds = time.perf_counter() - begun
+    row.decoding_speed = sum(len(ids) + 1 for ids in model.target.encode(texts)) / seconds
+    for one in score(texts, references, [name for name in recipe.training.metrics if name not in SLOW]):
+        bounds = [one.value if bound is None else bound for bound in (one.low, one.high)]
+        row.scores[one.name] = [one.value, *bounds]
+    if not model.model.decoder.attention_layers:
+        return
+    row.entropy, row.zeros = _spread(model, sources, references)
+    corpus = recipe.data.test or recipe.data.dev
+    if gold is None and isinstance(corpus, TaskCorpus):
+        gold = [_by_construction(corpus.task, source) for source in sources]
+    if gold is not None:
+        aligned = [model.align(*pair) for pair in zip(sources, references, strict=True)]
+        row.error_rate = error_rate([parse_pharaoh(one.pharaoh()) for one in aligned], gold)
+
+
+def _by_construction(task: str, source: str) -> Gold:
+    """The alignment of a made pair."""
+    links = frozenset(Link(place, number) for number, place in enumerate(known_alignment(task, source)))
+    return Gold(links, links)
+
+
+def _from_log(path: Path) -> tuple[int, float, float]:
+    """Updates, the usual number of target pieces a second, and the best perplexity."""
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    steps = [record for record in records if "tokens" in record]
+    speeds = [
+        (after["tokens"] - before["tokens"]) / (after["seconds"] - before["seconds"])
+        for before, after in pairwise(steps)
+    ]
+    perplexities = [record["perplexity"] for record in records if "perplexity" in record]
+    speeds = speeds or [steps[-1]["tokens"] / steps[-1]["seconds"]]
+    return max(record["step"] for record in steps), median(speeds), min(perplexities)
+
+
+def _spread(model: Translator, sources: Sequence[str], references: Sequence[str]) -> tuple[float, float]:
+    """Mean entropy of the weights of a target piece, and the share of exact zeros, on reference targets."""
+    forced = model.force(model.source.encode(sources), model.target.encode(references))
+    rows = [one.weights for one in forced if one.weights is not None]
+    entropies = torch.cat([torch.special.entr(weights.clamp(min=0)).sum(-1) for weights in rows])
+    zeros = sum(int((weights == 0).sum()) for weights in rows) / sum(weights.numel() for weights in rows)
+    return float(entropies.mean()), zeros
+
+
+# ---- what comes out ----------------------------------------------------------------------------------
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows in Markdown, seeds averaged; scores with their interval or, over seeds, with their range."""
+    metrics = list(dict.fromkeys(name for row in rows for name in row.scores))
+    heads = ["attention", *metrics, "perplexity", "AER", "entropy", "zeros", "training", "decoding", "memory"]
+    lines = [f"| {' | '.join([*heads, 'parameters', 'updates'])} |", "|---" * (len(heads) + 2) + "|"]
+    for name in dict.fromkeys(row.name for row in rows):
+        some = [row for row in rows if row.name == name]
+        done = [row for row in some if not row.failed]
+        if not done:
+            lines.append(f"| {name} | {some[0].failed} |" + " |" * len(heads))
+            continue
+        cells = [name, *(_interval([row.scores[metric] for row in done]) for metric in metrics)]
+        cells += [
+            _cell(done, "perplexity", "{:.2f}"),
+            _cell(done, "error_rate", "{:.3f}"),
+            _cell(done, "entropy", "{:.2f}"),
+            _cell(done, "zeros", "{:.0%}"),
+            _cell(done, "training_speed", "{:,.0f}/s"),
+            _cell(done, "decoding_speed", "{:,.0f}/s"),
+            _cell(done, "memory", "{:,.0f} MB", 1e-6),
+            _cell(done, "parameters", "{:,.0f}"),
+            _cell(done, "updates", "{:,.0f}"),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def figure(rows: Sequence[Row], path: Path) -> None:
+    """The first metric of each variant with its interval, and its speed in training: .png, .svg or .pdf."""
+    from matplotlib.figure import Figure
+
+    done = [row for row in rows if not row.failed]
+    if not done:
+        raise BenchError("no variant was trained to its end, so there is nothing to draw")
+    metric = next(iter(done[0].scores))
+    names = list(dict.fromkeys(row.name for row in done))
+    places = np.arange(len(names))
+    scores = np.array([_mean([row.scores[metric] for row in done if row.name == name]) for name in names])
+    speeds = [mean(row.training_speed or 0.0 for row in done if row.name == name) for name in names]
+    drawn = Figure(figsize=(9, 1 + 0.32 * len(names)), dpi=120, layout="constrained")
+    left, right = drawn.subplots(1, 2, sharey=True, width_ratios=[3, 2])
+    spread = np.abs(scores[:, 1:].T - scores[:, 0])
+    left.errorbar(scores[:, 0], places, xerr=spread, fmt="o", color="#23589a", capsize=2)
+    left.set_yticks(places, names)
+    left.invert_yaxis()
+    left.set_xlabel(metric)
+    left.grid(axis="x", color="#dddddd")
+    right.barh(places, speeds, color="#7fceea")
+    right.set_xlabel("target pieces a second in training")
+    drawn.savefig(path)
+
+
+def _interval(values: Sequence[Sequence[float]]) -> str:
+    value, low, high = _mean(values)
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _mean(values: Sequence[Sequence[float]]) -> tuple[float, float, float]:
+    """The value with its interval; of several seeds their mean and range."""
+    if len(values) == 1:
+        value, low, high = values[0]
+        return value, low, high
+    every = [value[0] for value in values]
+    return mean(every), min(every), max(every)
+
+
+def _cell(rows: Sequence[Row], name: str, form: str, factor: float = 1.0) -> str:
+    values = [getattr(row, name) for row in rows if getattr(row, name) is not None]
+    return form.format(factor * mean(values)) if values else ""
+
+
+def _short(part: Any) -> str:
+    if isinstance(part, dict):
+        options = ", ".join(f"{key} {value}" for key, value in part.items() if key != "name")
+        return f"{part.get('name')} ({options})" if options else str(part.get("name"))
+    return str(part)
+
+
+def _flow(part: Any) -> str:
+    return yaml.safe_dump(part, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+
+
+def _file(name: str) -> str:
+    return "".join(sign if sign.isalnum() or sign in "._-" else "_" for sign in name)

@@ -1,0 +1,121 @@
+"""Attentions side by side, on a made task: rows, what they measure, going on, and failures that are rows."""
+
+import json
+import shutil
+
+import pytest
+from click.testing import CliRunner
+
+from seq2attn.bench import BenchError, Row, Variant, compare, figure, table, variants
+from seq2attn.cli import cli
+from seq2attn.recipe import read
+from seq2attn.scorers import SCORERS
+
+TINY = [
+    "data.train.0.count=400",
+    "data.dev.count=20",
+    "data.test.count=20",
+    "model.encoder.embedding=16",
+    "model.encoder.size=16",
+    "model.decoder.embedding=16",
+    "model.decoder.size=16",
+    "training.max_steps=6",
+    "training.validate_every=3",
+    "training.log_every=2",
+]
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """Two variants that can be trained and one that cannot."""
+    out = tmp_path_factory.mktemp("bench")
+    some = variants(read("copy_additive"), ["additive"], ["softmax", "sum"])[:2]
+    said: list[str] = []
+    rows = compare("copy_additive", some, out, overrides=TINY, say=said.append)
+    return out, some, rows, said
+
+
+def test_every_pair_is_a_variant_and_overrides_are_one_more():
+    recipe = read("copy_additive")
+    found = variants(
+        recipe, ["dot", {"name": "general", "rank": 3}], ["softmax"], ["model.decoder.top=2 a=b"]
+    )
+    assert found == [
+        Variant(
+            "dot + softmax",
+            ("model.decoder.attention.score=dot", "model.decoder.attention.normalize=softmax"),
+        ),
+        Variant(
+            "general (rank 3) + softmax",
+            (
+                "model.decoder.attention.score={name: general, rank: 3}",
+                "model.decoder.attention.normalize=softmax",
+            ),
+        ),
+        Variant("model.decoder.top=2 a=b", ("model.decoder.top=2", "a=b")),
+    ]
+    assert variants(recipe) == [Variant("as it is", ())]
+    crossed = variants(read("wmt_transformer"), ["dot"])
+    assert crossed[0].overrides == ("model.decoder.cross_attention.score=dot",)
+    assert len(variants(recipe, list(SCORERS))) == len(SCORERS)
+    silent = read("copy_additive", ["model.decoder.order=cho", "model.decoder.attention=null"])
+    with pytest.raises(BenchError, match="has no attention to vary: its order is cho"):
+        variants(silent)
+
+
+def test_a_row_says_what_was_measured(compared):
+    out, _, rows, _ = compared
+    done = rows[0]
+    assert done.name == "additive + softmax" and not done.failed and done.updates == 6
+    assert done.scores["exact"][1] <= done.scores["exact"][0] <= done.scores["exact"][2]
+    assert done.perplexity > 1 and 0 <= done.error_rate <= 1 and done.entropy > 0 and done.zeros == 0
+    assert done.training_speed > 0 and done.decoding_speed > 0 and done.parameters > 1000
+    assert 50e6 < done.memory < 5e9
+    assert Row(**json.loads((out / "additive___softmax-1.json").read_text())) == done
+
+
+def test_what_fails_is_a_row_with_its_reason(compared):
+    _, _, rows, said = compared
+    assert "use the scorer linear" in rows[1].failed and any(rows[1].failed in line for line in said)
+    lines = table(rows).splitlines()
+    assert rows[1].failed in lines[3] and len({line.count("|") for line in lines}) == 1
+    broken = [Variant("no such folder", ("data.test={files: [a.de, b.en]}",))]
+    assert (
+        "a.de; command line: data.test"
+        in compare("copy_additive", broken, compared[0], overrides=TINY, say=str)[0].failed
+    )
+
+
+def test_what_is_done_stays_done(compared, monkeypatch):
+    out, some, rows, _ = compared
+    shutil.rmtree(out / "additive___softmax-1")  # its row is enough
+    again = compare("copy_additive", some, out, overrides=TINY, say=str)
+    assert again[0] == rows[0] and not (out / "additive___softmax-1").exists()
+    other = compare("copy_additive", some[:1], out, overrides=[*TINY, "training.max_steps=4"], say=str)
+    assert other[0].updates == 4
+
+
+def test_the_table_takes_seeds_together(tmp_path):
+    rows = [
+        Row("a", 1, [], scores={"BLEU": [10.0, 9.0, 11.0]}, perplexity=4.0, training_speed=100.0),
+        Row("a", 2, [], scores={"BLEU": [14.0, 13.0, 15.0]}, perplexity=6.0, training_speed=300.0),
+        Row("b", 1, [], scores={"BLEU": [7.0, 6.0, 8.0]}),
+    ]
+    lines = table(rows).splitlines()
+    assert "| a | 12.0 [10.0, 14.0] | 5.00 |" in lines[2] and "200/s" in lines[2]
+    assert "| b | 7.0 [6.0, 8.0] |" in lines[3]
+    figure(rows, tmp_path / "all.svg")
+    assert "BLEU" in (tmp_path / "all.svg").read_text() or (tmp_path / "all.svg").stat().st_size > 1000
+    with pytest.raises(BenchError, match="nothing to draw"):
+        figure([Row("a", 1, [], failed="no")], tmp_path / "none.svg")
+
+
+def test_the_command(tmp_path):
+    out = tmp_path / "bench"
+    asked = ["bench", "attention", "copy_additive", *TINY, "--normalizers", "{name: entmax, alpha: 1.5}"]
+    result = CliRunner().invoke(cli, [*asked, "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "| entmax (alpha 1.5) |" in (out / "table.md").read_text()
+    assert (out / "table.png").read_bytes()[:4] == b"\x89PNG"
+    result = CliRunner().invoke(cli, [*asked[:4], "--scorers", "{dot"])
+    assert "--scorers: expected names with commas between" in str(result.exception)
