@@ -6,9 +6,12 @@ python scripts/write_attention_table.py --check    exit status 1 if docs/attenti
 
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
-from seq2attn.attention import ROLES, Normalizer, Scorer, misfits
+import torch
+
+from seq2attn.attention import ROLES, Memory, Normalizer, Scorer, misfits
 from seq2attn.normalizers import NORMALIZERS
 from seq2attn.scorers import SCORERS
 
@@ -48,22 +51,28 @@ def scorer(name: str, part: type[Scorer]) -> str:
 def normalizer(name: str, part: type[Normalizer]) -> str:
     """One line of the second table."""
     in_roles = [fits(any(sensible(other, part, role) for other in SCORERS.values())) for role in ROLES]
-    kernel = "fused kernel" if part.shortcut is not Normalizer.shortcut else "weights are made"
+    kernel = "fused kernel" if fused(part) else "weights are made"
     partners = [other for other, score in SCORERS.items() if sensible(score, part, ROLES[0])]
     partners = ["all"] if len(partners) == len(SCORERS) else partners
     return row(name, *in_roles, steps(part), kernel, ", ".join(partners))
 
 
 def reasons() -> Iterator[str]:
-    """Each reason once."""
-    found = (
-        why
-        for role in ROLES
-        for score in SCORERS.values()
-        for normalize in NORMALIZERS.values()
-        for _, why in misfits(score, normalize, role)
-    )
-    yield from dict.fromkeys(found)
+    """Each reason once, with all whom it concerns."""
+    whom: dict[str, dict[str, None]] = {}
+    for role, score, normalize in product(ROLES, SCORERS.values(), NORMALIZERS.values()):
+        for _, why in misfits(score, normalize, role):
+            name, reason = why.split(" ", 1)
+            whom.setdefault(reason, {})[name] = None
+    for reason, names in whom.items():
+        yield f"{', '.join(names)} {reason}"
+
+
+def fused(part: type[Normalizer]) -> bool:
+    """Whether it takes a shortcut when it may."""
+    few = torch.zeros(1, 2, 3)
+    memory = Memory(few, few, torch.ones(1, 1, 2, dtype=torch.bool))
+    return part(3).eval().shortcut(few, memory, None, 0.0) is not None
 
 
 def sensible(score: type[Scorer], normalize: type[Normalizer], role: str) -> bool:
