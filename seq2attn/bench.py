@@ -194,8 +194,8 @@ def _by_construction(task: str, source: str) -> Gold:
     return Gold(links, links)
 
 
-def _from_log(path: Path) -> tuple[int, float, float]:
-    """Updates, the usual number of target pieces a second, and the best perplexity."""
+def _from_log(path: Path) -> tuple[int, float | None, float]:
+    """Updates, the usual number of target pieces a second (if it was logged), and the best perplexity."""
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     steps = [record for record in records if "tokens" in record]
     speeds = [
@@ -203,8 +203,9 @@ def _from_log(path: Path) -> tuple[int, float, float]:
         for before, after in pairwise(steps)
     ]
     perplexities = [record["perplexity"] for record in records if "perplexity" in record]
-    speeds = speeds or [steps[-1]["tokens"] / steps[-1]["seconds"]]
-    return max(record["step"] for record in steps), median(speeds), min(perplexities)
+    speeds = speeds or [record["tokens"] / record["seconds"] for record in steps]
+    updates = max(record.get("step", 0) for record in records)
+    return updates, median(speeds) if speeds else None, min(perplexities)
 
 
 def _spread(model: Translator, sources: Sequence[str], references: Sequence[str]) -> tuple[float, float]:

@@ -1,17 +1,21 @@
 """Parts of other packages: found by their entry point, at home everywhere at once."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from tiny import SOURCE, TARGET, reads, recurrent_decoder, recurrent_encoder, sources, transformer
 
+from seq2attn.bench import compare, variants
 from seq2attn.errors import Seq2attnError
 from seq2attn.models import build
-from seq2attn.recipe import ModelRecipe, schema
+from seq2attn.recipe import ModelRecipe, read, schema
 from seq2attn.recipe.plugins import load_plugins
 from seq2attn.scorers import SCORERS
 from seq2attn.search import Rules, beam_search
+from seq2attn.translator import load
 
 PACKAGE = '''
 from torch import Tensor
@@ -50,6 +54,7 @@ def install(folder: Path, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def forgetful():
     yield
     SCORERS.pop("harmonic", None)
+    sys.modules.pop("harmonic_parts", None)
     load_plugins.cache_clear()
 
 
@@ -70,6 +75,20 @@ def test_a_package_brings_a_scorer(tmp_path, monkeypatch):
             model.step, model.start(tokens, mask), Rules(bos=2, eos=3), torch.tensor([6, 6]), 3
         )
         assert len(found) == 2 and all(found)
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_it_is_in_bench_and_heat_map(tmp_path, monkeypatch):
+    install(tmp_path, "harmonic_parts", monkeypatch)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))  # training is a process
+    small = ["data.train.0.count=200", "data.dev.count=20", "data.test.count=20", "training.max_steps=2"]
+    variant = variants(read("copy_additive"), [{"name": "harmonic", "gain": 2.0}])
+    (row,) = compare("copy_additive", variant, tmp_path / "bench", overrides=small, say=str)
+    assert not row.failed and row.name == "harmonic (gain 2.0)" and row.updates == 2
+    model = load(tmp_path / "bench" / "harmonic__gain_2.0_-1")
+    assert type(model.model.decoder.attention.score).__name__ == "Harmonic"
+    model.align("a b c", "a b c").plot(tmp_path / "harmonic.png")
+    assert (tmp_path / "harmonic.png").stat().st_size > 1000
 
 
 @pytest.mark.usefixtures("forgetful")
