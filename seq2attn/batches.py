@@ -5,13 +5,14 @@ its own share of it, so that no two need to agree on anything, and training resu
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from seq2attn.errors import Seq2attnError
 from seq2attn.recipe import SamplingRecipe
 from seq2attn.text import Vocabulary
 
@@ -31,7 +32,9 @@ class Batch(NamedTuple):
     reads: Tensor  # (B, T), begins with the begin-of-sentence
     gold: Tensor  # (B, T), ends with the end-of-sentence
     gold_mask: Tensor  # (B, T), bool
-    links: Tensor | None = None  # (B, T, S), bool, a gold alignment: which gold tokens which sources mean
+    links: Tensor | None = (
+        None  # (B, T, S), bool, a gold alignment: which slots the gold token of a step means
+    )
 
     def to(self, device: torch.device) -> "Batch":
         """On a device."""
@@ -116,8 +119,21 @@ class Corpus(Protocol):
         """The examples of an epoch, in any order."""
 
 
+@runtime_checkable
+class Aligned(Protocol):
+    """What a corpus may know besides: gold alignments."""
+
+    aligned: bool  # whether it does
+
+    def links(self, number: int) -> NDArray[np.int32]:
+        """(n, 2), which source id which target id means, by their places in the sentences."""
+
+
 class Feed:
-    """Examples as batches: whole epochs in random order for training, or once through by length."""
+    """Examples as batches: whole epochs in random order for training, or once through by length.
+
+    Where the examples are `Aligned`, batches have links; then pieces cannot be sampled (Seq2attnError).
+    """
 
     def __init__(
         self,
@@ -130,6 +146,12 @@ class Feed:
     ) -> None:
         self.examples, self.source, self.target = examples, source, target
         self.batch_tokens, self.seed, self.sampling = batch_tokens, seed, sampling
+        self.aligned = examples if isinstance(examples, Aligned) and examples.aligned else None
+        if self.aligned is not None and sampling is not None:
+            raise Seq2attnError(
+                "text.sampling cuts words anew, and the alignments are between pieces that stay as they are: "
+                "use examples without alignments, or no sampling"
+            )
 
     def epoch(self, epoch: int) -> list[Numbers]:
         """The batches of an epoch: a pure function of the examples, the seed and the epoch."""
@@ -153,7 +175,14 @@ class Feed:
             options = seed, self.sampling.nbest, self.sampling.alpha
             sources = _arrays(self.source.sample([self.examples.source_text(row) for row in rows], *options))
             targets = _arrays(self.target.sample([self.examples.target_text(row) for row in rows], *options))
-        return batch(sources, targets, self.source, self.target)
+        made = batch(sources, targets, self.source, self.target)
+        if self.aligned is None:
+            return made
+        links = torch.zeros(*made.gold.shape, made.source.shape[1], dtype=torch.bool)
+        for place, row in enumerate(rows):
+            known = torch.from_numpy(self.aligned.links(row).astype(np.int64))
+            links[place, known[:, 1], known[:, 0]] = True
+        return made._replace(links=links)
 
 
 def batch(sources: Sequence[Row], targets: Sequence[Row], source: Vocabulary, target: Vocabulary) -> Batch:

@@ -1,8 +1,9 @@
 """Whole runs: from a recipe to a scored model."""
 
+import contextlib
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +16,19 @@ from seq2attn.data import Examples, Role, prepare, training_text
 from seq2attn.display import Display
 from seq2attn.losses import cross_entropy
 from seq2attn.metrics import METRICS, SLOW, References, Score, score
-from seq2attn.models import Seq2Seq, build, pick_device
+from seq2attn.models import Seq2Seq, build, out_of_memory, pick_device
 from seq2attn.recipe import LocatedFault, Recipe, RecipeError, read, write
 from seq2attn.text import Vocabulary, train_vocabulary
-from seq2attn.training import Learner, Progress, Report, Validate, average_last, fit, total_steps
+from seq2attn.training import (
+    Learner,
+    Progress,
+    Report,
+    TrainingError,
+    Validate,
+    average_last,
+    fit,
+    total_steps,
+)
 from seq2attn.translator import Translator, load, vocabularies
 
 Vocabularies = tuple[Vocabulary, Vocabulary]
@@ -61,8 +71,7 @@ def train(
     if folder is None:
         vacant(path)
     place = pick_device(device)
-    _settle(recipe)
-    with display or Display() as shown:
+    with _settled(recipe), display or Display() as shown:
         learned = [] if folder else learn_vocabularies(recipe)
         sides = vocabularies(folder) if folder else (learned[0], learned[-1])
         training, dev = examples(recipe, sides, "train", shown), examples(recipe, sides, "dev", shown)
@@ -117,13 +126,18 @@ def validator(
         model.eval()
         batches, nll, tokens = feed.once()[:limit], 0.0, 0
         for numbers in batches:
-            batch = feed.batch(numbers).to(device)
-            logits = model(batch.source, batch.source_mask, batch.reads).logits
-            nll += float(cross_entropy(logits, batch.gold, batch.gold_mask).nll)
+            batch = feed.batch(numbers)
+            shapes = f"source by target {tuple(batch.source.shape)} by {tuple(batch.reads.shape)}"
+            doing = f"in the batch with the dev examples {numbers[:8].tolist()} ({shapes})"
+            with _naming(doing, f"training.batch_tokens (now {recipe.training.batch_tokens})"):
+                batch = batch.to(device)
+                logits = model(batch.source, batch.source_mask, batch.reads).logits
+                nll += float(cross_entropy(logits, batch.gold, batch.gold_mask).nll)
             tokens += int(batch.gold_mask.sum())
         rows = [row for numbers in batches for row in numbers.tolist()]
         sources = [dev.source_text(row) for row in rows]
-        texts = [found.text for found in translator.stream(sources, decoding)]
+        with _naming("translating", f"decoding.batch_tokens (now {decoding.batch_tokens})"):
+            texts = [found.text for found in translator.stream(sources, decoding)]
         references = [dev.target_text(row) for row in rows]
         loss = nll / tokens
         scores = {name: METRICS[name](texts, references, bootstrap=0).value for name in measured}
@@ -156,8 +170,9 @@ def signature(run: str | Path, translator: Translator, checkpoint: str = "best")
     recipe, decoding = RunFolder.open(run).recipe, translator.decoding
     how = f"sample:{decoding.temperature}" if decoding.sample else f"beam:{decoding.beam}"
     length = f"{decoding.length_normalization}^{decoding.length_penalty:g}"
+    coverage = f"|coverage:{decoding.coverage_penalty:g}" if decoding.coverage_penalty else ""
     return (
-        f"recipe:{recipe.name}|checkpoint:{checkpoint}|{how}|length:{length}"
+        f"recipe:{recipe.name}|checkpoint:{checkpoint}|{how}|length:{length}{coverage}"
         f"|seed:{recipe.seed}|seq2attn:{__version__}"
     )
 
@@ -215,12 +230,32 @@ def _same_data(folder: RunFolder, training: Examples) -> RunFolder:
     return folder
 
 
-def _settle(recipe: Recipe) -> None:
-    """Everything random is settled before anything is built."""
+@contextlib.contextmanager
+def _settled(recipe: Recipe) -> Iterator[None]:
+    """Everything random is settled before anything is built; torch's algorithms are then as they were."""
     torch.manual_seed(recipe.seed)
+    before = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
     if recipe.training.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warns)
+
+
+@contextlib.contextmanager
+def _naming(doing: str, lower: str) -> Iterator[None]:
+    """Say where validation was when memory ended, and what to do."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"out of memory in validation, {doing}. What was saved before is kept. Lower {lower}"
+        ) from error
 
 
 def learn_vocabularies(recipe: Recipe) -> list[Vocabulary]:
@@ -269,7 +304,7 @@ def _board(path: Path) -> Callable[[dict[str, Any]], None]:
 
     def write(record: dict[str, Any]) -> None:
         kind = "training" if "norm" in record else "dev"
-        for name in ("loss", "norm", "learning_rate", "perplexity", *METRICS):
+        for name in ("loss", *record.get("taught", ()), "norm", "learning_rate", "perplexity", *METRICS):
             if name in record:
                 writer.add_scalar(f"{kind}/{name}", record[name], record["step"])
 

@@ -60,8 +60,8 @@ class Rules:
         looked = None if self.coverage is None else self.coverage(state)
         if looked is None:
             raise Seq2attnError(
-                "a coverage penalty needs steps that count how much they have looked at each source piece: "
-                "recurrent decoders with attention do; a Transformer's steps run without weights"
+                "a coverage penalty needs steps that count where they look: a decoder with attention, and "
+                "decoder.counting(state) to begin with"
             )
         return self.penalty(looked).tolist()
 

@@ -4,22 +4,19 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, overload
 
-import numpy as np
-import torch
 from pydantic import ValidationError
 from torch import Tensor
 
 from seq2attn.alignment import by_words, shifted
-from seq2attn.attention import reorder
-from seq2attn.batches import Row, batch, by_length, fill, pad
 from seq2attn.checkpoint import RunFolder, put_weights
 from seq2attn.errors import Seq2attnError
-from seq2attn.models import Seq2Seq, autocast, build, pick_device
+from seq2attn.inference import Inference
+from seq2attn.models import build, pick_device
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.results import Translation
-from seq2attn.search import Hypothesis, Rules, beam_search, greedy, sample
+from seq2attn.search import Hypothesis
 from seq2attn.text import Tokens, Vocabulary
 
 # Sentences that are read before the first is translated, so that batches are of about one length.
@@ -27,41 +24,58 @@ CHUNK = 2000
 DRAWING = {"temperature", "top_k", "top_p"}  # settings that do nothing without `sample`
 
 
-class Forced(NamedTuple):
-    """A given target, forced through the model."""
-
-    log_probability: float  # of all its tokens and the end
-    weights: Tensor | None  # (T + 1, S + 1): every step on every source piece and the end-of-sentence
-
-
-class Translator:
-    """A model with its vocabularies. Make one with `seq2attn.load(run)`.
-
-    alignment_layer, alignment_head: the cross-attention that makes alignments, from 0 (-1 = the last). None,
-    as they are at first, is the layer before the last, which aligns best in Transformers (Garg et al. 2019),
-    and the mean of its heads. Either may be set.
-    """
-
-    def __init__(
-        self,
-        model: Seq2Seq,
-        source: Vocabulary,
-        target: Vocabulary,
-        decoding: DecodingRecipe | None = None,
-        device: torch.device | str = "cpu",
-        precision: str = "fp32",
-    ) -> None:
-        self.device, self.precision = torch.device(device), precision
-        autocast(self.device, precision)  # an error now, if the device cannot
-        self.model = model.to(self.device)
-        self.source, self.target = source, target
-        self.decoding = decoding or DecodingRecipe()
-        self.alignment_layer: int | None = None
-        self.alignment_head: int | None = None
+class Translator(Inference):
+    """Inference from strings to translations. Make one with `seq2attn.load(run)`."""
 
     def __repr__(self) -> str:
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
         return f"Translator({parameters:,} parameters, on {self.device})"
+
+    @overload
+    def translate(  # type: ignore[overload-overlap]  # a str is a Sequence[str], and is meant first
+        self,
+        text: str,
+        *,
+        beam: int | None = None,
+        nbest: int | None = None,
+        length_penalty: float | None = None,
+        coverage_penalty: float | None = None,
+        min_length: int | None = None,
+        max_length: int | None = None,
+        no_repeat_ngram: int | None = None,
+        replace_unknown: bool | None = None,
+        sample: bool | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        batch_tokens: int | None = None,
+        prefix: str | Sequence[str] = "",
+        alignment: bool = True,
+    ) -> Translation: ...
+
+    @overload
+    def translate(
+        self,
+        text: Sequence[str],
+        *,
+        beam: int | None = None,
+        nbest: int | None = None,
+        length_penalty: float | None = None,
+        coverage_penalty: float | None = None,
+        min_length: int | None = None,
+        max_length: int | None = None,
+        no_repeat_ngram: int | None = None,
+        replace_unknown: bool | None = None,
+        sample: bool | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        batch_tokens: int | None = None,
+        prefix: str | Sequence[str] = "",
+        alignment: bool = True,
+    ) -> list[Translation]: ...
 
     def translate(
         self,
@@ -150,7 +164,7 @@ class Translator:
         hypothesis = Hypothesis(
             wanted.ids,
             forced.log_probability,
-            self._rules(self.decoding).score(forced.log_probability, len(wanted.ids) + 1),
+            self.rules(self.decoding).score(forced.log_probability, len(wanted.ids) + 1),
         )
         return self._result(tokens, wanted, target, hypothesis, forced.weights)
 
@@ -158,34 +172,6 @@ class Translator:
         """The model's log-probability of each target given its source, the end included, in nats."""
         forced = self.force(self.source.encode(sources), self.target.encode(targets), weights=False)
         return [one.log_probability for one in forced]
-
-    def hypotheses(
-        self,
-        sources: Sequence[Row],
-        decoding: DecodingRecipe,
-        prefixes: Sequence[Row] = (),
-        numbers: Sequence[int] = (),
-    ) -> list[list[Hypothesis]]:
-        """Search for sources given as ids, in their order; no batch mates change a result.
-
-        numbers: of the sentences, by which sampling draws; from 0, if not given.
-        """
-        found: list[list[Hypothesis]] = [[] for _ in sources]
-        lengths = np.array([len(row) for row in sources], dtype=np.int32)
-        order = np.argsort(-lengths, kind="stable")
-        forced, numbers = prefixes or [[]] * len(sources), numbers or range(len(sources))
-        width = decoding.nbest if decoding.sample else decoding.beam
-        for chosen in fill(order, lengths, lengths, max(1, decoding.batch_tokens // width)):
-            rows = chosen.tolist()
-            some = self._search(
-                [sources[row] for row in rows],
-                decoding,
-                [forced[row] for row in rows],
-                [numbers[row] for row in rows],
-            )
-            for row, hypotheses in zip(rows, some, strict=True):
-                found[row] = hypotheses
-        return found
 
     def _translate(
         self, texts: list[str], decoding: DecodingRecipe, alignment: bool, prefixes: list[str], first: int
@@ -207,7 +193,7 @@ class Translator:
         nbest: list[list[Translation]] = [[] for _ in texts]
         for (number, hypothesis), looked in zip(pairs, weights, strict=True):
             tokens = self.target.join(hypothesis.tokens)
-            text = self.target.decode(hypothesis.tokens)
+            text = self._text(hypothesis.tokens)
             result = self._result(sources[number], tokens, text, hypothesis, looked)
             nbest[number].append(result.known(self.target.unk) if decoding.replace_unknown else result)
         return [
@@ -228,6 +214,11 @@ class Translator:
         words = tokens.words[: tokens.word_of[most - 1] + 1]
         return Tokens(tokens.ids[:most], tokens.pieces[:most], words, tokens.word_of[:most])
 
+    def _text(self, ids: Sequence[int]) -> str:
+        """The text of produced ids with single spaces: SentencePiece puts two of them round its sign for an
+        unknown piece, and a model may say pieces that are nothing else."""
+        return " ".join(filter(None, self.target.decode(ids).split(" ")))
+
     def _result(
         self, source: Tokens, target: Tokens, text: str, hypothesis: Hypothesis, weights: Tensor | None
     ) -> Translation:
@@ -236,131 +227,6 @@ class Translator:
         pieces = shifted(weights, self.model.decoder.alignment_shift)
         words = by_words(pieces, target.word_of, source.word_of, source_eos=True)
         return Translation(source, target, text, hypothesis.score, hypothesis.log_probability, *words, pieces)
-
-    # ---- the model ----------------------------------------------------------------------------------
-
-    def _rules(self, decoding: DecodingRecipe) -> Rules:
-        return Rules(
-            self.target.bos,
-            self.target.eos,
-            (self.target.pad, self.target.bos),
-            decoding.min_length,
-            decoding.no_repeat_ngram,
-            decoding.length_normalization,
-            decoding.length_penalty,
-            decoding.coverage_penalty,
-            self.model.decoder.coverage,
-        )
-
-    @torch.inference_mode()
-    def _search(
-        self, sources: list[Row], decoding: DecodingRecipe, prefixes: list[Row], numbers: list[int]
-    ) -> list[list[Hypothesis]]:
-        self.model.eval()
-        rules = self._rules(decoding)
-        tokens, mask = pad([np.append(row, self.source.eos) for row in sources], self.source.pad)
-        limits = (decoding.max_length_ratio * mask.sum(1) + 10).long().clamp(max=decoding.max_length)
-        limits = limits.clamp(min=decoding.min_length).to(self.device)
-        longest = max(len(row) for row in prefixes)
-        forced = None
-        if longest:
-            ids, given = pad(prefixes, -1)
-            forced = ids.masked_fill(~given, -1).to(self.device)
-            limits = torch.maximum(limits, given.sum(1).to(self.device) + 1)
-        with self._autocast():
-            state = self.model.start(tokens.to(self.device), mask.to(self.device))
-            if decoding.sample:
-                return self._sample(state, rules, limits, decoding, numbers, forced)
-            if decoding.beam == 1:
-                return [[one] for one in greedy(self.model.step, state, rules, limits, forced)]
-            beams = beam_search(self.model.step, state, rules, limits, decoding.beam, forced)
-        return [some[: decoding.nbest] for some in beams]
-
-    def _sample(
-        self,
-        state: Any,
-        rules: Rules,
-        limits: Tensor,
-        decoding: DecodingRecipe,
-        numbers: list[int],
-        forced: Tensor | None,
-    ) -> list[list[Hypothesis]]:
-        """`nbest` draws for each sentence, best first, each from a seed of its own."""
-        draws = decoding.nbest
-        each = torch.arange(len(numbers), device=self.device).repeat_interleave(draws)
-        seeds = [
-            int(np.random.SeedSequence([decoding.seed, number, draw]).generate_state(1)[0])
-            for number in numbers
-            for draw in range(draws)
-        ]
-        drawn = sample(
-            self.model.step,
-            reorder(state, each),
-            rules,
-            limits[each],
-            seeds,
-            decoding.temperature,
-            decoding.top_k,
-            decoding.top_p,
-            None if forced is None else forced[each],
-        )
-        groups = [drawn[begin : begin + draws] for begin in range(0, len(drawn), draws)]
-        return [sorted(group, key=lambda one: -one.score) for group in groups]
-
-    @torch.inference_mode()
-    def force(
-        self,
-        sources: Sequence[Row],
-        targets: Sequence[Row],
-        layer: int | None = None,
-        head: int | None = None,
-        weights: bool = True,
-    ) -> list[Forced]:
-        """Run given targets through the model at once: exact scores, and exact weights of one layer."""
-        self.model.eval()
-        look = (self._layer(layer),) if weights else ()
-        forced: list[Forced] = [Forced(0.0, None)] * len(sources)
-        S, T = (np.array([len(row) for row in rows], dtype=np.int32) for rows in (sources, targets))
-        for numbers in fill(by_length(S, T), S, T, self.decoding.batch_tokens):
-            rows = numbers.tolist()
-            some = batch([sources[r] for r in rows], [targets[r] for r in rows], self.source, self.target)
-            some = some.to(self.device)
-            with self._autocast():
-                decoded = self.model(some.source, some.source_mask, some.reads, look)
-            gold = decoded.logits.float().log_softmax(-1).gather(-1, some.gold[..., None]).squeeze(-1)
-            totals = (gold * some.gold_mask).sum(1).tolist()
-            looked = None if decoded.weights is None else self._head(decoded.weights[:, 0], head).cpu()
-            for place, row in enumerate(rows):
-                own = None if looked is None else looked[place, : T[row] + 1, : S[row] + 1].clone()
-                forced[row] = Forced(totals[place], own)
-        return forced
-
-    def _layer(self, layer: int | None) -> int:
-        count = self.model.decoder.attention_layers
-        if not count:
-            raise Seq2attnError(
-                "this model has no attention (order cho or sutskever), so it cannot be aligned"
-            )
-        layer = self.alignment_layer if layer is None else layer
-        if layer is None:
-            return max(0, count - 2)
-        if not -count <= layer < count:
-            raise Seq2attnError(
-                f"the model has {count} attention layers, 0 to {count - 1}; got layer {layer}"
-            )
-        return layer % count
-
-    def _head(self, weights: Tensor, head: int | None) -> Tensor:
-        count = weights.shape[1]
-        head = self.alignment_head if head is None else head
-        if head is None:
-            return weights.mean(1)
-        if not -count <= head < count:
-            raise Seq2attnError(f"the layer has {count} heads, 0 to {count - 1}; got head {head}")
-        return weights[:, head]
-
-    def _autocast(self) -> torch.autocast:
-        return autocast(self.device, self.precision)
 
 
 def load(
@@ -372,7 +238,11 @@ def load(
     source, target = vocabularies(folder)
     model = build(recipe.model, source.size, target.size)
     put_weights(model, folder.load_weights(checkpoint))
-    return Translator(model, source, target, recipe.decoding, pick_device(device), precision)
+    translator = Translator(model, source, target, recipe.decoding, pick_device(device), precision)
+    losses = recipe.training.attention_losses
+    if losses is not None and losses.guided:  # what was taught to align, aligns
+        translator.alignment_layer, translator.alignment_head = losses.layer, losses.head or 0
+    return translator
 
 
 def vocabularies(folder: RunFolder) -> tuple[Vocabulary, Vocabulary]:
@@ -385,6 +255,18 @@ def vocabularies(folder: RunFolder) -> tuple[Vocabulary, Vocabulary]:
         Vocabulary(folder.content("text/source.model"), words),
         Vocabulary(folder.content("text/target.model"), words),
     )
+
+
+@overload
+def translate(  # type: ignore[overload-overlap]
+    text: str, model: str | Path | Translator
+) -> Translation:
+    """One in, one out."""
+
+
+@overload
+def translate(text: Sequence[str], model: str | Path | Translator) -> list[Translation]:
+    """A list in, a list out."""
 
 
 def translate(text: str | Sequence[str], model: str | Path | Translator) -> Translation | list[Translation]:

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from seq2attn import batches
 from seq2attn.batches import Feed, batch, fill, pad, plan
+from seq2attn.errors import Seq2attnError
 from seq2attn.recipe import SamplingRecipe
 
 lengths = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=60).map(
@@ -153,6 +154,46 @@ def test_a_feed_plans_epochs_and_goes_through_once():
     assert padding(once, *realistic(100)) < 0.2
     assert_close(tuple(feed.batch(once[1])), tuple(feed.batch(once[1], epoch=1)))
     assert set(feed.batch(np.array([7, 11])).source[1].tolist()) <= {11, SOURCE.eos, SOURCE.pad}
+
+
+class Linked(Examples):
+    """Every target id means the source id at its place, where there is one, and the first."""
+
+    aligned = True
+
+    def links(self, number: int) -> NDArray[np.int32]:
+        both = min(self.source_lengths[number], self.target_lengths[number])
+        return np.array([*((i, i) for i in range(both)), (0, both - 1)], dtype=np.int32)
+
+
+def test_links_stand_where_their_tokens_are():
+    corpus = Linked(50)
+    feed = Feed(corpus, SOURCE, TARGET, 200)
+    for epoch, numbers in ((None, feed.once()[3]), (1, feed.epoch(1)[0])):
+        made = feed.batch(numbers, epoch)
+        assert made.links.dtype == torch.bool
+        assert made.links.shape == (*made.gold.shape, made.source.shape[1])
+        for links, number in zip(made.links, numbers, strict=True):
+            cells = {(t, s) for s, t in corpus.links(number).tolist()}
+            assert {tuple(cell) for cell in links.nonzero().tolist()} == cells
+        assert not (made.links & (made.gold == TARGET.eos)[..., None]).any()
+        assert not (made.links & (made.source == SOURCE.eos)[:, None]).any()
+        assert not (made.links & ~(made.gold_mask[..., None] & made.source_mask[:, None])).any()
+        assert_close(made.to(torch.device("cpu")).links, made.links)
+
+
+def test_only_an_aligned_corpus_has_links():
+    assert Feed(Examples(9), SOURCE, TARGET, 200).batch(np.array([1])).links is None
+    corpus = Linked(9)
+    corpus.aligned = False
+    assert Feed(corpus, SOURCE, TARGET, 200).batch(np.array([1])).links is None
+
+
+def test_links_and_sampled_pieces_do_not_go_together():
+    with pytest.raises(
+        Seq2attnError, match=r"text\.sampling cuts words anew, and the alignments are between"
+    ):
+        Feed(Linked(9), SOURCE, TARGET, 200, sampling=SamplingRecipe())
 
 
 def test_sampled_pieces_are_a_function_of_seed_epoch_and_batch():

@@ -100,14 +100,50 @@ def test_the_future_is_not_seen(model):
     assert ((after[:, 3:] - before[:, 3:]).abs().amax(-1) > 1e-4).all()  # and the past is
 
 
-def test_reordering_commutes_with_stepping(model):
+@pytest.mark.parametrize("counting", [False, True])
+def test_reordering_commutes_with_stepping(model, counting):
     tokens, index = tiny.reads(3, 3), torch.tensor([2, 0, 0, 1, 1])
-    _, state = step_by_step(model.decoder, tokens[:, :2], model.decoder.start(encode(model)))
+    start = model.decoder.start(encode(model))
+    start = model.decoder.counting(start) if counting else start
+    _, state = step_by_step(model.decoder, tokens[:, :2], start)
     logits, after = model.decoder.step(tokens[:, 2], state)
     moved, after_moving = model.decoder.step(tokens[index, 2], reorder(state, index))
     assert_close(moved, logits[index], atol=1e-5, rtol=1e-5)
     for ours, theirs in zip(tensors(after_moving), tensors(reorder(after, index)), strict=True):
         assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_coverage_is_what_all_steps_have_looked_at(looking):
+    """In the last layer, the mean of the heads; padding needs no look; and counting changes no step."""
+    decoder, encoded, tokens = looking.decoder, encode(looking), tiny.reads(3, 5)
+    state = decoder.counting(decoder.start(encoded))
+    assert (decoder.coverage(state) == (~encoded.mask[:, 0]).float()).all()  # no look so far
+    logits, state = step_by_step(decoder, tokens, state)
+    decoded = decoder(tokens, encoded, all_layers(looking)[-1:])
+    assert_close(logits, decoded.logits, atol=1e-5, rtol=1e-5)
+    covered = decoder.coverage(state)
+    assert covered.dtype == torch.float32
+    assert (covered[~encoded.mask[:, 0]] == 1).all() and (covered[2] == 1).all()
+    if getattr(getattr(decoder, "readout", None), "latent", "") != "posterior":
+        expected = decoded.weights[:, 0].mean(1).sum(1)
+        assert_close(covered[:2], torch.where(encoded.mask[:2, 0], expected[:2], 1.0), atol=1e-5, rtol=1e-5)
+
+
+def test_a_transformer_counts_in_its_last_layer_and_if_asked_to():
+    model = tiny.model(tiny.MODELS["transformer-pre-rotary"])
+    start = model.decoder.start(encode(model))
+    _, state = step_by_step(model.decoder, tiny.reads(3, 2), start)
+    assert model.decoder.coverage(start) is model.decoder.coverage(state) is None
+    _, state = step_by_step(model.decoder, tiny.reads(3, 2), model.decoder.counting(start))
+    assert [layer.source_past.coverage is None for layer in state.layers] == [True, False]
+    assert state.layers[-1].source_past.step.tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("name", ["cho-gru-1-maxout", "sutskever-lstm-2-tanh"])
+def test_without_attention_there_is_nothing_to_count(name):
+    decoder = tiny.model(tiny.MODELS[name]).decoder
+    state = decoder.start(encode(tiny.model(tiny.MODELS[name])))
+    assert decoder.counting(state) is state and decoder.coverage(state) is None
 
 
 def test_padding_of_the_source_changes_nothing(model):
@@ -189,7 +225,8 @@ def test_an_attention_that_follows_its_past_does_so_in_steps_too(name):
         size = heads.query.out_features // heads.heads
         heads.attention = Attention(tiny.Fading(size, size), Softmax())
     test_steps_and_forward_agree(model)
-    test_reordering_commutes_with_stepping(model)
+    for counting in (False, True):
+        test_reordering_commutes_with_stepping(model, counting)
 
 
 # ---- which token the weights belong to ---------------------------------------------------------------

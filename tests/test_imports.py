@@ -12,9 +12,20 @@ PACKAGE = Path(__file__).parents[1] / "seq2attn"
 ORDER = [  # the way of the data; a package counts as one module
     *("__init__", "errors", "atomic"),
     *("attention", "heads", "scorers", "normalizers", "positions", "layers", "encoders", "decoders"),
-    *("pooling", "flow", "losses", "schedules", "recipe", "subwords", "text", "data", "batches", "models"),
-    *("search", "alignment", "metrics", "plots", "results", "checkpoint", "translator", "training"),
-    *("display", "runs", "checking", "bench", "cli", "__main__"),
+    *("pooling", "flow", "losses", "schedules", "recipe", "subwords", "text", "alignment"),
+    *(
+        "data",
+        "batches",
+        "models",
+        "search",
+        "inference",
+        "metrics",
+        "plots",
+        "results",
+        "checkpoint",
+        "translator",
+    ),
+    *("training", "display", "runs", "checking", "bench", "cli", "__main__"),
 ]
 HEAVY = {"torch", "numpy", "datasets", "matplotlib", "sacrebleu", "sentencepiece", "pydantic", "rich"}
 

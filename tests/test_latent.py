@@ -7,6 +7,7 @@ import pytest
 import tiny
 import torch
 from jaxtyping import TypeCheckError
+from tiny_training import feed
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -15,10 +16,13 @@ from seq2attn.decoders.latent import Guess, likeliest, mixture, posterior
 from seq2attn.decoders.recurrent import RecurrentDecoder
 from seq2attn.encoders import Encoded
 from seq2attn.errors import Seq2attnError
+from seq2attn.losses import Taught
 from seq2attn.models import Seq2Seq
-from seq2attn.normalizers import NORMALIZERS
+from seq2attn.normalizers import NORMALIZERS, Hard
+from seq2attn.recipe import TrainingRecipe
 from seq2attn.scorers import Additive
 from seq2attn.search import Rules, beam_search
+from seq2attn.training import Learner
 
 S, T = 5, 3
 LATENT = [name for name in tiny.MODELS if "marginal" in name or "posterior" in name]
@@ -353,3 +357,98 @@ def test_a_latent_alignment_is_to_one_slot_with_a_probability():
 def test_shapes_are_types():
     with pytest.raises(TypeCheckError):
         likeliest(torch.zeros(2, 3, 4), None)
+
+
+# ---- drawn slots in cross-attention ------------------------------------------------------------------
+
+
+class Chosen(Hard):
+    """Draws what it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(soft_rate=0.0)
+        self.choice = torch.zeros(1, dtype=torch.long)
+
+    def draw(self, weights: Tensor, past: Past) -> Tensor:
+        one_hot = torch.eye(weights.shape[-1], dtype=weights.dtype)[self.choice]
+        return one_hot.expand(weights.shape)
+
+
+def hard_transformer(*normalizers: Any, heads: int = 5) -> Seq2Seq:
+    """Cross-attention of two layers, to be trained."""
+    looks = [{"heads": heads, "normalize": normalize} for normalize in normalizers]
+    decoder = tiny.transformer(decoder=True, cross_attention=looks)
+    return tiny.model({"encoder": tiny.transformer(), "decoder": decoder}).train()
+
+
+def test_layers_give_what_they_drew_in_the_order_asked_for():
+    model = hard_transformer({"name": "hard", "soft_rate": 0.0}, "softmax")
+    source, tokens = tiny.sources(7, 3, 0), tiny.reads(3, 5)
+    _, weights, drawn = model(*source, tokens, [1, 0])
+    assert drawn.shape == weights.shape == (3, 2, 5, 5, 7)
+    assert (drawn[:, 0] == 0).all()  # the softmax does not draw
+    hard, seen = drawn[:, 1], source[1].any(-1).float()
+    assert ((hard == 0) | (hard == 1)).all() and (hard.sum(-1) == seen[:, None, None]).all()
+    assert (hard.transpose(0, 3)[:, ..., 1][3:] == 0).all()  # nothing on padding
+    assert (
+        len({tuple(row) for row in hard[0, :, 0].argmax(-1, keepdim=True).tolist()}) > 1
+    )  # heads by themselves
+    assert model(*source, tokens, [1]).drawn is None and model(*source, tokens).drawn is None
+    model.eval()
+    _, weights, drawn = model(*source, tokens, [0])
+    assert torch.equal(drawn[:2].argmax(-1), weights[:2].argmax(-1))
+    model.train().decoder.layers[0].source.attention.normalize.soft_rate = 1.0
+    _, weights, drawn = model(*source, tokens, [0])
+    assert torch.equal(drawn, weights)  # an expectation
+
+
+def test_reinforcing_cross_attention_climbs_the_expected_log_likelihood():
+    """Of a Transformer with two layers, over all draws of both: a draw changes what the next layer asks."""
+    model = hard_transformer("hard", "hard", heads=1).double()
+    chosen = [Chosen(), Chosen()]
+    for layer, normalize in zip(model.decoder.layers, chosen, strict=True):
+        layer.source.attention.normalize = normalize
+    source, reads, steps, slots = tiny.sources(3), tiny.reads(1, 3), 2, 3
+    gold, mask = reads[:, 1:], torch.ones(1, steps, dtype=torch.bool)
+    taught = Taught({"reinforce": float(steps)}, model.decoder)  # the reward is the mean of the steps
+    taught.baseline = -1.7
+    parameters = list(model.parameters())
+    truth, estimate = ([torch.zeros_like(parameter) for parameter in parameters] for _ in range(2))
+    for draws in itertools.product(range(slots), repeat=2 * steps):
+        for number, normalize in enumerate(chosen):
+            normalize.choice = torch.tensor(draws[number * steps : (number + 1) * steps])
+        decoded = model(*source, reads[:, :steps], taught.look)
+        log_p = decoded.logits.log_softmax(-1).gather(-1, gold[..., None]).sum()
+        chance = (decoded.weights * decoded.drawn).sum(-1).prod()
+        loss = taught.total(taught.terms(decoded, gold, mask, source[1], None)) - log_p
+        uphill = torch.autograd.grad(chance * log_p, parameters, retain_graph=True)
+        downhill = torch.autograd.grad(chance.detach() * loss, parameters)
+        for total, slope in zip([*truth, *estimate], [*uphill, *downhill], strict=True):
+            total += slope
+    for ours, theirs in zip(estimate, truth, strict=True):
+        assert_close(ours, -theirs, atol=1e-6, rtol=1e-5)
+    queries = [layer.source.query.weight for layer in model.decoder.layers]
+    learnt = [
+        slope
+        for parameter, slope in zip(parameters, truth, strict=True)
+        if any(parameter is q for q in queries)
+    ]
+    assert [bool((slope.abs() > 1e-3).any()) for slope in learnt] == [True, True]
+
+
+def test_a_transformer_with_hard_attention_is_reinforced_as_it_trains():
+    """No gradient goes through a draw, so what asks in the last layer learns from the reward alone."""
+    moved = {}
+    for factors in ({"reinforce": 1.0, "entropy": 1e-3}, {"coverage": 1e-9}):
+        model = hard_transformer({"name": "hard", "soft_rate": 0.0}, {"name": "hard", "soft_rate": 0.0})
+        recipe = TrainingRecipe.model_validate({"max_steps": 9, "attention_losses": factors})
+        learner, some = Learner(model, recipe, torch.device("cpu"), None), feed()
+        asking = model.decoder.layers[1].source.query.weight
+        before = asking.detach().clone()
+        found = [learner.update([some.batch(some.epoch(0)[0], 0)], step) for step in range(1, 10)]
+        moved["reinforce" in factors] = (asking - before).abs().max().item()
+        assert found[-1].loss < found[0].loss
+        if "reinforce" in factors:
+            rewards = [one.taught["reinforce"] for one in found]
+            assert rewards[0] == 0 and all(rewards[1:])
+    assert moved[True] > 1e-3 > 100 * moved[False]

@@ -30,7 +30,7 @@ from seq2attn.metrics import (
     score,
     ter,
 )
-from seq2attn.recipe.sections import Metric
+from seq2attn.recipe.training import Metric
 
 HYPOTHESES = [
     "The cat sat on the mat.",

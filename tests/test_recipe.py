@@ -981,3 +981,83 @@ def test_one_section_is_for_all_layers_and_a_list_for_each(tmp_path: Path) -> No
     jsonschema = pytest.importorskip("jsonschema")
     validator = jsonschema.Draft202012Validator(schema())
     validator.validate(parse((tmp_path / "recipe.yaml").read_text(encoding="utf-8")).tree)
+
+
+# ---- attention and alignments ---------------------------------------------------------------------------
+
+ALIGNED = ["data.train.alignments=true", "training.attention_losses={guided: 0.5}"]
+NONE = ["model.decoder.order=cho", "model.decoder.attention=null"]
+LOSSES = "training.attention_losses"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "expected"),
+    [
+        ("copy_additive", [*NONE, f"{LOSSES}={{coverage: 1}}", "decoding.coverage_penalty=0.2",
+                           "decoding.replace_unknown=true"],
+         [f"{path}: needs attention, and the order cho has none"
+          for path in ("decoding.replace_unknown", "decoding.coverage_penalty", LOSSES)]),
+        ("copy_additive", [f"{LOSSES}={{coverage: 1, layer: 1, head: 1}}"],
+         [f"{LOSSES}.layer: the decoder's layers with attention are 0 to 0, got 1",
+          f"{LOSSES}.head: the heads are 0 to 0, got 1"]),
+        ("wmt_transformer", [f"{LOSSES}={{coverage: 1, layer: -7, head: 8}}"],
+         [f"{LOSSES}.layer: the decoder's layers with attention are 0 to 5, got -7",
+          f"{LOSSES}.head: the heads are 0 to 7, got 8"]),
+        ("copy_additive", [f"{LOSSES}={{reinforce: 1}}"],
+         [f"{LOSSES}.reinforce: needs slots that are drawn, not weighed by softmax: set "
+          "model.decoder.attention.normalize to hard"]),
+        ("wmt_transformer", [f"{LOSSES}={{reinforce: 1}}", "model.encoder.self_attention.normalize=hard"],
+         [f"{LOSSES}.reinforce: needs slots that are drawn, not weighed by softmax: set "
+          "model.decoder.cross_attention.normalize to hard"]),
+        ("copy_additive", ALIGNED[1:],
+         [f"{LOSSES}.guided: needs alignments of every training corpus, and data.train.0 has none: give it "
+          "alignments, which files and made tasks can have"]),
+        ("copy_additive", [f"data.train=[{{task: copy, alignments: true}}, {{table: {__file__}}}]", *ALIGNED[1:]],
+         [f"{LOSSES}.guided: needs alignments of every training corpus, and data.train.1 has none: give it "
+          "alignments, which files and made tasks can have"]),
+        ("copy_additive", [*ALIGNED[:1], f"{LOSSES}={{coverage: 1}}"],
+         ["data.train.alignments: nothing would learn from them: set training.attention_losses.guided, or leave "
+          "them out"]),
+        ("copy_additive", [f"data.train={{files: [{__file__}, {__file__}], alignments: {__file__}}}"],
+         ["data.train.alignments: nothing would learn from them: set training.attention_losses.guided, or leave "
+          "them out"]),
+        ("copy_additive", ["data.dev.alignments=true", "data.test.alignments=true"],
+         [f"data.{use}.alignments: only training corpora bring alignments: leave them out"
+          for use in ("dev", "test")]),
+        ("copy_additive", [*ALIGNED, "text={sampling: {alpha: 0.1}}"],
+         ["text.sampling: cuts words anew, and alignments are between pieces that stay as they are: leave "
+          "sampling out, or training.attention_losses.guided"]),
+        ("copy_additive", [f"data.train={{files: [{__file__}, {__file__}], alignments: /no/where}}", *ALIGNED[1:]],
+         ["data.train.alignments: no such file: /no/where"]),
+        ("copy_additive", ["data.train={table: x.tsv, alignments: x}"],
+         ["data.train.table: no such file: HERE/x.tsv", "data.train.alignments: no such file: HERE/x",
+          "data.train.alignments: unknown key 'alignments' (one of table, columns, weight, limit)"]),
+    ],
+)  # fmt: skip
+def test_faults_of_attention_and_alignments(recipe: str, overrides: list[str], expected: list[str]) -> None:
+    found = [fault.removeprefix("command line: ") for fault in faults(SHIPPED[recipe], *overrides)]
+    found = [re.sub(r"^\S+yaml:[0-9]+  ", "", fault) for fault in found]
+    assert sorted(found) == sorted(fault.replace("HERE", str(Path.cwd())) for fault in expected)
+
+
+def test_attention_that_can_be_taught() -> None:
+    recipe = read("copy_additive", ALIGNED)
+    assert [corpus.aligned for corpus in recipe.data.train] == [True] and not recipe.data.dev.aligned
+    drawn = ["model.decoder.attention.normalize=hard", f"{LOSSES}={{reinforce: 1, layer: -1, head: 0}}"]
+    assert read("copy_additive", [*drawn, "decoding.coverage_penalty=0.1"])
+    across = "model.decoder.cross_attention"
+    drawn = [f"{across}.normalize=hard", f"{LOSSES}={{reinforce: 1, coverage: 1, layer: 5, head: 7}}"]
+    assert read("wmt_transformer", [*drawn, "decoding.coverage_penalty=0.1"])
+
+
+def test_alignments_lie_where_the_recipe_does(tmp_path: Path) -> None:
+    for name in ("x.de", "x.en", "links.pharaoh.gz"):
+        (tmp_path / name).touch()
+    text = SHIPPED["copy_additive"].read_text(encoding="utf-8")
+    corpus = "{files: [x.de, x.en], alignments: links.pharaoh.gz}"
+    text = re.sub("train: {.*", f"train: {corpus}", text)
+    (tmp_path / "r.yaml").write_text(text, encoding="utf-8")
+    recipe = read(tmp_path / "r.yaml", ALIGNED[1:]).model_dump()
+    assert recipe["data"]["train"][0]["alignments"] == str(tmp_path / "links.pharaoh.gz")
+    write(read(tmp_path / "r.yaml", ALIGNED[1:]), tmp_path / "again.yaml")
+    assert read(tmp_path / "again.yaml").data.train[0].aligned

@@ -28,6 +28,7 @@ from seq2attn.cli import cli
 from seq2attn.display import Display, clock, training_line, validation_line
 from seq2attn.recipe import RecipeError, read
 from seq2attn.runs import average_run, held_out, learn_vocabularies, signature
+from seq2attn.training import TrainingError
 
 # Everything that has a state of its own, and batches of several sizes.
 STATEFUL = [
@@ -207,13 +208,62 @@ def test_the_seed_decides(tmp_path: Path, runs: dict[str, Path]) -> None:
 def test_a_run_has_a_place_and_may_be_deterministic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     settings = ["training.deterministic=true", "training.max_steps=1", "data.test=null", "data.dev.limit=2"]
-    try:
-        trained = tiny_runs.train(None, *tiny_runs.MODELS["lstm"], *tiny_runs.READY, *settings)
-        assert torch.are_deterministic_algorithms_enabled()
-    finally:
-        torch.use_deterministic_algorithms(False)
+    during: list[bool] = []
+    monkeypatch.setattr(
+        Display, "__call__", lambda self, record: during.append(torch.are_deterministic_algorithms_enabled())
+    )
+    trained = tiny_runs.train(None, *tiny_runs.MODELS["lstm"], *tiny_runs.READY, *settings)
+    assert during == [True, True]  # an update and a validation
+    assert not torch.are_deterministic_algorithms_enabled()
     assert trained.run == Path("runs/quickstart")
     assert seq2attn.load("runs/quickstart").translate("Ja.")
+
+
+@pytest.mark.parametrize("before", [(False, False), (True, True), (True, False)])
+def test_torchs_algorithms_are_afterwards_as_they_were(tmp_path: Path, before: tuple[bool, bool]) -> None:
+    """Even if training fails: who trains in a notebook goes on in it."""
+    settings = ["training.deterministic=true", "text.size=999999", "data.train.limit=50"]
+    try:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        with pytest.raises(seq2attn.Seq2attnError, match="largest possible size"):
+            tiny_runs.train(tmp_path / "run", *settings)
+        assert torch.are_deterministic_algorithms_enabled() == before[0]
+        assert torch.is_deterministic_algorithms_warn_only_enabled() == before[1]
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (
+            "seq2attn.runs.cross_entropy",
+            r"out of memory in validation, in the batch with the dev examples \[\d+(, \d+)*\] \(source by target "
+            r"\(\d+, \d+\) by \(\d+, \d+\)\)\. What was saved before is kept\. Lower training\.batch_tokens "
+            r"\(now 200\)$",
+        ),
+        (
+            "seq2attn.runs.Translator.stream",
+            r"out of memory in validation, translating\. .* Lower decoding\.batch_tokens \(now 123\)$",
+        ),
+    ],
+)
+def test_memory_that_ends_in_validation_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, message: str
+) -> None:
+    for error, expected in (
+        (torch.OutOfMemoryError("CUDA out of memory"), TrainingError),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), TrainingError),
+        (RuntimeError("something else"), RuntimeError),
+    ):
+
+        def fail(*given: Any, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(place, fail)
+        settings = ["data.test=null", "data.dev.limit=5", "decoding.batch_tokens=123", *tiny_runs.READY]
+        with pytest.raises(expected, match=message if expected is TrainingError else "^something else$"):
+            tiny_runs.train(tmp_path / str(error), *tiny_runs.MODELS["lstm"], *settings)
 
 
 def test_a_run_is_not_overwritten(runs: dict[str, Path]) -> None:
@@ -261,8 +311,17 @@ def test_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ):
             tiny_runs.train(tmp_path / "without", *settings)
     pytest.importorskip("tensorboard")
+    settings += ["training.attention_losses={coverage: 0.5, entropy: 0.1}", "training.validate_every=2"]
     run = tiny_runs.train(tmp_path / "with", *settings).run
-    assert [path.stat().st_size > 100 for path in (run / "tensorboard").iterdir()] == [True]
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(run / "tensorboard"))
+    board.Reload()
+    updates = [record for record in log(run) if "norm" in record]
+    for name in ("loss", "coverage", "entropy", "norm", "learning_rate"):
+        shown = [(event.step, event.value) for event in board.Scalars(f"training/{name}")]
+        assert shown == [(one["step"], pytest.approx(one[name], rel=1e-5)) for one in updates]
+    assert {"dev/loss", "dev/perplexity", "dev/bleu", "dev/chrf"} < {*board.Tags()["scalars"]}
 
 
 # ---- averages ---------------------------------------------------------------------------------------
@@ -348,6 +407,9 @@ def test_a_score_says_how_it_was_made(runs: dict[str, Path]) -> None:
     model.decoding = model.settings({"sample": True, "temperature": 0.5, "length_penalty": 0.6})
     expected = f"recipe:quickstart|checkpoint:last|sample:0.5|length:simple^0.6|{tail}"
     assert signature(runs["lstm"], model, "last") == expected
+    model.decoding = model.settings({"sample": False, "beam": 7, "coverage_penalty": 0.2})
+    expected = f"recipe:quickstart|checkpoint:best|beam:7|length:simple^0.6|coverage:0.2|{tail}"
+    assert signature(runs["lstm"], model) == expected
 
 
 def test_a_run_without_a_test_set(tmp_path: Path, runs: dict[str, Path]) -> None:

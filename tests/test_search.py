@@ -309,9 +309,10 @@ def model(request: pytest.FixtureRequest) -> Seq2Seq:
 def search(
     model: Seq2Seq, way: Way, lengths: list[int], most: int = 6, rules: Rules = REAL, **options: Any
 ) -> list[Any]:
-    return way(
-        model.step, model.start(*tiny.sources(*lengths)), rules, limits(*[most] * len(lengths)), **options
-    )
+    state = model.start(*tiny.sources(*lengths))
+    if rules.coverage_penalty:
+        state = model.decoder.counting(state)
+    return way(model.step, state, rules, limits(*[most] * len(lengths)), **options)
 
 
 def test_a_beam_of_one_is_greedy(model):
@@ -441,29 +442,49 @@ def test_the_penalty_by_hand():
 
 
 def test_the_penalty_is_that_of_all_weights_of_the_hypothesis(model):
-    """Whatever else is in the batch; padding costs nothing."""
+    """Of the last layer, the mean of the heads; whatever else is in the batch; padding costs nothing."""
     lengths, rules = (
         [7, 3, 5],
         Rules(**{**vars(REAL), "coverage_penalty": 0.7, "coverage": model.decoder.coverage}),
     )
-    if not model.decoder.attention_layers or hasattr(model.decoder, "layers"):
-        with pytest.raises(Seq2attnError, match="a Transformer's steps run without weights"):
+    if not model.decoder.attention_layers:
+        with pytest.raises(Seq2attnError, match=r"a coverage penalty needs .* a decoder with attention"):
             search(model, beamed, lengths, 6, rules)
         return
     found = search(model, lambda *a: beam_search(*a, 4), lengths, 6, rules)
     source, mask = tiny.sources(*lengths)
+    last = model.decoder.attention_layers - 1
     for row, hypotheses in enumerate(found):
         one, length = slice(row, row + 1), lengths[row]
         assert [h.score for h in hypotheses] == sorted([h.score for h in hypotheses], reverse=True)
         for tokens, value, score in hypotheses:
             reads = torch.tensor([[tiny.BOS, *tokens]])
             with torch.no_grad():
-                state = model.start(source[one, :length], mask[one, :length])
-                weights = model(source[one, :length], mask[one, :length], reads, [0]).weights[0, 0]
+                state = model.decoder.counting(model.start(source[one, :length], mask[one, :length]))
+                weights = model(source[one, :length], mask[one, :length], reads, [last]).weights[0, 0]
                 for token in reads[0]:
                     _, state = model.step(token[None], state)
             covered = model.decoder.coverage(state)[0]
-            if model.decoder.readout.latent != "posterior":
+            if getattr(getattr(model.decoder, "readout", None), "latent", "") != "posterior":
                 assert covered.tolist() == pytest.approx(weights.mean(0).sum(0).tolist(), abs=1e-5)
             penalty = 0.7 * covered.clamp(max=1).log().sum().item()
             assert score == pytest.approx(value / (len(tokens) + 1) + penalty, abs=1e-3)
+
+
+def test_a_transformer_must_be_told_to_count():
+    model = tiny.model(tiny.SOME["transformer-pre-rotary"])
+    rules = Rules(**{**vars(REAL), "coverage_penalty": 0.7, "coverage": model.decoder.coverage})
+    with pytest.raises(Seq2attnError, match=r"that count where they look: .* decoder\.counting\(state\)"):
+        beam_search(model.step, model.start(*tiny.sources(7)), rules, limits(6), 3)
+
+
+@pytest.mark.parametrize("normalize", ["sparsemax", "hardmax"])
+def test_slots_that_were_never_looked_at_have_a_price(normalize):
+    """Where weights are sparse, zeros are common: their logarithm must not be infinite."""
+    looks = {"heads": 5, "score": "dot", "normalize": normalize}
+    recipe = {"encoder": tiny.transformer(), "decoder": tiny.transformer(decoder=True, cross_attention=looks)}
+    model = tiny.model(recipe)
+    rules = Rules(**{**vars(REAL), "coverage_penalty": 0.1, "coverage": model.decoder.coverage})
+    ((first, *_),) = search(model, lambda *a: beam_search(*a, 3), [13], 2, rules)
+    bare = first.log_probability / (len(first.tokens) + 1)
+    assert -0.1 * 13 * math.log(1e6) <= first.score - bare < 0.1 * math.log(1e-6)

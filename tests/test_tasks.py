@@ -94,6 +94,25 @@ def test_additive_attention_learns_where_to_look(task: str, order: str) -> None:
     assert exact >= 0.99 and aligned >= 0.99
 
 
+@pytest.mark.parametrize(
+    ("normalize", "task"),
+    [
+        ("entmax", "reverse"),
+        ("monotonic", "copy"),
+        ("milk", "reverse"),  # it looks back as far as it likes
+    ],
+)
+def test_who_can_make_the_alignment_learns_it(normalize: Any, task: str) -> None:
+    exact, aligned = learn({"score": "additive", "normalize": normalize}, task)
+    assert exact >= 0.99 and aligned >= 0.99
+
+
+@pytest.mark.parametrize("normalize", ["monotonic", {"name": "local_m", "reach": 2}])
+def test_who_goes_left_to_right_cannot_reverse(normalize: Any) -> None:
+    exact, aligned = learn({"score": "additive", "normalize": normalize}, "reverse")
+    assert exact < 0.3 and aligned < 0.5
+
+
 def test_without_learning_it_looks_anywhere() -> None:
     exact, aligned = learn({"score": "additive"}, "copy", updates=1)
     assert exact == 0.0 and aligned < 0.5

@@ -1,10 +1,12 @@
 """The loop: exact losses, schedules, what is kept, how it ends, and what it says when it cannot go on."""
 
+import gzip
 import math
 import os
 import signal
 import threading
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,25 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
-from tiny_runs import log
+from rich.console import Console
+from tiny_runs import log, silent, weights_hash
 from tiny_training import KINDS, Scores, feed, learner, number, scripted, steps
 from torch import Tensor
 
+import seq2attn.runs
 import seq2attn.training
+from seq2attn.alignment import Gold, Link, error_rate, parse_pharaoh
 from seq2attn.attention import Past
 from seq2attn.batches import Batch
 from seq2attn.checkpoint import RunFolder, Version, average, tensors_of, weights_of
+from seq2attn.data import Report, known_alignment
+from seq2attn.data.tasks import make
+from seq2attn.display import Display
 from seq2attn.errors import Seq2attnError
 from seq2attn.losses import Loss, Taught
 from seq2attn.normalizers import Softmax
-from seq2attn.recipe import TrainingRecipe, read
+from seq2attn.recipe import TaskCorpus, TrainingRecipe, read
+from seq2attn.runs import Trained, held_out
 from seq2attn.training import Learner, Progress, TrainingError, fit, total_steps
 
 
@@ -650,3 +659,83 @@ def test_hard_attention_is_reinforced_from_the_second_update_on() -> None:
         one = Learner(model, recipe, torch.device("cpu"), None)
         first, second = (one.update([batch(range(5))], step).taught["reinforce"] for step in (1, 2))
         assert first == 0 and (second != 0) == reinforced
+
+
+# ---- guided by gold alignments -------------------------------------------------------------------------
+
+MADE = "symbols: 8, lengths: [3, 6]"
+GUIDED = [
+    *(f"data.{role}={{task: sort, {MADE}, count: 60}}" for role in ("dev", "test")),
+    "text={model: char, size: 40, byte_fallback: false}",  # c2 is three pieces
+    "model.encoder={kind: recurrent, embedding: 32, size: 16}",
+    "model.decoder.size=32",
+    "training={max_steps: 120, validate_every: 60, log_every: 1, batch_tokens: 200, learning_rate: 0.01, "
+    "metric: loss, metrics: exact}",
+]
+LEARNT = [f"data.train={{task: sort, {MADE}, count: 1000}}"]
+TAUGHT = [
+    f"data.train={{task: sort, {MADE}, count: 1000, alignments: true}}",
+    "training.attention_losses={guided: 0.5}",
+]
+
+
+def aligns(trained: Trained) -> float:
+    """The alignment error rate of a run on the test set of its task."""
+    pairs = [*zip(*held_out(trained.run, trained.model, "test"), strict=True)]
+    gold = []
+    for source, _ in pairs:
+        links = frozenset(Link(place, word) for word, place in enumerate(known_alignment("sort", source)))
+        gold.append(Gold(links, links))
+    return error_rate([parse_pharaoh(trained.model.align(*pair).pharaoh()) for pair in pairs], gold)
+
+
+@pytest.fixture(scope="module")
+def guided(tmp_path_factory: pytest.TempPathFactory, stores: None) -> Trained:
+    path = tmp_path_factory.mktemp("guided") / "run"
+    return seq2attn.runs.train("sort_additive", path, [*GUIDED, *TAUGHT], display=silent())
+
+
+def test_guided_attention_aligns(guided: Trained, tmp_path: Path) -> None:
+    """Where to look is learnt long before what to say, and is not when nobody says it."""
+    unguided = seq2attn.runs.train("sort_additive", tmp_path / "run", [*GUIDED, *LEARNT], display=silent())
+    assert aligns(guided) < 0.15 < 0.6 < aligns(unguided)
+    losses = [record["guided"] for record in log(guided.run) if "guided" in record]
+    assert len(losses) == 120 and np.mean(losses[-20:]) < 0.7 * np.mean(losses[:20])
+    assert not any("guided" in record for record in log(tmp_path / "run"))
+
+
+def test_guided_training_resumes_exactly(guided: Trained, tmp_path: Path, handlers: list[Any]) -> None:
+    class Stopping(Display):
+        def __call__(self, record: dict[str, Any]) -> None:
+            if "norm" in record and record["step"] % 50 == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    options: dict[str, Any] = {"display": Stopping(Console(file=StringIO()))}
+    stops = 0
+    while seq2attn.runs.train(
+        "sort_additive", tmp_path / "run", [*GUIDED, *TAUGHT], resume=bool(stops), **options
+    ).progress.interrupted:
+        stops += 1
+    assert stops == 2
+    assert weights_hash(tmp_path / "run") == weights_hash(guided.run)
+    assert log(tmp_path / "run") == log(guided.run)
+
+
+def test_files_that_say_what_a_task_says_teach_the_same(guided: Trained, tmp_path: Path) -> None:
+    corpus = TaskCorpus.model_validate(
+        {"task": "sort", "symbols": 8, "lengths": (3, 6), "count": 1000, "alignments": True}
+    )
+    made = list(make(corpus, "train", Report()))
+    columns = {
+        "de": [pair.source for pair in made],
+        "en": [pair.target for pair in made],
+        "pharaoh": [" ".join(map(str, pair.links or ())) for pair in made],
+    }
+    for name, lines in columns.items():
+        with gzip.open(tmp_path / f"{name}.gz", "wt", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+    files = f"files: [{tmp_path}/de.gz, {tmp_path}/en.gz], alignments: {tmp_path}/pharaoh.gz"
+    overrides = [*GUIDED, f"data.train={{{files}}}", *TAUGHT[1:]]
+    trained = seq2attn.runs.train("sort_additive", tmp_path / "run", overrides, display=silent())
+    assert weights_hash(trained.run) == weights_hash(guided.run)
+    assert RunFolder.open(trained.run).version.data == RunFolder.open(guided.run).version.data

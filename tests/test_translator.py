@@ -1,7 +1,10 @@
 """Strings in, translations out: exact scores and alignments, whatever else is in the batch."""
 
+import inspect
 import random
-from collections.abc import Iterator
+import sys
+import typing
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import seq2attn
 from seq2attn.checkpoint import RunError
 from seq2attn.errors import Seq2attnError
 from seq2attn.results import Translation
+from seq2attn.search import Hypothesis
 from seq2attn.text import Vocabulary
 from seq2attn.translator import Translator, load, pick_device
 
@@ -48,15 +52,11 @@ def model(translators: dict[str, Translator]) -> Translator:
 
 
 def several(translator: Translator, texts: list[str], **settings: Any) -> list[Translation]:
-    found = translator.translate(texts, **settings)
-    assert isinstance(found, list)
-    return found
+    return translator.translate(texts, **settings)
 
 
 def one(translator: Translator, text: str = SENTENCES[0], **settings: Any) -> Translation:
-    found = translator.translate(text, **settings)
-    assert isinstance(found, Translation)
-    return found
+    return translator.translate(text, **settings)
 
 
 def assert_same(found: Translation, expected: Translation) -> None:
@@ -82,6 +82,21 @@ def test_one_in_one_out_a_list_in_a_list_out(model: Translator) -> None:
         assert isinstance(found, list)
         assert [said.text for said in found] == ["Tom isn't here."]
     assert model.translate([]) == []
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 forgets overloads")
+@pytest.mark.parametrize("function", [Translator.translate, seq2attn.translate])
+def test_types_know_what_comes_out(function: Callable[..., Any]) -> None:
+    """An overload that lacks a setting would refuse it to whoever checks types."""
+    signatures = [inspect.signature(one) for one in typing.get_overloads(function)]
+    types = [(one.parameters["text"].annotation, one.return_annotation) for one in signatures]
+    assert types == [(str, Translation), (Sequence[str], list[Translation])]
+    for signature in signatures:
+        others, own = (
+            [parameter for name, parameter in one.parameters.items() if name != "text"]
+            for one in (signature, inspect.signature(function))
+        )
+        assert others == own
 
 
 @pytest.mark.parametrize("blank", ["", "   ", "\u200b", "\n", "\u3000"])
@@ -183,11 +198,47 @@ def test_an_unknown_word_becomes_the_word_looked_at_most(translators: dict[str, 
     with torch.no_grad():
         model.model.decoder.output.bias[model.target.unk] = 50.0
     settings: dict[str, Any] = {"beam": 1, "max_length": 1}
-    assert one(model, **settings).text.strip() == "⁇"
+    assert one(model, **settings).text == "⁇"
     said = one(model, replace_unknown=True, alignment=False, **settings)
     assert said.alignment is not None
     looked = said.source_words[int(said.alignment[0].argmax())]
     assert (said.text, said.words) == (looked, [looked])
+
+
+def test_a_text_has_single_spaces_whatever_pieces_are_said(
+    model: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SentencePiece decodes them to ' ⁇  is ⁇ ' and 'is  '; the words are those of the text."""
+    unknown, space = model.target.unk, model.target.encode(["⁇"])[0][0]
+    is_ = model.target.encode(["is"])[0]
+    said = [[unknown], [unknown, *is_, unknown], [*is_, space, space], [*is_, space, space, *is_], [space]]
+    texts = ["⁇", "⁇ is ⁇", "is", "is is", ""]
+    for ids, text in zip(said, texts, strict=True):
+        hypothesis = Hypothesis(ids, -1.0, -0.5)
+        monkeypatch.setattr(model, "hypotheses", lambda *a, h=hypothesis: [[h]])
+        found = one(model)
+        assert (found.text, " ".join(found.words)) == (text, text)
+        assert (found.score, found.log_probability) == (-0.5, -1.0)
+        assert found.weights is not None
+        assert len(found.weights) == len(ids)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "transformer"])
+def test_what_was_not_looked_at_costs(translators: dict[str, Translator], kind: str) -> None:
+    """beta sum log min(c, 1) over the source and its end, of the last layer's weights, in every search."""
+    translator = translators[kind]
+    all_settings: list[dict[str, Any]] = [{}, {"beam": 1}, {"sample": True}]
+    for settings in all_settings:
+        penalties = []
+        for said in several(translator, SENTENCES, coverage_penalty=0.3, **settings):
+            if said.source.ids:
+                (forced,) = translator.force([said.source.ids], [said.target.ids], layer=-1)
+                assert forced.weights is not None
+                penalty = 0.3 * forced.weights.sum(0).clamp(1e-6, 1).log().sum().item()
+                bare = said.log_probability / (len(said.tokens) + 1)
+                assert said.score == pytest.approx(bare + penalty, abs=1e-4)
+                penalties.append(penalty)
+        assert min(penalties) < -0.1
 
 
 @pytest.mark.parametrize("settings", [{"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}])
@@ -389,6 +440,11 @@ def test_a_model_without_attention_translates(translators: dict[str, Translator]
             fails()
     with pytest.raises(Seq2attnError, match="its model has no attention"):
         translator.translate("Ja.", replace_unknown=True)
+    with pytest.raises(
+        Seq2attnError,
+        match=r"no attention \(order .*\), so a coverage penalty has nothing to count: set .* 0",
+    ):
+        translator.translate("Ja.", coverage_penalty=0.2)
 
 
 # ---- loading ----------------------------------------------------------------------------------------
@@ -397,7 +453,7 @@ def test_a_model_without_attention_translates(translators: dict[str, Translator]
 def test_the_one_line_form(model: Translator) -> None:
     for given in (tiny_runs.MODEL, str(tiny_runs.MODEL), model):
         assert str(seq2attn.translate(SENTENCES[0], model=given)) == "Tom isn't here."
-    assert [str(said) for said in seq2attn.translate(SENTENCES[:1], model)] == ["Tom isn't here."]  # type: ignore[union-attr]
+    assert [str(said) for said in seq2attn.translate(SENTENCES[:1], model)] == ["Tom isn't here."]
 
 
 def test_weights_are_chosen_by_name(runs: dict[str, Path]) -> None:

@@ -42,7 +42,9 @@ def find(corpus: AnyCorpus, languages: tuple[str, str], role: Role, place: str) 
         return Source(f"{corpus.sample}/{path.name}", [_state(path)], partial(table, path, columns))
     if isinstance(corpus, FilesCorpus):
         source, target = (_path(file, f"{place}.files.{side}") for side, file in enumerate(corpus.files))
-        return Source(str(source), [_state(source), _state(target)], partial(parallel, source, target))
+        links = corpus.alignments and _path(corpus.alignments, f"{place}.alignments")
+        state = [_state(path) for path in (source, target, links) if path]
+        return Source(str(source), state, partial(parallel, source, target, links or None))
     if isinstance(corpus, TableCorpus):
         path = _path(corpus.table, f"{place}.table")
         keys: Any = corpus.columns  # all numbers or all text; the recipe has seen to it

@@ -37,6 +37,9 @@ class Examples:
         self._texts = [(chunk.column("source_text"), chunk.column("target_text")) for chunk in chunks]
         self._sources = [_flat(chunk.column("source")) for chunk in chunks]
         self._targets = [_flat(chunk.column("target")) for chunk in chunks]
+        #: Whether all know the links between their pieces.
+        self.aligned = all("links" in chunk.schema.names for chunk in chunks)
+        self._links = [_flat(chunk.column("links")) for chunk in chunks] if self.aligned else []
         self._starts = np.cumsum([0, *(chunk.num_rows for chunk in chunks)])
         self._sizes = [sum(chunk.num_rows for chunk in part.chunks) for part in parts]
         self._weights = [part.weight for part in parts]
@@ -58,6 +61,10 @@ class Examples:
     def target(self, number: int) -> Ids:
         """Ids of the target of an example."""
         return self._ids(self._targets, number)
+
+    def links(self, number: int) -> Ids:
+        """Links between pieces, (n, 2): source, target. Of examples that are `aligned`."""
+        return self._ids(self._links, number).reshape(-1, 2)
 
     def source_text(self, number: int) -> str:
         """The source of an example as it stands in the data."""

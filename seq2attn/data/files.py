@@ -11,6 +11,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from seq2attn.alignment import AlignmentError, Link, parse_pharaoh
+from seq2attn.data.alignments import beyond
 from seq2attn.data.report import DataError, Report
 
 _PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
@@ -25,6 +27,7 @@ class Pair(NamedTuple):
     source: str
     target: str
     line: int  # of the file, from 1; of a dataset, the row, from 0
+    links: tuple[Link, ...] | None = None  # between words, as `alignments.words` cuts them; None: not known
 
 
 def missing(path: str) -> str | None:
@@ -48,25 +51,31 @@ def lines(path: Path) -> Iterator[bytes]:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def parallel(source: Path, target: Path, report: Report) -> Iterator[Pair]:
-    """Pairs of two files that have a sentence a line."""
-    sides = (source, target)
-    counts = [0, 0]
-    for number, row in enumerate(zip_longest(lines(source), lines(target)), 1):
+def parallel(source: Path, target: Path, alignments: Path | None, report: Report) -> Iterator[Pair]:
+    """Pairs of two files that have a sentence a line; and of a third, if any, the links of each pair."""
+    files = [path for path in (source, target, alignments) if path is not None]
+    counts = [0] * len(files)
+    for number, row in enumerate(zip_longest(*map(lines, files)), 1):
         counts = [count + (line is not None) for count, line in zip(counts, row, strict=True)]
-        if row[0] is None or row[1] is None:
+        if None in row:
             continue
-        first = _decoded(row[0], f"{source}:{number}", report)
-        second = _decoded(row[1], f"{target}:{number}", report)
-        if first is not None and second is not None:
+        places = [f"{path}:{number}" for path in files]
+        texts = [_decoded(line, where, report) for line, where in zip(row, places, strict=True)]
+        first, second = texts[:2]
+        if first is None or second is None:
+            continue
+        if alignments is None:
             yield Pair(first, second, number)
-    if counts[0] != counts[1]:
-        shorter, longer = sorted(zip(counts, sides, strict=True), key=lambda side: side[0])
+        elif (found := _links(texts[2], first, second, places[2], report)) is not None:
+            yield Pair(first, second, number, found)
+    fewest, most = min(counts), max(counts)
+    if fewest != most:
+        shorter, longer = files[counts.index(fewest)], files[counts.index(most)]
         report.bad(
             "unequal number of lines",
-            f"{longer[1]}:{shorter[0] + 1}",
-            f"no counterpart: this file has {longer[0]} lines, but {shorter[1]} has {shorter[0]}",
-            longer[0] - shorter[0],
+            f"{longer}:{fewest + 1}",
+            f"no counterpart: this file has {most} lines, but {shorter} has {fewest}",
+            most - fewest,
         )
 
 
@@ -154,6 +163,22 @@ def _row(line: bytes, where: str, report: Report) -> str | None:
         report.note("blank line", where)
         return None
     return _decoded(line, where, report)
+
+
+def _links(text: str | None, source: str, target: str, where: str, report: Report) -> tuple[Link, ...] | None:
+    """The links of a line; None if it has others, or cannot be read."""
+    if text is None:
+        return None
+    try:
+        found = parse_pharaoh(text)
+    except AlignmentError as error:
+        report.bad("not an alignment", where, str(error))
+        return None
+    fault = beyond(found, source, target)
+    if fault is not None:
+        report.bad("link beyond the sentence", where, fault)
+        return None
+    return tuple(found)
 
 
 def _decoded(line: bytes, where: str, report: Report) -> str | None:

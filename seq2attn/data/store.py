@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from seq2attn.data.alignments import between_pieces
 from seq2attn.data.corpora import Role, Source, find
 from seq2attn.data.examples import Examples, Part, digest
 from seq2attn.data.files import Pair
@@ -27,6 +28,7 @@ class _Row(NamedTuple):
     target: list[int]
     source_text: str
     target_text: str
+    links: list[int]  # between pieces: source, target, source, target, ...
 
 
 def _silent(_: int) -> None:
@@ -123,19 +125,21 @@ def _write(
     from datasets.arrow_writer import ArrowWriter
 
     ids, text = datasets.Sequence(datasets.Value("int32")), datasets.Value("string")
-    features = datasets.Features(source=ids, target=ids, source_text=text, target_text=text)
+    columns = {"source": ids, "target": ids, "source_text": text, "target_text": text}
+    columns |= {"links": ids} if options.corpus.aligned else {}
     report = Report(stop=options.data.bad_lines == "stop")
     content = hashlib.sha256("".join(vocabulary.fingerprint for vocabulary in options.vocabularies).encode())
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         draft = Path(folder) / path.name
-        with ArrowWriter(path=str(draft), features=features) as writer:
+        with ArrowWriter(path=str(draft), features=datasets.Features(columns)) as writer:
             for rows in _rows(source, options, report, progress):
                 for row in rows:
                     sizes = f"{len(row.source_text)} {len(row.target_text)} "
                     content.update(f"{sizes}{row.source_text}{row.target_text}".encode())
+                    if options.corpus.aligned:
+                        content.update(f"{len(row.links)} {row.links}".encode())
                 if rows:
-                    columns = map(list, zip(*rows, strict=True))
-                    writer.write_batch(dict(zip(_Row._fields, columns, strict=True)))
+                    writer.write_batch({name: [getattr(row, name) for row in rows] for name in columns})
             if not report.kept:
                 raise DataError(f"no pair is left of {source.name}: {report}")
             writer.finalize()
@@ -163,10 +167,17 @@ def _rows(
             if reason is not None:
                 report.note(reason, f"{source.name}:{pair.line}: {lengths[0]} and {lengths[1]} pieces")
             if reason is None or limits is None:
-                rows.append(_Row(pieces, translated, pair.source, pair.target))
+                rows.append(_Row(pieces, translated, *pair[:2], _links(pair, options.vocabularies)))
         report.kept += len(rows)
         progress(len(pairs))
         yield rows
+
+
+def _links(pair: Pair, vocabularies: Vocabularies) -> list[int]:
+    """The links between the pieces of a pair, one behind the other."""
+    if pair.links is None:
+        return []
+    return [number for link in between_pieces(pair.links, pair[:2], vocabularies) for number in link]
 
 
 def _reason(

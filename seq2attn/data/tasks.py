@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from random import Random
 
+from seq2attn.alignment import Link
 from seq2attn.data.files import Pair
 from seq2attn.data.report import DataError, Report
 from seq2attn.recipe import TaskCorpus
@@ -57,8 +58,10 @@ def make(corpus: TaskCorpus, split: str, report: Report) -> Iterator[Pair]:
             continue
         made.add(source)
         idle = 0
-        target = " ".join(source.split()[place][0] for place in known_alignment(corpus.task, source))
-        yield Pair(source, target, len(made))
+        alignment = known_alignment(corpus.task, source)
+        target = " ".join(source.split()[place][0] for place in alignment)
+        links = tuple(Link(place, number) for number, place in enumerate(alignment))
+        yield Pair(source, target, len(made), links if corpus.alignments else None)
 
 
 def _words(corpus: TaskCorpus, length: int, random: Callable[[], float]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from seq2attn.attention import Memory, Past
 from seq2attn.encoders import Encoded
 from seq2attn.layers import Embedding
 
@@ -15,7 +16,7 @@ class Decoded(NamedTuple):
 
     logits: Tensor  # (B, T, V), up to a constant the log-probabilities of the next token
     weights: Tensor | None  # (B, L, H, T, S) of the layers that were asked for, float32
-    drawn: Tensor | None = None  # (B, L, H, T, S), what these layers looked at, where it was drawn
+    drawn: Tensor | None = None  # (B, L, H, T, S), what those that draw looked at; zeros of the others
 
 
 class Decoder(nn.Module):
@@ -44,7 +45,20 @@ class Decoder(nn.Module):
         """Read T tokens at once; `look` names the layers whose weights on the source are wanted."""
         raise NotImplementedError(f"{type(self).__name__} must say how it decodes: write forward()")
 
+    def counting(self, state: Any) -> Any:
+        """What start() has given, if its steps are to count where they look: for that, a Transformer has to
+        do without a fused kernel in one layer."""
+        return state
+
     def coverage(self, state: Any) -> Float[Tensor, "B S"] | None:
         """How much each slot of the source has been looked at until this state, the mean of the heads; 1 for
         slots under the mask, which need no look. None if the steps keep no count."""
         return None
+
+
+def covered(memory: Memory, past: Past) -> Float[Tensor, "B S"] | None:
+    """`Decoder.coverage` of one attention, with or without heads, from its memory and its past."""
+    if past.coverage is None:
+        return None
+    coverage = past.coverage.masked_fill(~memory.mask.any(-2), 1.0)
+    return coverage.mean(1) if coverage.dim() == 3 else coverage

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from seq2attn.attention import Attended, Attention, Memory, Past
-from seq2attn.decoders.base import Decoded, Decoder
+from seq2attn.decoders.base import Decoded, Decoder, covered
 from seq2attn.decoders.latent import Guess, likeliest, mixture, posterior
 from seq2attn.encoders import CELLS, Encoded
 from seq2attn.errors import Seq2attnError
@@ -186,10 +186,7 @@ class RecurrentDecoder(Decoder):
 
     def coverage(self, state: RecurrentState) -> Float[Tensor, "B S"] | None:
         """See the base class."""
-        if state.memory is None or state.past is None or state.past.coverage is None:
-            return None
-        covered = state.past.coverage.masked_fill(~state.memory.mask.any(-2), 1.0)
-        return covered.mean(1) if covered.dim() == 3 else covered
+        return None if state.memory is None or state.past is None else covered(state.memory, state.past)
 
     def _kept(self, tokens: Tensor) -> Tensor | None:
         """(B, T, R): what dropout leaves of the readouts, the same at every slot; None if all are one."""

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from seq2attn.attention import Memory, Past
-from seq2attn.decoders.base import Decoded, Decoder
+from seq2attn.attention import Attended, Memory, Past
+from seq2attn.decoders.base import Decoded, Decoder, covered
 from seq2attn.encoders import Encoded
 from seq2attn.heads import MultiHead, Window
 from seq2attn.layers import Embedding, FeedForward, Residual
@@ -20,7 +20,7 @@ class LayerState(NamedTuple):
     own: Memory | None  # keys and values of the tokens read so far, those that can still be seen
     own_past: Past | None  # how many they were: self-attention looks at nothing else of its past
     source: Memory
-    source_past: Past
+    source_past: Past  # with its weights and coverage where it counts, or looks back
 
 
 class DecoderLayer(nn.Module):
@@ -45,12 +45,19 @@ class DecoderLayer(nn.Module):
     def start(self, encoded: Encoded) -> LayerState:
         """Keys and values of the source, once."""
         memory = self.source.remember(encoded.states, encoded.mask)
-        return LayerState(None, None, memory, self.source.begin(memory))
+        past = self.source.begin(memory)
+        if not self.source.attention.looks_back:
+            past = past._replace(weights=None, coverage=None)
+        return LayerState(None, None, memory, past)
+
+    def counting(self, state: LayerState) -> LayerState:
+        """The same start, which counts how much it looks at each slot; no fused kernel then."""
+        return state._replace(source_past=self.source.begin(state.source))
 
     def forward(
         self, x: Tensor, mask: Tensor, state: LayerState, need_weights: bool = False
-    ) -> tuple[Tensor, Tensor | None, LayerState]:
-        """x (B, T, D); mask (B, T, T) of the new tokens among themselves; weights (B, H, T, S)."""
+    ) -> tuple[Tensor, Attended, LayerState]:
+        """x (B, T, D), and what came back from the source; mask (B, T, T) of the new tokens."""
         y = self.around_own.enter(x)
         if self.window is not None:
             mask = mask & self.window.mask(x.shape[1], x.device)
@@ -61,10 +68,11 @@ class DecoderLayer(nn.Module):
         own_past = attended.past._replace(weights=None, coverage=None)
         own = own if self.window is None else self.window.keep(own)
         y = self.around_source.enter(x)
+        need_weights = need_weights or state.source_past.coverage is not None
         attended = self.source(y, state.source, state.source_past, need_weights)
         x = self.around_source.leave(x, attended.context)
         x = self.around_feed_forward.leave(x, self.feed_forward(self.around_feed_forward.enter(x)))
-        return x, attended.weights, LayerState(own, own_past, state.source, attended.past)
+        return x, attended, LayerState(own, own_past, state.source, attended.past)
 
 
 class TransformerState(NamedTuple):
@@ -105,13 +113,38 @@ class TransformerDecoder(Decoder):
         causal = torch.ones(1, length, length, dtype=torch.bool, device=tokens.device).tril()
         return self._advance(tokens, causal.expand(len(tokens), -1, -1), self.start(encoded), look)[0]
 
+    def counting(self, state: TransformerState) -> TransformerState:
+        """See the base class: the last layer counts."""
+        layer = cast(DecoderLayer, self.layers[-1])
+        return state._replace(layers=(*state.layers[:-1], layer.counting(state.layers[-1])))
+
+    def coverage(self, state: TransformerState) -> Float[Tensor, "B S"] | None:
+        """See the base class; of the last layer."""
+        last = state.layers[-1]
+        return covered(last.source, last.source_past)
+
     def _advance(
         self, tokens: Tensor, mask: Tensor, state: TransformerState, look: Sequence[int] = ()
     ) -> tuple[Decoded, TransformerState]:
-        x, states, weights = self.embedding(tokens, state.step), [], {}
+        x, states, answers = self.embedding(tokens, state.step), [], dict[int, Attended]()
         for number, (layer, before) in enumerate(zip(self.layers, state.layers, strict=True)):
-            x, weights[number], after = layer(x, mask, before, number in look)
+            x, attended, after = layer(x, mask, before, number in look)
+            if number in look:
+                answers[number] = attended
             states.append(after)
         logits = self.output(self.norm(x))
-        looked = torch.stack([weights[number] for number in look], 1) if look else None
-        return Decoded(logits, looked), TransformerState(state.step + tokens.shape[1], tuple(states))
+        decoded = Decoded(logits, *_looked([answers[number] for number in look]))
+        return decoded, TransformerState(state.step + tokens.shape[1], tuple(states))
+
+
+def _looked(answers: list[Attended]) -> tuple[Tensor | None, Tensor | None]:
+    """Weights (B, L, H, T, S) of some layers, and what they drew: zeros where a layer does not draw."""
+    weights = [cast(Tensor, answer.weights) for answer in answers]
+    if not weights:
+        return None, None
+    drawn = [
+        torch.zeros_like(looked) if answer.drawn is None else answer.drawn
+        for answer, looked in zip(answers, weights, strict=True)
+    ]
+    draws = any(answer.drawn is not None for answer in answers)
+    return torch.stack(weights, 1), torch.stack(drawn, 1) if draws else None

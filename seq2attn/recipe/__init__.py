@@ -1,5 +1,18 @@
 """A recipe: one YAML file -> one frozen tree; every fault at once, each with path, line and a guess."""
 
+from seq2attn.recipe.data import (
+    FORMATS,
+    AnyCorpus,
+    DataRecipe,
+    DatasetCorpus,
+    FilesCorpus,
+    FilterRecipe,
+    SampleCorpus,
+    SamplingRecipe,
+    TableCorpus,
+    TaskCorpus,
+    TextRecipe,
+)
 from seq2attn.recipe.model import (
     AttentionRecipe,
     ModelRecipe,
@@ -10,21 +23,7 @@ from seq2attn.recipe.model import (
 )
 from seq2attn.recipe.parts import Fault, Part, Section
 from seq2attn.recipe.reading import LocatedFault, Recipe, RecipeError, head, read, schema, shipped, write
-from seq2attn.recipe.sections import (
-    FORMATS,
-    AnyCorpus,
-    DataRecipe,
-    DatasetCorpus,
-    DecodingRecipe,
-    FilesCorpus,
-    FilterRecipe,
-    SampleCorpus,
-    SamplingRecipe,
-    TableCorpus,
-    TaskCorpus,
-    TextRecipe,
-    TrainingRecipe,
-)
+from seq2attn.recipe.training import DecodingRecipe, TrainingRecipe
 
 __all__ = [
     "FORMATS",

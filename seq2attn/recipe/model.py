@@ -10,8 +10,7 @@ from seq2attn.attention import Normalizer, misfits
 from seq2attn.heads import talking_misfit
 from seq2attn.normalizers import NORMALIZERS
 from seq2attn.positions import POSITIONS, Distance
-from seq2attn.recipe.parts import Choice, Fault, Part, Section, told_by_kind
-from seq2attn.recipe.sections import Rate, Size
+from seq2attn.recipe.parts import Choice, Fault, Part, Rate, Section, Size, told_by_kind
 from seq2attn.scorers import SCORERS
 
 

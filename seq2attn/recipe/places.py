@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from seq2attn.recipe.sections import FORMATS
+from seq2attn.recipe.data import FORMATS
 from seq2attn.recipe.source import Keys
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -57,6 +57,7 @@ def _paths(recipe: dict[str, Any]) -> Iterator[tuple[Any, Any, Keys]]:
     """Each place that may hold a path: its container, its key there, and its path in the recipe."""
     for corpus, path in _corpora(recipe.get("data")):
         yield from _items(corpus, "files", path)
+        yield from _items(corpus, "alignments", path)
         yield from _items(corpus, "table", path)
         yield from _items(corpus, "dataset", path)
         if str(corpus.get("dataset")) in FORMATS:

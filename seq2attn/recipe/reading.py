@@ -7,13 +7,21 @@ from typing import Any, NamedTuple
 from pydantic import Field, ValidationError
 
 from seq2attn import atomic
+from seq2attn.attention import Normalizer
 from seq2attn.errors import Seq2attnError
-from seq2attn.recipe.model import ModelRecipe, RecurrentDecoderRecipe, RecurrentEncoderRecipe
+from seq2attn.normalizers import NORMALIZERS
+from seq2attn.recipe.data import DataRecipe, TextRecipe
+from seq2attn.recipe.model import (
+    ModelRecipe,
+    RecurrentDecoderRecipe,
+    RecurrentEncoderRecipe,
+    TransformerDecoderRecipe,
+)
 from seq2attn.recipe.parts import Fault, Section
 from seq2attn.recipe.places import expand_variables, make_absolute
 from seq2attn.recipe.plugins import load_plugins
-from seq2attn.recipe.sections import DataRecipe, DecodingRecipe, TextRecipe, TrainingRecipe
 from seq2attn.recipe.source import Keys, Source, dump, parse
+from seq2attn.recipe.training import DecodingRecipe, TrainingRecipe
 from seq2attn.recipe.wording import closest, shown
 
 
@@ -32,15 +40,6 @@ class Recipe(Section):
         """What sections ask of each other."""
         if self.model.tied == "all" and not self.text.joint:
             yield Fault("model.tied", "all needs one vocabulary for both languages: set text.joint: true")
-        decoder = self.model.decoder
-        if (
-            self.decoding.replace_unknown
-            and isinstance(decoder, RecurrentDecoderRecipe)
-            and not decoder.attention
-        ):
-            yield Fault(
-                "decoding.replace_unknown", f"needs attention, and the order {decoder.order} has none"
-            )
         if any(letter in self.name for letter in "/\\"):
             yield Fault("name", f"names a folder of its own: no slashes, got {shown(self.name)}")
         needed = {"encoder": self.data.filter.max_length}
@@ -55,6 +54,74 @@ class Recipe(Section):
                     f"{length} are learned, but a sentence may have {needed[side]} pieces and an end: set "
                     f"length to {needed[side] + 1}, or lower data.filter.max_length and decoding.max_length",
                 )
+        yield from self._of_attention()
+        yield from self._of_alignments()
+
+    def _of_attention(self) -> Iterator[Fault]:
+        """What needs attention to the source, and more of it than there may be."""
+        decoder, losses = self.model.decoder, self.training.attention_losses
+        if isinstance(decoder, RecurrentDecoderRecipe) and decoder.attention is None:
+            wanted = {
+                "decoding.replace_unknown": self.decoding.replace_unknown,
+                "decoding.coverage_penalty": self.decoding.coverage_penalty,
+                "training.attention_losses": losses,
+            }
+            for path in (path for path, value in wanted.items() if value):
+                yield Fault(path, f"needs attention, and the order {decoder.order} has none")
+            return
+        for fault in self._of_losses():
+            yield Fault(f"training.attention_losses.{fault.path}", fault.message)
+
+    def _of_losses(self) -> Iterator[Fault]:
+        """Whether there are the layers and heads that are taught, and draws that can be reinforced."""
+        decoder, losses = self.model.decoder, self.training.attention_losses
+        if losses is None:
+            return
+        if isinstance(decoder, TransformerDecoderRecipe):
+            attentions, part = decoder.source_attentions, "cross_attention"
+        elif decoder.attention is not None:
+            attentions, part = [decoder.attention], "attention"
+        else:
+            return
+        layers, heads = len(attentions), attentions[0].heads
+        if losses.layer is not None and not -layers <= losses.layer < layers:
+            yield Fault(
+                "layer", f"the decoder's layers with attention are 0 to {layers - 1}, got {losses.layer}"
+            )
+        if losses.head is not None and losses.head >= heads:
+            yield Fault("head", f"the heads are 0 to {heads - 1}, got {losses.head}")
+        drawing = [name for name, part in NORMALIZERS.items() if part.draw is not Normalizer.draw]
+        there = dict.fromkeys(attention.normalize.name for attention in attentions)
+        if losses.reinforce and not there.keys() & drawing:
+            yield Fault(
+                "reinforce",
+                f"needs slots that are drawn, not weighed by {' and '.join(there)}: set "
+                f"model.decoder.{part}.normalize to {' or '.join(drawing)}",
+            )
+
+    def _of_alignments(self) -> Iterator[Fault]:
+        """Gold alignments are there for guided attention, and it needs all of them."""
+        losses = self.training.attention_losses
+        guided = losses is not None and losses.guided > 0
+        for number, corpus in enumerate(self.data.train):
+            if corpus.aligned and not guided:
+                yield Fault(
+                    f"data.train.{number}.alignments",
+                    "nothing would learn from them: set training.attention_losses.guided, or leave them out",
+                )
+        without = [number for number, corpus in enumerate(self.data.train) if not corpus.aligned]
+        if guided and without:
+            yield Fault(
+                "training.attention_losses.guided",
+                f"needs alignments of every training corpus, and data.train.{without[0]} has none: give it "
+                "alignments, which files and made tasks can have",
+            )
+        if guided and self.text.sampling:
+            yield Fault(
+                "text.sampling",
+                "cuts words anew, and alignments are between pieces that stay as they are: leave sampling "
+                "out, or training.attention_losses.guided",
+            )
 
 
 class LocatedFault(NamedTuple):
