@@ -6,6 +6,7 @@ What is done stays done: a second call goes on where the first stopped.
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -69,7 +70,7 @@ def variants(
     """Every scorer with every normalizer (the recipe's own if none is given), and overrides of one's own.
 
     Scorers and normalizers are names, or mappings with their options; `also` are overrides, several of a
-    variant separated by blanks.
+    variant separated by blanks, and quoted as in a shell where they have blanks.
     """
     decoder = recipe.model.decoder
     place = "model.decoder.cross_attention"
@@ -87,7 +88,7 @@ def variants(
             name = " + ".join(_short(part) for part in chosen.values()) or "as it is"
             overrides = tuple(f"{place}.{key}={_flow(part)}" for key, part in chosen.items())
             found.append(Variant(name, overrides))
-    own = [Variant(text, tuple(text.split())) for text in also]
+    own = [Variant(text, tuple(shlex.split(text))) for text in also]
     return found[1:] + own if own and found[0].name == "as it is" and not scorers else found + own
 
 
@@ -273,7 +274,7 @@ def figure(rows: Sequence[Row], path: Path) -> None:
 
 
 def _interval(values: Sequence[Sequence[float]]) -> str:
-    value, low, high = _mean(values)
+    value, low, high = (round(bound, 1) + 0.0 for bound in _mean(values))  # no -0.0
     return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 

@@ -38,7 +38,7 @@ def compared(tmp_path_factory):
 def test_every_pair_is_a_variant_and_overrides_are_one_more():
     recipe = read("copy_additive")
     found = variants(
-        recipe, ["dot", {"name": "general", "rank": 3}], ["softmax"], ["model.decoder.top=2 a=b"]
+        recipe, ["dot", {"name": "general", "rank": 3}], ["softmax"], ["model.decoder.top=2 'a={b: c}'"]
     )
     assert found == [
         Variant(
@@ -52,7 +52,7 @@ def test_every_pair_is_a_variant_and_overrides_are_one_more():
                 "model.decoder.attention.normalize=softmax",
             ),
         ),
-        Variant("model.decoder.top=2 a=b", ("model.decoder.top=2", "a=b")),
+        Variant("model.decoder.top=2 'a={b: c}'", ("model.decoder.top=2", "a={b: c}")),
     ]
     assert variants(recipe) == [Variant("as it is", ())]
     crossed = variants(read("wmt_transformer"), ["dot"])

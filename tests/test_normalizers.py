@@ -435,8 +435,8 @@ def test_smoothing_is_chorowskis_and_flatter_than_softmax():
 
 
 def test_linear_attention_is_the_quadratic_form():
-    attention = Attention(Positive(11, 11), NORMALIZERS["sum"]())
-    query, keys = torch.randn(B, T, 11), torch.randn(B, S, 11)
+    attention = Attention(Positive(3, 3), NORMALIZERS["sum"]())
+    query, keys = torch.randn(B, T, 3), torch.randn(B, S, 3)
     mask = (torch.arange(S) < torch.tensor([7, 4, 0])[:, None])[:, None]
     linear = attention(query, attention.remember(keys, mask), need_weights=False)
     assert linear.weights is None
@@ -459,15 +459,21 @@ def test_linear_attention_makes_no_matrix_of_queries_and_slots(monkeypatch):
     assert largest and max(largest) <= 3 * many
 
 
+def test_few_queries_make_their_weights_since_that_is_less():
+    attention = Attention(Positive(11, 11), NORMALIZERS["sum"]())
+    memory = attention.remember(torch.randn(B, S, 11), torch.ones(B, 1, S, dtype=torch.bool))
+    assert attention(torch.randn(B, 1, 11), memory, need_weights=False).weights is not None
+
+
 def test_sums_over_long_sources_do_not_overflow_in_float16():
-    dot, keys = torch.full((1, 2, 5), 30.0).half(), torch.full((1, 3001, 5), 30.0).half()
+    dot, keys = torch.full((1, 13, 5), 30.0).half(), torch.full((1, 3001, 5), 30.0).half()
     values, mask = torch.ones(1, 3001, 2).half(), torch.ones(1, 1, 3001, dtype=torch.bool)
     attention = Attention(Positive(5, 5), NORMALIZERS["sum"]())
     memory = attention.remember(keys, mask, values)
     assert keys.float().mul(30).sum() > torch.finfo(torch.float16).max
     context = attention.normalize.shortcut(dot, memory, None, 0.0)
     assert context.dtype == torch.float16
-    assert_close(context, torch.ones(1, 2, 2).half())
+    assert_close(context, torch.ones(1, 13, 2).half())
 
 
 def test_dropout_of_weights_needs_the_weights():

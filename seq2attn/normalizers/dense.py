@@ -169,8 +169,12 @@ class Sum(Normalizer):
     def shortcut(
         self, dot: Tensor, memory: Memory, bias: Tensor | None, dropout: float
     ) -> Float[Tensor, "*b T V"] | None:
-        """q (K^T V) / q (K^T 1): time O((T + S) d^2), and no (T, S). Where all queries see the same slots."""
-        if memory.mask.shape[-2] > 1 or bias is not None or dropout > 0:
+        """q (K^T V) / q (K^T 1): time (T + S) K V in the place of T S (K + V), and no (T, S).
+
+        Where all queries see the same slots, and there are so many of both that it is less.
+        """
+        T, S, K, V = dot.shape[-2], *memory.keys.shape[-2:], memory.values.shape[-1]
+        if memory.mask.shape[-2] > 1 or bias is not None or dropout > 0 or (T + S) * K * V > T * S * (K + V):
             return None
         with torch.autocast(dot.device.type, enabled=False):  # sums over long sources overflow float16
             wide = torch.promote_types(memory.values.dtype, torch.float32)
