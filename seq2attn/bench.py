@@ -115,12 +115,12 @@ def compare(
             limit = [] if budget is None else [f"training.max_minutes={float(budget)}"]
             row = Row(variant.name, seed, [*overrides, *variant.overrides, *limit, f"seed={seed}"])
             folder = out / f"{_file(variant.name)}-{seed}"
-            known = _known(folder.with_suffix(".json"), row)
+            known = _known(_beside(folder, "json"), row)
             if known is None:
                 say(f"{variant.name}, seed {seed}")
                 _run(recipe, row, folder, links_)
                 text = json.dumps(asdict(row), indent=2, ensure_ascii=False)
-                folder.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+                _beside(folder, "json").write_text(text + "\n", encoding="utf-8")
             rows.append(known or row)
             if rows[-1].failed:
                 say(f"{variant.name}, seed {seed}: {rows[-1].failed}")
@@ -149,7 +149,7 @@ def _train(recipe: str | Path, overrides: Sequence[str], folder: Path) -> int:
     """The peak memory of a training in bytes. Goes on with a training that was stopped."""
     command = [sys.executable, "-m", "seq2attn", "train", str(recipe), *overrides, "--run", str(folder)]
     command += ["--resume"] if folder.exists() else []
-    with folder.with_suffix(".log").open("w", encoding="utf-8") as log:
+    with _beside(folder, "log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
             _, status, usage = os.wait4(process.pid, 0)
@@ -158,7 +158,7 @@ def _train(recipe: str | Path, overrides: Sequence[str], folder: Path) -> int:
             raise
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        lines = folder.with_suffix(".log").read_text(encoding="utf-8").strip().splitlines()
+        lines = _beside(folder, "log").read_text(encoding="utf-8").strip().splitlines()
         raise BenchError(lines[-1] if lines else f"training ended with status {process.returncode}")
     return int(usage.ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
 
@@ -305,3 +305,8 @@ def _flow(part: Any) -> str:
 
 def _file(name: str) -> str:
     return "".join(sign if sign.isalnum() or sign in "._-" else "_" for sign in name)
+
+
+def _beside(folder: Path, ending: str) -> Path:
+    """A file beside a run's folder, whose name may have dots in it."""
+    return folder.with_name(f"{folder.name}.{ending}")

@@ -91,8 +91,12 @@ def test_what_is_done_stays_done(compared, monkeypatch):
     shutil.rmtree(out / "additive___softmax-1")  # its row is enough
     again = compare("copy_additive", some, out, overrides=TINY, say=str)
     assert again[0] == rows[0] and not (out / "additive___softmax-1").exists()
-    other = compare("copy_additive", some[:1], out, overrides=[*TINY, "training.max_steps=4"], say=str)
-    assert other[0].updates == 4
+    shorter = [Variant("max.steps 4", ("training.max_steps=4",)), Variant("max.steps 5", ("text.size=x",))]
+    other = compare("copy_additive", shorter, out, overrides=TINY, say=str)
+    assert other[0].updates == 4 and other[1].failed
+    assert (
+        compare("copy_additive", shorter[:1], out, overrides=TINY, say=str) == other[:1]
+    )  # each its own file
 
 
 def test_the_table_takes_seeds_together(tmp_path):
