@@ -102,17 +102,21 @@ def compare(
     overrides: Sequence[str] = (),
     say: Say = print,
 ) -> list[Row]:
-    """Train and measure each variant with each seed; rows are kept in `out` as they come.
+    """Train and measure each variant with each seed; rows are kept in `out` as they come. A variant whose
+    recipe has a fault is not trained; all faults are said before the first training.
 
     budget: minutes of training for each (the recipe's own end if None); gold: alignments of the test set's
     words, one line a pair (`0-0 1?2`); overrides: for all variants.
     """
     out.mkdir(parents=True, exist_ok=True)
     links_ = [parse_gold(line) for line in gold.read_text(encoding="utf-8").splitlines()] if gold else None
-    rows = []
+    limit = [] if budget is None else [f"training.max_minutes={float(budget)}"]
+    rows, some = [], list(dict.fromkeys(some))
+    for variant in some:
+        if reason := _fault(recipe, [*overrides, *variant.overrides, *limit]):
+            say(f"{variant.name}: {reason}")
     for variant in some:
         for seed in range(1, seeds + 1):
-            limit = [] if budget is None else [f"training.max_minutes={float(budget)}"]
             row = Row(variant.name, seed, [*overrides, *variant.overrides, *limit, f"seed={seed}"])
             folder = out / f"{_file(variant.name)}-{seed}"
             known = _known(_beside(folder, "json"), row)
@@ -137,12 +141,28 @@ def _known(path: Path, row: Row) -> Row | None:
 
 def _run(recipe: str | Path, row: Row, folder: Path, gold: list[Gold] | None) -> None:
     """Train in a process of its own, then measure; what goes wrong becomes the row's reason."""
+    row.failed = _fault(recipe, row.overrides)
+    if row.failed:
+        return  # that needs no process
     try:
-        read(recipe, row.overrides)  # a fault needs no process
         row.memory = _train(recipe, row.overrides, folder)
         measure(row, folder, gold)
     except (Seq2attnError, RuntimeError, OSError) as error:
-        row.failed = "; ".join(str(error).replace("|", "/").splitlines())
+        row.failed = _reason(error)
+
+
+def _fault(recipe: str | Path, overrides: Sequence[str]) -> str:
+    """What is wrong with a variant's recipe; nothing, if that is empty."""
+    try:
+        read(recipe, overrides)
+    except Seq2attnError as error:
+        return _reason(error)
+    return ""
+
+
+def _reason(error: Exception) -> str:
+    """An error in one line, as a table can hold it."""
+    return "; ".join(str(error).replace("|", "/").splitlines())
 
 
 def _train(recipe: str | Path, overrides: Sequence[str], folder: Path) -> int:
@@ -181,6 +201,8 @@ def measure(row: Row, folder: Path, gold: list[Gold] | None = None) -> None:
     if not model.model.decoder.attention_layers:
         return
     row.entropy, row.zeros = _spread(model, sources, references)
+    if gold is not None and len(gold) != len(sources):
+        raise BenchError(f"expected gold alignments of the {len(sources)} test pairs, got {len(gold)} lines")
     corpus = recipe.data.test or recipe.data.dev
     if gold is None and isinstance(corpus, TaskCorpus):
         gold = [_by_construction(corpus.task, source) for source in sources]

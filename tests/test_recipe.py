@@ -103,6 +103,11 @@ CASES: dict[str, Case] = {
         "text.volume: unknown key 'volume' (one of model, size, joint, files, lowercase, nfkc, byte_fallback, "
         "character_coverage, sampling, words)",
     ),
+    "width that has no middle": (
+        "quickstart", "score: additive", "score: {name: location_sensitive, width: 4}", "location_sensitive",
+        "model.decoder.attention.score: LocationSensitive needs an odd width, as many slots before as behind; "
+        "got 4; take 5 (the decoder has 256, the encoder's states 512)",
+    ),
     "misspelt option of a part": (
         "quickstart", "schedule: .*", "schedule: {name: cosine, warmpu: 200}", "warmpu:",
         "training.schedule.warmpu: unknown key 'warmpu' (did you mean warmup? one of name, warmup, final)",
@@ -315,8 +320,8 @@ CASES: dict[str, Case] = {
     ),
     "dot product of unequal sizes": (
         "quickstart", "score: additive", "score: dot", "score: dot",
-        "model.decoder.attention.score: dot needs equal sizes: the decoder has 256, the encoder's states 512; use "
-        "general or additive, several heads, or equal sizes",
+        "model.decoder.attention.score: Dot needs queries and keys of one size, got 256 and 512; use general or "
+        "additive, or make the sizes equal (the decoder has 256, the encoder's states 512)",
     ),
     "tied across vocabularies": (
         "multi30k_transformer", "joint: true", "joint: false", "tied:",

@@ -104,7 +104,9 @@ def bench() -> None:
 @click.option("--budget", type=click.FloatRange(0, min_open=True), help="Minutes of training for each.")
 @click.option("--gold", type=click.Path(exists=True, path_type=Path), help="Word alignments of the test set.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where all goes.  [default: runs/bench-NAME]")
+@click.pass_context
 def attention(
+    context: click.Context,
     recipe: str,
     overrides: tuple[str, ...],
     scorers: str | None,
@@ -146,6 +148,7 @@ def attention(
     if any(not row.failed for row in rows):
         figure(rows, place / "table.png")
     click.echo(f"rows, table and figure are in {place}", err=True)
+    context.exit(int(any(row.failed for row in rows)))
 
 
 def _parts(option: str, text: str | None, every: list[str]) -> list[Any]:
@@ -154,6 +157,8 @@ def _parts(option: str, text: str | None, every: list[str]) -> list[Any]:
 
     if text is None or text == "all":
         return every if text else []
+    if not text.strip():
+        raise Seq2attnError(f"{option} names nothing: give names with commas between, or all")
     try:
         return list(yaml.safe_load(f"[{text}]"))
     except yaml.YAMLError as error:

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Lt
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -87,7 +87,7 @@ class Hard(Softmax):
     """
 
     def __init__(
-        self, query_size: int = 1, heads: int = 1, *, soft_rate: Annotated[float, Ge(0), Le(1)] = 0.5
+        self, query_size: int = 1, heads: int = 1, *, soft_rate: Annotated[float, Ge(0), Lt(1)] = 0.5
     ) -> None:
         super().__init__(query_size, heads)
         self.soft_rate = soft_rate

@@ -7,6 +7,7 @@ import torch
 from pydantic import BeforeValidator, Field, TypeAdapter
 
 from seq2attn.attention import Normalizer, misfits
+from seq2attn.errors import Seq2attnError
 from seq2attn.heads import talking_misfit
 from seq2attn.normalizers import NORMALIZERS
 from seq2attn.positions import POSITIONS, Distance
@@ -330,13 +331,12 @@ class ModelRecipe(Section):
         """Sizes that must agree."""
         decoder, encoder = self.decoder, self.encoder
         if isinstance(decoder, RecurrentDecoderRecipe) and decoder.attention and decoder.attention.heads == 1:
-            score = decoder.attention.score.name
-            if score in ("dot", "scaled_dot") and decoder.size != encoder.output_size:
-                yield Fault(
-                    "decoder.attention.score",
-                    f"{score} needs equal sizes: the decoder has {decoder.size}, the encoder's states "
-                    f"{encoder.output_size}; use general or additive, several heads, or equal sizes",
-                )
+            try:  # a scorer knows best which sizes and options go together
+                with torch.device("meta"):
+                    decoder.attention.score.make(SCORERS, decoder.size, encoder.output_size)
+            except Seq2attnError as error:
+                sizes = f"the decoder has {decoder.size}, the encoder's states {encoder.output_size}"
+                yield Fault("decoder.attention.score", f"{error} ({sizes})")
         if self.tied != "none" and decoder.embedding != decoder.output_size:
             yield Fault(
                 "tied",
