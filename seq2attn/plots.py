@@ -46,8 +46,9 @@ def heatmap(
     title: str | None = None,
     extra_column: ArrayLike | None = None,
 ) -> Figure:
-    """Draw weights (T, S) between 0 and 1; `extra_column` (T,) is set apart as the end of sentence, </s>.
+    """Draw weights (T, S) from 0 on; `extra_column` (T,) is set apart as the end of sentence, </s>.
 
+    Colours end at 1, or at the largest weight where that is more: independent gates, summed over a word.
     The figure has the size that its words need. Warns when no installed font has some of the characters.
     Raises PlotError for weights that are empty, not finite or not of the words' shape.
     """
@@ -59,11 +60,14 @@ def heatmap(
     figure.set_layout_engine("none")
     FigureCanvasAgg(figure)
     axes, bar = figure.add_axes((0, 0, 1, 1)), figure.add_axes((0, 0, 1, 1))  # _fit sets their sizes
-    mesh = _cells(axes, np.arange(S + 1), table)
-    centres = np.arange(S) + 0.5
+    centres, largest, extra = np.arange(S) + 0.5, float(table.max()), None
     if extra_column is not None:
         extra = _checked(np.asarray(extra_column).reshape(-1, 1), [END_OF_SENTENCE], target_words)
-        _cells(axes, S + _GAP + np.arange(2), extra)
+        largest = max(largest, float(extra.max()))
+    largest = largest if largest > 1.001 else 1.0  # rounding is no news
+    mesh = _cells(axes, np.arange(S + 1), table, largest)
+    if extra is not None:
+        _cells(axes, S + _GAP + np.arange(2), extra, largest)
         columns, centres = [*columns, END_OF_SENTENCE], np.append(centres, S + _GAP + 0.5)
 
     height = float(np.clip(12 / max(T, len(columns)), 0.2, 0.38))  # of a cell, in inches
@@ -134,10 +138,11 @@ def _checked(
     return table
 
 
-def _cells(axes: Axes, edges: NDArray[np.number], table: NDArray[np.float64]) -> QuadMesh:
+def _cells(axes: Axes, edges: NDArray[np.number], table: NDArray[np.float64], largest: float) -> QuadMesh:
     """Colour the cells of the columns between the edges, with a light grid."""
     rows = np.arange(len(table) + 1)
-    return axes.pcolormesh(edges, rows, table, cmap=COLORS, vmin=0, vmax=1, edgecolors="white", linewidth=1.2)
+    colours: dict[str, Any] = {"cmap": COLORS, "vmin": 0, "vmax": largest}
+    return axes.pcolormesh(edges, rows, table, **colours, edgecolors="white", linewidth=1.2)
 
 
 def _place_source_words(axes: Axes, height: float) -> float:
@@ -154,13 +159,14 @@ def _place_source_words(axes: Axes, height: float) -> float:
 
 
 def _color_bar(figure: Figure, mesh: QuadMesh, axes: Axes, height: float) -> None:
-    """A slim scale from 0 to 1."""
-    ticks = [0, 0.5, 1] if height > 0.7 else [0, 1]
+    """A slim scale from 0 to where the colours end."""
+    largest = mesh.get_clim()[1] or 1.0
+    ticks = [0, largest / 2, largest] if height > 0.7 else [0, largest]
     bar = figure.colorbar(mesh, cax=axes, ticks=ticks)
     bar.outline.set_visible(False)
     axes.grid(False)
     axes.minorticks_off()
-    axes.set_yticklabels([f"{tick:g}" for tick in ticks], family=BASE_FAMILY, usetex=False)
+    axes.set_yticklabels([f"{tick:.2g}" for tick in ticks], family=BASE_FAMILY, usetex=False)
     axes.tick_params(length=0, pad=4, labelsize=8, labelcolor=_PALE)
 
 

@@ -267,3 +267,12 @@ def test_no_display_and_no_pyplot() -> None:
 def test_errors_say_what_is_wrong(call: Callable[[], object], message: str) -> None:
     with pytest.raises(PlotError, match=message):
         call()
+
+
+@pytest.mark.parametrize(("largest", "ends"), [(0.4, "1"), (1.0000001, "1"), (2.0, "2"), (1.5, "1.5")])
+def test_colours_end_at_one_or_at_the_largest_weight(largest, ends):
+    figure = heatmap([[largest, 0.0]], ["a", "b"], ["c"], extra_column=[0.1])
+    labels = [label.get_text() for label in figure.axes[1].get_yticklabels()]
+    assert labels[0] == "0" and labels[-1] == ends
+    meshes = figure.axes[0].collections
+    assert len(meshes) == 2 and {mesh.get_clim() for mesh in meshes} == {(0, float(ends))}
