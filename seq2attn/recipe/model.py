@@ -1,5 +1,6 @@
 """What a recipe may say about the model: encoder, decoder, and what does not go together."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -332,7 +333,7 @@ class ModelRecipe(Section):
         decoder, encoder = self.decoder, self.encoder
         if isinstance(decoder, RecurrentDecoderRecipe) and decoder.attention and decoder.attention.heads == 1:
             try:  # a scorer knows best which sizes and options go together
-                with torch.device("meta"):
+                with torch.device("meta"), contextlib.suppress(RuntimeError):  # sizes beyond all memory
                     decoder.attention.score.make(SCORERS, decoder.size, encoder.output_size)
             except Seq2attnError as error:
                 sizes = f"the decoder has {decoder.size}, the encoder's states {encoder.output_size}"
