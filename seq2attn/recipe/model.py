@@ -16,6 +16,9 @@ from seq2attn.recipe.parts import Choice, Fault, Part, Rate, Section, Size, told
 from seq2attn.scorers import SCORERS
 
 
+TOO_LARGE = (RuntimeError, TypeError, OverflowError)  # what torch says of sizes beyond all memory
+
+
 class AttentionRecipe(Section):
     """One attention: how it scores and normalizes, and with how many heads."""
 
@@ -333,7 +336,7 @@ class ModelRecipe(Section):
         decoder, encoder = self.decoder, self.encoder
         if isinstance(decoder, RecurrentDecoderRecipe) and decoder.attention and decoder.attention.heads == 1:
             try:  # a scorer knows best which sizes and options go together
-                with torch.device("meta"), contextlib.suppress(RuntimeError):  # sizes beyond all memory
+                with torch.device("meta"), contextlib.suppress(*TOO_LARGE):
                     decoder.attention.score.make(SCORERS, decoder.size, encoder.output_size)
             except Seq2attnError as error:
                 sizes = f"the decoder has {decoder.size}, the encoder's states {encoder.output_size}"
