@@ -15,7 +15,6 @@ from seq2attn.positions import POSITIONS, Distance
 from seq2attn.recipe.parts import Choice, Fault, Part, Rate, Section, Size, told_by_kind
 from seq2attn.scorers import SCORERS
 
-
 TOO_LARGE = (RuntimeError, TypeError, OverflowError)  # what torch says of sizes beyond all memory
 
 
