@@ -111,22 +111,25 @@ def compare(
     out.mkdir(parents=True, exist_ok=True)
     links_ = [parse_gold(line) for line in gold.read_text(encoding="utf-8").splitlines()] if gold else None
     limit = [] if budget is None else [f"training.max_minutes={float(budget)}"]
-    rows, some = [], list(dict.fromkeys(some))
-    for variant in some:
-        if reason := _fault(recipe, [*overrides, *variant.overrides, *limit]):
-            say(f"{variant.name}: {reason}")
-    for variant in some:
+    rows = []
+    faults = {variant: _fault(recipe, [*overrides, *variant.overrides, *limit]) for variant in some}
+    for variant, fault in faults.items():
+        if fault:
+            say(f"{variant.name}: {fault}")
+    for variant, fault in faults.items():
         for seed in range(1, seeds + 1):
-            row = Row(variant.name, seed, [*overrides, *variant.overrides, *limit, f"seed={seed}"])
+            changed = [*overrides, *variant.overrides, *limit, f"seed={seed}"]
+            row = Row(variant.name, seed, changed, failed=fault)
             folder = out / f"{_file(variant.name)}-{seed}"
             known = _known(_beside(folder, "json"), row)
             if known is None:
-                say(f"{variant.name}, seed {seed}")
-                _run(recipe, row, folder, links_)
+                if not fault:
+                    say(f"{variant.name}, seed {seed}")
+                    _run(recipe, row, folder, links_)
                 text = json.dumps(asdict(row), indent=2, ensure_ascii=False)
                 _beside(folder, "json").write_text(text + "\n", encoding="utf-8")
             rows.append(known or row)
-            if rows[-1].failed:
+            if rows[-1].failed and not fault:
                 say(f"{variant.name}, seed {seed}: {rows[-1].failed}")
     return rows
 
@@ -141,9 +144,6 @@ def _known(path: Path, row: Row) -> Row | None:
 
 def _run(recipe: str | Path, row: Row, folder: Path, gold: list[Gold] | None) -> None:
     """Train in a process of its own, then measure; what goes wrong becomes the row's reason."""
-    row.failed = _fault(recipe, row.overrides)
-    if row.failed:
-        return  # that needs no process
     try:
         row.memory = _train(recipe, row.overrides, folder)
         measure(row, folder, gold)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from seq2attn.attention import Normalizer, Past
-from seq2attn.normalizers.dense import seen
+from seq2attn.normalizers.dense import masked
 from seq2attn.normalizers.local import lengths, places
 from seq2attn.normalizers.monotonic import stands, start
 
@@ -55,14 +55,13 @@ class NTM(Normalizer):
         query: Float[Tensor, "*b 1 Q"],
     ) -> Float[Tensor, "*b 1 S"]:
         """The weights; Seq2attnError without a `past.belief`."""
-        visible = seen(mask)
-        content = scores.masked_fill(~visible, float("-inf")).softmax(-1)
+        content = masked(scores, mask).softmax(-1)
         gate = self.gate(query).sigmoid()
         moved = self.moved(gate * content + (1 - gate) * stands(self, past), mask, query)
         gamma = 1 + F.softplus(self.sharpen(query))
         # In logarithms, as a power of small weights underflows; the floor keeps the gradient at 0 finite.
         sharp = gamma * moved.clamp(min=torch.finfo(moved.dtype).tiny).log()
-        weights: Tensor = sharp.masked_fill(~visible, float("-inf")).softmax(-1)
+        weights: Tensor = masked(sharp, mask).softmax(-1)
         return weights * mask
 
     def move(

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from seq2attn.attention import Normalizer, Past
-from seq2attn.normalizers.dense import seen
+from seq2attn.normalizers.dense import masked
 
 
 def places(scores: Float[Tensor, "*b S"]) -> Int[Tensor, " S"]:
@@ -57,7 +57,7 @@ class LocalM(Normalizer):
         steps = before + torch.arange(scores.shape[-2], device=scores.device)[:, None]
         centre = (steps * self.pace + 0.5).floor().long().minimum(lengths(mask) - 1)
         window = mask & ((places(scores) - centre).abs() <= self.reach)
-        return scores.masked_fill(~seen(window), float("-inf")).softmax(-1) * window
+        return masked(scores, window).softmax(-1) * window
 
 
 class LocalP(Normalizer):
@@ -103,5 +103,5 @@ class LocalP(Normalizer):
         window = mask & ((places(scores) - middle).abs() <= self.reach)
         gaussian = -2 * ((places(scores) - centre) / self.reach) ** 2  # its logarithm, as sigma = reach / 2
         energies = scores + gaussian if self.sums_to_one else scores
-        weights: Tensor = energies.masked_fill(~seen(window), float("-inf")).softmax(-1) * window
+        weights: Tensor = masked(energies, window).softmax(-1) * window
         return weights if self.sums_to_one else weights * gaussian.exp()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from seq2attn.attention import Normalizer, Past
 from seq2attn.errors import Seq2attnError
-from seq2attn.normalizers.dense import seen
+from seq2attn.normalizers.dense import masked
 from seq2attn.normalizers.local import lengths, places
 
 Exhausted = Literal["zero", "keep", "last"]
@@ -190,8 +190,8 @@ class MoChA(Monotonic):
         width = slots if self.width is None else min(self.width, slots)
         before = (width - 1, 0)
         inside = F.pad(mask, before).unfold(-1, width, 1)  # (..., 1, S, width)
-        chunks = F.pad(scores, before).unfold(-1, width, 1).masked_fill(~seen(inside), float("-inf"))
-        shares = chunks.softmax(-1) * stops.unsqueeze(-1)  # where all is hidden, nothing stops
+        chunks = F.pad(scores, before).unfold(-1, width, 1)
+        shares = masked(chunks, inside).softmax(-1) * stops[..., None]  # where all is hidden, nothing stops
         # Folding adds up what overlapping chunks give to the same slot.
         spread = F.fold(shares.flatten(0, -3).mT, (1, slots + width - 1), (1, width))
         return spread[..., width - 1 :].view_as(scores)
