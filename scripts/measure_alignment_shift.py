@@ -25,7 +25,7 @@ def plain(word: str) -> str:
 def main(run: str, checkpoint: str = "best") -> None:
     """Print the share of words that are found, and the mean weight on the right word."""
     model = load(run, checkpoint)
-    pairs = list(zip(*held_out(run, model, "dev"), strict=True))
+    pairs = list(zip(*held_out(run, "dev"), strict=True))
     for layer in range(model.model.decoder.attention_layers):
         for shift in (0, 1):
             count, found, mass = 0, 0, 0.0

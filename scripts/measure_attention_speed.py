@@ -16,13 +16,10 @@ from typing import Any
 import torch
 
 from seq2attn.attention import misfits
-from seq2attn.batches import Feed
-from seq2attn.display import Display
-from seq2attn.models import build
 from seq2attn.normalizers import NORMALIZERS
 from seq2attn.recipe import ModelRecipe, Recipe, read
-from seq2attn.runs import examples, learn_vocabularies
 from seq2attn.scorers import SCORERS
+from seq2attn.tasks import Sequences, prediction
 from seq2attn.training import Learner
 
 
@@ -55,25 +52,23 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     recipe = read(asked.recipe)
-    learned = learn_vocabularies(recipe)
-    sides = learned[0], learned[-1]
-    with Display() as shown:
-        training = examples(recipe, sides, "train", shown)
-    feed = Feed(training, *sides, recipe.training.batch_tokens, recipe.seed)
+    task = Sequences.learn(recipe)
+    feed = task.feed(task.examples("train"))
     batches = [feed.batch(numbers, 0) for numbers in feed.epoch(0)[: asked.rounds]]
     learners = {}
     for name, model in variants(recipe):
         torch.manual_seed(1)
         try:
-            built = build(model, sides[0].size, sides[1].size)
+            built = Sequences(recipe.model_copy(update={"model": model}), task.vocabularies).build()
         except ValueError as error:
             print(f"{name}: {error}")
             continue
-        learners[name] = Learner(built, recipe.training, torch.device("cpu"), None)
+        objective = prediction(built, recipe.training)
+        learners[name] = Learner(built, objective, recipe.training, torch.device("cpu"), None)
     seconds: dict[str, list[float]] = {name: [] for name in learners}
     for batch, (name, learner) in itertools.product(batches, learners.items()):
         learner.update([batch], 1)  # the memory that it needs is there the next time
-        tokens = int(batch.gold_mask.sum())
+        tokens = batch.units
         begun = time.perf_counter()
         learner.update([batch], 1)
         seconds[name].append((time.perf_counter() - begun) / tokens)

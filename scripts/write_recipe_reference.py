@@ -6,11 +6,12 @@ python scripts/write_recipe_reference.py --check    exit status 1 if docs/recipe
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from seq2attn.recipe import head, schema, shipped
+from seq2attn.recipe.tasks import KINDS
 
 PLACE = Path(__file__).parents[1] / "docs" / "recipes.md"
 HEAD = """\
@@ -31,62 +32,143 @@ guess, and then tries the recipe out; `seq2attn schema` prints its JSON schema, 
   `score: {name: additive, size: 128}`.
 - **YAML** as one means it: only `true` and `false` are booleans (`no` is Norwegian), `1e-3` is a number.
 """
+TASKS = """\
+What is not the same for all is in the chapter of the task. Where a recipe says nothing of metrics, it has
+those of its task:
+"""
 
 
 def reference() -> str:
     """The whole document."""
-    whole = schema()
     lines = [HEAD, "## Recipes that ship", "", "| name | what | how long | score |", "|---|---|---|---|"]
     for name, path in shipped().items():
         what, how_long, score = head(path)
         cells = (what, how_long.removeprefix("How long: "), score.removeprefix("Score: "))
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
-    lines += ["", "## All keys", ""]
-    lines += table(whole, whole)
-    places: dict[str, list[str]] = {}
-    find_places(whole, whole, "", places)
-    for name, paths in places.items():
-        section = whole["$defs"][name]
-        lines += [
-            "",
-            f"### {name}",
-            "",
-            f"{section['description']} At {', '.join(f'`{path}`' for path in paths)}.",
-        ]
-        lines.append("")
-        lines += table(section, whole)
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *Reference().chapters()]) + "\n"
 
 
-def table(section: dict[str, Any], whole: dict[str, Any]) -> Iterator[str]:
-    """The keys of a section, and after them the parts that some of them choose from."""
-    yield "| key | takes | default | meaning |"
-    yield "|---|---|---|---|"
-    for key, value in section["properties"].items():
-        required = key in section.get("required", [])
-        default = "(required)" if required else shown_default(value["default"])
-        told = value if "description" in value else whole["$defs"][next(references(value))]
-        yield f"| `{key}` | {takes(value)} | {default} | {told['description']} |"
-    for key, value in section["properties"].items():
-        if parts := [kind for kind in value.get("anyOf", []) if "name" in kind.get("properties", {})]:
-            yield ""
-            yield f"What `{key}` chooses from:"
-            yield ""
-            yield "| name | what | options |"
-            yield "|---|---|---|"
-            for part in parts:
-                yield f"| `{part['properties']['name']['const']}` | {first(part)} | {options(part)} |"
+class Reference:
+    """What all recipes have; then, for each kind of recipe, what it has of its own. Nothing is told twice."""
+
+    def __init__(self) -> None:
+        self.whole = schema()
+        self.tasks = {task: kind.__name__ for task, kind in KINDS.items()}
+        self.recipes = {name: self.whole["$defs"][name] for name in dict.fromkeys(self.tasks.values())}
+        self.places: dict[str, dict[str, list[str]]] = {}  # of each section, by recipe
+        for recipe, top in self.recipes.items():
+            find_places(top, self.whole, "", recipe, self.places)
+        self.told: dict[str, None] = {}  # sections
+        self.choices: list[tuple[Any, str]] = []  # of parts, and where they were told
+
+    def chapters(self) -> Iterator[str]:
+        """All tasks, then each kind of recipe."""
+        first = next(iter(self.recipes.values()))
+        every = [key for key in first["properties"] if self.shared(key)]
+        yield from ("", "## All tasks", "", *self.table(first, every, "All tasks"))
+        yield from ("", TASKS, "| `task` | `training.metric` | `training.metrics` |", "|---|---|---|")
+        for task in self.tasks:
+            fields = KINDS[task].model_fields["training"].annotation.model_fields
+            metric, metrics = (shown_default(fields[key].default) for key in ("metric", "metrics"))
+            yield f"| `{task}` | {metric} | {metrics} |"
+        yield from self.sections(
+            [name for name, by in self.places.items() if by.keys() == self.recipes.keys()]
+        )
+        for recipe, top in self.recipes.items():
+            title = " and ".join(task for task, of in self.tasks.items() if of == recipe).capitalize()
+            own = [key for key in top["properties"] if key not in every]
+            yield from ("", f"## {title}", "", top["description"], "", *self.table(top, own, title))
+            yield from self.sections([name for name, by in self.places.items() if recipe in by])
+
+    def shared(self, key: str) -> bool:
+        """Whether a key is the same in all recipes."""
+        first, *others = (recipe["properties"].get(key) for recipe in self.recipes.values())
+        return all(one == first for one in others)
+
+    def sections(self, names: Iterable[str]) -> Iterator[str]:
+        """Those that were not told yet: what each is, where it stands, its keys, or those that it changes."""
+        for name in names:
+            if name in self.told:
+                continue
+            paths = dict.fromkeys(path for some in self.places[name].values() for path in some)
+            section = self.whole["$defs"][name]
+            what = " ".join(section["description"].split())
+            yield from ("", f"### {name}", "", f"{what} At {', '.join(f'`{path}`' for path in paths)}.", "")
+            keys = list(section["properties"])
+            if base := next((other for other in self.told if self.extends(name, other)), None):
+                known = self.whole["$defs"][base]["properties"]
+                keys = [key for key in keys if section["properties"][key] != known.get(key)]
+                more = "; instead or besides:" if keys else "."
+                yield from (f"It has the keys of [{base}](#{base.lower()}){more}", *[""] * bool(keys))
+            if keys:
+                yield from self.table(section, keys, name)
+            self.told[name] = None
+
+    def extends(self, name: str, other: str) -> bool:
+        """Whether a section has all keys of another, and takes the same for them."""
+        own, known = (self.whole["$defs"][one]["properties"] for one in (name, other))
+        same = own.keys() >= known.keys() and all(takes(own[key]) == takes(known[key]) for key in known)
+        return same and len(known) > 2
+
+    def table(self, section: dict[str, Any], keys: Iterable[str], title: str) -> Iterator[str]:
+        """Keys of a section, and after them the parts that some of them choose from."""
+        yield "| key | takes | default | meaning |"
+        yield "|---|---|---|---|"
+        values = {key: section["properties"][key] for key in keys}
+        for key, value in values.items():
+            required = key in section.get("required", [])
+            default = "(required)" if required else shown_default(changed(value, self.whole))
+            told = value if "description" in value else self.whole["$defs"][next(references(value))]
+            yield f"| `{key}` | {takes(value)} | {default} | {first(told)} |"
+        for key, value in values.items():
+            if parts := [one for one in value.get("anyOf", []) if "name" in one.get("properties", {})]:
+                yield from ("", *self.choice(key, parts, title))
+
+    def choice(self, key: str, parts: list[dict[str, Any]], title: str) -> Iterator[str]:
+        """The parts that a key chooses from."""
+        where = next((place for known, place in self.choices if known == parts), None)
+        if where is not None:
+            yield f"What `{key}` chooses from is told at [{where}](#{where.lower()})."
+            return
+        self.choices.append((parts, title))
+        yield from (f"What `{key}` chooses from:", "", "| name | what | options |", "|---|---|---|")
+        for part in parts:
+            yield f"| `{part['properties']['name']['const']}` | {first(part)} | {options(part)} |"
 
 
-def find_places(node: dict[str, Any], whole: dict[str, Any], path: str, places: dict[str, list[str]]) -> None:
-    """Notes for each section at which paths it stands, in the order of the file."""
+def find_places(
+    node: dict[str, Any],
+    whole: dict[str, Any],
+    path: str,
+    recipe: str,
+    places: dict[str, dict[str, list[str]]],
+) -> None:
+    """Notes for each section at which paths of a recipe it stands, in the order of the file."""
     for key, value in node["properties"].items():
         below = f"{path}.{key}" if path else key
         for name in dict.fromkeys(references(value)):
-            known = places.setdefault(name, [])
+            known = places.setdefault(name, {}).setdefault(recipe, [])
             if below not in known:
                 known.append(below)
-                find_places(whole["$defs"][name], whole, below, places)
+                find_places(whole["$defs"][name], whole, below, recipe, places)
+
+
+def changed(value: dict[str, Any], whole: dict[str, Any]) -> Any:
+    """The default of a key; of that of a section, only what differs from the section's own defaults."""
+    default = value["default"]
+    if not isinstance(default, dict):
+        return default
+    for name in references(value):
+        own = whole["$defs"][name]["properties"]
+        if own.keys() == default.keys() and own.get("kind", {}).get("const") == default.get("kind"):
+            default = {key: one for key, one in default.items() if bare(one) != bare(own[key].get("default"))}
+            break
+    return default
+
+
+def bare(value: Any) -> Any:
+    """A part by its name alone."""
+    return value.get("name", value) if isinstance(value, dict) else value
 
 
 def references(value: Any) -> Iterator[str]:
@@ -109,6 +191,8 @@ def takes(value: dict[str, Any]) -> str:
     if "const" in value or "enum" in value:
         return " or ".join(f"`{name}`" for name in value.get("enum", [value.get("const")]))
     if "anyOf" in value:
+        if len(value["anyOf"]) == 2 and value["anyOf"][1].get("items") == value["anyOf"][0]:
+            return f"{takes(value['anyOf'][0])}; or a list of such"
         kinds = [takes(kind) for kind in value["anyOf"] if "name" not in kind.get("properties", {})]
         return " or ".join(dict.fromkeys(kinds))
     if value["type"] == "array":
@@ -127,8 +211,10 @@ def limits(value: dict[str, Any]) -> str:
 
 
 def shown_default(default: Any) -> str:
-    """A default on one line; that of a section is told by the section."""
-    return "" if isinstance(default, dict) else f"`{json.dumps(default)}`".replace('"', "")
+    """A default on one line; that of a section which changes nothing is told by the section."""
+    if isinstance(default, dict):
+        default = {key: bare(value) for key, value in default.items()}
+    return "" if default == {} else f"`{json.dumps(default)}`".replace('"', "")
 
 
 def options(part: dict[str, Any]) -> str:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from seq2attn.results import Translation
     from seq2attn.runs import train
     from seq2attn.scorers import SCORERS
-    from seq2attn.translator import Translator, load, translate
+    from seq2attn.tasks import load, translate
+    from seq2attn.translator import Translator
 
 # Names are imported when they are first used: `import seq2attn` and the command line start without torch.
 _HOMES = {
@@ -31,10 +32,10 @@ _HOMES = {
     "Seq2attnError": "errors",
     "Translation": "results",
     "Translator": "translator",
-    "load": "translator",
+    "load": "tasks",
     "score": "metrics",
     "train": "runs",
-    "translate": "translator",
+    "translate": "tasks",
 }
 
 __all__ = [

@@ -92,7 +92,8 @@ def links(alignment: WordAlignment, threshold: float | None = None) -> list[Link
     """The hard links, target word by target word.
 
     Without a threshold each target word has the source word it looked at most, and none if it looked more at
-    the end of sentence or nowhere. With one, every pair of words whose weight is above it is linked.
+    the end of sentence or nowhere. With one, every pair of words whose weight is above it is linked: with 0
+    all but those whose weight is 0. So a word that looked at nothing has no link, whatever the threshold.
     """
     weights, end_of_sentence = alignment
     if threshold is not None:

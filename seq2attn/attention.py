@@ -4,7 +4,7 @@ Letters: B batch, H heads, T queries (target), S memory slots (source), Q/K/V fe
 "..." is (B,) for plain attention and (B, H) inside MultiHead; nothing below cares which.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -17,12 +17,21 @@ from seq2attn.errors import Seq2attnError
 State = TypeVar("State")
 
 
+class Sentences(NamedTuple):
+    """The sentences (or turns, or paragraphs) that slots stand in, for a `Hierarchy`."""
+
+    keys: Tensor  # (..., N, K), projected by its scorer
+    there: Tensor  # (..., N), bool, True = a sentence with a slot
+    of: Tensor  # (..., S), which of the N a slot stands in; -1 = in none, as padding
+
+
 class Memory(NamedTuple):
     """What may be looked at. Made once per source sentence, then only read."""
 
     keys: Tensor  # (..., S, K), projected by the scorer
     values: Tensor  # (..., S, V)
     mask: Tensor  # (..., 1 or T, S), bool, True = may be looked at
+    sentences: Sentences | None = None  # where they are looked at, too
 
     def append(self, other: "Memory") -> "Memory":
         """This memory with the slots of another behind it: how self-attention grows, step by step."""
@@ -111,7 +120,7 @@ class Scorer(nn.Module):
             raise NotImplementedError(
                 f"{type(self).__name__} must say how it scores: write forward() or dot()"
             )
-        return dot @ keys.mT
+        return shaped(self, "dot", dot, query.shape[:-1], keys.shape[-1]) @ keys.mT
 
 
 class Normalizer(nn.Module):
@@ -160,6 +169,11 @@ class Normalizer(nn.Module):
         """What is looked at, if it is drawn from the weights; None: the weights themselves."""
         return None
 
+    @classmethod
+    def draws(cls) -> bool:
+        """Whether it draws what is looked at: it has a draw() of its own."""
+        return cls.draw is not Normalizer.draw
+
     def shortcut(
         self, dot: Tensor, memory: Memory, bias: Tensor | None, dropout: float
     ) -> Float[Tensor, "*b T V"] | None:
@@ -187,6 +201,18 @@ class Relative(nn.Module):
     adds_values = False  # True: values() is not None
 
 
+class Hierarchy(nn.Module):
+    """How the sentences that slots stand in count, whatever the slots themselves are. See hierarchy.py."""
+
+    def remember(self, states: Tensor, of: Tensor) -> Sentences:
+        """From states (..., S, K), and the number of each one's sentence (..., S): -1 = of none."""
+        raise NotImplementedError(f"{type(self).__name__} must say what it keeps: write remember()")
+
+    def bias(self, query: Float[Tensor, "*b T Q"], sentences: Sentences) -> Float[Tensor, "*b T S"]:
+        """What is added to the scores of the slots."""
+        raise NotImplementedError(f"{type(self).__name__} must say what it adds to scores: write bias()")
+
+
 class Attention(nn.Module):
     """Score, normalize, sum. Write a new scorer or normalizer; never subclass this.
 
@@ -196,18 +222,36 @@ class Attention(nn.Module):
     """
 
     def __init__(
-        self, score: Scorer, normalize: Normalizer, dropout: float = 0.0, relative: Relative | None = None
+        self,
+        score: Scorer,
+        normalize: Normalizer,
+        dropout: float = 0.0,
+        relative: Relative | None = None,
+        hierarchy: Hierarchy | None = None,
     ) -> None:
         super().__init__()
         self.score, self.normalize, self.dropout, self.relative = score, normalize, dropout, relative
+        self.hierarchy = hierarchy
         self.looks_back = score.looks_back or normalize.looks_back
         role = "target to source" if relative is None else "self-attention"
-        for _, why in misfits(score, normalize, role, relative is not None):
+        for _, why in misfits(score, normalize, role, relative is not None, hierarchy is not None):
             raise Seq2attnError(why)
 
-    def remember(self, states: Tensor, mask: Tensor, values: Tensor | None = None) -> Memory:
-        """States (..., S, K) to look at; mask (..., 1 or T, S); values (..., S, V), the states if None."""
-        return Memory(self.score.keys(states), states if values is None else values, mask)
+    def remember(
+        self, states: Tensor, mask: Tensor, values: Tensor | None = None, sentences: Tensor | None = None
+    ) -> Memory:
+        """States (..., S, K) to look at; mask (..., 1 or T, S); values (..., S, V), the states if None.
+
+        sentences (..., S): the number of each slot's sentence, for a hierarchy; -1 = of none.
+        """
+        keys = self.score.keys(states)
+        shaped(self.score, "keys", keys, states.shape[:-1], keys.shape[-1])
+        memory = Memory(keys, states if values is None else values, mask)
+        if self.hierarchy is None:
+            return memory
+        if sentences is None:
+            raise Seq2attnError("this attention looks at sentences: say which slots are of which `sentences`")
+        return memory._replace(sentences=self.hierarchy.remember(states, sentences))
 
     def begin(self, memory: Memory) -> Past:
         """The past before the first query."""
@@ -224,7 +268,10 @@ class Attention(nn.Module):
         past: Past | None = None,
         need_weights: bool = True,
     ) -> Attended:
-        """Answer T queries. Without need_weights a fused kernel is used where the parts allow it."""
+        """Answer T queries. Without need_weights a fused kernel is used where the parts allow it.
+
+        Seq2attnError, with its name, for a part that gives another shape than it must.
+        """
         past = self.begin(memory) if past is None else past
         if self.looks_back and query.shape[-2] > 1:
             return self._one_by_one(query, memory, past)
@@ -233,10 +280,13 @@ class Attention(nn.Module):
             return Attended(context, None, past.then(None, query.shape[-2], past.belief, past.trace))
         with torch.autocast(query.device.type, enabled=False):
             asked, keys = _wide(query), _wide(memory.keys)
-            scores = self.score(asked, keys, past)
-            if self.relative is not None:
-                scores = scores + self.relative.bias(asked, scores.shape[-1])
+            several = () if self.normalize.energies == 1 else (self.normalize.energies,)
+            before, slots = asked.shape[:-1], keys.shape[-2]
+            scores = shaped(self.score, "scores", self.score(asked, keys, past), (*several, *before), slots)
+            if (bias := self._bias(asked, memory)) is not None:
+                scores = scores + bias
             weights, belief = self.normalize.move(scores, memory.mask, past, asked)
+            shaped(self.normalize, "weights", weights, before, slots)
             drawn = self.normalize.draw(weights, past)
             trace = self.score.note(asked, keys, weights, past)
         looked = F.dropout(weights if drawn is None else drawn, dropout).to(memory.values.dtype)
@@ -249,8 +299,15 @@ class Attention(nn.Module):
         dot = self.score.dot(query)
         if dot is None or (self.relative is not None and self.relative.adds_values):
             return None
-        bias = None if self.relative is None else self.relative.bias(query, memory.keys.shape[-2])
-        return self.normalize.shortcut(dot, memory, bias, dropout)
+        shaped(self.score, "dot", dot, query.shape[:-1], memory.keys.shape[-1])
+        return self.normalize.shortcut(dot, memory, self._bias(query, memory), dropout)
+
+    def _bias(self, query: Tensor, memory: Memory) -> Tensor | None:
+        """What is added to the scores, whatever the slots hold."""
+        if self.hierarchy is None or (sentences := memory.sentences) is None:
+            return None if self.relative is None else self.relative.bias(query, memory.keys.shape[-2])
+        with torch.autocast(query.device.type, enabled=False):
+            return self.hierarchy.bias(_wide(query), sentences._replace(keys=_wide(sentences.keys)))
 
     def _one_by_one(self, query: Tensor, memory: Memory, past: Past) -> Attended:
         queries = query.shape[-2]
@@ -264,20 +321,50 @@ class Attention(nn.Module):
         return Attended(context, weights, past, torch.cat(drawn, -2) if drawn else None)
 
 
+_MADE = {
+    "keys": "keys, one for every slot",
+    "dot": "queries in dot(), as wide as the keys",
+    "scores": "scores of every query and slot",
+    "weights": "weights of every query and slot",
+}
+
+
+def shaped(part: Scorer | Normalizer, what: str, made: Tensor, before: Sequence[int], last: int) -> Tensor:
+    """What a part has made, if its shape is (*before, last); Seq2attnError if not."""
+    if made.shape != (*before, last):
+        raise Seq2attnError(
+            f"{type(part).__name__}: expected {_MADE[what]}, of the shape {(*before, last)}; got "
+            f"{tuple(made.shape)}: mend the class"
+        )
+    return made
+
+
 ROLES = ("target to source", "self-attention", "pooling")
 
 
 def misfits(
-    score: Scorer | type[Scorer], normalize: Normalizer | type[Normalizer], role: str, relative: bool = False
+    score: Scorer | type[Scorer],
+    normalize: Normalizer | type[Normalizer],
+    role: str,
+    relative: bool = False,
+    hierarchy: bool = False,
 ) -> Iterator[tuple[str, str]]:
-    """Why parts make no sense together or in a role: ("score" or "normalize", the reason).
+    """Why parts make no sense together or in a role: ("score", "normalize" or "sentences", the reason).
 
-    relative: whether positions are added to the scores.
+    relative: whether positions are added to the scores; hierarchy: whether sentences are looked at, too.
     """
     parts: tuple[tuple[str, Any], ...] = (("score", score), ("normalize", normalize))
     for field, part in parts:
         if role != "target to source" and (part.looks_back or getattr(part, "ordered", False)):
             yield field, f"{_name(part)} goes along a source as a target is written: no sense in {role}"
+    if hierarchy and role != "target to source":
+        yield "sentences", f"scale what a target looks at in its source: no sense in {role}, set them to null"
+    if hierarchy and normalize.needs_positive:
+        yield (
+            "sentences",
+            f"add log-weights to the scores, and {_name(normalize)} needs scores that are never negative: "
+            "use another normalizer, or set them to null",
+        )
     if normalize.needs_positive and (relative or not score.positive):
         yield (
             "normalize",

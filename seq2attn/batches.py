@@ -13,15 +13,47 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seq2attn.errors import Seq2attnError
-from seq2attn.recipe import SamplingRecipe
+from seq2attn.lexicon import PADDING, Labels, Lexicon, split
+from seq2attn.recipe import SamplingRecipe, TruncateRecipe
+from seq2attn.sentences import numbered
 from seq2attn.text import Vocabulary
+from seq2attn.words import LabelledBatch, Words
 
 Row = Sequence[int] | NDArray[np.int32]
 Numbers = NDArray[np.int64]
+Drawn = tuple[list[list[int]], list[list[int]]]  # sampled ids of sources and of targets
 
 # Batches are cut from stretches of this many examples sorted by length: long enough that a batch holds
 # sentences of one length, short enough that a batch is not the same one in every epoch.
 STRETCH = 50_000
+
+
+class AnyBatch(Protocol):
+    """What training needs of a batch, whatever is learnt from it."""
+
+    @property
+    def units(self) -> int:
+        """How many things the loss is the mean of: tokens, words, sentences."""
+
+    @property
+    def shape(self) -> str:
+        """How large it is, in words: for who must make it smaller."""
+
+    def to(self, device: torch.device) -> "AnyBatch":
+        """On a device."""
+
+
+class AnyFeed(Protocol):
+    """What training needs of a feed."""
+
+    def epoch(self, epoch: int) -> list[Numbers]:
+        """The batches of an epoch, as numbers of examples."""
+
+    def once(self) -> list[Numbers]:
+        """Batches that hold every example once, by length."""
+
+    def batch(self, numbers: Numbers, epoch: int | None = None) -> AnyBatch:
+        """The examples with these numbers; in an epoch of training they may be changed at random."""
 
 
 class Batch(NamedTuple):
@@ -35,11 +67,24 @@ class Batch(NamedTuple):
     links: Tensor | None = (
         None  # (B, T, S), bool, a gold alignment: which slots the gold token of a step means
     )
+    # (B, S), for models that copy: the target's id of each slot's piece, or its size + the first such slot
+    copies: Tensor | None = None
+    # (B, S), for models that look at sentences: the number of each slot's, from 0; -1 on padding
+    sentences: Tensor | None = None
+
+    @property
+    def units(self) -> int:
+        """Target tokens, ends included."""
+        return int(self.gold_mask.sum())
+
+    @property
+    def shape(self) -> str:
+        """How large it is."""
+        return f"source by target {tuple(self.source.shape)} by {tuple(self.reads.shape)}"
 
     def to(self, device: torch.device) -> "Batch":
         """On a device."""
-        links = None if self.links is None else self.links.to(device, non_blocking=True)
-        return Batch(*(part.to(device, non_blocking=True) for part in self[:5]))._replace(links=links)
+        return Batch(*(None if part is None else part.to(device, non_blocking=True) for part in self))  # type: ignore[arg-type]
 
 
 def plan(
@@ -129,29 +174,11 @@ class Aligned(Protocol):
         """(n, 2), which source id which target id means, by their places in the sentences."""
 
 
-class Feed:
-    """Examples as batches: whole epochs in random order for training, or once through by length.
+class Batches:
+    """Which examples are in a batch: whole epochs in random order for training, or once through by length."""
 
-    Where the examples are `Aligned`, batches have links; then pieces cannot be sampled (Seq2attnError).
-    """
-
-    def __init__(
-        self,
-        examples: Corpus,
-        source: Vocabulary,
-        target: Vocabulary,
-        batch_tokens: int,
-        seed: int = 1,
-        sampling: SamplingRecipe | None = None,
-    ) -> None:
-        self.examples, self.source, self.target = examples, source, target
-        self.batch_tokens, self.seed, self.sampling = batch_tokens, seed, sampling
-        self.aligned = examples if isinstance(examples, Aligned) and examples.aligned else None
-        if self.aligned is not None and sampling is not None:
-            raise Seq2attnError(
-                "text.sampling cuts words anew, and the alignments are between pieces that stay as they are: "
-                "use examples without alignments, or no sampling"
-            )
+    def __init__(self, examples: Corpus, batch_tokens: int, seed: int = 1) -> None:
+        self.examples, self.batch_tokens, self.seed = examples, batch_tokens, seed
 
     def epoch(self, epoch: int) -> list[Numbers]:
         """The batches of an epoch: a pure function of the examples, the seed and the epoch."""
@@ -163,19 +190,64 @@ class Feed:
         lengths = self.examples.source_lengths, self.examples.target_lengths
         return fill(by_length(*lengths), *lengths, self.batch_tokens)
 
+
+class Feed(Batches):
+    """Pairs of sentences as batches of their pieces.
+
+    Where the examples are `Aligned`, batches have links; then pieces cannot be sampled (Seq2attnError).
+    copying: whether batches have copies, for a model that copies; may be set.
+    hierarchical: whether batches have sentences, for a model that looks at them; may be set.
+    """
+
+    def __init__(
+        self,
+        examples: Corpus,
+        source: Vocabulary,
+        target: Vocabulary,
+        batch_tokens: int,
+        seed: int = 1,
+        sampling: SamplingRecipe | None = None,
+        truncate: TruncateRecipe | None = None,
+    ) -> None:
+        super().__init__(examples, batch_tokens, seed)
+        self.source, self.target, self.sampling = source, target, sampling
+        self.truncate, self.copying, self.hierarchical = truncate or TruncateRecipe(), False, False
+        self.aligned = examples if isinstance(examples, Aligned) and examples.aligned else None
+        if self.aligned is not None and sampling is not None:
+            raise Seq2attnError(
+                "text.sampling cuts words anew, and the alignments are between pieces that stay as they are: "
+                "use examples without alignments, or no sampling"
+            )
+
     def batch(self, numbers: Numbers, epoch: int | None = None) -> Batch:
         """The sentences with these numbers. In an epoch of training their pieces may be sampled anew, by
         (seed, epoch, first number), so that resuming sees the same."""
-        rows = numbers.tolist()
+        rows, drawn = numbers.tolist(), None
         if self.sampling is None or epoch is None:
             sources = [self.examples.source(row) for row in rows]
             targets = [self.examples.target(row) for row in rows]
         else:
             seed = int(np.random.SeedSequence([self.seed, epoch, rows[0]]).generate_state(1)[0])
-            options = seed, self.sampling.nbest, self.sampling.alpha
-            sources = _arrays(self.source.sample([self.examples.source_text(row) for row in rows], *options))
-            targets = _arrays(self.target.sample([self.examples.target_text(row) for row in rows], *options))
-        made = batch(sources, targets, self.source, self.target)
+            options, cut = (seed, self.sampling.nbest, self.sampling.alpha), self.truncate.cut
+            drawn = (
+                self.source.sample([self.examples.source_text(row) for row in rows], *options),
+                self.target.sample([self.examples.target_text(row) for row in rows], *options),
+            )
+            sources, targets = (
+                _arrays([cut(side, row) for row in whole]) for side, whole in enumerate(drawn)
+            )
+        if self.copying:
+            made = self._copied(rows, sources, targets, drawn)
+        else:
+            made = batch(sources, targets, self.source, self.target)
+        if self.hierarchical:
+            texts = [self.examples.source_text(row) for row in rows]
+            whole = [None] * len(rows) if drawn is None else drawn[0]
+            lines = [
+                in_sentences(*source, self.source, self.truncate)
+                for source in zip(texts, sources, whole, strict=True)
+            ]
+            made = made._replace(sentences=numbered_slots(lines))
         if self.aligned is None:
             return made
         links = torch.zeros(*made.gold.shape, made.source.shape[1], dtype=torch.bool)
@@ -184,13 +256,102 @@ class Feed:
             links[place, known[:, 1], known[:, 0]] = True
         return made._replace(links=links)
 
+    def _copied(
+        self, rows: list[int], sources: Sequence[Row], targets: Sequence[Row], drawn: Drawn | None
+    ) -> Batch:
+        """With copies; unknown pieces of a target are copied from its source where they stand there."""
+        copies, gold = [], []
+        for place, row in enumerate(rows):
+            whole = (None, None) if drawn is None else (drawn[0][place], drawn[1][place])
+            there = self._pieces(0, row, sources[place], whole[0])
+            said = self._pieces(1, row, targets[place], whole[1])
+            copies.append(self.target.copies(there))
+            gold.append(self.target.copied(targets[place], said, there))
+        return batch(sources, gold, self.source, self.target, copies)
 
-def batch(sources: Sequence[Row], targets: Sequence[Row], source: Vocabulary, target: Vocabulary) -> Batch:
-    """Ids without special tokens, padded and with them."""
+    def _pieces(self, side: int, row: int, ids: Row, drawn: list[int] | None) -> list[str]:
+        """The pieces whose ids are read of a side of an example. Only unknown ones need its text."""
+        vocabulary = (self.source, self.target)[side]
+        if vocabulary.unk not in ids:
+            return vocabulary.pieces(ids)
+        text = (self.examples.source_text, self.examples.target_text)[side](row)
+        whole = vocabulary.surfaces(text) if drawn is None else vocabulary.pieces(drawn, text)
+        return [*self.truncate.cut(side, whole)]
+
+
+class LabelledFeed(Batches):
+    """Labelled words as batches. Labels with a scheme are of words; without, of sentences."""
+
+    def __init__(
+        self, examples: Corpus, lexicon: Lexicon, labels: Labels, batch_tokens: int, seed: int = 1
+    ) -> None:
+        super().__init__(examples, batch_tokens, seed)
+        self.lexicon, self.labels = lexicon, labels
+
+    def batch(self, numbers: Numbers, epoch: int | None = None) -> LabelledBatch:
+        """The sentences with these numbers."""
+        rows = numbers.tolist()
+        ids = [self.examples.source(row) for row in rows]
+        words = spelt([split(self.examples.source_text(row)) for row in rows], ids, self.lexicon)
+        labels, _ = pad([self.examples.target(row) for row in rows], 0)
+        shape = f"sentences by words {tuple(words.ids.shape)}"
+        if self.labels.scheme is None:
+            return LabelledBatch(words, labels[:, 0], len(rows), shape)
+        return LabelledBatch(words, labels, int(words.mask.sum()), shape)
+
+
+def spelt(sentences: Sequence[Sequence[str]], ids: Sequence[Row], lexicon: Lexicon) -> Words:
+    """Words with their ids in the lexicon and, once for each that differs, their characters."""
+    places: dict[str, int] = {}
+    rows = [[places.setdefault(word, len(places)) for word in sentence] for sentence in sentences]
+    spellings, _ = pad([lexicon.spell(word) for word in places] or [[]], PADDING)
+    padded, mask = pad(ids, PADDING)
+    return Words(padded, mask, pad(rows, 0)[0], spellings)
+
+
+def batch(
+    sources: Sequence[Row],
+    targets: Sequence[Row],
+    source: Vocabulary,
+    target: Vocabulary,
+    copies: Sequence[Row] | None = None,
+) -> Batch:
+    """Ids without special tokens, padded and with them.
+
+    copies: what the pieces of each source and its end are copied as (`Vocabulary.copies`); then targets may
+    have such ids, and are read with <unk> in their place.
+    """
     source_ids, source_mask = pad([np.append(row, source.eos) for row in sources], source.pad)
     reads, _ = pad([np.insert(row, 0, target.bos) for row in targets], target.pad)
     gold, gold_mask = pad([np.append(row, target.eos) for row in targets], target.pad)
-    return Batch(source_ids, source_mask, reads, gold, gold_mask)
+    made = Batch(source_ids, source_mask, reads, gold, gold_mask)
+    if copies is None:
+        return made
+    return made._replace(
+        reads=reads.masked_fill(reads >= target.size, target.unk), copies=pad(copies, target.pad)[0]
+    )
+
+
+def in_sentences(
+    text: str, ids: Row, drawn: Row | None, vocabulary: Vocabulary, truncate: TruncateRecipe
+) -> list[int]:
+    """For each of the ids that are read of a source text, the number of the line that its piece stands in.
+
+    drawn: the ids of all of the text, if they were sampled.
+    """
+    if "\n" not in text:
+        return [0] * len(ids)
+    pieces = vocabulary.surfaces(text) if drawn is None else vocabulary.pieces(drawn, text)
+    return [*truncate.cut(0, numbered(pieces, text, vocabulary.normalize))][: len(ids)]
+
+
+def numbered_slots(rows: Sequence[Row]) -> Tensor:
+    """Numbers of pieces' lines -> (B, S) numbers of slots' sentences, none left out, -1 on padding.
+
+    The end of a source, which is a slot too, belongs to its last sentence.
+    """
+    ended = [[*row, row[-1] if len(row) else 0] for row in rows]
+    return pad([np.unique(row, return_inverse=True)[1].tolist() for row in ended], -1)[0]
 
 
 def _arrays(rows: Sequence[Sequence[int]]) -> list[NDArray[np.int32]]:

@@ -21,14 +21,15 @@ import numpy as np
 import torch
 import yaml
 
-from seq2attn.alignment import Gold, Link, error_rate, parse_gold, parse_pharaoh
+from seq2attn.alignment import Gold, Link, error_rate, parse_gold
 from seq2attn.checkpoint import RunFolder
 from seq2attn.data import known_alignment
 from seq2attn.errors import Seq2attnError
-from seq2attn.metrics import SLOW, score
-from seq2attn.recipe import Recipe, RecurrentDecoderRecipe, TaskCorpus, read
+from seq2attn.metrics import SLOW, by_hypothesis, score
+from seq2attn.recipe import AnyRecipe, TaskCorpus, read
 from seq2attn.runs import held_out
-from seq2attn.translator import Translator, load
+from seq2attn.tasks import load
+from seq2attn.translator import Translator
 
 Say = Callable[[str], None]
 
@@ -65,22 +66,16 @@ class Row:
 
 
 def variants(
-    recipe: Recipe, scorers: Sequence[Any] = (), normalizers: Sequence[Any] = (), also: Iterable[str] = ()
+    recipe: AnyRecipe, scorers: Sequence[Any] = (), normalizers: Sequence[Any] = (), also: Iterable[str] = ()
 ) -> list[Variant]:
     """Every scorer with every normalizer (the recipe's own if none is given), and overrides of one's own.
 
     Scorers and normalizers are names, or mappings with their options; `also` are overrides, several of a
     variant separated by blanks, and quoted as in a shell where they have blanks.
     """
-    decoder = recipe.model.decoder
-    place = "model.decoder.cross_attention"
-    if isinstance(decoder, RecurrentDecoderRecipe):
-        place = "model.decoder.attention"
-        if decoder.attention is None:
-            raise BenchError(
-                f"the recipe {recipe.name} has no attention to vary: its order is {decoder.order}"
-            )
-    found = []
+    place, found = recipe.attention_place, []
+    if place is None:
+        raise BenchError(f"the recipe {recipe.name} has no attention to vary")
     for scorer in scorers or [None]:
         for normalizer in normalizers or [None]:
             parts = {"score": scorer, "normalize": normalizer}
@@ -109,7 +104,7 @@ def compare(
     words, one line a pair (`0-0 1?2`); overrides: for all variants.
     """
     out.mkdir(parents=True, exist_ok=True)
-    links_ = [parse_gold(line) for line in gold.read_text(encoding="utf-8").splitlines()] if gold else None
+    drawn = [parse_gold(line) for line in gold.read_text(encoding="utf-8").splitlines()] if gold else None
     limit = [] if budget is None else [f"training.max_minutes={float(budget)}"]
     rows = []
     faults = {variant: _fault(recipe, [*overrides, *variant.overrides, *limit]) for variant in some}
@@ -125,7 +120,7 @@ def compare(
             if known is None:
                 if not fault:
                     say(f"{variant.name}, seed {seed}")
-                    _run(recipe, row, folder, links_)
+                    _run(recipe, row, folder, drawn)
                 text = json.dumps(asdict(row), indent=2, ensure_ascii=False)
                 _beside(folder, "json").write_text(text + "\n", encoding="utf-8")
             rows.append(known or row)
@@ -184,31 +179,31 @@ def _train(recipe: str | Path, overrides: Sequence[str], folder: Path) -> int:
 
 
 def measure(row: Row, folder: Path, gold: list[Gold] | None = None) -> None:
-    """Put what a trained run is like into its row."""
+    """Put what a trained run is like into its row; entropy and zeros are on reference targets."""
     run = RunFolder.open(folder)
     model = load(folder)
     recipe = run.recipe
-    sources, references = held_out(folder, model, "test" if recipe.data.test is not None else "dev")
+    sources, references = held_out(folder, "test" if recipe.data.test is not None else "dev")
     row.parameters = sum(parameter.numel() for parameter in model.model.parameters())
     row.updates, row.training_speed, row.perplexity = _from_log(folder / "log.jsonl")
     begun = time.perf_counter()
-    texts = [found.text for found in model.stream(sources, model.decoding)]
-    seconds = time.perf_counter() - begun
-    row.decoding_speed = sum(len(ids) + 1 for ids in model.target.encode(texts)) / seconds
+    texts = [str(found) for found in model.stream(sources)]
+    row.decoding_speed = model.units(texts) / (time.perf_counter() - begun)
     for one in score(texts, references, [name for name in recipe.training.metrics if name not in SLOW]):
         bounds = [one.value if bound is None else bound for bound in (one.low, one.high)]
         row.scores[one.name] = [one.value, *bounds]
-    if not model.model.decoder.attention_layers:
+    single = [some[0] for some in by_hypothesis(texts, references)]
+    row.entropy, row.zeros = _spread(model.looks(sources, single))
+    if not isinstance(model, Translator):
         return
-    row.entropy, row.zeros = _spread(model, sources, references)
     if gold is not None and len(gold) != len(sources):
         raise BenchError(f"expected gold alignments of the {len(sources)} test pairs, got {len(gold)} lines")
     corpus = recipe.data.test or recipe.data.dev
     if gold is None and isinstance(corpus, TaskCorpus):
         gold = [_by_construction(corpus.task, source) for source in sources]
     if gold is not None:
-        aligned = [model.align(*pair) for pair in zip(sources, references, strict=True)]
-        row.error_rate = error_rate([parse_pharaoh(one.pharaoh()) for one in aligned], gold)
+        found = [model.align(*pair).links() for pair in zip(sources, single, strict=True)]
+        row.error_rate = error_rate(found, gold)
 
 
 def _by_construction(task: str, source: str) -> Gold:
@@ -231,10 +226,10 @@ def _from_log(path: Path) -> tuple[int, float | None, float]:
     return updates, median(speeds) if speeds else None, min(perplexities)
 
 
-def _spread(model: Translator, sources: Sequence[str], references: Sequence[str]) -> tuple[float, float]:
-    """Mean entropy of the weights of a target piece, and the share of exact zeros, on reference targets."""
-    forced = model.force(model.source.encode(sources), model.target.encode(references))
-    rows = [one.weights for one in forced if one.weights is not None]
+def _spread(rows: Sequence[torch.Tensor]) -> tuple[float | None, float | None]:
+    """Mean entropy of what a step looks at, and the share of exact zeros; None without attention."""
+    if not rows:
+        return None, None
     entropies = torch.cat([torch.special.entr(weights.clamp(min=0)).sum(-1) for weights in rows])
     zeros = sum(int((weights == 0).sum()) for weights in rows) / sum(weights.numel() for weights in rows)
     return float(entropies.mean()), zeros

@@ -4,23 +4,25 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 
-from seq2attn.batches import Feed, Numbers
-from seq2attn.data import Examples, prepare
+from seq2attn.batches import AnyFeed, Numbers
+from seq2attn.data import Examples
 from seq2attn.display import clock
-from seq2attn.models import build, pick_device
-from seq2attn.recipe import Recipe
-from seq2attn.runs import learn_vocabularies
+from seq2attn.models import pick_device
+from seq2attn.normalizers import NORMALIZERS
+from seq2attn.recipe import AnyRecipe, AttentionRecipe, Recipe
+from seq2attn.recipe.parts import Section
+from seq2attn.tasks import learn
 from seq2attn.training import Learner, Turn, naming, total_steps
-from seq2attn.translator import Translator
 
 STEPS = 3  # training steps that are timed, after one that is not
 
 
-def check(recipe: Recipe, pairs: int = 50_000, device: str = "auto") -> Iterator[str]:
+def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Iterator[str]:
     """Do once what training does many times, and say what it found, a line each.
 
     pairs: read at most so many of each training corpus; counts and times are of what was read.
@@ -36,41 +38,63 @@ def check(recipe: Recipe, pairs: int = 50_000, device: str = "auto") -> Iterator
     recipe = recipe.model_copy(update={"data": data})
     place = pick_device(device)
     yield f"recipe      {recipe.name}: no fault"
-    vocabularies = learn_vocabularies(recipe)
-    source, target = vocabularies[0], vocabularies[-1]
-    kind = "joint" if recipe.text.joint else "source and target"
-    yield f"vocabulary  {kind}: {' and '.join(f'{one.size:,}' for one in vocabularies)} pieces"
-    training = prepare(data.train, data, (source, target), "train")
+    yield from (f"note        {note}" for note in _notes(recipe))
+    task = learn(recipe)
+    yield f"vocabulary  {task.vocabulary}"
+    training = task.examples("train")
     yield f"data.train  {_described(training)}"
-    yield f"data.dev    {_described(prepare([data.dev], data, (source, target), 'dev'))}"
+    yield f"data.dev    {_described(task.examples('dev'))}"
     if data.test is not None:
-        yield f"data.test   {_described(prepare([data.test], data, (source, target), 'test'))}"
+        yield f"data.test   {_described(task.examples('test'))}"
     torch.manual_seed(recipe.seed)
-    model = build(recipe.model, source.size, target.size)
+    model = task.build()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     yield f"model       {parameters:,} parameters ({parameters * 4 / 2**20:.0f} MiB in float32)"
-    feed = Feed(training, source, target, recipe.training.batch_tokens, recipe.seed, recipe.text.sampling)
-    yield from _steps(
-        recipe, feed, Learner(model, recipe.training, place, total_steps(recipe.training, feed))
-    )
-    translator = Translator(
-        model, source, target, recipe.decoding.model_copy(update={"max_length": 20}), place
-    )
-    begun = time.monotonic()
-    rows = range(min(8, len(training)))
-    translator.hypotheses([training.source(row) for row in rows], translator.decoding)
-    yield f"decoding    {len(rows)} sentences of at most 20 pieces in {time.monotonic() - begun:.2f} s"
+    feed, objective = task.feed(training, training=True), task.objective(model, training=True)
+    total = total_steps(recipe.training, feed)
+    yield from _steps(recipe, training, feed, Learner(model, objective, recipe.training, place, total))
+    face = task.face(model, place, validating=True)
+    begun, rows = time.monotonic(), range(min(8, len(training)))
+    texts = [str(found) for found in face.stream([training.source_text(row) for row in rows])]
+    yield f"decoding    {len(texts)} examples in {time.monotonic() - begun:.2f} s, untrained"
     yield f"memory      {_peak(place) / 2**20:,.0f} MiB at the most so far, the widest batch included"
+
+
+def _notes(recipe: AnyRecipe) -> Iterator[str]:
+    """What is no fault, but may not be meant."""
+    losses = recipe.training.attention_losses if isinstance(recipe, Recipe) else None
+    for path, section in _attentions(recipe.model, "model"):
+        reinforced = losses is not None and losses.reinforce > 0 and "self_attention" not in path
+        if NORMALIZERS[name := section.normalize.name].draws() and not reinforced:
+            yield (
+                f"{path}.normalize: nothing reinforces what {name} draws, so that where to look is learnt "
+                "only from what it does not draw (soft_rate); for attention to the source, set "
+                "training.attention_losses.reinforce"
+            )
+    if isinstance(recipe, Recipe) and recipe.decoding.sample and recipe.decoding.coverage_penalty:
+        yield "decoding.coverage_penalty: changes no draw of sample, but ranks those of a sentence (nbest)"
+
+
+def _attentions(part: Any, path: str) -> Iterator[tuple[str, AttentionRecipe]]:
+    """Every attention of a section, with its path."""
+    if isinstance(part, AttentionRecipe):
+        yield path, part
+    elif isinstance(part, Section):
+        for name in type(part).model_fields:
+            yield from _attentions(getattr(part, name), f"{path}.{name}")
+    elif isinstance(part, list):
+        for number, inner in enumerate(part):
+            yield from _attentions(inner, f"{path}.{number}")
 
 
 def _described(examples: Examples) -> str:
     return f"{examples.target_lengths.mean():.1f} target pieces a sentence; {examples.report}"
 
 
-def _steps(recipe: Recipe, feed: Feed, learner: Learner) -> Iterator[str]:
+def _steps(recipe: AnyRecipe, examples: Examples, feed: AnyFeed, learner: Learner) -> Iterator[str]:
     """Train on the widest batch, then on some others, and say what an epoch would take."""
     plan = feed.epoch(0)
-    lengths = feed.examples.source_lengths + feed.examples.target_lengths
+    lengths = examples.source_lengths + examples.target_lengths
     widest = max(plan, key=lambda numbers: len(numbers) * int(lengths[numbers].max()))
 
     def updated(numbers: Numbers, step: int) -> int:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from seq2attn import atomic
 from seq2attn.errors import Seq2attnError
-from seq2attn.recipe import Recipe, read, write
+from seq2attn.recipe import AnyRecipe, read, write
 
 FORMAT = "0.1"
 Weights = dict[str, Tensor]
@@ -63,7 +63,7 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, path: Path, recipe: Recipe, version: Version, files: Mapping[str, bytes] | None = None
+        cls, path: Path, recipe: AnyRecipe, version: Version, files: Mapping[str, bytes] | None = None
     ) -> "RunFolder":
         """A new run with some files in it, by name; refuses a folder that is not vacant."""
         vacant(path)
@@ -104,7 +104,7 @@ class RunFolder:
             raise RunError(f"{file} is damaged: {error}") from error
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> AnyRecipe:
         """The recipe as it was run; its data need not be there any more."""
         if not (self.path / "recipe.yaml").is_file():
             raise RunError(f"{self.path / 'recipe.yaml'} is missing: the run folder is incomplete")

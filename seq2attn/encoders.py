@@ -1,17 +1,17 @@
-"""Encoders: source ids -> states, one per token, and a summary for the decoder to start from.
+"""Encoders: source tokens -> states, one per token, and a summary for the decoder to start from.
 
 Padding never leaks: recurrent encoders read packed sequences, self-attention masks it, and the states on
 padding are zero.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from seq2attn.heads import MultiHead, Window
-from seq2attn.layers import Dropout, Embedding, FeedForward, Residual
+from seq2attn.layers import Dropout, Embeds, FeedForward, Residual
 
 CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -22,30 +22,40 @@ class Encoded(NamedTuple):
     states: Tensor  # (B, S, D), zero on padding
     mask: Tensor  # (B, 1, S), bool, True = a token
     summary: Tensor  # (B, D), the whole sentence in one vector
+    copies: Tensor | None = None  # (B, S), as what a decoder copies the slots (decoders/copying.py)
+    sentences: Tensor | None = None  # (B, S), the number of each slot's sentence (hierarchy.py); -1 = none
 
 
 class Encoder(nn.Module):
-    """The base of encoders: `size` is D, the width of states and summary."""
+    """The base of encoders: `size` is D, the width of states and summary.
+
+    A token is what the embedding takes for one: an id, or a word with its characters.
+    """
 
     size: int
+    embedding: Embeds
 
-    def forward(self, tokens: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Encoded:
+    def forward(self, tokens: Any, mask: Bool[Tensor, "B S"]) -> Encoded:
         """Encode a padded batch; True in the mask = a token. Padding stands on the right."""
-        raise NotImplementedError(f"{type(self).__name__} must say how it encodes: write forward()")
+        return self.read(self.embedding(tokens), mask)
+
+    def read(self, vectors: Float[Tensor, "B S E"], mask: Bool[Tensor, "B S"]) -> Encoded:
+        """Encode what the embedding has made of the tokens."""
+        raise NotImplementedError(f"{type(self).__name__} must say how it encodes: write read()")
 
 
 class RecurrentEncoder(Encoder):
     """(Bidirectional, layered) LSTM or GRU; the summary is the last state of each direction."""
 
     def __init__(
-        self, embedding: Embedding, cell: str, size: int, layers: int, bidirectional: bool, dropout: Dropout
+        self, embedding: Embeds, cell: str, size: int, layers: int, bidirectional: bool, dropout: Dropout
     ) -> None:
         super().__init__()
         self.embedding, self.dropout = embedding, dropout
         self.size = size * (2 if bidirectional else 1)
         between = dropout.rate if layers > 1 else 0.0
         self.rnn = CELLS[cell](
-            embedding.table.embedding_dim,
+            embedding.size,
             size,
             layers,
             batch_first=True,
@@ -53,14 +63,14 @@ class RecurrentEncoder(Encoder):
             bidirectional=bidirectional,
         )
 
-    def forward(self, tokens: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Encoded:
+    def read(self, vectors: Float[Tensor, "B S E"], mask: Bool[Tensor, "B S"]) -> Encoded:
         """See the class. A source without any token gets zero states and the summary of nothing: zeros."""
         lengths = mask.sum(-1)
         packed = pack_padded_sequence(
-            self.embedding(tokens), lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
+            vectors, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
         )
         outputs, last = self.rnn(packed)
-        states, _ = pad_packed_sequence(outputs, batch_first=True, total_length=tokens.shape[1])
+        states, _ = pad_packed_sequence(outputs, batch_first=True, total_length=mask.shape[1])
         hidden = last[0] if isinstance(last, tuple) else last  # (layers * directions, B, size)
         directions = 2 if self.rnn.bidirectional else 1
         summary = hidden[-directions:].transpose(0, 1).flatten(1)
@@ -99,15 +109,15 @@ class EncoderLayer(nn.Module):
 class TransformerEncoder(Encoder):
     """Layers of self-attention (Vaswani et al. 2017); the summary is the mean state."""
 
-    def __init__(self, embedding: Embedding, layers: list[EncoderLayer], norm: str) -> None:
+    def __init__(self, embedding: Embeds, layers: list[EncoderLayer], norm: str) -> None:
         super().__init__()
-        self.size = embedding.table.embedding_dim
+        self.size = embedding.size
         self.embedding, self.layers = embedding, nn.ModuleList(layers)
         self.norm = nn.LayerNorm(self.size) if norm == "pre" else nn.Identity()
 
-    def forward(self, tokens: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Encoded:
+    def read(self, vectors: Float[Tensor, "B S E"], mask: Bool[Tensor, "B S"]) -> Encoded:
         """See the class."""
-        x = self.embedding(tokens)
+        x = vectors
         for layer in self.layers:
             x = layer(x, mask.unsqueeze(1))
         states = self.norm(x) * mask.unsqueeze(-1)

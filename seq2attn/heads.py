@@ -47,13 +47,21 @@ class MultiHead(nn.Module):
             nn.LayerNorm(self.width, bias=False) if query_key_norm else nn.Identity() for _ in range(2)
         )
 
-    def remember(self, states: Tensor, mask: Tensor, start: Tensor | None = None) -> Memory:
-        """States (B, S, K); mask (B, 1 or T, S); start (B,): position of the first state (0 if None).
+    def remember(
+        self,
+        states: Tensor,
+        mask: Tensor,
+        start: Tensor | None = None,
+        sentences: Tensor | None = None,
+    ) -> Memory:
+        """States (B, S, K); mask (B, 1 or T, S); start (B,): position of the first state (0 if None);
+        sentences (B, S): see `Attention.remember`, each head looks at them in its own projection.
 
         Keys and values (B, G, S, D), mask (B, 1, 1 or T, S).
         """
+        of = None if sentences is None else sentences.unsqueeze(1)
         keys, values = self.key_norm(self._split(self.key(states))), self._split(self.value(states))
-        return self.attention.remember(self._turn(keys, start), mask.unsqueeze(1), values)
+        return self.attention.remember(self._turn(keys, start), mask.unsqueeze(1), values, of)
 
     def begin(self, memory: Memory) -> Past:
         """The past before the first query."""
@@ -83,8 +91,11 @@ class MultiHead(nn.Module):
         """Each head of keys and values once for every head of its group: neighbours share, no tiling."""
         if self.group == 1:
             return memory
-        keys, values = (part.repeat_interleave(self.group, 1) for part in memory[:2])
-        return memory._replace(keys=keys, values=values)
+        keys, values = (part.repeat_interleave(self.group, 1) for part in (memory.keys, memory.values))
+        sentences = memory.sentences
+        if sentences is not None:
+            sentences = sentences._replace(keys=sentences.keys.repeat_interleave(self.group, 1))
+        return memory._replace(keys=keys, values=values, sentences=sentences)
 
 
 def head_size(size: int, heads: int) -> int:
@@ -189,7 +200,7 @@ def talking_misfit(normalize: type[Normalizer]) -> str | None:
         return (
             f"{normalize.__name__} divides by the scores' sum, and mixed scores may be negative: no talking"
         )
-    if normalize.looks_back or normalize.energies > 1 or normalize.draw is not Normalizer.draw:
+    if normalize.looks_back or normalize.energies > 1 or normalize.draws():
         return f"{normalize.__name__} follows the weights of its own head: mixed with others' they are none"
     return None
 

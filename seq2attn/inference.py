@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from seq2attn.attention import reorder
-from seq2attn.batches import Row, batch, by_length, fill, pad
+from seq2attn.batches import Row, batch, by_length, fill, in_sentences, numbered_slots, pad
 from seq2attn.errors import Seq2attnError
 from seq2attn.models import Seq2Seq, autocast
-from seq2attn.recipe import DecodingRecipe
+from seq2attn.recipe import DecodingRecipe, TruncateRecipe
 from seq2attn.search import Hypothesis, Rules, beam_search, greedy, sample
-from seq2attn.text import Vocabulary
+from seq2attn.text import Tokens, Vocabulary
 
 
 class Forced(NamedTuple):
@@ -21,11 +21,13 @@ class Forced(NamedTuple):
 
     log_probability: float  # of all its tokens and the end
     weights: Tensor | None  # (T + 1, S + 1): every step on every source piece and the end-of-sentence
+    copied: Tensor | None = None  # (T + 1,), how much of each token's probability was copied, if it copies
 
 
 class Inference:
     """A model with its vocabularies, on a device.
 
+    truncate: how much of a source is read, as in training.
     alignment_layer, alignment_head: the cross-attention that makes alignments, from 0 (-1 = the last). None,
     as they are at first, is the layer before the last, which aligns best in Transformers (Garg et al. 2019),
     and the mean of its heads. Either may be set.
@@ -39,12 +41,13 @@ class Inference:
         decoding: DecodingRecipe | None = None,
         device: torch.device | str = "cpu",
         precision: str = "fp32",
+        truncate: TruncateRecipe | None = None,
     ) -> None:
         self.device, self.precision = torch.device(device), precision
         autocast(self.device, precision)  # an error now, if the device cannot
         self.model = model.to(self.device)
         self.source, self.target = source, target
-        self.decoding = decoding or DecodingRecipe()
+        self.decoding, self.truncate = decoding or DecodingRecipe(), truncate or TruncateRecipe()
         self.alignment_layer: int | None = None
         self.alignment_head: int | None = None
 
@@ -68,15 +71,20 @@ class Inference:
         decoding: DecodingRecipe,
         prefixes: Sequence[Row] = (),
         numbers: Sequence[int] = (),
+        copies: Sequence[Row] = (),
+        sentences: Sequence[Row] = (),
     ) -> list[list[Hypothesis]]:
         """Search for sources given as ids, in their order; no batch mates change a result.
 
-        numbers: of the sentences, by which sampling draws; from 0, if not given.
+        numbers: of the sentences, by which sampling draws; from 0, if not given;
+        copies: what each source is copied as, see `copies`;
+        sentences: of each source, see `sentences`; one, if not given.
         """
         found: list[list[Hypothesis]] = [[] for _ in sources]
         lengths = np.array([len(row) for row in sources], dtype=np.int32)
         order = np.argsort(-lengths, kind="stable")
         forced, numbers = prefixes or [[]] * len(sources), numbers or range(len(sources))
+        copies, sentences = copies or self.copies(sources), sentences or [[0] * len(row) for row in sources]
         width = decoding.nbest if decoding.sample else decoding.beam
         for chosen in fill(order, lengths, lengths, max(1, decoding.batch_tokens // width)):
             rows = chosen.tolist()
@@ -85,6 +93,8 @@ class Inference:
                 decoding,
                 [forced[row] for row in rows],
                 [numbers[row] for row in rows],
+                [copies[row] for row in rows],
+                [sentences[row] for row in rows],
             )
             for row, hypotheses in zip(rows, some, strict=True):
                 found[row] = hypotheses
@@ -98,29 +108,81 @@ class Inference:
         layer: int | None = None,
         head: int | None = None,
         weights: bool = True,
+        copies: Sequence[Row] = (),
+        sentences: Sequence[Row] = (),
     ) -> list[Forced]:
-        """Run given targets through the model at once: exact scores, and exact weights of one layer."""
+        """Run given targets through the model at once: exact scores, and exact weights of one layer.
+
+        copies: what each source is copied as, see `copies`; targets may have such ids.
+        sentences: of each source, see `sentences`; one, if not given.
+        """
         self.model.eval()
-        look = (self._layer(layer),) if weights else ()
+        look, copier = [self._layer(layer)] if weights else [], self.model.decoder.copier
+        if weights and copier is not None:
+            look.append(copier.layer)
+        copies, sentences = copies or self.copies(sources), sentences or [[0] * len(row) for row in sources]
         forced: list[Forced] = [Forced(0.0, None)] * len(sources)
         S, T = (np.array([len(row) for row in rows], dtype=np.int32) for rows in (sources, targets))
         for numbers in fill(by_length(S, T), S, T, self.decoding.batch_tokens):
             rows = numbers.tolist()
-            some = batch([sources[r] for r in rows], [targets[r] for r in rows], self.source, self.target)
+            some = batch(
+                [sources[r] for r in rows],
+                [targets[r] for r in rows],
+                self.source,
+                self.target,
+                None if copier is None else [copies[r] for r in rows],
+            )
+            if self.model.decoder.hierarchical:
+                some = some._replace(sentences=numbered_slots([sentences[r] for r in rows]))
             some = some.to(self.device)
             with self._autocast():
-                decoded = self.model(some.source, some.source_mask, some.reads, look)
+                beside = some.copies, some.sentences
+                decoded = self.model(some.source, some.source_mask, some.reads, look, *beside)
             gold = decoded.logits.float().log_softmax(-1).gather(-1, some.gold[..., None]).squeeze(-1)
             totals = (gold * some.gold_mask).sum(1).tolist()
             looked = None if decoded.weights is None else self._head(decoded.weights[:, 0], head).cpu()
+            copied = None
+            if copier is not None and weights and some.copies is not None:
+                shares = copier.copied(decoded.gate, decoded.weights[:, 1], some.copies, some.gold, gold)
+                copied = shares.cpu()
             for place, row in enumerate(rows):
-                own = None if looked is None else looked[place, : T[row] + 1, : S[row] + 1].clone()
-                forced[row] = Forced(totals[place], own)
+                steps = T[row] + 1
+                own = None if looked is None else looked[place, :steps, : S[row] + 1].clone()
+                share = None if copied is None else copied[place, :steps].clone()
+                forced[row] = Forced(totals[place], own, share)
         return forced
+
+    def copies(self, sources: Sequence[Row], texts: Sequence[Tokens] = ()) -> list[list[int]]:
+        """What each source is to a model that copies (`Vocabulary.copies`); nothing to others.
+
+        texts: of which the sources are the ids; without them, an unknown piece is copied as <unk>.
+        """
+        if self.model.decoder.copier is None:
+            return [[]] * len(sources)
+        pieces = [one.pieces for one in texts] if texts else map(self.source.pieces, sources)
+        return [self.target.copies(some) for some in pieces]
+
+    def sentences(self, sources: Sequence[Row], texts: Sequence[str]) -> list[list[int]]:
+        """The number of each id's line in the text, for a model that looks at sentences; nothing for others.
+
+        sources: the ids that are read of the texts.
+        """
+        if not self.model.decoder.hierarchical:
+            return []
+        return [
+            in_sentences(text, row, None, self.source, self.truncate)
+            for text, row in zip(texts, sources, strict=True)
+        ]
 
     @torch.inference_mode()
     def _search(
-        self, sources: list[Row], decoding: DecodingRecipe, prefixes: list[Row], numbers: list[int]
+        self,
+        sources: list[Row],
+        decoding: DecodingRecipe,
+        prefixes: list[Row],
+        numbers: list[int],
+        copies: list[Row],
+        sentences: list[Row],
     ) -> list[list[Hypothesis]]:
         self.model.eval()
         rules = self.rules(decoding)
@@ -134,16 +196,26 @@ class Inference:
             forced = ids.masked_fill(~given, -1).to(self.device)
             limits = torch.maximum(limits, given.sum(1).to(self.device) + 1)
         with self._autocast():
-            state = self._start(tokens.to(self.device), mask.to(self.device), decoding)
+            state = self._start(tokens, mask, copies, sentences, decoding)
             if decoding.sample:
                 return self._sample(state, rules, limits, decoding, numbers, forced)
             if decoding.beam == 1:
-                return [[one] for one in greedy(self.model.step, state, rules, limits, forced)]
-            beams = beam_search(self.model.step, state, rules, limits, decoding.beam, forced)
+                return [[one] for one in greedy(self._step, state, rules, limits, forced)]
+            beams = beam_search(self._step, state, rules, limits, decoding.beam, forced)
         return [some[: decoding.nbest] for some in beams]
 
-    def _start(self, tokens: Tensor, mask: Tensor, decoding: DecodingRecipe) -> Any:
-        state = self.model.start(tokens, mask)
+    def _start(
+        self,
+        tokens: Tensor,
+        mask: Tensor,
+        copies: list[Row],
+        sentences: list[Row],
+        decoding: DecodingRecipe,
+    ) -> Any:
+        decoder, place = self.model.decoder, self.device
+        ids = None if decoder.copier is None else pad(copies, self.target.pad)[0].to(place)
+        numbers = numbered_slots(sentences).to(place) if decoder.hierarchical else None
+        state = self.model.start(tokens.to(place), mask.to(place), ids, numbers)
         if not decoding.coverage_penalty:
             return state
         if not self.model.decoder.attention_layers:
@@ -152,6 +224,10 @@ class Inference:
                 "count: set coverage_penalty to 0"
             )
         return self.model.decoder.counting(state)
+
+    def _step(self, token: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """The model's step; a piece that was copied from beyond the vocabulary is read as <unk>."""
+        return self.model.step(token.masked_fill(token >= self.target.size, self.target.unk), state)
 
     def _sample(
         self,
@@ -171,7 +247,7 @@ class Inference:
             for draw in range(draws)
         ]
         drawn = sample(
-            self.model.step,
+            self._step,
             reorder(state, each),
             rules,
             limits[each],

@@ -1,5 +1,7 @@
 """The small parts that encoders and decoders share: embeddings, dropout, feed-forward, residuals."""
 
+from typing import Any, Protocol, runtime_checkable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -48,6 +50,7 @@ class Embedding(nn.Module):
         scaled: bool = False,
     ) -> None:
         super().__init__()
+        self.size = size
         self.table = nn.Embedding(vocabulary, size)
         nn.init.normal_(self.table.weight, std=size**-0.5)
         self.positions, self.dropout = positions, dropout
@@ -61,6 +64,16 @@ class Embedding(nn.Module):
         if self.positions is not None:
             x = self.positions(x, start)
         return self.dropout(x)  # type: ignore[no-any-return]
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """What an encoder needs of an embedding, such as `Embedding` for ids, or `WordEmbedding` for words."""
+
+    size: int
+
+    def __call__(self, tokens: Any) -> Tensor:
+        """Vectors (B, S, size) of tokens of the kind that it takes."""
 
 
 class FeedForward(nn.Module):
@@ -104,6 +117,21 @@ class Maxout(nn.Module):
         """See the class."""
         pairs: Tensor = x.unflatten(-1, (-1, 2))
         return pairs.amax(-1)
+
+
+class Gate(nn.Module):
+    """z * x + (1 - z) * m, where z = sigmoid(W3 tanh(W1 x + W2 m)) (Rei et al. 2016, section 4): for every
+    value of its own, which of two vectors it comes from."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.one, self.other, self.choice = (nn.Linear(size, size, bias=False) for _ in range(3))
+
+    def forward(self, x: Float[Tensor, "*b D"], m: Float[Tensor, "*b D"]) -> Float[Tensor, "*b D"]:
+        """See the class."""
+        z = self.choice((self.one(x) + self.other(m)).tanh()).sigmoid()
+        mixed: Tensor = z * x + (1 - z) * m
+        return mixed
 
 
 def tie(output: nn.Linear, *embeddings: Embedding) -> None:

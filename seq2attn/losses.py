@@ -1,18 +1,51 @@
 """Losses as sums and counts: they are normalised once, over the whole update (`training.py`).
 
-Of the tokens, and of where was looked for them: what attention may be taught besides (`Taught`).
+Of the tokens, and of where was looked for them: what attention may be taught besides (`Taught`). An
+`Objective` is what training sees of them: it asks a model about a batch, and says what the answer costs.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from seq2attn.attention import Attention, Normalizer
+from seq2attn.attention import Attention
 from seq2attn.decoders import Decoded, Decoder
 from seq2attn.errors import Seq2attnError
+
+if TYPE_CHECKING:
+    from seq2attn.batches import Batch
+
+
+class Losses(NamedTuple):
+    """What a batch costs: sums over what it counts (its `units`), to be divided by the update's."""
+
+    whole: Tensor  # (), what is minimised
+    loss: Tensor  # (), the part of it that is reported as the loss, in nats
+    nll: Tensor  # (), the negative log-likelihood of the gold, in nats; has no gradient
+    parts: Mapping[str, Tensor] = MappingProxyType({})  # what else is reported, by name, before its factor
+
+
+class Objective(Protocol):
+    """What is learnt. Kept outside of models: the same model may learn by several."""
+
+    def ask(self, model: Any, batch: Any) -> Any:
+        """The model's answer to a batch; training runs this in its precision."""
+
+    def losses(self, answer: Any, batch: Any) -> Losses:
+        """What the answer costs."""
+
+    def updated(self) -> None:
+        """An update has been made."""
+
+    def state(self) -> Any:
+        """What changes with training, for a checkpoint."""
+
+    def restore(self, state: Any) -> None:
+        """Go on from a state."""
 
 
 class Loss(NamedTuple):
@@ -27,12 +60,16 @@ def cross_entropy(
     gold: Int[Tensor, "B T"],
     mask: Bool[Tensor, "B T"],
     smoothing: float = 0.0,
+    beyond: int = 0,
 ) -> Loss:
     """Cross-entropy with label smoothing (Szegedy et al. 2016): the gold token has 1 - e, and e is spread
     evenly over the whole vocabulary (as in `F.cross_entropy`). Padding does not count. Float32.
+
+    beyond: the last so many tokens are none of the vocabulary, but copied (decoders/copying.py).
     """
     wide = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    return Loss(*_SmoothedCrossEntropy.apply(wide, gold, mask, smoothing))  # type: ignore[no-untyped-call]
+    size = logits.shape[-1] - beyond
+    return Loss(*_SmoothedCrossEntropy.apply(wide, gold, mask, smoothing, size))  # type: ignore[no-untyped-call]
 
 
 class _SmoothedCrossEntropy(torch.autograd.Function):
@@ -41,31 +78,31 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, gold: Tensor, mask: Tensor, smoothing: float
+        ctx: Any, logits: Tensor, gold: Tensor, mask: Tensor, smoothing: float, size: int
     ) -> tuple[Tensor, Tensor]:
         log_p = logits.log_softmax(-1)
         nll = -(log_p.gather(-1, gold[..., None]).squeeze(-1) * mask).sum()
         smoothed = nll.clone()
         if smoothing:
-            uniform = -(log_p.mean(-1) * mask).sum()
+            uniform = -(log_p[..., :size].mean(-1) * mask).sum()
             smoothed = (1 - smoothing) * nll + smoothing * uniform
         ctx.save_for_backward(log_p, gold, mask)
-        ctx.smoothing = smoothing
+        ctx.smoothing, ctx.size = smoothing, size
         ctx.mark_non_differentiable(nll)
         return smoothed, nll
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None]:
         log_p, gold, mask = ctx.saved_tensors
         gradient = log_p.exp_()  # softmax; nobody else holds the log-probabilities
         if ctx.smoothing:
-            gradient -= ctx.smoothing / gradient.shape[-1]
+            gradient[..., : ctx.size] -= ctx.smoothing / ctx.size
         gradient.scatter_add_(
             -1, gold[..., None], gradient.new_full((), ctx.smoothing - 1).expand(*gold.shape, 1)
         )
         gradient *= (grad * mask)[..., None]
-        return gradient, None, None, None
+        return gradient, None, None, None, None
 
 
 # ---- of weights -------------------------------------------------------------------------------------
@@ -239,7 +276,46 @@ class Taught:
         return reinforce(decoded.weights, decoded.drawn, advantage, mask)
 
 
+class Prediction:
+    """To predict the next token (cross-entropy), and what attention is taught besides, if anything."""
+
+    def __init__(self, smoothing: float = 0.0, taught: Taught | None = None) -> None:
+        self.smoothing, self.taught = smoothing, taught
+
+    def ask(self, model: Any, batch: "Batch") -> Decoded:
+        """See Objective; model is a Seq2Seq."""
+        look = self.taught.look if self.taught else ()
+        decoded: Decoded = model(
+            batch.source, batch.source_mask, batch.reads, look, batch.copies, batch.sentences
+        )
+        return decoded
+
+    def losses(self, answer: Decoded, batch: "Batch") -> Losses:
+        """See Objective."""
+        gold, mask = batch.gold, batch.gold_mask
+        beyond = 0 if batch.copies is None else batch.copies.shape[1]
+        loss = cross_entropy(answer.logits, gold, mask, self.smoothing, beyond)
+        if not self.taught:
+            return Losses(loss.smoothed, *loss)
+        terms = self.taught.terms(answer, gold, mask, batch.source_mask, batch.links)
+        return Losses(loss.smoothed + self.taught.total(terms), *loss, terms)
+
+    def updated(self) -> None:
+        """See Objective."""
+        if self.taught:
+            self.taught.updated()
+
+    def state(self) -> float | None:
+        """See Objective: the baseline of rewards."""
+        return None if self.taught is None else self.taught.baseline
+
+    def restore(self, state: float | None) -> None:
+        """See Objective."""
+        if self.taught is not None:
+            self.taught.baseline = state
+
+
 def _draws(decoder: Decoder) -> bool:
     """Whether a part of it looks at what it draws."""
     normalizers = (part.normalize for part in decoder.modules() if isinstance(part, Attention))
-    return any(type(one).draw is not Normalizer.draw for one in normalizers)
+    return any(one.draws() for one in normalizers)

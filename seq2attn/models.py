@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from seq2attn.attention import Attention, Relative
 from seq2attn.decoders import (
     Cell,
+    Copier,
     Decoded,
     Decoder,
     DecoderLayer,
@@ -21,7 +22,8 @@ from seq2attn.decoders import (
 from seq2attn.encoders import Encoder, EncoderLayer, RecurrentEncoder, TransformerEncoder
 from seq2attn.errors import Seq2attnError
 from seq2attn.heads import MultiHead, TalkingNormalizer, TalkingScorer, Window, head_size
-from seq2attn.layers import Dropout, Embedding, FeedForward, tie
+from seq2attn.hierarchy import SentenceAttention
+from seq2attn.layers import Dropout, Embedding, Embeds, FeedForward, tie
 from seq2attn.normalizers import NORMALIZERS
 from seq2attn.positions import POSITIONS, Distance, Position
 from seq2attn.recipe import (
@@ -48,15 +50,26 @@ class Seq2Seq(nn.Module):
         source_mask: Bool[Tensor, "B S"],
         reads: Int[Tensor, "B T"],
         look: Sequence[int] = (),
+        copies: Int[Tensor, "B S"] | None = None,
+        sentences: Int[Tensor, "B S"] | None = None,
     ) -> Decoded:
         """Logits (B, T, V) of what follows each token that the decoder reads, and the weights of the
-        layers named by `look`."""
-        decoded: Decoded = self.decoder(reads, self.encoder(source, source_mask), look)
+        layers named by `look`. copies: what the slots of the source stand for, if the decoder copies;
+        sentences: the number of each slot's sentence, -1 = of none, if it looks at them."""
+        encoded = self.encoder(source, source_mask)._replace(copies=copies, sentences=sentences)
+        decoded: Decoded = self.decoder(reads, encoded, look)
         return decoded
 
-    def start(self, source: Int[Tensor, "B S"], source_mask: Bool[Tensor, "B S"]) -> Any:
+    def start(
+        self,
+        source: Int[Tensor, "B S"],
+        source_mask: Bool[Tensor, "B S"],
+        copies: Int[Tensor, "B S"] | None = None,
+        sentences: Int[Tensor, "B S"] | None = None,
+    ) -> Any:
         """The decoder's state before the first token."""
-        return self.decoder.start(self.encoder(source, source_mask))
+        encoded = self.encoder(source, source_mask)._replace(copies=copies, sentences=sentences)
+        return self.decoder.start(encoded)
 
     def step(self, token: Int[Tensor, " B"], state: Any) -> tuple[Float[Tensor, "B V"], Any]:
         """Read one token; logits of the next, and the state after it."""
@@ -101,7 +114,8 @@ def build(recipe: ModelRecipe, source_size: int, target_size: int) -> Seq2Seq:
     Seed torch before: initial weights are random.
     """
     try:
-        encoder = _encoder(recipe.encoder, source_size)
+        embedding = _embedding(recipe.encoder, source_size)
+        encoder = build_encoder(recipe.encoder, embedding)
         decoder = _decoder(recipe.decoder, target_size, encoder.size)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
@@ -111,11 +125,11 @@ def build(recipe: ModelRecipe, source_size: int, target_size: int) -> Seq2Seq:
         ) from error
     for module in (encoder, decoder):
         if isinstance(module, (TransformerEncoder, TransformerDecoder)):
-            _initialise(module)
+            initialise(module)
     if recipe.tied != "none":
         tie(decoder.output, decoder.embedding)
     if recipe.tied == "all":
-        tie(decoder.output, encoder.embedding)
+        tie(decoder.output, embedding)
     return Seq2Seq(encoder, decoder)
 
 
@@ -129,7 +143,10 @@ def attention(
     normalize = recipe.normalize.make(NORMALIZERS, query_size, heads)
     if recipe.talking:
         score, normalize = TalkingScorer(score, heads), TalkingNormalizer(normalize, heads)
-    return Attention(score, normalize, recipe.dropout, relative)
+    hierarchy = None
+    if recipe.sentences is not None:
+        hierarchy = SentenceAttention(recipe.sentences.score.make(SCORERS, query_size, key_size))
+    return Attention(score, normalize, recipe.dropout, relative, hierarchy)
 
 
 def multi_head(
@@ -177,10 +194,10 @@ def _feed_forward(recipe: TransformerEncoderRecipe | TransformerDecoderRecipe) -
     return FeedForward(recipe.size, recipe.feed_forward, recipe.activation, recipe.feed_forward_dropout)
 
 
-def _encoder(
-    recipe: RecurrentEncoderRecipe | TransformerEncoderRecipe, vocabulary: int
+def build_encoder(
+    recipe: RecurrentEncoderRecipe | TransformerEncoderRecipe, embedding: Embeds
 ) -> RecurrentEncoder | TransformerEncoder:
-    embedding = _embedding(recipe, vocabulary)
+    """The encoder of a recipe upon that embedding; a Transformer is still to be initialised."""
     if isinstance(recipe, RecurrentEncoderRecipe):
         dropout = Dropout(recipe.dropout, variational=recipe.variational)
         return RecurrentEncoder(
@@ -210,7 +227,11 @@ def _decoder(
         )
         for (own, window), section in zip(_own(recipe, causal=True), recipe.source_attentions, strict=True)
     ]
-    return TransformerDecoder(embedding, layers, recipe.norm, output)
+    decoder = TransformerDecoder(embedding, layers, recipe.norm, output)
+    if recipe.copying is not None:
+        layer = recipe.copying.layer % recipe.layers
+        decoder.copying(Copier(3 * recipe.size, layer, recipe.copying.head))
+    return decoder
 
 
 def _recurrent_decoder(
@@ -229,10 +250,13 @@ def _recurrent_decoder(
     sizes = recipe.size, context, recipe.embedding, recipe.output_size
     readout = Readout(recipe.readout, *sizes, recipe.latent, recipe.top)
     dropout = Dropout(recipe.dropout, variational=recipe.variational)
-    return RecurrentDecoder(embedding, cell, recipe.order, looks, readout, output, dropout)
+    decoder = RecurrentDecoder(embedding, cell, recipe.order, looks, readout, output, dropout)
+    if recipe.copying is not None:
+        decoder.copying(Copier(context + recipe.size + recipe.embedding, head=recipe.copying.head))
+    return decoder
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
     """Xavier for matrices, zero for biases (as in Vaswani et al. 2017); embeddings keep their own."""
     for part in module.modules():
         if isinstance(part, nn.Linear):

@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from seq2attn.errors import Seq2attnError
 
 FORMATS = (".png", ".svg", ".pdf")
-END_OF_SENTENCE = "</s>"
+END_OF_SENTENCE, COPIED = "</s>", "copied"
 BASE_FAMILY = "DejaVu Sans"  # comes with matplotlib
 # Lightness falls linearly (in OKLab) while the hue turns from cyan to navy: equal steps of weight look equal.
 COLORS = LinearSegmentedColormap.from_list("ink", ["#eff5f8", "#7fceea", "#3093cf", "#23589a", "#1b2650"])
@@ -45,8 +45,10 @@ def heatmap(
     target_words: Sequence[str],
     title: str | None = None,
     extra_column: ArrayLike | None = None,
+    copied: ArrayLike | None = None,
 ) -> Figure:
-    """Draw weights (T, S) from 0 on; `extra_column` (T,) is set apart as the end of sentence, </s>.
+    """Draw weights (T, S) from 0 on; `extra_column` (T,) is set apart as the end of sentence, </s>, and so is
+    `copied` (T,), how much of each target word was copied from the source.
 
     Colours end at 1, or at the largest weight where that is more: independent gates, summed over a word.
     The figure has the size that its words need. Warns when no installed font has some of the characters.
@@ -60,15 +62,16 @@ def heatmap(
     figure.set_layout_engine("none")
     FigureCanvasAgg(figure)
     axes, bar = figure.add_axes((0, 0, 1, 1)), figure.add_axes((0, 0, 1, 1))  # _fit sets their sizes
-    centres, largest, extra = np.arange(S) + 0.5, float(table.max()), None
-    if extra_column is not None:
-        extra = _checked(np.asarray(extra_column).reshape(-1, 1), [END_OF_SENTENCE], target_words)
-        largest = max(largest, float(extra.max()))
+    centres, apart = np.arange(S) + 0.5, dict[str, NDArray[np.float64]]()
+    for name, column in ((END_OF_SENTENCE, extra_column), (COPIED, copied)):
+        if column is not None:
+            apart[name] = _checked(np.asarray(column).reshape(-1, 1), [name], target_words)
+    largest = max(float(part.max()) for part in (table, *apart.values()))
     largest = largest if largest > 1.001 else 1.0  # rounding is no news
     mesh = _cells(axes, np.arange(S + 1), table, largest)
-    if extra is not None:
-        _cells(axes, S + _GAP + np.arange(2), extra, largest)
-        columns, centres = [*columns, END_OF_SENTENCE], np.append(centres, S + _GAP + 0.5)
+    for name, cells in apart.items():
+        columns, centres = [*columns, name], np.append(centres, centres[-1] + 1 + _GAP)
+        _cells(axes, centres[-1] - 0.5 + np.arange(2), cells, largest)
 
     height = float(np.clip(12 / max(T, len(columns)), 0.2, 0.38))  # of a cell, in inches
     size = min(11.0, height * 36)  # of the letters, in points
@@ -81,8 +84,8 @@ def heatmap(
     axes.minorticks_off()
     axes.grid(False)
     axes.spines[:].set_visible(False)
-    if extra_column is not None:
-        axes.get_xticklabels()[-1].set_color(_PALE)
+    for label in axes.get_xticklabels()[S:]:
+        label.set_color(_PALE)
 
     with _without_glyph_warnings():
         width = _place_source_words(axes, height) * axes.get_xlim()[1]

@@ -9,7 +9,7 @@ import math
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -160,13 +160,15 @@ class T5(Distance):
         causal: bool = False,
         *,
         buckets: Annotated[int, Ge(4)] = 32,
-        max_distance: Annotated[int, Gt(1)] = 128,
+        max_distance: Annotated[int, Gt(1), Le(2**16)] = 128,
     ) -> None:
         super().__init__(heads, size, causal)
         side = buckets if causal else buckets // 2
-        if max_distance < buckets:
+        if max_distance < side:
+            own = "" if causal else f", {side} for each direction,"
             raise Seq2attnError(
-                f"{buckets} buckets are more than the max_distance {max_distance} has distances"
+                f"{buckets} buckets{own} are more than max_distance {max_distance} has distances: raise it "
+                f"to {side}, or lower buckets"
             )
         self.table = nn.Embedding(buckets, heads)
         nn.init.normal_(self.table.weight, std=(heads * size) ** -0.5)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seq2attn.alignment import WordAlignment, pharaoh
+from seq2attn.alignment import Link, WordAlignment, links, pharaoh
 from seq2attn.errors import Seq2attnError
 from seq2attn.text import Tokens
 
@@ -29,7 +29,8 @@ class Translation:
     """A translated sentence. Letters: Tp, Sp pieces and Tw, Sw words of the target and the source.
 
     A row of `alignment` plus its `end_of_sentence` sums to what the attention's rows sum to (softmax: 1). All
-    three tensors are None when the model has no attention or nobody asked for the alignment.
+    three tensors are None when the model has no attention or nobody asked for the alignment; `copied` also
+    when the model does not copy. A copied piece that the target's vocabulary lacks has an id beyond its size.
     """
 
     source: Tokens
@@ -40,6 +41,7 @@ class Translation:
     alignment: Float[Tensor, "Tw Sw"] | None = None
     end_of_sentence: Float[Tensor, " Tw"] | None = None  # what each target word looked at the source's </s>
     weights: Float[Tensor, "Tp Sp1"] | None = None  # piece by piece; the last column is the source's </s>
+    copied: Float[Tensor, " Tw"] | None = None  # how much of each word's probability was copied, 0 to 1
     others: tuple["Translation", ...] = ()  # the next best hypotheses, best first, if several were asked for
 
     @classmethod
@@ -106,8 +108,12 @@ class Translation:
         text = " ".join((text + self.text[place:]).split())
         return replace(self, target=self.target._replace(words=words), text=text)
 
+    def links(self, threshold: float | None = None) -> list[Link]:
+        """The hard links between words, see alignment.links for the threshold."""
+        return links(self._aligned(), threshold)
+
     def pharaoh(self, threshold: float | None = None) -> str:
-        """Links between words as `source-target source-target ...`, see alignment.links for the threshold."""
+        """The same as `source-target source-target ...`, a line of Pharaoh's format."""
         return pharaoh(self._aligned(), threshold)
 
     def plot(
@@ -126,7 +132,8 @@ class Translation:
             figure = plots.heatmap(weights, self.source_tokens, self.tokens, title, end)
         else:
             words = self._aligned().weights
-            figure = plots.heatmap(words, self.source_words, self.words, title, self.end_of_sentence)
+            beside = self.end_of_sentence, self.copied
+            figure = plots.heatmap(words, self.source_words, self.words, title, *beside)
         if path is not None:
             plots.save(figure, path)
         return figure
@@ -141,6 +148,7 @@ class Translation:
             "source_words": self.source_words,
             "alignment": _rounded(self.alignment),
             "end_of_sentence": _rounded(self.end_of_sentence),
+            "copied": _rounded(self.copied),
         }
         if self.others:
             entry["nbest"] = [replace(one, others=()).to_json() for one in self.nbest]
@@ -179,10 +187,10 @@ class Translation:
     def _html_table(self) -> str:
         if self.alignment is None or not self.alignment.numel():
             return ""
-        if self.end_of_sentence is None:
-            return _table(self.alignment.tolist(), self.source_words, self.words)
-        weights = torch.cat([self.alignment, self.end_of_sentence[:, None]], 1)
-        return _table(weights.tolist(), [*self.source_words, "</s>"], self.words)
+        beside = {"</s>": self.end_of_sentence, "copied": self.copied}
+        more = {head: column for head, column in beside.items() if column is not None}
+        weights = torch.cat([self.alignment, *(column[:, None] for column in more.values())], 1)
+        return _table(weights.tolist(), [*self.source_words, *more], self.words)
 
     def _aligned(self) -> WordAlignment:
         if self.alignment is None:

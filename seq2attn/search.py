@@ -70,20 +70,20 @@ class Rules:
         never been looked at counts as LEAST."""
         return self.coverage_penalty * coverage.float().clamp(LEAST, 1.0).log().sum(-1)
 
-    def allowed(self, history: Tensor, limits: Tensor, prefix: Tensor | None, vocabulary: int) -> Tensor:
-        """Which tokens may follow a history (N, t): (N, V) bool.
+    def allowed(self, history: Tensor, limits: Tensor, prefix: Tensor | None, scores: Tensor) -> Tensor:
+        """Which tokens may follow a history (N, t), of those that have a score (N, V) at all: (N, V) bool.
 
         limits (N,): most tokens before the end; prefix (N, P): tokens that are forced, -1 = free.
         """
-        rows, length = history.shape
-        may = torch.ones(rows, vocabulary, dtype=torch.bool, device=history.device)
+        length = history.shape[1]
+        may = scores != NEVER
         may[:, list(self.never)] = False
         if length < self.min_length:
             may[:, self.eos] = False
         if self.no_repeat_ngram and length >= self.no_repeat_ngram:
             self._forbid_repeats(may, history)
         may[:, self.eos] |= ~may.any(1)  # rather too short than something that is never produced
-        end = torch.zeros(vocabulary, dtype=torch.bool, device=history.device)
+        end = torch.zeros_like(may[0])
         end[self.eos] = True
         may = torch.where((length >= limits)[:, None], end, may)
         if prefix is not None and length < prefix.shape[1]:
@@ -121,10 +121,11 @@ def sample(
     top_p: float = 1.0,
     prefix: Tensor | None = None,
 ) -> list[Hypothesis]:
-    """Tokens drawn from the model (Gumbel-max), each sentence from its own seed.
+    """Tokens drawn from the model (by inverting its distribution), each sentence from its own seed.
 
     top_k: only from the k likeliest (0 = all); top_p: only from the likeliest that together have
-    probability p (Holtzman et al. 2020); temperature divides the logits first.
+    probability p (Holtzman et al. 2020); temperature divides the logits first. What the rules say of lengths
+    and coverage makes the score by which draws are ranked, and changes no draw.
     """
     if temperature <= 0 or top_k < 0 or not 0 < top_p <= 1:
         raise Seq2attnError(
@@ -143,10 +144,12 @@ def sample(
             ordered, places = scores.softmax(-1).sort(descending=True, stable=True)
             beyond = ordered.cumsum(-1) - ordered >= top_p  # the first is always kept
             scores = scores.masked_fill(torch.zeros_like(beyond).scatter(1, places, beyond), NEVER)
+        # One number decides, however many tokens there are: batch mates with more of them change nothing.
         uniform = torch.stack(
-            [torch.rand(scores.shape[-1], generator=generators[row]) for row in rows.tolist()]
+            [torch.rand(1, generator=generators[row], dtype=torch.double) for row in rows.tolist()]
         )
-        return (scores - (-uniform.clamp(min=1e-20).log()).log().to(scores.device)).argmax(-1)
+        sums = scores.softmax(-1).cpu().double().cumsum(-1)
+        return (sums > uniform * sums[:, -1:]).byte().argmax(-1).to(scores.device)
 
     return _walk(step, state, rules, limits, prefix, choose)
 
@@ -164,7 +167,7 @@ def _walk(
     while len(rows):
         logits, state = step(token, state)
         scores = logits.float().log_softmax(-1)
-        may = rules.allowed(history, limits[rows], None if prefix is None else prefix[rows], scores.shape[-1])
+        may = rules.allowed(history, limits[rows], None if prefix is None else prefix[rows], scores)
         token = choose(scores.masked_fill(~may, NEVER), rows)
         total = total + scores.gather(1, token[:, None]).squeeze(1)
         ends = token == rules.eos
@@ -236,7 +239,7 @@ def _continuations(
         beams.history.view(count * beam, length),
         limits[each],
         None if prefix is None else prefix[each],
-        scores.shape[-1],
+        scores,
     )
     scores = scores.masked_fill(~may, NEVER).view(count, beam, -1) + beams.total[..., None]
     vocabulary = scores.shape[-1]

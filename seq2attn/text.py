@@ -11,16 +11,19 @@ import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
-from itertools import pairwise
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import sentencepiece
+from numpy.typing import NDArray
 
 from seq2attn.errors import Seq2attnError
 from seq2attn.subwords import Subwords
 
 Words = Literal["auto", "spaces", "pieces"]
+Ids = Sequence[int] | NDArray[np.int32]
 
 MOST_SENTENCES = 1_000_000  # of which a vocabulary is learned: more takes gigabytes and changes little
 LONGEST_SENTENCE = 1 << 16  # in bytes; SentencePiece would leave out longer ones than 4192 without a word
@@ -33,6 +36,7 @@ _SPACELESS = re.compile(
     "\u3031-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua9e0-\ua9ff\uaa60-\uaa7f\uf900-\ufaff\uff66-\uff9f"
     "\U0001b000-\U0001b16f\U00020000-\U0003ffff]"
 )
+_WORDS = re.compile("▁?[^▁]+|▁")  # of an unknown piece
 _SETTLED: dict[str, Any] = {  # of every training
     "max_sentence_length": LONGEST_SENTENCE,
     "pad_id": 0,
@@ -59,6 +63,16 @@ class Tokens(NamedTuple):
     pieces: list[str]
     words: list[str]
     word_of: list[int]  # for each piece, the index of its word
+
+    def at(self, places: Sequence[int]) -> "Tokens":
+        """Only the pieces at these places, which increase, and the words that they are of."""
+        kept = {word: number for number, word in enumerate(sorted({self.word_of[i] for i in places}))}
+        return Tokens(
+            [self.ids[i] for i in places],
+            [self.pieces[i] for i in places],
+            [self.words[word] for word in kept],
+            [kept[self.word_of[i]] for i in places],
+        )
 
 
 class Vocabulary:
@@ -93,6 +107,7 @@ class Vocabulary:
         appended = iter(range(pieces, pieces + len(own)))
         self.pad, self.bos, self.eos = (i if i >= 0 else next(appended) for i in own)
         self.unk: int = self._processor.unk_id()
+        self._unknown = str(self._processor.id_to_piece(self.unk))
         self.size: int = pieces + own.count(-1)
         self._subwords: dict[tuple[int, float], Subwords] = {}
 
@@ -122,7 +137,8 @@ class Vocabulary:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each sentence, without <s> and </s>."""
         encoded: list[list[int]] = self._processor.encode([_whole(text) for text in texts])
-        return encoded
+        pairs = zip(encoded, texts, strict=True)
+        return [_each(ids, self._parts(text)) if self.unk in ids else ids for ids, text in pairs]
 
     def sample(self, texts: Sequence[str], seed: int, nbest: int = -1, alpha: float = 0.1) -> list[list[int]]:
         """Like `encode`, with one of the possible segmentations of each sentence, drawn at random: a pure
@@ -147,9 +163,12 @@ class Vocabulary:
                 f"model and nbest of at most 512 (SentencePiece: {error})"
             ) from error
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; <pad>, <s> and </s> are dropped, <unk> is shown as ⁇."""
-        return str(self._processor.decode(self._kept(ids)))
+    def decode(self, ids: Sequence[int], beyond: Sequence[str] = ()) -> str:
+        """The text of ids; <pad>, <s> and </s> are dropped, <unk> is shown as ⁇.
+
+        beyond: the pieces that ids from `size` on stand for, see `copies`.
+        """
+        return str(self._decoded(ids, beyond)["text"])
 
     def split(self, text: str) -> Tokens:
         """The text as ids, pieces and words, which are cut from the text as it is, before normalisation.
@@ -164,17 +183,73 @@ class Vocabulary:
             for character, origin in zip(normalized, origins, strict=False)  # one more origin: the end
             if character != "▁" and not text[origin].isspace()
         ]
+        parts, offsets = self._parts(text), list[tuple[int, int]]()
+        for (begin, end), some in zip(found["offsets"], parts, strict=True):
+            places = [*accumulate(map(len, some), initial=bisect_left(origins, begin))]
+            offsets += pairwise([begin, *(origins[place] for place in places[1:-1]), end])
+        found = {"ids": _each(found["ids"], parts), "pieces": [*chain(*parts)], "offsets": offsets}
         return self._tokens(found, text, visible)
 
-    def join(self, ids: Sequence[int]) -> Tokens:
+    def join(self, ids: Sequence[int], beyond: Sequence[str] = ()) -> Tokens:
         """The same for produced ids: the words of `decode(ids)`; <pad>, <s> and </s> are dropped."""
-        found = self._processor.decode(self._kept(ids), return_type="offset_mapping")
+        found = self._decoded(ids, beyond)
         text = found["text"]
         return self._tokens(found, text, [i for i, character in enumerate(text) if not character.isspace()])
 
-    def _kept(self, ids: Sequence[int]) -> list[int]:
-        specials = (self.pad, self.bos, self.eos)
-        return [int(i) for i in ids if i not in specials]
+    def surfaces(self, text: str) -> list[str]:
+        """The pieces of a text, one for each id of `encode`; an unknown one as it stands in the text."""
+        return [*chain(*self._parts(text))]
+
+    def pieces(self, ids: Ids, text: str = "") -> list[str]:
+        """The pieces of ids, into which a text is cut in whatever way (`sample`). An unknown one is as it
+        stands in the text; <unk>, if there it does not."""
+        found: list[str] = self._processor.id_to_piece([int(number) for number in ids])
+        if self.unk in ids:
+            unknown = (one for one in self.surfaces(text) if self._processor.piece_to_id(one) == self.unk)
+            pairs = zip(ids, found, strict=True)
+            found = [next(unknown, piece) if number == self.unk else piece for number, piece in pairs]
+        return found
+
+    def copies(self, pieces: Sequence[str]) -> list[int]:
+        """What the pieces of a source, and its end, are to who copies them into a text of this vocabulary.
+
+        The id of the same piece and of the end; of a piece that is not in this vocabulary, `size` + its place
+        in the source, the first one's if it comes again.
+        """
+        first: dict[str, int] = {}
+        places = (first.setdefault(piece, place) for place, piece in enumerate(pieces))
+        known = self._processor.piece_to_id(list(pieces))
+        return [
+            self.size + place if number == self.unk and piece != self._unknown else number
+            for piece, number, place in zip(pieces, known, places, strict=True)
+        ] + [self.eos]
+
+    def copied(self, ids: Ids, pieces: Sequence[str], source: Sequence[str]) -> list[int]:
+        """The ids of a text with these pieces, where each unknown one that is a piece of the source has the
+        id under which it is copied."""
+        return [
+            self.size + source.index(piece) if number == self.unk and piece in source else int(number)
+            for number, piece in zip(ids, pieces, strict=True)
+        ]
+
+    def _parts(self, text: str) -> list[list[str]]:
+        """The pieces of a text, each cut into its words if it is unknown: those in a row are one piece to
+        SentencePiece, and could not be copied one by one."""
+        found = self._processor.encode(_whole(text), out_type=str)
+        unknown = [number == self.unk for number in self._processor.piece_to_id(found)]
+        return [_WORDS.findall(one) if cut else [one] for one, cut in zip(found, unknown, strict=True)]
+
+    def _decoded(self, ids: Sequence[int], beyond: Sequence[str]) -> dict[str, Any]:
+        """Text, ids, pieces and their offsets of what is said by ids."""
+        kept = [int(number) for number in ids if number not in (self.pad, self.bos, self.eos)]
+        if max(kept, default=0) < self.size:
+            return dict(self._processor.decode(kept, return_type="offset_mapping"))
+        pieces = [
+            beyond[number - self.size] if number >= self.size else self._processor.id_to_piece(number)
+            for number in kept
+        ]
+        found = self._processor.decode(pieces, return_type="offset_mapping")
+        return {**found, "ids": kept, "text": found["text"].replace("▁", " ")}
 
     def _tokens(self, found: dict[str, Any], text: str, visible: list[int]) -> Tokens:
         """Group pieces to words; `visible` are the positions of the characters that pieces stand for."""
@@ -229,7 +304,7 @@ def train_vocabulary(
             whole words (the most frequent; what stands between spaces, punctuation and all).
         size: pieces in all; of a char or word model, at most.
         byte_fallback: a character outside the vocabulary becomes its UTF-8 bytes instead of <unk>. Not of a
-            word model: its unknown words are <unk>, and those in a row a single one.
+            word model: each of its unknown words is one <unk>.
         character_coverage: share of the text whose characters get a piece; rarer ones are outside.
         lowercase: letter by letter, as `str.lower` does (ß stays ß).
         nfkc: Unicode NFKC, without control characters; if not, only spaces and line breaks change.
@@ -265,6 +340,11 @@ def train_vocabulary(
     except RuntimeError as error:
         raise VocabularyError(_explain(str(error), size)) from error
     return Vocabulary(trained.getvalue(), words)
+
+
+def _each(ids: Sequence[int], parts: Sequence[Sequence[str]]) -> list[int]:
+    """The id of each part."""
+    return [number for number, some in zip(ids, parts, strict=True) for _ in some]
 
 
 def _whole(text: str) -> str:

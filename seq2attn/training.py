@@ -4,15 +4,15 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from seq2attn.batches import Batch, Feed, Numbers
+from seq2attn.batches import AnyBatch, AnyFeed, Numbers
 from seq2attn.checkpoint import (
     RunError,
     RunFolder,
@@ -24,10 +24,10 @@ from seq2attn.checkpoint import (
     weights_of,
 )
 from seq2attn.errors import Seq2attnError
-from seq2attn.losses import Taught, cross_entropy
+from seq2attn.losses import Losses, Objective
 from seq2attn.metrics import LOWER_IS_BETTER
-from seq2attn.models import Seq2Seq, autocast, out_of_memory
-from seq2attn.recipe import TrainingRecipe
+from seq2attn.models import autocast, out_of_memory
+from seq2attn.recipe import LearningRecipe
 from seq2attn.schedules import SCHEDULES, Schedule, optimizer
 
 Validate = Callable[[int | None], dict[str, float]]  # at most so many batches -> loss, and metrics by name
@@ -45,7 +45,7 @@ class Updated(NamedTuple):
     norm: float  # of the gradient, before clipping
     learning_rate: float
     tokens: int  # target tokens
-    taught: dict[str, float]  # the losses of attention, per token, before their factors
+    parts: dict[str, float]  # what else is learnt, per token, before its factor
 
 
 class Turn(NamedTuple):
@@ -74,9 +74,15 @@ class Learner:
     """A model, and all that changes with it: optimizer, schedule, moving average, generators."""
 
     def __init__(
-        self, model: Seq2Seq, recipe: TrainingRecipe, device: torch.device, total: int | None
+        self,
+        model: nn.Module,
+        objective: Objective,
+        recipe: LearningRecipe,
+        device: torch.device,
+        total: int | None,
     ) -> None:
-        self.model, self.recipe, self.device, self.total = model.to(device), recipe, device, total
+        self.model, self.objective = model.to(device), objective
+        self.recipe, self.device, self.total = recipe, device, total
         self.optimizer = optimizer(
             recipe.optimizer,
             model.parameters(),
@@ -90,14 +96,10 @@ class Learner:
         self.moving: Weights | None = None
         if recipe.ema:
             self.moving = {name: tensor.clone() for name, tensor in tensors_of(self.model).items()}
-        losses = recipe.attention_losses
-        self.taught: Taught | None = None
-        if losses is not None:
-            self.taught = Taught(losses.factors(), model.decoder, losses.layer, losses.head)
         autocast(device, recipe.precision)  # an error now, if the device cannot
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
 
-    def update(self, batches: list[Batch], step: int) -> Updated:
+    def update(self, batches: Sequence[AnyBatch], step: int) -> Updated:
         """One update from one or several batches.
 
         Losses are summed over all the batches' tokens and divided once, so that the gradient does not
@@ -108,18 +110,17 @@ class Learner:
         rate = self.recipe.learning_rate * self.schedule.factor(step, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        tokens = sum(int(batch.gold_mask.sum()) for batch in batches)
-        total, taught = 0.0, dict[str, float]()
+        tokens = sum(batch.units for batch in batches)
+        total, parts = 0.0, dict[str, float]()
         for batch in batches:
-            loss, terms = self._loss(batch.to(self.device))
-            whole = loss + self.taught.total(terms) if self.taught else loss
-            self.scaler.scale(whole / tokens).backward()
-            total += loss.item() / tokens
-            taught = {name: taught.get(name, 0.0) + one.item() / tokens for name, one in terms.items()}
+            losses = self._losses(batch.to(self.device))
+            self.scaler.scale(losses.whole / tokens).backward()
+            total += losses.loss.item() / tokens
+            parts = {name: parts.get(name, 0.0) + one.item() / tokens for name, one in losses.parts.items()}
         self.scaler.unscale_(self.optimizer)
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip or math.inf))
         # With fp16 an infinite gradient is the scaler's business: it skips the step and scales down.
-        finite = math.isfinite(total + sum(taught.values()))
+        finite = math.isfinite(total + sum(parts.values()))
         if not finite or not (self.scaler.is_enabled() or math.isfinite(norm)):
             raise FloatingPointError(f"the loss is {total}, the gradient's norm {norm}")
         self.scaler.step(self.optimizer)
@@ -128,19 +129,13 @@ class Learner:
         if self.moving is not None:
             for name, tensor in tensors_of(self.model).items():
                 self.moving[name].lerp_(tensor, 1 - self.recipe.ema)
-        if self.taught:
-            self.taught.updated()
-        return Updated(total, norm, rate, tokens, taught)
+        self.objective.updated()
+        return Updated(total, norm, rate, tokens, parts)
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        look = self.taught.look if self.taught else ()
+    def _losses(self, batch: AnyBatch) -> Losses:
         with autocast(self.device, self.recipe.precision):
-            decoded = self.model(batch.source, batch.source_mask, batch.reads, look)
-        gold, mask = batch.gold, batch.gold_mask
-        loss = cross_entropy(decoded.logits, gold, mask, self.recipe.label_smoothing).smoothed
-        if not self.taught:
-            return loss, {}
-        return loss, self.taught.terms(decoded, gold, mask, batch.source_mask, batch.links)
+            answer = self.objective.ask(self.model, batch)
+        return self.objective.losses(answer, batch)
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[Weights]:
@@ -168,7 +163,7 @@ class Learner:
             "schedule": self.schedule.state(),
             "moving": self.moving,
             "scaler": self.scaler.state_dict(),
-            "baseline": None if self.taught is None else self.taught.baseline,
+            "objective": self.objective.state(),
             "generators": generators,
         }
 
@@ -180,8 +175,7 @@ class Learner:
         self.scaler.load_state_dict(state["scaler"])
         if self.moving is not None:
             self.moving = {name: tensor.to(self.device) for name, tensor in state["moving"].items()}
-        if self.taught is not None:
-            self.taught.baseline = state["baseline"]
+        self.objective.restore(state["objective"])
         torch.set_rng_state(state["generators"]["cpu"])
         if self.device.type == "cuda" and "cuda" in state["generators"]:
             torch.cuda.set_rng_state(state["generators"]["cuda"], self.device)
@@ -192,7 +186,7 @@ class Learner:
 def fit(
     run: RunFolder,
     learner: Learner,
-    feed: Feed,
+    feed: AnyFeed,
     validate: Validate,
     report: Report = lambda record: None,
 ) -> Progress:
@@ -215,10 +209,10 @@ def fit(
             progress.step, (progress.epoch, progress.batch) = step, turn.then
             progress.tokens += updated.tokens
             progress.seconds = time.monotonic() - clock
-            record = {**updated._asdict(), **updated.taught, **asdict(progress), "total": learner.total}
+            record = {**updated._asdict(), **updated.parts, **asdict(progress), "total": learner.total}
             report(record)
             if step % recipe.log_every == 0:
-                run.log({key: record[key] for key in (*LOGGED, *updated.taught)})
+                run.log({key: record[key] for key in (*LOGGED, *updated.parts)})
             ended = _ended(progress, recipe)
             if step % recipe.validate_every == 0 or ended:
                 scores = _validated(run, learner, progress, validate)
@@ -276,7 +270,7 @@ def average_last(
     run.log({"average": len(names), **scores})
 
 
-def total_steps(recipe: TrainingRecipe, feed: Feed) -> int | None:
+def total_steps(recipe: LearningRecipe, feed: AnyFeed) -> int | None:
     """The number of updates, where the recipe fixes it."""
     by_epochs = None
     if recipe.max_epochs is not None:
@@ -284,7 +278,7 @@ def total_steps(recipe: TrainingRecipe, feed: Feed) -> int | None:
     return min((steps for steps in (recipe.max_steps, by_epochs) if steps is not None), default=None)
 
 
-def _turns(feed: Feed, progress: Progress, recipe: TrainingRecipe) -> Iterator[Turn]:
+def _turns(feed: AnyFeed, progress: Progress, recipe: LearningRecipe) -> Iterator[Turn]:
     """The updates that are left: every epoch's plan, `accumulate` batches at a time."""
     epoch, batch = progress.epoch, progress.batch
     while not _ended(progress, recipe):
@@ -298,7 +292,7 @@ def _turns(feed: Feed, progress: Progress, recipe: TrainingRecipe) -> Iterator[T
         epoch, batch = epoch + 1, 0
 
 
-def _ended(progress: Progress, recipe: TrainingRecipe) -> bool:
+def _ended(progress: Progress, recipe: LearningRecipe) -> bool:
     patience = recipe.early_stopping.patience if recipe.early_stopping else math.inf
     return (
         progress.step >= (recipe.max_steps or math.inf)
@@ -333,7 +327,7 @@ def _validated(run: RunFolder, learner: Learner, progress: Progress, validate: V
     return scores
 
 
-def _prune(run: RunFolder, recipe: TrainingRecipe) -> None:
+def _prune(run: RunFolder, recipe: LearningRecipe) -> None:
     """Keep the best and the last weights only."""
     scores = run.version.scores
     ranked = sorted(scores, key=lambda name: scores[name], reverse=True)
@@ -341,7 +335,7 @@ def _prune(run: RunFolder, recipe: TrainingRecipe) -> None:
 
 
 @contextlib.contextmanager
-def naming(step: int, turn: Turn, batches: list[Batch], learner: Learner) -> Iterator[None]:
+def naming(step: int, turn: Turn, batches: Sequence[AnyBatch], learner: Learner) -> Iterator[None]:
     """Say which batch it was, and what to do, when the numbers or the memory end."""
     examples = ", ".join(str(some[:8].tolist()) for some in turn.batches)
     place = f"step {step}, epoch {turn.epoch + 1}, in the batch with the examples {examples}"
@@ -356,9 +350,9 @@ def naming(step: int, turn: Turn, batches: list[Batch], learner: Learner) -> Ite
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        shapes = " and ".join(f"{tuple(b.source.shape)} by {tuple(b.reads.shape)}" for b in batches)
+        shapes = " and ".join(batch.shape for batch in batches)
         raise TrainingError(
-            f"out of memory at {place} (source by target {shapes}). What was saved before is kept. "
+            f"out of memory at {place} ({shapes}). What was saved before is kept. "
             f"Lower training.batch_tokens (now {learner.recipe.batch_tokens}) and raise "
             "training.accumulate by as much, which learns the same; or lower data.filter.max_length"
         ) from error

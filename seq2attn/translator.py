@@ -2,22 +2,20 @@
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Any, overload
 
 from pydantic import ValidationError
 from torch import Tensor
 
 from seq2attn.alignment import by_words, shifted
-from seq2attn.checkpoint import RunFolder, put_weights
 from seq2attn.errors import Seq2attnError
-from seq2attn.inference import Inference
-from seq2attn.models import build, pick_device
+from seq2attn.inference import Forced, Inference
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.results import Translation
 from seq2attn.search import Hypothesis
-from seq2attn.text import Tokens, Vocabulary
+from seq2attn.text import Tokens
 
 # Sentences that are read before the first is translated, so that batches are of about one length.
 CHUNK = 2000
@@ -30,6 +28,39 @@ class Translator(Inference):
     def __repr__(self) -> str:
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
         return f"Translator({parameters:,} parameters, on {self.device})"
+
+    def adopt(self, given: dict[str, Any]) -> None:
+        """Search with these settings from now on (`settings`)."""
+        self.decoding = self.settings(given)
+
+    def units(self, texts: Sequence[str]) -> int:
+        """How many pieces it would have to write these, ends included."""
+        return sum(len(ids) + 1 for ids in self.target.encode(texts))
+
+    def looks(self, sources: Sequence[str], targets: Sequence[str]) -> list[Tensor]:
+        """What each step of given targets looks at, (T + 1, S + 1) of each; nothing without attention."""
+        if not self.model.decoder.attention_layers:
+            return []
+        read = [self._read(source) for source in sources]
+        ids = [tokens.ids for tokens in read]
+        given = [self._given(target, tokens).ids for target, tokens in zip(targets, read, strict=True)]
+        copies, sentences = self.copies(ids, read), self.sentences(ids, sources)
+        forced = self.force(ids, given, copies=copies, sentences=sentences)
+        return [one.weights for one in forced if one.weights is not None]
+
+    @property
+    def how(self) -> str:
+        """How it searches, as part of a score's signature."""
+        decoding = self.decoding
+        how = f"sample:{decoding.temperature}" if decoding.sample else f"beam:{decoding.beam}"
+        length = f"{decoding.length_normalization}^{decoding.length_penalty:g}"
+        coverage = f"|coverage:{decoding.coverage_penalty:g}" if decoding.coverage_penalty else ""
+        return f"{how}|length:{length}{coverage}"
+
+    @property
+    def limit(self) -> str:
+        """What to lower when memory ends."""
+        return f"decoding.batch_tokens (now {self.decoding.batch_tokens})"
 
     @overload
     def translate(  # type: ignore[overload-overlap]  # a str is a Sequence[str], and is meant first
@@ -129,10 +160,15 @@ class Translator(Inference):
         return found[0] if isinstance(text, str) else found
 
     def stream(
-        self, lines: Iterable[str], decoding: DecodingRecipe, alignment: bool = False, chunk: int = CHUNK
+        self,
+        lines: Iterable[str],
+        decoding: DecodingRecipe | None = None,
+        alignment: bool = False,
+        chunk: int = CHUNK,
     ) -> Iterator[Translation]:
-        """Translate lines as they come, in their order, `chunk` lines at a time."""
-        lines, first = iter(lines), 0
+        """Translate lines as they come, in their order, `chunk` lines at a time (with `self.decoding`, if no
+        other is given)."""
+        lines, first, decoding = iter(lines), 0, decoding or self.decoding
         while texts := list(islice(lines, chunk)):
             yield from self._translate(texts, decoding, alignment, [""] * len(texts), first)
             first += len(texts)
@@ -159,47 +195,62 @@ class Translator(Inference):
 
         layer, head: instead of alignment_layer and alignment_head.
         """
-        tokens, wanted = self.source.split(source), self.target.split(target)
-        forced = self.force([tokens.ids], [wanted.ids], layer, head)[0]
+        tokens = self._read(source)
+        wanted, copies = self._given(target, tokens), self.copies([tokens.ids], [tokens])
+        sentences = self.sentences([tokens.ids], [source])
+        forced = self.force([tokens.ids], [wanted.ids], layer, head, copies=copies, sentences=sentences)[0]
         hypothesis = Hypothesis(
             wanted.ids,
             forced.log_probability,
             self.rules(self.decoding).score(forced.log_probability, len(wanted.ids) + 1),
         )
-        return self._result(tokens, wanted, target, hypothesis, forced.weights)
+        return self._result(tokens, wanted, target, hypothesis, forced)
 
     def log_probabilities(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
         """The model's log-probability of each target given its source, the end included, in nats."""
-        forced = self.force(self.source.encode(sources), self.target.encode(targets), weights=False)
+        texts = [self._read(source) for source in sources]
+        wanted = [self._given(target, text).ids for target, text in zip(targets, texts, strict=True)]
+        read = [text.ids for text in texts]
+        copies, sentences = self.copies(read, texts), self.sentences(read, sources)
+        forced = self.force(read, wanted, weights=False, copies=copies, sentences=sentences)
         return [one.log_probability for one in forced]
 
     def _translate(
         self, texts: list[str], decoding: DecodingRecipe, alignment: bool, prefixes: list[str], first: int
     ) -> list[Translation]:
         sources = [
-            self._cut(self.source.split(text), decoding, first + number)
-            for number, text in enumerate(texts, 1)
+            self._cut(self._read(text), decoding, first + number) for number, text in enumerate(texts, 1)
         ]
         wanted = [number for number, tokens in enumerate(sources) if tokens.ids]
-        forced = self.target.encode([prefixes[number] for number in wanted])
-        places = [first + number for number in wanted]
-        found = self.hypotheses([sources[number].ids for number in wanted], decoding, forced, places)
+        read = [sources[number] for number in wanted]
+        ids = [tokens.ids for tokens in read]
+        forced = [self._given(prefixes[number], sources[number]).ids for number in wanted]
+        places, copies = [first + number for number in wanted], self.copies(ids, read)
+        sentences = self.sentences(ids, [texts[number] for number in wanted])
+        found = self.hypotheses(ids, decoding, forced, places, copies, sentences)
         pairs = [(number, h) for number, some in zip(wanted, found, strict=True) for h in some]
         alignment = alignment or decoding.replace_unknown
-        weights: list[Tensor | None] = [None] * len(pairs)
+        looked: list[Forced | None] = [None] * len(pairs)
         if alignment and self.model.decoder.attention_layers:
-            forcing = self.force([sources[n].ids for n, _ in pairs], [h.tokens for _, h in pairs])
-            weights = [one.weights for one in forcing]
+            read = [sources[number] for number, _ in pairs]
+            ids = [tokens.ids for tokens in read]
+            copies, sentences = self.copies(ids, read), self.sentences(ids, [texts[n] for n, _ in pairs])
+            looked = [*self.force(ids, [h.tokens for _, h in pairs], copies=copies, sentences=sentences)]
         nbest: list[list[Translation]] = [[] for _ in texts]
-        for (number, hypothesis), looked in zip(pairs, weights, strict=True):
-            tokens = self.target.join(hypothesis.tokens)
-            text = self._text(hypothesis.tokens)
-            result = self._result(sources[number], tokens, text, hypothesis, looked)
+        for (number, hypothesis), one in zip(pairs, looked, strict=True):
+            tokens = self.target.join(hypothesis.tokens, sources[number].pieces)
+            text = self._text(hypothesis.tokens, sources[number].pieces)
+            result = self._result(sources[number], tokens, text, hypothesis, one)
             nbest[number].append(result.known(self.target.unk) if decoding.replace_unknown else result)
         return [
             some[0].among(some) if some else Translation.empty(tokens)
             for some, tokens in zip(nbest, sources, strict=True)
         ]
+
+    def _read(self, text: str) -> Tokens:
+        """A source, or as much of it as was read in training."""
+        tokens = self.source.split(text)
+        return tokens.at(self.truncate.cut(0, range(len(tokens.ids))))
 
     def _cut(self, tokens: Tokens, decoding: DecodingRecipe, number: int) -> Tokens:
         """The sentence, or as much of it as `max_source` allows."""
@@ -211,67 +262,35 @@ class Translator(Inference):
             "is it a line of its own?",
             stacklevel=2,
         )
-        words = tokens.words[: tokens.word_of[most - 1] + 1]
-        return Tokens(tokens.ids[:most], tokens.pieces[:most], words, tokens.word_of[:most])
+        return tokens.at(range(most))
 
-    def _text(self, ids: Sequence[int]) -> str:
+    def _given(self, target: str, source: Tokens) -> Tokens:
+        """A given target. A model that copies can say its unknown pieces that the source has."""
+        tokens = self.target.split(target)
+        if self.model.decoder.copier is None:
+            return tokens
+        return tokens._replace(ids=self.target.copied(tokens.ids, tokens.pieces, source.pieces))
+
+    def _text(self, ids: Sequence[int], copied: Sequence[str] = ()) -> str:
         """The text of produced ids with single spaces: SentencePiece puts two of them round its sign for an
         unknown piece, and a model may say pieces that are nothing else."""
-        return " ".join(filter(None, self.target.decode(ids).split(" ")))
+        return " ".join(filter(None, self.target.decode(ids, copied).split(" ")))
 
     def _result(
-        self, source: Tokens, target: Tokens, text: str, hypothesis: Hypothesis, weights: Tensor | None
+        self, source: Tokens, target: Tokens, text: str, hypothesis: Hypothesis, forced: Forced | None
     ) -> Translation:
-        if weights is None:
-            return Translation(source, target, text, hypothesis.score, hypothesis.log_probability)
-        pieces = shifted(weights, self.model.decoder.alignment_shift)
-        words = by_words(pieces, target.word_of, source.word_of, source_eos=True)
-        return Translation(source, target, text, hypothesis.score, hypothesis.log_probability, *words, pieces)
+        found = Translation(source, target, text, hypothesis.score, hypothesis.log_probability)
+        if forced is None or forced.weights is None:
+            return found
+        pieces, copied = shifted(forced.weights, self.model.decoder.alignment_shift), None
+        words, end = by_words(pieces, target.word_of, source.word_of, source_eos=True)
+        if forced.copied is not None:  # a word's is the mean of its pieces'
+            column = forced.copied[:-1, None]
+            copied = by_words(column, target.word_of, [0], source_eos=False).weights.squeeze(1)
+        return replace(found, alignment=words, end_of_sentence=end, weights=pieces, copied=copied)
 
 
-def load(
-    run: str | Path, checkpoint: str = "best", device: str = "auto", precision: str = "fp32"
-) -> Translator:
-    """The model of a run folder. checkpoint: best, last, average, or a file's name below weights/."""
-    folder = RunFolder.open(run)
-    recipe = folder.recipe
-    source, target = vocabularies(folder)
-    model = build(recipe.model, source.size, target.size)
-    put_weights(model, folder.load_weights(checkpoint))
-    translator = Translator(model, source, target, recipe.decoding, pick_device(device), precision)
-    losses = recipe.training.attention_losses
-    if losses is not None and losses.guided:  # what was taught to align, aligns
-        translator.alignment_layer, translator.alignment_head = losses.layer, losses.head or 0
-    return translator
+class Summarizer(Translator):
+    """The same of texts and their summaries: sentences or turns of a dialogue are parted by line feeds."""
 
-
-def vocabularies(folder: RunFolder) -> tuple[Vocabulary, Vocabulary]:
-    """Source and target vocabulary of a run; one object twice if they are joint."""
-    words = folder.recipe.text.words
-    if folder.recipe.text.joint:
-        joint = Vocabulary(folder.content("text/joint.model"), words)
-        return joint, joint
-    return (
-        Vocabulary(folder.content("text/source.model"), words),
-        Vocabulary(folder.content("text/target.model"), words),
-    )
-
-
-@overload
-def translate(  # type: ignore[overload-overlap]
-    text: str, model: str | Path | Translator
-) -> Translation:
-    """One in, one out."""
-
-
-@overload
-def translate(text: Sequence[str], model: str | Path | Translator) -> list[Translation]:
-    """A list in, a list out."""
-
-
-def translate(text: str | Sequence[str], model: str | Path | Translator) -> Translation | list[Translation]:
-    """Translate with a run's folder (or a loaded model) in one line; a list in, a list out.
-
-    A folder is read at every call: to translate often, `load` it once.
-    """
-    return (model if isinstance(model, Translator) else load(model)).translate(text)
+    summarize = Translator.translate

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -11,6 +12,7 @@ from seq2attn.attention import Attention, Past, reorder
 from seq2attn.errors import Seq2attnError
 from seq2attn.heads import MultiHead
 from seq2attn.normalizers import NTM, Softmax
+from seq2attn.recipe import AttentionRecipe
 from seq2attn.scorers import Additive
 
 B, T, S, Q = 3, 5, 7, 11
@@ -158,6 +160,15 @@ def test_the_gate_keeps_what_was():
 
 
 # ---- what holds for all ------------------------------------------------------------------------------
+
+
+def test_a_recipe_cannot_ask_for_shifts_beyond_all_sentences():
+    attention = {"score": "cosine", "normalize": {"name": "ntm", "shifts": 101}}
+    with pytest.raises(ValidationError, match="expected at most 100, got 101"):
+        AttentionRecipe.model_validate(attention)
+    attention["normalize"]["shifts"] = 100
+    assert AttentionRecipe.model_validate(attention)
+
 
 MAKE = {"ring": lambda: NTM(Q), "line": lambda: NTM(Q, circular=False), "wide": lambda: NTM(Q, shifts=9)}
 every = pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)

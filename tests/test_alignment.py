@@ -110,6 +110,19 @@ def test_every_link_above_the_threshold() -> None:
 
 
 @settings(max_examples=100, deadline=None)
+@given(sentences(), st.none() | st.floats(0, 1), st.sets(st.integers(0, 6)))
+def test_a_word_that_looked_at_nothing_has_no_link(
+    sentence: tuple[Tensor, list[int], list[int], bool], threshold: float | None, blind: set[int]
+) -> None:
+    weights, target, *rest = sentence
+    weights = weights * torch.tensor([word not in blind for word in target])[:, None]
+    found = links(by_words(weights, target, *rest), threshold)
+    assert not {link.target for link in found} & blind
+    if threshold == 0:  # all of the others
+        assert len(found) == len({*target} - blind) * len({*rest[0]})
+
+
+@settings(max_examples=100, deadline=None)
 @given(sentences(), st.none() | st.floats(0, 1))
 def test_pharaoh_round_trip(
     sentence: tuple[Tensor, list[int], list[int], bool], threshold: float | None

@@ -1,5 +1,6 @@
 """Attention against torch's own, against the papers' formulas written out, and what it remembers."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +15,8 @@ from torchs import load_attention, randomised
 from seq2attn.attention import Attention, Memory, Normalizer, Past, Scorer, reorder
 from seq2attn.errors import Seq2attnError
 from seq2attn.heads import MultiHead, head_size
-from seq2attn.normalizers import Softmax
-from seq2attn.scorers import Additive, Concat, Dot, General, ScaledDot
+from seq2attn.normalizers import NORMALIZERS, Hard, MoChA, Softmax
+from seq2attn.scorers import Additive, Concat, Dot, General, ScaledDot, Several
 
 B, T, S, Q, K = 3, 5, 7, 11, 13
 MASK = (torch.arange(S) < torch.tensor([7, 4, 1])[:, None])[:, None]
@@ -248,6 +249,81 @@ def test_a_part_must_say_what_it_does():
         Idle()(random(B, T, Q), random(B, S, Q), NO_PAST)
     with pytest.raises(NotImplementedError, match=r"Loose must say how it normalises: write forward\(\)"):
         Loose()(random(B, T, S), MASK, NO_PAST, random(B, T, Q))
+
+
+class Wrong(Scorer):
+    """Scores by a product, but one of its parts has another shape than it must."""
+
+    def __init__(self, part: str, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.change = {part: change}
+
+    def made(self, part: str, x: Tensor) -> Tensor:
+        return self.change.get(part, lambda same: same)(x)
+
+    def keys(self, states: Tensor) -> Tensor:
+        return self.made("keys", states)
+
+    def dot(self, query: Tensor) -> Tensor | None:
+        return self.made("dot", query) if "dot" in self.change else None
+
+    def forward(self, query: Tensor, keys: Tensor, past: Past) -> Tensor:
+        if "dot" in self.change:
+            return super().forward(query, keys, past)
+        return self.made("scores", query @ keys.mT)
+
+
+class WrongWeights(Softmax):
+    """Forgets the queries."""
+
+    def move(self, scores: Tensor, mask: Tensor, past: Past, query: Tensor) -> tuple[Tensor, None]:
+        return scores.softmax(-1)[..., 0, :], None
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "said"),
+    [
+        (
+            "scores",
+            lambda x: x.mT,
+            r"scores of every query and slot, of the shape \(3, 5, 7\); got \(3, 7, 5\)",
+        ),
+        ("scores", lambda x: x[..., None], r"scores .* \(3, 5, 7\); got \(3, 5, 7, 1\): mend the class"),
+        ("scores", lambda x: x[0], r"scores .* \(3, 5, 7\); got \(5, 7\)"),
+        ("keys", lambda x: x.mean(-2), r"keys, one for every slot, of the shape \(3, 7, 11\); got \(3, 11\)"),
+        (
+            "dot",
+            lambda x: x[..., 1:],
+            r"queries in dot\(\), as wide as the keys, .* \(3, 5, 11\); got \(3, 5, 10\)",
+        ),
+    ],
+)
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_a_part_of_ones_own_that_gives_another_shape_is_named(part, change, said, need_weights):
+    attention = Attention(Wrong(part, change), Softmax()).double()
+    query, states = random(B, T, Q), random(B, S, Q)
+    with pytest.raises(Seq2attnError, match=f"^Wrong: expected {said}"):
+        attention(query, attention.remember(states, MASK), need_weights=need_weights)
+
+
+def test_so_is_a_normalizer_also_behind_heads_and_several_scorers():
+    attention = Attention(Dot(Q, Q), WrongWeights()).double()
+    with pytest.raises(Seq2attnError, match=r"^WrongWeights: expected weights .* \(3, 5, 7\); got \(3, 7\)"):
+        attention(random(B, T, Q), attention.remember(random(B, S, Q), MASK))
+    heads = MultiHead(2, 22, K, Attention(Wrong("scores", lambda x: x.mT), Softmax())).double()
+    with pytest.raises(Seq2attnError, match=r"^Wrong: .* \(3, 2, 5, 7\); got \(3, 2, 7, 5\)"):
+        heads(random(B, T, 22), heads.remember(random(B, S, K), MASK))
+    chunks = Attention(Several([Dot(Q, Q), Dot(Q, Q)]), MoChA()).double()
+    assert chunks(random(B, T, Q), chunks.remember(random(B, S, 2 * Q)[..., :Q], MASK)).weights.shape == (
+        B,
+        T,
+        S,
+    )
+
+
+def test_who_draws_says_so():
+    assert [name for name, part in NORMALIZERS.items() if part.draws()] == ["hard"]
+    assert Hard().draws() and not Softmax().draws()
 
 
 def test_shapes_are_types():

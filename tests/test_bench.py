@@ -59,7 +59,7 @@ def test_every_pair_is_a_variant_and_overrides_are_one_more():
     assert crossed[0].overrides == ("model.decoder.cross_attention.score=dot",)
     assert len(variants(recipe, list(SCORERS))) == len(SCORERS)
     silent = read("copy_additive", ["model.decoder.order=cho", "model.decoder.attention=null"])
-    with pytest.raises(BenchError, match="has no attention to vary: its order is cho"):
+    with pytest.raises(BenchError, match="has no attention to vary"):
         variants(silent)
 
 

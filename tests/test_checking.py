@@ -1,5 +1,6 @@
 """`check` does once what training does many times, and leaves nothing behind."""
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,40 @@ def said(*overrides: str, kind: str = "lstm", **options: Any) -> dict[str, str]:
     return found
 
 
+def notes(*overrides: str, kind: str = "lstm") -> list[str]:
+    """What the check notes before it reads any data."""
+    lines = itertools.takewhile(
+        lambda line: line[:6] in ("recipe", "note  "), check(recipe(*overrides, kind=kind))
+    )
+    return [line.removeprefix("note        ") for line in lines][1:]
+
+
+def test_draws_that_nothing_reinforces_are_noted() -> None:
+    """Half of the batches teach hard attention where to look by themselves, so that this is no fault."""
+    looks = "model.decoder.attention.normalize"
+    (said,) = notes(f"{looks}=hard")
+    assert (
+        said.startswith(f"{looks}: nothing reinforces what hard draws")
+        and "attention_losses.reinforce" in said
+    )
+    assert notes(f"{looks}=hard", "training.attention_losses={coverage: 1}") == [said]
+    assert notes(f"{looks}=hard", "training.attention_losses={reinforce: 1}") == notes() == []
+    own = [
+        "model.encoder.self_attention=[{heads: 2, normalize: hard}]",
+        "model.decoder.cross_attention.normalize=hard",
+    ]
+    places = [said.partition(":")[0] for said in notes(*own, kind="transformer")]
+    assert places == ["model.encoder.self_attention.0.normalize", "model.decoder.cross_attention.normalize"]
+    (said,) = notes(*own, "training.attention_losses={reinforce: 1}", kind="transformer")  # not the encoder's
+    assert said.startswith("model.encoder.self_attention.0.normalize")
+
+
+def test_a_coverage_penalty_of_samples_is_noted() -> None:
+    (said,) = notes("decoding.sample=true", "decoding.coverage_penalty=0.2")
+    assert said.startswith("decoding.coverage_penalty: changes no draw of sample")
+    assert notes("decoding.sample=true") == notes("decoding.coverage_penalty=0.2") == []
+
+
 @pytest.mark.parametrize("kind", tiny_runs.MODELS)
 def test_everything_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.chdir(tmp_path)
@@ -47,7 +82,7 @@ def test_everything_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert re.fullmatch(r"[\d,]+ target tokens/s on cpu", found["training"])
     assert re.search(r"^\d+:\d\d an epoch of what was read \(\d+ batches\)$", found["time"], re.MULTILINE)
     assert found["time"].endswith("in all for 48 steps, without validation")
-    assert re.fullmatch(r"8 sentences of at most 20 pieces in \d+\.\d\d s", found["decoding"])
+    assert re.fullmatch(r"8 examples in \d+\.\d\d s, untrained", found["decoding"])
     assert re.match(r"[\d,]+ MiB at the most so far", found["memory"])
     assert not [*tmp_path.iterdir()]
 
@@ -68,10 +103,10 @@ def test_the_widest_batch_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Seq2Seq.forward
 
     def forward(
-        self: Seq2Seq, source: torch.Tensor, mask: torch.Tensor, reads: torch.Tensor, look: Any = ()
+        self: Seq2Seq, source: torch.Tensor, mask: torch.Tensor, reads: torch.Tensor, *more: Any
     ) -> Any:
         sizes.append(len(source) * (source.shape[1] + reads.shape[1]))
-        return plain(self, source, mask, reads, look)
+        return plain(self, source, mask, reads, *more)
 
     monkeypatch.setattr(Seq2Seq, "forward", forward)
     said(*tiny_runs.READY)

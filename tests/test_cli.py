@@ -70,6 +70,9 @@ OPTIONS = {
     "check": "--pairs --device",
     "translate": "--beam --length-penalty --coverage-penalty --nbest --sample --top-k --top-p --temperature --seed --batch-tokens "
     "--scores --alignments --checkpoint --device",
+    "summarize": "--key --whole --json --beam --no-repeat-ngram --min-length --scores --checkpoint --device",
+    "tag": "--format --words --checkpoint --device",
+    "classify": "--json --checkpoint --device",
     "score": "--data --source --hypotheses --references --metric --beam --length-penalty --format --checkpoint --device",
     "heatmap": "--target --output --pieces --layer --head --beam --checkpoint --device",
     "average": "--last --device",
@@ -335,7 +338,8 @@ def test_recipes_lists_what_ships() -> None:
 def test_schema_is_one() -> None:
     schema = json.loads(run("schema").stdout)
     assert schema["$schema"].startswith("https://json-schema.org/")
-    assert {"data", "model", "training"} <= schema["properties"].keys()
+    recipes = [schema["$defs"][of["$ref"].split("/")[-1]]["properties"] for of in schema["anyOf"]]
+    assert len(recipes) == 4 and all({"data", "model", "training"} <= keys.keys() for keys in recipes)
 
 
 def test_train_to_its_end_and_on(tmp_path: Path, fails) -> None:  # type: ignore[no-untyped-def]

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import http.server
 import importlib.util
+import io
 import itertools
 import json
 import lzma
@@ -20,6 +21,7 @@ import datasets
 import huggingface_hub.constants
 import numpy as np
 import pytest
+import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -31,8 +33,9 @@ from seq2attn.alignment import Link
 from seq2attn.data import DataError, Report, known_alignment, pairs, prepare, training_text
 from seq2attn.data.alignments import between_pieces, words
 from seq2attn.data.corpora import find
+from seq2attn.data.report import Reason
 from seq2attn.recipe import DataRecipe
-from seq2attn.text import train_vocabulary
+from seq2attn.text import Vocabulary, train_vocabulary
 
 PACK = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}
 SENTENCES = [("Es regnet.", "It's raining."), ("Tom lacht.", "Tom laughs."), ("Gute Nacht!", "Good night!")]
@@ -196,8 +199,8 @@ def test_faults_of_json_lines(tmp_path):
     assert [example for entry in report.reasons.values() for example in entry.examples] == [
         f"{path}:2: no column b.0; there are: a.de",
         f"{path}:6: no column a.de; there are: none",
-        f"{path}:3: a.de is null where a text was expected",
-        f"{path}:4: b.0 is 4 where a text was expected",
+        f"{path}:3: a.de is null where a text, or a list of texts, was expected",
+        f"{path}:4: b.0 is 4 where a text, or a list of texts, was expected",
         f"{path}:5: not JSON: Expecting ',' delimiter: line 1 column 33 (char 32)",
         f"{path}:7: a.de has half a surrogate pair, which is no character",
     ]
@@ -341,7 +344,9 @@ def test_rows_that_are_no_text_are_named(tmp_path):
     corpus = {"dataset": "json", "data_files": path, "columns": ["a", "b.0"]}
     found, report = skipped(corpus)
     assert found == [("x", "y")]
-    assert report.reasons["not a text"].examples == ["json[train]:1: a is null where a text was expected"]
+    assert report.reasons["not a text"].examples == [
+        "json[train]:1: a is null where a text, or a list of texts, was expected"
+    ]
     assert report.reasons["missing column"].examples == ["json[train]:2: no column b.0; there are: a, b"]
     with pytest.raises(DataError, match=r"json\[train\]:1: a is null .* data\.bad_lines: skip"):
         read(corpus)
@@ -809,6 +814,23 @@ def test_faults_of_links(tmp_path):
         read(corpus | {"alignments": str(tmp_path / "gone")})
 
 
+def test_lines_without_links_are_counted_and_a_file_of_them_is_an_error(tmp_path):
+    report = Report()
+    read_links(aligned(tmp_path, LINKS), report)
+    (reason,) = report.reasons.items()
+    assert reason == ("without links", Reason(1, [f"{tmp_path}/links.pharaoh:2"]))
+    corpus = aligned(tmp_path, ["", " ", ""])
+    message = (
+        r"links\.pharaoh: expected links such as 0-0 1-2, and no line has any, so that nothing can be learnt"
+    )
+    for stop in (True, False):
+        with pytest.raises(DataError, match=message):
+            read_links(corpus, Report(stop=stop))
+    assert read_links(corpus | {"limit": 2}) == [[], []]  # links may come later
+    broken = aligned(tmp_path, ["x"] * 3)  # no line of this is blank
+    assert read_links(broken, Report(stop=False)) == []
+
+
 @pytest.mark.parametrize(("count", "longer", "shorter"), [(2, "x.de", "links"), (5, "links", "x.de")])
 def test_as_many_lines_of_links_as_of_sentences(tmp_path, count, longer, shorter):
     corpus = aligned(tmp_path, ["0-0"] * count)
@@ -859,8 +881,13 @@ def test_what_has_no_piece_has_no_link(letters):
 
 
 def test_a_piece_of_several_words_has_the_links_of_all():
-    sides = [train_vocabulary(["ja ja"], model="word", size=20)] * 2
-    assert sides[0].split("ja so so ja").pieces == ["▁ja", "▁so▁so", "▁ja"]  # unknown ones in a row are one
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["ja ja so nun"]), model_writer=model, vocab_size=20, hard_vocab_limit=False,
+        split_by_whitespace=False, user_defined_symbols=["▁ja", "▁so▁so"], minloglevel=2,
+    )  # fmt: skip
+    sides = [Vocabulary(model.getvalue())] * 2
+    assert sides[0].split("ja so so ja").pieces == ["▁ja", "▁so▁so", "▁ja"]
     for word, piece in enumerate(("▁ja", "▁so▁so", "▁so▁so", "▁ja")):
         assert between("ja so so ja", "ja", (word, 0), sides=sides) == [(piece, "▁ja")]
 
@@ -917,6 +944,7 @@ def test_links_are_stored_for_who_asks(tmp_path, cache, vocabularies):
         "target",
         "source_text",
         "target_text",
+        "references",
     ]
     first = prepared(corpus)
     assert (

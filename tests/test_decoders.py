@@ -73,7 +73,7 @@ def test_steps_and_forward_agree(model):
 def test_weights_are_a_distribution_over_the_source(looking):
     encoded, tokens = encode(looking), tiny.reads(3, 5)
     layers = all_layers(looking)
-    logits, weights, _ = looking.decoder(tokens, encoded, layers)
+    logits, weights, *_ = looking.decoder(tokens, encoded, layers)
     assert weights.shape[:2] == (3, len(layers)) and weights.shape[3:] == (5, 7)
     assert weights.dtype == torch.float32 and (weights >= 0).all()
     seen = encoded.mask[:, None, None].expand_as(weights)
@@ -184,7 +184,9 @@ def test_every_parameter_learns(model):
 def test_the_source_is_remembered_once(looking, monkeypatch):
     remembered = []
     remember = Attention.remember
-    monkeypatch.setattr(Attention, "remember", lambda self, *a: remembered.append(self) or remember(self, *a))
+    monkeypatch.setattr(
+        Attention, "remember", lambda self, *a, **k: remembered.append(self) or remember(self, *a, **k)
+    )
     state = looking.decoder.start(encode(looking))
     assert len(remembered) == looking.decoder.attention_layers + looking_inwards(looking.encoder)
     remembered.clear()

@@ -136,5 +136,5 @@ def test_an_encoder_must_say_how_it_encodes():
     class Idle(Encoder):
         pass
 
-    with pytest.raises(NotImplementedError, match=r"Idle must say how it encodes: write forward\(\)"):
-        Idle()(*tiny.sources(3))
+    with pytest.raises(NotImplementedError, match=r"Idle must say how it encodes: write read\(\)"):
+        Idle().read(torch.zeros(1, 3, 5), tiny.sources(3)[1])

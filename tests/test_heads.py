@@ -54,7 +54,7 @@ def test_neighbours_share_a_head_of_keys(key_heads):
     memory = heads.remember(states, MASK)
     assert memory.keys.shape == memory.values.shape == (B, key_heads, S, 6)  # all that decoding keeps
     split = heads.query(query).view(B, T, 4, 6).transpose(1, 2)
-    expected = F.scaled_dot_product_attention(split, *memory, enable_gqa=True)
+    expected = F.scaled_dot_product_attention(split, *memory[:3], enable_gqa=True)
     joined = heads.out(expected.transpose(1, 2).reshape(B, T, D))
     for need_weights in (True, False):
         assert_close(heads(query, memory, need_weights=need_weights).context, joined)
@@ -130,7 +130,7 @@ def test_talking_heads_are_shazeers_equations():
     before, after = heads.attention.score.mix, heads.attention.normalize.mix
     nn.init.normal_(before), nn.init.normal_(after)
     split = heads.query(query).view(B, T, 4, 6).transpose(1, 2)
-    keys, values, _ = heads.remember(states, MASK)
+    keys, values, *_ = heads.remember(states, MASK)
     scores, logits, weights = split @ keys.mT / 6**0.5, 0, 0
     logits = torch.stack([sum(before[h, g] * scores[:, h] for h in range(4)) for g in range(4)], 1)
     each = logits.masked_fill(~MASK[:, None], -torch.inf).softmax(-1)
@@ -196,7 +196,9 @@ def test_a_window_keeps_what_the_next_query_sees(size, sinks):
         keys = torch.cat([kept, slot], -2)
         seen = [j for j in range(step + 1) if step - j < size or j < sinks]
         assert keys[0, 0, :, 0].tolist() == seen
-        kept, values, mask = Window(size, sinks).keep(Memory(keys, -keys, torch.ones(2, 1, 1, keys.shape[2])))
+        kept, values, mask, _ = Window(size, sinks).keep(
+            Memory(keys, -keys, torch.ones(2, 1, 1, keys.shape[2]))
+        )
         assert torch.equal(values, -kept) and mask.shape == (2, 1, 1, kept.shape[2])
         assert kept.shape[2] <= size - 1 + sinks  # it does not grow
 

@@ -1,12 +1,14 @@
 """Latent alignments against enumeration, and against the equations written out."""
 
 import itertools
+import re
 from typing import Any
 
 import pytest
 import tiny
 import torch
 from jaxtyping import TypeCheckError
+from pydantic import ValidationError
 from tiny_training import feed
 from torch import Tensor
 from torch.testing import assert_close
@@ -20,8 +22,9 @@ from seq2attn.losses import Taught
 from seq2attn.models import Seq2Seq
 from seq2attn.normalizers import NORMALIZERS, Hard
 from seq2attn.recipe import TrainingRecipe
-from seq2attn.scorers import Additive
+from seq2attn.scorers import SCORERS, Additive
 from seq2attn.search import Rules, beam_search
+from seq2attn.tasks import prediction
 from seq2attn.training import Learner
 
 S, T = 5, 3
@@ -238,6 +241,33 @@ def test_a_token_changes_nothing_at_the_step_that_predicts_it():
         assert not torch.allclose(before.weights[:2, ..., 4, :], after.weights[:2, ..., 4, :])
 
 
+@pytest.mark.parametrize("order", ["luong", "bahdanau"])
+def test_the_advice_for_a_posterior_that_nothing_follows_leads_somewhere(order):
+    """Whatever it names makes a posterior that differs from the marginal; nothing else does."""
+
+    def read(latent, options, **decoder):
+        recipe = tiny.recurrent_decoder(order, latent=latent, attention=None) | decoder
+        recipe["attention"] = {"score": "additive", **options}
+        model = tiny.model({"encoder": tiny.recurrent_encoder(), "decoder": recipe}).train()
+        torch.manual_seed(3)  # monotonic attention draws noise
+        return model(*tiny.sources(7, 5), tiny.reads(2, 5)).logits
+
+    with pytest.raises(ValidationError) as error:
+        read("posterior", {})
+    said = re.search(r"use (.*?), the scorer (.*?), or the normalizer (\S+(?: or \S+)*)", str(error.value))
+    named = [{"score": name} for name in said[2].split(" or ")]
+    named += [{"normalize": name} for name in said[3].split(" or ")]
+    for options in named:
+        assert not torch.allclose(read("posterior", options), read("marginal", options), atol=1e-6)
+    assert said[1] == {"luong": "input_feeding", "bahdanau": "the order luong with input_feeding"}[order]
+    feeding = {"order": "luong", "input_feeding": True}
+    assert not torch.allclose(read("posterior", {}, **feeding), read("marginal", {}, **feeding), atol=1e-6)
+    others = [{"score": name} for name in SCORERS] + [{"normalize": name} for name in NORMALIZERS]
+    for options in [one for one in others if one not in named]:
+        with pytest.raises(ValidationError):
+            read("posterior", options)
+
+
 def test_who_sees_nothing_has_no_posterior():
     model = tiny.model(tiny.MODELS["feeding-posterior"])
     encoded, tokens = model.encoder(*tiny.sources(7, 0)), tiny.reads(2, 2)
@@ -384,7 +414,7 @@ def hard_transformer(*normalizers: Any, heads: int = 5) -> Seq2Seq:
 def test_layers_give_what_they_drew_in_the_order_asked_for():
     model = hard_transformer({"name": "hard", "soft_rate": 0.0}, "softmax")
     source, tokens = tiny.sources(7, 3, 0), tiny.reads(3, 5)
-    _, weights, drawn = model(*source, tokens, [1, 0])
+    _, weights, drawn, _ = model(*source, tokens, [1, 0])
     assert drawn.shape == weights.shape == (3, 2, 5, 5, 7)
     assert (drawn[:, 0] == 0).all()  # the softmax does not draw
     hard, seen = drawn[:, 1], source[1].any(-1).float()
@@ -395,10 +425,10 @@ def test_layers_give_what_they_drew_in_the_order_asked_for():
     )  # heads by themselves
     assert model(*source, tokens, [1]).drawn is None and model(*source, tokens).drawn is None
     model.eval()
-    _, weights, drawn = model(*source, tokens, [0])
+    _, weights, drawn, _ = model(*source, tokens, [0])
     assert torch.equal(drawn[:2].argmax(-1), weights[:2].argmax(-1))
     model.train().decoder.layers[0].source.attention.normalize.soft_rate = 1.0
-    _, weights, drawn = model(*source, tokens, [0])
+    _, weights, drawn, _ = model(*source, tokens, [0])
     assert torch.equal(drawn, weights)  # an expectation
 
 
@@ -442,13 +472,13 @@ def test_a_transformer_with_hard_attention_is_reinforced_as_it_trains():
     for factors in ({"reinforce": 1.0, "entropy": 1e-3}, {"coverage": 1e-9}):
         model = hard_transformer({"name": "hard", "soft_rate": 0.0}, {"name": "hard", "soft_rate": 0.0})
         recipe = TrainingRecipe.model_validate({"max_steps": 9, "attention_losses": factors})
-        learner, some = Learner(model, recipe, torch.device("cpu"), None), feed()
+        learner, some = Learner(model, prediction(model, recipe), recipe, torch.device("cpu"), None), feed()
         asking = model.decoder.layers[1].source.query.weight
         before = asking.detach().clone()
         found = [learner.update([some.batch(some.epoch(0)[0], 0)], step) for step in range(1, 10)]
         moved["reinforce" in factors] = (asking - before).abs().max().item()
         assert found[-1].loss < found[0].loss
         if "reinforce" in factors:
-            rewards = [one.taught["reinforce"] for one in found]
+            rewards = [one.parts["reinforce"] for one in found]
             assert rewards[0] == 0 and all(rewards[1:])
     assert moved[True] > 1e-3 > 100 * moved[False]

@@ -65,7 +65,7 @@ def test_every_part_goes_into_every_decoder(score, normalize, heads):
     }
     for decoder in (recurrent, {**recurrent, "order": "bahdanau"}, transformer):
         model = tiny.model({"encoder": tiny.recurrent_encoder(), "decoder": decoder})
-        logits, weights, _ = model(*tiny.sources(7, 3, 0), tiny.reads(3, 5), [0])
+        logits, weights, *_ = model(*tiny.sources(7, 3, 0), tiny.reads(3, 5), [0])
         assert logits.shape == (3, 5, tiny.TARGET) and logits.isfinite().all()
         assert weights.shape == (3, 1, heads, 5, 7)
         looks = [m for m in model.decoder.modules() if isinstance(m, Attention) and m.relative is None]

@@ -1,21 +1,24 @@
 """Parts of other packages: found by their entry point, at home everywhere at once."""
 
+import importlib
 import os
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from tiny import SOURCE, TARGET, reads, recurrent_decoder, recurrent_encoder, sources, transformer
 
 from seq2attn.bench import compare, variants
+from seq2attn.cli import cli
 from seq2attn.errors import Seq2attnError
 from seq2attn.models import build
 from seq2attn.recipe import ModelRecipe, read, schema
 from seq2attn.recipe.plugins import load_plugins
 from seq2attn.scorers import SCORERS
 from seq2attn.search import Rules, beam_search
-from seq2attn.translator import load
+from seq2attn.tasks import load
 
 PACKAGE = '''
 from torch import Tensor
@@ -89,6 +92,12 @@ def test_it_is_in_bench_and_heat_map(tmp_path, monkeypatch):
     assert type(model.model.decoder.attention.score).__name__ == "Harmonic"
     model.align("a b c", "a b c").plot(tmp_path / "harmonic.png")
     assert (tmp_path / "harmonic.png").stat().st_size > 1000
+    SCORERS.pop("harmonic")  # as in a process that has not imported it
+    message = (
+        "score.name: unknown 'harmonic' .*; others by --import MODULE, SEQ2ATTN_IMPORT or an entry point"
+    )
+    with pytest.raises(Seq2attnError, match=message):
+        load(tmp_path / "bench" / "harmonic__gain_2.0_-1")
 
 
 @pytest.mark.usefixtures("forgetful")
@@ -98,3 +107,85 @@ def test_a_package_that_cannot_be_imported_is_named(tmp_path, monkeypatch):
         Seq2attnError, match=r"harmonic-parts brings parts .*harmonic_part.*mend or uninstall"
     ):
         schema()
+    (tmp_path / "harmonic_part.py").write_text("\n1 / 0\n")
+    with pytest.raises(
+        Seq2attnError, match=r"in harmonic_part, .*part\.py:2: ZeroDivisionError: .* uninstall it$"
+    ):
+        schema()
+
+
+# ---- modules of one's own, by --import ------------------------------------------------------------------
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """Writes a module into the working directory and imports it as the command line does; what it says."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path / "elsewhere"))  # so that sys.path is restored
+    monkeypatch.setenv("SEQ2ATTN_IMPORT", "")
+    before = {*sys.modules}
+
+    def imported(name, **modules):
+        for module, text in modules.items():
+            (tmp_path / f"{module}.py").write_text(text)
+        importlib.invalidate_caches()
+        result = CliRunner().invoke(cli, ["--import", name, "recipes"])
+        if result.exception is not None and not isinstance(result.exception, Seq2attnError):
+            raise result.exception
+        return str(result.exception or "")
+
+    yield imported
+    for module in {*sys.modules} - before:
+        if str(tmp_path) in str(getattr(sys.modules[module], "__file__", "")):
+            del sys.modules[module]
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_a_module_of_ones_own_is_imported_also_by_the_processes_of_a_command(mine):
+    assert mine("harmonic_parts", harmonic_parts=PACKAGE) == ""
+    assert "harmonic" in SCORERS and os.environ["SEQ2ATTN_IMPORT"] == "harmonic_parts"
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        ("my_scorer.py", "give --import my_scorer"),
+        ("parts/my_scorer.py", "give --import my_scorer, and put parts on PYTHONPATH"),
+        ("/a/b/my_scorer.py", "give --import my_scorer, and put /a/b on PYTHONPATH"),
+        ("./my_scorer", "give --import my_scorer"),
+    ],
+)
+def test_a_file_is_no_module(mine, given, advice):
+    """And is not run: to Python, my_scorer.py is the module py of the package my_scorer."""
+    expected = "expected the name of a module, as Python imports it, not a file"
+    assert mine(given, my_scorer="raise AssertionError") == f"--import {given}: {expected}: {advice}"
+
+
+HELD = "class Mine:\n    width = 1\n    height = 2 * wdth\n"
+
+
+@pytest.mark.parametrize(
+    ("modules", "said"),
+    [
+        ({"mine": "x = 1\nclass Mine(:\n    pass\n"}, "mine.py:2: SyntaxError: "),
+        ({"mine": "import torch\n\ntorch.zeros(-1)\n"}, "mine.py:3: RuntimeError: "),
+        ({"mine": "import torch\n\ntorch.nn.Linear(3, 'x')\n"}, "mine.py:3: TypeError: "),
+        (
+            {"mine": "import no_such_module_at_all\n"},
+            "mine.py:1: ModuleNotFoundError: No module named 'no_such_mod",
+        ),
+        ({"mine": HELD}, "mine.py:3: NameError: name 'wdth'"),
+        ({"mine": "\nimport held\n", "held": HELD}, "held.py:3: NameError: name 'wdth'"),
+        ({"mine": "def fill():\n    return {}['a']\n\nfill()\n"}, "mine.py:2: KeyError: 'a'"),
+        ({"mine": "raise ValueError('one\\ntwo')\n"}, "mine.py:1: ValueError: one"),
+        ({"mine": "raise RuntimeError\n"}, "mine.py:1: RuntimeError"),
+    ],
+)
+def test_what_a_module_raises_is_one_line_with_its_place(mine, tmp_path, modules, said):
+    found = mine("mine", **modules)
+    assert found.startswith(f"--import mine: {tmp_path}/{said}") and "\n" not in found
+
+
+def test_a_module_that_is_not_there(mine):
+    where = "looked for here, on PYTHONPATH and among what is installed"
+    assert mine("no_such_module") == f"--import no_such_module: No module named 'no_such_module'; {where}"

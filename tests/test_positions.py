@@ -185,7 +185,7 @@ def test_t5s_buckets():
 
 
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize(("buckets", "distance"), [(32, 128), (17, 100), (64, 256)])
+@pytest.mark.parametrize(("buckets", "distance"), [(32, 128), (17, 100), (64, 256), (24, 24)])
 def test_t5s_buckets_are_those_of_transformers(causal, buckets, distance):
     t5 = pytest.importorskip("transformers.models.t5.modeling_t5")
     offsets = torch.arange(-300, 301)
@@ -203,8 +203,17 @@ def test_t5_looks_its_table_up():
 
 
 def test_t5_needs_distances_for_its_buckets():
-    with pytest.raises(Seq2attnError, match="32 buckets are more than the max_distance 20 has distances"):
-        T5(1, 11, max_distance=20)
+    """Those of one direction: a query that sees both sides has half of the buckets for each."""
+    with pytest.raises(
+        Seq2attnError, match=r"32 buckets are more than max_distance 31 has .* raise it to 32, or"
+    ):
+        T5(1, 11, True, max_distance=31)
+    with pytest.raises(
+        Seq2attnError, match="32 buckets, 16 for each direction, are more than max_distance 15 "
+    ):
+        T5(1, 11, max_distance=15)
+    for t5 in (T5(1, 11, True, max_distance=32), T5(1, 11, max_distance=16)):
+        assert t5.buckets(torch.arange(-40, 41)).unique()[[0, -1]].tolist() == [0, 31]
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -90,6 +90,13 @@ def test_pharaoh_links_words() -> None:
     assert parse_pharaoh(translation().pharaoh())[2] == (1, 2)
 
 
+def test_links_are_those_of_pharaoh() -> None:
+    for threshold in (None, 0.0, 0.6):
+        assert translation().links(threshold) == parse_pharaoh(translation().pharaoh(threshold))
+    with pytest.raises(Seq2attnError, match="this translation has no alignment"):
+        unaligned().links()
+
+
 def test_unknown_words_are_copied_from_where_they_looked() -> None:
     source = Tokens([7, 8, 9], ["▁in", "▁Wladiwostok", "▁Wien"], ["in", "Wladiwostok", "Wien"], [0, 1, 2])
     words = ["I", "⁇", "⁇", "x⁇", "I"]

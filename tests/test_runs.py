@@ -27,7 +27,8 @@ from seq2attn.checkpoint import RunError, RunFolder
 from seq2attn.cli import cli
 from seq2attn.display import Display, clock, training_line, validation_line
 from seq2attn.recipe import RecipeError, read
-from seq2attn.runs import average_run, held_out, learn_vocabularies, signature
+from seq2attn.runs import average_run, held_out, signature
+from seq2attn.tasks import learn
 from seq2attn.training import TrainingError
 
 # Everything that has a state of its own, and batches of several sizes.
@@ -237,14 +238,14 @@ def test_torchs_algorithms_are_afterwards_as_they_were(tmp_path: Path, before: t
     ("place", "message"),
     [
         (
-            "seq2attn.runs.cross_entropy",
+            "seq2attn.losses.cross_entropy",
             r"out of memory in validation, in the batch with the dev examples \[\d+(, \d+)*\] \(source by target "
             r"\(\d+, \d+\) by \(\d+, \d+\)\)\. What was saved before is kept\. Lower training\.batch_tokens "
             r"\(now 200\)$",
         ),
         (
-            "seq2attn.runs.Translator.stream",
-            r"out of memory in validation, translating\. .* Lower decoding\.batch_tokens \(now 123\)$",
+            "seq2attn.tasks.Translator.stream",
+            r"out of memory in validation, decoding\. .* Lower decoding\.batch_tokens \(now 123\)$",
         ),
     ],
 )
@@ -293,10 +294,8 @@ def test_the_best_weights_are_loaded_at_the_end(tmp_path: Path) -> None:
 def test_given_vocabularies_are_taken(tmp_path: Path) -> None:
     joint = tiny_runs.MODEL / "text" / "source.model"
     recipe = read("quickstart", [f"text={{joint: true, files: [{joint}, {joint}]}}"])
-    (vocabulary,) = learn_vocabularies(recipe)
-    assert vocabulary.model == joint.read_bytes()
-    source, target = learn_vocabularies(read("quickstart", tiny_runs.READY))
-    assert [source.model, target.model] == [
+    assert learn(recipe).files() == {"text/joint.model": joint.read_bytes()}
+    assert [*learn(read("quickstart", tiny_runs.READY)).files().values()] == [
         (tiny_runs.MODEL / "text" / f"{side}.model").read_bytes() for side in ("source", "target")
     ]
 
@@ -368,8 +367,7 @@ def test_training_translating_and_scoring_agree(
         assert result.exit_code == 0, result.output
         return result.stdout
 
-    model = seq2attn.load(run)
-    sources, references = held_out(run, model, "test")
+    sources, references = held_out(run, "test")
     (tmp_path / "in.de").write_text("".join(f"{line}\n" for line in sources))
     (tmp_path / "gold.en").write_text("".join(f"{line}\n" for line in references))
     said = command("translate", str(run), str(tmp_path / "in.de"))
@@ -420,7 +418,7 @@ def test_a_run_without_a_test_set(tmp_path: Path, runs: dict[str, Path]) -> None
     with pytest.raises(
         RunError, match="the recipe names no test set: score its dev set with --data dev, or give f"
     ):
-        held_out(run, seq2attn.load(run), "test")
+        held_out(run, "test")
 
 
 # ---- what is shown ----------------------------------------------------------------------------------

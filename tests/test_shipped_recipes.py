@@ -1,6 +1,8 @@
 """Recipes that ship: each passes `check` with small local data in the place of its own."""
 
 import gzip
+import itertools
+import json
 import lzma
 import os
 import re
@@ -8,7 +10,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -16,10 +20,16 @@ import pytest
 
 from seq2attn.checking import check
 from seq2attn.data.corpora import SAMPLES
-from seq2attn.recipe import head, read, shipped
+from seq2attn.recipe import AnyRecipe, DatasetCorpus, head, read, shipped
 
 SPLITS = {"train": ("train", 200), "dev": ("validation", 10), "test": ("test", 10)}
-HUB = {"wmt_bahdanau": "fr-en", "wmt_transformer": "de-en", "iwslt14_transformer": None}
+HUB = {  # what a row has besides the columns that are read, which may be within others
+    "wmt_bahdanau": {},
+    "wmt_transformer": {},
+    "iwslt14_transformer": {},
+    "cnn_dailymail_pointer": {"id": "42c027e4"},
+    "xsum_transformer": {"id": "35232142"},
+}
 MULTI30K = {"train": "train", "dev": "val", "test": "test_2016_flickr"}
 TABLES = {
     "g2p_additive": ("g2p/fre_{}.tsv.gz", "spelling\ts ɔ̃"),
@@ -32,7 +42,10 @@ SMALLER = {  # sizes that would take too long here; everything else is as it shi
         "decoder.readout_size=50",
     ],
     "wmt_transformer": ["{encoder,decoder}.size=64", "{encoder,decoder}.feed_forward=128"],
+    "cnn_dailymail_pointer": ["{encoder,decoder}.size=64"],
+    "xsum_transformer": ["{encoder,decoder}.size=64", "{encoder,decoder}.feed_forward=128"],
 }
+ENTITIES = "EU NNP I-NP {0}ORG\nrejects VBZ I-VP O\nGerman JJ I-NP {0}MISC\nlamb NN I-NP O\n{1} NN I-NP O\n\n"
 
 
 def pairs(role: str) -> list[list[str]]:
@@ -40,13 +53,35 @@ def pairs(role: str) -> list[list[str]]:
         return [line.rstrip("\n").split("\t") for _, line in zip(range(SPLITS[role][1]), lines, strict=False)]
 
 
-def copy_of_hub(folder: Path, languages: tuple[str, str], config: str | None) -> None:
-    """A dataset with the features of WMT's and IWSLT's, in the hub's layout."""
+def documents(role: str) -> Iterator[tuple[list[str], str]]:
+    """Sentences, and one of them in the other language as if it were their summary."""
+    turn = itertools.cycle(pairs(role))
+    for number in range(SPLITS[role][1]):
+        some = [next(turn) for _ in range(2 + number % 3)]
+        yield [f"{source} {number}" for _, source in some], some[0][0]
+
+
+def rows_of_hub(role: str, recipe: AnyRecipe, more: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Rows with the columns that a recipe reads: pairs of sentences, or texts and summaries."""
+    corpus = recipe.data.dev
+    assert isinstance(corpus, DatasetCorpus)
+    texts = pairs(role) if recipe.task == "translation" else ((" ".join(t), s) for t, s in documents(role))
+    for pair in texts:
+        row: dict[str, Any] = {**more}
+        for column, text in zip(corpus.columns, pair, strict=True):
+            *outer, name = column.split(".")
+            (row.setdefault(*outer, {}) if outer else row)[name] = text
+        yield row
+
+
+def copy_of_hub(folder: Path, recipe: AnyRecipe, more: dict[str, Any]) -> None:
+    """A dataset with the features of a recipe's own, in the hub's layout."""
+    config = recipe.data.dev.config
     for role, (split, _) in SPLITS.items():
-        rows = [dict(zip(languages, pair, strict=True)) for pair in pairs(role)]
+        rows = [*rows_of_hub(role, recipe, more)]
         path = folder / (config or "data") / f"{split}-00000-of-00001.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        pyarrow.parquet.write_table(pyarrow.table({"translation": rows}), path)
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     if config:
         files = "".join(f"  - {{split: {split}, path: {config}/{split}-*}}\n" for split, _ in SPLITS.values())
         (folder / "README.md").write_text(
@@ -55,11 +90,10 @@ def copy_of_hub(folder: Path, languages: tuple[str, str], config: str | None) ->
 
 
 def copy_of_multi30k(folder: Path) -> None:
-    folder.mkdir()
     for role, name in MULTI30K.items():
         for side, language in enumerate(("de", "en")):
             text = "".join(f"{pair[side]}\n" for pair in pairs(role))
-            (folder / f"{name}.{language}.gz").write_bytes(gzip.compress(text.encode()))
+            packed(folder / f"multi30k/{name}.{language}.gz", text)
 
 
 def copy_of_tables(folder: Path, name: str, row: str) -> None:
@@ -73,6 +107,46 @@ def copy_of_tables(folder: Path, name: str, row: str) -> None:
         path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
 
 
+def packed(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(gzip.compress(text.encode()))
+
+
+def copy_of_samsum(folder: Path) -> None:
+    for role in ("train", "dev"):
+        rows = ({"source": "\r\n".join(turns), "target": summary} for turns, summary in documents(role))
+        packed(folder / f"samsum/{role}.jsonl.gz", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def copy_of_scitldr(folder: Path) -> None:
+    for role, count in (("train", 1), ("dev", 3)):
+        rows = ({"source": texts, "targets": [summary] * count} for texts, summary in documents(role))
+        packed(folder / f"scitldr/{role}.jsonl.gz", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def copy_of_conll2003(folder: Path) -> None:
+    for role, name in (("train", "train"), ("dev", "testa")):
+        text = "".join(ENTITIES.format("I-", f"w{number}") for number in range(SPLITS[role][1]))
+        packed(folder / f"conll2003/eng.{name}.gz", f"-DOCSTART- -X- O O\n\n{text}")
+
+
+def copy_of_wnut17(folder: Path) -> None:
+    for role, (_, count) in SPLITS.items():
+        text = "".join(ENTITIES.format("B-", f"w{number}") for number in range(count))
+        lines = ("\t".join(line.split(" ")[::3]) for line in text.split("\n"))
+        packed(folder / f"wnut17/{role}.conll.gz", "\n".join(lines))
+
+
+COPIES = {
+    "multi30k_additive": copy_of_multi30k,
+    "multi30k_transformer": copy_of_multi30k,
+    "samsum_pointer": copy_of_samsum,
+    "scitldr_pointer": copy_of_scitldr,
+    "conll2003_pooling": copy_of_conll2003,
+    "wnut17_pooling": copy_of_wnut17,
+}
+
+
 def braces(word: str) -> list[str]:
     """What bash makes of a word with braces."""
     before, *rest = re.split("[{}]", word)
@@ -82,27 +156,26 @@ def braces(word: str) -> list[str]:
 @pytest.mark.parametrize("name", shipped())
 def test_a_recipe_passes_check(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = ["training.batch_tokens=60", "text.size=400"]
+    monkeypatch.setenv("SEQ2ATTN_DATA", str(tmp_path))
+    recipe = read(name, check_files=False)
     if name in HUB:
-        recipe = read(name, check_files=False)
-        copy_of_hub(tmp_path / "copy", recipe.data.languages, HUB[name])
+        copy_of_hub(tmp_path / "copy", recipe, HUB[name])
         # Exactly as the recipe's own comment says.
         (advice,) = re.findall(r"^ +#   seq2attn train \w+ (\S+)", shipped()[name].read_text(), re.MULTILINE)
         assert advice.partition("=")[0] == "data.{train.0,dev,test}.dataset"
         small += braces(re.sub("=.*", f"={tmp_path}/copy", advice))
         small += [one for word in SMALLER.get(name, []) for one in braces(f"model.{word}")]
-    elif name.startswith("multi30k"):
-        copy_of_multi30k(tmp_path / "multi30k")
-        monkeypatch.setenv("SEQ2ATTN_DATA", str(tmp_path))
+    elif name in COPIES:
+        COPIES[name](tmp_path)
     elif name in TABLES:
         copy_of_tables(tmp_path, *TABLES[name])
-        monkeypatch.setenv("SEQ2ATTN_DATA", str(tmp_path))
     else:
         small += [
             f"data.{role}.limit={count}" for role, count in (("train.0", 200), ("dev", 10), ("test", 10))
         ]
     lines = "\n".join(check(read(name, small), device="cpu"))
     assert "; 200 pairs read" in lines
-    assert lines.count("; 10 pairs read, 10 kept") == 2
+    assert lines.count("; 10 pairs read, 10 kept") == (1 if recipe.data.test is None else 2)
     assert re.search(r"^memory ", lines, re.MULTILINE)
 
 

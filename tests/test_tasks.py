@@ -24,8 +24,9 @@ from seq2attn.data.tasks import ORDERS, make
 from seq2attn.losses import cross_entropy
 from seq2attn.models import build
 from seq2attn.recipe import ModelRecipe, RecurrentDecoderRecipe, TaskCorpus, read
+from seq2attn.tasks import load
 from seq2attn.text import train_vocabulary
-from seq2attn.translator import Translator, load
+from seq2attn.translator import Translator
 
 LETTERS = {"symbols": 12, "lengths": [3, 6]}  # distinct: only the true alignment explains the target
 

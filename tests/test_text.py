@@ -315,7 +315,29 @@ def test_an_unknown_word_is_one_sign(byte_fallback):
     assert tokens.ids == [*vocabulary.encode(["t"])[0], vocabulary.unk, *vocabulary.encode(["ɛ"])[0]]
     assert (tokens.words, tokens.word_of) == (["t", "zwölf", "ɛ"], [0, 1, 2])
     assert vocabulary.join(tokens.ids).words == ["t", "⁇", "ɛ"]
-    assert vocabulary.split("t zwölf elf ɛ").words == ["t", "zwölf elf", "ɛ"]  # those in a row are one
+
+
+@hard
+@given(text=some_text)
+def test_each_unknown_word_is_by_itself(text):
+    """As many ids as words, whatever stands side by side, and each word where it stands in the text."""
+    vocabulary, text = _spoken(), text.replace("▁", "_")  # which is SentencePiece's own sign for a space
+    tokens, expected = vocabulary.split(text), vocabulary.normalize(text).split(" ")
+    assert [piece.removeprefix("▁") for piece in tokens.pieces] == (expected if expected != [""] else [])
+    assert tokens.ids == vocabulary.encode([text])[0] == vocabulary.sample([text], 1, nbest=1)[0]
+    assert vocabulary.surfaces(text) == vocabulary.pieces(tokens.ids, text) == tokens.pieces
+    assert vocabulary.join(tokens.ids).words == [
+        word if number != vocabulary.unk else "⁇" for word, number in zip(expected, tokens.ids, strict=False)
+    ]
+    assert bare("".join(tokens.words)) == (bare(text) if tokens.ids else "")
+
+
+def test_unknown_words_side_by_side():
+    vocabulary = _spoken()
+    tokens = vocabulary.split("  t zwölf  elf\nɛ ½ ﬁn  ʁ ")
+    t, e, r = (vocabulary.encode([letter])[0][0] for letter in "tɛʁ")
+    assert tokens.ids == [t, vocabulary.unk, vocabulary.unk, e, vocabulary.unk, vocabulary.unk, r]
+    assert tokens.words == ["t", "zwölf", "elf", "ɛ", "½", "ﬁn", "ʁ"] and tokens.word_of == [*range(7)]
 
 
 @settings(deadline=None, max_examples=40)

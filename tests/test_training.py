@@ -20,7 +20,9 @@ from tiny_runs import log, silent, weights_hash
 from tiny_training import KINDS, Scores, feed, learner, number, scripted, steps
 from torch import Tensor
 
+import seq2attn.losses
 import seq2attn.runs
+import seq2attn.tasks
 import seq2attn.training
 from seq2attn.alignment import Gold, Link, error_rate, parse_pharaoh
 from seq2attn.attention import Past
@@ -34,6 +36,7 @@ from seq2attn.losses import Loss, Taught
 from seq2attn.normalizers import Softmax
 from seq2attn.recipe import TaskCorpus, TrainingRecipe, read
 from seq2attn.runs import Trained, held_out
+from seq2attn.tasks import prediction
 from seq2attn.training import Learner, Progress, TrainingError, fit, total_steps
 
 
@@ -343,13 +346,13 @@ def test_a_longer_run_goes_on_and_forgets_the_average(run: RunFolder) -> None:
 def poison(monkeypatch: pytest.MonkeyPatch, value: float, after: int) -> None:
     """From some update on, the loss is `value`, though its gradient is finite."""
     count = iter(range(10_000))
-    plain = seq2attn.training.cross_entropy
+    plain = seq2attn.losses.cross_entropy
 
     def loss(*given: Any) -> Loss:
         found = plain(*given)
         return Loss(found.smoothed + value, found.nll) if next(count) >= after else found
 
-    monkeypatch.setattr(seq2attn.training, "cross_entropy", loss)
+    monkeypatch.setattr(seq2attn.losses, "cross_entropy", loss)
 
 
 def stopped(run: RunFolder, one: Learner) -> str:
@@ -562,10 +565,10 @@ def test_what_attention_is_taught_does_not_depend_on_how_an_update_is_cut(kind: 
     pieces = [range(1), range(1, 4), range(4, 11), range(11, 16)]
     one, whole = moved(sgd(kind, torch.float64, attention_losses=LOSSES), [linked(range(16))])
     four, parts = moved(sgd(kind, torch.float64, attention_losses=LOSSES), [linked(rows) for rows in pieces])
-    assert whole.taught == pytest.approx(parts.taught) and whole.taught.keys() == LOSSES.keys()
-    assert all(value > 0 for value in whole.taught.values())
+    assert whole.parts == pytest.approx(parts.parts) and whole.parts.keys() == LOSSES.keys()
+    assert all(value > 0 for value in whole.parts.values())
     plain, without = moved(sgd(kind, torch.float64), [linked(range(16))])
-    assert without.taught == {} and without.loss == pytest.approx(whole.loss)
+    assert without.parts == {} and without.loss == pytest.approx(whole.loss)
     for name, gradient in one.items():
         torch.testing.assert_close(four[name], gradient, rtol=0, atol=1e-13)
     assert any(not torch.allclose(plain[name], gradient) for name, gradient in one.items())
@@ -581,7 +584,7 @@ def test_the_taught_gradient_is_that_of_the_mean_over_all_tokens() -> None:
     parameters = dict(one.model.named_parameters())
     gradients = torch.autograd.grad(loss + 0.7 * again, [*parameters.values()])
     steps, updated = moved(one, [some])
-    assert updated.taught == pytest.approx({"coverage": again.item()})
+    assert updated.parts == pytest.approx({"coverage": again.item()})
     for name, gradient in zip(parameters, gradients, strict=True):
         torch.testing.assert_close(steps[name], gradient, rtol=0, atol=1e-13)
 
@@ -597,7 +600,7 @@ def test_what_attention_is_taught_is_reported_and_logged(run: RunFolder) -> None
 
 def test_coverage_is_learnt() -> None:
     one, some = learner(learning_rate=0.05, attention_losses={"coverage": 30.0}), batch(range(8))
-    first, *_, last = [one.update([some], step).taught["coverage"] for step in range(1, 40)]
+    first, *_, last = [one.update([some], step).parts["coverage"] for step in range(1, 40)]
     assert last < 0.8 * first
 
 
@@ -615,7 +618,7 @@ def test_reinforcement_resumes_with_its_baseline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handlers: list[Any]
 ) -> None:
     monkeypatch.setattr(
-        seq2attn.training, "Taught", lambda factors, decoder, *a: Taught(factors, drawing(decoder), *a)
+        seq2attn.tasks, "Taught", lambda factors, decoder, *a: Taught(factors, drawing(decoder), *a)
     )
 
     def drawing(decoder: Any) -> Any:
@@ -635,10 +638,9 @@ def test_reinforcement_resumes_with_its_baseline(
     stopped = once(
         parts, lambda record: os.kill(os.getpid(), signal.SIGTERM) if record["step"] == 2 else None
     )
-    assert stopped.taught is not None and stopped.taught.baseline is not None
+    assert stopped.objective.state() is not None
     resumed = once(RunFolder.open(parts.path), lambda record: None)
-    assert expected.taught is not None and resumed.taught is not None
-    assert expected.taught.baseline == resumed.taught.baseline != stopped.taught.baseline
+    assert expected.objective.state() == resumed.objective.state() != stopped.objective.state()
     assert log(parts.path) == log(whole.path)
     for name, tensor in tensors_of(expected.model).items():
         assert torch.equal(tensor, tensors_of(resumed.model)[name])
@@ -656,8 +658,8 @@ def test_hard_attention_is_reinforced_from_the_second_update_on() -> None:
         decoder = {**tiny.recurrent_decoder("luong"), "attention": attention}
         recipe = TrainingRecipe.model_validate({"max_steps": 2, "attention_losses": {"reinforce": 1.0}})
         model = tiny.model({"encoder": tiny.recurrent_encoder(), "decoder": decoder})
-        one = Learner(model, recipe, torch.device("cpu"), None)
-        first, second = (one.update([batch(range(5))], step).taught["reinforce"] for step in (1, 2))
+        one = Learner(model, prediction(model, recipe), recipe, torch.device("cpu"), None)
+        first, second = (one.update([batch(range(5))], step).parts["reinforce"] for step in (1, 2))
         assert first == 0 and (second != 0) == reinforced
 
 
@@ -681,7 +683,7 @@ TAUGHT = [
 
 def aligns(trained: Trained) -> float:
     """The alignment error rate of a run on the test set of its task."""
-    pairs = [*zip(*held_out(trained.run, trained.model, "test"), strict=True)]
+    pairs = [*zip(*held_out(trained.run, "test"), strict=True)]
     gold = []
     for source, _ in pairs:
         links = frozenset(Link(place, word) for word, place in enumerate(known_alignment("sort", source)))

@@ -17,10 +17,12 @@ from torch.testing import assert_close
 import seq2attn
 from seq2attn.checkpoint import RunError
 from seq2attn.errors import Seq2attnError
+from seq2attn.models import pick_device
 from seq2attn.results import Translation
 from seq2attn.search import Hypothesis
+from seq2attn.tasks import load
 from seq2attn.text import Vocabulary
-from seq2attn.translator import Translator, load, pick_device
+from seq2attn.translator import Translator
 
 SENTENCES = [
     "Tom ist nicht hier.",

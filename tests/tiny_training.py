@@ -11,6 +11,7 @@ import torch
 from seq2attn.batches import Feed
 from seq2attn.checkpoint import RunFolder
 from seq2attn.recipe import TrainingRecipe
+from seq2attn.tasks import prediction
 from seq2attn.text import Vocabulary
 from seq2attn.training import Learner
 
@@ -61,7 +62,7 @@ def learner(
 ) -> Learner:
     recipe = TrainingRecipe.model_validate({"max_steps": 8, "learning_rate": 0.01, **training})
     model = tiny.model(tiny.SOME[kind]).to(dtype)
-    return Learner(model, recipe, torch.device(device), total)
+    return Learner(model, prediction(model, recipe), recipe, torch.device(device), total)
 
 
 def scripted(*values: float, metric: str = "bleu") -> Scores:

@@ -1,15 +1,14 @@
 """The command `seq2attn` itself, and the options that its commands share."""
 
+import os
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
 from seq2attn import __version__
-from seq2attn.errors import Seq2attnError
 
 DEVICE = click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps; auto = the best."
@@ -40,7 +39,9 @@ def decoding_option(flag: str, kind: type, text: str) -> Callable[[Callable[...,
 
 BEAM = decoding_option("--beam", int, "Hypotheses that are followed; 1 = greedy.")
 LENGTH_PENALTY = decoding_option("--length-penalty", float, "Power of the length that scores are divided by.")
-COVERAGE_PENALTY = decoding_option("--coverage-penalty", float, "Weight of what was not looked at.")
+COVERAGE_PENALTY = decoding_option(
+    "--coverage-penalty", float, "Weight of what was not looked at; of samples, only ranks them."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,7 +52,8 @@ COVERAGE_PENALTY = decoding_option("--coverage-penalty", float, "Weight of what 
     multiple=True,
     metavar="MODULE",
     envvar="SEQ2ATTN_IMPORT",
-    help="Import a module that adds scorers or normalizers of your own. Also as SEQ2ATTN_IMPORT.",
+    help="Import a module by its name (no file) that adds scorers or normalizers of your own. Also as "
+    "SEQ2ATTN_IMPORT.",
 )
 def cli(modules: tuple[str, ...]) -> None:
     """Train, score, translate with, and look into sequence-to-sequence models with pluggable attention.
@@ -62,10 +64,11 @@ def cli(modules: tuple[str, ...]) -> None:
     echo "Ich habe Hunger." | seq2attn translate runs/quickstart
     seq2attn heatmap runs/quickstart "Ich habe Hunger." -o hunger.png
     """
-    if modules:
-        sys.path.insert(0, "")  # modules of the working directory, as for `python -m`
+    if not modules:
+        return
+    from seq2attn.recipe.plugins import import_parts
+
+    sys.path.insert(0, "")  # modules of the working directory, as for `python -m`
     for module in modules:
-        try:
-            import_module(module)
-        except ImportError as error:
-            raise Seq2attnError(f"--import {module}: {error}") from error
+        import_parts(module)
+    os.environ["SEQ2ATTN_IMPORT"] = " ".join(modules)  # trainings in processes of their own need them, too

@@ -1,8 +1,9 @@
 """Commands that use runs: translate, score, heatmap."""
 
+import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -22,36 +23,50 @@ from seq2attn.cli.group import (
 from seq2attn.errors import Seq2attnError
 
 if TYPE_CHECKING:
-    from seq2attn.metrics import References
+    from seq2attn.metrics import References, Score
     from seq2attn.results import Translation
+    from seq2attn.translator import Translator
+
+
+FILES = click.argument(
+    "files", nargs=-1, type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+)
+
+
+def writing(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of commands that write text."""
+    options: list[Callable[[Callable[..., None]], Callable[..., None]]] = [
+        BEAM,
+        LENGTH_PENALTY,
+        COVERAGE_PENALTY,
+        decoding_option("--nbest", int, "Print so many texts for each."),
+        decoding_option("--min-length", int, "Fewest pieces of what is written."),
+        decoding_option("--max-length", int, "Most pieces of what is written."),
+        decoding_option("--no-repeat-ngram", int, "No n-gram of so many pieces twice."),
+        decoding_option("--replace-unknown", bool, "Unknown pieces become the source word looked at most."),
+        decoding_option("--sample", bool, "Draw at random."),
+        decoding_option("--top-k", int, "Sample from the k likeliest pieces."),
+        decoding_option("--top-p", float, "Sample from the likeliest pieces of this total probability."),
+        decoding_option("--temperature", float, "Of sampling."),
+        decoding_option("--seed", int, "Of sampling."),
+        decoding_option("--batch-tokens", int, "Source tokens times beam that are worked on at once."),
+        click.option("--scores", is_flag=True, help="Print each text's score before it, and a tab."),
+        CHECKPOINT,
+        DEVICE,
+        click.pass_context,
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @cli.command()
 @RUN
-@click.argument(
-    "files", nargs=-1, type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
-)
-@BEAM
-@LENGTH_PENALTY
-@COVERAGE_PENALTY
-@decoding_option("--nbest", int, "Print so many translations of each line.")
-@decoding_option("--min-length", int, "Fewest pieces of a translation.")
-@decoding_option("--max-length", int, "Most pieces of a translation.")
-@decoding_option("--no-repeat-ngram", int, "No n-gram of so many pieces twice.")
-@decoding_option("--replace-unknown", bool, "Unknown pieces become the source word looked at most.")
-@decoding_option("--sample", bool, "Draw translations at random.")
-@decoding_option("--top-k", int, "Sample from the k likeliest pieces.")
-@decoding_option("--top-p", float, "Sample from the likeliest pieces of this total probability.")
-@decoding_option("--temperature", float, "Of sampling.")
-@decoding_option("--seed", int, "Of sampling.")
-@decoding_option("--batch-tokens", int, "Source tokens times beam that are worked on at once.")
-@click.option("--scores", is_flag=True, help="Print each translation's score before it, and a tab.")
+@FILES
 @click.option(
     "--alignments", type=click.Choice(["pharaoh", "json"]), help="Print alignments: a column, or JSON."
 )
-@CHECKPOINT
-@DEVICE
-@click.pass_context
+@writing
 def translate(
     context: click.Context,
     run: Path,
@@ -68,26 +83,72 @@ def translate(
     seq2attn translate runs/quickstart in.de --beam 10 --nbest 3 --scores > out.en
     seq2attn translate runs/quickstart in.de --alignments pharaoh | cut -f 2
     """
-    from seq2attn.results import Translation
-    from seq2attn.translator import CHUNK, load
+    from seq2attn.tasks import load_for
 
-    translator = load(run, checkpoint, device)
-    decoding = translator.settings(context.meta.get(DECODING, {}))
+    translator = load_for("translate", run, checkpoint, device)
     interactive = not files and sys.stdin.isatty()
-    found = translator.stream(
-        _lines(files), decoding, alignment=alignments is not None, chunk=1 if interactive else CHUNK
-    )
-    for translation in found:
-        lacking = decoding.nbest - len(translation.nbest)  # every sentence has as many lines
-        for one in (*translation.nbest, *[Translation.empty(translation.source)] * lacking):
+    _write(context, translator, lines(files), scores, alignments, interactive)
+
+
+@cli.command()
+@RUN
+@FILES
+@click.option("--key", default="source", show_default=True, help="Where documents are in JSONL, dotted.")
+@click.option("--whole", is_flag=True, help="A file is one document; if not, a line is one.")
+@click.option("--json", "form", flag_value="json", help="Print JSON, with alignment and copied words.")
+@writing
+def summarize(
+    context: click.Context,
+    run: Path,
+    files: tuple[Path, ...],
+    scores: bool,
+    key: str,
+    whole: bool,
+    form: str | None,
+    checkpoint: str,
+    device: str,
+) -> None:
+    """Summarize FILES, or standard input, to standard output, a summary a line, in order.
+
+    A document is a line; or a row of a .jsonl file, a text or a list of sentences.
+
+    \b
+    seq2attn summarize runs/samsum dialogues.jsonl --key dialogue > summaries.txt
+    seq2attn summarize runs/samsum chat.txt --whole --no-repeat-ngram 3
+    """
+    from seq2attn.cli.documents import documents
+    from seq2attn.tasks import load_for
+
+    summarizer = load_for("summarize", run, checkpoint, device)
+    interactive = not files and not whole and sys.stdin.isatty()
+    _write(context, summarizer, documents(files, key, whole), scores, form, interactive)
+
+
+def _write(
+    context: click.Context,
+    translator: "Translator",
+    texts: Iterable[str],
+    scores: bool,
+    alignments: str | None,
+    interactive: bool,
+) -> None:
+    """What a model writes for each text, as it comes."""
+    from seq2attn.results import Translation
+    from seq2attn.translator import CHUNK
+
+    decoding = translator.settings(context.meta.get(DECODING, {}))
+    chunk = 1 if interactive else CHUNK
+    for found in translator.stream(texts, decoding, alignment=alignments is not None, chunk=chunk):
+        lacking = decoding.nbest - len(found.nbest)  # every text has as many lines
+        for one in (*found.nbest, *[Translation.empty(found.source)] * lacking):
             click.echo(_line(one, scores, alignments))
 
 
-def _lines(files: tuple[Path, ...]) -> Iterator[str]:
-    """The lines of files, or of standard input; only a line feed ends one."""
+def lines(files: tuple[Path, ...]) -> Iterator[str]:
+    """The lines of files (which may be packed), or of standard input; only a line feed ends one."""
     for file in files or (Path("-"),):
-        with click.open_file(str(file), "rb") as stream:
-            for number, line in enumerate(stream, 1):
+        with contextlib.ExitStack() as stack:
+            for number, line in enumerate(_bytes(file, stack), 1):
                 try:
                     yield line.decode("utf-8").rstrip("\r\n")
                 except UnicodeDecodeError as error:
@@ -96,6 +157,15 @@ def _lines(files: tuple[Path, ...]) -> Iterator[str]:
                         f"{name}:{number}: expected UTF-8, got the byte {error.object[error.start]:#x} "
                         f"at position {error.start + 1} of the line"
                     ) from error
+
+
+def _bytes(file: Path, stack: contextlib.ExitStack) -> Iterable[bytes]:
+    """The lines of a file as they are; its ending says whether it is packed."""
+    if file.suffix in (".gz", ".xz", ".bz2"):
+        from seq2attn.data.files import lines as unpacked
+
+        return unpacked(file)
+    return stack.enter_context(click.open_file(str(file), "rb"))
 
 
 def _line(one: "Translation", scores: bool, alignments: str | None) -> str:
@@ -150,7 +220,9 @@ def score(
     checkpoint: str,
     device: str,
 ) -> None:
-    """BLEU, chrF and TER (or others) with their signatures and 95 % bootstrap intervals.
+    """The metrics of a run's task with their signatures and 95 % bootstrap intervals.
+
+    BLEU, chrF and TER of translations, ROUGE of summaries (beside baselines that need no model), F1 of tags.
 
     \b
     seq2attn score runs/quickstart
@@ -161,30 +233,38 @@ def score(
         raise click.UsageError("give either a RUN, or --hypotheses and --references")
     if (source is not None or hypotheses is not None) != bool(references):
         raise click.UsageError("--references goes with --source or --hypotheses, and they with it")
-    made = None
-    gold: References = [list(_lines((file,))) for file in references]
+    made: str | None = None
+    beside: dict[str, list[Score]] = {}
+    gold: References = [list(lines((file,))) for file in references]
     if run is None or hypotheses is not None:
         from seq2attn.metrics import DEFAULT, score
 
-        scores = score(list(_lines((cast(Path, hypotheses),))), gold, metrics or DEFAULT)
+        scores = score(list(lines((cast(Path, hypotheses),))), gold, metrics or DEFAULT)
     else:
         from seq2attn.checkpoint import RunFolder
-        from seq2attn.runs import held_out, score_pairs, signature
-        from seq2attn.translator import load
+        from seq2attn.runs import baselines, held_out, score_pairs, signature
+        from seq2attn.tasks import load
 
-        translator = load(run, checkpoint, device)
-        translator.decoding = translator.settings(context.meta.get(DECODING, {}))
+        face = load(run, checkpoint, device)
+        face.adopt(context.meta.get(DECODING, {}))
         if source is None:
-            sources, gold = held_out(run, translator, data)
+            sources, gold = held_out(run, data)
         else:
-            sources = list(_lines((source,)))
-        scores = score_pairs(
-            translator, sources, gold, metrics or RunFolder.open(run).recipe.training.metrics
-        )
-        made = signature(run, translator, checkpoint)
+            sources = list(lines((source,)))
+        recipe = RunFolder.open(run).recipe
+        chosen = metrics or recipe.training.metrics
+        scores = score_pairs(face, sources, gold, chosen)
+        made = signature(run, face, checkpoint)
+        if recipe.task == "summarization":
+            beside = baselines(sources, gold, chosen)
     if form == "json":
-        click.echo(json.dumps({"signature": made, "scores": [one.to_json() for one in scores]}, indent=2))
+        others = {name: [one.to_json() for one in some] for name, some in beside.items()}
+        report = {"signature": made, "scores": [one.to_json() for one in scores]}
+        click.echo(json.dumps(report | ({"baselines": others} if others else {}), indent=2))
         return
+    for name, some in beside.items():
+        for one in some:
+            click.echo(f"{name}: {one}")
     for line in (*scores, *([made] if made else [])):
         click.echo(line)
 
@@ -217,20 +297,29 @@ def heatmap(
     checkpoint: str,
     device: str,
 ) -> None:
-    """Draw which source word each word of the translation looked at.
+    """Draw which source word each word of the translation looked at; of a tagger, which word each tag did.
 
     \b
     seq2attn heatmap runs/quickstart "Ich habe Hunger." -o hunger.png
     seq2attn heatmap runs/quickstart "Ich habe Hunger." --target "I am hungry." -o hunger.svg
+    seq2attn heatmap runs/conll2003 "Angela Merkel was born in Hamburg." -o hamburg.png
     """
-    from seq2attn.translator import load
+    from seq2attn.tasks import load
+    from seq2attn.translator import Translator
 
-    translator = load(run, checkpoint, device)
-    translator.decoding = translator.settings({**context.meta.get(DECODING, {}), "nbest": 1})
-    translator.alignment_layer, translator.alignment_head = layer, head
-    if target is None:
-        (aligned,) = translator.stream([sentence], translator.decoding, alignment=True)
+    face = load(run, checkpoint, device)
+    if not isinstance(face, Translator):
+        if given := [name for name, value in (("target", target), ("layer", layer), ("head", head)) if value]:
+            raise Seq2attnError(f"--{given[0]} is for models that write text, and {run} labels words")
+        (found,) = face.label([face.read(sentence)], weights=True)
+        found.plot(output)
     else:
-        aligned = translator.align(sentence, target)
-    aligned.plot(output, pieces=pieces)
-    click.echo(f"{aligned.text}\n{output}")
+        face.adopt({**context.meta.get(DECODING, {}), "nbest": 1})
+        if layer is not None or head is not None:
+            face.alignment_layer, face.alignment_head = layer, head
+        if target is None:
+            (found,) = face.stream([sentence], alignment=True)
+        else:
+            found = face.align(sentence, target)
+        found.plot(output, pieces=pieces)
+    click.echo(f"{found}\n{output}")

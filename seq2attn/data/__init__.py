@@ -2,19 +2,22 @@
 
 from seq2attn.data.corpora import Role, pairs, training_text
 from seq2attn.data.examples import Examples
-from seq2attn.data.files import Pair
+from seq2attn.data.files import Pair, at, lines
 from seq2attn.data.report import DataError, Reason, Report
-from seq2attn.data.store import prepare
+from seq2attn.data.store import Coders, prepare
 from seq2attn.data.tasks import known_alignment
 
 __all__ = [
+    "Coders",
     "DataError",
     "Examples",
     "Pair",
     "Reason",
     "Report",
     "Role",
+    "at",
     "known_alignment",
+    "lines",
     "pairs",
     "prepare",
     "training_text",

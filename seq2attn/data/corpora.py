@@ -7,10 +7,24 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from seq2attn.data.files import Pair, json_lines, missing, parallel, table
-from seq2attn.data.hub import dataset_pairs, load, local_paths
+from seq2attn.data.hub import class_names, dataset_pairs, load, local_paths
+from seq2attn.data.labelled import cells, columns, each_side, pick, tagged
 from seq2attn.data.report import DataError, Report
 from seq2attn.data.tasks import MAKING, make
-from seq2attn.recipe import AnyCorpus, DataRecipe, FilesCorpus, SampleCorpus, TableCorpus, TaskCorpus
+from seq2attn.recipe import (
+    AnyCorpus,
+    AnyLabelled,
+    ColumnsCorpus,
+    DataRecipe,
+    FilesCorpus,
+    LabelledDataRecipe,
+    LabelledDataset,
+    LabelledTable,
+    LanguagesSample,
+    SampleCorpus,
+    TableCorpus,
+    TaskCorpus,
+)
 
 Role = Literal["train", "dev", "test"]
 
@@ -25,21 +39,34 @@ class Source(NamedTuple):
     read: Callable[[Report], Iterator[Pair]]
 
 
-def find(corpus: AnyCorpus, languages: tuple[str, str], role: Role, place: str) -> Source:
+def find(
+    corpus: AnyCorpus | AnyLabelled,
+    languages: tuple[str, str],
+    role: Role,
+    place: str,
+    scheme: str | None = None,
+) -> Source:
     """Find a corpus.
 
     Args:
         languages: source and target, as in the recipe.
         role: which split of a sample or a task is meant if the corpus does not say.
         place: the corpus's path in the recipe, for errors.
+        scheme: of the tags of words, if it has some.
 
     Raises:
         DataError: it is not there, or cannot be what the recipe says.
     """
+    if isinstance(corpus, LanguagesSample):
+        path = _sample(corpus, role)
+        state = [_state(path), "languages"]
+        return Source(f"{corpus.sample}/{path.name}", state, partial(each_side, path, corpus.languages))
+    if isinstance(corpus, ColumnsCorpus | LabelledTable | LabelledDataset):
+        return _labelled(corpus, place, scheme)
     if isinstance(corpus, SampleCorpus):
-        path = SAMPLES / corpus.sample / f"{corpus.split or role}.tsv.xz"
-        columns = _sample_columns(corpus, languages)
-        return Source(f"{corpus.sample}/{path.name}", [_state(path)], partial(table, path, columns))
+        path = _sample(corpus, role)
+        places = _sample_columns(corpus, languages)
+        return Source(f"{corpus.sample}/{path.name}", [_state(path)], partial(table, path, places))
     if isinstance(corpus, FilesCorpus):
         source, target = (_path(file, f"{place}.files.{side}") for side, file in enumerate(corpus.files))
         links = corpus.alignments and _path(corpus.alignments, f"{place}.alignments")
@@ -58,33 +85,66 @@ def find(corpus: AnyCorpus, languages: tuple[str, str], role: Role, place: str) 
     return Source(f"{corpus.dataset}[{corpus.split}]", state, partial(dataset_pairs, dataset, corpus, place))
 
 
+def _labelled(
+    corpus: ColumnsCorpus | LabelledTable | LabelledDataset, place: str, scheme: str | None
+) -> Source:
+    """A corpus of labelled words."""
+    read: Callable[[Report], Iterator[Pair]]
+    if isinstance(corpus, LabelledDataset):
+        dataset = load(corpus, place)
+        picked = partial(pick, names=class_names(dataset, corpus.columns[1]))
+        read = partial(dataset_pairs, dataset, corpus, place, read=picked)
+        name, state = f"{corpus.dataset}[{corpus.split}]", getattr(dataset, "_fingerprint", None)
+        state = state or [_state(path) for path in local_paths(corpus)]
+    else:
+        file, key = (corpus.conll, "conll") if isinstance(corpus, ColumnsCorpus) else (corpus.table, "table")
+        path = _path(file, f"{place}.{key}")
+        name, state = str(path), [_state(path)]
+        keys: Any = corpus.columns
+        if isinstance(corpus, ColumnsCorpus):
+            read = partial(columns, path, keys)
+        elif isinstance(keys[0], str):
+            read = partial(json_lines, path, keys, read=pick)
+        else:
+            read = partial(cells, path, keys, scheme is not None)
+    if scheme is None:
+        return Source(name, state, read)
+    return Source(name, [state, scheme], lambda report: tagged(read(report), scheme, name, report))
+
+
 def pairs(
-    corpus: AnyCorpus,
+    corpus: AnyCorpus | AnyLabelled,
     languages: tuple[str, str],
     report: Report,
     role: Role = "train",
     place: str = "data",
+    scheme: str | None = None,
 ) -> Iterator[Pair]:
     """The pairs of a corpus in its order, as a stream; `corpus.limit` ends it. Nothing is filtered.
 
     Raises:
         DataError: as `find` does, and at the first bad line if `report.stop`.
     """
-    for pair in islice(find(corpus, languages, role, place).read(report), corpus.limit):
+    for pair in islice(find(corpus, languages, role, place, scheme).read(report), corpus.limit):
         report.read += 1
         report.kept += 1
         yield pair
 
 
-def training_text(data: DataRecipe, sides: tuple[int, ...] = (0, 1)) -> Iterator[str]:
+def training_text(data: DataRecipe | LabelledDataRecipe, sides: tuple[int, ...] = (0, 1)) -> Iterator[str]:
     """The raw text of the training corpora, to learn a vocabulary from: of the source (0), the target (1), or
-    both in turn. Bad lines do what `data.bad_lines` says.
+    both in turn. All references count. Bad lines do what `data.bad_lines` says.
     """
     report = Report(stop=data.bad_lines == "stop")
     for number, corpus in enumerate(data.train):
-        for pair in pairs(corpus, data.languages, report, "train", f"data.train.{number}"):
+        place = f"data.train.{number}"
+        for pair in pairs(corpus, data.languages, report, "train", place, data.tag_scheme):
             for side in sides:
-                yield pair[side]  # type: ignore[misc]
+                yield from (pair.target, *pair.references) if side else (pair.source,)
+
+
+def _sample(corpus: SampleCorpus | LanguagesSample, role: Role) -> Path:
+    return SAMPLES / corpus.sample / f"{corpus.split or role}.tsv.xz"
 
 
 def _sample_columns(corpus: SampleCorpus, languages: tuple[str, str]) -> tuple[int, int]:

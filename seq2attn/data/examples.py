@@ -35,6 +35,7 @@ class Examples:
     def __init__(self, parts: Sequence[Part]) -> None:
         chunks = [chunk for part in parts for chunk in part.chunks]
         self._texts = [(chunk.column("source_text"), chunk.column("target_text")) for chunk in chunks]
+        self._references = [chunk.column("references") for chunk in chunks]
         self._sources = [_flat(chunk.column("source")) for chunk in chunks]
         self._targets = [_flat(chunk.column("target")) for chunk in chunks]
         #: Whether all know the links between their pieces.
@@ -55,11 +56,11 @@ class Examples:
         return int(self._starts[-1])
 
     def source(self, number: int) -> Ids:
-        """Ids of the source of an example."""
+        """Ids of the source of an example, as far as it is read (`data.truncate`)."""
         return self._ids(self._sources, number)
 
     def target(self, number: int) -> Ids:
-        """Ids of the target of an example."""
+        """Ids of the target of an example, as far as it is read."""
         return self._ids(self._targets, number)
 
     def links(self, number: int) -> Ids:
@@ -75,6 +76,12 @@ class Examples:
         """The target of an example as it stands in the data."""
         chunk, row = self._find(number)
         return str(self._texts[chunk][1][row])
+
+    def references(self, number: int) -> list[str]:
+        """All targets of an example as they stand in the data, `target_text` first; each is as good."""
+        chunk, row = self._find(number)
+        others: list[str] = self._references[chunk][row].as_py()
+        return [self.target_text(number), *others]
 
     def epoch(self, epoch: int, seed: int) -> Numbers:
         """The examples of an epoch: each corpus `weight` times, whole for the integer part of the weight, and

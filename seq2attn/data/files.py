@@ -18,6 +18,7 @@ from seq2attn.data.report import DataError, Report
 _PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 _BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_LINE_END = re.compile("\r\n?")
 _COLUMNS = "wrong number of columns"
 
 
@@ -28,6 +29,16 @@ class Pair(NamedTuple):
     target: str
     line: int  # of the file, from 1; of a dataset, the row, from 0
     links: tuple[Link, ...] | None = None  # between words, as `alignments.words` cuts them; None: not known
+    references: tuple[str, ...] = ()  # other targets, as good as the first
+
+    def apart(self) -> "Iterator[Pair]":
+        """A pair for each target."""
+        for target in (self.target, *self.references):
+            yield self._replace(target=target, references=())
+
+
+# From a row, the keys of its two sides, its number, where it stands, and the report of bad lines.
+Pick = Callable[[Any, tuple[str, str], int, str, Report], Pair | None]
 
 
 def missing(path: str) -> str | None:
@@ -52,23 +63,33 @@ def lines(path: Path) -> Iterator[bytes]:
 
 
 def parallel(source: Path, target: Path, alignments: Path | None, report: Report) -> Iterator[Pair]:
-    """Pairs of two files that have a sentence a line; and of a third, if any, the links of each pair."""
+    """Pairs of two files that have a sentence a line; and of a third, if any, the links of each pair.
+
+    DataError if that one is read to its end and has no link at all.
+    """
     files = [path for path in (source, target, alignments) if path is not None]
     counts = [0] * len(files)
+    linked: set[bool] = set()  # whether pairs have links: some, and some not
     for number, row in enumerate(zip_longest(*map(lines, files)), 1):
         counts = [count + (line is not None) for count, line in zip(counts, row, strict=True)]
         if None in row:
             continue
         places = [f"{path}:{number}" for path in files]
-        texts = [_decoded(line, where, report) for line, where in zip(row, places, strict=True)]
+        texts = [decoded(line, where, report) for line, where in zip(row, places, strict=True)]
         first, second = texts[:2]
         if first is None or second is None:
             continue
         if alignments is None:
             yield Pair(first, second, number)
         elif (found := _links(texts[2], first, second, places[2], report)) is not None:
+            linked.add(bool(found))
             yield Pair(first, second, number, found)
     fewest, most = min(counts), max(counts)
+    if linked == {False}:
+        raise DataError(
+            f"{alignments}: expected links such as 0-0 1-2, and no line has any, so that nothing can be "
+            "learnt from it: align the sentences anew, or leave alignments out"
+        )
     if fewest != most:
         shorter, longer = files[counts.index(fewest)], files[counts.index(most)]
         report.bad(
@@ -97,8 +118,9 @@ def table(path: Path, columns: tuple[int, int], report: Report) -> Iterator[Pair
             yield Pair(cells[columns[0]], cells[columns[1]], number)
 
 
-def json_lines(path: Path, keys: tuple[str, str], report: Report) -> Iterator[Pair]:
-    """Pairs of a file with a JSON object a line, by dotted keys such as translation.de."""
+def json_lines(path: Path, keys: tuple[str, str], report: Report, read: Pick | None = None) -> Iterator[Pair]:
+    """Pairs of a file with a JSON object a line, by dotted keys such as translation.de; `read` makes the pair
+    of a row, `pick` if it is not given."""
     for number, line in enumerate(lines(path), 1):
         where = f"{path}:{number}"
         text = _row(line, where, report)
@@ -109,34 +131,55 @@ def json_lines(path: Path, keys: tuple[str, str], report: Report) -> Iterator[Pa
         except ValueError as error:
             report.bad("not JSON", where, f"not JSON: {error}")
             continue
-        pair = pick(row, keys, where, report)
+        pair = (read or pick)(row, keys, number, where, report)
         if pair is not None:
-            yield Pair(*pair, number)
+            yield pair
 
 
-def pick(row: Any, keys: tuple[str, str], where: str, report: Report) -> tuple[str, str] | None:
-    """The two texts of a row; None, and a bad line, if there is one that is missing or no text."""
-    found: list[str] = []
+def pick(row: Any, keys: tuple[str, str], number: int, where: str, report: Report) -> Pair | None:
+    """The pair of a row of this number; None, and a bad line, if a text is missing or none.
+
+    A source that is a list of texts is those texts, a line each (sentences, turns of a dialogue); a target
+    that is a list is several references. Line ends within a text become line feeds.
+    """
+    found: list[str | list[str]] = []
     for key in keys:
-        try:
-            value = _at(row, key)
-        except LookupError:
-            report.bad(
-                "missing column", where, f"no column {key}; there are: {', '.join(names(row)) or 'none'}"
-            )
-            return None
-        if not isinstance(value, str):
-            came = json.dumps(value, default=str)
-            report.bad("not a text", where, f"{key} is {came[:40]} where a text was expected")
-            return None
-        if _SURROGATE.search(value):
-            report.bad("broken UTF-16", where, f"{key} has half a surrogate pair, which is no character")
+        value = _text(row, key, where, report)
+        if value is None:
             return None
         found.append(value)
-    return found[0], found[1]
+    source, target = found
+    if isinstance(source, list):  # a line feed within would end a sentence that is not over
+        source = "\n".join(text.replace("\n", " ") for text in source)
+    targets = [target] if isinstance(target, str) else target
+    if not targets:
+        report.bad("no reference", where, f"{keys[1]} is an empty list where at least one text was expected")
+        return None
+    return Pair(source, targets[0], number, references=tuple(targets[1:]))
 
 
-def _at(row: Any, key: str) -> Any:
+def _text(row: Any, key: str, where: str, report: Report) -> str | list[str] | None:
+    """The text, or the list of texts, under a key; None, and a bad line, if there is none."""
+    try:
+        value = at(row, key)
+    except LookupError:
+        there = ", ".join(names(row)) or "none"
+        report.bad("missing column", where, f"no column {key}; there are: {there}")
+        return None
+    texts = value if isinstance(value, list) else [value]
+    if not all(isinstance(text, str) for text in texts):
+        came = json.dumps(value, default=str)
+        expected = "a text, or a list of texts, was expected"
+        report.bad("not a text", where, f"{key} is {came[:40]} where {expected}")
+        return None
+    if any(map(_SURROGATE.search, texts)):
+        report.bad("broken UTF-16", where, f"{key} has half a surrogate pair, which is no character")
+        return None
+    texts = [_LINE_END.sub("\n", text) for text in texts]
+    return texts if isinstance(value, list) else texts[0]
+
+
+def at(row: Any, key: str) -> Any:
     """What lies under a dotted key, in objects and lists. LookupError if nothing does."""
     if isinstance(row, dict) and key in row:
         return row[key]
@@ -162,7 +205,7 @@ def _row(line: bytes, where: str, report: Report) -> str | None:
     if not line.strip():
         report.note("blank line", where)
         return None
-    return _decoded(line, where, report)
+    return decoded(line, where, report)
 
 
 def _links(text: str | None, source: str, target: str, where: str, report: Report) -> tuple[Link, ...] | None:
@@ -178,10 +221,13 @@ def _links(text: str | None, source: str, target: str, where: str, report: Repor
     if fault is not None:
         report.bad("link beyond the sentence", where, fault)
         return None
+    if not found:
+        report.note("without links", where)
     return tuple(found)
 
 
-def _decoded(line: bytes, where: str, report: Report) -> str | None:
+def decoded(line: bytes, where: str, report: Report) -> str | None:
+    """The text of a line; None, and a bad line, if it is not UTF-8."""
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:

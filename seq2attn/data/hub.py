@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from seq2attn.data.files import Pair, names, pick
+from seq2attn.data.files import Pair, Pick, names, pick
 from seq2attn.data.report import DataError, Report
 from seq2attn.recipe import FORMATS, DatasetCorpus
 
@@ -74,16 +74,25 @@ def missing_parts(corpus: DatasetCorpus) -> Iterator[tuple[str, str]]:
                 yield "data_files", f"no such file: {file}"
 
 
-def dataset_pairs(dataset: Any, corpus: DatasetCorpus, place: str, report: Report) -> Iterator[Pair]:
-    """The pairs of a dataset from `load`.
+def dataset_pairs(
+    dataset: Any, corpus: DatasetCorpus, place: str, report: Report, read: Pick = pick
+) -> Iterator[Pair]:
+    """The pairs of a dataset from `load`; `read` makes the pair of a row.
 
     Raises:
         DataError: a column does not exist (the message lists those that do), or a row cannot be read.
     """
     for number, row in enumerate(_rows(dataset, corpus, place)):
-        pair = pick(row, corpus.columns, f"{corpus.dataset}[{corpus.split}]:{number}", report)
+        pair = read(row, corpus.columns, number, f"{corpus.dataset}[{corpus.split}]:{number}", report)
         if pair is not None:
-            yield Pair(*pair, number)
+            yield pair
+
+
+def class_names(dataset: Any, column: str) -> list[str] | None:
+    """The names of a column's class labels, be they single or in a list; None if it has no such labels."""
+    feature = (dataset.features or {}).get(column)
+    feature = getattr(feature, "feature", feature)
+    return list(found) if (found := getattr(feature, "names", None)) else None
 
 
 def _rows(dataset: Any, corpus: DatasetCorpus, place: str) -> Iterator[dict[str, Any]]:

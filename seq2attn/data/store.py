@@ -5,30 +5,44 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, cast
 
 from seq2attn.data.alignments import between_pieces
 from seq2attn.data.corpora import Role, Source, find
 from seq2attn.data.examples import Examples, Part, digest
 from seq2attn.data.files import Pair
 from seq2attn.data.report import DataError, Report
-from seq2attn.recipe import AnyCorpus, DataRecipe, FilterRecipe
+from seq2attn.recipe import AnyCorpus, AnyLabelled, DataRecipe, FilterRecipe, LabelledDataRecipe
 from seq2attn.text import Vocabulary
 
-Vocabularies = tuple[Vocabulary, Vocabulary]
 
-FORMAT = 1  # of a store; another one makes it anew
+class Coder(Protocol):
+    """What makes ids of texts: a vocabulary of pieces, a lexicon of words, labels."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal ids of all texts."""
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text."""
+
+
+Coders = tuple[Coder, Coder]
+
+FORMAT = 3  # of a store; another one makes it anew
 ROWS = 1000  # encoded and written at a time
 
 
 class _Row(NamedTuple):
-    source: list[int]
-    target: list[int]
+    source: Sequence[int]
+    target: Sequence[int]
     source_text: str
     target_text: str
+    references: tuple[str, ...]  # beyond the target; in training each is a row of its own
     links: list[int]  # between pieces: source, target, source, target, ...
+    truncated: bool  # its ids are not those of the whole texts
 
 
 def _silent(_: int) -> None:
@@ -36,17 +50,19 @@ def _silent(_: int) -> None:
 
 
 def prepare(
-    corpora: Sequence[AnyCorpus],
-    data: DataRecipe,
-    vocabularies: Vocabularies,
+    corpora: Sequence[AnyCorpus | AnyLabelled],
+    data: DataRecipe | LabelledDataRecipe,
+    vocabularies: Coders,
     role: Role,
     progress: Callable[[int], None] = _silent,
 ) -> Examples:
     """Read, filter and tokenise corpora, or take the result from the cache if nothing has changed since.
 
-    Pairs are filtered for training alone: what the model is measured on stays as it is, and its empty
-    sentences are only reported. Each corpus has a store of its own, in $SEQ2ATTN_CACHE or the cache folder of
-    `datasets`; the data, the vocabularies and the options give its name.
+    Ids are what `data.truncate` leaves; texts are whole. Pairs are filtered for training alone, where each of
+    several references makes a pair of its own: what the model is measured on stays as it is, all references
+    included, and its empty sentences are only reported. Each corpus has a store of its own, in
+    $SEQ2ATTN_CACHE or the cache folder of `datasets`; the data, the vocabularies and the options give its
+    name.
 
     Args:
         corpora: `data.train`, or `[data.dev]`.
@@ -59,7 +75,7 @@ def prepare(
     parts = []
     for number, corpus in enumerate(corpora):
         place = f"data.{role}" + (f".{number}" if role == "train" else "")
-        source = find(corpus, data.languages, role, place)
+        source = find(corpus, data.languages, role, place, data.tag_scheme)
         options = _Options(corpus, data, vocabularies, role == "train")
         path = _cache() / f"{options.name(source)}.arrow"
         report_path = path.with_suffix(".json")
@@ -72,9 +88,9 @@ def prepare(
 class _Options(NamedTuple):
     """What the store of a corpus depends on, beside its data."""
 
-    corpus: AnyCorpus
-    data: DataRecipe
-    vocabularies: Vocabularies
+    corpus: AnyCorpus | AnyLabelled
+    data: DataRecipe | LabelledDataRecipe
+    vocabularies: Coders
     training: bool
 
     def name(self, source: Source) -> str:
@@ -82,9 +98,8 @@ class _Options(NamedTuple):
         corpus = self.corpus.model_dump(mode="json", exclude={"weight"})
         filters = self.data.filter.model_dump(mode="json") if self.training else None
         vocabularies = [vocabulary.fingerprint for vocabulary in self.vocabularies]
-        return digest(
-            [FORMAT, source.state, corpus, self.data.languages, self.data.bad_lines, filters, vocabularies]
-        )
+        reading = [self.data.languages, self.data.bad_lines, self.data.truncate.model_dump(mode="json")]
+        return digest([FORMAT, source.state, corpus, *reading, filters, vocabularies])
 
 
 def _cache() -> Path:
@@ -126,6 +141,7 @@ def _write(
 
     ids, text = datasets.Sequence(datasets.Value("int32")), datasets.Value("string")
     columns = {"source": ids, "target": ids, "source_text": text, "target_text": text}
+    columns |= {"references": datasets.Sequence(text)}
     columns |= {"links": ids} if options.corpus.aligned else {}
     report = Report(stop=options.data.bad_lines == "stop")
     content = hashlib.sha256("".join(vocabulary.fingerprint for vocabulary in options.vocabularies).encode())
@@ -136,6 +152,10 @@ def _write(
                 for row in rows:
                     sizes = f"{len(row.source_text)} {len(row.target_text)} "
                     content.update(f"{sizes}{row.source_text}{row.target_text}".encode())
+                    if row.references:
+                        content.update(json.dumps(row.references).encode())
+                    if row.truncated:
+                        content.update(f"{list(row.source)} {list(row.target)}".encode())
                     if options.corpus.aligned:
                         content.update(f"{len(row.links)} {row.links}".encode())
                 if rows:
@@ -154,30 +174,46 @@ def _rows(
 ) -> Iterator[list[_Row]]:
     """Encoded pairs, some at a time; without those that the filters leave out."""
     limits = options.data.filter if options.training else None
+    cut = options.data.truncate.cut
     seen: set[bytes] = set()
-    stream = islice(source.read(report), options.corpus.limit)
+    stream: Iterator[Pair] = islice(source.read(report), options.corpus.limit)
+    if options.training:
+        stream = chain.from_iterable(pair.apart() for pair in stream)
     while pairs := list(islice(stream, ROWS)):
         report.read += len(pairs)
         source_ids = options.vocabularies[0].encode([pair.source for pair in pairs])
         target_ids = options.vocabularies[1].encode([pair.target for pair in pairs])
         rows = []
-        for pair, pieces, translated in zip(pairs, source_ids, target_ids, strict=True):
-            lengths = len(pieces), len(translated)
+        for pair, *whole in zip(pairs, source_ids, target_ids, strict=True):
+            sides = cut(0, whole[0]), cut(1, whole[1])
+            lengths = len(sides[0]), len(sides[1])
+            place = f"{source.name}:{pair.line}"
             reason = _reason(pair, lengths, limits, seen)
             if reason is not None:
-                report.note(reason, f"{source.name}:{pair.line}: {lengths[0]} and {lengths[1]} pieces")
+                report.note(reason, f"{place}: {lengths[0]} and {lengths[1]} pieces")
             if reason is None or limits is None:
-                rows.append(_Row(pieces, translated, *pair[:2], _links(pair, options.vocabularies)))
+                truncated = lengths != (len(whole[0]), len(whole[1]))
+                if truncated:
+                    came = f"{place}: {len(whole[0])} and {len(whole[1])} pieces"
+                    report.note("truncated, but kept", came)
+                links = _links(pair, options, whole)
+                rows.append(_Row(*sides, pair.source, pair.target, pair.references, links, truncated))
         report.kept += len(rows)
         progress(len(pairs))
         yield rows
 
 
-def _links(pair: Pair, vocabularies: Vocabularies) -> list[int]:
-    """The links between the pieces of a pair, one behind the other."""
+def _links(pair: Pair, options: _Options, whole: Sequence[Sequence[int]]) -> list[int]:
+    """The links between the pieces of a pair that are read, one behind the other."""
     if pair.links is None:
         return []
-    return [number for link in between_pieces(pair.links, pair[:2], vocabularies) for number in link]
+    source, target = (
+        {piece: place for place, piece in enumerate(options.data.truncate.cut(side, range(len(pieces))))}
+        for side, pieces in enumerate(whole)
+    )
+    found = between_pieces(pair.links, pair[:2], cast("tuple[Vocabulary, Vocabulary]", options.vocabularies))
+    kept = [link for link in found if link.source in source and link.target in target]
+    return [place for link in kept for place in (source[link.source], target[link.target])]
 
 
 def _reason(

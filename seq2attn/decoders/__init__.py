@@ -5,11 +5,14 @@ the first is the begin-of-sentence, and logits of step t predict the token that 
 """
 
 from seq2attn.decoders.base import Decoded, Decoder
+from seq2attn.decoders.copying import Copier, Copies
 from seq2attn.decoders.recurrent import Cell, Readout, RecurrentDecoder, RecurrentState
 from seq2attn.decoders.transformer import DecoderLayer, LayerState, TransformerDecoder, TransformerState
 
 __all__ = [
     "Cell",
+    "Copier",
+    "Copies",
     "Decoded",
     "Decoder",
     "DecoderLayer",

@@ -6,17 +6,20 @@ from typing import Any, NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from seq2attn.attention import Memory, Past
+from seq2attn.attention import Attention, Memory, Past
+from seq2attn.decoders.copying import Copier, Copies
 from seq2attn.encoders import Encoded
+from seq2attn.errors import Seq2attnError
 from seq2attn.layers import Embedding
 
 
 class Decoded(NamedTuple):
     """What a decoder makes of the tokens that it has read: all that a loss may ask for."""
 
-    logits: Tensor  # (B, T, V), up to a constant the log-probabilities of the next token
+    logits: Tensor  # (B, T, V), up to a constant the log-probabilities of the next token; V + S if it copies
     weights: Tensor | None  # (B, L, H, T, S) of the layers that were asked for, float32
     drawn: Tensor | None = None  # (B, L, H, T, S), what those that draw looked at; zeros of the others
+    gate: Tensor | None = None  # (B, T), float32, the share that is generated and not copied, where it copies
 
 
 class Decoder(nn.Module):
@@ -26,12 +29,54 @@ class Decoder(nn.Module):
     alignment_shift: 0 if the weights of step t belong to the token that the step predicts, 1 if to the token
     that it has read. Queries that have read a token are said to look for that token's source word (Luong
     2016, thesis, ch. 4; Chen et al. 2020); measured (docs/results.md), all of these decoders look ahead.
+
+    With a copier (`copying`) its logits go on beyond the vocabulary, with one for each slot of the source
+    (decoders/copying.py); it reads such a token as the vocabulary's sign for unknown pieces.
     """
 
     attention_layers = 0
     alignment_shift = 0
     embedding: Embedding
     output: nn.Linear
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copier: Copier | None = None
+
+    def copying(self, copier: Copier) -> None:
+        """Copy from the source from now on. Seq2attnError if this decoder cannot."""
+        count = self.attention_layers
+        if not 0 <= copier.layer < count:
+            raise Seq2attnError(
+                f"copying needs a layer that looks at the source, below {count}; got {copier.layer}"
+            )
+        normalize = self.source_attention(copier.layer).normalize
+        if not normalize.sums_to_one:
+            raise Seq2attnError(
+                f"copying needs weights that sum to 1, and those of {type(normalize).__name__} need not"
+            )
+        self.copier = copier
+
+    def source_attention(self, layer: int) -> Attention:
+        """What looks at the source in one of the attention_layers, from 0."""
+        raise NotImplementedError(f"{type(self).__name__} must say what looks: write source_attention()")
+
+    @property
+    def hierarchical(self) -> bool:
+        """Whether it looks at sentences, and must be told where they are (hierarchy.py)."""
+        layers = range(self.attention_layers)
+        return any(self.source_attention(layer).hierarchy is not None for layer in layers)
+
+    def copies(self, encoded: Encoded) -> Copies | None:
+        """What the slots of a source copy, if this decoder copies."""
+        if self.copier is None:
+            return None
+        if encoded.copies is None:
+            raise Seq2attnError(
+                "this decoder copies, and was not told what: give the model `copies`, the ids that the slots "
+                "of the source copy (Batch.copies)"
+            )
+        return Copies.of(encoded.copies, encoded.mask.squeeze(1))
 
     def start(self, encoded: Encoded) -> Any:
         """The state before the first token; keys and values of the source are made here, once."""

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from seq2attn.attention import Attended, Attention, Memory, Past
 from seq2attn.decoders.base import Decoded, Decoder, covered
+from seq2attn.decoders.copying import Copier, Copies
 from seq2attn.decoders.latent import Guess, likeliest, mixture, posterior
 from seq2attn.encoders import CELLS, Encoded
 from seq2attn.errors import Seq2attnError
@@ -90,6 +91,7 @@ class RecurrentState(NamedTuple):
     memory: Memory | None
     past: Past | None
     guess: Guess | None = None  # where the posterior waits for the token to be known
+    copies: Copies | None = None  # of the source, where it is copied from
 
 
 class Reading(NamedTuple):
@@ -151,12 +153,13 @@ class RecurrentDecoder(Decoder):
         """See the base class."""
         memory = past = feed = None
         if self.attention is not None:
-            memory = self.attention.remember(encoded.states, encoded.mask)
+            memory = self.attention.remember(encoded.states, encoded.mask, sentences=encoded.sentences)
             past = self.attention.begin(memory)
         if self.feeds:
             feed = encoded.summary.new_zeros(len(encoded.summary), self.readout.size)
         summary = encoded.summary if self.order == "cho" else None
-        return RecurrentState(self.cell.start(encoded.summary), feed, summary, memory, past)
+        hidden, copies = self.cell.start(encoded.summary), self.copies(encoded)
+        return RecurrentState(hidden, feed, summary, memory, past, copies=copies)
 
     def step(
         self, token: Int[Tensor, " B"], state: RecurrentState
@@ -165,24 +168,36 @@ class RecurrentDecoder(Decoder):
         tokens = token.unsqueeze(1)
         # One query's weights cost nothing, and with them the state knows its coverage.
         reading, state = self._read(tokens, self.embedding(tokens), state, self._kept(tokens), True)
-        return self._logits([reading]).squeeze(1), state
+        return self._predicted([reading], state.copies)[0].squeeze(1), state
 
     def forward(self, tokens: Int[Tensor, "B T"], encoded: Encoded, look: Sequence[int] = ()) -> Decoded:
         """All steps in one go where no step waits for the one before."""
         state, words, kept = self.start(encoded), self.embedding(tokens), self._kept(tokens)
         readings: list[Reading] = []
         together = 1 if self.sequential else tokens.shape[1]
+        need_weights = bool(look) or self.copier is not None
         for place in range(0, tokens.shape[1], together):
             some = (slice(None), slice(place, place + together))
             of_these = None if kept is None else kept[some]
-            reading, state = self._read(tokens[some], words[some], state, of_these, bool(look))
+            reading, state = self._read(tokens[some], words[some], state, of_these, need_weights)
             readings.append(reading)
-        logits = self._logits(readings)
+        logits, gate = self._predicted(readings, state.copies)
         answers = [reading.attended for reading in readings if reading.attended is not None]
         if not look or not answers:
-            return Decoded(logits, None)
+            return Decoded(logits, None, gate=gate)
         weights = _layers([answer.weights for answer in answers], len(look))
-        return Decoded(logits, weights, _layers([answer.drawn for answer in answers], len(look)))
+        return Decoded(logits, weights, _layers([answer.drawn for answer in answers], len(look)), gate)
+
+    def copying(self, copier: Copier) -> None:
+        """See the base class."""
+        if self.readout.latent != "none":
+            raise Seq2attnError("a latent alignment predicts from every slot by itself: no copying with it")
+        super().copying(copier)
+
+    def source_attention(self, layer: int) -> Attention:
+        """See the base class."""
+        looks = self.attention.attention if isinstance(self.attention, MultiHead) else self.attention
+        return cast(Attention, looks)
 
     def coverage(self, state: RecurrentState) -> Float[Tensor, "B S"] | None:
         """See the base class."""
@@ -195,13 +210,20 @@ class RecurrentDecoder(Decoder):
         ones = self.output.weight.new_ones(*tokens.shape, self.readout.size)
         return self.dropout(ones)  # type: ignore[no-any-return]
 
-    def _logits(self, readings: list[Reading]) -> Tensor:
-        """(B, T, V); the output layer works once, on all steps."""
+    def _predicted(self, readings: list[Reading], copies: Copies | None) -> tuple[Tensor, Tensor | None]:
+        """(B, T, V), and the gate (B, T) where it copies; the output layer works once, on all steps."""
         mixed = [reading.logits for reading in readings if reading.logits is not None]
         if mixed:
-            return torch.cat(mixed, 1)
-        read = torch.cat([reading.read for reading in readings], 1)
-        return self.output(self.dropout(read))  # type: ignore[no-any-return]
+            return torch.cat(mixed, 1), None
+        logits = self.output(self.dropout(torch.cat([reading.read for reading in readings], 1)))
+        if self.copier is None or copies is None:
+            return logits, None
+        answers = [cast(Attended, reading.attended) for reading in readings]
+        parts = zip(
+            *((a.context, r.asked, r.words) for a, r in zip(answers, readings, strict=True)), strict=True
+        )
+        weights = torch.cat([cast(Tensor, answer.weights) for answer in answers], -2)
+        return self.copier(logits, [torch.cat(part, 1) for part in parts], weights, copies)  # type: ignore[no-any-return]
 
     def _read(
         self, tokens: Tensor, words: Tensor, state: RecurrentState, kept: Tensor | None, need_weights: bool
@@ -240,7 +262,7 @@ class RecurrentDecoder(Decoder):
             asked, hidden = self.cell(entering, state.hidden)
         read = self.readout(asked, context, words)
         feed = read[:, -1] if self.feeds else None
-        after = RecurrentState(hidden, feed, state.summary, state.memory, past)
+        after = state._replace(hidden=hidden, feed=feed, past=past)
         return Reading(words, asked, read, attended), after
 
     def _look(self, asking: Tensor, state: RecurrentState, need_weights: bool) -> Attended:

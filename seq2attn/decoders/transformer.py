@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from seq2attn.attention import Attended, Memory, Past
+from seq2attn.attention import Attended, Attention, Memory, Past
 from seq2attn.decoders.base import Decoded, Decoder, covered
+from seq2attn.decoders.copying import Copies
 from seq2attn.encoders import Encoded
 from seq2attn.heads import MultiHead, Window
 from seq2attn.layers import Embedding, FeedForward, Residual
@@ -44,7 +45,7 @@ class DecoderLayer(nn.Module):
 
     def start(self, encoded: Encoded) -> LayerState:
         """Keys and values of the source, once."""
-        memory = self.source.remember(encoded.states, encoded.mask)
+        memory = self.source.remember(encoded.states, encoded.mask, sentences=encoded.sentences)
         past = self.source.begin(memory)
         if not self.source.attention.looks_back:
             past = past._replace(weights=None, coverage=None)
@@ -80,6 +81,7 @@ class TransformerState(NamedTuple):
 
     step: Tensor  # (B,), tokens read so far
     layers: tuple[LayerState, ...]
+    copies: Copies | None = None  # of the source, where it is copied from
 
 
 class TransformerDecoder(Decoder):
@@ -97,7 +99,7 @@ class TransformerDecoder(Decoder):
         """See the base class."""
         step = torch.zeros(len(encoded.states), dtype=torch.long, device=encoded.states.device)
         layers = cast("list[DecoderLayer]", list(self.layers))
-        return TransformerState(step, tuple(layer.start(encoded) for layer in layers))
+        return TransformerState(step, tuple(layer.start(encoded) for layer in layers), self.copies(encoded))
 
     def step(
         self, token: Int[Tensor, " B"], state: TransformerState
@@ -123,18 +125,28 @@ class TransformerDecoder(Decoder):
         last = state.layers[-1]
         return covered(last.source, last.source_past)
 
+    def source_attention(self, layer: int) -> Attention:
+        """See the base class."""
+        return cast(DecoderLayer, self.layers[layer]).source.attention
+
     def _advance(
         self, tokens: Tensor, mask: Tensor, state: TransformerState, look: Sequence[int] = ()
     ) -> tuple[Decoded, TransformerState]:
-        x, states, answers = self.embedding(tokens, state.step), [], dict[int, Attended]()
+        words, states, answers = self.embedding(tokens, state.step), [], dict[int, Attended]()
+        wanted = [*look] if self.copier is None else [*look, self.copier.layer]
+        x = words
         for number, (layer, before) in enumerate(zip(self.layers, state.layers, strict=True)):
-            x, attended, after = layer(x, mask, before, number in look)
-            if number in look:
+            x, attended, after = layer(x, mask, before, number in wanted)
+            if number in wanted:
                 answers[number] = attended
             states.append(after)
-        logits = self.output(self.norm(x))
-        decoded = Decoded(logits, *_looked([answers[number] for number in look]))
-        return decoded, TransformerState(state.step + tokens.shape[1], tuple(states))
+        x, gate = self.norm(x), None
+        logits = self.output(x)
+        if self.copier is not None and state.copies is not None:
+            looked = answers[self.copier.layer]
+            logits, gate = self.copier(logits, (looked.context, x, words), looked.weights, state.copies)
+        decoded = Decoded(logits, *_looked([answers[number] for number in look]), gate)
+        return decoded, TransformerState(state.step + tokens.shape[1], tuple(states), state.copies)
 
 
 def _looked(answers: list[Attended]) -> tuple[Tensor | None, Tensor | None]:

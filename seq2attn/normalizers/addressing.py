@@ -4,7 +4,7 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -25,6 +25,8 @@ class NTM(Normalizer):
     The memory is a ring of each row's own length; `circular` False: what leaves it at an end is lost, and the
     rest sums to one again. Offset 1 goes to the next slot. Before the first query it stands at slot 0. Slots
     that a mask with gaps hides count in a shift, but keep nothing.
+
+    shifts: r; a step holds 2 r + 1 numbers for every slot.
     """
 
     looks_back = reads_places = True
@@ -34,7 +36,7 @@ class NTM(Normalizer):
         query_size: int = 1,
         heads: int = 1,
         *,
-        shifts: Annotated[int, Ge(0)] = 1,
+        shifts: Annotated[int, Ge(0), Le(100)] = 1,
         circular: bool = True,
     ) -> None:
         super().__init__(query_size, heads)

@@ -1,5 +1,6 @@
 """A recipe: one YAML file -> one frozen tree; every fault at once, each with path, line and a guess."""
 
+from seq2attn.recipe.attention import AttentionRecipe, CopyingRecipe
 from seq2attn.recipe.data import (
     FORMATS,
     AnyCorpus,
@@ -12,9 +13,11 @@ from seq2attn.recipe.data import (
     TableCorpus,
     TaskCorpus,
     TextRecipe,
+    TruncateRecipe,
+    WindowRecipe,
 )
+from seq2attn.recipe.labelling import ClassifierRecipe, TaggerRecipe
 from seq2attn.recipe.model import (
-    AttentionRecipe,
     ModelRecipe,
     RecurrentDecoderRecipe,
     RecurrentEncoderRecipe,
@@ -22,19 +25,49 @@ from seq2attn.recipe.model import (
     TransformerEncoderRecipe,
 )
 from seq2attn.recipe.parts import Fault, Part, Section
-from seq2attn.recipe.reading import LocatedFault, Recipe, RecipeError, head, read, schema, shipped, write
-from seq2attn.recipe.training import DecodingRecipe, TrainingRecipe
+from seq2attn.recipe.reading import LocatedFault, RecipeError, head, read, schema, shipped, write
+from seq2attn.recipe.tasks import (
+    AnyRecipe,
+    ClassificationRecipe,
+    LabellingRecipe,
+    Recipe,
+    TaggingRecipe,
+    TaskName,
+)
+from seq2attn.recipe.training import DecodingRecipe, LearningRecipe, TrainingRecipe
+from seq2attn.recipe.words import (
+    AnyLabelled,
+    ColumnsCorpus,
+    LabelledDataRecipe,
+    LabelledDataset,
+    LabelledTable,
+    LanguagesSample,
+    TaggedDataRecipe,
+    WordsRecipe,
+)
 
 __all__ = [
     "FORMATS",
     "AnyCorpus",
+    "AnyLabelled",
+    "AnyRecipe",
     "AttentionRecipe",
+    "ClassificationRecipe",
+    "ClassifierRecipe",
+    "ColumnsCorpus",
+    "CopyingRecipe",
     "DataRecipe",
     "DatasetCorpus",
     "DecodingRecipe",
     "Fault",
     "FilesCorpus",
     "FilterRecipe",
+    "LabelledDataRecipe",
+    "LabelledDataset",
+    "LabelledTable",
+    "LabellingRecipe",
+    "LanguagesSample",
+    "LearningRecipe",
     "LocatedFault",
     "ModelRecipe",
     "Part",
@@ -46,11 +79,18 @@ __all__ = [
     "SamplingRecipe",
     "Section",
     "TableCorpus",
+    "TaggedDataRecipe",
+    "TaggerRecipe",
+    "TaggingRecipe",
     "TaskCorpus",
+    "TaskName",
     "TextRecipe",
     "TrainingRecipe",
     "TransformerDecoderRecipe",
     "TransformerEncoderRecipe",
+    "TruncateRecipe",
+    "WindowRecipe",
+    "WordsRecipe",
     "head",
     "read",
     "schema",

@@ -1,10 +1,12 @@
 """What a recipe may say about data and text, section by section."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, field_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
 from seq2attn.recipe.parts import Count, Fault, OneOrMore, Section, Size, mistake, told_by_key
 from seq2attn.recipe.wording import shown, unknown
@@ -15,6 +17,7 @@ JSON_LINES = (".jsonl", ".json", ".ndjson")
 
 Weight = Annotated[float, Field(gt=0, description="How often an epoch sees the corpus (training only).")]
 Limit = Annotated[int | None, Field(ge=1, description="Take only the first so many pairs.")]
+Item = TypeVar("Item")
 PieceModel = Literal["unigram", "bpe", "char", "word"]
 
 # ---- data -------------------------------------------------------------------------------------------
@@ -64,7 +67,11 @@ class TableCorpus(Corpus):
     """One file with both sides: TSV (columns by number, from 0) or JSONL (columns by dotted key)."""
 
     table: str = Field(description="A .tsv or .jsonl file, plain or .gz, .xz, .bz2.")
-    columns: tuple[Count, Count] | tuple[str, str] = Field((0, 1), description="Source and target column.")
+    columns: tuple[Count, Count] | tuple[str, str] = Field(
+        (0, 1),
+        description="Source and target column. In JSONL a source may be a list of sentences or turns, and a "
+        "target a list of references.",
+    )
     weight: Weight = 1.0
     limit: Limit = None
 
@@ -94,7 +101,10 @@ class DatasetCorpus(Corpus):
     revision: str | None = Field(None, description="A branch or commit, often refs/convert/parquet.")
     split: str = Field("train", description="The split, also sliced: train[:10000].")
     data_files: str | list[str] | None = Field(None, description="Files for parquet, json, csv, text.")
-    columns: tuple[str, str] = Field(description="Source and target column, dotted: translation.de.")
+    columns: tuple[str, str] = Field(
+        description="Source and target column, dotted: translation.de. A source may be a list of sentences "
+        "or turns, and a target a list of references."
+    )
     streaming: bool = Field(False, description="Read as a stream, so that `limit` need not load it all.")
     weight: Weight = 1.0
     limit: Limit = None
@@ -170,6 +180,64 @@ class FilterRecipe(Section):
             yield Fault("min_length", f"{self.min_length} is more than max_length {self.max_length}")
 
 
+class WindowRecipe(Section):
+    """The pieces of a long text that are kept; those between are as if they were not there."""
+
+    head: Count = Field(description="So many of its beginning.")
+    tail: Count = Field(0, description="So many of its end.")
+
+    @property
+    def size(self) -> int:
+        """The most pieces that are kept."""
+        return self.head + self.tail
+
+    def faults(self) -> Iterator[Fault]:
+        """Something is kept."""
+        if not self.size:
+            yield Fault("", "keeps nothing: set head or tail")
+
+    def cut(self, row: Sequence[Item]) -> Sequence[Item]:
+        """What is kept of a row of pieces."""
+        return row if len(row) <= self.size else [*row[: self.head], *row[len(row) - self.tail :]]
+
+
+class HeadAlone:
+    """Marks a window that may also be given as the number of its `head`."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self.window, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "integer", "minimum": 1}, handler(schema)]}
+
+    def window(self, value: Any) -> Any:
+        """A window, of a head if it was a number."""
+        if isinstance(value, WindowRecipe | dict | None):
+            return value
+        if type(value) is not int or value < 1:
+            raise mistake(
+                f"expected a whole number of at least 1, or {{head: ..., tail: ...}}, got {shown(value)}"
+            )
+        return {"head": value}
+
+
+Window = Annotated[WindowRecipe | None, HeadAlone()]
+
+
+class TruncateRecipe(Section):
+    """How much of long texts is read: in training, in validation and, of the source, afterwards."""
+
+    source: Window = Field(None, description="Pieces: 400, or {head: 300, tail: 100}; null = all.")
+    target: Window = Field(None, description="The same; what a model is scored by stays whole.")
+
+    def cut(self, side: int, row: Sequence[Item]) -> Sequence[Item]:
+        """What is read of a row of pieces of the source (0) or the target (1)."""
+        window = (self.source, self.target)[side]
+        return row if window is None else window.cut(row)
+
+
 class DataRecipe(Section):
     """Where the sentences come from."""
 
@@ -179,8 +247,14 @@ class DataRecipe(Section):
     )
     dev: AnyCorpus = Field(description="The corpus that training is validated on.")
     test: AnyCorpus | None = Field(None, description="The corpus that is scored at the end.")
-    filter: FilterRecipe = Field(FilterRecipe(), description="Which training pairs are left out.")
+    truncate: TruncateRecipe = Field(TruncateRecipe(), description="How much of long texts is read.")
+    filter: FilterRecipe = Field(FilterRecipe(), description="Which training pairs are left out then.")
     bad_lines: Literal["stop", "skip"] = Field("stop", description="What a line that cannot be read does.")
+
+    @property
+    def tag_scheme(self) -> str | None:
+        """How words are tagged: they are not."""
+        return None
 
     def faults(self) -> Iterator[Fault]:
         """Samples are in the languages asked for; only training weighs its corpora, and learns alignments."""
@@ -194,6 +268,19 @@ class DataRecipe(Section):
                 yield Fault(f"{use}.weight", "only training corpora have weights")
             if corpus is not None and corpus.aligned:
                 yield Fault(f"{use}.alignments", "only training corpora bring alignments: leave them out")
+        for side, window in (("source", self.truncate.source), ("target", self.truncate.target)):
+            if window is not None and window.size > self.filter.max_length:
+                yield Fault(
+                    f"truncate.{side}",
+                    f"keeps {window.size} pieces, but filter.max_length leaves out what has more than "
+                    f"{self.filter.max_length}: raise it to {window.size}, or lower this",
+                )
+
+
+class SummaryDataRecipe(DataRecipe):
+    """Where texts and their summaries come from."""
+
+    languages: tuple[str, str] = Field(("text", "summary"), description="What the two sides are called.")
 
 
 # ---- text -------------------------------------------------------------------------------------------

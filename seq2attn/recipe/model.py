@@ -1,89 +1,21 @@
 """What a recipe may say about the model: encoder, decoder, and what does not go together."""
 
 import contextlib
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic import Field
 
-from seq2attn.attention import Normalizer, misfits
+from seq2attn.attention import Normalizer, Scorer
 from seq2attn.errors import Seq2attnError
-from seq2attn.heads import talking_misfit
 from seq2attn.normalizers import NORMALIZERS
 from seq2attn.positions import POSITIONS, Distance
+from seq2attn.recipe.attention import COPYING, AttentionRecipe, Copying, PerLayer
 from seq2attn.recipe.parts import Choice, Fault, Part, Rate, Section, Size, told_by_kind
 from seq2attn.scorers import SCORERS
 
 TOO_LARGE = (RuntimeError, TypeError, OverflowError)  # what torch says of sizes beyond all memory
-
-
-class AttentionRecipe(Section):
-    """One attention: how it scores and normalizes, and with how many heads."""
-
-    score: Annotated[Part, Choice(SCORERS)] = Field(
-        "scaled_dot", validate_default=True, description="How queries and keys are scored."
-    )
-    normalize: Annotated[Part, Choice(NORMALIZERS)] = Field(
-        "softmax", validate_default=True, description="How scores become weights."
-    )
-    heads: Size = Field(1, description="In a recurrent decoder, one head attends without projections.")
-    dropout: Rate = Field(0.0, description="Of the weights, in training.")
-    key_heads: Size | None = Field(
-        None, description="Heads of keys and values, which several heads share: 1 for all; as many, if null."
-    )
-    query_key_norm: bool = Field(False, description="Layer normalization of each head's queries and keys.")
-    talking: bool = Field(
-        False, description="Heads mix their scores and their weights (Shazeer et al. 2020)."
-    )
-    window: Size | None = Field(
-        None, description="Self-attention sees this many tokens on each side, its own included; all, if null."
-    )
-    sinks: int = Field(0, ge=0, description="First tokens of a sentence that stay visible beyond the window.")
-
-    def faults(self) -> Iterator[Fault]:
-        """What several heads ask of each other, and what needs a window."""
-        if self.heads % (self.key_heads or 1):
-            yield Fault("key_heads", f"{self.key_heads} heads of keys do not divide {self.heads} heads")
-        if self.talking and self.heads == 1:
-            yield Fault("talking", "one head has nobody to talk to: set heads")
-        elif self.talking and (why := talking_misfit(NORMALIZERS[self.normalize.name])) is not None:
-            yield Fault("talking", why)
-        if self.sinks and self.window is None:
-            yield Fault("sinks", "without a window every token stays visible: set window, or sinks to 0")
-
-    def divided(self, path: str, size: int, rotary: bool = False) -> Iterator[Fault]:
-        """Faults of dividing a size among the heads."""
-        if size % self.heads:
-            yield Fault(f"{path}.heads", f"{self.heads} heads do not divide the size {size}")
-        elif rotary and (size // self.heads) % 2:
-            yield Fault(f"{path}.heads", f"rotary positions need an even head size, got {size // self.heads}")
-
-    def misfits(self, path: str, role: str) -> Iterator[Fault]:
-        """Faults of parts that make no sense together, or in this role."""
-        for field, why in misfits(SCORERS[self.score.name], NORMALIZERS[self.normalize.name], role):
-            yield Fault(f"{path}.{field}", why)
-        if self.window is not None and role != "self-attention":
-            yield Fault(
-                f"{path}.window", "a window goes along with its query in self-attention alone; set it to null"
-            )
-
-    def plain(self, path: str) -> Iterator[Fault]:
-        """Faults of one head without projections."""
-        if self.query_key_norm:
-            yield Fault(
-                f"{path}.query_key_norm",
-                "one head of a recurrent decoder has no projections to normalize: set heads, or use cosine",
-            )
-
-
-def _one_or_each(value: Any) -> Any:
-    if isinstance(value, list):
-        return TypeAdapter(list[AttentionRecipe]).validate_python(value)
-    return AttentionRecipe.model_validate(value)
-
-
-PerLayer = Annotated[AttentionRecipe | list[AttentionRecipe], BeforeValidator(_one_or_each)]
 
 
 class _Recurrent(Section):
@@ -129,11 +61,17 @@ class RecurrentDecoderRecipe(_Recurrent):
         "mixed by the weights; posterior: and what the token then says about the alignment goes on.",
     )
     top: Size | None = Field(None, description="A latent alignment is to the likeliest so many; null = all.")
+    copying: Copying = Field(None, description=COPYING)
 
     @property
     def output_size(self) -> int:
         """What the output layer reads."""
         return self.readout_size or self.size
+
+    @property
+    def source_attentions(self) -> list[AttentionRecipe]:
+        """The attention to the source, if any."""
+        return [] if self.attention is None else [self.attention]
 
     def faults(self) -> Iterator[Fault]:
         """The order decides what else makes sense."""
@@ -156,6 +94,18 @@ class RecurrentDecoderRecipe(_Recurrent):
             else:
                 yield from self.attention.plain("attention")
         yield from self._of_latent()
+        if self.copying is None:
+            return
+        if self.attention is None:
+            yield Fault("copying", f"the order {self.order} looks at nothing to copy: use bahdanau or luong")
+            return
+        yield from self.copying.misfits([self.attention])
+        if self.latent != "none":
+            yield Fault(
+                "copying",
+                f"with latent {self.latent} every slot predicts by itself, and there is no one distribution "
+                "to mix with: set latent to none",
+            )
 
     def _of_latent(self) -> Iterator[Fault]:
         """A latent alignment is to one slot at a time, drawn from weights that are probabilities."""
@@ -173,20 +123,35 @@ class RecurrentDecoderRecipe(_Recurrent):
             yield Fault("latent", f"is to one slot at a time, {self.attention.heads} heads look at several")
         if not normalize.sums_to_one:
             yield Fault("latent", f"needs weights that sum to 1, those of {name} need not")
-        if type(normalize).draw is not Normalizer.draw:
+        if normalize.draws():
             yield Fault("latent", f"sums over the slots, and {name} draws one: choose")
         if self.latent == "marginal":
             return
+        scorers, normalizers = _following(SCORERS), _following(NORMALIZERS)
         if normalize.energies > 1:
             yield Fault("latent", f"posterior: where {name} stands is not where it looks")
         elif not (
-            self.input_feeding or normalize.looks_back or SCORERS[self.attention.score.name].looks_back
+            self.input_feeding
+            or self.attention.score.name in scorers
+            or self.attention.normalize.name in normalizers
         ):
+            feeding = "input_feeding" if self.order == "luong" else "the order luong with input_feeding"
             yield Fault(
                 "latent",
-                "posterior would be marginal: nothing follows the past here; add input_feeding, or a scorer "
-                "or normalizer that does",
+                "posterior would be marginal: nothing here follows what a token tells of its alignment; use "
+                f"{feeding}, the scorer {' or '.join(scorers)}, or the normalizer {' or '.join(normalizers)}",
             )
+
+
+def _following(parts: Mapping[str, type[Scorer] | type[Normalizer]]) -> list[str]:
+    """Those that go on from the posterior: not from notes that were made before the token was known, nor from
+    a place that is not where they look."""
+    return [
+        name
+        for name, part in parts.items()
+        if part.looks_back and getattr(part, "note", Scorer.note) is Scorer.note
+        if getattr(part, "energies", 1) == 1
+    ]
 
 
 class _Transformer(Section):
@@ -206,6 +171,7 @@ class _Transformer(Section):
     dropout: Rate = Field(0.1, description="Of embeddings and of what each step adds.")
     feed_forward_dropout: Rate = Field(0.0, description="Within the feed-forward step.")
     word_dropout: Rate = Field(0.0, description="Rate at which a whole input word is dropped.")
+    causal: ClassVar[bool] = False  # True: no token sees those behind it
 
     @property
     def embedding(self) -> int:
@@ -225,15 +191,18 @@ class _Transformer(Section):
     def faults(self) -> Iterator[Fault]:
         """Heads divide the size; self-attention has no past, and its positions go with it."""
         yield from _length("self_attention", self.self_attention, self.layers)
-        options = self.positions.options
-        if options.get("max_distance", 0) < options.get("buckets", 0):
-            yield Fault("positions.max_distance", "is less than buckets: there are no distances for some")
         rotary = self.positions.name == "rotary"
         for path, section in _places("self_attention", self.self_attention):
             yield from section.divided(path, self.size, rotary)
             yield from section.misfits(path, "self-attention")
             if issubclass(POSITIONS[self.positions.name], Distance):
                 yield from self._distances(path, section)
+        if issubclass(POSITIONS[self.positions.name], Distance):
+            try:  # they know best which options go together
+                with torch.device("meta"), contextlib.suppress(*TOO_LARGE):
+                    self.positions.make(POSITIONS, 1, self.size, self.causal)
+            except Seq2attnError as error:
+                yield Fault("positions", str(error))
 
     def _distances(self, path: str, section: AttentionRecipe) -> Iterator[Fault]:
         """Faults of relative positions in one of the layers."""
@@ -257,7 +226,9 @@ class TransformerEncoderRecipe(_Transformer):
 class TransformerDecoderRecipe(_Transformer):
     """Causal self-attention over the target, cross-attention to the source."""
 
+    causal = True
     cross_attention: PerLayer = Field(description="To the source; a list has a section for each layer.")
+    copying: Copying = Field(None, description=COPYING)
 
     @property
     def source_attentions(self) -> list[AttentionRecipe]:
@@ -275,6 +246,8 @@ class TransformerDecoderRecipe(_Transformer):
                 yield Fault(
                     f"{path}.heads", f"weights of all layers are looked at together: all need {heads}"
                 )
+        if self.copying is not None:
+            yield from self.copying.misfits(self.source_attentions)
 
     def _distances(self, path: str, section: AttentionRecipe) -> Iterator[Fault]:
         yield from super()._distances(path, section)
@@ -334,12 +307,13 @@ class ModelRecipe(Section):
         """Sizes that must agree."""
         decoder, encoder = self.decoder, self.encoder
         if isinstance(decoder, RecurrentDecoderRecipe) and decoder.attention and decoder.attention.heads == 1:
-            try:  # a scorer knows best which sizes and options go together
-                with torch.device("meta"), contextlib.suppress(*TOO_LARGE):
-                    decoder.attention.score.make(SCORERS, decoder.size, encoder.output_size)
-            except Seq2attnError as error:
-                sizes = f"the decoder has {decoder.size}, the encoder's states {encoder.output_size}"
-                yield Fault("decoder.attention.score", f"{error} ({sizes})")
+            for path, score in decoder.attention.scores():
+                try:  # a scorer knows best which sizes and options go together
+                    with torch.device("meta"), contextlib.suppress(*TOO_LARGE):
+                        score.make(SCORERS, decoder.size, encoder.output_size)
+                except Seq2attnError as error:
+                    sizes = f"the decoder has {decoder.size}, the encoder's states {encoder.output_size}"
+                    yield Fault(f"decoder.attention.{path}", f"{error} ({sizes})")
         if self.tied != "none" and decoder.embedding != decoder.output_size:
             yield Fault(
                 "tied",

@@ -34,6 +34,8 @@ Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Size = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 
+_BROUGHT = "; others by --import MODULE, SEQ2ATTN_IMPORT or an entry point"  # see plugins.py
+
 
 class Fault(NamedTuple):
     """Something that does not go together: where (dotted, below the section) and why."""
@@ -123,11 +125,11 @@ class Choice:
         if isinstance(value, Part):
             return value
         if isinstance(value, str) and value not in registry:
-            raise mistake(unknown(value, registry))
+            raise mistake(unknown(value, registry, more=_BROUGHT))
         if not isinstance(value, str | dict):
             raise mistake(f"expected a name, or {{name: ..., and its options}}, got {shown(value)}")
         given = {"name": value} if isinstance(value, str) else value
-        return _told_by("name", given, registry, lambda name: part_section(name, registry[name]))
+        return _told_by("name", given, registry, lambda name: part_section(name, registry[name]), _BROUGHT)
 
 
 class OneOrMore:
@@ -198,9 +200,16 @@ def told_by_key(sections: Mapping[str, type[Section]]) -> BeforeValidator:
 
 
 def _told_by(
-    key: str, value: dict[str, Any], names: Iterable[str], section: Callable[[str], type[Section]]
+    key: str,
+    value: dict[str, Any],
+    names: Iterable[str],
+    section: Callable[[str], type[Section]],
+    more: str = "",
 ) -> Section:
-    """The section that the value of a key names. If that is misspelt, the rest is still looked through."""
+    """The section that the value of a key names. If that is misspelt, the rest is still looked through.
+
+    more: where there are other names.
+    """
     names = list(names)
     written = key if key in value else closest(key, value)  # the key itself may be misspelt
     if written is None:
@@ -211,7 +220,7 @@ def _told_by(
     if not isinstance(name, str):
         lines = [_line((written,), f"expected one of {', '.join(names)}, got {shown(name)}")]
     else:
-        lines = [_line((written,), unknown(name, names))]
+        lines = [_line((written,), unknown(name, names, more=more))]
         if (meant := closest(name, names)) is not None:
             try:
                 section(meant).model_validate({**value, written: meant})

@@ -59,11 +59,13 @@ def _paths(recipe: dict[str, Any]) -> Iterator[tuple[Any, Any, Keys]]:
         yield from _items(corpus, "files", path)
         yield from _items(corpus, "alignments", path)
         yield from _items(corpus, "table", path)
+        yield from _items(corpus, "conll", path)
         yield from _items(corpus, "dataset", path)
         if str(corpus.get("dataset")) in FORMATS:
             yield from _items(corpus, "data_files", path)
     if isinstance(text := recipe.get("text"), dict):
         yield from _items(text, "files", ("text",))
+        yield from _items(text, "vectors", ("text",))
 
 
 def _corpora(data: Any) -> Iterator[tuple[dict[str, Any], Keys]]:

@@ -4,124 +4,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from seq2attn import atomic
-from seq2attn.attention import Normalizer
 from seq2attn.errors import Seq2attnError
-from seq2attn.normalizers import NORMALIZERS
-from seq2attn.recipe.data import DataRecipe, TextRecipe
-from seq2attn.recipe.model import (
-    ModelRecipe,
-    RecurrentDecoderRecipe,
-    RecurrentEncoderRecipe,
-    TransformerDecoderRecipe,
-)
-from seq2attn.recipe.parts import Fault, Section
 from seq2attn.recipe.places import expand_variables, make_absolute
 from seq2attn.recipe.plugins import load_plugins
 from seq2attn.recipe.source import Keys, Source, dump, parse
-from seq2attn.recipe.training import DecodingRecipe, TrainingRecipe
-from seq2attn.recipe.wording import closest, shown
-
-
-class Recipe(Section):
-    """All that a run is made from."""
-
-    name: str = Field("unnamed", min_length=1, description="Names the run; the file's name, if not given.")
-    seed: int = Field(1, ge=0, le=2**32 - 1, description="Of everything random.")
-    data: DataRecipe = Field(description="Where the sentences come from.")
-    text: TextRecipe = Field(TextRecipe(), description="How sentences become pieces.")
-    model: ModelRecipe = Field(description="Encoder and decoder.")
-    training: TrainingRecipe = Field(description="How the model learns.")
-    decoding: DecodingRecipe = Field(DecodingRecipe(), description="How translations are searched for.")
-
-    def faults(self) -> Iterator[Fault]:
-        """What sections ask of each other."""
-        if self.model.tied == "all" and not self.text.joint:
-            yield Fault("model.tied", "all needs one vocabulary for both languages: set text.joint: true")
-        if any(letter in self.name for letter in "/\\"):
-            yield Fault("name", f"names a folder of its own: no slashes, got {shown(self.name)}")
-        needed = {"encoder": self.data.filter.max_length}
-        needed["decoder"] = max(self.data.filter.max_length, self.decoding.max_length)
-        for side, part in (("encoder", self.model.encoder), ("decoder", self.model.decoder)):
-            if isinstance(part, RecurrentEncoderRecipe | RecurrentDecoderRecipe):
-                continue
-            length = part.positions.options.get("length")
-            if isinstance(length, int) and length <= needed[side]:  # one more for the end of the sentence
-                yield Fault(
-                    f"model.{side}.positions",
-                    f"{length} are learned, but a sentence may have {needed[side]} pieces and an end: set "
-                    f"length to {needed[side] + 1}, or lower data.filter.max_length and decoding.max_length",
-                )
-        yield from self._of_attention()
-        yield from self._of_alignments()
-
-    def _of_attention(self) -> Iterator[Fault]:
-        """What needs attention to the source, and more of it than there may be."""
-        decoder, losses = self.model.decoder, self.training.attention_losses
-        if isinstance(decoder, RecurrentDecoderRecipe) and decoder.attention is None:
-            wanted = {
-                "decoding.replace_unknown": self.decoding.replace_unknown,
-                "decoding.coverage_penalty": self.decoding.coverage_penalty,
-                "training.attention_losses": losses,
-            }
-            for path in (path for path, value in wanted.items() if value):
-                yield Fault(path, f"needs attention, and the order {decoder.order} has none")
-            return
-        for fault in self._of_losses():
-            yield Fault(f"training.attention_losses.{fault.path}", fault.message)
-
-    def _of_losses(self) -> Iterator[Fault]:
-        """Whether there are the layers and heads that are taught, and draws that can be reinforced."""
-        decoder, losses = self.model.decoder, self.training.attention_losses
-        if losses is None:
-            return
-        if isinstance(decoder, TransformerDecoderRecipe):
-            attentions, part = decoder.source_attentions, "cross_attention"
-        elif decoder.attention is not None:
-            attentions, part = [decoder.attention], "attention"
-        else:
-            return
-        layers, heads = len(attentions), attentions[0].heads
-        if losses.layer is not None and not -layers <= losses.layer < layers:
-            yield Fault(
-                "layer", f"the decoder's layers with attention are 0 to {layers - 1}, got {losses.layer}"
-            )
-        if losses.head is not None and losses.head >= heads:
-            yield Fault("head", f"the heads are 0 to {heads - 1}, got {losses.head}")
-        drawing = [name for name, part in NORMALIZERS.items() if part.draw is not Normalizer.draw]
-        there = dict.fromkeys(attention.normalize.name for attention in attentions)
-        if losses.reinforce and not there.keys() & drawing:
-            yield Fault(
-                "reinforce",
-                f"needs slots that are drawn, not weighed by {' and '.join(there)}: set "
-                f"model.decoder.{part}.normalize to {' or '.join(drawing)}",
-            )
-
-    def _of_alignments(self) -> Iterator[Fault]:
-        """Gold alignments are there for guided attention, and it needs all of them."""
-        losses = self.training.attention_losses
-        guided = losses is not None and losses.guided > 0
-        for number, corpus in enumerate(self.data.train):
-            if corpus.aligned and not guided:
-                yield Fault(
-                    f"data.train.{number}.alignments",
-                    "nothing would learn from them: set training.attention_losses.guided, or leave them out",
-                )
-        without = [number for number, corpus in enumerate(self.data.train) if not corpus.aligned]
-        if guided and without:
-            yield Fault(
-                "training.attention_losses.guided",
-                f"needs alignments of every training corpus, and data.train.{without[0]} has none: give it "
-                "alignments, which files and made tasks can have",
-            )
-        if guided and self.text.sampling:
-            yield Fault(
-                "text.sampling",
-                "cuts words anew, and alignments are between pieces that stay as they are: leave sampling "
-                "out, or training.attention_losses.guided",
-            )
+from seq2attn.recipe.tasks import KINDS, AnyRecipe, Recipe
+from seq2attn.recipe.wording import closest, shown, unknown
 
 
 class LocatedFault(NamedTuple):
@@ -147,7 +38,7 @@ class RecipeError(Seq2attnError):
         self.faults = list(faults)
 
 
-def read(path: str | Path, overrides: Sequence[str] = (), check_files: bool = True) -> Recipe:
+def read(path: str | Path, overrides: Sequence[str] = (), check_files: bool = True) -> AnyRecipe:
     """A recipe from its file, or by the name of one that ships.
 
     overrides: `training.learning_rate=0.1`, `data.train.0.limit=100`, `data.train={files: [a, b]}`; values
@@ -178,9 +69,17 @@ def read(path: str | Path, overrides: Sequence[str] = (), check_files: bool = Tr
         return Path.cwd() if written.line(at) is None else place.parent.absolute()
 
     tree = expand_variables({"name": place.stem, **written.tree}, note)
+    task = tree.pop("task", "translation")
+    if isinstance(task, str) and task in KINDS:
+        tree = {"task": task, **tree}
+    else:
+        note(
+            ("task",),
+            unknown(task, KINDS) if isinstance(task, str) else f"expected one of {', '.join(KINDS)}",
+        )
     make_absolute(tree, folder, note if check_files else None)
     try:
-        recipe = Recipe.model_validate(tree)
+        recipe = KINDS.get(str(task), Recipe).model_validate(tree)
     except ValidationError as error:
         broken = {fault.path for fault in written.faults}
         for line in error.errors(include_url=False):
@@ -192,7 +91,7 @@ def read(path: str | Path, overrides: Sequence[str] = (), check_files: bool = Tr
     return recipe
 
 
-def write(recipe: Recipe, path: str | Path) -> None:
+def write(recipe: AnyRecipe, path: str | Path) -> None:
     """Writes a recipe with all its values, at once or not at all; `read` gives the same recipe back."""
     atomic.write(Path(path), dump(recipe.model_dump(mode="json")).encode())
 
@@ -200,7 +99,8 @@ def write(recipe: Recipe, path: str | Path) -> None:
 def schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of a recipe, with the names and options of all parts."""
     load_plugins()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Recipe.model_json_schema()
+    whole = TypeAdapter(AnyRecipe).json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | whole
 
 
 def shipped() -> dict[str, Path]:
@@ -314,10 +214,10 @@ def _step(holder: Any, key: str) -> str | int | None:
 
 
 def _as_written(path: Keys, tree: Any) -> Keys:
-    """The path as the recipe has it: one corpus need not stand in a list."""
+    """The path as the recipe has it: what is one, be it a corpus or a metric, need not stand in a list."""
     kept: Keys = ()
     for key in path:
-        if isinstance(key, int) and isinstance(tree, dict):
+        if isinstance(key, int) and not isinstance(tree, list):
             continue
         kept = (*kept, key)
         if isinstance(tree, dict):

@@ -1,6 +1,6 @@
 """What a recipe may say about training and decoding, section by section."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -9,7 +9,26 @@ from seq2attn.recipe.parts import Choice, Count, Fault, OneOrMore, Part, Rate, S
 from seq2attn.schedules import SCHEDULES
 
 Factor = Annotated[float, Field(ge=0)]
-Metric = Literal["bleu", "bleu-zh", "bleu-char", "chrf", "chrf++", "ter", "exact", "wer", "per", "g2p-wer"]
+WritingMetric = Literal[
+    "bleu",
+    "bleu-zh",
+    "bleu-char",
+    "chrf",
+    "chrf++",
+    "ter",
+    "exact",
+    "wer",
+    "per",
+    "g2p-wer",
+    "rouge-1",
+    "rouge-2",
+    "rouge-l",
+    "rouge-lsum",
+]
+TagMetric = Literal["f1", "precision", "recall", "tag-accuracy"]
+LabelMetric = Literal["accuracy", "macro-f1"]
+BEST = "What makes a checkpoint the best."
+MEASURED = "What is measured: at the end, by `score`, and (ter is too slow for it) in validation."
 
 # ---- training ---------------------------------------------------------------------------------------
 
@@ -52,8 +71,8 @@ class AttentionLossesRecipe(Section):
             yield Fault("", "names no loss: give one a factor, as in {coverage: 1.0}, or set it to null")
 
 
-class TrainingRecipe(Section):
-    """How the model learns. Steps count updates."""
+class LearningRecipe(Section):
+    """How any model learns. Steps count updates; metrics are those of the task."""
 
     optimizer: Literal["adamw", "adam", "sgd"] = Field("adamw", description="What updates the weights.")
     learning_rate: float = Field(1e-3, gt=0, description="At its highest.")
@@ -67,8 +86,6 @@ class TrainingRecipe(Section):
     clip: float | None = Field(
         1.0, gt=0, description="Largest gradient norm of an update; null = no clipping."
     )
-    label_smoothing: Rate = Field(0.0, description="Share of the target spread over the vocabulary.")
-    attention_losses: AttentionLossesRecipe | None = Field(None, description="What attention is taught.")
     batch_tokens: Size = Field(4096, description="Tokens of a batch on its longer side, padding included.")
     accumulate: Size = Field(1, description="Batches per update; the loss is exact over all their tokens.")
     max_steps: Size | None = Field(None, description="The end, in updates.")
@@ -77,11 +94,8 @@ class TrainingRecipe(Section):
     validate_every: Size = Field(500, description="Steps between validations (and checkpoints).")
     save_every: Size | None = Field(None, description="Steps between checkpoints, if more often.")
     log_every: Size = Field(50, description="Steps between lines in log.jsonl.")
-    metric: Literal["loss", Metric] = Field("bleu", description="What makes a checkpoint the best.")
-    metrics: Annotated[list[Metric], Field(min_length=1), OneOrMore()] = Field(
-        ["bleu", "chrf", "ter"],
-        description="What is measured: at the end, by `score`, and (ter is too slow for it) in validation.",
-    )
+    metric: str = Field(description=BEST)
+    metrics: Sequence[str] = Field(description=MEASURED)
     early_stopping: EarlyStopping | None = Field(None, description="End when nothing improves.")
     keep_best: Size = Field(1, description="So many best checkpoints stay.")
     keep_last: Size = Field(1, description="So many last checkpoints stay.")
@@ -112,6 +126,46 @@ class TrainingRecipe(Section):
             yield Fault("momentum", f"belongs to sgd, not to {self.optimizer}")
 
 
+class TrainingRecipe(LearningRecipe):
+    """How a model learns that translates."""
+
+    label_smoothing: Rate = Field(0.0, description="Share of the target spread over the vocabulary.")
+    attention_losses: AttentionLossesRecipe | None = Field(None, description="What attention is taught.")
+    metric: Literal["loss", WritingMetric] = Field("bleu", description=BEST)
+    metrics: Annotated[list[WritingMetric], Field(min_length=1), OneOrMore()] = Field(
+        ["bleu", "chrf", "ter"], description=MEASURED
+    )
+
+
+class SummaryTrainingRecipe(TrainingRecipe):
+    """How a model learns that summarizes."""
+
+    metric: Literal["loss", WritingMetric] = Field("rouge-l", description=BEST)
+    metrics: Annotated[list[WritingMetric], Field(min_length=1), OneOrMore()] = Field(
+        ["rouge-1", "rouge-2", "rouge-l", "rouge-lsum"], description=MEASURED
+    )
+
+
+class TaggingTrainingRecipe(LearningRecipe):
+    """How a model learns that tags words."""
+
+    label_smoothing: Rate = Field(0.0, description="Share of a label spread over all; not with a CRF.")
+    metric: Literal["loss", TagMetric] = Field("f1", description=BEST)
+    metrics: Annotated[list[TagMetric], Field(min_length=1), OneOrMore()] = Field(
+        ["f1", "precision", "recall"], description=MEASURED
+    )
+
+
+class ClassificationTrainingRecipe(LearningRecipe):
+    """How a model learns that labels sentences."""
+
+    label_smoothing: Rate = Field(0.0, description="Share of a label spread over all.")
+    metric: Literal["loss", LabelMetric] = Field("accuracy", description=BEST)
+    metrics: Annotated[list[LabelMetric], Field(min_length=1), OneOrMore()] = Field(
+        ["accuracy", "macro-f1"], description=MEASURED
+    )
+
+
 # ---- decoding ---------------------------------------------------------------------------------------
 
 
@@ -126,7 +180,10 @@ class DecodingRecipe(Section):
     )
     length_penalty: float = Field(1.0, ge=0, le=10, description="The penalty in length_normalization.")
     coverage_penalty: float = Field(
-        0.0, ge=0, description="Times log min(1, attention) of each source piece (Wu et al. 2016); 0 = none."
+        0.0,
+        ge=0,
+        description="Times log min(1, attention) of each source piece (Wu et al. 2016); 0 = none. With "
+        "sample it only ranks the draws of a sentence.",
     )
     min_length: Count = Field(0, description="Fewest pieces of a translation.")
     max_length: Size = Field(256, description="Most pieces of a translation.")

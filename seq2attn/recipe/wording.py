@@ -43,16 +43,21 @@ def expectation(error: ErrorDetails) -> str:
     return "another value"
 
 
-def unknown(name: str, choices: Iterable[str], what: str = "", guess: str | None = None) -> str:
-    """`unknown 'additve' (did you mean additive? one of additive, concat, ...)`; the closest, if no guess."""
+def unknown(
+    name: str, choices: Iterable[str], what: str = "", guess: str | None = None, more: str = ""
+) -> str:
+    """`unknown 'additve' (did you mean additive? one of additive, concat, ...)`; the closest, if no guess.
+
+    more: where there are others than the choices.
+    """
     choices = list(choices)
     if not choices:
         return f"unknown {what}'{name}' (there are no options)"
     guess = guess or closest(name, choices)
     if guess is None:
-        return f"unknown {what}'{name}' (one of {', '.join(choices)})"
+        return f"unknown {what}'{name}' (one of {', '.join(choices)}{more})"
     listed = ", ".join([*choices[:_LISTED], *["..."][: len(choices) > _LISTED]])
-    return f"unknown {what}'{name}' (did you mean {guess}? one of {listed})"
+    return f"unknown {what}'{name}' (did you mean {guess}? one of {listed}{more})"
 
 
 def closest(name: str, choices: Iterable[str]) -> str | None:

@@ -1,0 +1,125 @@
+"""What all metrics share: the score, the lists it compares, and the interval of the bootstrap."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seq2attn.errors import Seq2attnError
+
+# One for each hypothesis, or lists of them, one a translator; None where a hypothesis has no reference there.
+References = Sequence[str] | Sequence[Sequence[str | None]]
+Numbers = NDArray[np.int64]
+Chosen = NDArray[np.int64]  # the numbers of the hypotheses that make a corpus, some of them repeated
+SEED = 12345  # sacreBLEU's own, so that its command line gives the same interval
+
+
+class ScoringError(Seq2attnError):
+    """Hypotheses and references that cannot be compared, or an unknown metric."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number that says how it was made. 0 to 100, higher is better; of LOWER_IS_BETTER: 0 is best.
+
+    `low` and `high` bound the 95 % confidence interval (None without bootstrap). They lie evenly around the
+    mean of the resampled corpora, as sacreBLEU reports it, and so not quite evenly around `value`.
+    """
+
+    name: str
+    value: float
+    signature: str
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        interval = "" if self.low is None else f" [{self.low:.1f}, {self.high:.1f}]"
+        return f"{self.name} = {self.value:.1f}{interval} |{self.signature}|"
+
+    def to_json(self) -> dict[str, str | float | None]:
+        """The fields by name, ready for json.dumps."""
+        return asdict(self)
+
+
+class Metric(Protocol):
+    """What every line of METRICS can be called with; `score` explains the parameters."""
+
+    def __call__(
+        self, hypotheses: Sequence[str], references: References, bootstrap: int = 1000, seed: int = SEED
+    ) -> Score:
+        """The score of the whole corpus."""
+
+
+def resampled(
+    name: str,
+    statistic: Callable[[Chosen], float],
+    count: int,
+    signature: Callable[[str], str],
+    bootstrap: int,
+    seed: int,
+) -> Score:
+    """The statistic of a corpus of `count` hypotheses, with the bootstrap interval as sacreBLEU takes it.
+
+    `statistic` gives the value of the hypotheses of these numbers, some of them repeated. `signature` gets
+    what says how they were drawn ("|bs:1000|seed:12345", or "" without an interval).
+    """
+    check_bootstrap(bootstrap)
+    samples = bootstrap if count > 1 else 0  # one hypothesis, drawn again and again, has no spread
+    value = statistic(np.arange(count))
+    if not samples:
+        return Score(name, value, signature(""))
+    generator = np.random.default_rng(seed)
+    values = sorted(statistic(generator.integers(count, size=count)) for _ in range(samples))
+    tail = samples // 40
+    mean, half = sum(values) / samples, (values[-1 - tail] - values[tail]) / 2
+    return Score(name, value, signature(f"|bs:{samples}|seed:{seed}"), mean - half, mean + half)
+
+
+def check_bootstrap(bootstrap: int) -> None:
+    """Raise ScoringError for a number of samples that leaves nothing at the ends of the interval."""
+    if bootstrap < 0 or 0 < bootstrap < 40:
+        raise ScoringError(
+            f"bootstrap is 0 (no interval) or at least 40 (95 % leaves 1 of 40 at each end), got {bootstrap}"
+        )
+
+
+def transposed(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
+    """References given hypothesis by hypothesis, as the lists by translator that `score` takes; None where a
+    hypothesis has fewer than another."""
+    return [list(row) for row in zip_longest(*references)]
+
+
+def by_translator(hypotheses: Sequence[str], references: References) -> list[list[str | None]]:
+    """The references as lists as long as the hypotheses; sacreBLEU itself would silently cut the longer."""
+    if isinstance(hypotheses, str) or isinstance(references, str):
+        raise ScoringError("expected lists of sentences, got one string; give [sentence]")
+    if not hypotheses:
+        raise ScoringError("expected at least one hypothesis to score, got an empty list")
+    single: list[str | None] = [reference for reference in references if isinstance(reference, str)]
+    lists = [single] if len(single) == len(references) else [list(some or ()) for some in references]
+    for number, sentences in enumerate(lists, 1):
+        if len(sentences) != len(hypotheses):
+            which = f" in list {number} of {len(lists)}" if len(lists) > 1 else ""
+            raise ScoringError(
+                f"expected a reference for each of {len(hypotheses)} hypotheses, got {len(sentences)}{which} "
+                "(several references are given as several lists, each as long as the hypotheses)"
+            )
+    for number, row in enumerate(zip(*lists, strict=True), 1):
+        if all(reference is None for reference in row):
+            raise ScoringError(f"expected a reference for hypothesis {number}, got None in all lists")
+    return lists
+
+
+def by_hypothesis(hypotheses: Sequence[str], references: References) -> list[list[str]]:
+    """The references of each hypothesis, at least one, in the order of their lists."""
+    rows = zip(*by_translator(hypotheses, references), strict=True)
+    return [[reference for reference in row if reference is not None] for row in rows]
+
+
+def nrefs(references: Sequence[Sequence[str]]) -> str:
+    """How many references a hypothesis has, as sacreBLEU's signatures say it."""
+    counts = {len(some) for some in references}
+    return f"nrefs:{counts.pop() if len(counts) == 1 else 'var'}"

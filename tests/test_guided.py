@@ -1,0 +1,73 @@
+"""Guided attention from end to end: links in the data, a loss on one head, a loaded model that aligns by it."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import tiny_runs
+from torch.testing import assert_close
+
+import seq2attn.runs
+from seq2attn import load
+from seq2attn.alignment import Gold, Link, error_rate
+from seq2attn.checkpoint import RunFolder
+from seq2attn.data import Report, known_alignment, pairs
+from seq2attn.translator import Translator
+
+SIDE = "kind: transformer, size: 32, feed_forward: 64, dropout: 0.0, self_attention: {heads: 4}"
+LETTERS = "task: copy, symbols: 8, lengths: [3, 6]"
+SMALL = [
+    f"data.train={{{LETTERS}, count: 2000, alignments: true}}",
+    *(f"data.{role}={{{LETTERS}, count: 60}}" for role in ("dev", "test")),
+    f"model.encoder={{{SIDE}, layers: 1}}",
+    f"model.decoder={{{SIDE}, layers: 3, cross_attention: {{heads: 4}}}}",
+]
+
+
+def trained(folder: Path, steps: int, losses: str) -> Translator:
+    """A Transformer that learns to copy, and where to look while it does; as it is loaded again."""
+    training = [
+        f"training={{max_steps: {steps}, validate_every: {steps}, batch_tokens: 300, learning_rate: 0.005, "
+        "metric: loss, metrics: exact}",
+        f"training.attention_losses={losses}",
+    ]
+    seq2attn.runs.train("copy_additive", folder, [*SMALL, *training], display=tiny_runs.silent())
+    return load(folder, device="cpu")
+
+
+def test_a_guided_transformer_aligns_by_the_head_that_was_taught(tmp_path: Path, stores: None) -> None:
+    model = trained(tmp_path / "run", 150, "{guided: 0.5, layer: -1, head: 2}")
+    assert (model.alignment_layer, model.alignment_head) == (-1, 2)
+    corpus = RunFolder.open(tmp_path / "run").recipe.data.test
+    assert corpus is not None
+    test = list(pairs(corpus, ("x", "y"), Report(), "test"))
+    links = [frozenset(itertools.starmap(Link, _known(pair.source))) for pair in test]
+
+    def wrong(layer: int | None = None, head: int | None = None) -> float:
+        found = [model.align(pair.source, pair.target, layer, head).links() for pair in test]
+        return error_rate(found, [Gold(one, one) for one in links])
+
+    assert wrong() == wrong(2, 2) < 0.03
+    assert all(wrong(2, head) > 0.06 for head in (0, 1, 3))  # nobody told them where to look
+    said = model.translate(test[0].source)  # translations are aligned by it, too
+    assert_close(said.weights, model.align(test[0].source, said.text, 2, 2).weights)
+
+
+def _known(source: str) -> list[tuple[int, int]]:
+    return [(place, number) for number, place in enumerate(known_alignment("copy", source))]
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ("{guided: 0.5}", (None, 0)),  # by itself the first head of the layer before the last is taught
+        ("{guided: 0.5, layer: 0, coverage: 1.0}", (0, 0)),
+    ],
+)
+def test_a_loaded_model_aligns_by_what_was_guided(
+    tmp_path: Path, stores: None, losses: str, expected: tuple[int | None, int]
+) -> None:
+    model = trained(tmp_path / "run", 1, losses)
+    assert (model.alignment_layer, model.alignment_head) == expected
+    layer = 1 if expected[0] is None else expected[0]
+    assert_close(model.align("a b", "a b").weights, model.align("a b", "a b", layer, 0).weights)

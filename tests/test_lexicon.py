@@ -1,0 +1,111 @@
+"""Words and labels by number; raw text cut into words that know where they stand."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seq2attn.lexicon import UNKNOWN, Labels, Lexicon, LexiconError, Word, cut, joined, split
+
+TEXTS = ["The 12 cats saw the cat", "The cats ran in 1996", "a cat"]
+
+
+@given(st.text())
+def test_words_stand_where_they_say(text: str) -> None:
+    for words in (cut(text), cut(text, "spaces")):
+        assert all(word.text == text[word.start : word.end] and word.text for word in words)
+        assert all(one.end <= other.start for one, other in itertools.pairwise(words))
+        left = {*range(len(text))} - {place for word in words for place in range(word.start, word.end)}
+        assert all(text[place].isspace() for place in left)  # nothing is lost
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("It's John's, isn't it?", "It 's John 's , is n't it ?"),
+        ("EU-wide talks (since 1996-08-22).", "EU-wide talks ( since 1996-08-22 ) ."),
+        ("The U.S. paid $1,000.50 at 10:30...", "The U.S. paid $ 1,000.50 at 10:30 ..."),
+        ("@anna see https://a.b/c?d=1 #fun anna.b@c.de", "@anna see https://a.b/c?d=1 #fun anna.b@c.de"),
+        ("we’ll in the 90s, 50%", "we ’ll in the 90s , 50 %"),
+        ("Ça va, Zoë? 東京。", "Ça va , Zoë ? 東京 。"),
+        (" \n", ""),
+    ],
+)  # fmt: skip
+def test_raw_text_is_cut_as_tagged_data_is(text: str, words: str) -> None:
+    assert " ".join(word.text for word in cut(text)) == words
+
+
+def test_spaces_alone_cut_if_asked() -> None:
+    assert cut("a, b.  c", "spaces") == [Word("a,", 0, 2), Word("b.", 3, 5), Word("c", 7, 8)]
+
+
+@given(st.lists(st.text(min_size=1)))
+def test_joined_words_come_apart_again(words: list[str]) -> None:
+    assert len(split(joined(words))) == len(words)
+    assert joined(split(joined(words))) == joined(words)
+
+
+def test_frequent_words_have_numbers() -> None:
+    lexicon = Lexicon.learn(TEXTS, size=3)
+    assert lexicon.words == ["the", "cats", "cat"] and lexicon.size == 5
+    assert lexicon.encode(["THE cat sat", ""]) == [[2, 4, UNKNOWN], []]
+    assert Lexicon.learn(TEXTS, min_count=2, digits=False).words == ["the", "cats", "cat"]
+    assert Lexicon.learn(TEXTS, lowercase=False).words[:3] == ["The", "cats", "cat"]
+
+
+def test_digits_are_one_digit() -> None:
+    lexicon = Lexicon.learn(TEXTS)
+    assert lexicon.encode(["12 1999"]) == lexicon.encode(["34 2026"]) and "00" in lexicon.words
+
+
+def test_words_with_vectors_are_known_though_unseen() -> None:
+    lexicon = Lexicon.learn(TEXTS, size=1, known=["Dog", "the", "ran"])
+    assert lexicon.words == ["the", "dog"]  # `ran` was seen, and too rarely
+
+
+def test_characters_keep_their_case() -> None:
+    lexicon = Lexicon.learn(TEXTS)
+    assert lexicon.spell("The") != lexicon.spell("the") and lexicon.spell("ü") == [UNKNOWN]
+    assert min(lexicon.spell("cat")) > UNKNOWN
+
+
+def test_there_must_be_words() -> None:
+    with pytest.raises(LexiconError, match="no words to learn from"):
+        Lexicon.learn(["", ""])
+
+
+def test_labels_are_all_that_the_scheme_has_of_the_types() -> None:
+    labels = Labels.learn(["O B-PER I-PER", "O B-LOC"], "bioes")
+    assert labels.names == ["O", *(f"{letter}-{type}" for type in ("LOC", "PER") for letter in "SBIE")]
+    assert [labels.names[number] for number in labels.encode(["B-PER I-PER I-PER O B-LOC"])[0]] == [
+        "B-PER", "I-PER", "E-PER", "O", "S-LOC",
+    ]  # fmt: skip
+    assert Labels.learn(["O B-PER I-PER"], "bio").names == ["O", "B-PER", "I-PER"]
+    assert labels.encode(["B-WORK", ""]) == [[0], []]  # never seen in training
+
+
+def test_labels_of_sentences_may_have_spaces() -> None:
+    labels = Labels.learn(["very good", "bad", "bad"])
+    assert labels.names == ["bad", "very good"] and labels.encode(["very good", "bad"]) == [[1], [0]]
+
+
+@pytest.mark.parametrize(
+    ("texts", "scheme", "message"),
+    [
+        (["spam", "spam"], None, "two labels or more to tell apart, got spam"),
+        (["O O"], "bio", "got none but O"),
+    ],
+)
+def test_there_must_be_something_to_tell_apart(texts: list[str], scheme: str, message: str) -> None:
+    with pytest.raises(LexiconError, match=message):
+        Labels.learn(texts, scheme)  # type: ignore[arg-type]
+
+
+def test_files_give_the_same_back() -> None:
+    lexicon, labels = Lexicon.learn(TEXTS), Labels.learn(["O B-PER"], "bio")
+    again, other = Lexicon.read(lexicon.content), Labels.read(labels.content)
+    assert again.fingerprint == lexicon.fingerprint and again.encode(TEXTS) == lexicon.encode(TEXTS)
+    assert again.spell("cat") == lexicon.spell("cat") and other.fingerprint == labels.fingerprint
+    assert other.names == labels.names and other.scheme == "bio"
+    assert lexicon.fingerprint != Lexicon.learn(TEXTS, lowercase=False).fingerprint

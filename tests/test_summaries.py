@@ -1,0 +1,380 @@
+"""Summarization from end to end: made dialogues, one tiny run, every command and call that uses it."""
+
+import gzip
+import io
+import json
+import lzma
+import random
+import shutil
+import sys
+import warnings
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_runs
+from click.testing import CliRunner, Result
+from torch.testing import assert_close
+
+import seq2attn
+from seq2attn.__main__ import main
+from seq2attn.bench import Row, measure, variants
+from seq2attn.checkpoint import RunFolder
+from seq2attn.cli import cli
+from seq2attn.errors import Seq2attnError
+from seq2attn.recipe import read
+from seq2attn.translator import Summarizer
+
+NAMES = ["Anna", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus"]
+THINGS = ["a book", "the blue car", "some cold milk", "an old hat", "two red apples"]
+RECIPE = """
+task: summarization
+data:
+  train: {table: train.jsonl, columns: [turns, summary]}
+  dev: {table: dev.jsonl, columns: [turns, summary]}
+  truncate: {source: {head: 30, tail: 13}, target: 20}
+text: {model: word, size: 45, joint: true}
+model:
+  encoder: {kind: recurrent, embedding: 12, size: 11}
+  decoder:
+    kind: recurrent
+    embedding: 12
+    size: 14
+    order: luong
+    attention: {score: {name: coverage, size: 7}}
+    copying: true
+    readout_size: 12
+  tied: all
+training:
+  {optimizer: adam, learning_rate: 0.02, batch_tokens: 400, max_steps: 24, validate_every: 12, log_every: 5,
+    attention_losses: {coverage: 0.3}}
+decoding: {beam: 3, no_repeat_ngram: 3, min_length: 4, max_length: 12}
+"""
+
+
+def dialogues(generator: random.Random, count: int, references: int) -> list[dict[str, Any]]:
+    """Who asks for what: turns of chat, and as many summaries as wanted."""
+    made = []
+    for _ in range(count):
+        asks, gives = generator.sample(NAMES, 2)
+        thing = generator.choice(THINGS)
+        chat = [f"{generator.choice(NAMES)}: nice day today" for _ in range(generator.randint(0, 5))]
+        turns = [f"{asks}: can you bring {thing} ?", f"{gives}: yes of course", *chat]
+        said = [
+            f"{asks} asks {gives} for {thing} .",
+            f"{gives} will bring {thing} .",
+            f"{asks} wants {thing} .",
+        ]
+        summary: Any = said[0] if references == 1 else said[: 1 + len(made) % references]
+        made.append({"turns": turns if len(made) % 2 else "\r\n".join(turns), "summary": summary})
+    return made
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained run, its recipe and its data beside it; not to be changed."""
+    folder = tmp_path_factory.mktemp("summaries")
+    generator = random.Random(1)
+    for role, count, references in (("train", 150, 1), ("dev", 17, 3)):
+        rows = dialogues(generator, count, references)
+        (folder / f"{role}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    (folder / "chats.yaml").write_text(RECIPE, "utf-8")
+    return train(folder / "run", folder / "chats.yaml")
+
+
+def train(path: Path, recipe: Path | str, *overrides: str, **options: Any) -> Path:
+    return seq2attn.train(
+        recipe, path, overrides, display=tiny_runs.silent(), device="cpu", **options
+    ).run  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(run: Path) -> Summarizer:
+    found = seq2attn.load(run, device="cpu")
+    assert isinstance(found, Summarizer)
+    return found
+
+
+@pytest.fixture
+def chats(run: Path, tmp_path: Path) -> Path:
+    """The dev set, as another program might have written it."""
+    path = tmp_path / "chats.jsonl"
+    shutil.copy(run.parent / "dev.jsonl", path)
+    return path
+
+
+def said(*words: str | Path, stdin: str | bytes = "") -> Result:
+    """What a command that succeeds says."""
+    found = CliRunner().invoke(cli, [str(word) for word in words], input=stdin, catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    return found
+
+
+@pytest.fixture
+def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that fails; what it says about that."""
+
+    def failed(*words: str | Path, stdin: bytes = b"") -> str:
+        monkeypatch.setattr(sys, "argv", ["seq2attn", *map(str, words)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as status:
+            main()
+        error = capsys.readouterr().err
+        assert status.value.code == 1 and "Traceback" not in error
+        return error
+
+    return failed
+
+
+def sources(path: Path) -> list[str]:
+    """The documents of a JSONL file."""
+    rows = [json.loads(line)["turns"] for line in path.read_text("utf-8").splitlines()]
+    return ["\n".join(turns) if isinstance(turns, list) else turns for turns in rows]
+
+
+# ---- in Python --------------------------------------------------------------------------------------
+
+
+def test_one_in_one_out_and_a_list_in_a_list_out(model: Summarizer, chats: Path) -> None:
+    texts = sources(chats)
+    together = model.summarize(texts)
+    assert isinstance(together, list) and len(together) == len(texts) == 17
+    for text, found in zip(texts, together, strict=True):
+        alone = model.summarize(text)  # a batch is a list of documents
+        assert alone.text == found.text and "\n" not in found.text
+        assert alone.score == pytest.approx(found.score, abs=1e-5)
+        assert_close((alone.alignment, alone.copied), (found.alignment, found.copied), atol=1e-5, rtol=1e-5)
+        assert found.copied is not None and found.alignment is not None
+        assert ((found.copied >= 0) & (found.copied <= 1)).all()
+        assert found.alignment.shape == (len(found.words), len(found.source_words))
+    assert model.summarize([]) == [] and model.summarize("").text == model.summarize("\n").text == ""
+    with pytest.raises(Seq2attnError, match="expected a sentence or a list of sentences"):
+        model.summarize([["a", "b"]])  # type: ignore[list-item]
+
+
+def test_line_feeds_are_spaces_to_the_model(model: Summarizer) -> None:
+    text = "Anna: can you bring a book ?\nBen: yes of course"
+    assert model.summarize(text).text == model.summarize(text.replace("\n", "  ")).text
+    assert model.summarize(text.replace("\n", "\r\n\n")).source.ids == model.summarize(text).source.ids
+
+
+def test_decoding_keeps_its_limits(model: Summarizer, chats: Path) -> None:
+    texts = sources(chats)
+    for settings in ({}, {"beam": 1}, {"nbest": 3}, {"sample": True, "temperature": 3.0, "nbest": 2}):
+        for found in model.summarize(texts, min_length=9, **settings):  # type: ignore[call-overload]
+            for one in found.nbest:
+                ids = one.target.ids
+                grams = [*zip(ids, ids[1:], ids[2:], strict=False)]
+                assert 9 <= len(ids) <= 12 and len(set(grams)) == len(grams)
+    free = model.summarize(texts, min_length=11, no_repeat_ngram=1)
+    assert all(len(set(one.target.ids)) == len(one.target.ids) for one in free)
+
+
+def test_a_given_summary_longer_than_the_limits_is_aligned_whole(model: Summarizer, chats: Path) -> None:
+    text = " ".join(["Anna asks Ben for the blue car ."] * 5)
+    found = model.align(sources(chats)[0], text)
+    assert found.text == text and len(found.words) == 40 and found.copied is not None
+
+
+def test_what_training_read_is_read_again_without_a_word(model: Summarizer, run: Path) -> None:
+    """As much of a long source as `data.truncate` says, silently: it was the recipe's will."""
+    long = "\n".join(f"Eve: nice day number {number}" for number in range(40))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = model.summarize(long)
+    words = long.split()
+    assert found.source_words == [*words[:30], *words[-13:]]
+    with pytest.warns(UserWarning, match=r"sentence 1 has 43 pieces and was cut to 20 \(decoding.max_source"):
+        seen = Summarizer(
+            model.model, model.source, model.target, model.decoding.model_copy(update={"max_source": 20}),
+            truncate=model.truncate,
+        ).summarize(long)  # fmt: skip
+    assert seen.source_words == words[:20]
+
+
+def test_new_words_side_by_side_can_be_copied_one_by_one(model: Summarizer) -> None:
+    text = "Zorkon Blubber: can you bring zibzab zork ?"
+    given = model.align(text, "Zorkon asks zork .")
+    assert given.target.ids[0] == model.target.size and given.target.ids[2] == model.target.size + 6
+    (unknown, known) = model.log_probabilities([text] * 2, ["Gnurk asks zork .", "Zorkon asks zork ."])
+    assert unknown != pytest.approx(known, abs=1e-3)
+
+
+# ---- seq2attn summarize -------------------------------------------------------------------------------
+
+
+def test_rows_of_json_are_documents(run: Path, model: Summarizer, chats: Path) -> None:
+    """Texts and lists of sentences; plain, or packed as training takes them."""
+    expected = "".join(f"{one.text}\n" for one in model.summarize(sources(chats)))
+    assert said("summarize", run, chats, "--key", "turns").output == expected
+    for suffix, pack in ((".gz", gzip.compress), (".xz", lzma.compress)):
+        packed = chats.with_name(chats.name + suffix)
+        packed.write_bytes(pack(chats.read_bytes()))
+        assert said("summarize", run, packed, "--key", "turns").output == expected
+
+
+def test_a_line_is_a_document_or_a_whole_file(run: Path, model: Summarizer, tmp_path: Path) -> None:
+    text = "Anna: can you bring a book ?\nBen: yes of course\n"
+    path = tmp_path / "chat.txt"
+    path.write_text(text, "utf-8")
+    each = [model.summarize(line).text for line in text.splitlines()]
+    whole = model.summarize(text).text
+    assert said("summarize", run, path).output.splitlines() == each
+    assert said("summarize", run, stdin=text).output.splitlines() == each
+    assert said("summarize", run, "-", stdin=text.encode()).output.splitlines() == each
+    packed = tmp_path / "chat.txt.gz"
+    packed.write_bytes(gzip.compress(text.encode()))
+    assert said("summarize", run, packed).output.splitlines() == each
+    assert said("summarize", run, path, path, "--whole").output.splitlines() == [whole, whole]
+    assert said("summarize", run, "--whole", stdin=text).output.splitlines() == [whole]
+
+
+def test_json_has_what_was_copied(run: Path, chats: Path) -> None:
+    for line in said("summarize", run, chats, "--key", "turns", "--json").output.splitlines():
+        found = json.loads(line)
+        assert len(found["copied"]) == len(found["words"]) == len(found["alignment"])
+        assert all(0 <= share <= 1 for share in found["copied"])
+
+
+def test_empty_documents_have_empty_summaries(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "some.jsonl"
+    rows = ["", "\n\n", [], ["", " "], "Anna: can you bring a book ?"]
+    path.write_text("".join(json.dumps({"source": row}) + "\n" for row in rows), "utf-8")
+    lines = said("summarize", run, path).output.split("\n")
+    assert lines[:4] == ["", "", "", ""] and lines[4] and lines[5:] == [""]
+    (tmp_path / "empty.txt").write_text("\n\n\n", "utf-8")
+    assert said("summarize", run, tmp_path / "empty.txt", "--whole").output == "\n"
+    assert said("summarize", run, stdin="").output == ""
+    assert json.loads(said("summarize", run, "--json", stdin="\n").output)["text"] == ""
+
+
+def test_several_of_each_and_drawn_ones(run: Path, chats: Path) -> None:
+    lines = said("summarize", run, chats, "--key", "turns", "--nbest", "4", "--scores").output.splitlines()
+    assert len(lines) == 4 * 17
+    for begin in range(0, len(lines), 4):
+        scores = [float(line.split("\t")[0]) for line in lines[begin : begin + 4]]
+        assert all(first >= second for first, second in pairwise(scores))
+    drawn = [said("summarize", run, chats, "--key", "turns", "--sample", "--seed", "5").output for _ in "ab"]
+    assert drawn[0] == drawn[1] and len(drawn[0].splitlines()) == 17
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b'{"text": "a"}\n',
+            r":1: no source in it (there are: text): name what is to be summarized with --key",
+        ),
+        (b'\n{"source": 3}\n', r":2: source is 3 where a text, or a list of texts, was expected"),
+        (b'{"source": ["a", 3]}\n', r":1: source is [\"a\", 3] where a text"),
+        (b"no json\n", ":1: not JSON: "),
+        (b'["a"]\n', ":1: no source in it (there are: none)"),
+        (b'{"source": "caf\xe9"}\n', ":1: byte 0xe9 in column 16 is no UTF-8"),
+        (b'{"source": "\\ud83d"}\n', ":1: source has half a surrogate pair"),
+    ],
+)
+def test_faults_of_rows(fails: Any, run: Path, tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_bytes(content)
+    error = fails("summarize", run, path)
+    assert "bad_lines" not in error  # which is of recipes
+    assert error.startswith(f"seq2attn: {path}:") and message.replace('\\"', '"') in error
+
+
+def test_faults_of_files(fails: Any, run: Path, tmp_path: Path) -> None:
+    latin = tmp_path / "latin.txt"
+    latin.write_bytes("Café\n".encode("latin-1"))
+    for more in ([], ["--whole"]):
+        assert f"{latin}:1: expected UTF-8, got the byte 0xe9" in fails("summarize", run, latin, *more)
+    (tmp_path / "damaged.jsonl.gz").write_bytes(b"{}")
+    assert "damaged, or not packed as its name says" in fails("summarize", run, tmp_path / "damaged.jsonl.gz")
+
+
+def test_a_wrong_command_says_which_is_right(fails: Any, run: Path) -> None:
+    for command in ("translate", "tag", "classify"):
+        error = fails(command, run, stdin=b"a\n")
+        assert f"{run} was trained for summarization: use `seq2attn summarize`, not {command}" in error
+    error = fails("summarize", tiny_runs.MODEL, stdin=b"a\n")
+    assert "was trained for translation: use `seq2attn translate`, not summarize" in error
+
+
+# ---- score, heatmap, train, bench ---------------------------------------------------------------------
+
+
+def test_score_shows_what_needs_no_model(run: Path) -> None:
+    lines = said("score", run, "--data", "dev").output.splitlines()
+    names = ["ROUGE-1", "ROUGE-2", "ROUGE-L", "ROUGE-Lsum"]
+    beside = [f"{which}: {name}" for which in ("lead-3", "longest-3") for name in names]
+    assert [line.split(" = ")[0] for line in lines[:-1]] == [*beside, *names]
+    assert all("nrefs:var" in line for line in lines[:-1]) and lines[-1].startswith("recipe:chats|")
+    report = json.loads(said("score", run, "--data", "dev", "--format", "json", "--metric", "rouge-l").output)
+    assert [*report["baselines"]] == ["lead-3", "longest-3"]
+    shown = {name: report["baselines"][name][0]["value"] for name in report["baselines"]}
+    assert f"lead-3: ROUGE-L = {shown['lead-3']:.1f} " in "\n".join(lines)
+    assert report["scores"][0]["name"] == "ROUGE-L" and len(report["scores"]) == 1
+
+
+def test_score_of_files(run: Path, tmp_path: Path, fails: Any) -> None:
+    (tmp_path / "in").write_text("Anna: can you bring a book ?\nBen: nice day\n", "utf-8")
+    (tmp_path / "gold").write_text("Anna asks for a book .\nBen is happy .\n", "utf-8")
+    (tmp_path / "кириллица").write_text("Анна\nБен\n", "utf-8")
+    words = ["score", run, "--source", tmp_path / "in", "--references"]
+    assert "lead-3: ROUGE-1 = " in said(*words, tmp_path / "gold").output
+    assert "rouge counts words of the letters a to z alone" in fails(*words, tmp_path / "кириллица")
+
+
+def test_an_empty_list_of_references_is_a_bad_line(run: Path, tmp_path: Path, fails: Any) -> None:
+    for name in ("chats.yaml", "train.jsonl"):
+        shutil.copy(run.parent / name, tmp_path)
+    (tmp_path / "dev.jsonl").write_text('{"turns": "a", "summary": []}\n', "utf-8")
+    error = fails("train", tmp_path / "chats.yaml", "--run", tmp_path / "run")
+    assert "dev.jsonl:1: summary is an empty list where at least one text was expected" in error
+
+
+def test_the_heat_map_has_a_column_of_what_was_copied(run: Path, model: Summarizer, tmp_path: Path) -> None:
+    text, path = "Anna: can you bring a book ?\nBen: yes of course", tmp_path / "map.svg"
+    shown = said("heatmap", run, text, "-o", path).output
+    assert shown.splitlines() == [model.summarize(text).text, str(path)]
+    assert "<!-- copied -->" in path.read_text("utf-8")
+
+
+def test_resume_is_exact(run: Path, tmp_path: Path) -> None:
+    path = train(tmp_path / "run", run.parent / "chats.yaml", "training.max_steps=12")
+    train(path, run.parent / "chats.yaml", resume=True)
+    assert tiny_runs.weights_hash(path) == tiny_runs.weights_hash(run)
+    assert RunFolder.open(path).recipe == RunFolder.open(run).recipe
+
+
+SMALL = ["model.encoder.size=8", "model.embedding.size=8"]
+BENCHES = {
+    "chats": ("additive", []),
+    "conll2003_pooling": ("scaled_dot", [*SMALL, "model.head.kind=linear"]),
+    "languages": (
+        "perceptron",
+        [*SMALL, "data.train.0.limit=60", "data.dev.limit=20", "data.test.limit=20"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_attentions_are_compared_whatever_the_task(
+    name: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer, overrides = BENCHES[name]
+    monkeypatch.setenv("SEQ2ATTN_DATA", str(tmp_path))
+    (tmp_path / "conll2003").mkdir()
+    for part in ("train", "testa"):
+        packed = gzip.compress(b"EU I-ORG\nrejects O\nlamb O\n\nBen I-PER\nsleeps O\n\n")
+        (tmp_path / f"conll2003/eng.{part}.gz").write_bytes(packed)
+    recipe = run.parent / "chats.yaml" if name == "chats" else name
+    few = ["training.max_steps=2", "training.validate_every=2", "training.log_every=1"]
+    few += ["training.schedule=constant", *overrides]
+    some = variants(read(recipe, few), [scorer], ["softmax", "sparsemax"])
+    assert len(some) == 2
+    for number, variant in enumerate(some):  # `compare` does the same in processes of their own
+        row = Row(variant.name, 1, [])
+        measure(row, train(tmp_path / f"{number}", recipe, *few, *variant.overrides))
+        assert row.updates == 2 and row.scores and row.parameters and row.perplexity
+        assert row.entropy is not None and row.zeros is not None and not row.failed
