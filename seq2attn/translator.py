@@ -150,7 +150,7 @@ class Translator(Inference):
             "seed": seed,
             "batch_tokens": batch_tokens,
         }
-        texts = [text] if isinstance(text, str) else list(text)
+        texts = [text] if isinstance(text, str) else list(text) if isinstance(text, Iterable) else [text]
         if not all(isinstance(one, str) for one in texts):
             raise Seq2attnError(f"expected a sentence or a list of sentences (str), got {text!r:.60}")
         prefixes = [prefix] * len(texts) if isinstance(prefix, str) else list(prefix)

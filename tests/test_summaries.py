@@ -150,8 +150,10 @@ def test_one_in_one_out_and_a_list_in_a_list_out(model: Summarizer, chats: Path)
         assert ((found.copied >= 0) & (found.copied <= 1)).all()
         assert found.alignment.shape == (len(found.words), len(found.source_words))
     assert model.summarize([]) == [] and model.summarize("").text == model.summarize("\n").text == ""
-    with pytest.raises(Seq2attnError, match="expected a sentence or a list of sentences"):
-        model.summarize([["a", "b"]])  # type: ignore[list-item]
+    wrong: tuple[Any, ...] = ([["a", "b"]], 3, None)
+    for one in wrong:
+        with pytest.raises(Seq2attnError, match="expected a sentence or a list of sentences"):
+            model.summarize(one)
 
 
 def test_line_feeds_are_spaces_to_the_model(model: Summarizer) -> None:
