@@ -18,7 +18,7 @@ from seq2attn.labellers import (
     Tagger,
 )
 from seq2attn.layers import Dropout
-from seq2attn.models import attention, build_encoder, initialise, multi_head, out_of_memory
+from seq2attn.models import attention, build_encoder, fitting, initialise, multi_head
 from seq2attn.pooling import Pooling, SpanPooling
 from seq2attn.positions import POSITIONS
 from seq2attn.recipe import AttentionRecipe, ClassifierRecipe, TaggerRecipe
@@ -51,7 +51,7 @@ def build_labeller(
     labels: their names; scheme: that of tags, None for labels of sentences. vectors (words, size): what
     words start from, nan where there is none.
     """
-    try:
+    with fitting():
         encoder = _encoder(recipe, words, characters, vectors)
         if isinstance(encoder, TransformerEncoder):
             initialise(encoder)
@@ -60,12 +60,6 @@ def build_labeller(
         if scheme is None:
             raise Seq2attnError("words are labelled with tags of a scheme: expected its name, got None")
         return _tagger(recipe, encoder, labels, scheme)
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        raise Seq2attnError(
-            "the model does not fit into memory: lower model.*.size, layers or text.size"
-        ) from error
 
 
 def _encoder(

@@ -1,5 +1,6 @@
 """Models, and `build`: the one place that knows both recipes and parts."""
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -108,21 +109,28 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)
 
 
-def build(recipe: ModelRecipe, source_size: int, target_size: int) -> Seq2Seq:
-    """The model that a recipe describes, for vocabularies of these sizes, freshly initialised.
-
-    Seed torch before: initial weights are random.
-    """
+@contextlib.contextmanager
+def fitting() -> Iterator[None]:
+    """Say what to lower where a model that is being built does not fit into memory."""
     try:
-        embedding = _embedding(recipe.encoder, source_size)
-        encoder = build_encoder(recipe.encoder, embedding)
-        decoder = _decoder(recipe.decoder, target_size, encoder.size)
+        yield
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
         raise Seq2attnError(
             "the model does not fit into memory: lower model.*.size, layers or text.size"
         ) from error
+
+
+def build(recipe: ModelRecipe, source_size: int, target_size: int) -> Seq2Seq:
+    """The model that a recipe describes, for vocabularies of these sizes, freshly initialised.
+
+    Seed torch before: initial weights are random.
+    """
+    with fitting():
+        embedding = _embedding(recipe.encoder, source_size)
+        encoder = build_encoder(recipe.encoder, embedding)
+        decoder = _decoder(recipe.decoder, target_size, encoder.size)
     for module in (encoder, decoder):
         if isinstance(module, (TransformerEncoder, TransformerDecoder)):
             initialise(module)

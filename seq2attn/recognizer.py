@@ -117,6 +117,14 @@ class Face(Generic[Model, Result]):
             found |= zip(rows, self.results(some, answer), strict=True)
         return [found[row] for row in range(len(sentences))]
 
+    def one_or_all(
+        self, text: str | Sequence[str] | Sequence[Sequence[str]], weights: bool
+    ) -> Result | list[Result]:
+        """The result of a text, or those of a list of texts; a text of a list may be a list of words."""
+        if isinstance(text, str):
+            return self.label([self.read(text)], weights)[0]
+        return self.label([self.read(one) for one in text], weights)
+
     def results(self, sentences: Sequence[Read], answer: Labelled) -> list[Result]:
         """What an answer says of each sentence."""
         raise NotImplementedError(f"{type(self).__name__} must say what answers mean: write results()")
@@ -144,9 +152,7 @@ class Recognizer(Face[Tagger | SpanTagger, Annotation]):
         A text that is a list of words is taken as cut already. weights=False saves the time and the memory of
         keeping where was looked.
         """
-        if isinstance(text, str):
-            return self.label([self.read(text)], weights)[0]
-        return self.label([self.read(one) for one in text], weights)
+        return self.one_or_all(text, weights)
 
     def results(self, sentences: Sequence[Read], answer: Labelled) -> list[Annotation]:
         """See the base class."""
@@ -192,9 +198,7 @@ class Categorizer(Face[Classifier, Category]):
         self, text: str | Sequence[str] | Sequence[Sequence[str]], *, weights: bool = True
     ) -> Category | list[Category]:
         """The label of a text, or of each of a list of texts; a text may be a list of words."""
-        if isinstance(text, str):
-            return self.label([self.read(text)], weights)[0]
-        return self.label([self.read(one) for one in text], weights)
+        return self.one_or_all(text, weights)
 
     def results(self, sentences: Sequence[Read], answer: Labelled) -> list[Category]:
         """See the base class."""

@@ -71,8 +71,8 @@ def train(
     with _settled(recipe), display or Display() as shown:
         task = reopen(folder) if folder else learn(recipe)
         training, dev = examples(task, "train", shown), examples(task, "dev", shown)
-        if recipe.data.test is not None:
-            examples(task, "test", shown)  # what cannot be read is found now, not at the end
+        # what cannot be read is found now, not at the end
+        test = None if recipe.data.test is None else examples(task, "test", shown)
         folder = _same_data(folder, training) if folder else _new(path, task, training)
         model, settings, feed = task.build(), recipe.training, task.feed(training, training=True)
         learner = Learner(model, task.objective(model, True), settings, place, total_steps(settings, feed))
@@ -85,9 +85,9 @@ def train(
             return Trained(path, progress, face, [])
         put_weights(model, folder.load_weights("best"))
         shown.say(f"best: {folder.version.best}")
-        if recipe.data.test is None:
+        if test is None:
             return Trained(path, progress, face, [])
-        scores = score_pairs(face, *held_out(path, "test"), settings.metrics)
+        scores = score_pairs(face, *_sides(test), settings.metrics)
         return Trained(path, progress, face, scores)
 
 
@@ -136,9 +136,13 @@ def held_out(run: str | Path, role: Role) -> tuple[list[str], References]:
     task = reopen(RunFolder.open(run))
     if role == "test" and task.recipe.data.test is None:
         raise RunError("the recipe names no test set: score its dev set with --data dev, or give files")
-    held = task.examples(role)
-    rows = range(len(held))
-    return [held.source_text(row) for row in rows], _references(held, rows)
+    return _sides(task.examples(role))
+
+
+def _sides(examples: Examples) -> tuple[list[str], References]:
+    """Sources and references of all examples."""
+    rows = range(len(examples))
+    return [examples.source_text(row) for row in rows], _references(examples, rows)
 
 
 def _references(examples: Examples, rows: Sequence[int]) -> References:

@@ -295,21 +295,25 @@ def load(run: str | Path, checkpoint: str = "best", device: str = "auto", precis
 
     checkpoint: best, last, average, or a file's name below weights/.
     """
-    folder = RunFolder.open(run)
-    task = reopen(folder)
-    model = task.empty()
-    put_weights(model, folder.load_weights(checkpoint))
-    return task.face(model, pick_device(device), precision)
+    return _load(run, checkpoint, device, precision)
 
 
 def load_for(
     command: str, run: str | Path, checkpoint: str = "best", device: str = "auto", precision: str = "fp32"
 ) -> Any:
     """The same for one of COMMANDS; Seq2attnError if the run's task is another's."""
-    task = RunFolder.open(run).recipe.task
-    if COMMANDS[task] != command:
-        raise Seq2attnError(f"{run} was trained for {task}: use `seq2attn {COMMANDS[task]}`, not {command}")
-    return load(run, checkpoint, device, precision)
+    return _load(run, checkpoint, device, precision, command)
+
+
+def _load(run: str | Path, checkpoint: str, device: str, precision: str, command: str | None = None) -> Face:
+    folder = RunFolder.open(run)
+    task = reopen(folder)
+    name: str = task.recipe.task
+    if command not in (None, COMMANDS[name]):
+        raise Seq2attnError(f"{run} was trained for {name}: use `seq2attn {COMMANDS[name]}`, not {command}")
+    model = task.empty()
+    put_weights(model, folder.load_weights(checkpoint))
+    return task.face(model, pick_device(device), precision)
 
 
 @overload

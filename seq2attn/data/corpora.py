@@ -16,6 +16,7 @@ from seq2attn.recipe import (
     AnyLabelled,
     ColumnsCorpus,
     DataRecipe,
+    DatasetCorpus,
     FilesCorpus,
     LabelledDataRecipe,
     LabelledDataset,
@@ -80,22 +81,25 @@ def find(
     if isinstance(corpus, TaskCorpus):
         split = corpus.split or role
         return Source(f"{corpus.task}[{split}]", [MAKING, split], partial(make, corpus, split))
+    return _dataset(corpus, place)
+
+
+def _dataset(corpus: DatasetCorpus, place: str) -> Source:
+    """A dataset; what is labelled in it is read by the names of its class labels."""
     dataset = load(corpus, place)
+    read = partial(dataset_pairs, dataset, corpus, place)
+    if isinstance(corpus, LabelledDataset):
+        read = partial(read, read=partial(pick, names=class_names(dataset, corpus.columns[1])))
     state = getattr(dataset, "_fingerprint", None) or [_state(path) for path in local_paths(corpus)]
-    return Source(f"{corpus.dataset}[{corpus.split}]", state, partial(dataset_pairs, dataset, corpus, place))
+    return Source(f"{corpus.dataset}[{corpus.split}]", state, read)
 
 
 def _labelled(
     corpus: ColumnsCorpus | LabelledTable | LabelledDataset, place: str, scheme: str | None
 ) -> Source:
     """A corpus of labelled words."""
-    read: Callable[[Report], Iterator[Pair]]
     if isinstance(corpus, LabelledDataset):
-        dataset = load(corpus, place)
-        picked = partial(pick, names=class_names(dataset, corpus.columns[1]))
-        read = partial(dataset_pairs, dataset, corpus, place, read=picked)
-        name, state = f"{corpus.dataset}[{corpus.split}]", getattr(dataset, "_fingerprint", None)
-        state = state or [_state(path) for path in local_paths(corpus)]
+        name, state, read = _dataset(corpus, place)
     else:
         file, key = (corpus.conll, "conll") if isinstance(corpus, ColumnsCorpus) else (corpus.table, "table")
         path = _path(file, f"{place}.{key}")
@@ -143,7 +147,7 @@ def training_text(data: DataRecipe | LabelledDataRecipe, sides: tuple[int, ...] 
                 yield from (pair.target, *pair.references) if side else (pair.source,)
 
 
-def _sample(corpus: SampleCorpus | LanguagesSample, role: Role) -> Path:
+def _sample(corpus: SampleCorpus, role: Role) -> Path:
     return SAMPLES / corpus.sample / f"{corpus.split or role}.tsv.xz"
 
 

@@ -10,6 +10,7 @@ from seq2attn.recipe.data import (
     DatasetCorpus,
     FilterRecipe,
     Limit,
+    SampleCorpus,
     TableCorpus,
     TruncateRecipe,
     Weight,
@@ -48,19 +49,8 @@ class LabelledDataset(DatasetCorpus):
     columns: tuple[str, str] = Field(("tokens", "ner_tags"), description="Columns of words and of tags.")
 
 
-class LanguagesSample(Corpus):
+class LanguagesSample(SampleCorpus):
     """Sentences that ship with seq2attn, labelled with their languages."""
-
-    sample: Literal["tatoeba_de_en"] = Field(description="Their name.")
-    split: Literal["train", "dev", "test"] | None = Field(None, description="As the corpus is used, if null.")
-    weight: Weight = 1.0
-    limit: Limit = None
-
-    @property
-    def languages(self) -> tuple[str, str]:
-        """The labels: the two languages that its name ends with."""
-        first, second = self.sample.split("_")[-2:]
-        return first, second
 
 
 AnyLabelled = Annotated[
