@@ -5,16 +5,15 @@ Letters: B batch, H heads, T queries (target), S memory slots (source), Q/K/V fe
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from seq2attn.errors import Seq2attnError
-
-State = TypeVar("State")
+from seq2attn.states import spread
 
 
 class Sentences(NamedTuple):
@@ -273,6 +272,10 @@ class Attention(nn.Module):
         Seq2attnError, with its name, for a part that gives another shape than it must.
         """
         past = self.begin(memory) if past is None else past
+        if len(query) > len(memory.keys):
+            if not (self.looks_back or self.score.reads_places or self.normalize.reads_places):
+                return self._together(query, memory, past, need_weights)
+            memory = spread(memory, len(query))
         if self.looks_back and query.shape[-2] > 1:
             return self._one_by_one(query, memory, past)
         dropout = self.dropout if self.training else 0.0
@@ -294,6 +297,21 @@ class Attention(nn.Module):
         if self.relative is not None and (added := self.relative.values(looked)) is not None:
             context = context + added
         return Attended(context, weights, past.then(weights, query.shape[-2], belief, trace), drawn)
+
+    def _together(self, query: Tensor, memory: Memory, past: Past, need_weights: bool) -> Attended:
+        """Several hypotheses of each source ask, a query each. Where what one looked at before does not
+        matter, they ask as the queries of one do, so that the memory need not be copied for each."""
+        if len(query) % len(memory.keys) or query.shape[-2] > 1:
+            raise Seq2attnError(f"queries {tuple(query.shape)} for memories of {len(memory.keys)} sources")
+        together = query.unflatten(0, (len(memory.keys), -1)).movedim(1, -3).flatten(-3, -2)
+        answer = self(together, memory, None, need_weights)
+
+        def apart(x: Tensor) -> Tensor:
+            return x.unsqueeze(-2).movedim(-3, 1).flatten(0, 1)
+
+        weights, drawn = (None if x is None else apart(x) for x in (answer.weights, answer.drawn))
+        after = past.then(weights, 1, past.belief, past.trace)
+        return Attended(apart(answer.context), weights, after, drawn)
 
     def _shortcut(self, query: Tensor, memory: Memory, dropout: float) -> Tensor | None:
         dot = self.score.dot(query)
@@ -375,23 +393,6 @@ def misfits(
 
 def _name(part: Any) -> str:
     return part.__name__ if isinstance(part, type) else type(part).__name__
-
-
-def reorder(state: State, index: Int[Tensor, " N"]) -> State:
-    """Take rows of every tensor in a (nested) NamedTuple: the only thing a search asks of a state.
-
-    Rows may be repeated, dropped and permuted; None stays None.
-    """
-    return _reorder(state, index)  # type: ignore[no-any-return]
-
-
-def _reorder(state: Any, index: Tensor) -> Any:
-    if state is None:
-        return None
-    if isinstance(state, Tensor):
-        return state.index_select(0, index)
-    parts = [_reorder(part, index) for part in state]
-    return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ its own share of it, so that no two need to agree on anything, and training resu
 """
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -302,11 +303,15 @@ class LabelledFeed(Batches):
 
 def spelt(sentences: Sequence[Sequence[str]], ids: Sequence[Row], lexicon: Lexicon) -> Words:
     """Words with their ids in the lexicon and, once for each that differs, their characters."""
-    places: dict[str, int] = {}
-    rows = [[places.setdefault(word, len(places)) for word in sentence] for sentence in sentences]
-    spellings, _ = pad([lexicon.spell(word) for word in places] or [[]], PADDING)
+    distinct = sorted(
+        {word for sentence in sentences for word in sentence}, key=lambda word: (len(word), word)
+    )
+    places = {word: place for place, word in enumerate(distinct)}
+    rows = [[places[word] for word in sentence] for sentence in sentences]
+    alike = groupby(distinct or [""], lambda word: max(2, (len(word) - 1).bit_length()))
+    spellings = [pad([lexicon.spell(word) for word in some], PADDING)[0] for _, some in alike]
     padded, mask = pad(ids, PADDING)
-    return Words(padded, mask, pad(rows, 0)[0], spellings)
+    return Words(padded, mask, pad(rows, 0)[0], tuple(spellings))
 
 
 def batch(

@@ -1,19 +1,17 @@
 """Encoders: source tokens -> states, one per token, and a summary for the decoder to start from.
 
-Padding never leaks: recurrent encoders read packed sequences, self-attention masks it, and the states on
-padding are zero.
+Padding never leaks: recurrent encoders read it last in either direction, self-attention masks it, and the
+states on padding are zero.
 """
 
 from typing import Any, NamedTuple
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from seq2attn.heads import MultiHead, Window
 from seq2attn.layers import Dropout, Embeds, FeedForward, Residual
-
-CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
+from seq2attn.recurrent import Recurrent
 
 
 class Encoded(NamedTuple):
@@ -52,30 +50,15 @@ class RecurrentEncoder(Encoder):
     ) -> None:
         super().__init__()
         self.embedding, self.dropout = embedding, dropout
-        self.size = size * (2 if bidirectional else 1)
         between = dropout.rate if layers > 1 else 0.0
-        self.rnn = CELLS[cell](
-            embedding.size,
-            size,
-            layers,
-            batch_first=True,
-            dropout=between,
-            bidirectional=bidirectional,
-        )
+        self.rnn = Recurrent(cell, embedding.size, size, layers, bidirectional, between)
+        self.size = self.rnn.size
 
     def read(self, vectors: Float[Tensor, "B S E"], mask: Bool[Tensor, "B S"]) -> Encoded:
         """See the class. A source without any token gets zero states and the summary of nothing: zeros."""
-        lengths = mask.sum(-1)
-        packed = pack_padded_sequence(
-            vectors, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
-        )
-        outputs, last = self.rnn(packed)
-        states, _ = pad_packed_sequence(outputs, batch_first=True, total_length=mask.shape[1])
-        hidden = last[0] if isinstance(last, tuple) else last  # (layers * directions, B, size)
-        directions = 2 if self.rnn.bidirectional else 1
-        summary = hidden[-directions:].transpose(0, 1).flatten(1)
+        states, last = self.rnn(vectors, mask)
         states = self.dropout(states) * mask.unsqueeze(-1)
-        return Encoded(states, mask.unsqueeze(1), summary * mask.any(-1, keepdim=True))
+        return Encoded(states, mask.unsqueeze(1), last * mask.any(-1, keepdim=True))
 
 
 class EncoderLayer(nn.Module):

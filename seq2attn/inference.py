@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seq2attn.attention import reorder
 from seq2attn.batches import Row, batch, by_length, fill, in_sentences, numbered_slots, pad
 from seq2attn.errors import Seq2attnError
 from seq2attn.models import Seq2Seq, autocast
 from seq2attn.recipe import DecodingRecipe, TruncateRecipe
 from seq2attn.search import Hypothesis, Rules, beam_search, greedy, sample
+from seq2attn.states import reorder
 from seq2attn.text import Tokens, Vocabulary
 
 

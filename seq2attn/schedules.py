@@ -16,6 +16,7 @@ Count = Annotated[int, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
+FUSED = ("cpu", "cuda", "mps")  # devices for which torch has Adam as one kernel
 
 
 class Schedule:
@@ -131,7 +132,8 @@ def optimizer(
     eps: float = 1e-8,
     momentum: float = 0.0,
 ) -> torch.optim.Optimizer:
-    """One of OPTIMIZERS. Weight decay spares vectors (biases, norms), as is usual for Adam."""
+    """One of OPTIMIZERS, for parameters where they are to stay. Weight decay spares vectors (biases, norms),
+    as is usual for Adam."""
     parameters = list(parameters)
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
@@ -140,4 +142,5 @@ def optimizer(
     if name == "sgd":
         return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum)
     adam = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
-    return adam(groups, lr=learning_rate, betas=betas, eps=eps)
+    fused = all(parameter.device.type in FUSED for parameter in parameters)
+    return adam(groups, lr=learning_rate, betas=betas, eps=eps, fused=fused)

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from seq2attn.attention import reorder
 from seq2attn.errors import Seq2attnError
+from seq2attn.states import reorder
 
 Step = Callable[[Tensor, Any], tuple[Tensor, Any]]  # token (N,), state -> logits (N, V), state
 Coverage = Callable[[Any], Tensor | None]  # state -> (N, S), how much each slot has been looked at
@@ -70,37 +70,44 @@ class Rules:
         never been looked at counts as LEAST."""
         return self.coverage_penalty * coverage.float().clamp(LEAST, 1.0).log().sum(-1)
 
-    def allowed(self, history: Tensor, limits: Tensor, prefix: Tensor | None, scores: Tensor) -> Tensor:
-        """Which tokens may follow a history (N, t), of those that have a score (N, V) at all: (N, V) bool.
+    def restrict(self, log_p: Tensor, history: Tensor, limits: Tensor, prefix: Tensor | None) -> Tensor:
+        """Log-probabilities (N, V) of tokens, NEVER where they may not follow a history (N, t); written over
+        what came in.
 
         limits (N,): most tokens before the end; prefix (N, P): tokens that are forced, -1 = free.
         """
-        length = history.shape[1]
-        may = scores != NEVER
-        may[:, list(self.never)] = False
-        if length < self.min_length:
-            may[:, self.eos] = False
-        if self.no_repeat_ngram and length >= self.no_repeat_ngram:
-            self._forbid_repeats(may, history)
-        may[:, self.eos] |= ~may.any(1)  # rather too short than something that is never produced
-        end = torch.zeros_like(may[0])
-        end[self.eos] = True
-        may = torch.where((length >= limits)[:, None], end, may)
+        length, end = history.shape[1], torch.full_like(limits, self.eos)
+        ending, forced = log_p[:, self.eos].clone(), None
         if prefix is not None and length < prefix.shape[1]:
             forced = prefix[:, length]
-            only = torch.zeros_like(may).scatter_(1, forced.clamp(min=0)[:, None], True)
-            may = torch.where((forced >= 0)[:, None], only, may)
-        return may
+            given = log_p.gather(1, forced.clamp(min=0)[:, None]).squeeze(1)
+        log_p[:, list(self.never)] = NEVER
+        if length < self.min_length:
+            log_p[:, self.eos] = NEVER
+        if self.no_repeat_ngram and length >= self.no_repeat_ngram:
+            self._forbid_repeats(log_p, history)
+        # Rather too short than something that is never produced.
+        _only(log_p, (log_p.amax(1) == NEVER) | (length >= limits), end, ending)
+        if forced is not None:
+            _only(log_p, forced >= 0, forced, given)
+        return log_p
 
-    def _forbid_repeats(self, may: Tensor, history: Tensor) -> None:
+    def _forbid_repeats(self, log_p: Tensor, history: Tensor) -> None:
         n = self.no_repeat_ngram
         if n == 1:
-            may.scatter_(1, history, False)
+            log_p.scatter_(1, history, NEVER)
             return
         grams = history.unfold(1, n, 1)  # (N, t - n + 1, n), every n-gram so far
         again = (grams[..., :-1] == history[:, None, 1 - n :]).all(-1)
         row, place = again.nonzero(as_tuple=True)
-        may[row, grams[row, place, -1]] = False
+        log_p[row, grams[row, place, -1]] = NEVER
+
+
+def _only(log_p: Tensor, where: Tensor, token: Tensor, value: Tensor) -> None:
+    """In some rows nothing may come but one token each."""
+    rows = where.nonzero().squeeze(1)
+    log_p[rows] = NEVER
+    log_p[rows, token[rows]] = value[rows]
 
 
 def greedy(
@@ -166,10 +173,10 @@ def _walk(
     found: dict[int, Hypothesis] = {}
     while len(rows):
         logits, state = step(token, state)
-        scores = logits.float().log_softmax(-1)
-        may = rules.allowed(history, limits[rows], None if prefix is None else prefix[rows], scores)
-        token = choose(scores.masked_fill(~may, NEVER), rows)
-        total = total + scores.gather(1, token[:, None]).squeeze(1)
+        given = None if prefix is None else prefix[rows]
+        log_p = rules.restrict(logits.float().log_softmax(-1), history, limits[rows], given)
+        token = choose(log_p, rows)
+        total = total + log_p.gather(1, token[:, None]).squeeze(1)
         ends = token == rules.eos
         if bool(ends.any()):
             length, stay = history.shape[1] + 1, (~ends).nonzero().squeeze(1)
@@ -207,7 +214,7 @@ def beam_search(
     total[:, 0] = 0.0
     rows = torch.arange(count, device=device)
     beams = _Beams(rows, rows.new_empty(count, beam, 0), total)
-    state = reorder(state, rows.repeat_interleave(beam))
+    state = reorder(state, rows.repeat_interleave(beam), rows)
     token = torch.full((count * beam,), rules.bos, dtype=torch.long, device=device)
     found: list[list[Hypothesis]] = [[] for _ in range(count)]
     while len(beams.rows):
@@ -223,7 +230,7 @@ def beam_search(
         origin, token = origin[stay], token[stay]
         history = beams.history[stay].gather(1, origin[..., None].expand(-1, -1, beams.history.shape[2]))
         beams = _Beams(beams.rows[stay], torch.cat([history, token[..., None]], 2), best[stay])
-        state = reorder(state, (stay[:, None] * beam + origin).flatten())
+        state = reorder(state, (stay[:, None] * beam + origin).flatten(), stay)
         token = token.flatten()
     return [sorted(some, key=lambda hypothesis: -hypothesis.score)[:beam] for some in found]
 
@@ -234,17 +241,14 @@ def _continuations(
     """The best 2 K continuations of each sentence: total, the hypothesis continued, the token; (B, 2K)."""
     count, beam, length = beams.history.shape
     each = beams.rows.repeat_interleave(beam)
-    scores = logits.float().log_softmax(-1)
-    may = rules.allowed(
-        beams.history.view(count * beam, length),
-        limits[each],
-        None if prefix is None else prefix[each],
-        scores,
-    )
-    scores = scores.masked_fill(~may, NEVER).view(count, beam, -1) + beams.total[..., None]
-    vocabulary = scores.shape[-1]
-    best, place = scores.flatten(1).topk(min(2 * beam, beam * vocabulary), dim=1)
-    return best, place // vocabulary, place % vocabulary
+    given = None if prefix is None else prefix[each]
+    past = beams.history.view(count * beam, length)
+    log_p = rules.restrict(logits.float().log_softmax(-1), past, limits[each], given)
+    # No sentence's best come from further down than the best of each of its hypotheses.
+    best, token = log_p.topk(min(2 * beam, log_p.shape[-1]), dim=1)
+    totals = (best.view(count, beam, -1) + beams.total[..., None]).flatten(1)
+    totals, place = totals.topk(min(2 * beam, totals.shape[1]), dim=1)
+    return totals, place // best.shape[1], token.view(count, -1).gather(1, place)
 
 
 def _collect(

@@ -1,6 +1,6 @@
 """Words and their characters -> vectors, and batches of words that have labels.
 
-Letters: B batch, S words of a sentence, U distinct words of the batch, C characters of the longest.
+Letters: B batch, S words of a sentence, U distinct words (of a block), C characters of its longest.
 """
 
 import math
@@ -10,25 +10,27 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
 
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers import Dropout, Gate
 from seq2attn.lexicon import PADDING, UNKNOWN
 from seq2attn.positions import Position
+from seq2attn.recurrent import Recurrent
 
 
 class Words(NamedTuple):
-    """Sentences of words. Each distinct word is spelt once, so that its characters are read once."""
+    """Sentences of words. Each distinct word is spelt once, so that its characters are read once, in blocks
+    of words about as long, so that one long word does not make all others long."""
 
     ids: Tensor  # (B, S), long, words in the lexicon
     mask: Tensor  # (B, S), bool, True = a word
-    places: Tensor  # (B, S), long, the row of `spellings` of each word
-    spellings: Tensor  # (U, C), long, characters, PADDING behind them; at least one row
+    places: Tensor  # (B, S), long, the row of each word in the blocks of `spellings`, one below the other
+    spellings: tuple[Tensor, ...]  # (U, C) each, long, characters, PADDING behind them; at least one row
 
     def to(self, device: torch.device) -> "Words":
         """On a device."""
-        return Words(*(part.to(device, non_blocking=True) for part in self))
+        ids, mask, places = (part.to(device, non_blocking=True) for part in self[:3])
+        return Words(ids, mask, places, tuple(some.to(device, non_blocking=True) for some in self.spellings))
 
 
 class LabelledBatch(NamedTuple):
@@ -73,17 +75,14 @@ class SpellingLSTM(Speller):
 
     def __init__(self, characters: int, embedding: int, size: int, dropout: float = 0.0) -> None:
         super().__init__(characters, embedding, dropout)
-        self.size = 2 * size
-        self.rnn = nn.LSTM(embedding, size, batch_first=True, bidirectional=True)
+        self.rnn = Recurrent("lstm", embedding, size, bidirectional=True)
+        self.size = self.rnn.size
 
     def forward(self, spellings: Int[Tensor, "U C"]) -> Float[Tensor, "U M"]:
         """See the class."""
-        lengths = (spellings != PADDING).sum(-1)
-        x = self.dropout(self.table(spellings))
-        packed = pack_padded_sequence(x, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
-        _, (last, _) = self.rnn(packed)  # (2, U, size)
-        joined: Tensor = last.transpose(0, 1).flatten(1)
-        return joined * (lengths > 0).unsqueeze(-1)
+        there = spellings != PADDING
+        last: Tensor = self.rnn(self.dropout(self.table(spellings)), there).last
+        return last * there.any(-1, keepdim=True)
 
 
 class SpellingCNN(Speller):
@@ -151,7 +150,7 @@ class WordEmbedding(nn.Module):
             ids = ids.masked_fill(lost, UNKNOWN)
         x = self.table(ids)
         if self.speller is not None:
-            m = self.speller(words.spellings)
+            m = torch.cat([self.speller(some) for some in words.spellings])
             m = m if self.enter is None else self.enter(m)
             spelt = F.embedding(words.places, m)
             x = torch.cat([x, spelt], -1) if self.gate is None else self.gate(x, spelt)

@@ -1,7 +1,6 @@
 """Attention against torch's own, against the papers' formulas written out, and what it remembers."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torchs import load_attention, randomised
 
-from seq2attn.attention import Attention, Memory, Normalizer, Past, Scorer, reorder
+from seq2attn.attention import Attention, Normalizer, Past, Scorer
 from seq2attn.errors import Seq2attnError
 from seq2attn.heads import MultiHead, head_size
 from seq2attn.normalizers import NORMALIZERS, Hard, MoChA, Softmax
@@ -204,23 +203,6 @@ def test_the_normalizer_says_where_the_past_begins():
     assert (past.coverage == 0).all() and (past.step == 0).all()
 
 
-def test_reorder_walks_any_nesting():
-    class Inner(NamedTuple):
-        numbers: Tensor
-        nothing: None
-
-    class Outer(NamedTuple):
-        pair: tuple[Tensor, Inner]
-        memory: Memory | None
-
-    rows = torch.arange(3)
-    state = Outer((rows, Inner(rows[:, None] * 2, None)), Memory(rows, rows, rows))
-    taken = reorder(state, torch.tensor([2, 0, 0, 1]))
-    assert isinstance(taken, Outer) and isinstance(taken.pair[1], Inner) and isinstance(taken.memory, Memory)
-    assert taken.pair[0].tolist() == taken.memory.mask.tolist() == [2, 0, 0, 1]
-    assert taken.pair[1].numbers.tolist() == [[4], [0], [0], [2]] and taken.pair[1].nothing is None
-
-
 # ---- what cannot be ----------------------------------------------------------------------------------
 
 
@@ -329,7 +311,7 @@ def test_who_draws_says_so():
 def test_shapes_are_types():
     attention = Attention(Dot(Q, Q), Softmax()).double()
     memory = attention.remember(random(B, S, Q), MASK)
-    with pytest.raises(TypeCheckError, match=r"parameter 'keys'"):
+    with pytest.raises(Seq2attnError, match=f"queries .* for memories of {B} sources"):
         attention(random(B + 2, T, Q), memory)  # sentences of another batch
     with pytest.raises(TypeCheckError, match=r"parameter 'mask'"):
         attention(random(B, T, Q), memory._replace(mask=MASK.long()))

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch.testing import assert_close
 
 from seq2attn import batches
-from seq2attn.batches import Feed, batch, fill, pad, plan
+from seq2attn.batches import Feed, batch, fill, pad, plan, spelt
 from seq2attn.errors import Seq2attnError
+from seq2attn.lexicon import PADDING, Lexicon
 from seq2attn.recipe import SamplingRecipe
 
 lengths = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=60).map(
@@ -213,3 +214,18 @@ def test_sampled_pieces_are_a_function_of_seed_epoch_and_batch():
     feed.batch(others, epoch=2), feed.batch(some, epoch=3)
     assert len({seed for _, seed, _, _ in asked}) == 3
     assert feed.batch(some).source[0, 0] == 3 and len(asked) == 8  # outside of training nothing is sampled
+
+
+def test_words_are_spelt_once_in_blocks_of_words_about_as_long():
+    lexicon = Lexicon.learn(["a bee sees the transformation of a bee", "https://a.b/very/long/address"])
+    sentences = [["a", "bee", "transformation"], ["https://a.b/very/long/address", "bee", "of", "sees"]]
+    words = spelt(sentences, lexicon.encode([" ".join(sentence) for sentence in sentences]), lexicon)
+    assert [tuple(block.shape) for block in words.spellings] == [(4, 4), (1, 14), (1, 29)]
+    spellings = [row[row != PADDING].tolist() for block in words.spellings for row in block]
+    for sentence, places, mask in zip(sentences, words.places, words.mask, strict=True):
+        assert [spellings[place] for place in places[mask]] == [lexicon.spell(word) for word in sentence]
+
+
+def test_no_words_at_all_are_spelt_as_one_without_characters():
+    words = spelt([[]], [[]], Lexicon.learn(["a"]))
+    assert len(words.spellings) == 1 and len(words.spellings[0]) == 1 and not words.mask.any()

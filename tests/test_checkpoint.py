@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import shutil
+import struct
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,9 +53,17 @@ def weights() -> dict[str, torch.Tensor]:
 
 
 def flip(path: Path, place: float = 0.5) -> None:
-    """Turn over a byte at a part of the file."""
+    """Turn over a byte at a part of the file; in an archive, of the contents of one of its parts, for what
+    fills the room between them means nothing."""
     content = bytearray(path.read_bytes())
-    content[int(len(content) * place)] ^= 0xFF
+    at = int(len(content) * place)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            kept = [part for part in archive.infolist() if part.file_size]
+        inside = kept[int(len(kept) * place)]
+        at = inside.header_offset + inside.file_size // 2
+        at += 30 + sum(struct.unpack_from("<HH", content, inside.header_offset + 26))  # name and filling
+    content[at] ^= 0xFF
     path.write_bytes(content)
 
 

@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import seq2attn
-from seq2attn.attention import reorder
 from seq2attn.batches import Batch, Feed, batch
 from seq2attn.decoders import Copier, Copies
 from seq2attn.errors import Seq2attnError
@@ -27,6 +26,7 @@ from seq2attn.models import Seq2Seq, build
 from seq2attn.recipe import DecodingRecipe, ModelRecipe, SamplingRecipe, TruncateRecipe
 from seq2attn.results import Translation
 from seq2attn.search import Rules, beam_search, greedy, sample
+from seq2attn.states import reorder
 from seq2attn.text import Vocabulary, train_vocabulary
 from seq2attn.translator import Translator
 

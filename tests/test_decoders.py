@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torchs import load_decoder_layer, randomised
 
-from seq2attn.attention import Attention, reorder
+from seq2attn.attention import Attention
 from seq2attn.decoders import Cell, Decoder, DecoderLayer
 from seq2attn.encoders import Encoded
 from seq2attn.errors import Seq2attnError
@@ -21,6 +21,7 @@ from seq2attn.layers import Dropout, FeedForward
 from seq2attn.models import Seq2Seq
 from seq2attn.normalizers import Softmax
 from seq2attn.scorers import ScaledDot
+from seq2attn.states import Shared, reorder
 
 LENGTHS = (7, 3, 0)
 LOOKING = [name for name in tiny.MODELS if not name.startswith(("cho", "sutskever"))]
@@ -337,12 +338,12 @@ def test_cho_feeds_the_summary_into_every_step_and_sutskever_only_starts_from_it
     cho, sutskever = (tiny.model(tiny.MODELS[n]) for n in ("cho-gru-1-maxout", "sutskever-lstm-2-tanh"))
     token = tiny.reads(3, 1)[:, 0]
     state = cho.decoder.start(encode(cho))
-    other = state._replace(summary=state.summary + 1)
+    other = state._replace(summary=Shared(state.summary.value + 1))
     (before, after), (changed, moved) = cho.decoder.step(token, state), cho.decoder.step(token, other)
     assert not torch.allclose(before, changed) and not torch.allclose(after.hidden[0], moved.hidden[0])
     assert after.summary is state.summary
     started = sutskever.decoder.start(encode(sutskever))
-    assert started.summary is started.memory is started.past is started.feed is None
+    assert started.summary.value is started.memory.value is started.past is started.feed is None
 
 
 def test_what_is_fed_back_is_not_dropped():

@@ -8,10 +8,11 @@ from torch.testing import assert_close
 from torchs import load_encoder_layer, randomised
 
 from seq2attn.attention import Attention
-from seq2attn.encoders import CELLS, Encoder, EncoderLayer, RecurrentEncoder
+from seq2attn.encoders import Encoder, EncoderLayer, RecurrentEncoder
 from seq2attn.heads import MultiHead
 from seq2attn.layers import ACTIVATIONS, Dropout, Embedding, FeedForward
 from seq2attn.normalizers import Softmax
+from seq2attn.recurrent import CELLS
 from seq2attn.scorers import ScaledDot
 
 ENCODERS = {
@@ -39,7 +40,14 @@ def test_recurrent_is_torchs_on_each_sentence_alone(cell, layers, bidirectional)
     embedding = Embedding(tiny.SOURCE, 11, Dropout(0.0))
     ours = RecurrentEncoder(embedding, cell, 7, layers, bidirectional, Dropout(0.0)).eval()
     theirs = CELLS[cell](11, 7, layers, batch_first=True, bidirectional=bidirectional)
-    theirs.load_state_dict(ours.rnn.state_dict())
+    theirs.load_state_dict(
+        {
+            f"{name.removesuffix('_l0')}_l{layer}{'_reverse' * direction}": tensor
+            for layer, directions in enumerate(ours.rnn.layers)
+            for direction, rnn in enumerate(directions)
+            for name, tensor in rnn.state_dict().items()
+        }
+    )
     tokens, mask = tiny.sources(3, 7, 1, 5)  # not sorted
     encoded = ours(tokens, mask)
     assert ours.size == encoded.states.shape[-1] == encoded.summary.shape[-1] == 7 * (1 + bidirectional)

@@ -10,8 +10,18 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "seq2attn"
 ORDER = [  # the way of the data; a package counts as one module
-    *("__init__", "errors", "atomic"),
-    *("attention", "hierarchy", "heads", "scorers", "normalizers", "positions", "layers", "encoders"),
+    *("__init__", "errors", "atomic", "states"),
+    *(
+        "attention",
+        "hierarchy",
+        "heads",
+        "scorers",
+        "normalizers",
+        "positions",
+        "layers",
+        "recurrent",
+        "encoders",
+    ),
     "decoders",
     *("pooling", "flow", "tags", "crf", "lexicon", "words", "labellers"),
     *("losses", "labelling", "schedules", "recipe", "sentences", "subwords", "text", "alignment"),

@@ -205,7 +205,7 @@ def test_the_posterior_is_what_the_next_step_knows(readout, top):
     for t in range(T + 1):
         word = decoder.embedding(tokens[:, t : t + 1])
         asked, hidden = decoder.cell(torch.cat([word, feed[:, None]], -1), hidden)
-        prior = decoder.attention(asked, state.memory).weights[0, 0]
+        prior = decoder.attention(asked, state.memory.value).weights[0, 0]
         if top:
             prior = torch.where(prior >= prior.topk(top).values[-1], prior, 0)
         prior = prior / prior.sum()

@@ -15,11 +15,12 @@ from tiny import Fading
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention import Attended, Attention, Normalizer, Past, Scorer, misfits, reorder
+from seq2attn.attention import Attended, Attention, Normalizer, Past, Scorer, misfits
 from seq2attn.errors import Seq2attnError
 from seq2attn.heads import MultiHead
 from seq2attn.normalizers import NORMALIZERS, Softmax
 from seq2attn.scorers import SCORERS, Several
+from seq2attn.states import reorder
 
 LENGTHS = torch.tensor([7, 4, 0])
 
@@ -249,6 +250,18 @@ def test_reordering_commutes_with_attending(case, index):
     after = reorder(case.module(case.query[:, 2:], memory, past), index)
     before = case.module(case.query[index, 2:], reorder(memory, index), reorder(past, index))
     assert_close(parts(before), parts(after))
+
+
+def test_hypotheses_share_the_memory_of_their_source(case):
+    """Several for each source, with pasts of their own: the same as if each had a copy of it."""
+    each = torch.arange(3).repeat_interleave(2)
+    query = case.query[each] + torch.linspace(-1, 1, 6)[:, None, None]
+    memory = case.module.remember(case.states, case.mask[:, :1])
+    copies = reorder(memory, each)
+    past = case.module(query[:, :2], copies).past
+    for need_weights in (True, False):
+        together = case.module(query[:, 2:3], memory, past, need_weights)
+        assert_close(parts(together), parts(case.module(query[:, 2:3], copies, past, need_weights)))
 
 
 def test_the_past_is_what_happened(case):

@@ -112,7 +112,7 @@ def test_rates_of_dropout_reach_their_places():
         words, states = side.embedding.dropout, side.dropout
         assert (words.rate, words.word, words.variational) == (0.2, 0.3, True)
         assert (states.rate, states.word, states.variational) == (0.1, 0.0, True)
-    assert model.encoder.rnn.dropout == model.decoder.cell.rnn.dropout == 0.1  # between layers
+    assert model.encoder.rnn.dropout.p == model.decoder.cell.rnn.dropout == 0.1  # between layers
     rates = {
         "dropout": 0.1,
         "feed_forward_dropout": 0.2,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seq2attn.attention import Attention, Past, Scorer, reorder
+from seq2attn.attention import Attention, Past, Scorer
 from seq2attn.errors import Seq2attnError
 from seq2attn.heads import MultiHead
 from seq2attn.normalizers import Softmax
@@ -37,6 +37,7 @@ from seq2attn.scorers import (
     Several,
     Trilinear,
 )
+from seq2attn.states import reorder
 
 B, T, S, Q, K, A = 3, 5, 7, 11, 13, 17
 LENGTHS = (7, 4, 1)

@@ -48,11 +48,12 @@ def embedding(speller: Speller | None = None, **options: object) -> WordEmbeddin
 
 def test_a_word_is_spelt_as_if_alone(speller):
     words = tiny_words.batch(*SENTENCES, garbage=True)
-    whole = speller(words.spellings)
-    assert whole.shape == (len(words.spellings), speller.size)
-    for number, spelling in enumerate(words.spellings):
-        alone = speller(spelling[spelling != 0][None])
-        assert_close(whole[number], alone[0])
+    for block in words.spellings:
+        whole = speller(block)
+        assert whole.shape == (len(block), speller.size)
+        for number, spelling in enumerate(block):
+            alone = speller(spelling[spelling != 0][None])
+            assert_close(whole[number], alone[0])
 
 
 def test_a_word_without_characters_is_zeros_without_gradients(speller):
@@ -66,8 +67,10 @@ def test_a_word_without_characters_is_zeros_without_gradients(speller):
 def test_the_lstm_is_torchs_last_states():
     speller = SPELLERS["lstm"]().double()
     spelling = torch.tensor([4, 9, 2, 7])
-    outputs, _ = speller.rnn(speller.table(spelling)[None])
-    assert_close(speller(F.pad(spelling, (0, 3))[None])[0], torch.cat([outputs[0, 3, :3], outputs[0, 0, 3:]]))
+    x = speller.table(spelling)[None]
+    (forwards, backwards), *_ = speller.rnn.layers
+    (there, _), (back, _) = forwards(x), backwards(x.flip(1))
+    assert_close(speller(F.pad(spelling, (0, 3))[None])[0], torch.cat([there[0, -1], back[0, -1]]))
 
 
 @pytest.mark.parametrize(("window", "before"), [(3, 1), (4, 1), (1, 0)])
@@ -121,7 +124,9 @@ def test_a_word_does_not_depend_on_its_batch(speller, join):
 
 def test_concat_is_word_then_characters(speller):
     part, words = embedding(speller), tiny_words.batch(*SENTENCES)
-    expected = torch.cat([part.table(words.ids), speller(words.spellings)[words.places]], -1)
+    expected = torch.cat(
+        [part.table(words.ids), torch.cat([speller(block) for block in words.spellings])[words.places]], -1
+    )
     assert torch.equal(part(words), expected)
 
 
@@ -129,7 +134,7 @@ def test_the_gate_is_the_formula(speller):
     """Rei et al. 2016: z = sigmoid(W3 tanh(W1 x + W2 m)), z x + (1 - z) m with m = tanh(W h + b)."""
     part, words = embedding(speller, joined="gate"), tiny_words.batch(SENTENCES[0])
     x = part.table(words.ids)[0].detach().numpy()
-    h = speller(words.spellings)[words.places][0].detach().numpy()
+    h = torch.cat([speller(block) for block in words.spellings])[words.places][0].detach().numpy()
     weights = {name: p.detach().numpy() for name, p in part.named_parameters()}
     m = np.tanh(h @ weights["enter.0.weight"].T + weights["enter.0.bias"])
     inner = np.tanh(x @ weights["gate.one.weight"].T + m @ weights["gate.other.weight"].T)
@@ -162,7 +167,10 @@ def test_each_distinct_word_is_spelt_once(speller, monkeypatch):
     speller.table.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
     words = tiny_words.batch([3, 3, 3], [3, 4])
     embedding(speller)(words)
-    assert seen == [words.spellings.shape] and seen[0][0] == 2
+    assert (
+        seen == [block.shape for block in words.spellings]
+        and sum(len(block) for block in words.spellings) == 2
+    )
 
 
 def test_without_characters_it_is_a_table():
@@ -178,7 +186,9 @@ def test_a_dropped_word_is_unknown_and_keeps_its_characters(speller):
     unknown = (found[..., :7] == part.table.weight[UNKNOWN]).all(-1)
     assert 0.3 < unknown.double().mean() < 0.5
     assert torch.equal(found[..., :7][~unknown], part.table(words.ids)[~unknown])
-    assert torch.equal(found[..., 7:], part.speller(words.spellings)[words.places])
+    assert torch.equal(
+        found[..., 7:], torch.cat([part.speller(block) for block in words.spellings])[words.places]
+    )
 
 
 def test_a_projection_and_positions_come_last():
@@ -237,7 +247,9 @@ def test_a_batch_goes_to_a_device_as_a_whole():
     words = tiny_words.batch(*SENTENCES)
     batch = LabelledBatch(words, torch.zeros(4, 7, dtype=torch.long), 12, "4 sentences of 7")
     there = batch.to(torch.device("meta"))
-    assert {part.device.type for part in (*there.words, there.labels)} == {"meta"}
+    parts = (*there.words[:3], *there.words.spellings, there.labels)
+    assert {part.device.type for part in parts} == {"meta"}
     assert (there.units, there.shape) == (12, "4 sentences of 7")
     same = copy.copy(batch).to(torch.device("cpu"))
-    assert all(torch.equal(one, other) for one, other in zip(same.words, words, strict=True))
+    pairs = zip((*same.words[:3], *same.words.spellings), (*words[:3], *words.spellings), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)

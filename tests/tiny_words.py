@@ -47,7 +47,8 @@ def batch(*sentences: list[int], garbage: bool = False, width: int = 0) -> Words
     spellings = torch.zeros(len(rows), max(map(len, rows)) + 2 * garbage, dtype=torch.long)
     for number, row in enumerate(rows):
         spellings[number, : len(row)] = torch.tensor(row)
-    return Words(ids, mask, places, spellings)
+    half = len(rows) // 2
+    return Words(ids, mask, places, (spellings[:half], spellings[half:]) if half else (spellings,))
 
 
 def sentences(*lengths: int, seed: int = 1) -> list[list[int]]:

@@ -11,6 +11,7 @@ from seq2attn.decoders.copying import Copier, Copies
 from seq2attn.encoders import Encoded
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers import Embedding
+from seq2attn.states import spread
 
 
 class Decoded(NamedTuple):
@@ -105,5 +106,6 @@ def covered(memory: Memory, past: Past) -> Float[Tensor, "B S"] | None:
     """`Decoder.coverage` of one attention, with or without heads, from its memory and its past."""
     if past.coverage is None:
         return None
-    coverage = past.coverage.masked_fill(~memory.mask.any(-2), 1.0)
+    seen = spread(memory.mask.any(-2), len(past.coverage))
+    coverage = past.coverage.masked_fill(~seen, 1.0)
     return coverage.mean(1) if coverage.dim() == 3 else coverage

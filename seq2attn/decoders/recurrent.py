@@ -12,10 +12,12 @@ from seq2attn.attention import Attended, Attention, Memory, Past
 from seq2attn.decoders.base import Decoded, Decoder, covered
 from seq2attn.decoders.copying import Copier, Copies
 from seq2attn.decoders.latent import Guess, likeliest, mixture, posterior
-from seq2attn.encoders import CELLS, Encoded
+from seq2attn.encoders import Encoded
 from seq2attn.errors import Seq2attnError
 from seq2attn.heads import MultiHead
 from seq2attn.layers import Dropout, Embedding, Maxout
+from seq2attn.recurrent import CELLS
+from seq2attn.states import Shared, spread
 
 
 class Cell(nn.Module):
@@ -87,11 +89,11 @@ class RecurrentState(NamedTuple):
 
     hidden: tuple[Tensor, ...]  # of the cell
     feed: Tensor | None  # (B, R), the attentional vector that enters the next step
-    summary: Tensor | None  # (B, D), the source in one vector, where it enters every step
-    memory: Memory | None
+    summary: Shared[Tensor | None]  # (B, D), the source in one vector, where it enters every step
+    memory: Shared[Memory | None]
     past: Past | None
     guess: Guess | None = None  # where the posterior waits for the token to be known
-    copies: Copies | None = None  # of the source, where it is copied from
+    copies: Shared[Copies | None] = Shared(None)  # of the source, where it is copied from
 
 
 class Reading(NamedTuple):
@@ -158,8 +160,8 @@ class RecurrentDecoder(Decoder):
         if self.feeds:
             feed = encoded.summary.new_zeros(len(encoded.summary), self.readout.size)
         summary = encoded.summary if self.order == "cho" else None
-        hidden, copies = self.cell.start(encoded.summary), self.copies(encoded)
-        return RecurrentState(hidden, feed, summary, memory, past, copies=copies)
+        hidden, copies = self.cell.start(encoded.summary), Shared(self.copies(encoded))
+        return RecurrentState(hidden, feed, Shared(summary), Shared(memory), past, copies=copies)
 
     def step(
         self, token: Int[Tensor, " B"], state: RecurrentState
@@ -168,7 +170,7 @@ class RecurrentDecoder(Decoder):
         tokens = token.unsqueeze(1)
         # One query's weights cost nothing, and with them the state knows its coverage.
         reading, state = self._read(tokens, self.embedding(tokens), state, self._kept(tokens), True)
-        return self._predicted([reading], state.copies)[0].squeeze(1), state
+        return self._predicted([reading], spread(state.copies.value, len(token)))[0].squeeze(1), state
 
     def forward(self, tokens: Int[Tensor, "B T"], encoded: Encoded, look: Sequence[int] = ()) -> Decoded:
         """All steps in one go where no step waits for the one before."""
@@ -181,7 +183,7 @@ class RecurrentDecoder(Decoder):
             of_these = None if kept is None else kept[some]
             reading, state = self._read(tokens[some], words[some], state, of_these, need_weights)
             readings.append(reading)
-        logits, gate = self._predicted(readings, state.copies)
+        logits, gate = self._predicted(readings, state.copies.value)
         answers = [reading.attended for reading in readings if reading.attended is not None]
         if not look or not answers:
             return Decoded(logits, None, gate=gate)
@@ -201,7 +203,8 @@ class RecurrentDecoder(Decoder):
 
     def coverage(self, state: RecurrentState) -> Float[Tensor, "B S"] | None:
         """See the base class."""
-        return None if state.memory is None or state.past is None else covered(state.memory, state.past)
+        memory, past = state.memory.value, state.past
+        return None if memory is None or past is None else covered(memory, past)
 
     def _kept(self, tokens: Tensor) -> Tensor | None:
         """(B, T, R): what dropout leaves of the readouts, the same at every slot; None if all are one."""
@@ -232,9 +235,10 @@ class RecurrentDecoder(Decoder):
         if state.guess is not None:
             state = self._known(tokens[:, 0], state, state.guess)
         reading, after = self._advance(words, state, need_weights or kept is not None)
-        if kept is None or state.memory is None:
+        memory = state.memory.value
+        if kept is None or memory is None:
             return reading, after
-        logits, guess = self._mixed(reading, kept, state.memory.values)
+        logits, guess = self._mixed(reading, kept, spread(memory.values, len(tokens)))
         return reading._replace(logits=logits), after._replace(guess=guess)
 
     def _advance(
@@ -255,8 +259,11 @@ class RecurrentDecoder(Decoder):
             attended = self._look(asked, state, need_weights)
             context, past = attended.context, attended.past
         else:
+            summary = state.summary.value
             context = (
-                None if state.summary is None else state.summary.unsqueeze(1).expand(-1, words.shape[1], -1)
+                None
+                if summary is None
+                else spread(summary, len(words)).unsqueeze(1).expand(-1, words.shape[1], -1)
             )
             entering = words if context is None else torch.cat([words, context], -1)
             asked, hidden = self.cell(entering, state.hidden)
@@ -266,9 +273,10 @@ class RecurrentDecoder(Decoder):
         return Reading(words, asked, read, attended), after
 
     def _look(self, asking: Tensor, state: RecurrentState, need_weights: bool) -> Attended:
-        if self.attention is None or state.memory is None:
+        memory = state.memory.value
+        if self.attention is None or memory is None:
             raise Seq2attnError(f"the order {self.order} needs an attention; give the decoder one")
-        attended: Attended = self.attention(asking, state.memory, state.past, need_weights)
+        attended: Attended = self.attention(asking, memory, state.past, need_weights)
         return attended
 
     def _mixed(self, reading: Reading, kept: Tensor, values: Tensor) -> tuple[Tensor, Guess | None]:
@@ -301,7 +309,7 @@ class RecurrentDecoder(Decoder):
 
     def _known(self, token: Tensor, state: RecurrentState, guess: Guess) -> RecurrentState:
         """The state once its token is known: the posterior takes the place of the weights."""
-        memory, past = cast(Memory, state.memory), cast(Past, state.past)
+        memory, past = cast(Memory, state.memory.value), cast(Past, state.past)
         prior, coverage = cast(Tensor, past.weights), cast(Tensor, past.coverage)
         seen = prior.sum(-1, keepdim=True) > 0
         weights = posterior(guess, token, self.output, prior.shape[-1]) * seen
@@ -309,7 +317,8 @@ class RecurrentDecoder(Decoder):
         past = past._replace(weights=weights, coverage=coverage - prior + weights, belief=belief)
         feed = state.feed
         if feed is not None:
-            context = weights.to(memory.values.dtype).unsqueeze(1) @ memory.values
+            values = spread(memory.values, len(weights))
+            context = weights.to(values.dtype).unsqueeze(1) @ values
             feed = self.readout(state.hidden[0][:, -1:], context, guess.word).squeeze(1)
         return state._replace(past=past, feed=feed, guess=None)
 

@@ -13,6 +13,7 @@ from seq2attn.decoders.copying import Copies
 from seq2attn.encoders import Encoded
 from seq2attn.heads import MultiHead, Window
 from seq2attn.layers import Embedding, FeedForward, Residual
+from seq2attn.states import Shared, spread
 
 
 class LayerState(NamedTuple):
@@ -20,7 +21,7 @@ class LayerState(NamedTuple):
 
     own: Memory | None  # keys and values of the tokens read so far, those that can still be seen
     own_past: Past | None  # how many they were: self-attention looks at nothing else of its past
-    source: Memory
+    source: Shared[Memory]
     source_past: Past  # with its weights and coverage where it counts, or looks back
 
 
@@ -49,11 +50,11 @@ class DecoderLayer(nn.Module):
         past = self.source.begin(memory)
         if not self.source.attention.looks_back:
             past = past._replace(weights=None, coverage=None)
-        return LayerState(None, None, memory, past)
+        return LayerState(None, None, Shared(memory), past)
 
     def counting(self, state: LayerState) -> LayerState:
         """The same start, which counts how much it looks at each slot; no fused kernel then."""
-        return state._replace(source_past=self.source.begin(state.source))
+        return state._replace(source_past=self.source.begin(state.source.value))
 
     def forward(
         self, x: Tensor, mask: Tensor, state: LayerState, need_weights: bool = False
@@ -70,7 +71,7 @@ class DecoderLayer(nn.Module):
         own = own if self.window is None else self.window.keep(own)
         y = self.around_source.enter(x)
         need_weights = need_weights or state.source_past.coverage is not None
-        attended = self.source(y, state.source, state.source_past, need_weights)
+        attended = self.source(y, state.source.value, state.source_past, need_weights)
         x = self.around_source.leave(x, attended.context)
         x = self.around_feed_forward.leave(x, self.feed_forward(self.around_feed_forward.enter(x)))
         return x, attended, LayerState(own, own_past, state.source, attended.past)
@@ -81,7 +82,7 @@ class TransformerState(NamedTuple):
 
     step: Tensor  # (B,), tokens read so far
     layers: tuple[LayerState, ...]
-    copies: Copies | None = None  # of the source, where it is copied from
+    copies: Shared[Copies | None]  # of the source, where it is copied from
 
 
 class TransformerDecoder(Decoder):
@@ -99,7 +100,8 @@ class TransformerDecoder(Decoder):
         """See the base class."""
         step = torch.zeros(len(encoded.states), dtype=torch.long, device=encoded.states.device)
         layers = cast("list[DecoderLayer]", list(self.layers))
-        return TransformerState(step, tuple(layer.start(encoded) for layer in layers), self.copies(encoded))
+        starts = tuple(layer.start(encoded) for layer in layers)
+        return TransformerState(step, starts, Shared(self.copies(encoded)))
 
     def step(
         self, token: Int[Tensor, " B"], state: TransformerState
@@ -123,7 +125,7 @@ class TransformerDecoder(Decoder):
     def coverage(self, state: TransformerState) -> Float[Tensor, "B S"] | None:
         """See the base class; of the last layer."""
         last = state.layers[-1]
-        return covered(last.source, last.source_past)
+        return covered(last.source.value, last.source_past)
 
     def source_attention(self, layer: int) -> Attention:
         """See the base class."""
@@ -142,9 +144,10 @@ class TransformerDecoder(Decoder):
             states.append(after)
         x, gate = self.norm(x), None
         logits = self.output(x)
-        if self.copier is not None and state.copies is not None:
+        copies = spread(state.copies.value, len(tokens))
+        if self.copier is not None and copies is not None:
             looked = answers[self.copier.layer]
-            logits, gate = self.copier(logits, (looked.context, x, words), looked.weights, state.copies)
+            logits, gate = self.copier(logits, (looked.context, x, words), looked.weights, copies)
         decoded = Decoded(logits, *_looked([answers[number] for number in look]), gate)
         return decoded, TransformerState(state.step + tokens.shape[1], tuple(states), state.copies)
 

@@ -1,0 +1,61 @@
+"""What decoders remember between steps: nested NamedTuples of tensors, batch first.
+
+A search keeps several hypotheses of each sentence and drops sentences that are done. All that it needs to
+know of a state is that it can be reordered.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from jaxtyping import Int
+from torch import Tensor
+
+State = TypeVar("State")
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Shared(Generic[Value]):
+    """What all hypotheses of a sentence have in common, such as the memory of its source: kept once for each
+    sentence, and not moved when hypotheses are."""
+
+    value: Value  # (nested) NamedTuple of tensors, or a tensor; a row for each sentence
+
+
+def reorder(state: State, index: Int[Tensor, " N"], sentences: Int[Tensor, " B"] | None = None) -> State:
+    """Take rows of every tensor in a state. Rows may be repeated, dropped and permuted; None stays None.
+
+    sentences: those that stay, in ascending order, where hypotheses are several for each, N = K B: rows of
+    what is `Shared`. None: there is one hypothesis for each, and `index` counts there as well.
+    """
+
+    def move(x: Tensor) -> Tensor:
+        return x.index_select(0, index)
+
+    def keep(x: Tensor) -> Tensor:
+        if sentences is None:
+            return move(x)
+        return x if len(sentences) == len(x) else x.index_select(0, sentences)
+
+    return _mapped(state, move, keep)  # type: ignore[no-any-return]
+
+
+def spread(value: Value, rows: int) -> Value:
+    """Rows of what is shared, each repeated for its hypotheses, so that there are `rows` in all."""
+
+    def repeat(x: Tensor) -> Tensor:
+        return x if len(x) == rows else x.repeat_interleave(rows // len(x), 0)
+
+    return _mapped(value, repeat, repeat)  # type: ignore[no-any-return]
+
+
+def _mapped(state: Any, each: Callable[[Tensor], Tensor], shared: Callable[[Tensor], Tensor]) -> Any:
+    if state is None:
+        return None
+    if isinstance(state, Tensor):
+        return each(state)
+    if isinstance(state, Shared):
+        return Shared(_mapped(state.value, shared, shared))
+    parts = [_mapped(part, each, shared) for part in state]
+    return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)

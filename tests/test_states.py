@@ -1,0 +1,59 @@
+"""States that a search reorders, and what its hypotheses share."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from seq2attn.attention import Memory
+from seq2attn.states import Shared, reorder, spread
+
+
+def test_reorder_walks_any_nesting():
+    class Inner(NamedTuple):
+        numbers: Tensor
+        nothing: None
+
+    class Outer(NamedTuple):
+        pair: tuple[Tensor, Inner]
+        memory: Memory | None
+
+    rows = torch.arange(3)
+    state = Outer((rows, Inner(rows[:, None] * 2, None)), Memory(rows, rows, rows))
+    taken = reorder(state, torch.tensor([2, 0, 0, 1]))
+    assert isinstance(taken, Outer) and isinstance(taken.pair[1], Inner) and isinstance(taken.memory, Memory)
+    assert taken.pair[0].tolist() == taken.memory.mask.tolist() == [2, 0, 0, 1]
+    assert taken.pair[1].numbers.tolist() == [[4], [0], [0], [2]] and taken.pair[1].nothing is None
+
+
+class Kept(NamedTuple):
+    moving: Tensor
+    source: Shared[Memory | None]
+
+
+def state(sentences: int, beam: int) -> Kept:
+    rows = torch.arange(sentences)
+    return Kept(torch.arange(sentences * beam), Shared(Memory(rows, 10 * rows, rows)))
+
+
+def test_what_is_shared_moves_with_sentences_only():
+    taken = reorder(state(3, 2), torch.tensor([5, 4, 1, 1]), torch.tensor([0, 2]))
+    assert taken.moving.tolist() == [5, 4, 1, 1] and taken.source.value.values.tolist() == [0, 20]
+
+
+def test_what_is_shared_stays_where_it_is_while_all_sentences_stay():
+    before = state(3, 2)
+    after = reorder(before, torch.tensor([1, 1, 2, 3, 5, 4]), torch.arange(3))
+    assert all(a is b for a, b in zip(after.source.value[:3], before.source.value[:3], strict=True))
+
+
+def test_with_one_hypothesis_each_what_is_shared_moves_as_all_else():
+    taken = reorder(state(3, 1), torch.tensor([2, 0, 0, 1]))
+    assert taken.moving.tolist() == taken.source.value.keys.tolist() == [2, 0, 0, 1]
+    assert reorder(Kept(torch.arange(2), Shared(None)), torch.tensor([1])).source.value is None
+
+
+def test_what_is_shared_is_spread_for_each_hypothesis():
+    memory = state(3, 2).source.value
+    assert spread(memory, 6).values.tolist() == [0, 0, 10, 10, 20, 20]
+    assert spread(memory, 3).values is memory.values and spread(None, 6) is None
