@@ -60,8 +60,9 @@ def normalizer(name: str, part: type[Normalizer]) -> str:
 def reasons() -> Iterator[str]:
     """Each reason once, with all whom it concerns."""
     whom: dict[str, dict[str, None]] = {}
-    for role, score, normalize in product(ROLES, SCORERS.values(), NORMALIZERS.values()):
-        for _, why in misfits(score, normalize, role):
+    for role, *names in product(ROLES, SCORERS, NORMALIZERS):
+        parts = SCORERS[names[0]], NORMALIZERS[names[1]]
+        for _, why in misfits(*parts, role, names=(names[0], names[1])):
             name, reason = why.split(" ", 1)
             whom.setdefault(reason, {})[name] = None
     for reason, names in whom.items():

@@ -34,11 +34,8 @@ class Memory(NamedTuple):
 
     def append(self, other: "Memory") -> "Memory":
         """This memory with the slots of another behind it: how self-attention grows, step by step."""
-        return Memory(
-            torch.cat([self.keys, other.keys], -2),
-            torch.cat([self.values, other.values], -2),
-            torch.cat([self.mask, other.mask], -1),
-        )
+        keys, values = (torch.cat(parts, -2) for parts in zip(self[:2], other[:2], strict=True))
+        return Memory(keys, values, torch.cat([self.mask, other.mask], -1))
 
 
 class Past(NamedTuple):
@@ -51,11 +48,7 @@ class Past(NamedTuple):
     trace: Tensor | None = None  # (..., S, C), what a scorer has noted at every slot
 
     def then(
-        self,
-        weights: Tensor | None,
-        queries: int,
-        belief: Tensor | None = None,
-        trace: Tensor | None = None,
+        self, weights: Tensor | None, queries: int, belief: Tensor | None = None, trace: Tensor | None = None
     ) -> "Past":
         """The past after `queries` more queries with these weights (..., T, S)."""
         step = self.step + queries
@@ -80,12 +73,12 @@ class Scorer(nn.Module):
 
     The constructor takes `query_size` and `key_size`; its keyword-only parameters are the options that a
     recipe may set. A scorer sees no mask and does not normalise. It says how it scores in `forward`; or, if
-    its scores are dot products with the keys, in `dot` alone.
+    its scores are dot products with the keys, in `dot` alone. A `forward` of a subclass replaces both.
     """
 
     looks_back = False  # True: the scores depend on the past, so queries are answered one by one
-    reads_keys = True  # False: what a slot holds does not matter, only where it stands
-    reads_places = False  # True: the scores depend on where a slot stands
+    reads_places = False  # True: the scores depend on where a slot stands, or on past.step
+    mixes = True  # False: some scores stand for "never", which is lost among those of other heads
     positive = False  # True: no score is ever negative
 
     def keys(self, states: Float[Tensor, "*b S D"]) -> Float[Tensor, "*b S K"]:
@@ -116,9 +109,7 @@ class Scorer(nn.Module):
         """Scores of every query and key."""
         dot = self.dot(query)
         if dot is None:
-            raise NotImplementedError(
-                f"{type(self).__name__} must say how it scores: write forward() or dot()"
-            )
+            raise NotImplementedError(f"{_name(self)} must say how it scores: write forward() or dot()")
         return shaped(self, "dot", dot, query.shape[:-1], keys.shape[-1]) @ keys.mT
 
 
@@ -132,7 +123,7 @@ class Normalizer(nn.Module):
 
     looks_back = False  # True: the weights depend on the past, so queries are answered one by one
     ordered = False  # True: queries must come in the order of a target that is read along a source
-    reads_places = False  # True: the weights depend on where a slot stands
+    reads_places = False  # True: the weights depend on where a slot stands, or on past.step
     sums_to_one = True  # False: the weights of a query may sum to less or more
     needs_positive = False  # True: scores must not be negative
     energies = 1  # how many scores it needs for each query and key: (n, ..., T, S) if more than one
@@ -176,7 +167,7 @@ class Normalizer(nn.Module):
     def shortcut(
         self, dot: Tensor, memory: Memory, bias: Tensor | None, dropout: float
     ) -> Float[Tensor, "*b T V"] | None:
-        """The context (..., T, V) without the weights, by a faster way where there is one.
+        """The context (..., T, V) by a faster way; a subclass that writes another forward() has none.
 
         dot: (..., T, K), the queries whose dot products with memory.keys are the scores; bias: added to them.
         """
@@ -232,6 +223,7 @@ class Attention(nn.Module):
         self.score, self.normalize, self.dropout, self.relative = score, normalize, dropout, relative
         self.hierarchy = hierarchy
         self.looks_back = score.looks_back or normalize.looks_back
+        self._fast = _own(score, "dot", "forward") and _own(normalize, "shortcut", "forward", "move", "draw")
         role = "target to source" if relative is None else "self-attention"
         for _, why in misfits(score, normalize, role, relative is not None, hierarchy is not None):
             raise Seq2attnError(why)
@@ -272,10 +264,16 @@ class Attention(nn.Module):
         Seq2attnError, with its name, for a part that gives another shape than it must.
         """
         past = self.begin(memory) if past is None else past
-        if len(query) > len(memory.keys):
+        if len(query) > (sources := len(memory.keys)):
+            if not sources or len(query) % sources or query.shape[-2] > 1:
+                raise Seq2attnError(f"queries {tuple(query.shape)} for memories of {sources} sources")
             if not (self.looks_back or self.score.reads_places or self.normalize.reads_places):
                 return self._together(query, memory, past, need_weights)
             memory = spread(memory, len(query))
+        if not memory.keys.shape[-2]:  # no slot at all, and sums over none
+            none = _wide(query[..., :0])
+            empty = none.to(memory.values.dtype) @ memory.values
+            return Attended(empty, none, past.then(none, query.shape[-2], past.belief, past.trace))
         if self.looks_back and query.shape[-2] > 1:
             return self._one_by_one(query, memory, past)
         dropout = self.dropout if self.training else 0.0
@@ -301,8 +299,6 @@ class Attention(nn.Module):
     def _together(self, query: Tensor, memory: Memory, past: Past, need_weights: bool) -> Attended:
         """Several hypotheses of each source ask, a query each. Where what one looked at before does not
         matter, they ask as the queries of one do, so that the memory need not be copied for each."""
-        if len(query) % len(memory.keys) or query.shape[-2] > 1:
-            raise Seq2attnError(f"queries {tuple(query.shape)} for memories of {len(memory.keys)} sources")
         together = query.unflatten(0, (len(memory.keys), -1)).movedim(1, -3).flatten(-3, -2)
         answer = self(together, memory, None, need_weights)
 
@@ -310,11 +306,10 @@ class Attention(nn.Module):
             return x.unsqueeze(-2).movedim(-3, 1).flatten(0, 1)
 
         weights, drawn = (None if x is None else apart(x) for x in (answer.weights, answer.drawn))
-        after = past.then(weights, 1, past.belief, past.trace)
-        return Attended(apart(answer.context), weights, after, drawn)
+        return Attended(apart(answer.context), weights, past.then(weights, 1, past.belief, past.trace), drawn)
 
     def _shortcut(self, query: Tensor, memory: Memory, dropout: float) -> Tensor | None:
-        dot = self.score.dot(query)
+        dot = self.score.dot(query) if self._fast else None
         if dot is None or (self.relative is not None and self.relative.adds_values):
             return None
         shaped(self.score, "dot", dot, query.shape[:-1], memory.keys.shape[-1])
@@ -328,8 +323,7 @@ class Attention(nn.Module):
             return self.hierarchy.bias(_wide(query), sentences._replace(keys=_wide(sentences.keys)))
 
     def _one_by_one(self, query: Tensor, memory: Memory, past: Past) -> Attended:
-        queries = query.shape[-2]
-        masks = memory.mask.expand(*memory.mask.shape[:-2], queries, -1).split(1, dim=-2)
+        masks = memory.mask.expand(*memory.mask.shape[:-2], query.shape[-2], -1).split(1, dim=-2)
         answers = []
         for one, mask in zip(query.split(1, dim=-2), masks, strict=True):
             answers.append(self(one, memory._replace(mask=mask), past))
@@ -366,29 +360,35 @@ def misfits(
     role: str,
     relative: bool = False,
     hierarchy: bool = False,
+    names: tuple[str, str] | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Why parts make no sense together or in a role: ("score", "normalize" or "sentences", the reason).
 
-    relative: whether positions are added to the scores; hierarchy: whether sentences are looked at, too.
+    relative: whether positions are added to the scores; hierarchy: whether sentences are looked at, too;
+    names: what the two parts are called, as their classes are if None.
     """
-    parts: tuple[tuple[str, Any], ...] = (("score", score), ("normalize", normalize))
-    for field, part in parts:
+    scorer, normalizer = names or (_name(score), _name(normalize))
+    parts: tuple[tuple[str, str, Any], ...] = (("score", scorer, score), ("normalize", normalizer, normalize))
+    for field, name, part in parts:
         if role != "target to source" and (part.looks_back or getattr(part, "ordered", False)):
-            yield field, f"{_name(part)} goes along a source as a target is written: no sense in {role}"
+            yield field, f"{name} needs a target that is written step by step; {role} has none"
     if hierarchy and role != "target to source":
         yield "sentences", f"scale what a target looks at in its source: no sense in {role}, set them to null"
     if hierarchy and normalize.needs_positive:
-        yield (
-            "sentences",
-            f"add log-weights to the scores, and {_name(normalize)} needs scores that are never negative: "
-            "use another normalizer, or set them to null",
-        )
+        why = f"add log-weights to the scores, and {normalizer} needs scores that are never negative"
+        yield "sentences", f"{why}: use another normalizer, or set them to null"
     if normalize.needs_positive and (relative or not score.positive):
         yield (
             "normalize",
-            f"{_name(normalize)} divides by the scores' sum, so none may be negative: use the scorer linear, "
-            "and no positions that are added to scores",
+            f"{normalizer} divides by the scores' sum, so none may be negative: use the scorer linear, and "
+            "no positions that are added to scores",
         )
+
+
+def _own(part: nn.Module, fast: str, *slow: str) -> bool:
+    """Whether a part's fast way is its own, and not that of a parent whose slow way it has overwritten."""
+    kinds = (set(vars(kind)) for kind in type(part).__mro__)
+    return fast in next(kind for kind in kinds if not kind.isdisjoint({fast, *slow}))
 
 
 def _name(part: Any) -> str:

@@ -63,7 +63,7 @@ class Batch(NamedTuple):
     source: Tensor  # (B, S), ends with the end-of-sentence
     source_mask: Tensor  # (B, S), bool, True = a token
     reads: Tensor  # (B, T), begins with the begin-of-sentence
-    gold: Tensor  # (B, T), ends with the end-of-sentence
+    gold: Tensor  # (B, T), ends with the end-of-sentence, unless the target was cut off there
     gold_mask: Tensor  # (B, T), bool
     links: Tensor | None = (
         None  # (B, T, S), bool, a gold alignment: which slots the gold token of a step means
@@ -75,7 +75,7 @@ class Batch(NamedTuple):
 
     @property
     def units(self) -> int:
-        """Target tokens, ends included."""
+        """Target tokens, ends included where there are."""
         return int(self.gold_mask.sum())
 
     @property
@@ -155,6 +155,9 @@ class Corpus(Protocol):
     def target(self, number: int) -> NDArray[np.int32]:
         """Ids of a target sentence."""
 
+    def ended(self, number: int) -> bool:
+        """Whether the ids of a target sentence go on to its end."""
+
     def source_text(self, number: int) -> str:
         """A source sentence."""
 
@@ -227,6 +230,7 @@ class Feed(Batches):
         if self.sampling is None or epoch is None:
             sources = [self.examples.source(row) for row in rows]
             targets = [self.examples.target(row) for row in rows]
+            ended = [self.truncate.target is None or self.examples.ended(row) for row in rows]
         else:
             seed = int(np.random.SeedSequence([self.seed, epoch, rows[0]]).generate_state(1)[0])
             options, cut = (seed, self.sampling.nbest, self.sampling.alpha), self.truncate.cut
@@ -237,10 +241,12 @@ class Feed(Batches):
             sources, targets = (
                 _arrays([cut(side, row) for row in whole]) for side, whole in enumerate(drawn)
             )
+            ended = [self.truncate.ends(row) for row in drawn[1]]
         if self.copying:
-            made = self._copied(rows, sources, targets, drawn)
+            copies, said = self._copied(rows, sources, targets, drawn)
+            made = batch(sources, said, self.source, self.target, copies, ended)
         else:
-            made = batch(sources, targets, self.source, self.target)
+            made = batch(sources, targets, self.source, self.target, ended=ended)
         if self.hierarchical:
             texts = [self.examples.source_text(row) for row in rows]
             whole = [None] * len(rows) if drawn is None else drawn[0]
@@ -259,8 +265,8 @@ class Feed(Batches):
 
     def _copied(
         self, rows: list[int], sources: Sequence[Row], targets: Sequence[Row], drawn: Drawn | None
-    ) -> Batch:
-        """With copies; unknown pieces of a target are copied from its source where they stand there."""
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """Copies and targets: unknown pieces of a target are copied from where its source has them."""
         copies, gold = [], []
         for place, row in enumerate(rows):
             whole = (None, None) if drawn is None else (drawn[0][place], drawn[1][place])
@@ -268,7 +274,7 @@ class Feed(Batches):
             said = self._pieces(1, row, targets[place], whole[1])
             copies.append(self.target.copies(there))
             gold.append(self.target.copied(targets[place], said, there))
-        return batch(sources, gold, self.source, self.target, copies)
+        return copies, gold
 
     def _pieces(self, side: int, row: int, ids: Row, drawn: list[int] | None) -> list[str]:
         """The pieces whose ids are read of a side of an example. Only unknown ones need its text."""
@@ -320,15 +326,20 @@ def batch(
     source: Vocabulary,
     target: Vocabulary,
     copies: Sequence[Row] | None = None,
+    ended: Sequence[bool] | None = None,
 ) -> Batch:
     """Ids without special tokens, padded and with them.
 
     copies: what the pieces of each source and its end are copied as (`Vocabulary.copies`); then targets may
-    have such ids, and are read with <unk> in their place.
+    have such ids, and are read with <unk> in their place;
+    ended: whether each target is whole to its end, as all are if not given; who learnt an end from others
+    would stop in mid-sentence (as in See et al. 2017, they have none).
     """
     source_ids, source_mask = pad([np.append(row, source.eos) for row in sources], source.pad)
-    reads, _ = pad([np.insert(row, 0, target.bos) for row in targets], target.pad)
-    gold, gold_mask = pad([np.append(row, target.eos) for row in targets], target.pad)
+    whole = zip(targets, ended or [True] * len(targets), strict=True)
+    wanted = [np.append(row, target.eos) if end else row for row, end in whole]
+    gold, gold_mask = pad(wanted, target.pad)
+    reads, _ = pad([np.insert(row[:-1], 0, target.bos) for row in wanted], target.pad)
     made = Batch(source_ids, source_mask, reads, gold, gold_mask)
     if copies is None:
         return made

@@ -22,6 +22,7 @@ import torch
 import yaml
 
 from seq2attn.alignment import Gold, Link, error_rate, parse_gold
+from seq2attn.atomic import write
 from seq2attn.checkpoint import RunFolder
 from seq2attn.data import known_alignment
 from seq2attn.errors import Seq2attnError
@@ -122,7 +123,7 @@ def compare(
                     say(f"{variant.name}, seed {seed}")
                     _run(recipe, row, folder, drawn)
                 text = json.dumps(asdict(row), indent=2, ensure_ascii=False)
-                _beside(folder, "json").write_text(text + "\n", encoding="utf-8")
+                write(_beside(folder, "json"), f"{text}\n".encode())
             rows.append(known or row)
             if rows[-1].failed and not fault:
                 say(f"{variant.name}, seed {seed}: {rows[-1].failed}")
@@ -130,10 +131,12 @@ def compare(
 
 
 def _known(path: Path, row: Row) -> Row | None:
-    """What an earlier call measured of the same variant; failures are tried again."""
-    if not path.exists():
+    """What an earlier call measured of the same variant; failures are tried again, and so is what cannot be
+    read, be it damaged or of another version."""
+    try:
+        known = Row(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
         return None
-    known = Row(**json.loads(path.read_text(encoding="utf-8")))
     return known if known.overrides == row.overrides and not known.failed else None
 
 
@@ -212,8 +215,8 @@ def _by_construction(task: str, source: str) -> Gold:
     return Gold(links, links)
 
 
-def _from_log(path: Path) -> tuple[int, float | None, float]:
-    """Updates, the usual number of target pieces a second (if it was logged), and the best perplexity."""
+def _from_log(path: Path) -> tuple[int, float | None, float | None]:
+    """Updates, the usual number of target pieces a second and the best perplexity, where they were logged."""
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     steps = [record for record in records if "tokens" in record]
     speeds = [
@@ -222,8 +225,8 @@ def _from_log(path: Path) -> tuple[int, float | None, float]:
     ]
     perplexities = [record["perplexity"] for record in records if "perplexity" in record]
     speeds = speeds or [record["tokens"] / record["seconds"] for record in steps]
-    updates = max(record.get("step", 0) for record in records)
-    return updates, median(speeds) if speeds else None, min(perplexities)
+    updates = max((record.get("step", 0) for record in records), default=0)
+    return updates, median(speeds) if speeds else None, min(perplexities, default=None)
 
 
 def _spread(rows: Sequence[torch.Tensor]) -> tuple[float | None, float | None]:

@@ -3,8 +3,10 @@
 import resource
 import sys
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,14 +14,33 @@ import torch
 from seq2attn.batches import AnyFeed, Numbers
 from seq2attn.data import Examples
 from seq2attn.display import clock
+from seq2attn.lexicon import split
 from seq2attn.models import pick_device
 from seq2attn.normalizers import NORMALIZERS
 from seq2attn.recipe import AnyRecipe, AttentionRecipe, Recipe
 from seq2attn.recipe.parts import Section
-from seq2attn.tasks import learn
+from seq2attn.tags import read
+from seq2attn.tasks import Labellings, learn
 from seq2attn.training import Learner, Turn, naming, total_steps
+from seq2attn.vectors import coverage
 
 STEPS = 3  # training steps that are timed, after one that is not
+MOST, RAREST = 12, 3  # labels whose counts are said
+
+
+class Units(NamedTuple):
+    """What is counted in the examples of a task, and what its loss is the mean of."""
+
+    length: str
+    learnt: str
+
+
+UNITS = {
+    "translation": Units("target pieces a sentence", "target tokens"),
+    "summarization": Units("target pieces a summary", "target tokens"),
+    "tagging": Units("words a sentence", "words"),
+    "classification": Units("words a sentence", "sentences"),
+}
 
 
 def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Iterator[str]:
@@ -41,11 +62,16 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
     yield from (f"note        {note}" for note in _notes(recipe))
     task = learn(recipe)
     yield f"vocabulary  {task.vocabulary}"
-    training = task.examples("train")
-    yield f"data.train  {_described(training)}"
-    yield f"data.dev    {_described(task.examples('dev'))}"
+    training, dev = task.examples("train"), task.examples("dev")
+    if isinstance(task, Labellings) and (vectors := task.recipe.text.vectors) is not None:
+        read_of = map(training.source_text, range(len(training)))
+        yield f"vectors     {coverage(Path(vectors), task.lexicon, read_of)}"
+    yield f"data.train  {_described(recipe, training)}"
+    yield f"data.dev    {_described(recipe, dev)}"
     if data.test is not None:
-        yield f"data.test   {_described(task.examples('test'))}"
+        yield f"data.test   {_described(recipe, task.examples('test'))}"
+    if isinstance(task, Labellings):
+        yield f"labels      {_labels(task, training, dev)}"
     torch.manual_seed(recipe.seed)
     model = task.build()
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -87,8 +113,37 @@ def _attentions(part: Any, path: str) -> Iterator[tuple[str, AttentionRecipe]]:
             yield from _attentions(inner, f"{path}.{number}")
 
 
-def _described(examples: Examples) -> str:
-    return f"{examples.target_lengths.mean():.1f} target pieces a sentence; {examples.report}"
+def _described(recipe: AnyRecipe, examples: Examples) -> str:
+    lengths = examples.target_lengths if isinstance(recipe, Recipe) else examples.source_lengths
+    return f"{lengths.mean():.1f} {UNITS[recipe.task].length}; {examples.report}"
+
+
+def _labels(task: Labellings, training: Examples, dev: Examples) -> str:
+    """How often each label occurs in the training data (of tags, spans of each type); which only dev has."""
+    scheme = task.labels.scheme
+
+    def counted(examples: Examples) -> Counter[str]:
+        texts = map(examples.target_text, range(len(examples)))
+        if scheme is None:
+            return Counter(texts)
+        return Counter(span.type for text in texts for span in read(split(text)))
+
+    def shown(counts: Iterable[tuple[str, int]]) -> str:
+        return ", ".join(f"{label} {count:,}" for label, count in counts)
+
+    seen, held = counted(training), counted(dev)
+    ranked = seen.most_common()
+    text = shown(ranked[:MOST])
+    if len(ranked) > MOST:
+        text += (
+            f", and {len(ranked) - MOST} more, the rarest {shown(ranked[max(MOST, len(ranked) - RAREST) :])}"
+        )
+    if training.report.schemes:
+        text += f"; tags written in {' and '.join(training.report.schemes)}"
+    if alone := held.keys() - seen.keys():
+        absent = shown((label, held[label]) for label in sorted(alone))
+        text += f"; only in data.dev, and so never learnt: {absent}"
+    return text
 
 
 def _steps(recipe: AnyRecipe, examples: Examples, feed: AnyFeed, learner: Learner) -> Iterator[str]:
@@ -110,7 +165,7 @@ def _steps(recipe: AnyRecipe, examples: Examples, feed: AnyFeed, learner: Learne
         tokens += updated(numbers, step)
     seconds = (time.monotonic() - begun) / len(chosen)
     rate = tokens / len(chosen) / seconds
-    yield f"training    {rate:,.0f} target tokens/s on {learner.device}"
+    yield f"training    {rate:,.0f} {UNITS[recipe.task].learnt}/s on {learner.device}"
     yield f"time        {clock(seconds * len(plan))} an epoch of what was read ({len(plan):,} batches)"
     if learner.total is not None:
         updates = learner.total * recipe.training.accumulate

@@ -14,6 +14,7 @@ is as it was before or as it is after. Loading executes nothing from it.
 import hashlib
 import json
 import pickle
+import re
 import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -30,7 +31,9 @@ from seq2attn import atomic
 from seq2attn.errors import Seq2attnError
 from seq2attn.recipe import AnyRecipe, read, write
 
-FORMAT = "0.1"
+FORMAT = "0.2"
+READABLE = ("0.1", FORMAT)
+NAMED = 3  # tensors that an error names
 Weights = dict[str, Tensor]
 
 _UNREADABLE = (RuntimeError, NotImplementedError, EOFError, OSError, ValueError, LookupError)
@@ -96,9 +99,9 @@ class RunFolder:
             content = json.loads(file.read_text(encoding="utf-8"))
             if not isinstance(content, dict):
                 raise TypeError("expected names and values")
-            if content.get("format") != FORMAT:
-                has = content.get("format")
-                raise RunError(f"{file}: this seq2attn reads the run format {FORMAT}, the folder has {has}")
+            if (has := content.get("format")) not in READABLE:
+                known = " and ".join(READABLE)
+                raise RunError(f"{file}: this seq2attn reads the run formats {known}, the folder has {has}")
             return cls(path, Version(**content))
         except (UnicodeDecodeError, json.JSONDecodeError, TypeError, AttributeError) as error:
             raise RunError(f"{file} is damaged: {error}") from error
@@ -149,7 +152,7 @@ class RunFolder:
             there = ", ".join(sorted(kept)) or "none yet (training has not reached its first validation)"
             raise RunError(f"{self.path}: no weights '{which}'; there are: {there}")
         try:
-            return load(self.content(f"weights/{name}"))
+            return _renamed(load(self.content(f"weights/{name}")))
         except SafetensorError as error:
             raise RunError(f"{self.path / 'weights' / name} is damaged: {error}") from error
 
@@ -180,6 +183,11 @@ class RunFolder:
         file = self.path / "training_state.pt"
         if not file.exists():
             return None
+        if self.version.format != FORMAT:
+            raise RunError(
+                f"{self.path} was begun by an earlier seq2attn (format {self.version.format}): its weights "
+                "can be used, but its training cannot go on"
+            )
         try:
             with zipfile.ZipFile(file) as archive:  # torch.load does not look at the checksums in it
                 if (part := archive.testzip()) is not None:
@@ -243,8 +251,11 @@ def weights_of(model: nn.Module) -> Weights:
     return {name: tensor.to("cpu", copy=True) for name, tensor in tensors_of(model).items()}
 
 
-def put_weights(model: nn.Module, weights: Weights) -> None:
-    """Put tensors into a model: all of them, of the right shapes, or an error that names what differs."""
+def put_weights(model: nn.Module, weights: Weights, run: Path | None = None) -> None:
+    """Put tensors into a model: all of them, of the right shapes, or an error that names what differs.
+
+    run: whose weights they are, if they are a run's.
+    """
     own = tensors_of(model)
     wrong = [f"{name} is missing" for name in own.keys() - weights.keys()]
     wrong += [f"{name} is not part of the model" for name in weights.keys() - own.keys()]
@@ -254,8 +265,29 @@ def put_weights(model: nn.Module, weights: Weights) -> None:
         if own[name].shape != weights[name].shape
     ]
     if wrong:
-        raise RunError("the weights do not fit the recipe's model: " + "; ".join(sorted(wrong)))
+        more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
+        whose, again = "", ""
+        if run is not None:
+            whose, again = f" of {run}", f": seq2attn train {run / 'recipe.yaml'} --run {run}-again"
+        raise RunError(
+            f"the weights{whose} do not fit the recipe's model: {'; '.join(sorted(wrong)[:NAMED])}{more}. "
+            "They were made with other parts than the recipe names now, or by another seq2attn; train it "
+            f"again{again}"
+        )
     model.load_state_dict(weights, strict=False)
+
+
+_PACKED = re.compile(r"(.*\.rnn)\.((?:weight|bias)_[ih]h)_l(\d+)(_reverse)?")
+
+
+def _renamed(weights: Weights) -> Weights:
+    """Format 0.1 kept what reads in two directions as one layer of torch, 0.2 each direction by itself."""
+
+    def name(old: str) -> str:
+        found = None if old.startswith("decoder.") else _PACKED.fullmatch(old)
+        return f"{found[1]}.layers.{found[3]}.{int(bool(found[4]))}.{found[2]}_l0" if found else old
+
+    return {name(old): tensor for old, tensor in weights.items()}
 
 
 def average(several: Iterable[Weights]) -> Weights:

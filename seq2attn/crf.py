@@ -24,6 +24,15 @@ class Best(NamedTuple):
     log_probability: Tensor  # (B,), of all labels of a sentence together, in nats
 
 
+class Windows(NamedTuple):
+    """Tokens side by side, and which labels they may have; N windows, the largest of W tokens."""
+
+    rows: Tensor  # (N,), the sentence of each
+    starts: Tensor  # (N,), its first token
+    sizes: Tensor  # (N,), how many; none is beyond its sentence
+    allowed: Tensor  # (N, W, K), bool; anything behind the last
+
+
 class _Chain(NamedTuple):
     """What all sums run over; padding has emissions of 0, and there is at least one slot."""
 
@@ -107,6 +116,27 @@ class CRF(nn.Module):
     ) -> Float[Tensor, " B"]:
         """How probable it is that all labels are allowed: exact, such as of one entity (`tags.allowed`)."""
         return (self.log_partition(emissions, mask, allowed) - self.log_partition(emissions, mask)).exp()
+
+    @torch.no_grad()
+    def within(
+        self, emissions: Float[Tensor, "B T K"], mask: Bool[Tensor, "B T"], windows: Windows
+    ) -> Float[Tensor, " N"]:
+        """`probability` of many windows beyond which all is allowed, such as all entities: one pass through
+        the sentences forwards and one backwards serve all, and each window costs its tokens alone.
+
+        log p = logsumexp(a_s + allowed steps from s to t + b_t) - log Z, a as in `_sums`, b in `_remaining`.
+        """
+        chain = self._chain(emissions, mask)
+        sums, remaining = _sums(*chain[:3]), _remaining(chain)
+        rows, starts, sizes, allowed = windows
+        scores = sums[starts, rows].masked_fill(~allowed[:, 0], IMPOSSIBLE)
+        for place in range(1, allowed.shape[1]):
+            some = (sizes > place).nonzero().squeeze(-1)
+            here = chain.emissions[starts[some] + place, rows[some]]
+            reached = (scores[some].unsqueeze(-1) + chain.transition).logsumexp(-2) + here
+            scores[some] = reached.masked_fill(~allowed[some, place], IMPOSSIBLE)
+        log_z = (_at(sums, chain.last) + chain.end).logsumexp(-1)
+        return ((scores + remaining[starts + sizes - 1, rows]).logsumexp(-1) - log_z[rows]).exp()
 
     @torch.no_grad()
     def marginals(
@@ -210,6 +240,18 @@ def _sums(emissions: Tensor, start: Tensor, transition: Tensor) -> Tensor:
     for e in emissions[1:]:
         sums.append((sums[-1].unsqueeze(-1) + transition).logsumexp(-2) + e)
     return torch.stack(sums)
+
+
+def _remaining(chain: _Chain) -> Tensor:
+    """b_t[k] (T, B, K): log of the sum over all labels behind t, for label k at t.
+
+    b_n = end, b_t[i] = logsumexp_j(transition[i, j] + e_{t+1}[j] + b_{t+1}[j]).
+    """
+    found = [chain.end.expand_as(chain.emissions[0])]
+    for e, real in zip(chain.emissions[1:].flip(0), chain.mask[1:].flip(0), strict=True):
+        before = (chain.transition + (e + found[-1]).unsqueeze(-2)).logsumexp(-1)
+        found.append(before.where(real.unsqueeze(-1), chain.end))  # at the last token nothing has been seen
+    return torch.stack(found[::-1])
 
 
 class _Expected(NamedTuple):

@@ -62,9 +62,10 @@ def training_line(record: dict[str, Any], speed: float) -> str:
     step, total = record["step"], record["total"]
     of = f"/{total}" if total else ""
     left = f"  {clock((total - step) * record['seconds'] / step)} left" if total else ""
+    epoch = record["epoch"] + bool(record["batch"])  # the record says what is next: at batch 0, another epoch
     rate = f"{speed:,.0f} tokens/s  " if speed else ""
     return (
-        f"step {step}{of}  epoch {record['epoch'] + 1}  {rate}loss {record['loss']:.3f}  "
+        f"step {step}{of}  epoch {epoch}  {rate}loss {record['loss']:.3f}  "
         f"learning rate {record['learning_rate']:.2e}  {clock(record['seconds'])}{left}"
     )
 

@@ -38,7 +38,7 @@ class BidirectionalFlow(nn.Module):
         super().__init__()
         self.score = Trilinear(size, size) if score is None else score
         self.normalize = Softmax(size) if normalize is None else normalize
-        for _, why in misfits(type(self.score), type(self.normalize), "bidirectional attention"):
+        for _, why in misfits(self.score, self.normalize, "bidirectional attention"):
             raise Seq2attnError(why)
 
     def forward(

@@ -139,9 +139,9 @@ class TalkingScorer(Scorer):
 
     def __init__(self, score: Scorer, heads: int) -> None:
         super().__init__()
+        _may_talk(score)
         self.score, self.mix = score, nn.Parameter(torch.eye(heads))
-        self.looks_back, self.reads_keys = score.looks_back, score.reads_keys
-        self.reads_places = score.reads_places
+        self.looks_back, self.reads_places = score.looks_back, score.reads_places
 
     def keys(self, states: Float[Tensor, "*b S D"]) -> Float[Tensor, "*b S K"]:
         """Those of the scorer."""
@@ -178,8 +178,7 @@ class TalkingNormalizer(Normalizer):
 
     def __init__(self, normalize: Normalizer, heads: int) -> None:
         super().__init__()
-        if (why := talking_misfit(type(normalize))) is not None:
-            raise Seq2attnError(why)
+        _may_talk(normalize)
         self.normalize, self.mix = normalize, nn.Parameter(torch.eye(heads))
         self.reads_places = normalize.reads_places
 
@@ -194,15 +193,22 @@ class TalkingNormalizer(Normalizer):
         return _mixed(self.normalize(scores, mask, past, query), self.mix)
 
 
-def talking_misfit(normalize: type[Normalizer]) -> str | None:
-    """Why the heads of a normalizer cannot talk; None if they can."""
-    if normalize.needs_positive:
-        return (
-            f"{normalize.__name__} divides by the scores' sum, and mixed scores may be negative: no talking"
-        )
-    if normalize.looks_back or normalize.energies > 1 or normalize.draws():
-        return f"{normalize.__name__} follows the weights of its own head: mixed with others' they are none"
+def talking_misfit(part: type[Scorer] | type[Normalizer]) -> str | None:
+    """Why the heads of a scorer or a normalizer cannot talk; None if they can."""
+    name = part.__name__
+    if issubclass(part, Scorer):
+        why = f"{name} has a score for places that are never seen: mixed with others' it is none, no talking"
+        return None if part.mixes else why
+    if part.needs_positive:
+        return f"{name} divides by the scores' sum, and mixed scores may be negative: no talking"
+    if part.looks_back or part.energies > 1 or part.draws():
+        return f"{name} follows the weights of its own head: mixed with others' they are none"
     return None
+
+
+def _may_talk(part: Scorer | Normalizer) -> None:
+    if (why := talking_misfit(type(part))) is not None:
+        raise Seq2attnError(why)
 
 
 def _mixed(x: Tensor, mix: Tensor) -> Tensor:  # (..., H, T, S)

@@ -30,7 +30,8 @@ class Inference:
     truncate: how much of a source is read, as in training.
     alignment_layer, alignment_head: the cross-attention that makes alignments, from 0 (-1 = the last). None,
     as they are at first, is the layer before the last, which aligns best in Transformers (Garg et al. 2019),
-    and the mean of its heads. Either may be set.
+    and the mean of its heads; where a model copies, the layer and the head that say what. Either may
+    be set.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class Inference:
                 found[row] = hypotheses
         return found
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def force(
         self,
         sources: Sequence[Row],
@@ -117,9 +118,10 @@ class Inference:
         sentences: of each source, see `sentences`; one, if not given.
         """
         self.model.eval()
-        look, copier = [self._layer(layer)] if weights else [], self.model.decoder.copier
-        if weights and copier is not None:
-            look.append(copier.layer)
+        look, copier = list[int](), self.model.decoder.copier
+        if weights:
+            layer, head = self._place(layer, head)
+            look = [layer] if copier is None else [layer, copier.layer]
         copies, sentences = copies or self.copies(sources), sentences or [[0] * len(row) for row in sources]
         forced: list[Forced] = [Forced(0.0, None)] * len(sources)
         S, T = (np.array([len(row) for row in rows], dtype=np.int32) for rows in (sources, targets))
@@ -174,7 +176,7 @@ class Inference:
             for text, row in zip(texts, sources, strict=True)
         ]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _search(
         self,
         sources: list[Row],
@@ -260,24 +262,27 @@ class Inference:
         groups = [drawn[begin : begin + draws] for begin in range(0, len(drawn), draws)]
         return [sorted(group, key=lambda one: -one.score) for group in groups]
 
-    def _layer(self, layer: int | None) -> int:
+    def _place(self, layer: int | None, head: int | None) -> tuple[int, int | None]:
+        """The layer and the head (None: the mean of all) whose weights are meant."""
         count = self.model.decoder.attention_layers
         if not count:
             raise Seq2attnError(
                 "this model has no attention (order cho or sutskever), so it cannot be aligned"
             )
         layer = self.alignment_layer if layer is None else layer
+        head = self.alignment_head if head is None else head
+        if layer is None and (copier := self.model.decoder.copier) is not None:
+            return copier.layer, copier.head if head is None else head
         if layer is None:
-            return max(0, count - 2)
+            return max(0, count - 2), head
         if not -count <= layer < count:
             raise Seq2attnError(
                 f"the model has {count} attention layers, 0 to {count - 1}; got layer {layer}"
             )
-        return layer % count
+        return layer % count, head
 
     def _head(self, weights: Tensor, head: int | None) -> Tensor:
         count = weights.shape[1]
-        head = self.alignment_head if head is None else head
         if head is None:
             return weights.mean(1)
         if not -count <= head < count:

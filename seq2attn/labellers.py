@@ -9,10 +9,11 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from seq2attn import tags
 from seq2attn.attention import Attention, misfits
-from seq2attn.crf import CRF, Best
+from seq2attn.crf import CRF, Best, Windows
 from seq2attn.encoders import Encoder
 from seq2attn.errors import Seq2attnError
 from seq2attn.heads import MultiHead, Window
@@ -213,28 +214,36 @@ class Tagger(nn.Module):
         labels, lengths = self.decode(answer).labels.tolist(), answer.mask.sum(1).tolist()
         names = [[self.labels[label] for label in row[:n]] for row, n in zip(labels, lengths, strict=True)]
         spans = [tags.read(row, self.scheme) for row in names]
-        rows = [row for row, found in enumerate(spans) for _ in found]
-        allowed = [self._allowed(span, labels[row]) for row, found in enumerate(spans) for span in found]
-        probabilities = iter(self._probability(answer, rows, allowed))
+        probabilities = iter(self._probability(answer, self._windows(spans, labels, lengths)))
         return [[Found(span, next(probabilities)) for span in found] for found in spans]
 
-    def _allowed(self, span: Span, labels: list[int]) -> list[list[bool]]:
-        """The labels with which the span is one; where it is tagged against the scheme, also these."""
-        allowed = tags.allowed(span, len(labels), self.labels, self.scheme)
-        for place in range(span.start, span.end):
-            allowed[place][labels[place]] = True
-        return allowed
+    def _windows(self, spans: list[list[Span]], labels: list[list[int]], lengths: list[int]) -> Windows:
+        """The labels with which spans are some; where they are tagged against the scheme, also these."""
+        places, allowed = [], []
+        for row, found in enumerate(spans):
+            for span in found:
+                seen = tags.window(span, lengths[row], self.labels, self.scheme)
+                for place in range(span.start, span.end):
+                    seen[place - span.start][labels[row][place]] = True
+                places.append((row, span.start, len(seen)))
+                allowed.append(torch.tensor(seen))
+        rows, starts, sizes = torch.tensor(places, dtype=torch.long).reshape(-1, 3).T
+        padded = pad_sequence(allowed, batch_first=True) if allowed else torch.ones(0, 1, len(self.labels))
+        return Windows(rows, starts, sizes, padded.bool())
 
-    def _probability(self, answer: Labelled, rows: list[int], allowed: list[list[list[bool]]]) -> list[float]:
-        if not rows:
+    def _probability(self, answer: Labelled, windows: Windows) -> list[float]:
+        if not len(windows.rows):
             return []
-        scores, mask = answer.scores[rows], answer.mask[rows]
-        may = torch.tensor(allowed, device=scores.device)
+        rows, starts, sizes, allowed = (part.to(answer.scores.device) for part in windows)
         if self.crf is not None:
-            found: list[float] = self.crf.probability(scores, mask, may).tolist()
+            windows = Windows(rows, starts, sizes, allowed)
+            found: list[float] = self.crf.within(answer.scores, answer.mask, windows).tolist()
             return found
-        free = ~mask | may.all(-1)
-        return _log_p(scores).exp().mul(may).sum(-1).masked_fill(free, 1).prod(-1).tolist()
+        places = torch.arange(allowed.shape[1], device=rows.device)
+        inside = places < sizes.unsqueeze(-1)
+        p = _log_p(answer.scores).exp()[rows.unsqueeze(-1), (starts.unsqueeze(-1) + places) * inside]
+        free = ~inside | allowed.all(-1)
+        return p.mul(allowed).sum(-1).masked_fill(free, 1).prod(-1).tolist()
 
 
 class SpanTagger(nn.Module):
@@ -348,7 +357,7 @@ class Classifier(nn.Module):
 
 def _fits(attention: Attention | MultiHead, role: str) -> None:
     inner = attention.attention if isinstance(attention, MultiHead) else attention
-    for _, why in misfits(type(inner.score), type(inner.normalize), role):
+    for _, why in misfits(inner.score, inner.normalize, role):
         raise Seq2attnError(why)
 
 

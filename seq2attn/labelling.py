@@ -6,9 +6,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from seq2attn.crf import CRF
+from seq2attn.cross_entropy import Loss, cross_entropy
 from seq2attn.errors import Seq2attnError
 from seq2attn.labellers import Classifier, Labelled, SpanTagger, Tagger
-from seq2attn.losses import Loss, Losses, cross_entropy
+from seq2attn.losses import Losses
 from seq2attn.words import LabelledBatch
 
 Labeller = Tagger | SpanTagger | Classifier

@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -14,22 +15,51 @@ from seq2attn.tags import OUTSIDE, Scheme, convert, read
 PADDING, UNKNOWN = 0, 1  # of words and of characters
 _SPACE = re.compile(r"\s")
 _DIGIT = re.compile(r"\d")
+_MARK, _JOINER = "\u0300", "\u200d"  # as _TOKEN reads marks; ZERO WIDTH JOINER
+_W = rf"[\w{_MARK}{_JOINER}]"
+_LETTER = rf"[^\W\d_]{_MARK}*"
 _TOKEN = re.compile(
-    r"""
-      https?://\S+ | www\.\S+                    # addresses
-    | [\w.+-]+@\w[\w-]*(?:\.\w[\w-]*)+           # mail
-    | [@\#]\w+                                   # names and topics of social media
-    | (?:\w\.){2,}                               # U.S.
-    | \d+(?:[.,:/-]\d+)*(?:st|nd|rd|th|s)?\b   # 1,000.50  1996-08-22  10:30  90s
-    | \w+?(?=n['’]t\b)                           # did|n't
-    | n['’]t\b
-    | ['’](?:s|m|d|re|ve|ll)\b                   # it|'s
-    | \w+(?:[-_]\w+)*                            # EU-wide
-    | \.{2,} | -{2,}
-    | [^\w\s]
+    rf"""
+    (?:
+      (?:https?://|www\.)\S*[^\s.,;:!?'"’”»)\]}}>]   # addresses, without what closes behind them
+    | [\w{_MARK}.+-]+@\w[\w{_MARK}-]*(?:\.\w[\w{_MARK}-]*)+  # mail
+    | [@\#]{_W}+                                     # names and topics of social media
+    | (?:{_LETTER}\.){{2,}}(?:-{_W}+)*               # U.S.  U.S.-led
+    | (?-i:[A-Z])\.(?=\s+\S)                         # J. Smith
+    | (?:mr|mrs|ms|dr|prof|st|jr|sr|vs|inc|corp|ltd|co)\.(?!\s*\Z)
+    | ^\d+\.(?=\s+\S)                                # 1. Who leads
+    | (?-i:[A-Z]{{1,3}})\$                            # US$
+    | (?:(?<![^\s(])[+-])?(?:(?<!{_W})\.)?            # +44  .500  1,000.50  10:30  90s  12-year-old
+      \d+(?:[.,:/-]\d+)*{_W}*(?:-{_W}+)*
+    | {_W}+?(?=n['’]t(?!{_W}))                       # did|n't
+    | n['’]t(?!{_W})
+    | ['’](?:s|m|d|re|ve|ll)(?!{_W})                 # it|'s
+    | {_W}+(?:(?:[-_&]|['’](?!(?:s|m|d|re|ve|ll)(?!{_W}))){_W}+)*  # EU-wide  S&P  O'Brien
+    | \.{{2,}} | -{{2,}}
+    | [\U0001f1e6-\U0001f1ff]{{2}}                     # flags
+    | [^\w\s]{_MARK}*(?:{_JOINER}[^\w\s]{_MARK}*)*   # a sign, or several in one
+    )
+    [{_MARK}{_JOINER}]*
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+
+
+class _Seen(dict[int, int]):
+    """Characters as _TOKEN sees them, one for one: what changes the one before it is a mark.
+
+    Such are marks of all kinds (accents, vowel signs, variation selectors), ZERO WIDTH NON-JOINER, the tints
+    of emoji, and the letters of tags in flags. Python's \\w knows none of them.
+    """
+
+    def __missing__(self, sign: int) -> int:
+        tint, tag = 0x1F3FB <= sign <= 0x1F3FF, 0xE0020 <= sign <= 0xE007F
+        mark = unicodedata.category(chr(sign))[0] == "M" or sign == 0x200C or tint or tag
+        self[sign] = ord(_MARK) if mark else sign
+        return self[sign]
+
+
+_SEEN = _Seen()
 
 
 class LexiconError(Seq2attnError):
@@ -46,9 +76,13 @@ class Word(NamedTuple):
 
 def cut(text: str, words: str = "auto") -> list[Word]:
     """The words of a raw text. auto: punctuation stands by itself, as do clitics (it|'s, did|n't), as in the
-    Penn Treebank and most tagged data; spaces: what stands between white space."""
+    Penn Treebank and most tagged data; spaces: what stands between white space.
+
+    Marks belong to what they stand on: no word begins with one, unless there is nothing before it.
+    """
     pattern = re.compile(r"\S+") if words == "spaces" else _TOKEN
-    return [Word(found[0], *found.span()) for found in pattern.finditer(text)]
+    places = [found.span() for found in pattern.finditer(text.translate(_SEEN))]
+    return [Word(text[start:end], start, end) for start, end in places]
 
 
 def joined(words: Iterable[str]) -> str:
@@ -92,13 +126,14 @@ class Lexicon:
         for text in texts:
             counts.update(split(text))
         if not counts:
-            raise LexiconError("no words to learn from: there is no sentence, or all are blank")
+            raise LexiconError("no words to learn from: data.train has no sentence, or all are blank")
         characters: Counter[str] = Counter()
         looked_up: Counter[str] = Counter()
         empty = cls([], [], lowercase, digits)
         for word, count in counts.items():
             looked_up[empty.key(word)] += count
-            characters.update({sign: count * number for sign, number in Counter(word).items()})
+            spelling = Counter(unicodedata.normalize("NFC", word))
+            characters.update({sign: count * number for sign, number in spelling.items()})
         often = [word for word, count in looked_up.most_common(size) if count >= min_count]
         more = dict.fromkeys(empty.key(word) for word in known)
         words = list(dict.fromkeys([*often, *(word for word in more if word not in looked_up)]))
@@ -110,8 +145,8 @@ class Lexicon:
         return len(self.words) + 2
 
     def key(self, word: str) -> str:
-        """How a word is looked up."""
-        word = word.lower() if self.lowercase else word
+        """How a word is looked up: in NFC, as vectors are, whether or not its accents are written apart."""
+        word = unicodedata.normalize("NFC", word.lower() if self.lowercase else word)
         return _DIGIT.sub("0", word) if self.digits else word
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -119,8 +154,8 @@ class Lexicon:
         return [[self._numbers.get(self.key(word), UNKNOWN) for word in split(text)] for text in texts]
 
     def spell(self, word: str) -> list[int]:
-        """The numbers of a word's characters."""
-        return [self._characters.get(sign, UNKNOWN) for sign in word]
+        """The numbers of a word's characters, in NFC."""
+        return [self._characters.get(sign, UNKNOWN) for sign in unicodedata.normalize("NFC", word)]
 
     @cached_property
     def content(self) -> bytes:

@@ -9,10 +9,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seq2attn.attention import Attention
+from seq2attn.cross_entropy import cross_entropy
 from seq2attn.decoders import Decoded, Decoder
 from seq2attn.errors import Seq2attnError
 
@@ -46,63 +47,6 @@ class Objective(Protocol):
 
     def restore(self, state: Any) -> None:
         """Go on from a state."""
-
-
-class Loss(NamedTuple):
-    """Sums over the tokens that count; divide by their number to report."""
-
-    smoothed: Tensor  # (), what is minimised: cross-entropy against the smoothed target, in nats
-    nll: Tensor  # (), the negative log-likelihood of the gold tokens, in nats; has no gradient
-
-
-def cross_entropy(
-    logits: Float[Tensor, "B T V"],
-    gold: Int[Tensor, "B T"],
-    mask: Bool[Tensor, "B T"],
-    smoothing: float = 0.0,
-    beyond: int = 0,
-) -> Loss:
-    """Cross-entropy with label smoothing (Szegedy et al. 2016): the gold token has 1 - e, and e is spread
-    evenly over the whole vocabulary (as in `F.cross_entropy`). Padding does not count. Float32.
-
-    beyond: the last so many tokens are none of the vocabulary, but copied (decoders/copying.py).
-    """
-    wide = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    size = logits.shape[-1] - beyond
-    return Loss(*_SmoothedCrossEntropy.apply(wide, gold, mask, smoothing, size))  # type: ignore[no-untyped-call]
-
-
-class _SmoothedCrossEntropy(torch.autograd.Function):
-    """Written out because the vocabulary makes this the widest tensor of all: the gradient is made in the
-    place of the log-probabilities, where composed operations would pass over it five times more."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, gold: Tensor, mask: Tensor, smoothing: float, size: int
-    ) -> tuple[Tensor, Tensor]:
-        log_p = logits.log_softmax(-1)
-        nll = -(log_p.gather(-1, gold[..., None]).squeeze(-1) * mask).sum()
-        smoothed = nll.clone()
-        if smoothing:
-            uniform = -(log_p[..., :size].mean(-1) * mask).sum()
-            smoothed = (1 - smoothing) * nll + smoothing * uniform
-        ctx.save_for_backward(log_p, gold, mask)
-        ctx.smoothing, ctx.size = smoothing, size
-        ctx.mark_non_differentiable(nll)
-        return smoothed, nll
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None]:
-        log_p, gold, mask = ctx.saved_tensors
-        gradient = log_p.exp_()  # softmax; nobody else holds the log-probabilities
-        if ctx.smoothing:
-            gradient[..., : ctx.size] -= ctx.smoothing / ctx.size
-        gradient.scatter_add_(
-            -1, gold[..., None], gradient.new_full((), ctx.smoothing - 1).expand(*gold.shape, 1)
-        )
-        gradient *= (grad * mask)[..., None]
-        return gradient, None, None, None, None
 
 
 # ---- of weights -------------------------------------------------------------------------------------
@@ -181,7 +125,8 @@ class Taught:
     factors: coverage, doubly_stochastic, guided, reinforce, entropy -> by what each is multiplied. (Entropy
     is a reward, with a minus.)
     layer, head: which weights the first three mean. None: of the last layer the mean of the heads; but guided
-    takes the first head of the layer before the last (Garg et al. 2019), so that others stay free.
+    takes the first head of the layer before the last (Garg et al. 2019), so that others stay free. In a
+    decoder that copies, None is the layer that says what, and there its head: as it looks, so it copies.
     The last two are of all layers and heads. Their reward is a sentence's mean log-likelihood, less the
     `baseline`: its moving average, 0.9 old and 0.1 new, over the updates. In the first update there is none
     yet, so nothing is reinforced.
@@ -208,9 +153,7 @@ class Taught:
                 "normalizer to hard"
             )
         self.factors = {**factors}
-        self.layer = (count - 1 if layer is None else layer) % count
-        self.guided_layer = max(0, count - 2) if layer is None else self.layer
-        self.head = head
+        self.layer, self.guided_layer, self.head, self.guided_head = _taught(decoder, layer, head)
         layers = {self.layer} if factors.keys() & {"coverage", "doubly_stochastic"} else set()
         layers |= {self.guided_layer} if "guided" in factors else set()
         self.look = [*range(count)] if factors.keys() & {"reinforce", "entropy"} else sorted(layers)
@@ -225,16 +168,16 @@ class Taught:
             raise Seq2attnError("the decoder gave no weights: its forward must look at the layers named")
         weights, found = decoded.weights, {}
         if "coverage" in self.factors:
-            found["coverage"] = coverage(self._one(weights, self.layer), mask)
+            found["coverage"] = coverage(self._one(weights, self.layer, self.head), mask)
         if "doubly_stochastic" in self.factors:
-            one = self._one(weights, self.layer)
+            one = self._one(weights, self.layer, self.head)
             found["doubly_stochastic"] = doubly_stochastic(one, mask, source_mask)
         if "guided" in self.factors:
             if links is None:
                 raise Seq2attnError(
                     "training.attention_losses.guided needs gold alignments, and the training data have none"
                 )
-            found["guided"] = guided(self._one(weights, self.guided_layer, 0), links, mask)
+            found["guided"] = guided(self._one(weights, self.guided_layer, self.guided_head), links, mask)
         if "reinforce" in self.factors:
             found["reinforce"] = self._reinforced(decoded, gold, mask)
         if "entropy" in self.factors:
@@ -253,10 +196,9 @@ class Taught:
             self.baseline = mean if self.baseline is None else 0.9 * self.baseline + 0.1 * mean
         self._rewards.clear()
 
-    def _one(self, weights: Tensor, layer: int, head: int | None = None) -> Tensor:
+    def _one(self, weights: Tensor, layer: int, head: int | None) -> Tensor:
         """(B, T, S) of a layer: one head's, or their mean."""
         of_layer = weights[:, self.look.index(layer)]
-        head = self.head if self.head is not None else head
         if head is None:
             return of_layer.mean(1)
         if head >= of_layer.shape[1]:
@@ -294,7 +236,7 @@ class Prediction:
         """See Objective."""
         gold, mask = batch.gold, batch.gold_mask
         beyond = 0 if batch.copies is None else batch.copies.shape[1]
-        loss = cross_entropy(answer.logits, gold, mask, self.smoothing, beyond)
+        loss = cross_entropy(answer.predicted, gold, mask, self.smoothing, beyond)
         if not self.taught:
             return Losses(loss.smoothed, *loss)
         terms = self.taught.terms(answer, gold, mask, batch.source_mask, batch.links)
@@ -313,6 +255,18 @@ class Prediction:
         """See Objective."""
         if self.taught is not None:
             self.taught.baseline = state
+
+
+def _taught(decoder: Decoder, layer: int | None, head: int | None) -> tuple[int, int, int | None, int | None]:
+    """The layers of coverage (and the doubly stochastic) and of guided, and likewise the heads."""
+    count, copier = decoder.attention_layers, decoder.copier
+    if layer is None and copier is not None:
+        head = copier.head if head is None else head
+        return copier.layer, copier.layer, head, head
+    first = 0 if head is None else head
+    if layer is None:
+        return count - 1, max(0, count - 2), head, first
+    return layer % count, layer % count, head, first
 
 
 def _draws(decoder: Decoder) -> bool:

@@ -86,6 +86,9 @@ def pick_device(name: str = "auto") -> torch.device:
         return torch.device(accelerated)
     try:
         device = torch.device(name)
+    except RuntimeError as error:  # whose list has what no one has
+        raise Seq2attnError(f"unknown device '{name}': expected cpu, cuda, cuda:1, mps or auto") from error
+    try:
         torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         why = re.split(r"[.\n]", str(error))[0][:100]

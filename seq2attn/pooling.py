@@ -31,7 +31,7 @@ class Pooling(nn.Module):
     ) -> None:
         super().__init__()
         inner = attention.attention if isinstance(attention, MultiHead) else attention
-        for _, why in misfits(type(inner.score), type(inner.normalize), "pooling"):
+        for _, why in misfits(inner.score, inner.normalize, "pooling"):
             raise Seq2attnError(why)
         if inner.relative is not None:
             raise Seq2attnError("relative positions make no sense in pooling: its queries stand nowhere")

@@ -12,8 +12,10 @@ from torch import Tensor
 from seq2attn.annotations import Annotation, Category, Entity
 from seq2attn.batches import by_length, fill, spelt
 from seq2attn.errors import Seq2attnError
+from seq2attn.faces import Usable
 from seq2attn.labellers import Classifier, Labelled, SpanTagger, Tagger
 from seq2attn.lexicon import Labels, Lexicon, Word, cut, joined, split
+from seq2attn.metrics.entities import parted
 from seq2attn.models import autocast
 from seq2attn.tags import tags
 
@@ -39,8 +41,10 @@ class Read(NamedTuple):
         return cls(" ".join(words), places)
 
 
-class Face(Generic[Model, Result]):
+class Face(Usable, Generic[Model, Result]):
     """A labeller with its lexicon and labels, on a device."""
+
+    parts = "words"
 
     def __init__(
         self,
@@ -100,7 +104,7 @@ class Face(Generic[Model, Result]):
         while texts := list(islice(lines, chunk)):
             yield from self.label([Read.of(split(text)) for text in texts], weights=False)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def label(self, sentences: Sequence[Read], weights: bool) -> list[Result]:
         """The results of sentences in their order; no batch mates change one."""
         self.model.eval()
@@ -117,13 +121,10 @@ class Face(Generic[Model, Result]):
             found |= zip(rows, self.results(some, answer), strict=True)
         return [found[row] for row in range(len(sentences))]
 
-    def one_or_all(
-        self, text: str | Sequence[str] | Sequence[Sequence[str]], weights: bool
-    ) -> Result | list[Result]:
+    def one_or_all(self, text: object, weights: bool) -> Result | list[Result]:
         """The result of a text, or those of a list of texts; a text of a list may be a list of words."""
-        if isinstance(text, str):
-            return self.label([self.read(text)], weights)[0]
-        return self.label([self.read(one) for one in text], weights)
+        found = self.label([self.read(one) for one in self.listed(text)], weights)
+        return found[0] if isinstance(text, str) else found
 
     def results(self, sentences: Sequence[Read], answer: Labelled) -> list[Result]:
         """What an answer says of each sentence."""
@@ -136,6 +137,8 @@ class Face(Generic[Model, Result]):
 class Recognizer(Face[Tagger | SpanTagger, Annotation]):
     """Finds named entities, or whatever its tags are of. Made by `seq2attn.load(run)`."""
 
+    task = "tagging"
+
     @overload
     def tag(self, text: str, *, weights: bool = True) -> Annotation: ...  # type: ignore[overload-overlap]
 
@@ -144,15 +147,17 @@ class Recognizer(Face[Tagger | SpanTagger, Annotation]):
         self, text: Sequence[str] | Sequence[Sequence[str]], *, weights: bool = True
     ) -> list[Annotation]: ...
 
-    def tag(
-        self, text: str | Sequence[str] | Sequence[Sequence[str]], *, weights: bool = True
-    ) -> Annotation | list[Annotation]:
+    def tag(self, text: object, *, weights: bool = True) -> Annotation | list[Annotation]:
         """The entities of a text, or of each of a list of texts, with their characters in it.
 
         A text that is a list of words is taken as cut already. weights=False saves the time and the memory of
         keeping where was looked.
         """
         return self.one_or_all(text, weights)
+
+    def as_data(self, line: str) -> str:
+        """See the base class: a tag is of a word, and the words of a line have spaces or tabs between."""
+        return joined(parted(line))
 
     def results(self, sentences: Sequence[Read], answer: Labelled) -> list[Annotation]:
         """See the base class."""
@@ -186,6 +191,8 @@ def _of_words(
 class Categorizer(Face[Classifier, Category]):
     """Labels whole texts. Made by `seq2attn.load(run)`."""
 
+    task = "classification"
+
     @overload
     def classify(self, text: str, *, weights: bool = True) -> Category: ...  # type: ignore[overload-overlap]
 
@@ -194,11 +201,13 @@ class Categorizer(Face[Classifier, Category]):
         self, text: Sequence[str] | Sequence[Sequence[str]], *, weights: bool = True
     ) -> list[Category]: ...
 
-    def classify(
-        self, text: str | Sequence[str] | Sequence[Sequence[str]], *, weights: bool = True
-    ) -> Category | list[Category]:
+    def classify(self, text: object, *, weights: bool = True) -> Category | list[Category]:
         """The label of a text, or of each of a list of texts; a text may be a list of words."""
         return self.one_or_all(text, weights)
+
+    def as_data(self, line: str) -> str:
+        """See the base class: cut as `classify` does."""
+        return joined(word.text for word in self.read(line).words)
 
     def results(self, sentences: Sequence[Read], answer: Labelled) -> list[Category]:
         """See the base class."""

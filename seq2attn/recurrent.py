@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from seq2attn.layers import Dropout
+
 CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
@@ -39,7 +41,7 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         directions = 2 if bidirectional else 1
-        self.size, self.dropout = size * directions, nn.Dropout(dropout)
+        self.size, self.dropout = size * directions, Dropout(dropout)
         widths = [input_size] + [self.size] * (layers - 1)
         self.layers = nn.ModuleList(
             nn.ModuleList(CELLS[cell](width, size, batch_first=True) for _ in range(directions))

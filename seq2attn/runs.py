@@ -15,9 +15,11 @@ from seq2attn.baselines import BASELINES
 from seq2attn.checkpoint import RunError, RunFolder, Version, put_weights, vacant
 from seq2attn.data import Examples, Role
 from seq2attn.display import Display
-from seq2attn.metrics import METRICS, SLOW, References, Score, score, transposed
+from seq2attn.metrics import LOWER_IS_BETTER, METRICS, SLOW, References, Score, score, transposed
 from seq2attn.models import out_of_memory, pick_device
 from seq2attn.recipe import AnyRecipe, LocatedFault, RecipeError, read, write
+from seq2attn.recipe.training import MEASURES
+from seq2attn.recipe.wording import unknown
 from seq2attn.tasks import Face, Task, learn, reopen
 from seq2attn.training import (
     Learner,
@@ -77,14 +79,14 @@ def train(
         model, settings, feed = task.build(), recipe.training, task.feed(training, training=True)
         learner = Learner(model, task.objective(model, True), settings, place, total_steps(settings, feed))
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        shown.say(f"{len(training):,} pairs, {parameters:,} parameters, on {place}")
+        shown.say(f"{len(training):,} {task.counted}, {parameters:,} parameters, on {place}")
         validate = validator(task, model, dev, place)
         progress = fit(folder, learner, feed, validate, _report(shown, folder, recipe))
         face = task.face(model, place)
         if progress.interrupted:
             return Trained(path, progress, face, [])
-        put_weights(model, folder.load_weights("best"))
-        shown.say(f"best: {folder.version.best}")
+        put_weights(model, folder.load_weights("best"), folder.path)
+        shown.say(f"best: {best(folder)}")
         if test is None:
             return Trained(path, progress, face, [])
         scores = score_pairs(face, *_sides(test), settings.metrics)
@@ -129,6 +131,29 @@ def validator(task: Task[Any], model: nn.Module, dev: Examples, device: torch.de
         return {"loss": loss, "perplexity": math.exp(min(loss, 700)), **scores}
 
     return validate
+
+
+def best(folder: RunFolder) -> str:
+    """The name of a run's best weights, and what makes them the best."""
+    name, metric = folder.version.best, folder.recipe.training.metric
+    score = folder.version.scores[name][0]  # larger is better: where it is not, it is kept as its negative
+    value = -score if metric in {"loss", *LOWER_IS_BETTER} else score
+    return f"{name} ({metric} {value:.2f})"
+
+
+def measured(run: str | Path, metrics: Sequence[str]) -> Sequence[str]:
+    """These metrics, or the recipe's own if there are none. RunError for those of another task."""
+    recipe = RunFolder.open(run).recipe
+    choices = recipe.training.measurable()
+    for name in metrics:
+        if name not in choices:
+            of = next((what for what, names in MEASURES.items() if name in names), None)
+            if of is None:
+                raise RunError(unknown(name, choices, "metric "))
+            raise RunError(
+                f"{name} is of {of}; {run} was trained for {recipe.task}: one of {', '.join(choices)}"
+            )
+    return metrics or recipe.training.metrics
 
 
 def held_out(run: str | Path, role: Role) -> tuple[list[str], References]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from seq2attn.blocks import blocks
 from seq2attn.errors import Seq2attnError
 from seq2attn.states import reorder
 
@@ -242,13 +243,19 @@ def _continuations(
     count, beam, length = beams.history.shape
     each = beams.rows.repeat_interleave(beam)
     given = None if prefix is None else prefix[each]
-    past = beams.history.view(count * beam, length)
-    log_p = rules.restrict(logits.float().log_softmax(-1), past, limits[each], given)
-    # No sentence's best come from further down than the best of each of its hypotheses.
-    best, token = log_p.topk(min(2 * beam, log_p.shape[-1]), dim=1)
+    past, width = beams.history.view(count * beam, length), min(2 * beam, logits.shape[-1])
+    found = []
+    for rows in blocks(len(each), logits.device):
+        log_p = logits[rows].float().log_softmax(-1)
+        allowed = rules.restrict(
+            log_p, past[rows], limits[each[rows]], None if given is None else given[rows]
+        )
+        # No sentence's best come from further down than the best of each of its hypotheses.
+        found.append(allowed.topk(width, dim=1))
+    best, token = (torch.cat(parts) for parts in zip(*found, strict=True))
     totals = (best.view(count, beam, -1) + beams.total[..., None]).flatten(1)
     totals, place = totals.topk(min(2 * beam, totals.shape[1]), dim=1)
-    return totals, place // best.shape[1], token.view(count, -1).gather(1, place)
+    return totals, place // width, token.view(count, -1).gather(1, place)
 
 
 def _collect(

@@ -37,6 +37,7 @@ SCHEMES: dict[Scheme, Letters] = {
     "bioes": Letters("B", "I", "E", "S"),  # also IOBES
     "bioul": Letters("B", "I", "L", "U"),  # also BILOU
 }
+_EVERY = frozenset("BIELSU")
 _GOES_ON, _CONTINUES = frozenset("BI"), frozenset("IEL")  # letters after, and of, which a span may go on
 
 
@@ -105,7 +106,7 @@ def read(tags: Sequence[str], scheme: Scheme | None = None) -> list[Span]:
     A word continues the span of the word before it if both have one type, its letter is I, E or L, and that
     before it B or I; any other but `O` starts a span. Raises TagError at what is no tag of the scheme.
     """
-    letters = set("".join(filter(None, _letters(scheme)))) if scheme else set("BIELSU")
+    letters = frozenset("".join(filter(None, _letters(scheme)))) if scheme else _EVERY
     found: list[Span] = []
     before, kind = OUTSIDE, ""
     for place, tag in enumerate(tags):
@@ -121,19 +122,29 @@ def read(tags: Sequence[str], scheme: Scheme | None = None) -> list[Span]:
     return found
 
 
-def guess_scheme(sentences: Sequence[Sequence[str]]) -> Scheme:
+def is_tag(tag: str) -> bool:
+    """Whether it is a tag of any scheme: O, or one of its letters and a type."""
+    letter, _, type = tag.partition("-")
+    return tag == OUTSIDE or (letter in _EVERY and bool(type))
+
+
+def guess_scheme(sentences: Sequence[Sequence[str]], places: Sequence[str] = ()) -> Scheme:
     """The scheme that all these tags keep to. Without any span all fit, and it is bio.
 
-    Raises TagError if none fits, with how many sentences do not keep to each scheme, and why the first.
+    places: what errors call the sentences, `sentence 1` and so on if not given. Raises TagError if no scheme
+    fits, with how many sentences do not keep to each, and why the first.
     """
     why = []
     for scheme in sorted(SCHEMES, key=lambda scheme: scheme != "bio"):
-        faults = [(n, fault) for n, tags in enumerate(sentences, 1) if (fault := _fault(tags, scheme))]
+        faults = [(n, fault) for n, tags in enumerate(sentences) if (fault := _fault(tags, scheme))]
         if not faults:
             return scheme
         number, first = faults[0]
-        why.append(f"{scheme}: {len(faults)} of {len(sentences)} sentences break it, first {number}: {first}")
-    raise TagError("\n  ".join(["no scheme fits all tags; name the nearest, and `repair` them to it", *why]))
+        place = places[number] if places else f"sentence {number + 1}"
+        why.append(f"{scheme}: {len(faults)} of {len(sentences)} sentences break it, first {place}: {first}")
+    raise TagError(
+        "\n  ".join(["no scheme fits all tags: name the nearest, and tags that break it are repaired", *why])
+    )
 
 
 def constraints(labels: Sequence[str], scheme: Scheme) -> Constraints:
@@ -156,20 +167,28 @@ def constraints(labels: Sequence[str], scheme: Scheme) -> Constraints:
 
 
 def allowed(span: Span, length: int, labels: Sequence[str], scheme: Scheme) -> list[list[bool]]:
-    """The labels (length, K) with which the span is a span, whatever is elsewhere: its own tags within it,
-    and behind it none that continues it. For its probability under a CRF (`CRF.probability`).
+    """The labels (length, K) with which the span is a span: all, but in its `window`."""
+    seen = window(span, length, labels, scheme)
+    before, behind = span.start, length - span.start - len(seen)
+    return [
+        *([True] * len(labels) for _ in range(before)),
+        *seen,
+        *([True] * len(labels) for _ in range(behind)),
+    ]
+
+
+def window(span: Span, length: int, labels: Sequence[str], scheme: Scheme) -> list[list[bool]]:
+    """The labels (n, K) with which the span is a span: its own tags within it, and at the word behind it, if
+    there is one, none that continues it. For its probability under a CRF (`CRF.within`).
 
     Raises TagError for iob1, where a span's tags depend on the type of the span before it.
     """
     if _letters(scheme).next is not None:
         raise TagError(f"the tags of a span in {scheme} depend on what is before it; convert to bio or bioes")
-    own = tags([span], length, scheme)[span.start : span.end]
-    free = [[True] * len(labels) for _ in range(length)]
-    for place, tag in enumerate(own, span.start):
-        free[place] = [label == tag for label in labels]
-    if span.end < length:
-        free[span.end] = [read([*own, label])[0].end == len(own) for label in labels]
-    return free
+    size = span.end - span.start
+    own = tags([Span(span.type, 0, size)], size, scheme)
+    behind = [read([*own, label])[0].end == size for label in labels]
+    return [*([label == tag for label in labels] for tag in own), *([behind] if span.end < length else [])]
 
 
 def _fault(tags: Sequence[str], scheme: Scheme) -> str | None:

@@ -17,9 +17,11 @@ from seq2attn.batches import AnyFeed, Feed, LabelledFeed
 from seq2attn.building import build_labeller
 from seq2attn.checkpoint import RunFolder, put_weights
 from seq2attn.data import Coders, Examples, Report, Role, pairs, prepare, training_text
+from seq2attn.data.corpora import find
 from seq2attn.errors import Seq2attnError
+from seq2attn.faces import COMMANDS
 from seq2attn.labelling import Labeller, Labelling, labelling
-from seq2attn.lexicon import Labels, Lexicon
+from seq2attn.lexicon import Labels, Lexicon, LexiconError
 from seq2attn.losses import Objective, Prediction, Taught
 from seq2attn.models import Seq2Seq, build, pick_device
 from seq2attn.recipe import (
@@ -39,18 +41,13 @@ from seq2attn.vectors import known_words, word_vectors
 
 R = TypeVar("R", bound=AnyRecipe)
 Face = Translator | Recognizer | Categorizer
-COMMANDS = {  # by task
-    "translation": "translate",
-    "summarization": "summarize",
-    "tagging": "tag",
-    "classification": "classify",
-}
 
 
 class Task(ABC, Generic[R]):
     """What a recipe's `task` means. Made by `learn` for a new run, or by `reopen` for one that is there."""
 
     recipe: R
+    counted: str  # what its examples are
 
     @property
     @abstractmethod
@@ -92,11 +89,13 @@ class Task(ABC, Generic[R]):
         """The tokenised examples of train, dev or test."""
         data = self.recipe.data
         corpora = data.train if role == "train" else [getattr(data, role)]
-        return prepare(corpora, data, self.coders, role)
+        return prepare(corpora, data, self.coders, role, words=self.recipe.text.words)
 
 
 class Sequences(Task[Recipe]):
     """From text to text: an encoder and a decoder."""
+
+    counted = "pairs"
 
     def __init__(self, recipe: Recipe, vocabularies: list[Vocabulary]) -> None:
         self.recipe, self.vocabularies = recipe, vocabularies
@@ -174,20 +173,22 @@ class Sequences(Task[Recipe]):
         self, model: Seq2Seq, device: torch.device, precision: str = "fp32", validating: bool = False
     ) -> Translator:
         """See the base class."""
-        decoding, losses = self.recipe.decoding, self.recipe.training.attention_losses
+        decoding, taught = self.recipe.decoding, prediction(model, self.recipe.training).taught
         if validating:
             changes = {"beam": decoding.validation_beam, "nbest": 1, "sample": False}
             decoding = decoding.model_copy(update=changes)
         truncate = self.recipe.data.truncate
         kind = Summarizer if self.recipe.task == "summarization" else Translator
         translator = kind(model, self.source, self.target, decoding, device, precision, truncate)
-        if losses is not None and losses.guided:  # what was taught to align, aligns
-            translator.alignment_layer, translator.alignment_head = losses.layer, losses.head or 0
+        if taught is not None and "guided" in taught.factors:  # what was taught to align, aligns
+            translator.alignment_layer, translator.alignment_head = taught.guided_layer, taught.guided_head
         return translator
 
 
 class Labellings(Task[LabellingRecipe]):
     """From words to labels, of each word or of all together."""
+
+    counted = "sentences"
 
     def __init__(self, recipe: LabellingRecipe, lexicon: Lexicon, labels: Labels) -> None:
         self.recipe, self.lexicon, self.labels = recipe, lexicon, labels
@@ -197,17 +198,22 @@ class Labellings(Task[LabellingRecipe]):
         """With the words of the training data, and the labels of these and of the dev set."""
         data, text = recipe.data, recipe.text
         report = Report(stop=data.bad_lines == "stop")
-        held = pairs(data.dev, data.languages, report, "dev", "data.dev", data.tag_scheme)
-        lexicon = Lexicon.learn(
-            training_text(data, (0,)),
-            size=text.size,
-            min_count=text.min_count,
-            lowercase=text.lowercase,
-            digits=text.digits,
-            known=() if text.vectors is None else known_words(Path(text.vectors)),
-        )
+        held = pairs(data.dev, data.languages, report, "dev", "data.dev", data.tag_scheme, text.words)
+        try:
+            lexicon = Lexicon.learn(
+                training_text(data, (0,), text.words),
+                size=text.size,
+                min_count=text.min_count,
+                lowercase=text.lowercase,
+                digits=text.digits,
+                known=() if text.vectors is None else known_words(Path(text.vectors)),
+            )
+        except LexiconError as error:
+            found = (find(one, data.languages, "train", "data.train", data.tag_scheme) for one in data.train)
+            raise LexiconError(f"{' and '.join(one.name for one in found)}: {error}") from error
         scheme: Scheme | None = "bioes" if isinstance(recipe, TaggingRecipe) else None
-        labels = Labels.learn(chain(training_text(data, (1,)), (pair.target for pair in held)), scheme)
+        known = chain(training_text(data, (1,), text.words), (pair.target for pair in held))
+        labels = Labels.learn(known, scheme)
         return cls(recipe, lexicon, labels)
 
     @classmethod
@@ -251,7 +257,9 @@ class Labellings(Task[LabellingRecipe]):
             len(self.lexicon.characters) + 2,
             self.labels.names,
             self.labels.scheme,
-            None if vectors is None else word_vectors(Path(vectors), self.lexicon),
+            None
+            if vectors is None
+            else word_vectors(Path(vectors), self.lexicon, self.recipe.model.embedding.size),
         )
 
     def objective(self, model: Labeller, training: bool = False) -> Labelling:
@@ -312,7 +320,7 @@ def _load(run: str | Path, checkpoint: str, device: str, precision: str, command
     if command not in (None, COMMANDS[name]):
         raise Seq2attnError(f"{run} was trained for {name}: use `seq2attn {COMMANDS[name]}`, not {command}")
     model = task.empty()
-    put_weights(model, folder.load_weights(checkpoint))
+    put_weights(model, folder.load_weights(checkpoint), folder.path)
     return task.face(model, pick_device(device), precision)
 
 
@@ -331,6 +339,9 @@ def translate(text: Sequence[str], model: str | Path | Translator) -> list[Trans
 def translate(text: str | Sequence[str], model: str | Path | Translator) -> Translation | list[Translation]:
     """Translate with a run's folder (or a loaded model) in one line; a list in, a list out.
 
-    A folder is read at every call: to translate often, `load` it once.
+    A folder is read at every call: to translate often, `load` it once. Refuses models of other tasks.
     """
-    return (model if isinstance(model, Translator) else load(model)).translate(text)
+    face = load(model) if isinstance(model, str | Path) else model
+    if face.task != "translation":
+        raise face.wrong("translate")
+    return face.translate(text)

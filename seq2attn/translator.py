@@ -11,6 +11,7 @@ from torch import Tensor
 
 from seq2attn.alignment import by_words, shifted
 from seq2attn.errors import Seq2attnError
+from seq2attn.faces import Usable
 from seq2attn.inference import Forced, Inference
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.results import Translation
@@ -22,12 +23,14 @@ CHUNK = 2000
 DRAWING = {"temperature", "top_k", "top_p"}  # settings that do nothing without `sample`
 
 
-class Translator(Inference):
+class Translator(Inference, Usable):
     """Inference from strings to translations. Make one with `seq2attn.load(run)`."""
+
+    task = "translation"
 
     def __repr__(self) -> str:
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        return f"Translator({parameters:,} parameters, on {self.device})"
+        return f"{type(self).__name__}({parameters:,} parameters, on {self.device})"
 
     def adopt(self, given: dict[str, Any]) -> None:
         """Search with these settings from now on (`settings`)."""
@@ -88,7 +91,7 @@ class Translator(Inference):
     @overload
     def translate(
         self,
-        text: Sequence[str],
+        text: Sequence[str] | Sequence[Sequence[str]],
         *,
         beam: int | None = None,
         nbest: int | None = None,
@@ -110,7 +113,7 @@ class Translator(Inference):
 
     def translate(
         self,
-        text: str | Sequence[str],
+        text: str | Sequence[str] | Sequence[Sequence[str]],
         *,
         beam: int | None = None,
         nbest: int | None = None,
@@ -129,7 +132,7 @@ class Translator(Inference):
         prefix: str | Sequence[str] = "",
         alignment: bool = True,
     ) -> Translation | list[Translation]:
-        """Translate a sentence, or a list of them in their order; a blank one gives an empty translation.
+        """Translate a text, or a list of them in their order; a blank one gives an empty translation.
 
         What is None is as in the recipe's `decoding` section, which explains each. prefix: how the
         translation must begin (one for all, or one for each). alignment=False saves the time of aligning.
@@ -150,12 +153,10 @@ class Translator(Inference):
             "seed": seed,
             "batch_tokens": batch_tokens,
         }
-        texts = [text] if isinstance(text, str) else list(text) if isinstance(text, Iterable) else [text]
-        if not all(isinstance(one, str) for one in texts):
-            raise Seq2attnError(f"expected a sentence or a list of sentences (str), got {text!r:.60}")
+        texts = [one if isinstance(one, str) else "\n".join(one) for one in self.listed(text)]
         prefixes = [prefix] * len(texts) if isinstance(prefix, str) else list(prefix)
         if len(prefixes) != len(texts):
-            raise Seq2attnError(f"expected a prefix for each of {len(texts)} sentences, got {len(prefixes)}")
+            raise Seq2attnError(f"expected a prefix for each of {len(texts)} texts, got {len(prefixes)}")
         found = self._translate(texts, self.settings(given), alignment, prefixes, 0)
         return found[0] if isinstance(text, str) else found
 
@@ -291,6 +292,10 @@ class Translator(Inference):
 
 
 class Summarizer(Translator):
-    """The same of texts and their summaries: sentences or turns of a dialogue are parted by line feeds."""
+    """The same of texts and their summaries: sentences or turns of a dialogue are parted by line feeds.
 
+    A text in a list may be a list itself, of its sentences or turns: `summarize([turns])` gives one result.
+    """
+
+    task, parts = "summarization", "sentences or turns"
     summarize = Translator.translate

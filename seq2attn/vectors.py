@@ -1,7 +1,7 @@
 """Vectors of words that others have learnt, from text files as GloVe and fastText write them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seq2attn.data import lines
 from seq2attn.errors import Seq2attnError
-from seq2attn.lexicon import UNKNOWN, Lexicon
+from seq2attn.lexicon import UNKNOWN, Lexicon, split
 
 _HEADER = re.compile(rb"\d+ \d+\s*")  # how many words and values; fastText begins with it
 
@@ -22,17 +22,30 @@ def known_words(path: Path) -> Iterator[str]:
         yield word
 
 
-def word_vectors(path: Path, lexicon: Lexicon) -> Tensor:
+def coverage(path: Path, lexicon: Lexicon, texts: Iterable[str]) -> str:
+    """How many of the words of texts, as `joined` makes them, have vectors: `3 of 2,567 words (0.1 %)`."""
+    words = {lexicon.key(word) for text in texts for word in split(text)}
+    having = len(words.intersection(map(lexicon.key, known_words(path))))
+    return f"{having:,} of {len(words):,} words ({100 * having / max(1, len(words)):.1f} %)"
+
+
+def word_vectors(path: Path, lexicon: Lexicon, width: int | None = None) -> Tensor:
     """A vector (lexicon.size, D) for each word; nan where the file has none.
 
     A word's own spelling comes before others that are looked up alike (Paris before paris); of these the
-    first. Seq2attnError at a line that is no vector of the width of the first.
+    first. Seq2attnError at a line that is no vector of the width of the first, or if that is not `width`.
     """
     table: Tensor | None = None
     exact = set[int]()
     for number, word, values in _rows(path):
         if table is None:
-            table = torch.full((lexicon.size, len(values.split())), float("nan"))
+            found = len(values.split())
+            if found != (width or found):
+                raise Seq2attnError(
+                    f"{path}: its vectors have {found} values, and words {width}: set model.embedding.size "
+                    f"to {found}, or name a file with vectors of {width}"
+                )
+            table = torch.full((lexicon.size, found), float("nan"))
         place = lexicon.encode([word])[0]
         if place == [UNKNOWN] or len(place) != 1 or place[0] in exact:
             continue

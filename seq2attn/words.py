@@ -61,9 +61,8 @@ class Speller(nn.Module):
     def __init__(self, characters: int, embedding: int, dropout: float) -> None:
         super().__init__()
         self.table = nn.Embedding(characters, embedding)
-        start = math.sqrt(3 / embedding)
-        nn.init.uniform_(self.table.weight, -start, start)
-        self.dropout = nn.Dropout(dropout)
+        _start(self.table)
+        self.dropout = Dropout(dropout)
 
     def forward(self, spellings: Int[Tensor, "U C"]) -> Float[Tensor, "U M"]:
         """Vectors of words; of a word without characters, zeros."""
@@ -162,14 +161,14 @@ class WordEmbedding(nn.Module):
 
 
 def word_table(words: int, size: int, vectors: Tensor | None = None, frozen: bool = False) -> nn.Embedding:
-    """A vector (size,) for each word, uniform in +-sqrt(3 / size) (Lample et al. 2016; Ma & Hovy 2016).
+    """A vector (size,) for each word, uniform in +-sqrt(3 / size) (Lample et al. 2016; Ma & Hovy 2016); zeros
+    for the unknown one.
 
     vectors (words, size): what to start from; words whose rows are nan have none. frozen: nothing is learnt.
     Seq2attnError if the vectors are of another number or size.
     """
     table = nn.Embedding(words, size)
-    start = math.sqrt(3 / size)
-    nn.init.uniform_(table.weight, -start, start)
+    _start(table)
     if vectors is not None:
         if vectors.shape != (words, size):
             raise Seq2attnError(
@@ -181,3 +180,10 @@ def word_table(words: int, size: int, vectors: Tensor | None = None, frozen: boo
             table.weight.copy_(vectors.where(known, table.weight))
     table.weight.requires_grad_(not frozen)
     return table
+
+
+def _start(table: nn.Embedding) -> None:
+    """Nothing is said of what is unknown: where training never meets it, chance would stay in it for good."""
+    bound = math.sqrt(3 / table.embedding_dim)
+    nn.init.uniform_(table.weight, -bound, bound)
+    nn.init.zeros_(table.weight[UNKNOWN])

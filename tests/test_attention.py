@@ -15,7 +15,7 @@ from seq2attn.attention import Attention, Normalizer, Past, Scorer
 from seq2attn.errors import Seq2attnError
 from seq2attn.heads import MultiHead, head_size
 from seq2attn.normalizers import NORMALIZERS, Hard, MoChA, Softmax
-from seq2attn.scorers import Additive, Concat, Dot, General, ScaledDot, Several
+from seq2attn.scorers import Additive, Concat, Dot, General, Linear, ScaledDot, Several
 
 B, T, S, Q, K = 3, 5, 7, 11, 13
 MASK = (torch.arange(S) < torch.tensor([7, 4, 1])[:, None])[:, None]
@@ -125,6 +125,53 @@ def test_the_fused_kernel_is_used_where_it_can_be(scorer, need_weights, fused, m
     assert again.weights is not None and again.past.step.tolist() == [2 * T] * B
 
 
+class Squared(Softmax):
+    """Another forward than its parent, and no shortcut of its own."""
+
+    def forward(self, scores: Tensor, mask: Tensor, past: Past, query: Tensor) -> Tensor:
+        return super().forward(scores * scores, mask, past, query)
+
+
+class Moved(Softmax):
+    def move(self, scores: Tensor, mask: Tensor, past: Past, query: Tensor) -> tuple[Tensor, Tensor | None]:
+        return super().move(3 * scores, mask, past, query)
+
+
+class Drawn(Softmax):
+    def draw(self, weights: Tensor, past: Past) -> Tensor:
+        return weights.square()
+
+
+class Doubled(ScaledDot):
+    def forward(self, query: Tensor, keys: Tensor, past: Past) -> Tensor:
+        return 2 * super().forward(query, keys, past)
+
+
+class Halved(ScaledDot):
+    def dot(self, query: Tensor) -> Tensor | None:
+        return query / 2
+
+
+@pytest.mark.parametrize(
+    ("score", "normalize", "fused"),
+    [
+        (ScaledDot, Squared, False),
+        (ScaledDot, type("Heir", (Squared,), {}), False),
+        (ScaledDot, Moved, False),
+        (ScaledDot, Drawn, False),
+        (Doubled, Softmax, False),
+        (Halved, Softmax, True),  # of which forward() is made
+        (Halved, type("Warm", (Softmax,), {"first": lambda self, zeros: zeros}), True),
+    ],
+)
+def test_the_same_model_whether_or_not_weights_are_asked_for(score, normalize, fused):
+    attention = Attention(score(Q, Q), normalize()).double()
+    query, memory = random(B, T, Q), attention.remember(random(B, S, Q), MASK)
+    asked, unasked = (attention(query, memory, need_weights=need) for need in (True, False))
+    assert_close(unasked.context, asked.context)
+    assert (unasked.weights is None) == fused
+
+
 class Counting(ScaledDot):
     """Scores by the number of queries answered so far, and notes how many it was asked at once."""
 
@@ -201,6 +248,26 @@ def test_the_normalizer_says_where_the_past_begins():
     assert past.weights.shape == past.coverage.shape == (B, 2, S) and past.step.shape == (B,)
     assert (past.belief[..., 0] == 1).all() and (past.belief[..., 1:] == 0).all()
     assert (past.coverage == 0).all() and (past.step == 0).all()
+
+
+@pytest.mark.parametrize("name", NORMALIZERS)
+@pytest.mark.parametrize("heads", [0, 2])
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_of_no_slots_nothing_is_seen(name, heads, need_weights):
+    part = NORMALIZERS[name]
+    scores = [(Linear if part.needs_positive else Additive)(Q, Q) for _ in range(part.energies)]
+    module = Attention(scores[0] if part.energies == 1 else Several(scores), part(Q, heads or 1))
+    module = MultiHead(heads, Q * heads, K, module) if heads else module
+    states = torch.randn(B, 0, K if heads else Q, requires_grad=True)
+    query = torch.randn(B, T, Q * (heads or 1), requires_grad=True)
+    memory = module.remember(states, MASK[..., :0])
+    context, weights, past, _ = module(query, memory, need_weights=need_weights)
+    assert weights.shape == (B, *([heads] if heads else []), T, 0) and past.step.tolist() == [T] * B
+    assert_close(context, module.out.bias.expand_as(context) if heads else torch.zeros_like(context))
+    context.sum().backward()
+    assert (query.grad == 0).all() and states.grad.shape == states.shape
+    after = module(query[:, :1], memory, past)
+    assert after.past.step.tolist() == [T + 1] * B
 
 
 # ---- what cannot be ----------------------------------------------------------------------------------
@@ -313,5 +380,11 @@ def test_shapes_are_types():
     memory = attention.remember(random(B, S, Q), MASK)
     with pytest.raises(Seq2attnError, match=f"queries .* for memories of {B} sources"):
         attention(random(B + 2, T, Q), memory)  # sentences of another batch
+    none = attention.remember(random(0, S, Q), MASK[:0])
+    for part in (attention, Attention(Dot(Q, Q), NORMALIZERS["monotonic"]()).double()):
+        with pytest.raises(Seq2attnError, match=r"queries \(2, 1, 11\) for memories of 0 sources"):
+            part(random(2, 1, Q), none)
+        with pytest.raises(Seq2attnError, match=rf"queries \(5, 1, 11\) for memories of {B} sources"):
+            part(random(5, 1, Q), memory)
     with pytest.raises(TypeCheckError, match=r"parameter 'mask'"):
         attention(random(B, T, Q), memory._replace(mask=MASK.long()))

@@ -32,17 +32,20 @@ def test_every_mechanism_is_explained(name):
             "additive",
             "monotonic",
             "self-attention",
-            "Monotonic goes along a source .* no sense in self-attention",
+            "Monotonic needs a target .*; self-attention has none",
         ),
-        ("additive", "local_m", "self-attention", "LocalM goes along a source .* no sense in self-attention"),
-        ("coverage", "softmax", "pooling", "Coverage goes along a source .* no sense in pooling"),
+        ("additive", "local_m", "self-attention", "LocalM needs a target .*; self-attention has none"),
+        ("coverage", "softmax", "pooling", "Coverage needs a target .*; pooling has none"),
         ("dot", "sum", "target to source", "Sum divides by the scores' sum.* use the scorer linear"),
     ],
 )
 def test_what_makes_no_sense_has_its_reason(score, normalize, role, reason):
-    (_, why), *others = misfits(SCORERS[score], NORMALIZERS[normalize], role)
+    parts = SCORERS[score], NORMALIZERS[normalize]
+    (_, why), *others = misfits(*parts, role)
     assert re.search(reason, why) and not others
+    ((_, why),) = misfits(*parts, role, names=(score, normalize))  # as a recipe calls them
     name, rest = why.split(" ", 1)
+    assert name in (score, normalize)
     assert re.search(rf"- .*{name}.* {re.escape(rest)}", WRITTEN)
 
 

@@ -1,7 +1,9 @@
 """The batch plan: pure, complete, within its budget, and of sentences of one length."""
 
 import itertools
+from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +14,9 @@ from numpy.typing import NDArray
 from torch.testing import assert_close
 
 from seq2attn import batches
-from seq2attn.batches import Feed, batch, fill, pad, plan, spelt
+from seq2attn.batches import Feed, LabelledFeed, batch, fill, pad, plan, spelt
 from seq2attn.errors import Seq2attnError
-from seq2attn.lexicon import PADDING, Lexicon
+from seq2attn.lexicon import PADDING, Labels, Lexicon
 from seq2attn.recipe import SamplingRecipe
 
 lengths = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=60).map(
@@ -123,6 +125,16 @@ def test_a_batch_begins_and_ends_its_sentences():
     assert_close(tuple(made.to(torch.device("cpu"))), tuple(made))
 
 
+def test_targets_that_were_cut_off_have_no_end():
+    """Nothing is learnt, and nothing counted, where a target does not go on only because none was read."""
+    ended = [True, False, False]
+    made = batch([[7]] * 3, [[21], [22, 23, 24], [25, 26]], SOURCE, TARGET, ended=ended)
+    assert made.gold.tolist() == [[21, 14, 0], [22, 23, 24], [25, 26, 0]]
+    assert made.reads.tolist() == [[12, 21, 0], [12, 22, 23], [12, 25, 0]]
+    assert made.gold_mask.tolist() == [[True, True, False], [True] * 3, [True, True, False]]
+    assert made.units == 7
+
+
 class Examples:
     """A corpus of sentences n n n ..."""
 
@@ -224,6 +236,40 @@ def test_words_are_spelt_once_in_blocks_of_words_about_as_long():
     spellings = [row[row != PADDING].tolist() for block in words.spellings for row in block]
     for sentence, places, mask in zip(sentences, words.places, words.mask, strict=True):
         assert [spellings[place] for place in places[mask]] == [lexicon.spell(word) for word in sentence]
+
+
+class Labelled(Examples):
+    """Three sentences with labels."""
+
+    texts = ("a b c", "b", "c c a a b")
+
+    def __init__(self, lexicon: Lexicon, labels: Labels, said: Sequence[str]) -> None:
+        self.ids, self.labels = lexicon.encode(self.texts), labels.encode(said)
+
+    def source(self, number: int) -> NDArray[np.int32]:
+        return np.array(self.ids[number], dtype=np.int32)
+
+    def target(self, number: int) -> NDArray[np.int32]:
+        return np.array(self.labels[number], dtype=np.int32)
+
+    def source_text(self, number: int) -> str:
+        return self.texts[number]
+
+
+@pytest.mark.parametrize(
+    ("said", "scheme", "units"), [(["x", "y", "x"], None, 3), (["B-p I-p O", "O", "O O O B-p O"], "bio", 9)]
+)
+def test_labelled_batches_count_what_is_labelled(said: list[str], scheme: Any, units: int):
+    lexicon, labels = Lexicon.learn(Labelled.texts), Labels.learn(said, scheme)
+    made = LabelledFeed(Labelled(lexicon, labels, said), lexicon, labels, 99).batch(np.arange(3))
+    assert made.units == units and made.words.mask.sum(1).tolist() == [3, 1, 5]
+    expected = labels.encode(said)
+    if scheme is None:
+        assert made.labels.tolist() == [label for (label,) in expected]
+    else:
+        assert [
+            row[mask].tolist() for row, mask in zip(made.labels, made.words.mask, strict=True)
+        ] == expected
 
 
 def test_no_words_at_all_are_spelt_as_one_without_characters():

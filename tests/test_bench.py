@@ -6,7 +6,7 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-from seq2attn.bench import BenchError, Row, Variant, compare, figure, table, variants
+from seq2attn.bench import BenchError, Row, Variant, _from_log, compare, figure, table, variants
 from seq2attn.cli import cli
 from seq2attn.recipe import read
 from seq2attn.scorers import SCORERS
@@ -97,6 +97,37 @@ def test_what_is_done_stays_done(compared, monkeypatch):
     assert (
         compare("copy_additive", shorter[:1], out, overrides=TINY, say=str) == other[:1]
     )  # each its own file
+
+
+@pytest.mark.parametrize("kept", ['{"name": "half', '{"older": 1}', "[]", "\udc80"])
+def test_a_row_that_cannot_be_read_is_made_again(compared, kept, tmp_path):
+    (tmp_path / "broken-1.json").write_text(kept, encoding="utf-8", errors="surrogateescape")
+    broken = [Variant("broken", ("data.test={files: [a.de, b.en]}",))]
+    (row,) = compare("copy_additive", broken, tmp_path, overrides=TINY, say=str)
+    assert row.failed and Row(**json.loads((tmp_path / "broken-1.json").read_text())) == row
+
+
+def test_a_row_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    broken = [Variant("broken", ("data.test={files: [a.de, b.en]}",))]
+    compare("copy_additive", broken, tmp_path, overrides=TINY, say=str)
+    before = (tmp_path / "broken-1.json").read_text()
+
+    def stopped(*asked: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        compare("copy_additive", broken, tmp_path, overrides=[*TINY, "seed=2"], say=str)
+    assert (tmp_path / "broken-1.json").read_text() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["broken-1.json"]
+
+
+def test_a_training_that_was_never_validated_has_no_perplexity(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"step": 2, "tokens": 60, "seconds": 2.0}\n')
+    assert _from_log(log) == (2, 30.0, None)
+    log.write_text("")
+    assert _from_log(log) == (0, None, None)
 
 
 def test_the_table_takes_seeds_together(tmp_path):

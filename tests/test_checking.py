@@ -13,6 +13,7 @@ from seq2attn.checking import check
 from seq2attn.data import DataError
 from seq2attn.models import Seq2Seq, build
 from seq2attn.recipe import Recipe, read
+from seq2attn.recipe.tasks import KINDS
 from seq2attn.text import VocabularyError
 from seq2attn.training import TrainingError
 
@@ -87,15 +88,59 @@ def test_everything_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not [*tmp_path.iterdir()]
 
 
+def labelled(tmp_path: Path, task: str, lines: str, **sections: Any) -> dict[str, str]:
+    """What is said of a tiny labeller of a file, of which all but the last line is training data."""
+    train, dev = tmp_path / "train.tsv", tmp_path / "dev.tsv"
+    *rows, last = lines.splitlines()
+    train.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    dev.write_text(f"{last}\n", encoding="utf-8")
+    tree = {
+        "task": task,
+        "data": {
+            use: {"table": str(file), "columns": [0, 1]} for use, file in (("train", train), ("dev", dev))
+        },
+        "model": {"embedding": {"size": 5}, "encoder": {"kind": "recurrent", "size": 7}},
+        "training": {"max_steps": 2},
+        **sections,
+    }
+    recipe = KINDS[task].model_validate(tree)
+    return dict(line.split(maxsplit=1) for line in "\n".join(check(recipe, device="cpu")).splitlines())
+
+
+def test_the_labels_of_words_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEQ2ATTN_CACHE", str(tmp_path / "cache"))
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("jo 1 2 3 4 5\nelse 1 2 3 4 5\n", encoding="utf-8")
+    rows = ["Jo Do\tI-PER I-PER", "Jo in Rome\tI-PER O I-LOC", "on\tO", "Fifa\tI-ORG"]
+    found = labelled(tmp_path, "tagging", "\n".join(rows), text={"vectors": str(vectors)})
+    assert found["labels"] == (
+        "PER 2, LOC 1; tags written in iob1; only in data.dev, and so never learnt: ORG 1"
+    )
+    assert found["vectors"] == "1 of 5 words (20.0 %)"
+    assert found["data.train"] == "2.0 words a sentence; 3 examples read, 3 kept"
+    assert re.fullmatch(r"[\d,]+ words/s on cpu", found["training"])
+
+
+def test_the_labels_of_sentences_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEQ2ATTN_CACHE", str(tmp_path / "cache"))
+    rows = [f"a\t{letter}" for number, letter in enumerate("abcdefghijklmnop") for _ in range(17 - number)]
+    found = labelled(tmp_path, "classification", "\n".join([*rows, "b b\ta"]))
+    assert found["labels"] == (
+        "a 17, b 16, c 15, d 14, e 13, f 12, g 11, h 10, i 9, j 8, k 7, l 6, and 4 more, the rarest n 4, o 3, p 2"
+    )
+    assert found["data.dev"] == "2.0 words a sentence; 1 examples read, 1 kept" and "vectors" not in found
+    assert re.fullmatch(r"[\d,]+ sentences/s on cpu", found["training"])
+
+
 def test_no_more_is_read_than_asked_for() -> None:
     found = said(
         *tiny_runs.READY, "training.max_steps=null", "training.max_epochs=2", "data.test=null", pairs=30
     )
-    assert "; 30 pairs read, 30 kept" in found["data.train"]
-    assert "; 15 pairs read, 15 kept" in found["data.dev"]
+    assert "; 30 examples read, 30 kept" in found["data.train"]
+    assert "; 15 examples read, 15 kept" in found["data.dev"]
     assert "data.test" not in found
     assert found["time"].endswith("steps of what was read, without validation")
-    assert "; 20 pairs read" in said(*tiny_runs.READY, "data.train.0.limit=20", pairs=30)["data.train"]
+    assert "; 20 examples read" in said(*tiny_runs.READY, "data.train.0.limit=20", pairs=30)["data.train"]
 
 
 def test_the_widest_batch_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:

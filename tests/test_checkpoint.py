@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import struct
 import zipfile
@@ -93,7 +94,7 @@ def test_a_run_is_not_overwritten(run: RunFolder, tmp_path: Path) -> None:
     ("content", "message"),
     [
         (None, "has no version.json: expected a run folder, as `seq2attn train` makes it"),
-        (b'{"format": "9.9"}', f"this seq2attn reads the run format {FORMAT}, the folder has 9.9"),
+        (b'{"format": "9.9"}', f"this seq2attn reads the run formats 0.1 and {FORMAT}, the folder has 9.9"),
         (b'{"format": "0.1", "colour": 3}', "version.json is damaged: .*colour"),
         (b"[]", "version.json is damaged"),
         (b'{"format":', "version.json is damaged"),
@@ -170,7 +171,8 @@ def test_weights_that_do_not_fit_are_named() -> None:
         put_weights(model, given)
     assert str(caught.value) == (
         "the weights do not fit the recipe's model: decoder.colour is not part of the model; decoder.output.bias "
-        "has shape (3,), the model's has (17,); decoder.output.weight is missing"
+        "has shape (3,), the model's has (17,); decoder.output.weight is missing. They were made with other parts "
+        "than the recipe names now, or by another seq2attn; train it again"
     )
     assert_close(weights_of(model), before, rtol=0, atol=0)
 
@@ -178,10 +180,15 @@ def test_weights_that_do_not_fit_are_named() -> None:
 def test_a_recipe_of_another_size_is_named(copy: Path) -> None:
     path = copy / "recipe.yaml"
     path.write_text(path.read_text().replace("size: 14", "size: 15"))
-    with pytest.raises(
-        RunError, match=r"decoder.cell.rnn.weight_hh_l0 has shape \(56, 14\), the model's has \(60, 15\)"
-    ):
+    with pytest.raises(RunError) as caught:
         seq2attn.load(copy)
+    said = str(caught.value)
+    assert said.startswith(f"the weights of {copy} do not fit the recipe's model: decoder.")
+    assert re.search(r" has shape \((\d+, )?14,?\), the model's has \((\d+, )?15,?\);", said)
+    assert len(said) < 700 and re.search(
+        r"; and \d+ more\. They were made with other parts than the recipe", said
+    )
+    assert said.endswith(f"train it again: seq2attn train {copy}/recipe.yaml --run {copy}-again")
 
 
 def test_the_average_is_the_mean() -> None:
@@ -433,7 +440,20 @@ def test_rewinding_forgets_what_came_later(run: RunFolder) -> None:
     assert log(run.path) == [{"step": 1}, {"step": 2}]
 
 
+def test_training_of_an_earlier_format_cannot_go_on(copy: Path) -> None:
+    content = json.loads((copy / "version.json").read_text(encoding="utf-8"))
+    (copy / "version.json").write_text(json.dumps({**content, "format": "0.1"}), encoding="utf-8")
+    with pytest.raises(
+        RunError, match=r"begun by an earlier seq2attn \(format 0\.1\): its weights can be used"
+    ):
+        RunFolder.open(copy).load_state()
+
+
 def test_the_fixtures_of_all_formats_load() -> None:
+    assert {folder.name for folder in Path(__file__).parent.glob("model_*")} == {
+        "model_0.1",
+        f"model_{FORMAT}",
+    }
     assert tiny_runs.MODEL.is_dir()
     for folder in Path(__file__).parent.glob("model_*"):
         model = seq2attn.load(folder / "run", device="cpu")

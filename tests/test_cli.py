@@ -18,6 +18,7 @@ import seq2attn
 from seq2attn.__main__ import main
 from seq2attn.checkpoint import RunFolder
 from seq2attn.cli import cli
+from seq2attn.metrics import METRICS
 from seq2attn.recipe import shipped
 
 MODEL = str(tiny_runs.MODEL)
@@ -69,10 +70,10 @@ OPTIONS = {
     "train": "--run --resume --device",
     "check": "--pairs --device",
     "translate": "--beam --length-penalty --coverage-penalty --nbest --sample --top-k --top-p --temperature --seed --batch-tokens "
-    "--scores --alignments --checkpoint --device",
-    "summarize": "--key --whole --json --beam --no-repeat-ngram --min-length --scores --checkpoint --device",
-    "tag": "--format --words --checkpoint --device",
-    "classify": "--json --checkpoint --device",
+    "--scores --format --checkpoint --device",
+    "summarize": "--key --whole --format --beam --no-repeat-ngram --min-length --scores --checkpoint --device",
+    "tag": "--format --words --conll --checkpoint --device",
+    "classify": "--format --checkpoint --device",
     "score": "--data --source --hypotheses --references --metric --beam --length-penalty --format --checkpoint --device",
     "heatmap": "--target --output --pieces --layer --head --beam --checkpoint --device",
     "average": "--last --device",
@@ -133,16 +134,26 @@ def test_translate_files_in_their_order(pair: tuple[str, str], tmp_path: Path) -
     assert said == "I love you.\n" + ENGLISH
 
 
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path: Path) -> None:
+    (tmp_path / "in.de").write_bytes(b"\xef\xbb\xbfWo ist Tom?\n\xef\xbb\xbfJa.\n")
+    rows = run("translate", MODEL, *[f"{tmp_path}/in.de"] * 2, "--format", "json", "--beam", "1").stdout
+    sources = [json.loads(row)["source"] for row in rows.splitlines()]
+    assert sources == ["Wo ist Tom?", "\ufeffJa."] * 2
+    assert run("translate", MODEL, stdin=b"\xef\xbb\xbf" + GERMAN.encode()).stdout == ENGLISH
+
+
 def test_translate_with_scores_and_alignments() -> None:
-    said = run("translate", MODEL, "--scores", "--alignments", "pharaoh", stdin=GERMAN).stdout
+    said = run("translate", MODEL, "--scores", "--format", "pharaoh", stdin=GERMAN).stdout
     rows = [line.split("\t") for line in said.splitlines()]
     model = seq2attn.load(MODEL, device="cpu")
     expected = model.translate(GERMAN.splitlines())
     assert isinstance(expected, list)
     assert rows == [[f"{one.score:.4f}", one.text, one.pharaoh()] for one in expected]
-    lines = run("translate", MODEL, "--alignments", "json", "--nbest", "2", stdin=GERMAN).stdout.splitlines()
+    lines = run("translate", MODEL, "--format", "json", "--nbest", "2", stdin=GERMAN).stdout.splitlines()
     found = [json.loads(line) for line in lines]
     assert [one["text"] for one in found[::2]] == ENGLISH.splitlines()
+    assert [one["number"] for one in found] == [1, 1, 2, 2, 3, 3]
+    assert [one["source"] for one in found[::2]] == GERMAN.splitlines()
     for one in found:
         assert len(one["alignment"]) == len(one["words"]) == len(one["end_of_sentence"])
         for row, end in zip(one["alignment"], one["end_of_sentence"], strict=True):
@@ -207,7 +218,7 @@ def test_translate_says_what_is_wrong(fails, tmp_path: Path, runs: dict[str, Pat
     status, said = fails("translate", MODEL, "nowhere.de")
     assert (status, "'nowhere.de' does not exist" in said) == (2, True)
     status, said = fails("translate", MODEL, "--device", "nowhere")
-    assert (status, "device 'nowhere' cannot be used here" in said) == (1, True)
+    assert (status, "unknown device 'nowhere': expected cpu, cuda, cuda:1, mps or auto" in said) == (1, True)
     status, said = fails("translate", MODEL, "--checkpoint", "average")
     assert (status, "no weights 'average'; there are: step-" in said) == (1, True)
 
@@ -268,6 +279,19 @@ def test_score_a_run(pair: tuple[str, str]) -> None:
 def test_score_says_how_it_is_used(fails, pair: tuple[str, str], words: str, message: str) -> None:  # type: ignore[no-untyped-def]
     status, said = fails(*words.replace("FILE", pair[0]).replace("MODEL", MODEL).split())
     assert (status, message in said) == (2, True), said
+
+
+def test_help_names_the_metrics_of_every_task() -> None:
+    said = re.sub(r"-\n +", "-", run("score", "--help").output)
+    assert set(METRICS) <= set(re.findall(r"[a-z0-9+-]+", said.partition("--metric ")[2]))
+
+
+def test_metrics_are_those_of_the_task(fails) -> None:  # type: ignore[no-untyped-def]
+    status, said = fails("score", MODEL, "--metric", "chrf", "--metric", "f1")
+    expected = f"seq2attn: f1 is of tagged words; {MODEL} was trained for translation: one of bleu, bleu-zh, bleu-char"
+    assert (status, said[: len(expected)]) == (1, expected)
+    status, said = fails("score", MODEL, "--metric", "bleau")
+    assert (status, "unknown metric 'bleau' (did you mean bleu? one of bleu, " in said) == (1, True)
 
 
 def test_score_files_of_unequal_length(fails, pair: tuple[str, str], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -358,7 +382,10 @@ def test_train_to_its_end_and_on(tmp_path: Path, fails) -> None:  # type: ignore
     lines = result.stdout.splitlines()
     assert [line.partition(" = ")[0] for line in lines[:3]] == ["BLEU", "chrF2", "TER"]
     assert lines[3].startswith("recipe:quickstart|checkpoint:best|beam:5|length:simple^1|seed:1|")
-    assert "step 2: dev loss" in result.stderr
+    assert "step 2: dev loss" in result.stderr and re.search(
+        "[0-9] pairs, [0-9,]+ parameters, ", result.stderr
+    )
+    assert re.search(r"^best: step-00000002\.safetensors \(bleu \d+\.\d\d\)$", result.stderr, re.MULTILINE)
     assert result.stderr.endswith(f"the run is in {path}\n")
     status, said = fails(*words)
     assert (status, said.startswith(f"seq2attn: {path} exists and is not overwritten")) == (1, True)
@@ -380,7 +407,7 @@ def test_check_tries_everything(capsys: pytest.CaptureFixture[str]) -> None:
         "decoding",
     ):
         assert re.search(rf"^{title} ", said, re.MULTILINE), title
-    assert "50 pairs read" in said
+    assert "50 examples read" in said
 
 
 @pytest.mark.parametrize("command", ["train", "check"])
@@ -391,6 +418,35 @@ def test_an_unknown_recipe_lists_those_that_ship(fails, command: str) -> None:  
         said
         == f"seq2attn: quikstart  no such file (did you mean quickstart? recipes that ship: {', '.join(shipped())})\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "task: taging",
+            "unknown 'taging' (did you mean tagging? one of translation, summarization, tagging, ",
+        ),
+        ("task: 3", "expected one of translation, summarization, tagging, classification, got 3"),
+        ("", "is missing, and this reads as tagging: without it, it would be translation"),
+    ],
+)
+def test_without_its_task_a_recipe_has_one_fault(fails, tmp_path: Path, line: str, message: str) -> None:  # type: ignore[no-untyped-def]
+    path, place = tmp_path / "mine.yaml", f"{{conll: {__file__}, columns: [0, -1]}}"
+    data = f"data: {{train: {place}, dev: {place}}}\nmodel: {{head: {{kind: crf}}}}\ntraining: {{max_steps: 3}}\n"
+    path.write_text(f"{line}\n{data}", encoding="utf-8")
+    status, said = fails("check", str(path))
+    assert (status, said.count("\n")) == (1, 1)
+    assert said.startswith(f"seq2attn: {path}:1  task: {message}")
+
+
+@pytest.mark.parametrize("part", ["--scorers", "--normalizers"])
+@pytest.mark.parametrize("name", ["additve, dot", "{name: additve, size: 3}"])
+def test_a_comparison_of_unknown_parts_does_not_begin(fails, tmp_path: Path, part: str, name: str) -> None:  # type: ignore[no-untyped-def]
+    status, said = fails("bench", "attention", "copy_additive", part, name, "--out", str(tmp_path / "out"))
+    assert (status, said.startswith(f"seq2attn: {part}: unknown 'additve' (")) == (1, True)
+    assert not (tmp_path / "out").exists()
+    assert part == "--normalizers" or "did you mean additive?" in said
 
 
 @pytest.mark.parametrize("command", ["train", "check"])

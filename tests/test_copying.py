@@ -19,9 +19,10 @@ from torch.testing import assert_close
 
 import seq2attn
 from seq2attn.batches import Batch, Feed, batch
+from seq2attn.cross_entropy import cross_entropy
 from seq2attn.decoders import Copier, Copies
 from seq2attn.errors import Seq2attnError
-from seq2attn.losses import Prediction, Taught, cross_entropy
+from seq2attn.losses import Prediction, Taught
 from seq2attn.models import Seq2Seq, build
 from seq2attn.recipe import DecodingRecipe, ModelRecipe, SamplingRecipe, TruncateRecipe
 from seq2attn.results import Translation
@@ -368,8 +369,7 @@ def test_coverage_is_taught_beside_copying(name):
     losses.whole.backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
     model.eval()
-    layer = decoder.attention_layers - 1
-    decoded = model(tokens, mask, reads, [layer], copies)
+    decoded = model(tokens, mask, reads, [decoder.copier.layer], copies)
     _, state = step_by_step(decoder, reads, decoder.counting(model.start(tokens, mask, copies)))
     expected = torch.where(mask, decoded.weights[:, 0].mean(1).sum(1), 1.0)
     assert_close(decoder.coverage(state), expected, atol=1e-5, rtol=1e-5)
@@ -393,7 +393,7 @@ def test_what_cannot_copy_says_so():
         plain["luong-marginal"].copying(Copier(3))
     decoder = tiny.model(recurrent(attention={"score": "additive"})).decoder
     decoder.attention.normalize.sums_to_one = False
-    with pytest.raises(Seq2attnError, match="weights that sum to 1, and those of Softmax need not"):
+    with pytest.raises(Seq2attnError, match="weights that sum to 1, and those of Softmax may sum to less"):
         decoder.copying(Copier(3))
     with pytest.raises(Seq2attnError, match="below 1; got 1"):
         decoder.copying(Copier(3, layer=1))
@@ -420,7 +420,10 @@ def test_a_recipe_switches_it_on_and_off():
     ("recipe", "message"),
     [
         (recurrent(copying=3), r"expected true, false, or {layer: ..., head: ...}, got 3"),
-        (recurrent(attention={"normalize": "sigmoid"}), "copying.*sum to 1, and those of Sigmoid need not"),
+        (
+            recurrent(attention={"normalize": "sigmoid"}),
+            "copying.*sum to 1, and those of sigmoid may sum to less or more",
+        ),
         (
             recurrent(latent="marginal"),
             "copying.*with latent marginal every slot predicts by itself, and the",
@@ -430,11 +433,11 @@ def test_a_recipe_switches_it_on_and_off():
         (transformer({"layer": -3}), r"copying.layer.*are 0 to 1, got -3"),
         (
             transformer(cross_attention={"heads": 5, "talking": True}),
-            "copying.*those of heads that talk need",
+            "copying.*those of heads that talk may sum to less or more",
         ),
         (
             transformer({"layer": 0}, cross_attention=[{"heads": 5, "normalize": "sigmoid"}, {"heads": 5}]),
-            "copying.*those of Sigmoid need not",
+            "copying.*those of sigmoid may sum to less or more",
         ),
     ],
 )
@@ -508,6 +511,7 @@ class Pairs:
     def __init__(self, vocabulary: Vocabulary, *pairs: tuple[str, str], cut: Any = None) -> None:
         self.pairs, self.asked = pairs, list[int]()
         sides = [vocabulary.encode([pair[side] for pair in pairs]) for side in (0, 1)]
+        self.ends = [cut is None or cut.ends(row) for row in sides[1]]
         if cut is not None:
             sides = [[list(cut.cut(side, row)) for row in rows] for side, rows in enumerate(sides)]
         self.rows = [[np.array(row, dtype=np.int32) for row in rows] for rows in sides]
@@ -528,6 +532,9 @@ class Pairs:
     def target_text(self, number: int) -> str:
         self.asked.append(number)
         return self.pairs[number][1]
+
+    def ended(self, number: int) -> bool:
+        return self.ends[number]
 
     def epoch(self, epoch: int, seed: int) -> Any:
         return np.arange(len(self.pairs))
@@ -566,6 +573,12 @@ def test_what_is_truncated_is_not_copied():
     the, dog, a = vocabulary.encode(["the dog a"])[0]
     assert made.copies.tolist() == [[the, size + 1, size + 2, dog, eos]]
     assert made.gold.tolist() == [[size + 2, a, unk, size + 1, a, size + 2, eos]]
+    headed = TruncateRecipe.model_validate({"target": 3})
+    feed = Feed(Pairs(vocabulary, *corpus.pairs, cut=headed), vocabulary, vocabulary, 100, truncate=headed)
+    feed.copying = True
+    made = feed.batch(np.array([0]))
+    assert made.gold.tolist() == [[size + 5, a, size + 3]]  # and what was cut off has no end
+    assert made.reads.tolist() == [[vocabulary.bos, unk, a]]
 
 
 def test_sampled_pieces_copy_what_stands_in_the_text():
@@ -706,6 +719,39 @@ def test_a_given_target_is_forced_with_its_names():
     assert score == pytest.approx(aligned.log_probability, abs=1e-5)
     (other,) = face.log_probabilities(["the zork sees a gnu"], [text])  # there it can only be <unk>
     assert other != pytest.approx(score, abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["luong", "transformer-first"])
+def test_what_is_said_has_the_probability_of_the_same_text(name):
+    """Behind a copied word, too: search reads it as <unk>, as training does."""
+    face, behind = translator(name), 0
+    for text in SOURCES:
+        if not text:
+            continue
+        said = face.translate(text, beam=1, min_length=5)
+        behind += any(one >= face.target.size for one in said.target.ids[:-1])
+        ids, copies = [said.source.ids], face.copies([said.source.ids], [said.source])
+        (forced,) = face.force(ids, [said.target.ids], copies=copies)
+        assert said.log_probability == pytest.approx(forced.log_probability, abs=1e-5)
+    assert behind
+
+
+def test_what_copies_is_what_is_shown_and_taught():
+    """One attention (layer 0, head 3), unless another is named."""
+    face = translator("transformer-first")
+    text, target = "the zork sees a blub", "a blub sees"
+    shown = face.align(text, target).weights
+    assert_close(shown, face.align(text, target, 0, 3).weights)
+    assert_close(face.translate(text, prefix=target).weights[:3], shown[:3], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(shown, face.align(text, target, 1).weights)
+    assert not torch.allclose(shown, face.align(text, target, head=2).weights)
+    assert_close(face.align(text, target, head=2).weights, face.align(text, target, 0, 2).weights)
+    assert_close(
+        face.align(text, target, 2).weights,
+        torch.stack([face.align(text, target, 2, head).weights for head in range(5)]).mean(0),
+    )
+    one = Taught({"coverage": 1.0, "guided": 1.0}, face.model.decoder)
+    assert (one.layer, one.head, one.guided_layer, one.guided_head, one.look) == (0, 3, 0, 3, [0])
 
 
 def test_a_prefix_may_name_a_word_of_the_source():

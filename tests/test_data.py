@@ -30,11 +30,14 @@ import seq2attn.data.examples
 import seq2attn.data.hub
 import seq2attn.data.store
 from seq2attn.alignment import Link
+from seq2attn.batches import Feed
 from seq2attn.data import DataError, Report, known_alignment, pairs, prepare, training_text
 from seq2attn.data.alignments import between_pieces, words
 from seq2attn.data.corpora import find
 from seq2attn.data.report import Reason
-from seq2attn.recipe import DataRecipe
+from seq2attn.lexicon import Labels, Lexicon
+from seq2attn.recipe import DataRecipe, SamplingRecipe, TaggedDataRecipe
+from seq2attn.recipe.words import CategorizedDataRecipe
 from seq2attn.text import Vocabulary, train_vocabulary
 
 PACK = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}
@@ -148,6 +151,14 @@ def test_any_text_is_read_as_it_stands(tmp_path_factory, sentences):
         write(folder / str(i), "\ufeff" + "".join(f"{pair[i]}\r\n" for pair in sentences)) for i in (0, 1)
     ]
     assert read({"files": sides}) == sentences
+
+
+def test_csv_is_no_table_and_the_message_says_what_to_do(tmp_path):
+    path = write(tmp_path / "x.csv", b"eins,one\n")
+    with pytest.raises(
+        DataError, match=rf"x\.csv:1: 1 column .* CSV is read by dataset: csv, data_files: {path}"
+    ):
+        read({"table": path})
 
 
 def test_faults_of_a_table(tmp_path):
@@ -269,7 +280,7 @@ def test_a_report_is_a_table(tmp_path):
         report.note("too long", f"x.tsv:{line}: 201 and 7 pieces")
     report.bad("broken UTF-8", "x.tsv:9", "byte 0xff in column 1 is no UTF-8")
     table = """\
-12,345 pairs read, 12,340 kept
+12,345 examples read, 12,340 kept
         4  too long      x.tsv:0: 201 and 7 pieces
                          x.tsv:1: 201 and 7 pieces
                          x.tsv:2: 201 and 7 pieces
@@ -531,9 +542,65 @@ def test_what_is_measured_on_stays_as_it_is(tmp_path, vocabularies):
     assert examples.report.reasons["empty, but kept"].count == 1
 
 
+@pytest.mark.parametrize("role", ["train", "dev"])
+@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize(
+    ("window", "ends"), [(7, [True, False]), ({"head": 4, "tail": 3}, [True, True]), (None, [True, True])]
+)
+def test_the_end_of_a_target_that_was_cut_off_is_not_learnt(
+    tmp_path, vocabularies, role, sampled, window, ends
+):
+    corpus = table(tmp_path / "x.tsv", [("Ja.", "Yes."), ("Ja.", "It's raining cats and dogs in London.")])
+    data = recipe(corpus, dev=corpus, truncate={"target": window})
+    examples = prepare([data.dev], data, vocabularies, role)
+    assert [examples.ended(number) for number in range(2)] == ends
+    sampling = SamplingRecipe(alpha=0.9) if sampled else None
+    feed = Feed(examples, *vocabularies, 99, sampling=sampling, truncate=data.truncate)
+    made = feed.batch(np.arange(2), 0)
+    assert (made.gold == vocabularies[1].eos).any(1).tolist() == ends
+    learnt = [row[mask].tolist() for row, mask in zip(made.gold, made.gold_mask, strict=True)]
+    read = [row[mask].tolist() for row, mask in zip(made.reads, made.gold_mask, strict=True)]
+    assert read == [[vocabularies[1].bos, *row[:-1]] for row in learnt]
+    assert made.units == sum(map(len, learnt)) and (window is None or len(learnt[1]) == 7 + ends[1])
+
+
+@pytest.mark.parametrize("tagged", [False, True])
+def test_labels_have_no_length_and_sentences_may_come_twice(tmp_path, tagged):
+    rows = ["a b c", "a", "a b c", "d e f g h", "a b c d"]
+    labels = [" ".join(["B-big\u00a0name", *["O"] * row.count(" ")]) if tagged else "x" for row in rows]
+    corpus = table(tmp_path / "x.tsv", zip(rows, labels, strict=True)) | {"columns": [0, 1]}
+    kind, scheme = (TaggedDataRecipe, "bioes") if tagged else (CategorizedDataRecipe, None)
+    coders = Lexicon.learn(rows), Labels.learn([*labels, "O" if tagged else "y"], scheme)
+
+    def kept(**limits):
+        data = kind.model_validate({"train": [corpus], "dev": corpus, "filter": limits})
+        found = prepare(data.train, data, coders, "train")
+        reasons = {reason: entry.examples for reason, entry in found.report.reasons.items()}
+        return [found.source_text(number) for number in range(len(found))], reasons
+
+    assert kept() == (rows, {})
+    left, reasons = kept(min_length=2, max_length=4)
+    assert left == ["a b c", "a b c", "a b c d"]
+    assert reasons == {
+        "too short": [f"{tmp_path}/x.tsv:2: 1 words"],
+        "too long": [f"{tmp_path}/x.tsv:4: 5 words"],
+    }
+    assert kept(duplicates=False)[0] == [*rows[:2], *rows[3:]]
+    with pytest.raises(ValidationError, match=r"max_ratio.*\n.*compares the lengths of two texts"):
+        kept(max_ratio=3.0)
+
+
+def test_lines_of_a_text_are_part_of_it_when_duplicates_are_found(tmp_path, vocabularies):
+    rows = [{"s": "Ja.\nGut.", "t": "Yes."}, {"s": "Ja.", "t": "Gut.\nYes."}, {"s": "Ja.", "t": "Yes."}]
+    path = write(tmp_path / "x.jsonl", "".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    data = recipe({"table": path, "columns": ["s", "t"]})
+    examples = prepare(data.train, data, vocabularies, "train")
+    assert len(examples) == 3 and examples.report.reasons["duplicate"].count == 1
+
+
 def test_nothing_left_is_an_error(tmp_path, vocabularies):
     data = recipe(table(tmp_path / "x.tsv", [("", "a"), ("b", "")]))
-    with pytest.raises(DataError, match=r"no pair is left of .*x\.tsv: 2 pairs read, 0 kept\n +2  empty"):
+    with pytest.raises(DataError, match=r"no pair is left of .*x\.tsv: 2 examples read, 0 kept\n +2  empty"):
         prepare(data.train, data, vocabularies, "train")
 
 
@@ -945,6 +1012,7 @@ def test_links_are_stored_for_who_asks(tmp_path, cache, vocabularies):
         "source_text",
         "target_text",
         "references",
+        "ended",
     ]
     first = prepared(corpus)
     assert (
@@ -970,3 +1038,15 @@ def test_a_task_brings_its_alignment_when_asked(task, letters):
             assert pair.source.split()[link.source][0] == pair.target.split()[link.target]
     data = recipe(corpus | {"alignments": True})
     assert prepare(data.train, data, letters, "train").aligned
+
+
+# ---- what save_to_disk wrote ------------------------------------------------------------------------
+
+
+def test_what_save_to_disk_wrote_says_how_it_is_read(tmp_path):
+    folder = tmp_path / "saved"
+    datasets.Dataset.from_list(ROWS).save_to_disk(folder)
+    message = rf"'{folder}' was written by save_to_disk: set dataset: arrow, data_files: {folder}/\*\.arrow$"
+    with pytest.raises(DataError, match=message):
+        read({"dataset": str(folder), "columns": COLUMNS})
+    assert read({"dataset": "arrow", "data_files": f"{folder}/*.arrow", "columns": COLUMNS}) == SENTENCES

@@ -74,7 +74,8 @@ def test_steps_and_forward_agree(model):
 def test_weights_are_a_distribution_over_the_source(looking):
     encoded, tokens = encode(looking), tiny.reads(3, 5)
     layers = all_layers(looking)
-    logits, weights, *_ = looking.decoder(tokens, encoded, layers)
+    decoded = looking.decoder(tokens, encoded, layers)
+    logits, weights = decoded.logits, decoded.weights
     assert weights.shape[:2] == (3, len(layers)) and weights.shape[3:] == (5, 7)
     assert weights.dtype == torch.float32 and (weights >= 0).all()
     seen = encoded.mask[:, None, None].expand_as(weights)

@@ -7,6 +7,7 @@ import conlleval
 import numpy as np
 import pytest
 
+from seq2attn.lexicon import joined as joined_words
 from seq2attn.metrics import Score, ScoringError
 from seq2attn.metrics.entities import (
     Counts,
@@ -92,6 +93,13 @@ def test_by_hand():
     assert found.types["x"].f1 == pytest.approx(200 / 7)
     scores = [metric(FOUND, GOLD, bootstrap=0).value for metric in (precision, recall, f1, tag_accuracy)]
     assert scores == pytest.approx([100 / 3, 100 / 3, 100 / 3, 200 / 3])
+
+
+def test_a_type_may_have_a_space_of_its_own():
+    """It is U+00A0 in data, and parts no tags; those of a file may have tabs or several spaces between."""
+    gold, said = joined_words(["B-big name", "I-big name", "O"]), "B-big\u00a0name  I-big\u00a0name\tO"
+    assert report([said], [gold]).types == {"big\u00a0name": Counts(1, 1, 1)}
+    assert f1([said], [gold], 0).value == tag_accuracy([said], [gold], 0).value == 100
 
 
 def test_as_nervaluate():

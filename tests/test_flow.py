@@ -15,7 +15,7 @@ from seq2attn.attention import Attention, misfits
 from seq2attn.errors import Seq2attnError
 from seq2attn.flow import BidirectionalFlow
 from seq2attn.normalizers import NORMALIZERS, Softmax
-from seq2attn.scorers import SCORERS, Additive, Trilinear
+from seq2attn.scorers import SCORERS, Additive, Several, Trilinear
 
 B, T, J, D = 3, 7, 5, 11
 CONTEXT = torch.arange(T) < torch.tensor([7, 4, 6])[:, None]
@@ -215,5 +215,7 @@ class Following(Trilinear):
 
 
 def test_what_goes_along_a_target_does_not_flow():
-    with pytest.raises(Seq2attnError, match=r"Following goes along a source .*: no sense in bidirectional"):
+    with pytest.raises(Seq2attnError, match=r"Following needs a target .*; bidirectional attention has"):
         BidirectionalFlow(D, Following(D, D))
+    with pytest.raises(Seq2attnError, match=r"Several needs a target .*; bidirectional attention has"):
+        BidirectionalFlow(D, Several([Following(D, D)]))

@@ -24,20 +24,20 @@ SMALL = [
 ]
 
 
-def trained(folder: Path, steps: int, losses: str) -> Translator:
+def trained(folder: Path, steps: int, losses: str, *others: str) -> Translator:
     """A Transformer that learns to copy, and where to look while it does; as it is loaded again."""
     training = [
         f"training={{max_steps: {steps}, validate_every: {steps}, batch_tokens: 300, learning_rate: 0.005, "
         "metric: loss, metrics: exact}",
         f"training.attention_losses={losses}",
     ]
-    seq2attn.runs.train("copy_additive", folder, [*SMALL, *training], display=tiny_runs.silent())
+    seq2attn.runs.train("copy_additive", folder, [*SMALL, *training, *others], display=tiny_runs.silent())
     return load(folder, device="cpu")
 
 
 def test_a_guided_transformer_aligns_by_the_head_that_was_taught(tmp_path: Path, stores: None) -> None:
     model = trained(tmp_path / "run", 150, "{guided: 0.5, layer: -1, head: 2}")
-    assert (model.alignment_layer, model.alignment_head) == (-1, 2)
+    assert (model.alignment_layer, model.alignment_head) == (2, 2)
     corpus = RunFolder.open(tmp_path / "run").recipe.data.test
     assert corpus is not None
     test = list(pairs(corpus, ("x", "y"), Report(), "test"))
@@ -60,14 +60,23 @@ def _known(source: str) -> list[tuple[int, int]]:
 @pytest.mark.parametrize(
     ("losses", "expected"),
     [
-        ("{guided: 0.5}", (None, 0)),  # by itself the first head of the layer before the last is taught
+        ("{guided: 0.5}", (1, 0)),  # by itself the first head of the layer before the last is taught
         ("{guided: 0.5, layer: 0, coverage: 1.0}", (0, 0)),
     ],
 )
 def test_a_loaded_model_aligns_by_what_was_guided(
-    tmp_path: Path, stores: None, losses: str, expected: tuple[int | None, int]
+    tmp_path: Path, stores: None, losses: str, expected: tuple[int, int]
 ) -> None:
     model = trained(tmp_path / "run", 1, losses)
     assert (model.alignment_layer, model.alignment_head) == expected
-    layer = 1 if expected[0] is None else expected[0]
-    assert_close(model.align("a b", "a b").weights, model.align("a b", "a b", layer, 0).weights)
+    assert_close(model.align("a b", "a b").weights, model.align("a b", "a b", *expected).weights)
+
+
+@pytest.mark.parametrize(
+    ("copying", "expected"), [("{layer: 2, head: 3}", (2, 3)), ("{layer: 0}", (0, None))]
+)
+def test_a_model_that_copies_is_guided_where_it_copies(
+    tmp_path: Path, stores: None, copying: str, expected: tuple[int, int | None]
+) -> None:
+    model = trained(tmp_path / "run", 1, "{guided: 0.5}", f"model.decoder.copying={copying}")
+    assert (model.alignment_layer, model.alignment_head) == expected

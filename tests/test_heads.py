@@ -19,7 +19,7 @@ from seq2attn.models import multi_head
 from seq2attn.normalizers import NORMALIZERS, Normalizer, Softmax
 from seq2attn.positions import POSITIONS, T5
 from seq2attn.recipe.model import AttentionRecipe
-from seq2attn.scorers import SCORERS, ScaledDot
+from seq2attn.scorers import SCORERS, Location, ScaledDot
 
 B, T, S, D = 3, 5, 7, 24
 MASK = (torch.arange(S) < torch.tensor([7, 4, 0])[:, None])[:, None]
@@ -172,6 +172,8 @@ def test_heads_that_cannot_talk(flag, why):
     unfit = type("Unfit", (Softmax,), {flag: True})
     with pytest.raises(Seq2attnError, match=f"Unfit .*{why}"):
         TalkingNormalizer(unfit(), 4)
+    with pytest.raises(Seq2attnError, match="Location has a score for places that are never seen"):
+        TalkingScorer(Location(6, 6, length=3), 4)
     drawn = type("Drawn", (Softmax,), {"draw": lambda self, weights, past: weights})
     with pytest.raises(Seq2attnError, match="Drawn follows the weights of its own head"):
         TalkingNormalizer(drawn(), 4)
@@ -367,7 +369,8 @@ def test_linear_attention_is_its_quadratic_form():
     query, key, values = (
         part(states).view(B, S, 4, 6).transpose(1, 2) for part in (heads.query, heads.key, heads.value)
     )
-    query, key = F.elu(query) + 1, (F.elu(key) + 1) * MASK[:, None].mT
+    query, key = (torch.where(x > 0, x + 1, x.exp()) for x in (query, key))
+    key = key * MASK[:, None].mT
     sums = torch.einsum("bhsk,bhsv->bhkv", key, values), key.sum(-2, keepdim=True)  # linear in S
     expected = ((query @ sums[0]) / (query * sums[1]).sum(-1, keepdim=True))[:2]
     for need_weights in (True, False):

@@ -51,7 +51,7 @@ import seq2attn
 from seq2attn.attention import Attention
 from seq2attn.batches import Feed, in_sentences, numbered_slots
 from seq2attn.errors import Seq2attnError
-from seq2attn.heads import MultiHead
+from seq2attn.heads import MultiHead, TalkingScorer
 from seq2attn.hierarchy import SentenceAttention
 from seq2attn.models import Seq2Seq
 from seq2attn.normalizers import NORMALIZERS, Softmax, Sum
@@ -543,7 +543,7 @@ def test_a_recipe_says_where_it_makes_no_sense():
     }
     assert "scale what a target looks at in its source: no sense in self-attention" in faults(own)
     linear = {"score": "linear", "normalize": "sum", "heads": 2}
-    assert "add log-weights to the scores, and Sum needs scores that are never negative" in faults(
+    assert "add log-weights to the scores, and sum needs scores that are never negative" in faults(
         recurrent(attention=linear)
     )
     assert "Coverage follows where it has looked slot by slot" in faults(
@@ -561,6 +561,7 @@ def test_parts_that_make_no_sense_are_refused_in_python_too():
         Attention(Linear(4, 4), Sum(), hierarchy=above)
     with pytest.raises(Seq2attnError, match="no sense in self-attention, set them to null"):
         Attention(ScaledDot(4, 4), Softmax(), 0.0, POSITIONS["alibi"](2, 4, False), above)
-    for scorer, why in ((Coverage(4, 4), "slot by slot"), (Location(4, 4), "not of sentences")):
+    cases = ((Coverage(4, 4), "slot by slot"), (Location(4, 4), "not of sentences"))
+    for scorer, why in (*cases, (TalkingScorer(Coverage(4, 4), 2), "TalkingScorer .* slot by slot")):
         with pytest.raises(Seq2attnError, match=why):
             SentenceAttention(scorer)

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "seq2attn"
 ORDER = [  # the way of the data; a package counts as one module
-    *("__init__", "errors", "atomic", "states"),
+    *("__init__", "errors", "atomic", "blocks", "states"),
     *(
         "attention",
         "hierarchy",
@@ -24,7 +24,17 @@ ORDER = [  # the way of the data; a package counts as one module
     ),
     "decoders",
     *("pooling", "flow", "tags", "crf", "lexicon", "words", "labellers"),
-    *("losses", "labelling", "schedules", "recipe", "sentences", "subwords", "text", "alignment"),
+    *(
+        "cross_entropy",
+        "losses",
+        "labelling",
+        "schedules",
+        "recipe",
+        "sentences",
+        "subwords",
+        "text",
+        "alignment",
+    ),
     *(
         "data",
         "batches",
@@ -38,6 +48,7 @@ ORDER = [  # the way of the data; a package counts as one module
         "results",
         "annotations",
         "checkpoint",
+        "faces",
         "translator",
         "recognizer",
         "vectors",

@@ -16,6 +16,8 @@ from pydantic import ValidationError
 from tiny_words import LABELS, sentences
 from torch import Tensor
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from seq2attn import tags
 from seq2attn.attention import Attention, misfits
@@ -252,9 +254,9 @@ def test_labels_are_looked_at_by_the_formula():
 
 
 def test_attentions_that_go_along_a_source_are_refused():
-    with pytest.raises(Seq2attnError, match=r"LocalM goes along a source .*: no sense in self-attention"):
+    with pytest.raises(Seq2attnError, match=r"LocalM needs a target .*; self-attention has none"):
         SelfAttention(Attention(Dot(13, 13), LocalM()), 13)
-    with pytest.raises(Seq2attnError, match=r"LocalM goes along a source .*: no sense in pooling"):
+    with pytest.raises(Seq2attnError, match=r"LocalM needs a target .*; pooling has none"):
         LabelAttention(Attention(Dot(13, 13), LocalM()), 5, 13, 13)
 
 
@@ -348,6 +350,39 @@ def test_found_spans_have_the_probability_of_all_labels_that_mean_them(kind):
                 p = one.scores[0].softmax(-1)
                 expected = sum(math.prod(p[t, k].item() for t, k in enumerate(path)) for path in within)
             assert math.isclose(probability, expected, rel_tol=1e-9)
+
+
+def test_one_pass_gives_all_probabilities_that_a_pass_for_each_gives():
+    """Of sentences too long to enumerate: what all labels mean that are allowed, one entity after the other."""
+    model, lengths = tiny_words.tagger(scheme="bio", head={"kind": "crf"}), (29, 17, 0, 1, 23)
+    answer = scored(3 * random(5, 29, len(LABELS)), *lengths)
+    found = model.find(answer)
+    assert sum(map(len, found)) > 20
+    for row, (some, length) in enumerate(zip(found, lengths, strict=True)):
+        for span, probability in some:
+            allowed = torch.ones(1, 29, len(LABELS), dtype=torch.bool)
+            allowed[0, :length] = torch.tensor(tags.allowed(span, length, LABELS, "bio"))
+            one = model.crf.probability(answer.scores[row, None], answer.mask[row, None], allowed)
+            assert math.isclose(probability, one.item(), rel_tol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["linear", "crf"])
+def test_many_entities_cost_no_more_memory_than_words(kind):
+    """A copy of all scores for each entity would be the number of words squared."""
+    model, length = tiny_words.tagger(head={"kind": kind}), 1009
+    scores = random(1, length, len(LABELS))
+    scores[..., LABELS.index("B-PER")] += 9
+    sizes = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, run, types, args=(), kwargs=None):
+            made = run(*args, **(kwargs or {}))
+            sizes.extend(each.numel() for each in tree_leaves(made) if isinstance(each, Tensor))
+            return made
+
+    with Sizes():
+        (found,) = model.find(scored(scores, length))
+    assert len(found) > 900 and length <= max(sizes) <= length * len(LABELS) ** 2
 
 
 def means(path: tuple[int, ...], span: Span, decoded: tuple[int, ...]) -> bool:
@@ -473,14 +508,17 @@ def test_a_crf_costs_what_the_labels_of_whole_sentences_do():
     assert all(p.grad is not None for p in model.parameters())
 
 
-def test_spans_cost_their_cross_entropy():
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_spans_cost_their_cross_entropy(smoothing):
     model, words = tiny_words.tagger(**TAGGERS["spans"]), tiny_words.batch([5, 6, 7])
     batch = labelled(words, torch.tensor([[1, 2, 3]]))
-    objective = labelling(model)
+    objective = labelling(model, smoothing)
     losses = objective.losses(objective.ask(model, batch), batch)
     gold = torch.tensor([0, 1, 0, 0, 0, 2])  # (0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)
     assert isinstance(objective, SpanLabelling)
-    assert_close(losses.whole, F.cross_entropy(model(words).scores[0], gold, reduction="sum"))
+    scores = model(words).scores[0]
+    assert_close(losses.whole, F.cross_entropy(scores, gold, reduction="sum", label_smoothing=smoothing))
+    assert_close(losses.nll, F.cross_entropy(scores, gold, reduction="sum").detach())
 
 
 def test_sentences_cost_their_cross_entropy_and_the_likeness_of_queries():
@@ -535,7 +573,7 @@ def test_the_recipe_reaches_the_network():
     assert (attends.window, attends.exclude_self, attends.gate is None) == (Window(2, 1), True, False)
     assert attends.attention.dropout == 0.1 and model.crf is None
     assert (part.word_dropout, part.dropout.rate, part.dropout.variational) == (0.2, 0.3, True)
-    assert (part.speller.convolution.kernel_size, part.speller.dropout.p) == ((4,), 0.4)
+    assert (part.speller.convolution.kernel_size, part.speller.dropout.rate) == ((4,), 0.4)
     assert part.positions.table.num_embeddings == 11 and not part.table.weight.requires_grad
     biases = [p for name, p in model.encoder.named_parameters() if name.endswith("outer.bias")]
     assert len(biases) == 2 and all((bias == 0).all() for bias in biases)  # as Transformers begin

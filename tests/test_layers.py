@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
-from seq2attn.layers import ACTIVATIONS, Dropout, Embedding, FeedForward, Maxout, Residual, tie
+from seq2attn.layers import ACTIVATIONS, Dropout, Embedding, FeedForward, Maxout, Residual, dropped, tie
 from seq2attn.positions import Sinusoidal
 
 B, L, D = 101, 53, 37
@@ -18,7 +18,7 @@ def seed():
     torch.manual_seed(2)
 
 
-def dropped(dropout: Dropout) -> torch.Tensor:
+def gone_of(dropout: Dropout) -> torch.Tensor:
     """Where ones were dropped; the others are scaled up so that the mean stays."""
     y = dropout.train()(ONES)
     assert (y[y != 0] == y.max()).all()
@@ -27,25 +27,25 @@ def dropped(dropout: Dropout) -> torch.Tensor:
 
 
 def test_dropout_drops_single_values():
-    gone = dropped(Dropout(0.3))
+    gone = gone_of(Dropout(0.3))
     assert_close(gone.float().mean(), torch.tensor(0.3), atol=0.02, rtol=0)
     assert not (gone == gone[:, :1]).all() and not (gone == gone[..., :1]).all()
 
 
 def test_variational_dropout_has_one_mask_for_all_positions():
-    gone = dropped(Dropout(0.3, variational=True))
+    gone = gone_of(Dropout(0.3, variational=True))
     assert (gone == gone[:, :1]).all() and not (gone == gone[:1]).all()
     assert_close(gone[:, 0].float().mean(), torch.tensor(0.3), atol=0.05, rtol=0)
 
 
 def test_word_dropout_drops_whole_positions():
-    gone = dropped(Dropout(0.0, word=0.2))
+    gone = gone_of(Dropout(0.0, word=0.2))
     assert (gone == gone[..., :1]).all() and not (gone == gone[:, :1]).all()
     assert_close(gone[..., 0].float().mean(), torch.tensor(0.2), atol=0.03, rtol=0)
 
 
 def test_kinds_of_dropout_add_up():
-    gone = dropped(Dropout(0.3, variational=True, word=0.2))
+    gone = gone_of(Dropout(0.3, variational=True, word=0.2))
     words, values = gone.all(-1, keepdim=True), gone.all(1, keepdim=True)
     assert torch.equal(gone, words | values) and words.any() and values.any()
 
@@ -115,3 +115,38 @@ def test_tied_matrices_are_one():
     assert_close(output.weight.detach(), started)
     model = nn.ModuleList([output, *embeddings])
     assert sum(p.numel() for p in model.parameters()) == 11 * 19 + 19
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_sixteen_bits_drop_at_the_rate_and_keep_the_mean(dtype):
+    torch.manual_seed(7)
+    x = torch.ones(401, 1009, dtype=dtype)
+    for rate in (0.1, 0.5, 0.9):
+        found = dropped(x, rate)
+        gone = (found == 0).double().mean()
+        assert found.dtype == dtype and abs(gone - rate) < 5 * (rate * (1 - rate) / x.numel()) ** 0.5
+        assert_close(
+            found[found != 0].unique(), torch.tensor([1 / (1 - rate)], dtype=dtype), rtol=1e-4, atol=0
+        )
+
+
+def test_each_value_is_dropped_by_itself_and_by_the_seed():
+    torch.manual_seed(7)
+    first, second = ((dropped(torch.ones(4001), 0.5) != 0).double() for _ in range(2))
+    torch.manual_seed(7)
+    assert torch.equal((dropped(torch.ones(4001), 0.5) != 0).double(), first)
+    for other in (second, first.roll(1), first.roll(2), first.roll(3), first.roll(4)):
+        assert abs((first * other).mean() - 0.25) < 0.03
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-6, 1.0])
+def test_what_sixteen_bits_cannot_say_is_torchs(rate):
+    x = torch.randn(31, 7)
+    assert_close(dropped(x, rate), x * (rate < 1))
+
+
+def test_the_gradient_is_dropped_as_the_value_is():
+    x = torch.ones(997, requires_grad=True)
+    found = dropped(x, 0.3)
+    found.sum().backward()
+    assert torch.equal(x.grad, found.detach())

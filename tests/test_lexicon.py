@@ -1,9 +1,10 @@
 """Words and labels by number; raw text cut into words that know where they stand."""
 
 import itertools
+import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from seq2attn.lexicon import UNKNOWN, Labels, Lexicon, LexiconError, Word, cut, joined, split
@@ -28,12 +29,41 @@ def test_words_stand_where_they_say(text: str) -> None:
         ("The U.S. paid $1,000.50 at 10:30...", "The U.S. paid $ 1,000.50 at 10:30 ..."),
         ("@anna see https://a.b/c?d=1 #fun anna.b@c.de", "@anna see https://a.b/c?d=1 #fun anna.b@c.de"),
         ("we’ll in the 90s, 50%", "we ’ll in the 90s , 50 %"),
+        ("M. J. O'Brien's St. Paul Corp. vs. AT&T Inc.", "M. J. O'Brien 's St. Paul Corp. vs. AT&T Inc ."),
+        ("S&P paid US$ 5 in U.S.-led Gaul.", "S&P paid US$ 5 in U.S.-led Gaul ."),
+        ("hit .500 (+44 1) by -3, 5-4", "hit .500 ( +44 1 ) by -3 , 5-4"),
+        ("1. A 12-year-old, 0.4m", "1. A 12-year-old , 0.4m"),
+        ("http://x.org/a, and (www.y.com/?q=1).", "http://x.org/a , and ( www.y.com/?q=1 ) ."),
+        ("Plan B. It's o'clock. I'd say 'yes'", "Plan B. It 's o'clock . I 'd say ' yes '"),
         ("Ça va, Zoë? 東京。", "Ça va , Zoë ? 東京 。"),
         (" \n", ""),
+        ("cafe\u0301, e\u0301te\u0301!", "cafe\u0301 , e\u0301te\u0301 !"),
+        ("\u0939\u093f\u0928\u094d\u0926\u0940 \u092e\u0947\u0902\u0964", "\u0939\u093f\u0928\u094d\u0926\u0940 \u092e\u0947\u0902 \u0964"),
+        ("\u05e9\u05b8\u05c1\u05dc\u05d5\u05b9\u05dd.", "\u05e9\u05b8\u05c1\u05dc\u05d5\u05b9\u05dd ."),
+        ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645.", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 ."),
+        ("ok\U0001f44d\U0001f3fd\U0001f468\u200d\U0001f469\u200d\U0001f467!", "ok \U0001f44d\U0001f3fd \U0001f468\u200d\U0001f469\u200d\U0001f467 !"),
+        ("\u2764\ufe0f\u200d\U0001f5251\ufe0f\u20e3", "\u2764\ufe0f\u200d\U0001f525 1\ufe0f\u20e3"),
+        ("\U0001f1e9\U0001f1ea\U0001f1eb\U0001f1f7", "\U0001f1e9\U0001f1ea \U0001f1eb\U0001f1f7"),
+        ("\U0001f3f4\U000e0067\U000e0062\U000e007f.", "\U0001f3f4\U000e0067\U000e0062\U000e007f ."),
     ],
 )  # fmt: skip
 def test_raw_text_is_cut_as_tagged_data_is(text: str, words: str) -> None:
     assert " ".join(word.text for word in cut(text)) == words
+
+
+@given(st.text(st.sampled_from("ae1.'-n t@/:\u0301\u094d\u200d\u200c\ufe0f\U0001f3fd\U0001f44d\U0001f1e9")))
+def test_no_word_begins_with_a_mark_of_the_one_before(text: str) -> None:
+    for word in cut(text):
+        alone = word.start == 0 or text[word.start - 1].isspace()
+        mark = unicodedata.category(word.text[0])[0] == "M" or word.text[0] in "\u200c\u200d\U0001f3fd"
+        assert alone or not mark
+
+
+@given(st.text(st.sampled_from("aéñŐ1.,'-&n t@ǖ%")))
+@example("1@1.é1, ñ.é@aé.é")
+def test_accents_may_be_written_apart(text: str) -> None:
+    apart = [word.text for word in cut(unicodedata.normalize("NFD", text))]
+    assert apart == [unicodedata.normalize("NFD", word.text) for word in cut(text)]
 
 
 def test_spaces_alone_cut_if_asked() -> None:
@@ -109,3 +139,22 @@ def test_files_give_the_same_back() -> None:
     assert again.spell("cat") == lexicon.spell("cat") and other.fingerprint == labels.fingerprint
     assert other.names == labels.names and other.scheme == "bio"
     assert lexicon.fingerprint != Lexicon.learn(TEXTS, lowercase=False).fingerprint
+
+
+@given(st.text())
+def test_a_word_is_looked_up_as_it_is_looked_up(word: str) -> None:
+    for lowercase, digits in itertools.product((False, True), repeat=2):
+        lexicon = Lexicon([], [], lowercase, digits)
+        assert lexicon.key(lexicon.key(word)) == lexicon.key(word)
+
+
+def test_words_with_accents_written_apart_are_the_same_words() -> None:
+    """As macOS writes them, and hardly any file of vectors."""
+    whole, apart = "Ménage Ő 1é", unicodedata.normalize("NFD", "Ménage Ő 1é")
+    assert whole != apart
+    lexicon, other = Lexicon.learn([whole], known=["été"]), Lexicon.learn([apart], known=["e\u0301te\u0301"])
+    assert lexicon.fingerprint == other.fingerprint and "été" in lexicon.words
+    assert lexicon.encode([whole]) == lexicon.encode([apart]) != [[UNKNOWN] * 3]
+    for one, two in zip(split(whole), split(apart), strict=True):
+        assert lexicon.spell(one) == lexicon.spell(two) and UNKNOWN not in lexicon.spell(two)
+    assert [word.end for word in cut(apart)] == [7, 10, 14]  # in the text as it was given

@@ -286,7 +286,7 @@ def test_sampled_pieces_are_truncated_the_same(
     assert batch.source_mask.sum(1).tolist() == [
         min(5, n) + 1 for n in free.batch(numbers, 1).source_mask.sum(1) - 1
     ]
-    assert batch.gold_mask.sum(1).max() == 5
+    assert batch.gold_mask.sum(1).max() == 4  # an end that was cut off is not learnt
     whole = free.batch(numbers, 1).source[0].tolist()
     length = int(free.batch(numbers, 1).source_mask[0].sum()) - 1
     assert batch.source[0, :5].tolist() == whole[:2] + whole[length - 3 : length]

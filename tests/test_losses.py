@@ -6,13 +6,15 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
+import seq2attn.cross_entropy
 from seq2attn.attention import Past
-from seq2attn.decoders import Decoded
+from seq2attn.cross_entropy import cross_entropy
+from seq2attn.decoders import Copier, Decoded, Projection
 from seq2attn.errors import Seq2attnError
-from seq2attn.losses import Taught, coverage, cross_entropy, doubly_stochastic, entropy, guided, reinforce
+from seq2attn.losses import Taught, coverage, doubly_stochastic, entropy, guided, reinforce
 from seq2attn.normalizers import Softmax
 
 B, T, V = 3, 5, 17
@@ -100,6 +102,81 @@ def test_the_logits_are_left_as_they_were():
     before = logits.clone()
     cross_entropy(logits.requires_grad_(), gold, MASK, 0.1).smoothed.backward()
     assert torch.equal(logits, before)
+
+
+# ---- of logits that are still to be made ------------------------------------------------------------
+
+
+def projected(bias: bool = True, dtype: torch.dtype = torch.float64) -> tuple[Tensor, nn.Linear, Tensor]:
+    torch.manual_seed(4)
+    states = torch.randn(B, T, 7, dtype=dtype, requires_grad=True)
+    return states, nn.Linear(7, V, bias, dtype=dtype), torch.randint(0, V, (B, T))
+
+
+def gradients(loss: Tensor, states: Tensor, layer: nn.Linear) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(7 * loss, (states, *layer.parameters()))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 512])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+def test_made_piece_by_piece_is_the_same(monkeypatch, smoothing, bias, rows):
+    monkeypatch.setattr(seq2attn.cross_entropy, "ROWS", rows)
+    states, layer, gold = projected(bias)
+    ours = cross_entropy(Projection(states, layer), gold, MASK, smoothing)
+    theirs = cross_entropy(layer(states), gold, MASK, smoothing)
+    assert_close(tuple(ours), tuple(theirs))
+    assert_close(gradients(ours.smoothed, states, layer), gradients(theirs.smoothed, states, layer))
+
+
+def test_no_more_rows_are_made_at_once_than_said_and_none_for_padding(monkeypatch):
+    monkeypatch.setattr(seq2attn.cross_entropy, "ROWS", 3)
+    states, layer, gold = projected()
+    made, linear = [], F.linear
+    monkeypatch.setattr(F, "linear", lambda x, *rest: made.append(len(x)) or linear(x, *rest))
+    cross_entropy(Projection(states, layer), gold, MASK)
+    assert made == [3, 3, 1]  # of 5 + 2 tokens
+
+
+def test_without_gradients_none_are_made():
+    states, layer, gold = projected()
+    with torch.no_grad():
+        loss = cross_entropy(Projection(states, layer), gold, MASK, 0.1)
+    assert not loss.smoothed.requires_grad
+    assert_close(tuple(loss), tuple(cross_entropy(layer(states).detach(), gold, MASK, 0.1)))
+
+
+def test_a_matrix_that_is_shared_has_both_gradients():
+    states, layer, gold = projected()
+    table = nn.Embedding(V, 7, _weight=layer.weight)
+    found = [
+        torch.autograd.grad(cross_entropy(predicted, gold, MASK, 0.1).smoothed, layer.weight)[0]
+        for read in (table(gold) + states.detach(),)
+        for predicted in (Projection(read, layer), layer(table(gold) + states.detach()))
+    ]
+    assert_close(*found)
+
+
+def test_narrow_states_are_multiplied_narrow_and_summed_wide():
+    states, layer, gold = projected(dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = Projection.of(states, layer)
+        expected = layer(states)
+    assert narrow.states.dtype == torch.bfloat16 and torch.equal(narrow.whole(), expected)
+    ours, theirs = cross_entropy(narrow, gold, MASK, 0.1), cross_entropy(expected, gold, MASK, 0.1)
+    assert ours.smoothed.dtype == torch.float32
+    assert_close(tuple(ours), tuple(theirs))
+    for one, other in zip(
+        gradients(ours.smoothed, states, layer), gradients(theirs.smoothed, states, layer), strict=True
+    ):
+        assert one.dtype == torch.float32
+        assert_close(one, other, atol=0.1, rtol=0.02)
+
+
+def test_no_tokens_at_all_cost_nothing():
+    states, layer, gold = projected()
+    loss = cross_entropy(Projection(states, layer), gold, MASK & False, 0.1)
+    assert loss == (0, 0) and all((one == 0).all() for one in gradients(loss.smoothed, states, layer))
 
 
 # ---- of weights -------------------------------------------------------------------------------------
@@ -243,11 +320,15 @@ def test_losses_of_weights_are_sums_over_sentences_and_blind_to_padding(name):
 
 
 def taught(
-    layers: int = 3, layer: int | None = None, head: int | None = None, **factors: float
+    layers: int = 3,
+    layer: int | None = None,
+    head: int | None = None,
+    copier: Copier | None = None,
+    **factors: float,
 ) -> tuple[Taught, Decoded]:
     """Two heads; weights whose layer and head can be told by their loss."""
     decoder = tiny.model(tiny.MODELS["transformer-pre-rotary"]).decoder
-    decoder.attention_layers = layers
+    decoder.attention_layers, decoder.copier = layers, copier
     one = Taught(factors, decoder, layer, head)
     every = torch.stack([torch.stack([looks(10 * n + h) for h in range(2)], 1) for n in range(layers)], 1)
     return one, Decoded(torch.zeros(B, T, V), every[:, list(one.look)])
@@ -272,6 +353,26 @@ def test_layer_and_head_say_which_weights_are_taught(layer, head, covered, guide
     assert_close(found["coverage"], coverage(sum(looks(n) for n in covered) / len(covered), MASK))
     assert_close(found["guided"], guided(sum(looks(n) for n in guides) / len(guides), links, MASK))
     assert len(one.look) == len({*covered, *guides} - {1, 21}) or layer is not None
+
+
+@pytest.mark.parametrize(
+    ("layer", "head", "copies", "expected"),
+    [
+        (None, None, (0, 1), [(1,), (1,)]),
+        (None, None, (0, None), [(0, 1), (0, 1)]),
+        (None, 0, (1, 1), [(10,), (10,)]),
+        (2, None, (0, 1), [(20, 21), (20,)]),  # who names a layer means it
+    ],
+)
+def test_where_a_decoder_copies_it_is_taught_unless_told_otherwise(layer, head, copies, expected):
+    links = SOURCES[:, None].expand(B, T, S)
+    one, decoded = taught(3, layer, head, Copier(7, *copies), coverage=1.0, doubly_stochastic=1.0, guided=1.0)
+    found = told(one, decoded, links)
+    covers, guides = (sum(looks(n) for n in some) / len(some) for some in expected)
+    assert_close(found["coverage"], coverage(covers, MASK))
+    assert_close(found["doubly_stochastic"], doubly_stochastic(covers, MASK, SOURCES))
+    assert_close(found["guided"], guided(guides, links, MASK))
+    assert len(one.look) == 1
 
 
 def test_nothing_is_looked_at_that_is_not_needed():

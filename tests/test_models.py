@@ -65,7 +65,8 @@ def test_every_part_goes_into_every_decoder(score, normalize, heads):
     }
     for decoder in (recurrent, {**recurrent, "order": "bahdanau"}, transformer):
         model = tiny.model({"encoder": tiny.recurrent_encoder(), "decoder": decoder})
-        logits, weights, *_ = model(*tiny.sources(7, 3, 0), tiny.reads(3, 5), [0])
+        decoded = model(*tiny.sources(7, 3, 0), tiny.reads(3, 5), [0])
+        logits, weights = decoded.logits, decoded.weights
         assert logits.shape == (3, 5, tiny.TARGET) and logits.isfinite().all()
         assert weights.shape == (3, 1, heads, 5, 7)
         looks = [m for m in model.decoder.modules() if isinstance(m, Attention) and m.relative is None]
@@ -112,7 +113,7 @@ def test_rates_of_dropout_reach_their_places():
         words, states = side.embedding.dropout, side.dropout
         assert (words.rate, words.word, words.variational) == (0.2, 0.3, True)
         assert (states.rate, states.word, states.variational) == (0.1, 0.0, True)
-    assert model.encoder.rnn.dropout.p == model.decoder.cell.rnn.dropout == 0.1  # between layers
+    assert model.encoder.rnn.dropout.rate == model.decoder.cell.rnn.dropout == 0.1  # between layers
     rates = {
         "dropout": 0.1,
         "feed_forward_dropout": 0.2,
@@ -124,8 +125,8 @@ def test_rates_of_dropout_reach_their_places():
     ).decoder
     assert (layer.embedding.dropout.rate, layer.embedding.dropout.word) == (0.1, 0.3)
     layer = layer.layers[0]
-    assert {m.dropout.p for n, m in layer.named_children() if n.startswith("around")} == {0.1}
-    assert layer.feed_forward.dropout.p == 0.2
+    assert {m.dropout.rate for n, m in layer.named_children() if n.startswith("around")} == {0.1}
+    assert layer.feed_forward.dropout.rate == 0.2
     assert (layer.own.attention.dropout, layer.source.attention.dropout) == (0.4, 0.0)
 
 

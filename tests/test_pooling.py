@@ -15,10 +15,10 @@ from torch.testing import assert_close
 
 from seq2attn.attention import Attention, Relative, misfits
 from seq2attn.errors import Seq2attnError
-from seq2attn.heads import MultiHead
+from seq2attn.heads import MultiHead, TalkingNormalizer, TalkingScorer
 from seq2attn.normalizers import NORMALIZERS, Softmax
 from seq2attn.pooling import Hierarchical, Pooling, SpanPooling, penalty
-from seq2attn.scorers import SCORERS, Additive, Dot, General, Perceptron, ScaledDot
+from seq2attn.scorers import SCORERS, Additive, Dot, General, Location, Perceptron, ScaledDot
 
 B, R, S, Q, D, V = 3, 5, 7, 11, 13, 17
 MASK = torch.arange(S) < torch.tensor([7, 4, 0])[:, None]
@@ -123,7 +123,7 @@ def test_permuting_tokens_permutes_weights(case):
 
 def test_hops_look_differently(case):
     weights = case[0](case[1], MASK).weights[:1]
-    if case[0].attention.score.reads_keys and not (weights == weights.round()).all():
+    if not isinstance(case[0].attention.score, Location) and not (weights == weights.round()).all():
         assert (weights[:, 0] - weights[:, 3]).abs().max() > 1e-4
 
 
@@ -504,8 +504,11 @@ class Following(Dot):
 def test_what_goes_along_a_target_cannot_pool():
     part = Attention(Following(Q, Q), Softmax())
     for looking in (part, MultiHead(2, 2 * Q, D, part)):
-        with pytest.raises(Seq2attnError, match=r"Following goes along a source .*: no sense in pooling"):
+        with pytest.raises(Seq2attnError, match=r"Following needs a target .*; pooling has none"):
             Pooling(looking, R, Q)
+    talking = Attention(TalkingScorer(Following(Q, Q), 2), TalkingNormalizer(Softmax(), 2))
+    with pytest.raises(Seq2attnError, match=r"TalkingScorer needs a target .*; pooling has none"):
+        Pooling(MultiHead(2, 2 * Q, D, talking), R, Q)
 
 
 def test_queries_stand_nowhere():

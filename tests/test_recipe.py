@@ -423,7 +423,7 @@ CASES: dict[str, Case] = {
     ),
     "posterior of a chunk": (
         "quickstart", "score: additive}", "score: additive, normalize: mocha}\n    latent: posterior", "latent:",
-        "model.decoder.latent: posterior: where MoChA stands is not where it looks",
+        "model.decoder.latent: posterior: where mocha stands is not where it looks",
     ),
     "latent alignment of several heads": (
         "quickstart", "score: additive}", "score: additive, heads: 2}\n    latent: marginal", "latent:",
@@ -431,11 +431,11 @@ CASES: dict[str, Case] = {
     ),
     "latent alignment without probabilities": (
         "quickstart", "score: additive}", "score: additive, normalize: sigmoid}\n    latent: marginal", "latent:",
-        "model.decoder.latent: needs weights that sum to 1, those of Sigmoid need not",
+        "model.decoder.latent: needs weights that sum to 1, and those of sigmoid may sum to less or more",
     ),
     "latent alignment that is drawn": (
         "quickstart", "score: additive}", "score: additive, normalize: hard}\n    latent: marginal", "latent:",
-        "model.decoder.latent: sums over the slots, and Hard draws one: choose",
+        "model.decoder.latent: sums over the slots, and hard draws one: choose",
     ),
     "latent alignment without attention": (
         "quickstart", r"order: luong\n    attention: .*", "order: cho\n    latent: marginal", "latent:",
@@ -924,6 +924,18 @@ OWN, ACROSS = "model.decoder.self_attention", "model.decoder.cross_attention"
         ([f"{ACROSS}.window=3"],
          f"{ACROSS}.window: a window goes along with its query in self-attention alone; set it to null"),
         ([f"{OWN}.key_heads=3"], f"{OWN}.key_heads: 3 heads of keys do not divide 8 heads"),
+        ([f"{OWN}.window=4", f"{OWN}.score=location"],
+         f"{OWN}.window: a decoder keeps its window alone, and location would count other places in decoding than "
+         "in training: set it to null"),
+        ([f"{OWN}.window=4", f"{OWN}.score=location", f"{OWN}.normalize=local_p"],
+         f"{OWN}.window: a decoder keeps its window alone, and location and local_p would count other places in "
+         "decoding than in training: set it to null"),
+        (["model.decoder.layers=2", f"{OWN}=[{{heads: 8}}, {{heads: 8, window: 4, normalize: local_p}}]"],
+         f"{OWN}.1.window: a decoder keeps its window alone, and local_p would count other places in decoding than "
+         "in training: set it to null"),
+        ([f"{OWN}.talking=true", f"{OWN}.score=location"],
+         f"{OWN}.talking: Location has a score for places that are never seen: mixed with others' it is none, no "
+         "talking"),
         ([f"{OWN}.sinks=3"], f"{OWN}.sinks: without a window every token stays visible: set window, or sinks to 0"),
         ([f"{OWN}={{talking: true}}"], f"{OWN}.talking: one head has nobody to talk to: set heads"),
         ([f"{OWN}.talking=true", f"{OWN}.normalize=sum", f"{OWN}.score=linear"],
@@ -954,7 +966,7 @@ OWN, ACROSS = "model.decoder.self_attention", "model.decoder.cross_attention"
         (["model.decoder.layers=2", f"{ACROSS}=[{{heads: 8}}, {{heads: 4}}]"],
          f"{ACROSS}.1.heads: weights of all layers are looked at together: all need 8"),
         (["model.decoder.layers=2", f"{OWN}=[{{heads: 8}}, {{heads: 8, normalize: monotonic}}]"],
-         f"{OWN}.1.normalize: Monotonic goes along a source as a target is written: no sense in self-attention"),
+         f"{OWN}.1.normalize: monotonic needs a target that is written step by step; self-attention has none"),
         (["model.decoder.layers=2", f"{OWN}=[{{heads: 8}}, {{haeds: 8}}]"],
          f"{OWN}.1.haeds: unknown key 'haeds' (did you mean heads? one of score, normalize, heads, dropout, "
          "key_heads, query_key_norm, talking, window, ...)"),
@@ -968,6 +980,15 @@ OWN, ACROSS = "model.decoder.self_attention", "model.decoder.cross_attention"
 )  # fmt: skip
 def test_faults_of_how_a_transformer_sees(overrides: list[str], fault: str) -> None:
     assert faults(SHIPPED["wmt_transformer"], *overrides) == [f"command line: {fault}"]
+
+
+def test_what_counts_places_goes_without_a_window_or_in_an_encoder() -> None:
+    assert read(SHIPPED["wmt_transformer"], [f"{OWN}.score=location", f"{OWN}.normalize=local_p"])
+    read_on_both_sides = [
+        "model.encoder.self_attention.window=4",
+        "model.encoder.self_attention.score=location",
+    ]
+    assert read(SHIPPED["wmt_transformer"], read_on_both_sides)
 
 
 def test_an_encoder_has_half_of_t5s_buckets_for_each_direction() -> None:
@@ -1029,6 +1050,11 @@ UNALIGNED = (
     "alignments, which files and made tasks can have"
 )
 
+NEGATIVE = (
+    "needs weights that are probabilities, and those of heads that talk may be negative: set talking to false"
+)
+LAYERS = f"model.decoder.layers=2+{ACROSS}=[{{{{heads: 8, talking: {{first}}}}}}, {{{{heads: 8, talking: {{last}}}}}}]"
+
 
 @pytest.mark.parametrize(
     ("recipe", "overrides", "expected"),
@@ -1049,6 +1075,17 @@ UNALIGNED = (
         ("wmt_transformer", [f"{LOSSES}={{reinforce: 1}}", "model.encoder.self_attention.normalize=hard"],
          [f"{LOSSES}.reinforce: needs slots that are drawn, not weighed by softmax: set "
           "model.decoder.cross_attention.normalize to hard"]),
+        ("wmt_transformer", [f"{LOSSES}={{coverage: 1, doubly_stochastic: 1, entropy: 1}}", f"{ACROSS}.talking=true",
+                             "decoding.coverage_penalty=0.2"],
+         [f"{path}: {NEGATIVE}" for path in (f"{LOSSES}.coverage", f"{LOSSES}.doubly_stochastic",
+                                             f"{LOSSES}.entropy", "decoding.coverage_penalty")]),
+        ("wmt_transformer", [f"{LOSSES}={{coverage: 1, guided: 1}}", "data.train=[{task: copy, alignments: true}]",
+                             *LAYERS.format(first="true", last="false").split("+")],
+         [f"{LOSSES}.guided: {NEGATIVE}"]),
+        ("wmt_transformer", [f"{LOSSES}={{coverage: 1, guided: 1, layer: 0}}",
+                             "data.train=[{task: copy, alignments: true}]",
+                             *LAYERS.format(first="false", last="true").split("+"), "decoding.coverage_penalty=0.2"],
+         [f"decoding.coverage_penalty: {NEGATIVE}"]),
         ("copy_additive", ALIGNED[1:], [f"data.train: {UNALIGNED}"]),
         ("copy_additive", ["data.train=[{task: copy}]", *ALIGNED[1:]], [f"data.train.0: {UNALIGNED}"]),
         ("copy_additive", [f"data.train=[{{task: copy, alignments: true}}, {{table: {__file__}}}]", *ALIGNED[1:]],
@@ -1078,6 +1115,52 @@ def test_faults_of_attention_and_alignments(recipe: str, overrides: list[str], e
     assert sorted(found) == sorted(fault.replace("HERE", str(Path.cwd())) for fault in expected)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "expected"),
+    [
+        (recipe, overrides, fault)
+        for recipe in ("conll2003_pooling", "languages")
+        for overrides, fault in (
+            (["model.embedding.frozen=true", "text.vectors=null"],
+             "model.embedding.frozen: vectors would stay as they are drawn at random: name a file of others in "
+             "text.vectors, or set frozen to false"),
+            (["model.encoder={kind: transformer, positions: {name: learned, length: 40}}", "data.filter.max_length=41"],
+             "model.encoder.positions: 40 are learned, but a sentence may have 41 words: set length to 41, or lower "
+             "data.filter.max_length"),
+            (["data.filter.max_ratio=3.0"],
+             "data.filter.max_ratio: compares the lengths of two texts, and labels are none: leave it out"),
+        )
+    ],
+)  # fmt: skip
+def test_faults_of_labelling(recipe: str, overrides: list[str], expected: str, data: Path) -> None:
+    found = [
+        re.sub(r"^(command line: |\S+yaml:[0-9]+  )", "", one) for one in faults(SHIPPED[recipe], *overrides)
+    ]
+    assert found == [expected] and read(recipe)
+
+
+def test_what_labelling_takes(data: Path) -> None:
+    """Positions for all words of a sentence (none for its end); and one limit leaves the others as they are."""
+    near = [
+        "model.encoder={kind: transformer, positions: {name: learned, length: 41}}",
+        "data.filter.max_length=41",
+    ]
+    recipe = read("languages", near)
+    assert recipe.data.filter.duplicates and not read("quickstart").data.filter.duplicates
+    with pytest.raises(
+        RecipeError, match=r"encoder\.positions: 200 are learned, but a sentence may have 200 pieces"
+    ):
+        read("wmt_transformer", ["model.encoder.positions={name: learned, length: 200}"])
+
+
+def test_losses_are_taught_where_copying_looks() -> None:
+    """There no head may talk, and elsewhere it may."""
+    layers = [*LAYERS.format(first="false", last="true").split("+"), f"{LOSSES}={{coverage: 1}}"]
+    assert read("wmt_transformer", [*layers, "model.decoder.copying={layer: 0}"])
+    named = [*layers, f"{LOSSES}.layer=1", "model.decoder.copying={layer: 0}"]
+    assert faults(SHIPPED["wmt_transformer"], *named) == [f"command line: {LOSSES}.coverage: {NEGATIVE}"]
+
+
 def test_attention_that_can_be_taught() -> None:
     recipe = read("copy_additive", ALIGNED)
     assert [corpus.aligned for corpus in recipe.data.train] == [True] and not recipe.data.dev.aligned
@@ -1086,6 +1169,11 @@ def test_attention_that_can_be_taught() -> None:
     across = "model.decoder.cross_attention"
     drawn = [f"{across}.normalize=hard", f"{LOSSES}={{reinforce: 1, coverage: 1, layer: 5, head: 7}}"]
     assert read("wmt_transformer", [*drawn, "decoding.coverage_penalty=0.1"])
+
+
+def test_heads_may_talk_where_nobody_reads_their_weights() -> None:
+    layers = LAYERS.format(first="true", last="false").split("+")
+    assert read("wmt_transformer", [*layers, f"{LOSSES}={{coverage: 1}}", "decoding.coverage_penalty=0.1"])
 
 
 def test_alignments_lie_where_the_recipe_does(tmp_path: Path) -> None:

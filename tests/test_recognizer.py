@@ -1,7 +1,9 @@
 """Words in, entities and labels out: whole runs of both tasks, from the command line and from Python."""
 
+import io
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,13 @@ import pytest
 import tiny_runs
 import torch
 from click.testing import CliRunner
+from rich.console import Console
 
 import seq2attn
 import seq2attn.runs
+from seq2attn.batches import spelt
 from seq2attn.cli import cli
+from seq2attn.display import Display
 from seq2attn.errors import Seq2attnError
 from seq2attn.recognizer import Categorizer, Recognizer
 from seq2attn.runs import held_out, score_pairs
@@ -112,6 +117,32 @@ def test_words_that_are_given_stay_as_they_are(tagged: Path) -> None:
         model.tag([["Bo", " "]])
 
 
+NO_TEXTS: list[Any] = [None, 5, b"EU", ["a", None], [["a", 3]], {"a": 1}, {"a"}, [b"a"], [{"a": 1}]]
+
+
+@pytest.mark.parametrize("wrong", NO_TEXTS, ids=str)
+def test_what_is_no_text_is_refused(tagged: Path, languages: Path, wrong: Any) -> None:
+    for face in (seq2attn.load(tagged).tag, seq2attn.load(languages).classify):
+        with pytest.raises(Seq2attnError) as caught:
+            face(wrong)
+        assert (
+            str(caught.value) == f"expected a text or a list of texts (str, or lists of words), got {wrong!r}"
+        )
+
+
+def test_what_another_task_does_is_refused_by_what_this_one_does(tagged: Path, languages: Path) -> None:
+    for run, task, own in ((tagged, "tagging", "tag"), (languages, "classification", "classify")):
+        model = seq2attn.load(run)
+        for method in {"translate", "summarize", "tag", "classify"} - {own}:
+            expected = f"this model was trained for {task}, not to {method}: use its method {own}"
+            with pytest.raises(AttributeError, match=expected):
+                getattr(model, method)
+        with pytest.raises(
+            Seq2attnError, match=f"trained for {task}, not to translate: use its method {own}"
+        ):
+            seq2attn.translate("Ja.", model)
+
+
 def test_words_of_a_found_span_look_where_the_span_did(tagged: Path, tmp_path: Path) -> None:
     settings = ["model.head={kind: spans, width: 3}", "model.attention=null", "training.max_steps=80"]
     trained = seq2attn.runs.train(
@@ -133,27 +164,132 @@ def test_the_command_prints_spans_columns_and_json(tagged: Path) -> None:
         (["3", "0", "10", "PER"], "Anna Nyman"),
         (["3", "19", "23", "LOC"], "Rome"),
     ]
-    assert said("tag", tagged, "-", "--format", "conll", input="Bo went\n") == "Bo\tB-PER\nwent\tO\n\n"
+    marked = b"\xef\xbb\xbfBo went\n".decode()  # by a byte order mark, which is no part of the first word
+    assert said("tag", tagged, "-", "--format", "conll", input=marked) == "Bo\tB-PER\nwent\tO\n\n"
     entry = json.loads(said("tag", tagged, "-", "--format", "json", "--words", input="Bo, Lund\n"))
     assert entry["words"] == ["Bo,", "Lund"]
 
 
+def test_lines_are_numbered_by_file(tagged: Path, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("one.txt", "two.txt")]
+    files[0].write_text("went\nCem\tMeyer went\n", "utf-8")  # a tab is no column of its own
+    files[1].write_text("\ufeffBo went\n", "utf-8")
+    rows = [line.split("\t") for line in said("tag", tagged, *files).splitlines()]
+    assert [row[:4] + row[5:] for row in rows] == [
+        [f"{files[0]}:2", "0", "9", "PER", "Cem Meyer"],
+        [f"{files[1]}:1", "0", "2", "PER", "Bo"],
+    ]
+    assert said("tag", tagged, files[1]).startswith("1\t0\t2\tPER\t")
+
+
+def test_a_conll_file_is_tagged_again(tagged: Path, tmp_path: Path) -> None:
+    """Its words stay as they are, and its lines have a column more."""
+    one, two = tmp_path / "one.conll", tmp_path / "two.conll"
+    one.write_text("Bo\tNNP\twrong\nwent\tVBD\tO\n\n\nwent\tVBD\tO\n", "utf-8")
+    two.write_text("Rome NNP\n. .\n\n", "utf-8")
+    assert said("tag", tagged, "--conll", one, two) == (
+        "Bo\tNNP\twrong\tB-PER\nwent\tVBD\tO\tO\n\nwent\tVBD\tO\tO\n\nRome NNP B-LOC\n. . O\n\n"
+    )
+    result = CliRunner().invoke(cli, ["tag", str(tagged), "--conll", "--format", "json", str(one)])
+    assert result.exit_code == 2 and "leave --words and --format out" in result.output
+
+
 def test_scores_are_those_of_training(tagged: Path) -> None:
     printed = said("score", tagged)
-    assert "F1 = 100.0 [100.0, 100.0] |" in printed and "recipe:people|checkpoint:best|seed:1|" in printed
+    lines = printed.splitlines()
+    assert lines[:3] == [f"{name} = 100.0 [100.0, 100.0]" for name in ("F1", "precision", "recall")]
+    assert lines[3].startswith("F1, precision, recall |nrefs:1|bs:1000|seed:12345|case:mixed|unit:entity|")
+    assert lines[4].startswith("processed ") and lines[-1].startswith("recipe:people|checkpoint:best|seed:1|")
+    counts = {kind: len(re.findall(f"\tB-{kind}\n", sentences(30, 2))) for kind in ("LOC", "PER")}
+    perfect = "precision: 100.00%; recall: 100.00%; FB1: 100.00"
+    assert lines[6:-1] == [f"{kind:>17}: {perfect}  {count}" for kind, count in counts.items()]
+    entities = json.loads(said("score", tagged, "--format", "json"))["entities"]
+    assert {kind: one["gold"] for kind, one in entities["types"].items()} == counts
+    assert entities["overall"]["f1"] == 100 and entities["tokens"] == sentences(30, 2).count("\t")
+    assert len(said("score", tagged, "--metric", "tag-accuracy").splitlines()) == 2  # it has no types
     model = seq2attn.load(tagged)
     sources, references = held_out(tagged, "test")
     assert [one.value for one in score_pairs(model, sources, references, ["tag-accuracy"])] == [100.0]
     with pytest.raises(Seq2attnError, match="settings of models that write text"):
         said("score", tagged, "--beam", "3")
+    with pytest.raises(Seq2attnError) as caught:
+        said("score", tagged, "--metric", "bleu")
+    assert str(caught.value) == (
+        f"bleu is of texts; {tagged} was trained for tagging: one of f1, precision, recall, tag-accuracy"
+    )
+
+
+def test_files_are_scored_if_each_word_has_a_tag(tagged: Path, languages: Path, tmp_path: Path) -> None:
+    for name, text in (("in", "Bo  went to Oslo\n"), ("tags", "B-PER O O B-LOC\n"), ("raw", "Wo ist er?\n")):
+        (tmp_path / name).write_text(text, "utf-8")
+    (tmp_path / "label").write_text("de\n", "utf-8")
+    files = ["--source", tmp_path / "in", "--references"]
+    assert said("score", tagged, *files, tmp_path / "tags").startswith("F1 = 100.0\n")
+    raw = ["--source", tmp_path / "raw", "--references", tmp_path / "label", "--metric", "accuracy"]
+    assert said("score", languages, *raw).startswith("accuracy = 100.0 |")
+    (tmp_path / "conll").write_text("Bo B-PER\nwent O\n\n", "utf-8")
+    with pytest.raises(Seq2attnError) as caught:
+        said("score", tagged, *files, tmp_path / "conll")
+    assert str(caught.value).startswith(
+        f"{tmp_path}/conll:1: expected a tag for each of the 4 words in {tmp_path}/in:1, got 2: a line has the words"
+    )
+
+
+def test_weights_are_the_mean_of_the_heads(tagged: Path) -> None:
+    model, text = seq2attn.load(tagged), "Bo went to Oslo ."
+    found = model.tag(text)
+    rows = [text.split()]
+    with torch.no_grad():
+        answer = model.model(spelt(rows, model.lexicon.encode([text]), model.lexicon), look=True)
+    assert answer.weights.shape == (1, 2, 5, 5)
+    torch.testing.assert_close(found.weights, answer.weights[0].mean(0))
+    assert not torch.allclose(answer.weights[0, 0], answer.weights[0, 1], atol=0.01)
+
+
+def test_lines_are_numbered_on_in_every_chunk(tagged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seq2attn.recognizer.CHUNK", 2)
+    rows = said("tag", tagged, "-", input="Bo went\n\nwent\nCem went\nAnna went\n").splitlines()
+    assert [row.split("\t")[0] for row in rows] == ["1", "4", "5"]
+
+
+def test_a_label_of_dev_alone_is_a_label_and_words_are_cut_as_the_recipe_says(
+    tagged: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "dev.conll").write_text("Bo\tB-ORG\nwent\tO\n\n", "utf-8")
+    settings = [f"data.dev={{conll: {tmp_path}/dev.conll}}", "text.words=spaces", "training.max_steps=1"]
+    recipe = tagged.parent / "people.yaml"
+    model = seq2attn.runs.train(recipe, tmp_path / "run", settings, display=tiny_runs.silent()).model
+    assert {name.partition("-")[2] for name in model.labels.names} == {"", "LOC", "ORG", "PER"}
+    for face in (model, seq2attn.load(tmp_path / "run")):
+        assert [word.text for word in face.tag("Bo, went.").words] == ["Bo,", "went."]
+    assert [word.text for word in seq2attn.load(tagged).tag("Bo, went.").words] == ["Bo", ",", "went", "."]
+
+
+def test_types_may_have_a_space(tmp_path: Path) -> None:
+    """From the data to the scores; a no-break space in a file parts nothing."""
+    rows = [{"tokens": ["Bo", "Ek", "went"], "tags": ["B-big name", "I-big name", "O"]}] * 20
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    corpus = "{table: x.jsonl}"
+    text = re.sub("data: .*", f"data: {{train: {corpus}, dev: {corpus}, test: {corpus}}}", TAGGING)
+    (tmp_path / "big.yaml").write_text(text, "utf-8")
+    trained = seq2attn.runs.train(tmp_path / "big.yaml", tmp_path / "run", display=tiny_runs.silent())
+    assert trained.scores[0].value == 100
+    assert "\n         big\u00a0name: precision: 100.00%" in said("score", tmp_path / "run")
+    (tmp_path / "in").write_text("Bo Ek went\n", "utf-8")
+    (tmp_path / "gold").write_text("B-big\u00a0name\tI-big\u00a0name O\n", "utf-8")
+    files = ["--source", tmp_path / "in", "--references", tmp_path / "gold"]
+    assert said("score", tmp_path / "run", *files).startswith("F1 = 100.0\n")
 
 
 def test_a_decision_can_be_drawn(tagged: Path, languages: Path, tmp_path: Path) -> None:
     for run, name in ((tagged, "a.png"), (languages, "b.svg")):
         said("heatmap", run, "Bo went to Oslo.", "-o", tmp_path / name)
         assert (tmp_path / name).stat().st_size > 1000
-    with pytest.raises(Seq2attnError, match="--target is for models that write text"):
-        said("heatmap", tagged, "Bo went", "--target", "x", "-o", tmp_path / "c.png")
+    for words in (["--target", "x"], ["--pieces"], ["--layer", "0"], ["--head", "0"]):
+        with pytest.raises(Seq2attnError, match=f"{words[0]} is for models that write text"):
+            said("heatmap", tagged, "Bo went", *words, "-o", tmp_path / "c.png")
+    with pytest.raises(Seq2attnError, match="beam: settings of models that write text"):
+        said("heatmap", tagged, "Bo went", "--beam", "2", "-o", tmp_path / "c.png")
 
 
 def test_whole_texts_have_a_label(languages: Path) -> None:
@@ -166,7 +302,8 @@ def test_whole_texts_have_a_label(languages: Path) -> None:
     assert german.weights.shape == (1, len(german.words)) and german.weights.sum() == pytest.approx(1)
     label, probability = said("classify", languages, "-", input="Ich bin hier.\n").split("\t")
     assert label == "de" and float(probability) > 0.5
-    entry = json.loads(said("classify", languages, "-", "--json", input="I am here.\n"))
+    assert said("classify", languages, "-", input="\n\nJa.\n").count("\n") == 3  # a label of no words, too
+    entry = json.loads(said("classify", languages, "-", "--format", "json", input="I am here.\n"))
     assert entry["label"] == "en" and entry["probabilities"].keys() == {"de", "en"}
 
 
@@ -203,9 +340,13 @@ def test_vectors_that_others_learnt_are_a_start(tagged: Path, tmp_path: Path) ->
         + "".join(f"{word} {' '.join([str(n)] * 16)}\n" for n, word in enumerate(["Paris", "rome", "Rome"]))
     )
     settings = [f"text.vectors={file}", "training.max_steps=1", "model.embedding.frozen=true"]
+    shown = io.StringIO()
     trained = seq2attn.runs.train(
-        tagged.parent / "people.yaml", tmp_path / "run", settings, display=tiny_runs.silent()
+        tagged.parent / "people.yaml", tmp_path / "run", settings, display=Display(Console(file=shown))
     )
+    lines = shown.getvalue().splitlines()
+    assert any(line.startswith("120 sentences, ") for line in lines)
+    assert re.fullmatch(r"best: .* \(f1 \d+\.\d\d\)", lines[-1])
     file.unlink()  # a run needs it no more
     model = seq2attn.load(trained.run)
     table = model.model.encoder.embedding.table.weight

@@ -160,7 +160,7 @@ def test_every_scorer_is_tested_here():
     assert {part for part, *_ in EQUATIONS} | looking | {Location} == set(SCORERS.values())
     assert {part for part in SCORERS.values() if part.looks_back} == looking
     assert [name for name, part in SCORERS.items() if part.positive] == ["linear"]
-    assert [name for name, part in SCORERS.items() if not part.reads_keys] == ["location"]
+    assert [name for name, part in SCORERS.items() if not part.mixes] == ["location"]
     assert [n for n, part in SCORERS.items() if part.reads_places] == ["location", "location_sensitive"]
 
 
@@ -333,11 +333,33 @@ def test_gaussian_widths_may_be_fixed():
     assert Gaussian(Q, Q, width=0.3).log_width.exp().item() == pytest.approx(0.3)
 
 
-def test_no_squares_in_eight_bits():
-    scorer, query = Gaussian(Q, Q), torch.randn(B, T, Q)
-    assert scorer.dot(query) is not None
-    with torch.autocast("cpu", torch.bfloat16):
-        assert scorer.dot(query) is None
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_gaussian_sees_small_differences_far_from_zero_who_ever_asks(need_weights):
+    query, states = 100 + 0.05 * random(B, T, Q), 100 + 0.05 * random(B, S, Q)
+    scorer = Gaussian(Q, Q, width=0.05)
+    answers = []
+    for dtype in (torch.float64, torch.float32):
+        attention = Attention(scorer.to(dtype), Softmax())
+        memory = attention.remember(states.to(dtype), MASK)
+        answers.append(attention(query.to(dtype), memory, need_weights=need_weights).context - 100)
+    assert_close(answers[1].double(), answers[0], atol=2e-4, rtol=0)
+
+
+# ---- linear attention -----------------------------------------------------------------------------------
+
+
+def test_linear_keeps_its_digits_below_zero():
+    x, scorer = torch.tensor([[-80.0, -20.0, -9.0, -1e-3, 0.0, 1e-3, 3.0, 1e30]]), Linear(8, 8)
+    wide = x.double().numpy()
+    exact = torch.from_numpy(np.where(wide > 0, wide + 1, np.exp(np.minimum(wide, 0))))
+    for made in (scorer.keys(x), scorer.dot(x)):
+        assert_close(made.double(), exact, rtol=1e-6, atol=0)
+    assert (F.elu(x) + 1)[0, 1] == 0  # what is added and taken away again is lost
+    narrow = scorer.keys(torch.full((1, 8), -4.0, dtype=torch.bfloat16))[0, 0].item()
+    assert narrow == pytest.approx(np.exp(-4.0), rel=4e-3)
+    x = torch.tensor([[-200.0, -1.0, 0.0, 2.0, 200.0]], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(scorer.keys(x).sum(), x)
+    assert_close(gradient, torch.tensor([[-200.0, -1.0, 0.0, 0.0, 0.0]], dtype=torch.float64).exp())
 
 
 # ---- trilinear and perceptron ---------------------------------------------------------------------------
@@ -511,6 +533,8 @@ def test_places_behind_all_known_ones_get_nothing():
     query, scorer = random(B, T, Q), Location(Q, K, length=3)
     ours = weights(scorer, query, random(B, S, K))
     assert (ours[..., 3:] == 0).all()
+    only = weights(scorer, query, random(B, S, K), MASK & (torch.arange(S) >= 3))  # nothing else is there
+    assert_close(only[0], torch.tensor([0.0] * 3 + [0.25] * 4).double().expand(T, S))
     assert_close(ours.sum(-1), torch.ones(B, T).double())
     behind = MASK & (torch.arange(S) >= 3)
     only = weights(scorer, query, random(B, S, K), behind)
@@ -707,7 +731,7 @@ def test_several_are_each_for_itself(name):
         pasts = [p.then(looked, 1, trace=trace) for p, trace in zip(pasts, traces, strict=True)]
         past = past.then(looked, 1, trace=both.note(query, keys, looked, past))
     assert both.looks_back == scorers[0].looks_back and both.positive == scorers[0].positive
-    assert both.reads_places == scorers[0].reads_places and both.reads_keys == scorers[0].reads_keys
+    assert both.reads_places == scorers[0].reads_places
     assert both.dot(query) is None
 
 

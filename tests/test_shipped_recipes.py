@@ -174,8 +174,8 @@ def test_a_recipe_passes_check(name: str, tmp_path: Path, monkeypatch: pytest.Mo
             f"data.{role}.limit={count}" for role, count in (("train.0", 200), ("dev", 10), ("test", 10))
         ]
     lines = "\n".join(check(read(name, small), device="cpu"))
-    assert "; 200 pairs read" in lines
-    assert lines.count("; 10 pairs read, 10 kept") == (1 if recipe.data.test is None else 2)
+    assert "; 200 examples read" in lines
+    assert lines.count("; 10 examples read, 10 kept") == (1 if recipe.data.test is None else 2)
     assert re.search(r"^memory ", lines, re.MULTILINE)
 
 

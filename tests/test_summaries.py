@@ -150,10 +150,33 @@ def test_one_in_one_out_and_a_list_in_a_list_out(model: Summarizer, chats: Path)
         assert ((found.copied >= 0) & (found.copied <= 1)).all()
         assert found.alignment.shape == (len(found.words), len(found.source_words))
     assert model.summarize([]) == [] and model.summarize("").text == model.summarize("\n").text == ""
-    wrong: tuple[Any, ...] = ([["a", "b"]], 3, None)
+    wrong: tuple[Any, ...] = ([["a", 3]], 3, None, {"a": "b"})
     for one in wrong:
-        with pytest.raises(Seq2attnError, match="expected a sentence or a list of sentences"):
+        with pytest.raises(Seq2attnError) as caught:
             model.summarize(one)
+        expected = f"expected a text or a list of texts (str, or lists of sentences or turns), got {one!r}"
+        assert str(caught.value) == expected
+
+
+def test_a_document_may_be_a_list_of_turns(model: Summarizer) -> None:
+    turns = ["Anna: can you bring a book ?", "Ben: yes of course"]
+    found, other, nothing = model.summarize([turns, "Eve: nice day today", []])
+    assert str(found) == str(model.summarize("\n".join(turns))) and nothing.text == ""
+    assert found.source.words == "\n".join(turns).split() and other.source.words[0] == "Eve:"
+
+
+def test_what_another_task_does_is_refused(model: Summarizer, run: Path) -> None:
+    assert repr(model).startswith("Summarizer(")
+    for method in ("tag", "classify"):
+        with pytest.raises(
+            AttributeError, match=f"for summarization, not to {method}: use its method summarize"
+        ):
+            getattr(model, method)
+    for one in (model, run):
+        with pytest.raises(
+            Seq2attnError, match="for summarization, not to translate: use its method summarize"
+        ):
+            seq2attn.translate("Eve: nice day today", one)
 
 
 def test_line_feeds_are_spaces_to_the_model(model: Summarizer) -> None:
@@ -234,9 +257,12 @@ def test_a_line_is_a_document_or_a_whole_file(run: Path, model: Summarizer, tmp_
 
 
 def test_json_has_what_was_copied(run: Path, chats: Path) -> None:
-    for line in said("summarize", run, chats, "--key", "turns", "--json").output.splitlines():
-        found = json.loads(line)
-        assert len(found["copied"]) == len(found["words"]) == len(found["alignment"])
+    words = ["summarize", run, chats, "--key", "turns", "--format", "json", "--nbest", "2"]
+    rows = [json.loads(line) for line in said(*words).output.splitlines()]
+    assert [row["number"] for row in rows] == [number for number in range(1, 18) for _ in "ab"]
+    assert [row["source"] for row in rows[::2]] == [one.replace("\r\n", "\n") for one in sources(chats)]
+    for found in rows:
+        assert "nbest" not in found and len(found["copied"]) == len(found["words"]) == len(found["alignment"])
         assert all(0 <= share <= 1 for share in found["copied"])
 
 
@@ -249,7 +275,7 @@ def test_empty_documents_have_empty_summaries(run: Path, tmp_path: Path) -> None
     (tmp_path / "empty.txt").write_text("\n\n\n", "utf-8")
     assert said("summarize", run, tmp_path / "empty.txt", "--whole").output == "\n"
     assert said("summarize", run, stdin="").output == ""
-    assert json.loads(said("summarize", run, "--json", stdin="\n").output)["text"] == ""
+    assert json.loads(said("summarize", run, "--format", "json", stdin="\n").output)["text"] == ""
 
 
 def test_several_of_each_and_drawn_ones(run: Path, chats: Path) -> None:
@@ -292,6 +318,18 @@ def test_faults_of_files(fails: Any, run: Path, tmp_path: Path) -> None:
         assert f"{latin}:1: expected UTF-8, got the byte 0xe9" in fails("summarize", run, latin, *more)
     (tmp_path / "damaged.jsonl.gz").write_bytes(b"{}")
     assert "damaged, or not packed as its name says" in fails("summarize", run, tmp_path / "damaged.jsonl.gz")
+    (tmp_path / "rows.jsonl").write_text('{"source": "a"}\n', "utf-8")
+    error = fails("summarize", run, tmp_path / "rows.jsonl", "--whole")
+    assert f"--whole: each row of {tmp_path}/rows.jsonl is a document" in error
+
+
+def test_a_byte_order_mark_is_no_part_of_a_text(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "chat.txt"
+    path.write_bytes(b"\xef\xbb\xbfAnna: yes\nBen: no\n")
+    words = ["--whole", "--format", "json"]
+    for line in said("summarize", run, path, path, *words).output.splitlines():
+        assert json.loads(line)["source"] == "Anna: yes\nBen: no"
+    assert json.loads(said("summarize", run, *words, stdin=path.read_bytes()).output)["source"][:4] == "Anna"
 
 
 def test_a_wrong_command_says_which_is_right(fails: Any, run: Path) -> None:
@@ -309,13 +347,18 @@ def test_score_shows_what_needs_no_model(run: Path) -> None:
     lines = said("score", run, "--data", "dev").output.splitlines()
     names = ["ROUGE-1", "ROUGE-2", "ROUGE-L", "ROUGE-Lsum"]
     beside = [f"{which}: {name}" for which in ("lead-3", "longest-3") for name in names]
-    assert [line.split(" = ")[0] for line in lines[:-1]] == [*beside, *names]
-    assert all("nrefs:var" in line for line in lines[:-1]) and lines[-1].startswith("recipe:chats|")
+    assert [line.split(" = ")[0] for line in lines[:12]] == [*beside, *names]
+    assert not any("|" in line for line in lines[:12])  # what makes the numbers comes once, below them
+    assert lines[12].startswith("ROUGE-1, ROUGE-2, ROUGE-L |nrefs:var|bs:1000|")
+    assert lines[13].startswith("ROUGE-Lsum |nrefs:var|") and "|split:" in lines[13]
+    assert lines[14].startswith("recipe:chats|") and len(lines) == 15
     report = json.loads(said("score", run, "--data", "dev", "--format", "json", "--metric", "rouge-l").output)
     assert [*report["baselines"]] == ["lead-3", "longest-3"]
     shown = {name: report["baselines"][name][0]["value"] for name in report["baselines"]}
     assert f"lead-3: ROUGE-L = {shown['lead-3']:.1f} " in "\n".join(lines)
     assert report["scores"][0]["name"] == "ROUGE-L" and len(report["scores"]) == 1
+    every = [*report["scores"], *(one for some in report["baselines"].values() for one in some)]
+    assert all(one["signature"].startswith("nrefs:var|") for one in every)
 
 
 def test_score_of_files(run: Path, tmp_path: Path, fails: Any) -> None:

@@ -19,6 +19,7 @@ from seq2attn.tags import (
     constraints,
     convert,
     guess_scheme,
+    is_tag,
     read,
     repair,
     spans,
@@ -245,9 +246,19 @@ def test_an_error_tells_why_no_scheme_fits():
     with pytest.raises(TagError) as error:
         guess_scheme(mixed)
     first, *lines = str(error.value).split("\n  ")
-    assert first == "no scheme fits all tags; name the nearest, and `repair` them to it"
+    assert first == "no scheme fits all tags: name the nearest, and tags that break it are repaired"
     expected = {"bio": (2, 3), "iob1": (2, 2), "bioes": (3, 2), "bioul": (3, 2)}
     assert len(lines) == 4
     for line, (scheme, (count, number)) in zip(lines, expected.items(), strict=True):
-        assert line.startswith(f"{scheme}: {count} of 4 sentences break it, first {number}: tag ")
+        assert line.startswith(f"{scheme}: {count} of 4 sentences break it, first sentence {number}: tag ")
     assert lines[0].endswith("tag 2 of 2 is 'I-x' (after 'O', at the end): bio expects 'B-x'")
+    with pytest.raises(TagError, match=r"first f\.conll:9: tag 2 of 2 is 'I-x'"):
+        guess_scheme(mixed, ["f.conll:1", "f.conll:5", "f.conll:9", "f.conll:12"])
+
+
+@pytest.mark.parametrize("tag", ["b-x", "EU", "B", "B-", "-x", "O-x", "", "X-x", "BI-x", "-"])
+def test_what_is_a_tag_of_no_scheme(tag):
+    assert not is_tag(tag)
+    with pytest.raises(TagError):
+        read([tag])
+    assert all(map(is_tag, [*SENTENCE["bio"].split(), *SENTENCE["bioes"].split(), "U-x", "L-x-", "I--"]))

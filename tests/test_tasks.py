@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -18,13 +19,16 @@ from click.testing import CliRunner
 
 import seq2attn.runs
 from seq2attn.batches import batch
+from seq2attn.checkpoint import RunFolder
 from seq2attn.cli import cli
+from seq2attn.cross_entropy import cross_entropy
 from seq2attn.data import Pair, Report, known_alignment
 from seq2attn.data.tasks import ORDERS, make
-from seq2attn.losses import cross_entropy
+from seq2attn.errors import Seq2attnError
+from seq2attn.lexicon import LexiconError
 from seq2attn.models import build
-from seq2attn.recipe import ModelRecipe, RecurrentDecoderRecipe, TaskCorpus, read
-from seq2attn.tasks import load
+from seq2attn.recipe import ModelRecipe, RecurrentDecoderRecipe, TaggingRecipe, TaskCorpus, read
+from seq2attn.tasks import Labellings, load, reopen
 from seq2attn.text import train_vocabulary
 from seq2attn.translator import Translator
 
@@ -204,3 +208,59 @@ def test_scan_becomes_tables(tmp_path: Path) -> None:
     with tarfile.open(archive, "w:xz"):
         pass
     assert "expected simple_split/tasks_train_simple.txt in it, found no such file" in made(archive).stderr
+
+
+# ---- words and labels -------------------------------------------------------------------------------
+
+
+def labelling(folder: Path, conll: str, **sections: Any) -> TaggingRecipe:
+    """A recipe that tags the words of one file, tiny.conll."""
+    (folder / "tiny.conll").write_text(conll, encoding="utf-8")
+    corpus = {"conll": str(folder / "tiny.conll")}
+    return TaggingRecipe.model_validate(
+        {
+            "task": "tagging",
+            "data": {"train": corpus, "dev": corpus},
+            "training": {"max_steps": 1},
+            **sections,
+        }
+    )
+
+
+def test_a_file_without_words_is_named(tmp_path: Path) -> None:
+    message = f"{tmp_path}/tiny.conll: no words to learn from: data.train has no sentence"
+    with pytest.raises(LexiconError, match=re.escape(message)):
+        Labellings.learn(labelling(tmp_path, "\n"))
+
+
+def test_vectors_of_another_width_say_which_to_set(tmp_path: Path) -> None:
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("Bo 1 2 3\n", encoding="utf-8")
+    recipe = labelling(
+        tmp_path, "Bo B-PER\n", text={"vectors": str(vectors)}, model={"embedding": {"size": 7}}
+    )
+    message = f"{vectors}: its vectors have 3 values, and words 7: set model.embedding.size to 3"
+    with pytest.raises(Seq2attnError, match=re.escape(message)):
+        Labellings.learn(recipe).build()
+
+
+def test_training_reads_the_words_that_people_read_afterwards(tmp_path: Path) -> None:
+    """Whichever way the recipe cuts a text: a model would be asked about words it has never seen."""
+    (tmp_path / "a.tsv").write_text("It's a test.\tham\nIs it?\tspam\n", encoding="utf-8")
+    recipe = tmp_path / "words.yaml"
+    recipe.write_text(
+        "task: classification\n"
+        "data: {train: {table: a.tsv, columns: [0, 1]}, dev: {table: a.tsv, columns: [0, 1]}}\n"
+        "model: {embedding: {size: 5, characters: null}, encoder: {kind: recurrent, size: 3}}\n"
+        "training: {max_steps: 1, validate_every: 1}\n",
+        encoding="utf-8",
+    )
+    for words, cut in (("spaces", "It's a test."), ("auto", "It 's a test .")):
+        run = seq2attn.runs.train(
+            recipe, tmp_path / words, [f"text.words={words}"], display=tiny_runs.silent()
+        ).run
+        task, model = reopen(RunFolder.open(run)), load(run)
+        examples = task.examples("train")
+        assert examples.source_text(0) == cut == model.as_data("It's a test.")
+        assert [word.text for word in model.classify("It's a test.").words] == cut.split()
+        assert 1 not in examples.source(0)  # all are in the lexicon

@@ -28,11 +28,13 @@ from seq2attn.alignment import Gold, Link, error_rate, parse_pharaoh
 from seq2attn.attention import Past
 from seq2attn.batches import Batch
 from seq2attn.checkpoint import RunFolder, Version, average, tensors_of, weights_of
+from seq2attn.cross_entropy import Loss
 from seq2attn.data import Report, known_alignment
 from seq2attn.data.tasks import make
 from seq2attn.display import Display
 from seq2attn.errors import Seq2attnError
-from seq2attn.losses import Loss, Taught
+from seq2attn.layers import Dropout
+from seq2attn.losses import Taught
 from seq2attn.normalizers import Softmax
 from seq2attn.recipe import TaskCorpus, TrainingRecipe, read
 from seq2attn.runs import Trained, held_out
@@ -532,8 +534,8 @@ def test_resuming_is_exact(
     def once(run: RunFolder, report: Any) -> Progress:
         one = learner(kind, **{**EVERYTHING, **options})
         for part in one.model.modules():
-            if isinstance(part, torch.nn.Dropout):
-                part.p = 0.3
+            if isinstance(part, Dropout):
+                part.rate = 0.3
         torch.manual_seed(5)
         return fit(run, one, feed(), scores(one), report)
 

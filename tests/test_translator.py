@@ -1,5 +1,6 @@
 """Strings in, translations out: exact scores and alignments, whatever else is in the batch."""
 
+import copy
 import inspect
 import random
 import sys
@@ -87,12 +88,18 @@ def test_one_in_one_out_a_list_in_a_list_out(model: Translator) -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 forgets overloads")
-@pytest.mark.parametrize("function", [Translator.translate, seq2attn.translate])
-def test_types_know_what_comes_out(function: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(
+    ("function", "several"),
+    [
+        (Translator.translate, Sequence[str] | Sequence[Sequence[str]]),  # a summarizer's turns
+        (seq2attn.translate, Sequence[str]),
+    ],
+)
+def test_types_know_what_comes_out(function: Callable[..., Any], several: Any) -> None:
     """An overload that lacks a setting would refuse it to whoever checks types."""
     signatures = [inspect.signature(one) for one in typing.get_overloads(function)]
     types = [(one.parameters["text"].annotation, one.return_annotation) for one in signatures]
-    assert types == [(str, Translation), (Sequence[str], list[Translation])]
+    assert types == [(str, Translation), (several, list[Translation])]
     for signature in signatures:
         others, own = (
             [parameter for name, parameter in one.parameters.items() if name != "text"]
@@ -191,7 +198,7 @@ def test_a_prefix_is_how_it_begins(model: Translator) -> None:
     assert_same(said[1], one(model, SENTENCES[1]))
     whole = one(model)
     assert_same(one(model, prefix=whole.text), whole)  # the best there is begins with itself
-    with pytest.raises(Seq2attnError, match="expected a prefix for each of 3 sentences, got 1"):
+    with pytest.raises(Seq2attnError, match="expected a prefix for each of 3 texts, got 1"):
         model.translate(SENTENCES[:3], prefix=["We"])
 
 
@@ -468,7 +475,7 @@ def test_weights_are_chosen_by_name(runs: dict[str, Path]) -> None:
         load(runs["lstm"], "average")
 
 
-@pytest.mark.parametrize("device", ["nowhere", "cuda", "cuda:99"])
+@pytest.mark.parametrize("device", ["cuda", "cuda:99"])
 def test_a_device_that_cannot_be_used(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if device == "cuda" and torch.cuda.is_available():
         pytest.skip("there is a GPU")
@@ -476,6 +483,34 @@ def test_a_device_that_cannot_be_used(device: str, monkeypatch: pytest.MonkeyPat
         Seq2attnError, match=rf"device '{device}' cannot be used here \(.*\); try auto or cpu"
     ):
         load(tiny_runs.MODEL, device=device)
+
+
+@pytest.mark.parametrize("device", ["gpu", "nowhere", "GPU:0"])
+def test_an_unknown_device(device: str) -> None:
+    with pytest.raises(Seq2attnError) as caught:
+        pick_device(device)
+    assert str(caught.value) == f"unknown device '{device}': expected cpu, cuda, cuda:1, mps or auto"
+
+
+NO_TEXTS: list[Any] = [None, 5, b"EU", ["a", None], [["a", "b"]], {"a": 1}, {"a"}, [b"a"], [{"a": 1}]]
+
+
+@pytest.mark.parametrize("wrong", NO_TEXTS, ids=str)
+def test_what_is_no_text_is_refused(model: Translator, wrong: Any) -> None:
+    with pytest.raises(Seq2attnError) as caught:
+        model.translate(wrong)
+    assert str(caught.value) == f"expected a text or a list of texts (str), got {wrong!r}"
+
+
+@pytest.mark.parametrize("method", ["summarize", "tag", "classify"])
+def test_what_another_task_does_is_refused_by_what_this_one_does(model: Translator, method: str) -> None:
+    expected = f"this model was trained for translation, not to {method}: use its method translate"
+    with pytest.raises(Seq2attnError, match=expected):
+        getattr(model, method)("Ja.")
+    assert not hasattr(model, method)
+    with pytest.raises(AttributeError, match="'Translator' object has no attribute 'nonsense'"):
+        getattr(model, "nonsense")  # noqa: B009 - a type checker knows that it is not there
+    assert copy.copy(model).target is model.target
 
 
 def test_the_best_device_there_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -253,3 +253,8 @@ def test_a_batch_goes_to_a_device_as_a_whole():
     same = copy.copy(batch).to(torch.device("cpu"))
     pairs = zip((*same.words[:3], *same.words.spellings), (*words[:3], *words.spellings), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_nothing_is_said_of_what_is_unknown(speller):
+    for table in (word_table(11, 5), speller.table):
+        assert (table.weight[UNKNOWN] == 0).all() and (table.weight[UNKNOWN + 1] != 0).any()

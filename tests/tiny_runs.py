@@ -1,6 +1,6 @@
 """Tiny runs on the sentences that ship: the quickstart recipe, made small.
 
-They say nothing sensible; `tests/model_0.1` does.
+They say nothing sensible; `tests/model_0.2` does.
 """
 
 import json
@@ -16,7 +16,7 @@ from seq2attn.checkpoint import RunFolder
 from seq2attn.display import Display
 from seq2attn.runs import Trained
 
-MODEL = Path(__file__).parent / "model_0.1" / "run"
+MODEL = Path(__file__).parent / "model_0.2" / "run"
 
 SMALL = [
     "data.train.0.limit=200",

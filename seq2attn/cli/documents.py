@@ -7,6 +7,7 @@ from typing import Any
 from seq2attn.cli.using import lines
 from seq2attn.data.files import Pair, at, json_lines, names, pick
 from seq2attn.data.report import DataError, Report
+from seq2attn.errors import Seq2attnError
 
 
 class _Strict(Report):
@@ -21,6 +22,10 @@ def documents(files: tuple[Path, ...], key: str, whole: bool) -> Iterator[str]:
     """The documents of files, or of standard input. Sentences of a document in JSONL may be a list."""
     for file in files or (Path("-"),):
         if {".jsonl", ".ndjson"} & {suffix.lower() for suffix in file.suffixes}:
+            if whole:
+                raise Seq2attnError(
+                    f"--whole: each row of {file} is a document, as JSONL has it; leave it out"
+                )
             for row in json_lines(file, (key, key), _Strict(), _document):
                 yield row.source
         elif whole:

@@ -44,6 +44,18 @@ COVERAGE_PENALTY = decoding_option(
 )
 
 
+def formats(text: str, *others: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """--format: text, or one of the others."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(["text", *others]),
+        default="text",
+        show_default=True,
+        help=text,
+    )
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="seq2attn")
 @click.option(
@@ -56,12 +68,16 @@ COVERAGE_PENALTY = decoding_option(
     "SEQ2ATTN_IMPORT.",
 )
 def cli(modules: tuple[str, ...]) -> None:
-    """Train, score, translate with, and look into sequence-to-sequence models with pluggable attention.
+    """Train, score, use, and look into models with pluggable attention: they translate, summarize, tag words
+    (names, say), and classify sentences.
 
     \b
     seq2attn recipes                              what ships
-    seq2attn train quickstart --run runs/quickstart
+    seq2attn train quickstart                     runs/quickstart; conll2003_pooling, languages, ... the same
     echo "Ich habe Hunger." | seq2attn translate runs/quickstart
+    seq2attn summarize runs/samsum_pointer chat.txt --whole
+    seq2attn tag runs/conll2003_pooling news.txt
+    echo "Where is the station?" | seq2attn classify runs/languages
     seq2attn heatmap runs/quickstart "Ich habe Hunger." -o hunger.png
     """
     if not modules:

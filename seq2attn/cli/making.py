@@ -32,6 +32,7 @@ def train(
     seq2attn train quickstart model.decoder.attention.score=general --run runs/general
     seq2attn train quickstart --resume
     """
+    from seq2attn.metrics import score_lines
     from seq2attn.runs import signature, train
 
     trained = train(recipe, run, overrides, resume, device)
@@ -40,8 +41,8 @@ def train(
         again = shlex.join([*words, "--resume"])
         click.echo(f"stopped after step {trained.progress.step}, all saved; go on with: {again}", err=True)
         context.exit(128 + trained.progress.interrupted)
-    for score in trained.scores:
-        click.echo(score)
+    for line in score_lines(("", score) for score in trained.scores):
+        click.echo(line)
     if trained.scores:
         click.echo(signature(trained.run, trained.model))
     click.echo(f"the run is in {trained.run}", err=True)
@@ -152,17 +153,24 @@ def attention(
 
 
 def _parts(option: str, text: str | None, every: list[str]) -> list[Any]:
-    """The names (and options) in a list as YAML has it."""
+    """The names (and options) in a list as YAML has it. Seq2attnError for a name that is not of every one."""
     import yaml
+
+    from seq2attn.recipe.wording import unknown
 
     if text is None or text == "all":
         return every if text else []
     if not text.strip():
         raise Seq2attnError(f"{option} names nothing: give names with commas between, or all")
     try:
-        return list(yaml.safe_load(f"[{text}]"))
+        parts = list(yaml.safe_load(f"[{text}]"))
     except yaml.YAMLError as error:
         raise Seq2attnError(
             f"{option}: expected names with commas between, as in 'dot, {{name: general, rank: 8}}'; "
             f"got {text!r}"
         ) from error
+    for part in parts:
+        name = part.get("name") if isinstance(part, dict) else part
+        if name not in every:
+            raise Seq2attnError(f"{option}: {unknown(str(name), every)}")
+    return parts

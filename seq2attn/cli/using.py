@@ -1,11 +1,13 @@
-"""Commands that use runs: translate, score, heatmap."""
+"""Commands that use runs: translate, summarize, heatmap."""
 
+import codecs
 import contextlib
 import json
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,11 +21,11 @@ from seq2attn.cli.group import (
     RUN,
     cli,
     decoding_option,
+    formats,
 )
 from seq2attn.errors import Seq2attnError
 
 if TYPE_CHECKING:
-    from seq2attn.metrics import References, Score
     from seq2attn.results import Translation
     from seq2attn.translator import Translator
 
@@ -63,16 +65,14 @@ def writing(command: Callable[..., None]) -> Callable[..., None]:
 @cli.command()
 @RUN
 @FILES
-@click.option(
-    "--alignments", type=click.Choice(["pharaoh", "json"]), help="Print alignments: a column, or JSON."
-)
+@formats("text; pharaoh: and its alignment behind a tab; json: all, with the source.", "pharaoh", "json")
 @writing
 def translate(
     context: click.Context,
     run: Path,
     files: tuple[Path, ...],
     scores: bool,
-    alignments: str | None,
+    form: str,
     checkpoint: str,
     device: str,
 ) -> None:
@@ -81,13 +81,13 @@ def translate(
     \b
     echo "Wo ist der Bahnhof?" | seq2attn translate runs/quickstart
     seq2attn translate runs/quickstart in.de --beam 10 --nbest 3 --scores > out.en
-    seq2attn translate runs/quickstart in.de --alignments pharaoh | cut -f 2
+    seq2attn translate runs/quickstart in.de --format pharaoh | cut -f 2
     """
     from seq2attn.tasks import load_for
 
     translator = load_for("translate", run, checkpoint, device)
     interactive = not files and sys.stdin.isatty()
-    _write(context, translator, lines(files), scores, alignments, interactive)
+    _write(context, translator, lines(files), scores, form, interactive)
 
 
 @cli.command()
@@ -95,7 +95,7 @@ def translate(
 @FILES
 @click.option("--key", default="source", show_default=True, help="Where documents are in JSONL, dotted.")
 @click.option("--whole", is_flag=True, help="A file is one document; if not, a line is one.")
-@click.option("--json", "form", flag_value="json", help="Print JSON, with alignment and copied words.")
+@formats("text; json: all, with the source, the alignment and what was copied.", "json")
 @writing
 def summarize(
     context: click.Context,
@@ -104,7 +104,7 @@ def summarize(
     scores: bool,
     key: str,
     whole: bool,
-    form: str | None,
+    form: str,
     checkpoint: str,
     device: str,
 ) -> None:
@@ -129,26 +129,40 @@ def _write(
     translator: "Translator",
     texts: Iterable[str],
     scores: bool,
-    alignments: str | None,
+    form: str,
     interactive: bool,
 ) -> None:
-    """What a model writes for each text, as it comes."""
+    """What a model writes for each text, as it comes; in JSON with the text and its number, from 1."""
     from seq2attn.results import Translation
     from seq2attn.translator import CHUNK
 
     decoding = translator.settings(context.meta.get(DECODING, {}))
-    chunk = 1 if interactive else CHUNK
-    for found in translator.stream(texts, decoding, alignment=alignments is not None, chunk=chunk):
-        lacking = decoding.nbest - len(found.nbest)  # every text has as many lines
-        for one in (*found.nbest, *[Translation.empty(found.source)] * lacking):
-            click.echo(_line(one, scores, alignments))
+    chunk, given = 1 if interactive else CHUNK, deque[str]()
+
+    def read() -> Iterator[str]:
+        for text in texts:
+            given.append(text)
+            yield text
+
+    stream = translator.stream(read(), decoding, alignment=form != "text", chunk=chunk)
+    for number, found in enumerate(stream, 1):
+        lacking, source = decoding.nbest - len(found.nbest), given.popleft()
+        for one in (*found.nbest, *[Translation.empty(found.source)] * lacking):  # as many lines for each
+            if form == "json":
+                entry = {"number": number, "source": source, **one.to_json()}
+                entry.pop("nbest", None)
+                click.echo(json.dumps(entry, ensure_ascii=False))
+            else:
+                click.echo(_line(one, scores, form))
 
 
 def lines(files: tuple[Path, ...]) -> Iterator[str]:
-    """The lines of files (which may be packed), or of standard input; only a line feed ends one."""
+    """The lines of files (which may be packed), or of standard input; only a line feed ends one. A byte order
+    mark is none of a text."""
     for file in files or (Path("-"),):
         with contextlib.ExitStack() as stack:
             for number, line in enumerate(_bytes(file, stack), 1):
+                line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
                 try:
                     yield line.decode("utf-8").rstrip("\r\n")
                 except UnicodeDecodeError as error:
@@ -168,105 +182,12 @@ def _bytes(file: Path, stack: contextlib.ExitStack) -> Iterable[bytes]:
     return stack.enter_context(click.open_file(str(file), "rb"))
 
 
-def _line(one: "Translation", scores: bool, alignments: str | None) -> str:
-    if alignments == "json":
-        return json.dumps(
-            {key: value for key, value in one.to_json().items() if key != "nbest"}, ensure_ascii=False
-        )
+def _line(one: "Translation", scores: bool, form: str) -> str:
     columns = [f"{one.score:.4f}"] if scores else []
     columns.append(" ".join(one.text.split("\n")))  # a model may say a line feed by its byte
-    if alignments == "pharaoh":
+    if form == "pharaoh":
         columns.append(one.pharaoh())
     return "\t".join(columns)
-
-
-@cli.command()
-@click.argument("run", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "--data", type=click.Choice(["dev", "test"]), default="test", show_default=True, help="Which set."
-)
-@click.option("--source", type=click.Path(exists=True, path_type=Path), help="Translate this file instead.")
-@click.option(
-    "--hypotheses", type=click.Path(exists=True, path_type=Path), help="Score this file; needs no RUN."
-)
-@click.option(
-    "--references",
-    multiple=True,
-    type=click.Path(exists=True, path_type=Path),
-    help="For --source or --hypotheses.",
-)
-@click.option(
-    "--metric",
-    "metrics",
-    multiple=True,
-    help="bleu, chrf, ter, exact, wer, per, ...; may be given again.  [default: the recipe's]",
-)
-@BEAM
-@LENGTH_PENALTY
-@COVERAGE_PENALTY
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@CHECKPOINT
-@DEVICE
-@click.pass_context
-def score(
-    context: click.Context,
-    run: Path | None,
-    data: Literal["dev", "test"],
-    source: Path | None,
-    hypotheses: Path | None,
-    references: tuple[Path, ...],
-    metrics: tuple[str, ...],
-    form: str,
-    checkpoint: str,
-    device: str,
-) -> None:
-    """The metrics of a run's task with their signatures and 95 % bootstrap intervals.
-
-    BLEU, chrF and TER of translations, ROUGE of summaries (beside baselines that need no model), F1 of tags.
-
-    \b
-    seq2attn score runs/quickstart
-    seq2attn score runs/quickstart --source in.de --references out.en --beam 10
-    seq2attn score --hypotheses mine.txt --references gold.txt --metric exact --format json
-    """
-    if (run is None) == (hypotheses is None):
-        raise click.UsageError("give either a RUN, or --hypotheses and --references")
-    if (source is not None or hypotheses is not None) != bool(references):
-        raise click.UsageError("--references goes with --source or --hypotheses, and they with it")
-    made: str | None = None
-    beside: dict[str, list[Score]] = {}
-    gold: References = [list(lines((file,))) for file in references]
-    if run is None or hypotheses is not None:
-        from seq2attn.metrics import DEFAULT, score
-
-        scores = score(list(lines((cast(Path, hypotheses),))), gold, metrics or DEFAULT)
-    else:
-        from seq2attn.checkpoint import RunFolder
-        from seq2attn.runs import baselines, held_out, score_pairs, signature
-        from seq2attn.tasks import load
-
-        face = load(run, checkpoint, device)
-        face.adopt(context.meta.get(DECODING, {}))
-        if source is None:
-            sources, gold = held_out(run, data)
-        else:
-            sources = list(lines((source,)))
-        recipe = RunFolder.open(run).recipe
-        chosen = metrics or recipe.training.metrics
-        scores = score_pairs(face, sources, gold, chosen)
-        made = signature(run, face, checkpoint)
-        if recipe.task == "summarization":
-            beside = baselines(sources, gold, chosen)
-    if form == "json":
-        others = {name: [one.to_json() for one in some] for name, some in beside.items()}
-        report = {"signature": made, "scores": [one.to_json() for one in scores]}
-        click.echo(json.dumps(report | ({"baselines": others} if others else {}), indent=2))
-        return
-    for name, some in beside.items():
-        for one in some:
-            click.echo(f"{name}: {one}")
-    for line in (*scores, *([made] if made else [])):
-        click.echo(line)
 
 
 @cli.command()
@@ -309,8 +230,10 @@ def heatmap(
 
     face = load(run, checkpoint, device)
     if not isinstance(face, Translator):
-        if given := [name for name, value in (("target", target), ("layer", layer), ("head", head)) if value]:
+        settings = {"target": target, "pieces": pieces or None, "layer": layer, "head": head}
+        if given := [name for name, value in settings.items() if value is not None]:
             raise Seq2attnError(f"--{given[0]} is for models that write text, and {run} labels words")
+        face.adopt(context.meta.get(DECODING, {}))
         (found,) = face.label([face.read(sentence)], weights=True)
         found.plot(output)
     else:

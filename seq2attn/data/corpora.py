@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from seq2attn.data.files import Pair, json_lines, missing, parallel, table
 from seq2attn.data.hub import class_names, dataset_pairs, load, local_paths
-from seq2attn.data.labelled import cells, columns, each_side, pick, tagged
+from seq2attn.data.labelled import cells, columns, each_side, labelled, pick, tagged
 from seq2attn.data.report import DataError, Report
 from seq2attn.data.tasks import MAKING, make
 from seq2attn.recipe import (
@@ -46,6 +46,7 @@ def find(
     role: Role,
     place: str,
     scheme: str | None = None,
+    words: str = "auto",
 ) -> Source:
     """Find a corpus.
 
@@ -54,16 +55,19 @@ def find(
         role: which split of a sample or a task is meant if the corpus does not say.
         place: the corpus's path in the recipe, for errors.
         scheme: of the tags of words, if it has some.
+        words: how raw text that has labels is cut into words, as the recipe's `text.words` says.
 
     Raises:
         DataError: it is not there, or cannot be what the recipe says.
     """
     if isinstance(corpus, LanguagesSample):
         path = _sample(corpus, role)
-        state = [_state(path), "languages"]
-        return Source(f"{corpus.sample}/{path.name}", state, partial(each_side, path, corpus.languages))
+        state = [_state(path), "languages", words]
+        return Source(
+            f"{corpus.sample}/{path.name}", state, partial(each_side, path, corpus.languages, words)
+        )
     if isinstance(corpus, ColumnsCorpus | LabelledTable | LabelledDataset):
-        return _labelled(corpus, place, scheme)
+        return _labelled(corpus, place, scheme, words)
     if isinstance(corpus, SampleCorpus):
         path = _sample(corpus, role)
         places = _sample_columns(corpus, languages)
@@ -84,22 +88,22 @@ def find(
     return _dataset(corpus, place)
 
 
-def _dataset(corpus: DatasetCorpus, place: str) -> Source:
+def _dataset(corpus: DatasetCorpus, place: str, words: str = "auto") -> Source:
     """A dataset; what is labelled in it is read by the names of its class labels."""
     dataset = load(corpus, place)
     read = partial(dataset_pairs, dataset, corpus, place)
     if isinstance(corpus, LabelledDataset):
-        read = partial(read, read=partial(pick, names=class_names(dataset, corpus.columns[1])))
+        read = partial(read, read=partial(pick, names=class_names(dataset, corpus.columns[1]), words=words))
     state = getattr(dataset, "_fingerprint", None) or [_state(path) for path in local_paths(corpus)]
     return Source(f"{corpus.dataset}[{corpus.split}]", state, read)
 
 
 def _labelled(
-    corpus: ColumnsCorpus | LabelledTable | LabelledDataset, place: str, scheme: str | None
+    corpus: ColumnsCorpus | LabelledTable | LabelledDataset, place: str, scheme: str | None, words: str
 ) -> Source:
     """A corpus of labelled words."""
     if isinstance(corpus, LabelledDataset):
-        name, state, read = _dataset(corpus, place)
+        name, state, read = _dataset(corpus, place, words)
     else:
         file, key = (corpus.conll, "conll") if isinstance(corpus, ColumnsCorpus) else (corpus.table, "table")
         path = _path(file, f"{place}.{key}")
@@ -108,12 +112,14 @@ def _labelled(
         if isinstance(corpus, ColumnsCorpus):
             read = partial(columns, path, keys)
         elif isinstance(keys[0], str):
-            read = partial(json_lines, path, keys, read=pick)
+            read = partial(json_lines, path, keys, read=partial(pick, words=words))
         else:
-            read = partial(cells, path, keys, scheme is not None)
+            read = partial(cells, path, keys, scheme is not None, words)
+    state = [state, scheme, words]
     if scheme is None:
-        return Source(name, state, read)
-    return Source(name, [state, scheme], lambda report: tagged(read(report), scheme, name, report))
+        return Source(name, state, lambda report: labelled(read(report), name, report))
+    asked = f"{place}.columns {list(corpus.columns)}"
+    return Source(name, state, lambda report: tagged(read(report), scheme, name, asked, report))
 
 
 def pairs(
@@ -123,26 +129,30 @@ def pairs(
     role: Role = "train",
     place: str = "data",
     scheme: str | None = None,
+    words: str = "auto",
 ) -> Iterator[Pair]:
     """The pairs of a corpus in its order, as a stream; `corpus.limit` ends it. Nothing is filtered.
 
     Raises:
         DataError: as `find` does, and at the first bad line if `report.stop`.
     """
-    for pair in islice(find(corpus, languages, role, place, scheme).read(report), corpus.limit):
+    for pair in islice(find(corpus, languages, role, place, scheme, words).read(report), corpus.limit):
         report.read += 1
         report.kept += 1
         yield pair
 
 
-def training_text(data: DataRecipe | LabelledDataRecipe, sides: tuple[int, ...] = (0, 1)) -> Iterator[str]:
+def training_text(
+    data: DataRecipe | LabelledDataRecipe, sides: tuple[int, ...] = (0, 1), words: str = "auto"
+) -> Iterator[str]:
     """The raw text of the training corpora, to learn a vocabulary from: of the source (0), the target (1), or
-    both in turn. All references count. Bad lines do what `data.bad_lines` says.
+    both in turn; what has labels is cut into `words`. All references count. Bad lines do what
+    `data.bad_lines` says.
     """
     report = Report(stop=data.bad_lines == "stop")
     for number, corpus in enumerate(data.train):
         place = f"data.train.{number}"
-        for pair in pairs(corpus, data.languages, report, "train", place, data.tag_scheme):
+        for pair in pairs(corpus, data.languages, report, "train", place, data.tag_scheme, words):
             for side in sides:
                 yield from (pair.target, *pair.references) if side else (pair.source,)
 

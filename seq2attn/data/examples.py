@@ -36,6 +36,7 @@ class Examples:
         chunks = [chunk for part in parts for chunk in part.chunks]
         self._texts = [(chunk.column("source_text"), chunk.column("target_text")) for chunk in chunks]
         self._references = [chunk.column("references") for chunk in chunks]
+        self._ended = [chunk.column("ended") for chunk in chunks]
         self._sources = [_flat(chunk.column("source")) for chunk in chunks]
         self._targets = [_flat(chunk.column("target")) for chunk in chunks]
         #: Whether all know the links between their pieces.
@@ -62,6 +63,11 @@ class Examples:
     def target(self, number: int) -> Ids:
         """Ids of the target of an example, as far as it is read."""
         return self._ids(self._targets, number)
+
+    def ended(self, number: int) -> bool:
+        """Whether the target of an example is read to its end."""
+        chunk, row = self._find(number)
+        return bool(self._ended[chunk][row].as_py())
 
     def links(self, number: int) -> Ids:
         """Links between pieces, (n, 2): source, target. Of examples that are `aligned`."""

@@ -110,7 +110,9 @@ def table(path: Path, columns: tuple[int, int], report: Report) -> Iterator[Pair
         cells = text.split("\t")
         came = f"{len(cells)} column{'s' * (len(cells) != 1)} where"
         if len(cells) <= max(columns):
-            report.bad(_COLUMNS, f"{path}:{number}", f"{came} at least {max(columns) + 1} were expected")
+            came = f"{came} at least {max(columns) + 1} were expected"
+            hint = f" (tabs part columns; CSV is read by dataset: csv, data_files: {path})"
+            report.bad(_COLUMNS, f"{path}:{number}", came + hint * (".csv" in path.suffixes))
         elif len(cells) != (expected or len(cells)):
             report.bad(_COLUMNS, f"{path}:{number}", f"{came} {expected} were expected, as before")
         else:
@@ -172,11 +174,18 @@ def _text(row: Any, key: str, where: str, report: Report) -> str | list[str] | N
         expected = "a text, or a list of texts, was expected"
         report.bad("not a text", where, f"{key} is {came[:40]} where {expected}")
         return None
-    if any(map(_SURROGATE.search, texts)):
-        report.bad("broken UTF-16", where, f"{key} has half a surrogate pair, which is no character")
+    if halved(texts, key, where, report):
         return None
     texts = [_LINE_END.sub("\n", text) for text in texts]
     return texts if isinstance(value, list) else texts[0]
+
+
+def halved(texts: list[str], key: str, where: str, report: Report) -> bool:
+    """Whether the texts under a key have half a surrogate pair, which nobody can write; then a bad line."""
+    found = any(map(_SURROGATE.search, texts))
+    if found:
+        report.bad("broken UTF-16", where, f"{key} has half a surrogate pair, which is no character")
+    return found
 
 
 def at(row: Any, key: str) -> Any:

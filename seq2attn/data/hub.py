@@ -193,6 +193,11 @@ def _explain(
             f"{place}.dataset: '{name}' is made by a script, which `datasets` no longer runs: take it from "
             f"the hub with {place}.revision=refs/convert/parquet, or name a copy in parquet: {_advice(place)}"
         )
+    if (Path(name) / "state.json").is_file():
+        return (
+            f"{place}.dataset: '{name}' was written by save_to_disk: set dataset: arrow, data_files: "
+            f"{name}/*.arrow"
+        )
     if unreached is not None:
         return (
             f"{place}.dataset: the hub cannot be reached for '{name}' ({_root(unreached)}), and it has not "

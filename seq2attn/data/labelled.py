@@ -4,42 +4,65 @@ A sentence becomes a pair: its words with single spaces between, and its tags (a
 label.
 """
 
+import json
+import re
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from seq2attn.data.files import Pair, at, decoded, lines, table
+from seq2attn.data.files import Pair, at, decoded, halved, lines, table
 from seq2attn.data.files import names as column_names
 from seq2attn.data.report import DataError, Report
 from seq2attn.lexicon import cut, joined, split
-from seq2attn.tags import TagError, convert, guess_scheme, repair
+from seq2attn.tags import TagError, convert, guess_scheme, is_tag, repair
 
 GUESSING = 1000  # sentences by which a scheme is told
-_DOCUMENT = "-DOCSTART-"  # a line of CoNLL-2003 that is no sentence
+# Lines, by their first cell, that end a sentence: blank ones, and what CoNLL-2003 puts between documents.
+_ENDS: tuple[list[bytes], ...] = ([], [b"-DOCSTART-"])
+_CELL = re.compile(r"[^ \t]+")  # other spaces, such as U+00A0, are part of a word
 
 
 def columns(path: Path, chosen: tuple[int, int], report: Report) -> Iterator[Pair]:
-    """Sentences of a CoNLL file: a word a line, columns with white space between, a blank line at the end."""
-    words: list[str] = []
-    tags: list[str] = []
-    begin = 1
+    """Sentences of a CoNLL file: a word a line, columns with spaces or tabs between, a blank line at the end.
+
+    A sentence also ends where a document begins. One with a line that cannot be read is left out as a whole.
+    Columns that are counted from the last are only certain where each line has as many as the first.
+    """
+    rows: list[tuple[str, str]] = []
+    begin, expected, whole = 0, 0, True
     for number, line in enumerate(chain(lines(path), [b""]), 1):
-        if line.strip():
-            where = f"{path}:{number}"
-            cells = (decoded(line, where, report) or "").split()
-            if len(cells) < max(2, *(column + 1 if column >= 0 else -column for column in chosen)):
-                came = f"{len(cells)} column{'s' * (len(cells) != 1)} where {list(chosen)} were expected"
-                report.bad("wrong number of columns", where, came)
-                continue
-            word, tag = (cells[column] for column in chosen)
-            begin = begin if words else number
-            words.append(word)
-            tags.append(tag)
-        elif words:
-            if words[0] != _DOCUMENT:
+        if line.split(None, 1)[:1] in _ENDS:
+            if whole and rows:
+                words, tags = zip(*rows, strict=True)
                 yield Pair(joined(words), joined(tags), begin)
-            words, tags = [], []
+            rows, whole = [], True
+        elif whole:
+            begin = begin if rows else number
+            where = f"{path}:{number}"
+            text = decoded(line, where, report)
+            cells = [] if text is None else _CELL.findall(text)
+            fault = None if text is None else _count_fault(cells, chosen, expected)
+            if fault is not None:
+                report.bad("wrong number of columns", where, fault)
+            if text is None or fault is not None:
+                whole = False
+                continue
+            rows.append((cells[chosen[0]], cells[chosen[1]]))
+            expected = expected or len(cells)
+
+
+def _count_fault(cells: list[str], chosen: tuple[int, int], expected: int) -> str | None:
+    """What is wrong with the number of a line's columns; `expected` as in the lines before, 0 if unknown."""
+    came = f"{len(cells)} column{'s' * (len(cells) != 1)} where"
+    if len(cells) < max(2, *(column + 1 if column >= 0 else -column for column in chosen)):
+        return f"{came} {list(chosen)} were expected"
+    if min(chosen) < 0 and len(cells) != (expected or len(cells)):
+        return (
+            f"{came} {expected} were expected, as before (spaces and tabs part columns; count columns from "
+            "the first, as in [0, 1], if lines may have more)"
+        )
+    return None
 
 
 def pick(
@@ -49,72 +72,131 @@ def pick(
     where: str,
     report: Report,
     names: Sequence[str] | None = None,
+    words: str = "auto",
 ) -> Pair | None:
     """The pair of a row: words (a list, or a text that is cut) and tags (a list), or a text and its label.
 
     names: of labels that are numbers, by number; None if they are names themselves.
+    words: how a text is cut.
     """
     try:
-        words, labels = (at(row, key) for key in keys)
+        text, labels = (at(row, key) for key in keys)
     except LookupError as error:
         there = ", ".join(column_names(row)) or "none"
         report.bad("missing column", where, f"no column {error}; there are: {there}")
         return None
     several = labels if isinstance(labels, list) else [labels]
     if names is not None:
-        try:
-            several = [names[label] if isinstance(label, int) and label >= 0 else label for label in several]
-        except IndexError:
-            report.bad("unknown label", where, f"{keys[1]} has a number beyond its {len(names)} names")
+        numbers = [label for label in several if type(label) is int]
+        if beyond := sorted({*numbers} - {*range(len(names))}):
+            none = "-1, which stands for no label" if beyond[0] == -1 else f"{beyond[0]}, which has no name"
+            report.bad("unknown label", where, f"{keys[1]} is or has {none}: expected 0 to {len(names) - 1}")
             return None
-    several = [str(label) if isinstance(label, int | bool) else label for label in several]
-    texts = [words] if isinstance(words, str) else words
-    if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in [*texts, *several]):
-        report.bad("not a text", where, f"{keys[0]} and {keys[1]} must be texts, or lists of texts")
+        several = [names[label] if type(label) is int else label for label in several]
+    several = [json.dumps(label) if isinstance(label, int) else label for label in several]  # 1, true
+    faults = _text_fault(keys[0], text, text), _text_fault(keys[1], labels, several, or_empty=False)
+    for fault in filter(None, faults):
+        report.bad("not a text", where, fault)
         return None
-    source = joined(words) if isinstance(words, list) else joined(word.text for word in cut(words))
+    texts = text if isinstance(text, list) else [text]
+    if halved(texts, keys[0], where, report) or halved(several, keys[1], where, report):
+        return None
+    source = joined(text) if isinstance(text, list) else _cut(text, words)
     target = joined(several) if isinstance(labels, list) else several[0]
     return Pair(source, target, number)
 
 
-def cells(path: Path, chosen: tuple[int, int], tags: bool, report: Report) -> Iterator[Pair]:
+def _cut(text: str, words: str) -> str:
+    """A raw text as its words."""
+    return joined(word.text for word in cut(text, words))
+
+
+def _text_fault(key: str, came: Any, value: Any, or_empty: bool = True) -> str | None:
+    """Why what came under a key is no text and no list of texts; those of a list are not empty.
+
+    value: the same, perhaps as a list, once numbers are texts.
+    """
+    texts = value if isinstance(value, list) else [value]
+    if not all(isinstance(text, str) for text in texts):
+        expected = "a text" if or_empty else "a label (a text or a whole number)"
+        shown = json.dumps(came, default=str, ensure_ascii=False)
+        return f"{key} is {shown[:40]} where {expected}, or a list of them, was expected"
+    if not all(texts) and (isinstance(came, list) or not or_empty):
+        place = f" at place {texts.index('') + 1} of {len(texts)}" if isinstance(came, list) else ""
+        return f"{key} has an empty text{place}"
+    return None
+
+
+def cells(path: Path, chosen: tuple[int, int], tags: bool, words: str, report: Report) -> Iterator[Pair]:
     """Sentences of a TSV file: words and tags with spaces between, or a raw text and its label."""
     for pair in table(path, chosen, report):
-        words = pair.source.split() if tags else [word.text for word in cut(pair.source)]
-        yield pair._replace(source=joined(words), target=joined(pair.target.split()) if tags else pair.target)
+        if tags:
+            source, target = (joined(_CELL.findall(side)) for side in pair[:2])
+            yield pair._replace(source=source, target=target)
+        else:
+            yield pair._replace(source=_cut(pair.source, words))
 
 
-def each_side(path: Path, labels: tuple[str, str], report: Report) -> Iterator[Pair]:
+def each_side(path: Path, labels: tuple[str, str], words: str, report: Report) -> Iterator[Pair]:
     """The sentences of both columns of a TSV file, each labelled with its column's label."""
     for pair in table(path, (0, 1), report):
         for text, label in zip(pair[:2], labels, strict=True):
-            yield Pair(joined(word.text for word in cut(text)), label, pair.line)
+            yield Pair(_cut(text, words), label, pair.line)
 
 
-def tagged(pairs: Iterator[Pair], scheme: str, name: str, report: Report) -> Iterator[Pair]:
+def labelled(pairs: Iterator[Pair], name: str, report: Report) -> Iterator[Pair]:
+    """Pairs with a label. A sentence without one is a bad line."""
+    for pair in pairs:
+        if pair.target.strip():
+            yield pair
+        else:
+            report.bad("no label", f"{name}:{pair.line}", "expected a label (a text), got an empty one")
+
+
+def tagged(pairs: Iterator[Pair], scheme: str, name: str, columns: str, report: Report) -> Iterator[Pair]:
     """Pairs with a tag for each word, in bio. What conlleval's reading must repair is reported.
 
     scheme: auto = as the first sentences tell. A sentence with another number of tags than words, or with
-    what is no tag, is a bad line.
+    what is no tag, is a bad line, and perhaps the recipe's `columns` are others.
     """
+    pairs = _with_tags(pairs, name, columns, report)
     first = list(islice(pairs, GUESSING))
     known: Any = scheme
     if scheme == "auto":
         try:
-            known = guess_scheme([split(pair.target) for pair in first])
+            known = guess_scheme(
+                [split(pair.target) for pair in first], [f"{name}:{pair.line}" for pair in first]
+            )
         except TagError as error:
-            raise DataError(f"{name}: {error} (data.scheme: bio, say)") from error
+            raise DataError(f"data.scheme: {error}") from error
+    report.schemes = sorted({*report.schemes, known})
     for pair in chain(first, pairs):
+        where = f"{name}:{pair.line}"
+        try:
+            written, repairs = repair(split(pair.target), known)
+        except TagError as error:
+            report.bad("not a tag", where, f"{error} (data.scheme is {known})")
+            continue
+        if repairs:
+            report.note(f"tags repaired to {known}", where, repairs)
+        yield pair._replace(target=joined(convert(written, known, "bio")))
+
+
+def _with_tags(pairs: Iterator[Pair], name: str, columns: str, report: Report) -> Iterator[Pair]:
+    """The pairs that have a tag, of whatever scheme, for each word."""
+    for pair in pairs:
         where = f"{name}:{pair.line}"
         words, tags = split(pair.source), split(pair.target)
         if len(words) != len(tags):
             report.bad("tags do not fit", where, f"{len(words)} words and {len(tags)} tags")
             continue
-        try:
-            written, repairs = repair(tags, known)
-        except TagError as error:
-            report.bad("not a tag", where, str(error))
+        place = next((place for place, tag in enumerate(tags) if not is_tag(tag)), None)
+        if place is None:
+            yield pair
             continue
-        if repairs:
-            report.note(f"tags repaired to {known}", where, repairs)
-        yield pair._replace(target=joined(convert(written, known, "bio")))
+        report.bad(
+            "not a tag",
+            where,
+            f"word {place + 1}, {words[place]!r}, has {tags[place]!r}, a tag of no scheme (O, B-TYPE, "
+            f"I-TYPE, ...): is {columns} right?",
+        )

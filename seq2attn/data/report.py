@@ -14,7 +14,7 @@ class DataError(Seq2attnError):
 
 @dataclass
 class Reason:
-    """One reason for which pairs were left out (or noticed)."""
+    """One reason for which examples were left out (or noticed)."""
 
     count: int = 0
     examples: list[str] = field(default_factory=list)  # "file:line: what came"
@@ -29,8 +29,9 @@ class Report:
     """
 
     stop: bool = True
-    read: int = 0  # pairs that could be read
-    kept: int = 0  # pairs that can be used
+    read: int = 0  # examples that could be read
+    kept: int = 0  # examples that can be used
+    schemes: list[str] = field(default_factory=list)  # that tags of words were written in
     reasons: dict[str, Reason] = field(default_factory=dict)
 
     def bad(self, reason: str, where: str, message: str, count: int = 1) -> None:
@@ -50,6 +51,7 @@ class Report:
         """Count what another report counted, too."""
         self.read += other.read
         self.kept += other.kept
+        self.schemes = sorted({*self.schemes, *other.schemes})
         for reason, found in other.reasons.items():
             entry = self.reasons.setdefault(reason, Reason())
             entry.count += found.count
@@ -66,7 +68,7 @@ class Report:
         return cls(**{**values, "reasons": reasons})
 
     def __str__(self) -> str:
-        lines = [f"{self.read:,} pairs read, {self.kept:,} kept"]
+        lines = [f"{self.read:,} examples read, {self.kept:,} kept"]
         width = max((len(reason) for reason in self.reasons), default=0)
         for reason, entry in sorted(self.reasons.items(), key=lambda item: -item[1].count):
             first, *rest = entry.examples

@@ -31,7 +31,7 @@ class Coder(Protocol):
 
 Coders = tuple[Coder, Coder]
 
-FORMAT = 3  # of a store; another one makes it anew
+FORMAT = 4  # of a store; another one makes it anew
 ROWS = 1000  # encoded and written at a time
 
 
@@ -43,6 +43,7 @@ class _Row(NamedTuple):
     references: tuple[str, ...]  # beyond the target; in training each is a row of its own
     links: list[int]  # between pieces: source, target, source, target, ...
     truncated: bool  # its ids are not those of the whole texts
+    ended: bool  # its target is read to its end
 
 
 def _silent(_: int) -> None:
@@ -55,6 +56,7 @@ def prepare(
     vocabularies: Coders,
     role: Role,
     progress: Callable[[int], None] = _silent,
+    words: str = "auto",
 ) -> Examples:
     """Read, filter and tokenise corpora, or take the result from the cache if nothing has changed since.
 
@@ -68,6 +70,7 @@ def prepare(
         corpora: `data.train`, or `[data.dev]`.
         role: what they are for.
         progress: is called now and then with the number of pairs read since; not if the cache has them.
+        words: how raw text that has labels is cut into words, as the recipe's `text.words` says.
 
     Raises:
         DataError: data that cannot be read, a bad line if `data.bad_lines` is stop, or no pair at all.
@@ -75,7 +78,7 @@ def prepare(
     parts = []
     for number, corpus in enumerate(corpora):
         place = f"data.{role}" + (f".{number}" if role == "train" else "")
-        source = find(corpus, data.languages, role, place, data.tag_scheme)
+        source = find(corpus, data.languages, role, place, data.tag_scheme, words)
         options = _Options(corpus, data, vocabularies, role == "train")
         path = _cache() / f"{options.name(source)}.arrow"
         report_path = path.with_suffix(".json")
@@ -92,6 +95,11 @@ class _Options(NamedTuple):
     data: DataRecipe | LabelledDataRecipe
     vocabularies: Coders
     training: bool
+
+    @property
+    def measured(self) -> tuple[int, str]:
+        """How many sides have a length that counts (of labelled data only the source), and of what."""
+        return (1, "words") if isinstance(self.data, LabelledDataRecipe) else (2, "pieces")
 
     def name(self, source: Source) -> str:
         """Of the store; different if its content could be."""
@@ -141,7 +149,7 @@ def _write(
 
     ids, text = datasets.Sequence(datasets.Value("int32")), datasets.Value("string")
     columns = {"source": ids, "target": ids, "source_text": text, "target_text": text}
-    columns |= {"references": datasets.Sequence(text)}
+    columns |= {"references": datasets.Sequence(text), "ended": datasets.Value("bool")}
     columns |= {"links": ids} if options.corpus.aligned else {}
     report = Report(stop=options.data.bad_lines == "stop")
     content = hashlib.sha256("".join(vocabulary.fingerprint for vocabulary in options.vocabularies).encode())
@@ -155,7 +163,8 @@ def _write(
                     if row.references:
                         content.update(json.dumps(row.references).encode())
                     if row.truncated:
-                        content.update(f"{list(row.source)} {list(row.target)}".encode())
+                        ended = "" if row.ended else " cut off"
+                        content.update(f"{list(row.source)} {list(row.target)}{ended}".encode())
                     if options.corpus.aligned:
                         content.update(f"{len(row.links)} {row.links}".encode())
                 if rows:
@@ -174,7 +183,7 @@ def _rows(
 ) -> Iterator[list[_Row]]:
     """Encoded pairs, some at a time; without those that the filters leave out."""
     limits = options.data.filter if options.training else None
-    cut = options.data.truncate.cut
+    cut, ends, (count, unit) = options.data.truncate.cut, options.data.truncate.ends, options.measured
     seen: set[bytes] = set()
     stream: Iterator[Pair] = islice(source.read(report), options.corpus.limit)
     if options.training:
@@ -188,16 +197,16 @@ def _rows(
             sides = cut(0, whole[0]), cut(1, whole[1])
             lengths = len(sides[0]), len(sides[1])
             place = f"{source.name}:{pair.line}"
-            reason = _reason(pair, lengths, limits, seen)
+            reason = _reason(pair, lengths[:count], limits, seen)
             if reason is not None:
-                report.note(reason, f"{place}: {lengths[0]} and {lengths[1]} pieces")
+                report.note(reason, f"{place}: {' and '.join(map(str, lengths[:count]))} {unit}")
             if reason is None or limits is None:
                 truncated = lengths != (len(whole[0]), len(whole[1]))
                 if truncated:
                     came = f"{place}: {len(whole[0])} and {len(whole[1])} pieces"
                     report.note("truncated, but kept", came)
-                links = _links(pair, options, whole)
-                rows.append(_Row(*sides, pair.source, pair.target, pair.references, links, truncated))
+                texts, links = (pair.source, pair.target), _links(pair, options, whole)
+                rows.append(_Row(*sides, *texts, pair.references, links, truncated, ends(whole[1])))
         report.kept += len(rows)
         progress(len(pairs))
         yield rows
@@ -217,7 +226,7 @@ def _links(pair: Pair, options: _Options, whole: Sequence[Sequence[int]]) -> lis
 
 
 def _reason(
-    pair: Pair, lengths: tuple[int, int], limits: FilterRecipe | None, seen: set[bytes]
+    pair: Pair, lengths: tuple[int, ...], limits: FilterRecipe | None, seen: set[bytes]
 ) -> str | None:
     """Why a pair is left out or worth a notice, if it is; `seen` holds the pairs before."""
     if limits is None:
@@ -231,7 +240,8 @@ def _reason(
     if limits.max_ratio is not None and max(lengths) > limits.max_ratio * min(lengths):
         return "length ratio"
     if not limits.duplicates:
-        digest = hashlib.blake2b(f"{pair.source}\n{pair.target}".encode(), digest_size=16).digest()
+        sides = f"{len(pair.source)} {pair.source}{pair.target}"  # texts may have line feeds
+        digest = hashlib.blake2b(sides.encode(), digest_size=16).digest()
         if digest in seen:
             return "duplicate"
         seen.add(digest)

@@ -4,7 +4,7 @@ The same gold tokens through `forward` and through `step` give the same logits. 
 the first is the begin-of-sentence, and logits of step t predict the token that step t + 1 reads.
 """
 
-from seq2attn.decoders.base import Decoded, Decoder
+from seq2attn.decoders.base import Decoded, Decoder, Projection
 from seq2attn.decoders.copying import Copier, Copies
 from seq2attn.decoders.recurrent import Cell, Readout, RecurrentDecoder, RecurrentState
 from seq2attn.decoders.transformer import DecoderLayer, LayerState, TransformerDecoder, TransformerState
@@ -17,6 +17,7 @@ __all__ = [
     "Decoder",
     "DecoderLayer",
     "LayerState",
+    "Projection",
     "Readout",
     "RecurrentDecoder",
     "RecurrentState",

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -14,13 +16,38 @@ from seq2attn.layers import Embedding
 from seq2attn.states import spread
 
 
+class Projection(NamedTuple):
+    """Logits (B, T, V) that are still to be made, so that a loss can make them piece by piece."""
+
+    states: Tensor  # (B, T, R), what the output layer reads, in the precision in which it is to multiply
+    layer: nn.Linear
+
+    @classmethod
+    def of(cls, states: Tensor, layer: nn.Linear) -> "Projection":
+        """In the precision of now."""
+        kind = states.device.type
+        narrow = states.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else states
+        return cls(narrow, layer)
+
+    def whole(self) -> Tensor:
+        """All the logits at once."""
+        other = self.states.dtype != self.layer.weight.dtype
+        with torch.autocast(self.states.device.type, self.states.dtype if other else None, other):
+            return F.linear(self.states, self.layer.weight, self.layer.bias)
+
+
 class Decoded(NamedTuple):
     """What a decoder makes of the tokens that it has read: all that a loss may ask for."""
 
-    logits: Tensor  # (B, T, V), up to a constant the log-probabilities of the next token; V + S if it copies
+    predicted: Tensor | Projection  # `logits`, or what they are to be made from
     weights: Tensor | None  # (B, L, H, T, S) of the layers that were asked for, float32
     drawn: Tensor | None = None  # (B, L, H, T, S), what those that draw looked at; zeros of the others
     gate: Tensor | None = None  # (B, T), float32, the share that is generated and not copied, where it copies
+
+    @property
+    def logits(self) -> Tensor:
+        """(B, T, V), up to a constant the log-probabilities of the next token; (B, T, V + S) if it copies."""
+        return self.predicted.whole() if isinstance(self.predicted, Projection) else self.predicted
 
 
 class Decoder(nn.Module):
@@ -54,7 +81,8 @@ class Decoder(nn.Module):
         normalize = self.source_attention(copier.layer).normalize
         if not normalize.sums_to_one:
             raise Seq2attnError(
-                f"copying needs weights that sum to 1, and those of {type(normalize).__name__} need not"
+                f"copying needs weights that sum to 1, and those of {type(normalize).__name__} may sum to "
+                "less or more"
             )
         self.copier = copier
 

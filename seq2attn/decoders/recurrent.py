@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from seq2attn.attention import Attended, Attention, Memory, Past
-from seq2attn.decoders.base import Decoded, Decoder, covered
+from seq2attn.decoders.base import Decoded, Decoder, Projection, covered
 from seq2attn.decoders.copying import Copier, Copies
 from seq2attn.decoders.latent import Guess, likeliest, mixture, posterior
 from seq2attn.encoders import Encoded
@@ -170,7 +170,8 @@ class RecurrentDecoder(Decoder):
         tokens = token.unsqueeze(1)
         # One query's weights cost nothing, and with them the state knows its coverage.
         reading, state = self._read(tokens, self.embedding(tokens), state, self._kept(tokens), True)
-        return self._predicted([reading], spread(state.copies.value, len(token)))[0].squeeze(1), state
+        predicted, _ = self._predicted([reading], spread(state.copies.value, len(token)))
+        return Decoded(predicted, None).logits.squeeze(1), state
 
     def forward(self, tokens: Int[Tensor, "B T"], encoded: Encoded, look: Sequence[int] = ()) -> Decoded:
         """All steps in one go where no step waits for the one before."""
@@ -183,12 +184,12 @@ class RecurrentDecoder(Decoder):
             of_these = None if kept is None else kept[some]
             reading, state = self._read(tokens[some], words[some], state, of_these, need_weights)
             readings.append(reading)
-        logits, gate = self._predicted(readings, state.copies.value)
+        predicted, gate = self._predicted(readings, state.copies.value)
         answers = [reading.attended for reading in readings if reading.attended is not None]
         if not look or not answers:
-            return Decoded(logits, None, gate=gate)
+            return Decoded(predicted, None, gate=gate)
         weights = _layers([answer.weights for answer in answers], len(look))
-        return Decoded(logits, weights, _layers([answer.drawn for answer in answers], len(look)), gate)
+        return Decoded(predicted, weights, _layers([answer.drawn for answer in answers], len(look)), gate)
 
     def copying(self, copier: Copier) -> None:
         """See the base class."""
@@ -213,20 +214,23 @@ class RecurrentDecoder(Decoder):
         ones = self.output.weight.new_ones(*tokens.shape, self.readout.size)
         return self.dropout(ones)  # type: ignore[no-any-return]
 
-    def _predicted(self, readings: list[Reading], copies: Copies | None) -> tuple[Tensor, Tensor | None]:
+    def _predicted(
+        self, readings: list[Reading], copies: Copies | None
+    ) -> tuple[Tensor | Projection, Tensor | None]:
         """(B, T, V), and the gate (B, T) where it copies; the output layer works once, on all steps."""
         mixed = [reading.logits for reading in readings if reading.logits is not None]
         if mixed:
             return torch.cat(mixed, 1), None
-        logits = self.output(self.dropout(torch.cat([reading.read for reading in readings], 1)))
+        reads = self.dropout(torch.cat([reading.read for reading in readings], 1))
+        predicted = Projection.of(reads, self.output)
         if self.copier is None or copies is None:
-            return logits, None
+            return predicted, None
         answers = [cast(Attended, reading.attended) for reading in readings]
         parts = zip(
             *((a.context, r.asked, r.words) for a, r in zip(answers, readings, strict=True)), strict=True
         )
         weights = torch.cat([cast(Tensor, answer.weights) for answer in answers], -2)
-        return self.copier(logits, [torch.cat(part, 1) for part in parts], weights, copies)  # type: ignore[no-any-return]
+        return self.copier(predicted.whole(), [torch.cat(part, 1) for part in parts], weights, copies)  # type: ignore[no-any-return]
 
     def _read(
         self, tokens: Tensor, words: Tensor, state: RecurrentState, kept: Tensor | None, need_weights: bool

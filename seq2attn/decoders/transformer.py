@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from seq2attn.attention import Attended, Attention, Memory, Past
-from seq2attn.decoders.base import Decoded, Decoder, covered
+from seq2attn.decoders.base import Decoded, Decoder, Projection, covered
 from seq2attn.decoders.copying import Copies
 from seq2attn.encoders import Encoded
 from seq2attn.heads import MultiHead, Window
@@ -118,14 +118,19 @@ class TransformerDecoder(Decoder):
         return self._advance(tokens, causal.expand(len(tokens), -1, -1), self.start(encoded), look)[0]
 
     def counting(self, state: TransformerState) -> TransformerState:
-        """See the base class: the last layer counts."""
-        layer = cast(DecoderLayer, self.layers[-1])
-        return state._replace(layers=(*state.layers[:-1], layer.counting(state.layers[-1])))
+        """See the base class: the layer that copies counts, else the last one."""
+        layers, number = list(state.layers), self._counted
+        layers[number] = cast(DecoderLayer, self.layers[number]).counting(layers[number])
+        return state._replace(layers=tuple(layers))
 
     def coverage(self, state: TransformerState) -> Float[Tensor, "B S"] | None:
-        """See the base class; of the last layer."""
-        last = state.layers[-1]
-        return covered(last.source.value, last.source_past)
+        """See the base class; of the layer that counts."""
+        counted = state.layers[self._counted]
+        return covered(counted.source.value, counted.source_past)
+
+    @property
+    def _counted(self) -> int:
+        return len(self.layers) - 1 if self.copier is None else self.copier.layer
 
     def source_attention(self, layer: int) -> Attention:
         """See the base class."""
@@ -143,12 +148,14 @@ class TransformerDecoder(Decoder):
                 answers[number] = attended
             states.append(after)
         x, gate = self.norm(x), None
-        logits = self.output(x)
+        predicted: Tensor | Projection = Projection.of(x, self.output)
         copies = spread(state.copies.value, len(tokens))
         if self.copier is not None and copies is not None:
             looked = answers[self.copier.layer]
-            logits, gate = self.copier(logits, (looked.context, x, words), looked.weights, copies)
-        decoded = Decoded(logits, *_looked([answers[number] for number in look]), gate)
+            predicted, gate = self.copier(
+                Decoded(predicted, None).logits, (looked.context, x, words), looked.weights, copies
+            )
+        decoded = Decoded(predicted, *_looked([answers[number] for number in look]), gate)
         return decoded, TransformerState(state.step + tokens.shape[1], tuple(states), state.copies)
 
 

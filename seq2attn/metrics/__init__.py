@@ -12,7 +12,16 @@ import difflib
 import functools
 from collections.abc import Sequence
 
-from seq2attn.metrics.base import SEED, Metric, References, Score, ScoringError, by_hypothesis, transposed
+from seq2attn.metrics.base import (
+    SEED,
+    Metric,
+    References,
+    Score,
+    ScoringError,
+    by_hypothesis,
+    score_lines,
+    transposed,
+)
 from seq2attn.metrics.edits import edit_distances, exact, sentence_errors, word_errors
 from seq2attn.metrics.entities import accuracy, f1, macro_f1, precision, recall, tag_accuracy
 from seq2attn.metrics.rouge import rouge
@@ -34,6 +43,7 @@ __all__ = [
     "exact",
     "rouge",
     "score",
+    "score_lines",
     "sentence_errors",
     "ter",
     "transposed",

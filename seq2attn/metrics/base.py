@@ -1,6 +1,6 @@
 """What all metrics share: the score, the lists it compares, and the interval of the bootstrap."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Protocol
@@ -36,12 +36,35 @@ class Score:
     high: float | None = None
 
     def __str__(self) -> str:
+        return f"{self.number} |{self.signature}|"
+
+    @property
+    def number(self) -> str:
+        """The value and its interval, without the signature."""
         interval = "" if self.low is None else f" [{self.low:.1f}, {self.high:.1f}]"
-        return f"{self.name} = {self.value:.1f}{interval} |{self.signature}|"
+        return f"{self.name} = {self.value:.1f}{interval}"
 
     def to_json(self) -> dict[str, str | float | None]:
         """The fields by name, ready for json.dumps."""
         return asdict(self)
+
+
+def score_lines(scores: Iterable[tuple[str, Score]]) -> list[str]:
+    """Scores to be read, each after whose it is ("" = nobody's); a signature of several stands below."""
+    scores, names = list(scores), dict[str, list[str]]()
+    for _, one in scores:
+        names.setdefault(one.signature, []).append(one.name)
+    return [
+        *(
+            f"{whose}{': ' * bool(whose)}{one.number if len(names[one.signature]) > 1 else one}"
+            for whose, one in scores
+        ),
+        *(
+            f"{', '.join(dict.fromkeys(some))} |{signature}|"
+            for signature, some in names.items()
+            if len(some) > 1
+        ),
+    ]
 
 
 class Metric(Protocol):

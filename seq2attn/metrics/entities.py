@@ -1,9 +1,11 @@
 """Right or wrong in tagging: entities as conlleval counts them, tags one by one, and labels of sentences.
 
-For the first two, a sentence is its tags with spaces between. An entity is right if its type and both of its
-ends are. Tags are read as conlleval reads them (`tags.read`), in any scheme and also where they keep to none.
+For the first two, a sentence is its tags with spaces or tabs between. An entity is right if its type and both
+of its ends are. Tags are read as conlleval reads them (`tags.read`), in any scheme and also where they are of
+none.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ from seq2attn.metrics.base import (
     resampled,
 )
 from seq2attn.tags import Span, TagError, read
+
+_TAG = re.compile(r"[^ \t]+")  # other spaces, such as U+00A0, are part of a type
 
 
 class Counts(NamedTuple):
@@ -90,6 +94,11 @@ class EntityReport:
             "overall": self.overall.to_json(),
             "types": {type: counts.to_json() for type, counts in self.types.items()},
         }
+
+
+def parted(sentence: str) -> list[str]:
+    """The tags of a sentence."""
+    return _TAG.findall(sentence)
 
 
 def report(hypotheses: Sequence[str], references: References) -> EntityReport:
@@ -172,7 +181,7 @@ def _labels(hypotheses: Sequence[str], references: References) -> list[tuple[str
 
 
 def _tags(hypotheses: Sequence[str], references: References) -> list[tuple[list[str], list[str]]]:
-    pairs = [(said.split(), true.split()) for said, true in _labels(hypotheses, references)]
+    pairs = [(parted(said), parted(true)) for said, true in _labels(hypotheses, references)]
     for number, (said, true) in enumerate(pairs, 1):
         if len(said) != len(true):
             raise ScoringError(

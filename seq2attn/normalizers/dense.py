@@ -25,6 +25,20 @@ def masked(scores: Float[Tensor, "*b T S"], mask: Bool[Tensor, "*c M S"]) -> Flo
     return scores.masked_fill(~seen(mask), float("-inf"))
 
 
+def fused(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, dropout: float) -> Tensor:
+    """torch's kernel for softmax(query keys' + mask) values; a mask of bools says what may be seen.
+
+    On a CPU the gradient of half precision takes ten times as long as that of float32.
+    """
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    if query.device.type != "cpu" or not half or not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(query, keys, values, mask, dropout, scale=1.0)
+    with torch.autocast("cpu", enabled=False):
+        mask = mask if mask.dtype == torch.bool else mask.float()
+        wide = query.float(), keys.float(), values.float(), mask
+        return F.scaled_dot_product_attention(*wide, dropout, scale=1.0).to(query.dtype)
+
+
 class Softmax(Normalizer):
     """exp(e / tau) / sum exp(e / tau) over the slots that may be seen.
 
@@ -62,7 +76,7 @@ class Softmax(Normalizer):
         dot, mask = self._cool(dot), memory.mask
         if bias is not None:
             mask = self._cool(bias).masked_fill(~mask, float("-inf")).to(dot.dtype)
-        return F.scaled_dot_product_attention(dot, memory.keys, memory.values, mask, dropout, scale=1.0)
+        return fused(dot, memory.keys, memory.values, mask, dropout)
 
     def _cool(self, x: Tensor) -> Tensor:
         """x / tau."""
@@ -105,7 +119,7 @@ class SoftmaxSink(Normalizer):
         bias = torch.zeros_like(memory.mask, dtype=dot.dtype) if bias is None else bias
         added = self._with_sink(bias.masked_fill(~memory.mask, float("-inf"))).to(dot.dtype)
         keys, values = (F.pad(part, (0, 0, 0, 1)) for part in (memory.keys, memory.values))
-        return F.scaled_dot_product_attention(dot, keys, values, added, dropout, scale=1.0)
+        return fused(dot, keys, values, added, dropout)
 
     def _with_sink(self, x: Tensor) -> Tensor:
         """Scores (..., T, S) -> (..., T, S + 1), the sink behind them."""

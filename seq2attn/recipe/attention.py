@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchema
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from seq2attn.attention import misfits
+from seq2attn.attention import Normalizer, Scorer, misfits
 from seq2attn.heads import talking_misfit
 from seq2attn.hierarchy import sentence_misfit
 from seq2attn.normalizers import NORMALIZERS
@@ -62,8 +62,10 @@ class AttentionRecipe(Section):
             yield Fault("key_heads", f"{self.key_heads} heads of keys do not divide {self.heads} heads")
         if self.talking and self.heads == 1:
             yield Fault("talking", "one head has nobody to talk to: set heads")
-        elif self.talking and (why := talking_misfit(NORMALIZERS[self.normalize.name])) is not None:
-            yield Fault("talking", why)
+        elif self.talking:
+            for part in self._parts():
+                if (why := talking_misfit(part)) is not None:
+                    yield Fault("talking", why)
         if self.sinks and self.window is None:
             yield Fault("sinks", "without a window every token stays visible: set window, or sinks to 0")
 
@@ -76,13 +78,28 @@ class AttentionRecipe(Section):
 
     def misfits(self, path: str, role: str) -> Iterator[Fault]:
         """Faults of parts that make no sense together, or in this role."""
-        parts = SCORERS[self.score.name], NORMALIZERS[self.normalize.name]
-        for field, why in misfits(*parts, role, hierarchy=self.sentences is not None):
+        names = self.score.name, self.normalize.name
+        for field, why in misfits(*self._parts(), role, hierarchy=self.sentences is not None, names=names):
             yield Fault(f"{path}.{field}", why)
         if self.window is not None and role != "self-attention":
             yield Fault(
                 f"{path}.window", "a window goes along with its query in self-attention alone; set it to null"
             )
+
+    def uncounted(self, path: str) -> Iterator[Fault]:
+        """Faults of parts that count the places of slots, where a decoder keeps its window alone."""
+        score, normalize = self._parts()
+        reads = {self.score.name: score.reads_places, self.normalize.name: normalize.reads_places}
+        if self.window is not None and any(reads.values()):
+            counting = " and ".join(name for name, places in reads.items() if places)
+            yield Fault(
+                f"{path}.window",
+                f"a decoder keeps its window alone, and {counting} would count other places in decoding than "
+                "in training: set it to null",
+            )
+
+    def _parts(self) -> tuple[type[Scorer], type[Normalizer]]:
+        return SCORERS[self.score.name], NORMALIZERS[self.normalize.name]
 
     def scores(self) -> Iterator[tuple[str, Part]]:
         """Its scorers, each with its path."""
@@ -95,9 +112,9 @@ class AttentionRecipe(Section):
         with torch.random.fork_rng(devices=()):  # its options decide whether weights sum to 1
             normalize = self.normalize.make(NORMALIZERS)
         if self.talking:
-            return "needs weights that sum to 1, and those of heads that talk need not"
+            return "needs weights that sum to 1, and those of heads that talk may sum to less or more"
         if not normalize.sums_to_one:
-            return f"needs weights that sum to 1, and those of {type(normalize).__name__} need not"
+            return f"needs weights that sum to 1, and those of {self.normalize.name} may sum to less or more"
         return None
 
     def plain(self, path: str) -> Iterator[Fault]:

@@ -200,6 +200,10 @@ class WindowRecipe(Section):
         """What is kept of a row of pieces."""
         return row if len(row) <= self.size else [*row[: self.head], *row[len(row) - self.tail :]]
 
+    def ends(self, row: Sequence[Item]) -> bool:
+        """Whether the end of a row is kept."""
+        return self.tail > 0 or len(row) <= self.size
+
 
 class HeadAlone:
     """Marks a window that may also be given as the number of its `head`."""
@@ -236,6 +240,10 @@ class TruncateRecipe(Section):
         """What is read of a row of pieces of the source (0) or the target (1)."""
         window = (self.source, self.target)[side]
         return row if window is None else window.cut(row)
+
+    def ends(self, target: Sequence[Item]) -> bool:
+        """Whether a row of pieces of the target is read to its end."""
+        return self.target is None or self.target.ends(target)
 
 
 class DataRecipe(Section):

@@ -118,11 +118,12 @@ class RecurrentDecoderRecipe(_Recurrent):
             return
         with torch.random.fork_rng(devices=()):  # its options decide whether weights sum to 1
             normalize = self.attention.normalize.make(NORMALIZERS)
-        name = type(normalize).__name__
+        name = self.attention.normalize.name
         if self.attention.heads > 1:
             yield Fault("latent", f"is to one slot at a time, {self.attention.heads} heads look at several")
         if not normalize.sums_to_one:
-            yield Fault("latent", f"needs weights that sum to 1, those of {name} need not")
+            why = f"needs weights that sum to 1, and those of {name} may sum to less or more"
+            yield Fault("latent", why)
         if normalize.draws():
             yield Fault("latent", f"sums over the slots, and {name} draws one: choose")
         if self.latent == "marginal":
@@ -238,6 +239,8 @@ class TransformerDecoderRecipe(_Transformer):
     def faults(self) -> Iterator[Fault]:
         """Heads divide the size; what is kept while decoding."""
         yield from super().faults()
+        for path, section in _places("self_attention", self.self_attention):
+            yield from section.uncounted(path)
         yield from _length("cross_attention", self.cross_attention, self.layers)
         for path, section in _places("cross_attention", self.cross_attention):
             yield from section.divided(path, self.size)

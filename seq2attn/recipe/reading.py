@@ -1,6 +1,6 @@
 """From a YAML file to a recipe and back. Every fault at once, each with its path, its line and a guess."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,7 +58,7 @@ def read(path: str | Path, overrides: Sequence[str] = (), check_files: bool = Tr
     elif not isinstance(written.tree, dict) and not faults:
         faults = [(1, (), f"expected sections (data: ..., model: ...), got {shown(written.tree)}")]
     if not isinstance(written.tree, dict):
-        raise RecipeError([LocatedFault(file, line, _dotted(at), message) for line, at, message in faults])
+        raise _all(file, faults)
     for override in overrides:
         faults += [(None, at, message) for at, message in _override(written, override)]
 
@@ -69,25 +69,18 @@ def read(path: str | Path, overrides: Sequence[str] = (), check_files: bool = Tr
         return Path.cwd() if written.line(at) is None else place.parent.absolute()
 
     tree = expand_variables({"name": place.stem, **written.tree}, note)
-    task = tree.pop("task", "translation")
-    if isinstance(task, str) and task in KINDS:
-        tree = {"task": task, **tree}
-    else:
-        note(
-            ("task",),
-            unknown(task, KINDS) if isinstance(task, str) else f"expected one of {', '.join(KINDS)}",
-        )
+    if (task := _task(tree, note)) is None:  # on which depends what else is a fault
+        raise _all(file, faults)
     make_absolute(tree, folder, note if check_files else None)
     try:
-        recipe = KINDS.get(str(task), Recipe).model_validate(tree)
+        recipe = KINDS[task].model_validate({**tree, "task": task})
     except ValidationError as error:
         broken = {fault.path for fault in written.faults}
         for line in error.errors(include_url=False):
             if (at := _as_written(line["loc"], tree)) not in broken:
                 note(at, line["msg"])
     if faults:
-        faults.sort(key=lambda fault: (fault[0] is None, fault[0] or 0))
-        raise RecipeError([LocatedFault(file, line, _dotted(at), message) for line, at, message in faults])
+        raise _all(file, faults)
     return recipe
 
 
@@ -119,6 +112,49 @@ def head(path: str | Path) -> list[str]:
             break
         lines.append(line.lstrip("# "))
     return lines
+
+
+def _task(tree: dict[str, Any], note: Callable[[Keys, str], None]) -> str | None:
+    """The task that a recipe names; or, noted as a fault, that it was to name, if that can be told."""
+    if "task" not in tree:
+        meant = _unnamed(tree)
+        if meant != "translation":
+            note(("task",), f"is missing, and this reads as {meant}: without it, it would be translation")
+        return meant
+    task = tree["task"]
+    if isinstance(task, str) and task in KINDS:
+        return task
+    named = isinstance(task, str)
+    note(
+        ("task",), unknown(task, KINDS) if named else f"expected one of {', '.join(KINDS)}, got {shown(task)}"
+    )
+    return closest(task, KINDS) if named else None
+
+
+def _unnamed(tree: dict[str, Any]) -> str:
+    """What a recipe without a task reads as: without a decoder, what it has the fewest faults as."""
+    model = tree.get("model")
+    if isinstance(model, dict) and "decoder" in model:
+        return "translation"
+    counts = {task: _count(task, tree) for task, kind in KINDS.items() if not issubclass(kind, Recipe)}
+    meant = min(counts, key=counts.__getitem__)
+    clear = counts[meant] + 1 < _count("translation", tree)  # by more than that the model is missing
+    return meant if clear else "translation"
+
+
+def _count(task: str, tree: dict[str, Any]) -> int:
+    """How many faults a recipe has as one of a task."""
+    try:
+        KINDS[task].model_validate({**tree, "task": task})
+    except ValidationError as error:
+        return error.error_count()
+    return 0
+
+
+def _all(file: str, faults: list[tuple[int | None, Keys, str]]) -> RecipeError:
+    """All faults as one error, in the order of the file; those of the command line come last."""
+    faults = sorted(faults, key=lambda fault: (fault[0] is None, fault[0] or 0))
+    return RecipeError([LocatedFault(file, line, _dotted(at), message) for line, at, message in faults])
 
 
 # ---- finding the file ------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from seq2attn.recipe.labelling import (
     ClassifierRecipe,
     SpanHeadRecipe,
     TaggerRecipe,
+    TransformerReaderRecipe,
 )
 from seq2attn.recipe.model import (
     ModelRecipe,
@@ -28,10 +29,13 @@ from seq2attn.recipe.training import (
     TrainingRecipe,
 )
 from seq2attn.recipe.wording import shown
-from seq2attn.recipe.words import LabelledDataRecipe, TaggedDataRecipe, WordsRecipe
+from seq2attn.recipe.words import CategorizedDataRecipe, TaggedDataRecipe, WordsRecipe
 
 TaskName = Literal["translation", "summarization", "tagging", "classification"]
 TASK = "What is learnt."
+NEGATIVE = (
+    "needs weights that are probabilities, and those of heads that talk may be negative: set talking to false"
+)
 
 
 class Whole(Section):
@@ -97,6 +101,8 @@ class Recipe(Whole):
             for path in (path for path, value in wanted.items() if value):
                 yield Fault(path, f"needs attention, and the order {decoder.order} has none")
             return
+        if self.decoding.coverage_penalty and decoder.source_attentions[-1].talking:
+            yield Fault("decoding.coverage_penalty", NEGATIVE)
         for fault in self._of_losses():
             yield Fault(f"training.attention_losses.{fault.path}", fault.message)
 
@@ -118,6 +124,15 @@ class Recipe(Whole):
             )
         if losses.head is not None and losses.head >= heads:
             yield Fault("head", f"the heads are 0 to {heads - 1}, got {losses.head}")
+        last, before = -1, -min(2, layers)
+        if losses.layer is not None:
+            last = before = losses.layer % layers
+        elif decoder.copying is not None:
+            last = before = decoder.copying.layer % layers
+        for name in losses.factors():
+            meant = {"coverage": [last], "doubly_stochastic": [last], "guided": [before]}
+            if any(attentions[layer].talking for layer in meant.get(name, range(layers))):
+                yield Fault(name, NEGATIVE)
         drawing = [name for name, part in NORMALIZERS.items() if part.draws()]
         there = dict.fromkeys(attention.normalize.name for attention in attentions)
         if losses.reinforce and not there.keys() & drawing:
@@ -159,8 +174,26 @@ class SummaryRecipe(Recipe):
     training: SummaryTrainingRecipe = Field(description="How the model learns.")
 
 
+def _of_words(recipe: "TaggingRecipe | ClassificationRecipe") -> Iterator[Fault]:
+    """Words' vectors are learnt or given, and their positions are enough."""
+    if recipe.model.embedding.frozen and recipe.text.vectors is None:
+        yield Fault(
+            "model.embedding.frozen",
+            "vectors would stay as they are drawn at random: name a file of others in text.vectors, or set "
+            "frozen to false",
+        )
+    encoder, needed = recipe.model.encoder, recipe.data.filter.max_length
+    length = encoder.positions.options.get("length") if isinstance(encoder, TransformerReaderRecipe) else None
+    if isinstance(length, int) and length < needed:
+        yield Fault(
+            "model.encoder.positions",
+            f"{length} are learned, but a sentence may have {needed} words: set length to {needed}, or lower "
+            "data.filter.max_length",
+        )
+
+
 class TaggingRecipe(Whole):
-    """All that a run is made from that tags words: named entities, chunks, parts of speech."""
+    """All that a run is made from that tags words: named entities, chunks."""
 
     task: Literal["tagging"] = Field(description=TASK)
     data: TaggedDataRecipe = Field(description="Where the tagged words come from.")
@@ -178,6 +211,7 @@ class TaggingRecipe(Whole):
     def faults(self) -> Iterator[Fault]:
         """What sections ask of each other."""
         yield from super().faults()
+        yield from _of_words(self)
         if self.training.label_smoothing and self.model.head.kind == "crf":
             yield Fault(
                 "training.label_smoothing",
@@ -190,7 +224,7 @@ class ClassificationRecipe(Whole):
     """All that a run is made from that labels sentences."""
 
     task: Literal["classification"] = Field(description=TASK)
-    data: LabelledDataRecipe = Field(description="Where the labelled sentences come from.")
+    data: CategorizedDataRecipe = Field(description="Where the labelled sentences come from.")
     text: WordsRecipe = Field(WordsRecipe(), description="Which words are known.")
     model: ClassifierRecipe = Field(ClassifierRecipe(), description="Words, encoder and pooling.")
     training: ClassificationTrainingRecipe = Field(description="How the model learns.")
@@ -203,6 +237,7 @@ class ClassificationRecipe(Whole):
     def faults(self) -> Iterator[Fault]:
         """What sections ask of each other."""
         yield from super().faults()
+        yield from _of_words(self)
 
 
 LabellingRecipe = TaggingRecipe | ClassificationRecipe

@@ -1,7 +1,7 @@
 """What a recipe may say about training and decoding, section by section."""
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -27,6 +27,11 @@ WritingMetric = Literal[
 ]
 TagMetric = Literal["f1", "precision", "recall", "tag-accuracy"]
 LabelMetric = Literal["accuracy", "macro-f1"]
+MEASURES = {  # what each measures
+    "texts": get_args(WritingMetric),
+    "tagged words": get_args(TagMetric),
+    "labelled texts": get_args(LabelMetric),
+}
 BEST = "What makes a checkpoint the best."
 MEASURED = "What is measured: at the end, by `score`, and (ter is too slow for it) in validation."
 
@@ -54,10 +59,12 @@ class AttentionLossesRecipe(Section):
     layer: int | None = Field(
         None,
         description="Of a Transformer, from 0 (-1 = the last), for the first three; null = the last, and for "
-        "guided the one before.",
+        "guided the one before; with copying, its own.",
     )
     head: Count | None = Field(
-        None, description="For the first three, from 0; null = the mean of all, and for guided the first."
+        None,
+        description="For the first three, from 0; null = the mean of all, and for guided the first; with "
+        "copying and no layer, its own.",
     )
 
     def factors(self) -> dict[str, float]:
@@ -106,6 +113,12 @@ class LearningRecipe(Section):
     tensorboard: bool = Field(
         False, description="Also write TensorBoard logs (pip install seq2attn[tensorboard])."
     )
+
+    @classmethod
+    def measurable(cls) -> tuple[str, ...]:
+        """The metrics of the task."""
+        (name,) = get_args(cls.model_fields["metrics"].annotation)
+        return get_args(name)
 
     def faults(self) -> Iterator[Fault]:
         """An end, and enough checkpoints for what is asked of them."""

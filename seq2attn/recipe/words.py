@@ -1,9 +1,9 @@
 """What a recipe may say about labelled data (tags of words, labels of sentences) and about words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from seq2attn.recipe.data import (
     Corpus,
@@ -15,9 +15,11 @@ from seq2attn.recipe.data import (
     TruncateRecipe,
     Weight,
 )
-from seq2attn.recipe.parts import Fault, OneOrMore, Section, Size, told_by_key
+from seq2attn.recipe.parts import Fault, OneOrMore, Section, Size, mistake, told_by_key
 
 Columns = tuple[int, int] | tuple[str, str]
+TRAIN, DEV = "One corpus or a list of several.", "The corpus that training is validated on."
+TEST = "The corpus that is scored at the end."
 
 # ---- data -------------------------------------------------------------------------------------------
 
@@ -37,10 +39,10 @@ class ColumnsCorpus(Corpus):
 
 
 class LabelledTable(TableCorpus):
-    """One file with both sides: JSONL (columns by dotted key: lists of words and tags, or a text and its
-    label), or TSV (columns by number: texts and labels, or words and tags with spaces between)."""
+    """One file with both sides: JSONL (columns by dotted key: lists of words and of tags), or TSV (columns by
+    number: words and tags with spaces between)."""
 
-    columns: Columns = Field(("tokens", "tags"), description="Columns of words (or text) and of tags.")
+    columns: Columns = Field(("tokens", "tags"), description="Columns of words and of tags.")
 
 
 class LabelledDataset(DatasetCorpus):
@@ -49,33 +51,70 @@ class LabelledDataset(DatasetCorpus):
     columns: tuple[str, str] = Field(("tokens", "ner_tags"), description="Columns of words and of tags.")
 
 
+class CategorizedTable(LabelledTable):
+    """One file with texts and their labels: JSONL (columns by dotted key; a text may be a list of words), or
+    TSV (columns by number)."""
+
+    columns: Columns = Field(("text", "label"), description="Columns of texts and of labels.")
+
+
+class CategorizedDataset(LabelledDataset):
+    """Anything that `datasets.load_dataset` loads; class labels are read by their names."""
+
+    columns: tuple[str, str] = Field(("text", "label"), description="Columns of texts and of labels.")
+
+
 class LanguagesSample(SampleCorpus):
     """Sentences that ship with seq2attn, labelled with their languages."""
 
 
-AnyLabelled = Annotated[
-    ColumnsCorpus | LabelledTable | LabelledDataset | LanguagesSample,
-    told_by_key(
-        {
-            "conll": ColumnsCorpus,
-            "table": LabelledTable,
-            "dataset": LabelledDataset,
-            "sample": LanguagesSample,
-        }
-    ),
+def _without(key: str, why: str) -> BeforeValidator:
+    """Corpora of this key belong to another task."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, dict) and key in value:
+            raise mistake(why)
+        return value
+
+    return BeforeValidator(check)
+
+
+AnyTagged = Annotated[
+    ColumnsCorpus | LabelledTable | LabelledDataset,
+    told_by_key({"conll": ColumnsCorpus, "table": LabelledTable, "dataset": LabelledDataset}),
+    _without("sample", "its sentences have a language each, and its words no tags: set task: classification"),
 ]
+AnyCategorized = Annotated[
+    CategorizedTable | CategorizedDataset | LanguagesSample,
+    told_by_key({"table": CategorizedTable, "dataset": CategorizedDataset, "sample": LanguagesSample}),
+    _without("conll", "its words have a tag each, and its sentences no label: set task: tagging"),
+]
+AnyLabelled = AnyTagged | AnyCategorized
+
+
+class LabelledFilterRecipe(FilterRecipe):
+    """Which training sentences are left out; each is counted by reason. Lengths are in words."""
+
+    min_length: Size = Field(1, description="Shortest sentence, in words.")
+    max_length: Size = Field(200, description="Longest sentence, in words.")
+    max_ratio: float | None = Field(None, gt=1, description="Belongs to pairs: leave it null.")
+    duplicates: bool = Field(True, description="Keep sentences that occurred before.")
+
+    def faults(self) -> Iterator[Fault]:
+        """Lengths in order, and of one side."""
+        yield from super().faults()
+        if self.max_ratio is not None:
+            yield Fault("max_ratio", "compares the lengths of two texts, and labels are none: leave it out")
 
 
 class LabelledDataRecipe(Section):
-    """Where labelled words come from."""
+    """Where labelled words come from: what is the same for words with tags and sentences with a label."""
 
-    train: Annotated[list[AnyLabelled], Field(min_length=1), OneOrMore()] = Field(
-        description="One corpus or a list of several."
-    )
-    dev: AnyLabelled = Field(description="The corpus that training is validated on.")
-    test: AnyLabelled | None = Field(None, description="The corpus that is scored at the end.")
-    filter: FilterRecipe = Field(
-        FilterRecipe(duplicates=True), description="Which training sentences are left out; lengths in words."
+    train: Sequence[AnyLabelled] = Field(description=TRAIN)
+    dev: AnyLabelled = Field(description=DEV)
+    test: AnyLabelled | None = Field(None, description=TEST)
+    filter: LabelledFilterRecipe = Field(
+        LabelledFilterRecipe(), description="Which training sentences are left out."
     )
     bad_lines: Literal["stop", "skip"] = Field("stop", description="What a line that cannot be read does.")
 
@@ -104,6 +143,9 @@ class LabelledDataRecipe(Section):
 class TaggedDataRecipe(LabelledDataRecipe):
     """Where tagged words come from."""
 
+    train: Annotated[list[AnyTagged], Field(min_length=1), OneOrMore()] = Field(description=TRAIN)
+    dev: AnyTagged = Field(description=DEV)
+    test: AnyTagged | None = Field(None, description=TEST)
     scheme: Literal["auto", "iob1", "bio", "bioes", "bioul"] = Field(
         "auto", description="How the data write tags; auto = as the first thousand sentences tell."
     )
@@ -113,13 +155,13 @@ class TaggedDataRecipe(LabelledDataRecipe):
         """See the base class."""
         return self.scheme
 
-    def faults(self) -> Iterator[Fault]:
-        """Words have tags."""
-        yield from super().faults()
-        corpora: dict[str, Any] = {f"train.{number}": corpus for number, corpus in enumerate(self.train)}
-        for use, corpus in (corpora | {"dev": self.dev, "test": self.test}).items():
-            if isinstance(corpus, LanguagesSample):
-                yield Fault(use, "its sentences have a language each, and its words no tags")
+
+class CategorizedDataRecipe(LabelledDataRecipe):
+    """Where labelled sentences come from."""
+
+    train: Annotated[list[AnyCategorized], Field(min_length=1), OneOrMore()] = Field(description=TRAIN)
+    dev: AnyCategorized = Field(description=DEV)
+    test: AnyCategorized | None = Field(None, description=TEST)
 
 
 # ---- words ------------------------------------------------------------------------------------------

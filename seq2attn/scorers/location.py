@@ -13,12 +13,13 @@ from seq2attn.attention import Past, Scorer
 class Location(Scorer):
     """W q [+ b], one number for each place, whatever stands there (Luong et al. 2015, "location").
 
-    length: how many places it knows; those behind get a score that no other is below. bias: places have a
-    score of their own, which does not cancel as it is not the same for all.
+    length: how many places it knows; those behind get a score that no other is below, so that they are looked
+    at only where no place that it knows may be seen. bias: places have a score of their own, which does not
+    cancel as it is not the same for all.
     """
 
-    reads_keys = False
     reads_places = True
+    mixes = False
 
     def __init__(
         self, query_size: int, key_size: int, *, length: Annotated[int, Ge(1)] = 100, bias: bool = False

@@ -116,23 +116,15 @@ class Gaussian(Scorer):
         self.log_width = nn.Parameter(torch.tensor(start), learned)
 
     def keys(self, states: Float[Tensor, "*b S D"]) -> Float[Tensor, "*b S K"]:
-        """[k, |k|^2, 1]."""
-        keys = states if self.project is None else self.project(states)
-        return torch.cat([keys, keys.square().sum(-1, keepdim=True), torch.ones_like(keys[..., :1])], -1)
-
-    def dot(self, query: Float[Tensor, "*b T Q"]) -> Float[Tensor, "*b T K"] | None:
-        """[q, -1/2, -|q|^2 / 2] / sigma^2."""
-        if torch.is_autocast_enabled(query.device.type):
-            return None  # the kernel would round squares to 8 bits, and their differences are the scores
-        halves = -query.square().sum(-1, keepdim=True) / 2
-        together = torch.cat([query, torch.full_like(halves, -0.5), halves], -1)
-        return together * (-2 * self.log_width).exp()
+        """k, or W k."""
+        return states if self.project is None else self.project(states)
 
     def forward(
         self, query: Float[Tensor, "*b T Q"], keys: Float[Tensor, "*b S K"], past: Past
     ) -> Float[Tensor, "*b T S"]:
-        """See the class; from differences, since squares of far points leave nothing when subtracted."""
-        apart = torch.cdist(query, keys[..., :-2], compute_mode="donot_use_mm_for_euclid_dist")
+        """See the class; no product of [q, -1/2, -|q|^2 / 2] and [k, |k|^2, 1] for a kernel, since squares
+        of far points leave nothing when subtracted."""
+        apart = torch.cdist(query, keys, compute_mode="donot_use_mm_for_euclid_dist")
         return -apart.square() / 2 * (-2 * self.log_width).exp()
 
 
@@ -150,11 +142,16 @@ class Linear(Scorer):
 
     def keys(self, states: Float[Tensor, "*b S D"]) -> Float[Tensor, "*b S D"]:
         """phi(k)."""
-        return F.elu(states) + 1
+        return phi(states)
 
     def dot(self, query: Float[Tensor, "*b T Q"]) -> Float[Tensor, "*b T Q"] | None:
         """phi(q)."""
-        return F.elu(query) + 1
+        return phi(query)
+
+
+def phi(x: Tensor) -> Tensor:
+    """elu(x) + 1, without the digits that exp(x) - 1 + 1 loses."""
+    return torch.where(x > 0, x + 1, x.clamp(max=0).exp())
 
 
 class Perceptron(Scorer):

@@ -22,8 +22,7 @@ class Several(Scorer):
                 f"Several needs scorers of one kind and of the same sizes, got {names}; make them alike"
             )
         one = scorers[0]
-        self.looks_back, self.reads_keys = one.looks_back, one.reads_keys
-        self.reads_places, self.positive = one.reads_places, one.positive
+        self.looks_back, self.reads_places, self.positive = one.looks_back, one.reads_places, one.positive
         self.scorers = nn.ModuleList(scorers)
 
     def keys(self, states: Float[Tensor, "*b S D"]) -> Float[Tensor, "*b S K"]:

@@ -1,0 +1,64 @@
+"""seq2attn as a contender: the updates of `seq2attn train`, and `Translator.translate`."""
+
+import itertools
+
+import torch
+from measuring import Clocks, Job, run
+
+import seq2attn
+from seq2attn.recipe import Recipe, read
+from seq2attn.tasks import Sequences
+from seq2attn.training import Learner
+
+PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
+
+
+def task(job: Job) -> Sequences:
+    """With the vocabulary that all contenders have."""
+    torch.set_num_threads(job.threads)
+    torch.manual_seed(1)
+    recipe = read(
+        job.path / f"seq2attn_{job.model}.yaml", [f"training.precision={PRECISIONS[job.precision]}"]
+    )
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"expected a translation recipe, got {type(recipe).__name__}")
+    return Sequences.learn(recipe)
+
+
+def train(job: Job) -> None:
+    """Batches of the first epochs, as `fit` makes them."""
+    learnt = task(job)
+    feed = learnt.feed(learnt.examples("train"), training=True)
+    model, settings = learnt.build(), learnt.recipe.training
+    learner = Learner(model, learnt.objective(model, True), settings, torch.device("cpu"), None)
+    clocks, steps = Clocks(job, seq2attn, torch), itertools.count(1)
+    for epoch in itertools.count():
+        for numbers in feed.epoch(epoch):
+            clocks.updated(learner.update([feed.batch(numbers, epoch)], next(steps)).tokens)
+
+
+def decode(job: Job) -> None:
+    """Random weights; pieces before the end are forced to be one fewer than steps."""
+    learnt = task(job)
+    translator = learnt.face(learnt.build(), torch.device("cpu"), PRECISIONS[job.precision])
+    length = job.steps - 1
+
+    def translate(texts: list[str]) -> list[str]:
+        return [
+            found.text
+            for some in job.cut(texts)
+            for found in translator.translate(
+                some,
+                beam=job.beam,
+                min_length=length,
+                max_length=length,
+                batch_tokens=1_000_000,
+                alignment=False,
+            )
+        ]
+
+    Clocks(job, seq2attn, torch).decoded(translate)
+
+
+if __name__ == "__main__":
+    run(train, decode)

@@ -1,0 +1,50 @@
+"""Vectors that others have learnt, from their files."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from seq2attn.errors import Seq2attnError
+from seq2attn.lexicon import Lexicon
+from seq2attn.vectors import coverage, known_words, word_vectors
+
+LEXICON = Lexicon(["paris", "the"], [])
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "vectors.txt"
+    path.write_text("3 2\nParis 1 2\nparis 3 4\nelse 5 6\n", encoding="utf-8")
+    return path
+
+
+def test_a_words_own_spelling_comes_first(file: Path) -> None:
+    table = word_vectors(file, LEXICON, 2)
+    assert [*known_words(file)] == ["Paris", "paris", "else"]
+    assert table.shape == (4, 2) and table[2].equal(torch.tensor([3.0, 4.0])) and table[3].isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [("rome Rome ROME", 0), ("Rome rome ROME", 1), ("ROME Rome", 0), ("Rome ROME rome rome", 2)],
+)
+def test_own_spelling_wins_wherever_it_stands_and_else_the_first(
+    tmp_path: Path, words: str, place: int
+) -> None:
+    file = tmp_path / "vectors.txt"
+    file.write_text("".join(f"{word} {n} 7\n" for n, word in enumerate(words.split())), encoding="utf-8")
+    table = word_vectors(file, Lexicon(["the", "rome"], []))
+    assert table[3].tolist() == [place, 7] and table[:3].isnan().all()
+
+
+def test_how_many_words_have_one_is_said(file: Path) -> None:
+    assert coverage(file, LEXICON, ["The PARIS", "paris of of"]) == "1 of 3 words (33.3 %)"
+    assert coverage(file, LEXICON, []) == "0 of 0 words (0.0 %)"
+
+
+def test_a_width_that_is_not_the_models_is_said_with_the_file(file: Path) -> None:
+    message = f"{file}: its vectors have 2 values, and words 7: set model.embedding.size to 2, or name a file"
+    with pytest.raises(Seq2attnError, match=re.escape(message)):
+        word_vectors(file, LEXICON, 7)
