@@ -178,14 +178,17 @@ class MatrixPeak:
         return self.operations / statistics.median(seconds)
 
 
-def signature(device: torch.device, threads: int) -> str:
-    """Where and with what something was measured, as it stands below a table."""
+def processor() -> str:
+    """The CPU's name, as well as the system knows it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    machine = names[0] if names else platform.processor() or platform.machine()
-    if device.type == "cuda":
-        machine = torch.cuda.get_device_name(device)
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def signature(device: torch.device, threads: int) -> str:
+    """Where and with what something was measured, as it stands below a table."""
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     facts = {
         "date": date.today().isoformat(),
         "machine": machine,

@@ -13,7 +13,6 @@ import argparse
 import gzip
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from string import Template
 from typing import Any, NamedTuple
 
 import sentencepiece
+from bench_models import processor
 from peers.measuring import Job
 
 HERE = Path(__file__).parent / "peers"
@@ -263,17 +263,10 @@ def table(rows: Sequence[dict[str, Any]], steps: int) -> str:
 
 def machine(rows: Sequence[dict[str, Any]], threads: int) -> str:
     """When and where it was measured, and with what."""
-    model = platform.processor() or platform.machine()
-    cpus = Path("/proc/cpuinfo")
-    if cpus.exists():
-        names = [
-            line.split(":")[1] for line in cpus.read_text().splitlines() if line.startswith("model name")
-        ]
-        model = names[0].strip() if names else model
     versions = {name: number for row in rows for name, number in row["versions"].items()}
     made = ", ".join(f"{name} {number}" for name, number in versions.items())
     load = f"load of the last 15 minutes {os.getloadavg()[2]:.1f}"
-    return f"{date.today()}, {model}, {os.cpu_count()} cores, {threads} threads, {load}; {made}"
+    return f"{date.today()}, {processor()}, {os.cpu_count()} cores, {threads} threads, {load}; {made}"
 
 
 def arguments() -> argparse.Namespace:

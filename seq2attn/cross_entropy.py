@@ -69,12 +69,7 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None]:
         log_p, gold, mask = ctx.saved_tensors
-        gradient = log_p.exp_()  # softmax; nobody else holds the log-probabilities
-        if ctx.smoothing:
-            gradient[..., : ctx.size] -= ctx.smoothing / ctx.size
-        gradient.scatter_add_(
-            -1, gold[..., None], gradient.new_full((), ctx.smoothing - 1).expand(*gold.shape, 1)
-        )
+        gradient = _gradient(log_p, gold, ctx.smoothing, ctx.size)
         gradient *= (grad * mask)[..., None]
         return gradient, None, None, None, None
 
@@ -109,11 +104,7 @@ class _Projected(torch.autograd.Function):
                     smoothed -= smoothing * log_p.mean(-1).sum()
                 if not learning:
                     continue
-                gradient = log_p.exp_()
-                gradient -= smoothing / len(weight)
-                gradient.scatter_add_(
-                    -1, right[rows, None], gradient.new_full((len(log_p), 1), smoothing - 1)
-                )
+                gradient = _gradient(log_p, right[rows], smoothing, len(weight))
                 logits[rows] = gradient
                 if to_bias is not None:
                     to_bias += gradient.sum(0)
@@ -130,3 +121,13 @@ class _Projected(torch.autograd.Function):
         to_states, to_weight, to_bias = ctx.saved_tensors
         of_bias = None if to_bias is None else to_bias * grad
         return to_states * grad.to(to_states.dtype), to_weight * grad, of_bias, None, None, None
+
+
+def _gradient(log_p: Tensor, gold: Tensor, smoothing: float, size: int) -> Tensor:
+    """That of the loss to the logits (..., V): softmax less the smoothed target over the first `size`. Made
+    in place of the log-probabilities, which nobody else holds."""
+    gradient = log_p.exp_()
+    if smoothing:
+        gradient[..., :size] -= smoothing / size
+    right = gold[..., None]
+    return gradient.scatter_add_(-1, right, gradient.new_full((), smoothing - 1).expand(right.shape))

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from test_decoders import step_by_step, tensors
+from test_decoders import check_reordering, step_by_step
 from test_results import Page
 from tiny_runs import silent
+from tiny_training import Rows
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
@@ -27,7 +28,6 @@ from seq2attn.models import Seq2Seq, build
 from seq2attn.recipe import DecodingRecipe, ModelRecipe, SamplingRecipe, TruncateRecipe
 from seq2attn.results import Translation
 from seq2attn.search import Rules, beam_search, greedy, sample
-from seq2attn.states import reorder
 from seq2attn.text import Vocabulary, train_vocabulary
 from seq2attn.translator import Translator
 
@@ -308,14 +308,7 @@ def test_steps_and_forward_agree(model):
 
 
 def test_reordering_commutes_with_stepping(model):
-    tokens, index = tiny.reads(3, 3), torch.tensor([2, 0, 0, 1, 1])
-    start = model.decoder.counting(model.start(*sources(*LENGTHS)))
-    _, state = step_by_step(model.decoder, tokens[:, :2], start)
-    logits, after = model.decoder.step(tokens[:, 2], state)
-    moved, after_moving = model.decoder.step(tokens[index, 2], reorder(state, index))
-    assert_close(moved, logits[index], atol=1e-5, rtol=1e-5)
-    for ours, theirs in zip(tensors(after_moving), tensors(reorder(after, index)), strict=True):
-        assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    check_reordering(model.decoder, model.decoder.counting(model.start(*sources(*LENGTHS))))
 
 
 def test_a_batch_is_a_list_of_sentences(model):
@@ -505,7 +498,7 @@ def test_what_is_copied_whole_is_the_text(model, text):
     assert " ".join(vocabulary.join(ids, tokens.pieces).words) == vocabulary.normalize(text)
 
 
-class Pairs:
+class Pairs(Rows):
     """A corpus of sentences."""
 
     def __init__(self, vocabulary: Vocabulary, *pairs: tuple[str, str], cut: Any = None) -> None:
@@ -514,16 +507,7 @@ class Pairs:
         self.ends = [cut is None or cut.ends(row) for row in sides[1]]
         if cut is not None:
             sides = [[list(cut.cut(side, row)) for row in rows] for side, rows in enumerate(sides)]
-        self.rows = [[np.array(row, dtype=np.int32) for row in rows] for rows in sides]
-        self.source_lengths, self.target_lengths = (
-            np.array([len(row) for row in rows], dtype=np.int32) for rows in self.rows
-        )
-
-    def source(self, number: int) -> Any:
-        return self.rows[0][number]
-
-    def target(self, number: int) -> Any:
-        return self.rows[1][number]
+        super().__init__([[np.array(row, dtype=np.int32) for row in rows] for rows in sides])
 
     def source_text(self, number: int) -> str:
         self.asked.append(number)
@@ -535,9 +519,6 @@ class Pairs:
 
     def ended(self, number: int) -> bool:
         return self.ends[number]
-
-    def epoch(self, epoch: int, seed: int) -> Any:
-        return np.arange(len(self.pairs))
 
 
 def test_a_batch_says_what_is_copied():

@@ -1115,6 +1115,11 @@ def test_faults_of_attention_and_alignments(recipe: str, overrides: list[str], e
     assert sorted(found) == sorted(fault.replace("HERE", str(Path.cwd())) for fault in expected)
 
 
+def test_coverage_is_of_the_layer_that_copies() -> None:
+    layers = LAYERS.format(first="false", last="true").split("+")
+    read("wmt_transformer", ["model.decoder.copying={layer: 0}", "decoding.coverage_penalty=0.2", *layers])
+
+
 @pytest.mark.parametrize(
     ("recipe", "overrides", "expected"),
     [

@@ -1,6 +1,6 @@
 """Training without data or text: random ids, a tiny model, validations that follow a script."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -21,17 +21,13 @@ KINDS = ["feeding-additive-lstm-1-tanh", "transformer-post-sinusoidal"]
 VOCABULARY = cast(Vocabulary, SimpleNamespace(pad=tiny.PAD, bos=tiny.BOS, eos=tiny.EOS))
 
 
-class Sentences:
-    """A corpus of random ids, in lengths that differ much."""
+class Rows:
+    """A corpus of given ids."""
 
-    def __init__(self, count: int = 23) -> None:
-        generator = np.random.default_rng(1)
-        self.rows = [
-            [generator.integers(tiny.SPECIALS, size, generator.integers(1, 12)) for _ in range(count)]
-            for size in (tiny.SOURCE, tiny.TARGET)
-        ]
+    def __init__(self, rows: Sequence[Sequence[Any]]) -> None:
+        self.rows = rows
         self.source_lengths, self.target_lengths = (
-            np.array([len(row) for row in rows], dtype=np.int32) for rows in self.rows
+            np.array([len(row) for row in side], dtype=np.int32) for side in rows
         )
 
     def source(self, number: int) -> Any:
@@ -40,13 +36,26 @@ class Sentences:
     def target(self, number: int) -> Any:
         return self.rows[1][number]
 
+    def epoch(self, epoch: int, seed: int) -> Any:
+        return np.arange(len(self.source_lengths))
+
+
+class Sentences(Rows):
+    """A corpus of random ids, in lengths that differ much."""
+
+    def __init__(self, count: int = 23) -> None:
+        generator = np.random.default_rng(1)
+        super().__init__(
+            [
+                [generator.integers(tiny.SPECIALS, size, generator.integers(1, 12)) for _ in range(count)]
+                for size in (tiny.SOURCE, tiny.TARGET)
+            ]
+        )
+
     def source_text(self, number: int) -> str:
         return ""
 
     target_text = source_text
-
-    def epoch(self, epoch: int, seed: int) -> Any:
-        return np.arange(len(self.source_lengths))
 
 
 def feed(batch_tokens: int = 40, count: int = 23) -> Feed:

@@ -148,12 +148,13 @@ class TransformerDecoder(Decoder):
                 answers[number] = attended
             states.append(after)
         x, gate = self.norm(x), None
-        predicted: Tensor | Projection = Projection.of(x, self.output)
+        projection = Projection.of(x, self.output)
+        predicted: Tensor | Projection = projection
         copies = spread(state.copies.value, len(tokens))
         if self.copier is not None and copies is not None:
             looked = answers[self.copier.layer]
             predicted, gate = self.copier(
-                Decoded(predicted, None).logits, (looked.context, x, words), looked.weights, copies
+                projection.whole(), (looked.context, x, words), looked.weights, copies
             )
         decoded = Decoded(predicted, *_looked([answers[number] for number in look]), gate)
         return decoded, TransformerState(state.step + tokens.shape[1], tuple(states), state.copies)

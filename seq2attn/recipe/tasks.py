@@ -101,7 +101,9 @@ class Recipe(Whole):
             for path in (path for path, value in wanted.items() if value):
                 yield Fault(path, f"needs attention, and the order {decoder.order} has none")
             return
-        if self.decoding.coverage_penalty and decoder.source_attentions[-1].talking:
+        counted = -1 if decoder.copying is None else decoder.copying.layer
+        attentions = decoder.source_attentions
+        if self.decoding.coverage_penalty and attentions[counted].talking:
             yield Fault("decoding.coverage_penalty", NEGATIVE)
         for fault in self._of_losses():
             yield Fault(f"training.attention_losses.{fault.path}", fault.message)
