@@ -300,7 +300,7 @@ class Attention(nn.Module):
         """Several hypotheses of each source ask, a query each. Where what one looked at before does not
         matter, they ask as the queries of one do, so that the memory need not be copied for each."""
         together = query.unflatten(0, (len(memory.keys), -1)).movedim(1, -3).flatten(-3, -2)
-        answer = self(together, memory, None, need_weights)
+        answer = self(together, memory, Past(None, None, past.step), need_weights)
 
         def apart(x: Tensor) -> Tensor:
             return x.unsqueeze(-2).movedim(-3, 1).flatten(0, 1)

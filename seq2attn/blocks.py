@@ -6,7 +6,8 @@ import torch
 ROWS = 32  # of some thousand numbers each
 
 
-def blocks(count: int, device: torch.device) -> list[slice]:
-    """Slices that cover `count` rows, in their order; none of them is empty, but that of no rows."""
-    size = ROWS if device.type == "cpu" else count
+def blocks(count: int, device: torch.device, rows: int = 1) -> list[slice]:
+    """Slices that cover `count` things of so many rows each, in their order; none of them is empty, but that
+    of nothing."""
+    size = max(1, ROWS // rows) if device.type == "cpu" else count
     return [slice(start, start + size) for start in range(0, max(count, 1), max(size, 1))]

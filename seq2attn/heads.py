@@ -28,7 +28,7 @@ class MultiHead(nn.Module):
         query_size: int,
         key_size: int,
         attention: Attention,
-        rotary: Callable[[Tensor, Tensor | None], Tensor] | None = None,
+        rotary: Callable[[Tensor, Tensor | int | None], Tensor] | None = None,
         key_heads: int | None = None,
         query_key_norm: bool = False,
     ) -> None:
@@ -51,10 +51,10 @@ class MultiHead(nn.Module):
         self,
         states: Tensor,
         mask: Tensor,
-        start: Tensor | None = None,
+        start: Tensor | int | None = None,
         sentences: Tensor | None = None,
     ) -> Memory:
-        """States (B, S, K); mask (B, 1 or T, S); start (B,): position of the first state (0 if None);
+        """States (B, S, K); mask (B, 1 or T, S); start: position of the first state, one for all or (B,);
         sentences (B, S): see `Attention.remember`, each head looks at them in its own projection.
 
         Keys and values (B, G, S, D), mask (B, 1, 1 or T, S).
@@ -84,7 +84,7 @@ class MultiHead(nn.Module):
         heads: Tensor = x.unflatten(-1, (-1, self.width))
         return heads.transpose(1, 2)
 
-    def _turn(self, x: Tensor, start: Tensor | None) -> Tensor:
+    def _turn(self, x: Tensor, start: Tensor | int | None) -> Tensor:
         return x if self.rotary is None else self.rotary(x, start)
 
     def _for_all(self, memory: Memory) -> Memory:

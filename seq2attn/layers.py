@@ -1,5 +1,7 @@
 """The small parts that encoders and decoders share: embeddings, dropout, feed-forward, residuals."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -7,9 +9,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from seq2attn.positions import Position
+from seq2attn.positions import Position, Start
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": partial(nn.ReLU, inplace=True),  # nobody else reads what it reads
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
 NORMS = ("pre", "post")
 
 
@@ -67,9 +73,7 @@ class Embedding(nn.Module):
         self.positions, self.dropout = positions, dropout
         self.scale = size**0.5 if scaled else 1.0
 
-    def forward(
-        self, tokens: Int[Tensor, "B L"], start: Int[Tensor, " B"] | None = None
-    ) -> Float[Tensor, "B L D"]:
+    def forward(self, tokens: Int[Tensor, "B L"], start: Start = None) -> Float[Tensor, "B L D"]:
         """Vectors of tokens whose first stands at position `start` (0 if None)."""
         x = self.table(tokens) * self.scale
         if self.positions is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from seq2attn.blocks import blocks
@@ -21,6 +22,7 @@ Coverage = Callable[[Any], Tensor | None]  # state -> (N, S), how much each slot
 Choose = Callable[[Tensor, Tensor], Tensor]  # log-probabilities (N, V), rows (N,) -> tokens (N,)
 
 NEVER = float("-inf")
+GROUP = 64  # tokens of which the best one is found first
 LEAST = 1e-6  # coverage of what has never been looked at: zeros are common where weights are sparse
 
 
@@ -82,7 +84,8 @@ class Rules:
         if prefix is not None and length < prefix.shape[1]:
             forced = prefix[:, length]
             given = log_p.gather(1, forced.clamp(min=0)[:, None]).squeeze(1)
-        log_p[:, list(self.never)] = NEVER
+        for token in self.never:
+            log_p[:, token] = NEVER
         if length < self.min_length:
             log_p[:, self.eos] = NEVER
         if self.no_repeat_ngram and length >= self.no_repeat_ngram:
@@ -107,6 +110,8 @@ class Rules:
 def _only(log_p: Tensor, where: Tensor, token: Tensor, value: Tensor) -> None:
     """In some rows nothing may come but one token each."""
     rows = where.nonzero().squeeze(1)
+    if not len(rows):
+        return
     log_p[rows] = NEVER
     log_p[rows, token[rows]] = value[rows]
 
@@ -241,21 +246,38 @@ def _continuations(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The best 2 K continuations of each sentence: total, the hypothesis continued, the token; (B, 2K)."""
     count, beam, length = beams.history.shape
-    each = beams.rows.repeat_interleave(beam)
+    past, each = beams.history.view(count * beam, length), beams.rows.repeat_interleave(beam)
     given = None if prefix is None else prefix[each]
-    past, width = beams.history.view(count * beam, length), min(2 * beam, logits.shape[-1])
     found = []
-    for rows in blocks(len(each), logits.device):
+    for some in blocks(count, logits.device, beam):
+        rows = slice(some.start * beam, some.stop * beam)
         log_p = logits[rows].float().log_softmax(-1)
         allowed = rules.restrict(
             log_p, past[rows], limits[each[rows]], None if given is None else given[rows]
         )
-        # No sentence's best come from further down than the best of each of its hypotheses.
-        found.append(allowed.topk(width, dim=1))
-    best, token = (torch.cat(parts) for parts in zip(*found, strict=True))
-    totals = (best.view(count, beam, -1) + beams.total[..., None]).flatten(1)
-    totals, place = totals.topk(min(2 * beam, totals.shape[1]), dim=1)
-    return totals, place // width, token.view(count, -1).gather(1, place)
+        found.append(_best(allowed.unflatten(0, (-1, beam)), beams.total[some]))
+    totals, origin, token = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return totals, origin, token
+
+
+def _best(log_p: Tensor, total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`_continuations` from log-probabilities (B, K, V) of the next tokens, and totals (B, K) of the last.
+
+    In groups of tokens: none of the best 2 K stands in a group whose best is not among the best 2 K of
+    groups, so that most numbers are looked at once.
+    """
+    count, beam, size = log_p.shape
+    groups = F.pad(log_p, (0, -size % GROUP), value=NEVER) if size % GROUP else log_p
+    groups = groups.reshape(count, -1, GROUP)
+    tops = (groups.amax(-1).view(count, beam, -1) + total[..., None]).flatten(1)
+    each = tops.shape[1] // beam
+    chosen = tops.topk(min(2 * beam, tops.shape[1]), dim=1).indices
+    members = groups.gather(1, chosen[..., None].expand(-1, -1, GROUP))
+    totals = (members + total.gather(1, chosen // each)[..., None]).flatten(1)
+    best, place = totals.topk(2 * beam, dim=1)
+    group = chosen.gather(1, place // GROUP)
+    token = (group % each * GROUP + place % GROUP).clamp(max=size - 1)  # beyond it there is only NEVER
+    return best, group // each, token
 
 
 def _collect(

@@ -1,4 +1,5 @@
-"""What decoders remember between steps: nested NamedTuples of tensors, batch first.
+"""What decoders remember between steps: nested NamedTuples of tensors, batch first, and of numbers that all
+rows have in common.
 
 A search keeps several hypotheses of each sentence and drops sentences that are done. All that it needs to
 know of a state is that it can be reordered.
@@ -24,7 +25,7 @@ class Shared(Generic[Value]):
 
 
 def reorder(state: State, index: Int[Tensor, " N"], sentences: Int[Tensor, " B"] | None = None) -> State:
-    """Take rows of every tensor in a state. Rows may be repeated, dropped and permuted; None stays None.
+    """Take rows of every tensor in a state: they may be repeated, dropped and permuted. The rest stays.
 
     sentences: those that stay, in ascending order, where hypotheses are several for each, N = K B: rows of
     what is `Shared`. None: there is one hypothesis for each, and `index` counts there as well.
@@ -51,8 +52,8 @@ def spread(value: Value, rows: int) -> Value:
 
 
 def _mapped(state: Any, each: Callable[[Tensor], Tensor], shared: Callable[[Tensor], Tensor]) -> Any:
-    if state is None:
-        return None
+    if state is None or isinstance(state, int):
+        return state
     if isinstance(state, Tensor):
         return each(state)
     if isinstance(state, Shared):

@@ -375,7 +375,7 @@ def test_a_layer_is_torchs(norm):
     causal = torch.ones(5, 5, dtype=torch.bool).tril()
     expected = theirs(x, states, tgt_mask=~causal, memory_key_padding_mask=~mask)
     begun = ours.start(Encoded(states, mask[:, None], states[:, 0]))
-    assert_close(ours(x, causal.expand(3, -1, -1), begun)[0], expected)
+    assert_close(ours(x, causal.expand(3, -1, -1), 0, begun)[0], expected)
 
 
 # ---- what cannot be ----------------------------------------------------------------------------------
@@ -409,6 +409,20 @@ def test_a_decoder_must_say_what_it_does():
         idle.step(tiny.reads(1, 1)[:, 0], None)
     with pytest.raises(NotImplementedError, match=r"Idle must say how it decodes: write forward\(\)"):
         idle(tiny.reads(1, 1), encoded)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_a_step_in_training_drops_between_layers(kind):
+    """What is dropped at nearly every place might as well not be read."""
+    torch.manual_seed(2)
+    cell = Cell(kind, 11, 7, 5, layers=2, dropout=1 - 2**-16)
+    start, entering = cell.start(torch.randn(3, 5)), torch.randn(3, 1, 11)
+    output, state = cell(entering, start)
+    with torch.no_grad():
+        cell.rnn.weight_ih_l1.zero_()
+    expected, after = cell.eval()(entering, start)
+    assert_close(output, expected)
+    assert_close(state, after)
 
 
 def test_shapes_are_types():

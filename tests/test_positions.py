@@ -121,6 +121,15 @@ def test_far_positions_are_exact_in_any_precision(kind, dtype):
     assert_close(placed.float(), exact, atol=0.05, rtol=0.02)
 
 
+@pytest.mark.parametrize("kind", ["sinusoidal", "learned", "rotary", "none"])
+def test_one_start_may_be_for_all(kind):
+    positions, x = POSITIONS[kind](14), sentences(kind, 5, 14)
+    assert_close(positions(x, 7), positions(x, torch.tensor([7, 7, 7])), atol=0, rtol=0)
+    if kind == "learned":
+        with pytest.raises(Seq2attnError, match="position 1024 is beyond the 1024 learned positions"):
+            positions(x, 1020)
+
+
 def test_rotary_needs_pairs():
     with pytest.raises(Seq2attnError, match="rotary positions need an even head size, got 11"):
         Rotary(11)

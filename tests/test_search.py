@@ -33,9 +33,10 @@ class ToyState(NamedTuple):
 class Toy:
     """Logits that depend on the sentence and on all that has been read; counts the rows of each step."""
 
-    def __init__(self, sentences: int = 3, seed: int = 1) -> None:
+    def __init__(self, sentences: int = 3, seed: int = 1, vocabulary: int = VOCABULARY) -> None:
         generator = torch.Generator().manual_seed(seed)
-        self.logits = 1.5 * torch.randn(sentences, 997, VOCABULARY, generator=generator)
+        self.logits = 1.5 * torch.randn(sentences, 997, vocabulary, generator=generator)
+        self.vocabulary = vocabulary
         self.rows: list[int] = []
 
     def start(self, *sentences: int) -> ToyState:
@@ -43,12 +44,12 @@ class Toy:
 
     def step(self, token: Tensor, state: ToyState) -> tuple[Tensor, ToyState]:
         self.rows.append(len(token))
-        past = (VOCABULARY * state.past + token) % 997
+        past = (self.vocabulary * state.past + token) % 997
         return self.logits[state.sentence, past], ToyState(state.sentence, past)
 
     def probabilities(self, sentence: int, *tokens: int) -> Tensor:
         """Of what follows these tokens."""
-        past = reduce(lambda past, token: VOCABULARY * past + token, tokens, BOS)
+        past = reduce(lambda past, token: self.vocabulary * past + token, tokens, BOS)
         return self.logits[sentence, past % 997].softmax(-1)
 
     def log_probability(self, sentence: int, *tokens: int) -> float:
@@ -122,23 +123,27 @@ def test_length_is_weighed_as_the_rules_say(kind, penalty, score):
     assert rules.score(-6.0, 7) == pytest.approx(score)
 
 
+@pytest.mark.parametrize("vocabulary", [VOCABULARY, 64, 150])
 @pytest.mark.parametrize("seed", range(5))
-def test_a_beam_is_done_when_so_many_have_ended(seed):
+def test_a_beam_is_done_when_so_many_have_ended(seed, vocabulary):
     """Step by step in plain Python."""
-    toy, beam = Toy(seed=seed), 3
+    toy, beam = Toy(seed=seed, vocabulary=vocabulary), 3
+    toy.logits[..., EOS] += math.log(vocabulary)  # or else none would end before it must
     live, ended = [()], []
     while len(ended) < beam and live:
         grown = [
             (toy.log_probability(1, *tokens, token), (*tokens, token))
             for tokens in live
-            for token in ([EOS] if len(tokens) == LONGEST else range(EOS, VOCABULARY))
+            for token in ([EOS] if len(tokens) == LONGEST else range(EOS, vocabulary))
         ]
         best = sorted(grown, reverse=True)
         ended += [(value, tokens[:-1]) for value, tokens in best[:beam] if tokens[-1] == EOS]
         live = [tokens for _, tokens in best if tokens[-1] != EOS][:beam]
     expected = sorted(ended[:beam], key=lambda pair: -RULES.score(pair[0], len(pair[1]) + 1))
+    beside = beam_search(toy.step, toy.start(2, 1, *[0] * 12), RULES, limits(*[LONGEST] * 14), beam)
+    assert [tuple(h.tokens) for h in beside[1]] == [tokens for _, tokens in expected]
     (found,) = beam_search(toy.step, toy.start(1), RULES, limits(LONGEST), beam)
-    assert [tuple(h.tokens) for h in found] == [tokens for _, tokens in expected]
+    assert [h.tokens for h in found] == [h.tokens for h in beside[1]]
 
 
 def greedily(step: Any, state: Any, rules: Rules, most: Tensor, **options: Any) -> list[Hypothesis]:
@@ -404,7 +409,7 @@ class Watched(Toy):
         return looked.double()
 
     def penalty(self, *tokens: int) -> float:
-        past = reduce(lambda past, token: VOCABULARY * past + token, tokens, BOS) % 997
+        past = reduce(lambda past, token: self.vocabulary * past + token, tokens, BOS) % 997
         covered = [(past % 5) / 4, (past % 3) / 1.5, 1.0]
         return sum(math.log(min(max(one, 1e-6), 1.0)) for one in covered)
 

@@ -15,7 +15,7 @@ from seq2attn.decoders.latent import Guess, likeliest, mixture, posterior
 from seq2attn.encoders import Encoded
 from seq2attn.errors import Seq2attnError
 from seq2attn.heads import MultiHead
-from seq2attn.layers import Dropout, Embedding, Maxout
+from seq2attn.layers import Dropout, Embedding, Maxout, dropped
 from seq2attn.recurrent import CELLS
 from seq2attn.states import Shared, spread
 
@@ -45,10 +45,25 @@ class Cell(nn.Module):
         self, entering: Float[Tensor, "B T I"], state: tuple[Tensor, ...]
     ) -> tuple[Float[Tensor, "B T D"], tuple[Tensor, ...]]:
         """The top layer's outputs, and the state after the last of them."""
+        if entering.shape[1] == 1:
+            return self._step(entering.squeeze(1), state)
         before = [part.transpose(0, 1).contiguous() for part in state]
         outputs, after = self.rnn(entering, tuple(before) if len(before) > 1 else before[0])
         parts = after if isinstance(after, tuple) else (after,)
         return outputs, tuple(part.transpose(0, 1) for part in parts)
+
+    def _step(self, x: Float[Tensor, "B I"], state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The same for one token: a CPU would pack the weights of torch's layers anew for every one."""
+        layers: list[tuple[Tensor, ...]] = []
+        for weights, *before in zip(self.rnn.all_weights, *(part.unbind(1) for part in state), strict=True):
+            if layers and self.training:
+                x = dropped(x, self.rnn.dropout)
+            if len(before) > 1:
+                layers.append(torch.lstm_cell(x, before, *weights))
+            else:
+                layers.append((torch.gru_cell(x, *before, *weights),))
+            x = layers[-1][0]
+        return x.unsqueeze(1), tuple(torch.stack(parts, 1) for parts in zip(*layers, strict=True))
 
 
 class Readout(nn.Module):

@@ -20,7 +20,6 @@ class LayerState(NamedTuple):
     """What one layer of a Transformer decoder keeps between steps."""
 
     own: Memory | None  # keys and values of the tokens read so far, those that can still be seen
-    own_past: Past | None  # how many they were: self-attention looks at nothing else of its past
     source: Shared[Memory]
     source_past: Past  # with its weights and coverage where it counts, or looks back
 
@@ -50,37 +49,40 @@ class DecoderLayer(nn.Module):
         past = self.source.begin(memory)
         if not self.source.attention.looks_back:
             past = past._replace(weights=None, coverage=None)
-        return LayerState(None, None, Shared(memory), past)
+        return LayerState(None, Shared(memory), past)
 
     def counting(self, state: LayerState) -> LayerState:
         """The same start, which counts how much it looks at each slot; no fused kernel then."""
         return state._replace(source_past=self.source.begin(state.source.value))
 
     def forward(
-        self, x: Tensor, mask: Tensor, state: LayerState, need_weights: bool = False
+        self, x: Tensor, mask: Tensor, step: int, state: LayerState, need_weights: bool = False
     ) -> tuple[Tensor, Attended, LayerState]:
-        """x (B, T, D), and what came back from the source; mask (B, T, T) of the new tokens."""
+        """x (B, T, D), and what came back from the source.
+
+        mask (B, T, T) of the new tokens; step: how many came before them.
+        """
         y = self.around_own.enter(x)
         if self.window is not None:
             mask = mask & self.window.mask(x.shape[1], x.device)
-        own = self.own.remember(y, mask, state.own_past.step if state.own_past else None)
+        own = self.own.remember(y, mask, step)
         own = state.own.append(own) if state.own else own
-        attended = self.own(y, own, state.own_past or self.own.begin(own), need_weights=False)
+        past = Past(None, None, torch.full((len(x),), step, device=x.device))
+        attended = self.own(y, own, past, need_weights=False)
         x = self.around_own.leave(x, attended.context)
-        own_past = attended.past._replace(weights=None, coverage=None)
         own = own if self.window is None else self.window.keep(own)
         y = self.around_source.enter(x)
         need_weights = need_weights or state.source_past.coverage is not None
         attended = self.source(y, state.source.value, state.source_past, need_weights)
         x = self.around_source.leave(x, attended.context)
         x = self.around_feed_forward.leave(x, self.feed_forward(self.around_feed_forward.enter(x)))
-        return x, attended, LayerState(own, own_past, state.source, attended.past)
+        return x, attended, LayerState(own, state.source, attended.past)
 
 
 class TransformerState(NamedTuple):
     """Batch first, so that a search can reorder it."""
 
-    step: Tensor  # (B,), tokens read so far
+    step: int  # tokens read so far, as many by each hypothesis
     layers: tuple[LayerState, ...]
     copies: Shared[Copies | None]  # of the source, where it is copied from
 
@@ -98,10 +100,9 @@ class TransformerDecoder(Decoder):
 
     def start(self, encoded: Encoded) -> TransformerState:
         """See the base class."""
-        step = torch.zeros(len(encoded.states), dtype=torch.long, device=encoded.states.device)
         layers = cast("list[DecoderLayer]", list(self.layers))
         starts = tuple(layer.start(encoded) for layer in layers)
-        return TransformerState(step, starts, Shared(self.copies(encoded)))
+        return TransformerState(0, starts, Shared(self.copies(encoded)))
 
     def step(
         self, token: Int[Tensor, " B"], state: TransformerState
@@ -143,7 +144,7 @@ class TransformerDecoder(Decoder):
         wanted = [*look] if self.copier is None else [*look, self.copier.layer]
         x = words
         for number, (layer, before) in enumerate(zip(self.layers, state.layers, strict=True)):
-            x, attended, after = layer(x, mask, before, number in wanted)
+            x, attended, after = layer(x, mask, state.step, before, number in wanted)
             if number in wanted:
                 answers[number] = attended
             states.append(after)
