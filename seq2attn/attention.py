@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from seq2attn.errors import Seq2attnError
-from seq2attn.states import spread
+from seq2attn.states import apart, spread, together
 
 
 class Sentences(NamedTuple):
@@ -223,6 +223,8 @@ class Attention(nn.Module):
         self.score, self.normalize, self.dropout, self.relative = score, normalize, dropout, relative
         self.hierarchy = hierarchy
         self.looks_back = score.looks_back or normalize.looks_back
+        places = score.reads_places or normalize.reads_places or relative is not None
+        self.placeless = not (self.looks_back or places)  # queries and slots may stand beside those of others
         self._fast = _own(score, "dot", "forward") and _own(normalize, "shortcut", "forward", "move", "draw")
         role = "target to source" if relative is None else "self-attention"
         for _, why in misfits(score, normalize, role, relative is not None, hierarchy is not None):
@@ -267,7 +269,7 @@ class Attention(nn.Module):
         if len(query) > (sources := len(memory.keys)):
             if not sources or len(query) % sources or query.shape[-2] > 1:
                 raise Seq2attnError(f"queries {tuple(query.shape)} for memories of {sources} sources")
-            if not (self.looks_back or self.score.reads_places or self.normalize.reads_places):
+            if self.placeless:
                 return self._together(query, memory, past, need_weights)
             memory = spread(memory, len(query))
         if not memory.keys.shape[-2]:  # no slot at all, and sums over none
@@ -299,12 +301,7 @@ class Attention(nn.Module):
     def _together(self, query: Tensor, memory: Memory, past: Past, need_weights: bool) -> Attended:
         """Several hypotheses of each source ask, a query each. Where what one looked at before does not
         matter, they ask as the queries of one do, so that the memory need not be copied for each."""
-        together = query.unflatten(0, (len(memory.keys), -1)).movedim(1, -3).flatten(-3, -2)
-        answer = self(together, memory, Past(None, None, past.step), need_weights)
-
-        def apart(x: Tensor) -> Tensor:
-            return x.unsqueeze(-2).movedim(-3, 1).flatten(0, 1)
-
+        answer = self(together(query, len(memory.keys)), memory, Past(None, None, past.step), need_weights)
         weights, drawn = (None if x is None else apart(x) for x in (answer.weights, answer.drawn))
         return Attended(apart(answer.context), weights, past.then(weights, 1, past.belief, past.trace), drawn)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 State = TypeVar("State")
@@ -49,6 +49,16 @@ def spread(value: Value, rows: int) -> Value:
         return x if len(x) == rows else x.repeat_interleave(rows // len(x), 0)
 
     return _mapped(value, repeat, repeat)  # type: ignore[no-any-return]
+
+
+def together(x: Float[Tensor, "*n 1 D"], sentences: int) -> Float[Tensor, "*b K D"]:
+    """What the hypotheses of each sentence have, one query or slot each, side by side: N = K `sentences`."""
+    return x if len(x) == sentences else x.unflatten(0, (sentences, -1)).movedim(1, -3).flatten(-3, -2)
+
+
+def apart(x: Float[Tensor, "*b K D"]) -> Float[Tensor, "*n 1 D"]:
+    """What stands side by side for each hypothesis by itself again."""
+    return x.unsqueeze(-2).movedim(-3, 1).flatten(0, 1)
 
 
 def _mapped(state: Any, each: Callable[[Tensor], Tensor], shared: Callable[[Tensor], Tensor]) -> Any:

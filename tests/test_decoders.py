@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from torchs import load_decoder_layer, randomised
 
 from seq2attn.attention import Attention
-from seq2attn.decoders import Cell, Decoder, DecoderLayer
+from seq2attn.decoders import Cell, Decoder, DecoderLayer, Sight
 from seq2attn.encoders import Encoded
 from seq2attn.errors import Seq2attnError
 from seq2attn.heads import MultiHead
@@ -119,6 +119,30 @@ def test_the_future_is_not_seen(model):
 def test_reordering_commutes_with_stepping(model, counting):
     start = model.decoder.start(encode(model))
     check_reordering(model.decoder, model.decoder.counting(start) if counting else start)
+
+
+@pytest.mark.parametrize("counting", [False, True])
+def test_hypotheses_of_a_sentence_step_as_sentences_do(model, counting):
+    """Three for each sentence, as a beam search moves them, beside rows that share nothing."""
+    encoded, tokens = encode(model), tiny.reads(9, 4)
+    start = model.decoder.start(encoded)
+    start = model.decoder.counting(start) if counting else start
+    each = torch.arange(3).repeat_interleave(3)
+    sharing, alone = reorder(start, each, torch.arange(3)), reorder(start, each)
+    moves = [  # of the hypotheses, and the sentences that stay
+        ([2, 0, 0, 4, 4, 3, 6, 8, 7], [0, 1, 2]),
+        ([1, 1, 1, 8, 8, 6], [0, 2]),
+        ([0, 2, 1, 3, 3, 5], [0, 1]),
+        ([5, 4, 3], [1]),
+    ]
+    rows = len(each)
+    for token, (index, stay) in zip(tokens.T, moves, strict=True):
+        ours, sharing = model.decoder.step(token[:rows], sharing)
+        theirs, alone = model.decoder.step(token[:rows], alone)
+        assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+        rows = len(index)
+        sharing = reorder(sharing, torch.tensor(index), torch.tensor(stay))
+        alone = reorder(alone, torch.tensor(index))
 
 
 def test_coverage_is_what_all_steps_have_looked_at(looking):
@@ -375,7 +399,7 @@ def test_a_layer_is_torchs(norm):
     causal = torch.ones(5, 5, dtype=torch.bool).tril()
     expected = theirs(x, states, tgt_mask=~causal, memory_key_padding_mask=~mask)
     begun = ours.start(Encoded(states, mask[:, None], states[:, 0]))
-    assert_close(ours(x, causal.expand(3, -1, -1), 0, begun)[0], expected)
+    assert_close(ours(x, Sight(0, causal.expand(3, -1, -1), None), begun)[0], expected)
 
 
 # ---- what cannot be ----------------------------------------------------------------------------------

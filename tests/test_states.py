@@ -2,11 +2,12 @@
 
 from typing import NamedTuple
 
+import pytest
 import torch
 from torch import Tensor
 
 from seq2attn.attention import Memory
-from seq2attn.states import Shared, reorder, spread
+from seq2attn.states import Shared, apart, reorder, spread, together
 
 
 def test_reorder_walks_any_nesting():
@@ -57,3 +58,12 @@ def test_what_is_shared_is_spread_for_each_hypothesis():
     memory = state(3, 2).source.value
     assert spread(memory, 6).values.tolist() == [0, 0, 10, 10, 20, 20]
     assert spread(memory, 3).values is memory.values and spread(None, 6) is None
+
+
+@pytest.mark.parametrize("heads", [(), (2,)])
+def test_what_stands_together_comes_apart(heads):
+    x = torch.arange(6 * 2 * 5).view(6, 2, 5)[:, : sum(heads) or 1].view(6, *heads, 1, 5).float()
+    beside = together(x, 3)
+    assert beside.shape == (3, *heads, 2, 5) and torch.equal(apart(beside), x)
+    assert all(torch.equal(beside[n // 2, ..., n % 2, :], x[n, ..., 0, :]) for n in range(6))
+    assert together(x, 6) is x

@@ -7,7 +7,13 @@ the first is the begin-of-sentence, and logits of step t predict the token that 
 from seq2attn.decoders.base import Decoded, Decoder, Projection
 from seq2attn.decoders.copying import Copier, Copies
 from seq2attn.decoders.recurrent import Cell, Readout, RecurrentDecoder, RecurrentState
-from seq2attn.decoders.transformer import DecoderLayer, LayerState, TransformerDecoder, TransformerState
+from seq2attn.decoders.transformer import (
+    DecoderLayer,
+    LayerState,
+    Sight,
+    TransformerDecoder,
+    TransformerState,
+)
 
 __all__ = [
     "Cell",
@@ -21,6 +27,7 @@ __all__ = [
     "Readout",
     "RecurrentDecoder",
     "RecurrentState",
+    "Sight",
     "TransformerDecoder",
     "TransformerState",
 ]

@@ -13,13 +13,13 @@ from seq2attn.decoders.copying import Copies
 from seq2attn.encoders import Encoded
 from seq2attn.heads import MultiHead, Window
 from seq2attn.layers import Embedding, FeedForward, Residual
-from seq2attn.states import Shared, spread
+from seq2attn.states import Shared, spread, together
 
 
 class LayerState(NamedTuple):
     """What one layer of a Transformer decoder keeps between steps."""
 
-    own: Memory | None  # keys and values of the tokens read so far, those that can still be seen
+    own: Memory | Shared[tuple[Tensor, Tensor]] | None  # keys and values of the tokens that can still be seen
     source: Shared[Memory]
     source_past: Past  # with its weights and coverage where it counts, or looks back
 
@@ -38,6 +38,8 @@ class DecoderLayer(nn.Module):
     ) -> None:
         super().__init__()
         size = own.out.out_features
+        # All hypotheses of a sentence write into one memory, if it matters to nobody where a slot stands.
+        self.shares = window is None and own.attention.placeless
         self.own, self.source, self.feed_forward, self.window = own, source, feed_forward, window
         self.around_own, self.around_source, self.around_feed_forward = (
             Residual(size, norm, dropout) for _ in range(3)
@@ -56,21 +58,14 @@ class DecoderLayer(nn.Module):
         return state._replace(source_past=self.source.begin(state.source.value))
 
     def forward(
-        self, x: Tensor, mask: Tensor, step: int, state: LayerState, need_weights: bool = False
+        self, x: Tensor, sight: "Sight", state: LayerState, need_weights: bool = False
     ) -> tuple[Tensor, Attended, LayerState]:
-        """x (B, T, D), and what came back from the source.
-
-        mask (B, T, T) of the new tokens; step: how many came before them.
-        """
+        """x (B, T, D), and what came back from the source."""
         y = self.around_own.enter(x)
-        if self.window is not None:
-            mask = mask & self.window.mask(x.shape[1], x.device)
-        own = self.own.remember(y, mask, step)
-        own = state.own.append(own) if state.own else own
-        past = Past(None, None, torch.full((len(x),), step, device=x.device))
-        attended = self.own(y, own, past, need_weights=False)
+        memory, own = self._remember(y, sight, state.own)
+        past = Past(None, None, torch.full((len(x),), sight.step, device=x.device))
+        attended = self.own(y, memory, past, need_weights=False)
         x = self.around_own.leave(x, attended.context)
-        own = own if self.window is None else self.window.keep(own)
         y = self.around_source.enter(x)
         need_weights = need_weights or state.source_past.coverage is not None
         attended = self.source(y, state.source.value, state.source_past, need_weights)
@@ -78,11 +73,34 @@ class DecoderLayer(nn.Module):
         x = self.around_feed_forward.leave(x, self.feed_forward(self.around_feed_forward.enter(x)))
         return x, attended, LayerState(own, state.source, attended.past)
 
+    def _remember(
+        self, y: Tensor, sight: "Sight", own: Memory | Shared[tuple[Tensor, Tensor]] | None
+    ) -> tuple[Memory, Memory | Shared[tuple[Tensor, Tensor]]]:
+        """What the new tokens look at, themselves included, and what is kept of it."""
+        mask = sight.mask if self.window is None else sight.mask & self.window.mask(y.shape[1], y.device)
+        new = self.own.remember(y, mask, sight.step)
+        if self.shares and sight.seen is not None:
+            keys, values = (together(part, len(sight.seen)) for part in new[:2])
+            if isinstance(own, Shared):
+                keys, values = (torch.cat(parts, -2) for parts in zip(own.value, (keys, values), strict=True))
+            return Memory(keys, values, sight.seen), Shared((keys, values))
+        memory = own.append(new) if isinstance(own, Memory) else new
+        return memory, memory if self.window is None else self.window.keep(memory)
+
+
+class Sight(NamedTuple):
+    """Which tokens are read now, and which of them and of those before each may look at."""
+
+    step: int  # how many came before them
+    mask: Tensor  # (N, T, T), of the new ones
+    seen: Tensor | None  # (B, 1, K, slots), of what hypotheses share, when each of them reads one token
+
 
 class TransformerState(NamedTuple):
     """Batch first, so that a search can reorder it."""
 
     step: int  # tokens read so far, as many by each hypothesis
+    seen: Tensor | None  # (N, slots), which of the tokens that its sentence shares a hypothesis has read
     layers: tuple[LayerState, ...]
     copies: Shared[Copies | None]  # of the source, where it is copied from
 
@@ -102,21 +120,27 @@ class TransformerDecoder(Decoder):
         """See the base class."""
         layers = cast("list[DecoderLayer]", list(self.layers))
         starts = tuple(layer.start(encoded) for layer in layers)
-        return TransformerState(0, starts, Shared(self.copies(encoded)))
+        return TransformerState(0, None, starts, Shared(self.copies(encoded)))
 
     def step(
         self, token: Int[Tensor, " B"], state: TransformerState
     ) -> tuple[Float[Tensor, "B V"], TransformerState]:
         """See the base class."""
-        mask = torch.ones(len(token), 1, 1, dtype=torch.bool, device=token.device)
-        decoded, state = self._advance(token.unsqueeze(1), mask, state)
-        return decoded.logits.squeeze(1), state
+        sentences, device = len(state.layers[0].source.value.keys), token.device
+        # Each hypothesis of a sentence writes a slot, and sees the slots of the tokens that led to it.
+        own = torch.eye(len(token) // sentences, dtype=torch.bool, device=device).repeat(sentences, 1)
+        seen = own if state.seen is None else torch.cat([state.seen, own], 1)
+        mask = torch.ones(len(token), 1, 1, dtype=torch.bool, device=device)
+        sight = Sight(state.step, mask, seen.unflatten(0, (sentences, -1)).unsqueeze(1))
+        decoded, after = self._advance(token.unsqueeze(1), sight, state)
+        return decoded.logits.squeeze(1), after._replace(seen=seen)
 
     def forward(self, tokens: Int[Tensor, "B T"], encoded: Encoded, look: Sequence[int] = ()) -> Decoded:
         """See the base class."""
         length = tokens.shape[1]
         causal = torch.ones(1, length, length, dtype=torch.bool, device=tokens.device).tril()
-        return self._advance(tokens, causal.expand(len(tokens), -1, -1), self.start(encoded), look)[0]
+        sight = Sight(0, causal.expand(len(tokens), -1, -1), None)
+        return self._advance(tokens, sight, self.start(encoded), look)[0]
 
     def counting(self, state: TransformerState) -> TransformerState:
         """See the base class: the layer that copies counts, else the last one."""
@@ -138,13 +162,13 @@ class TransformerDecoder(Decoder):
         return cast(DecoderLayer, self.layers[layer]).source.attention
 
     def _advance(
-        self, tokens: Tensor, mask: Tensor, state: TransformerState, look: Sequence[int] = ()
+        self, tokens: Tensor, sight: Sight, state: TransformerState, look: Sequence[int] = ()
     ) -> tuple[Decoded, TransformerState]:
         words, states, answers = self.embedding(tokens, state.step), [], dict[int, Attended]()
         wanted = [*look] if self.copier is None else [*look, self.copier.layer]
         x = words
         for number, (layer, before) in enumerate(zip(self.layers, state.layers, strict=True)):
-            x, attended, after = layer(x, mask, state.step, before, number in wanted)
+            x, attended, after = layer(x, sight, before, number in wanted)
             if number in wanted:
                 answers[number] = attended
             states.append(after)
@@ -158,7 +182,8 @@ class TransformerDecoder(Decoder):
                 projection.whole(), (looked.context, x, words), looked.weights, copies
             )
         decoded = Decoded(predicted, *_looked([answers[number] for number in look]), gate)
-        return decoded, TransformerState(state.step + tokens.shape[1], tuple(states), state.copies)
+        after = state._replace(step=state.step + tokens.shape[1], layers=tuple(states))
+        return decoded, after
 
 
 def _looked(answers: list[Attended]) -> tuple[Tensor | None, Tensor | None]:
