@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -22,6 +23,41 @@ class Shared(Generic[Value]):
     sentence, and not moved when hypotheses are."""
 
     value: Value  # (nested) NamedTuple of tensors, or a tensor; a row for each sentence
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Slots (..., S, D) that grow at their end, in place while there is room behind them, as a list does.
+
+    What has been kept does not change when others append to it: whoever comes second finds the room taken,
+    and gets one of its own. So does whoever needs a gradient.
+    """
+
+    room: Tensor  # (..., C, D), of which the first `count` are these
+    count: int
+    taken: list[int]  # one number: how many slots of the room are anyone's
+
+    @classmethod
+    def of(cls, x: Tensor) -> "Slots":
+        """As many as there are, and no room."""
+        return cls(x, x.shape[-2], [x.shape[-2]])
+
+    @property
+    def all(self) -> Float[Tensor, "*b S D"]:
+        """The slots."""
+        return self.room[..., : self.count, :]
+
+    def append(self, new: Float[Tensor, "*b N D"]) -> "Slots":
+        """These and new ones."""
+        room, count, taken = self.room, self.count + new.shape[-2], self.taken
+        if torch.is_grad_enabled():
+            return Slots.of(torch.cat([self.all, new], -2))
+        if taken[0] > self.count or room.shape[-2] < count:
+            room, taken = new.new_empty(*new.shape[:-2], 2 * count, new.shape[-1]), [self.count]
+            room[..., : self.count, :] = self.all
+        room[..., self.count : count, :] = new
+        taken[0] = count
+        return Slots(room, count, taken)
 
 
 def reorder(state: State, index: Int[Tensor, " N"], sentences: Int[Tensor, " B"] | None = None) -> State:
@@ -66,6 +102,10 @@ def _mapped(state: Any, each: Callable[[Tensor], Tensor], shared: Callable[[Tens
         return state
     if isinstance(state, Tensor):
         return each(state)
+    if isinstance(state, Slots):
+        here = state.all
+        moved = each(here)
+        return state if moved is here else Slots.of(moved)
     if isinstance(state, Shared):
         return Shared(_mapped(state.value, shared, shared))
     parts = [_mapped(part, each, shared) for part in state]

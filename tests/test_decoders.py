@@ -21,7 +21,7 @@ from seq2attn.layers import Dropout, FeedForward
 from seq2attn.models import Seq2Seq
 from seq2attn.normalizers import Softmax
 from seq2attn.scorers import ScaledDot
-from seq2attn.states import Shared, reorder
+from seq2attn.states import Shared, Slots, reorder
 
 LENGTHS = (7, 3, 0)
 LOOKING = [name for name in tiny.MODELS if not name.startswith(("cho", "sutskever"))]
@@ -58,6 +58,8 @@ def step_by_step(decoder: Decoder, tokens: Tensor, state: Any) -> tuple[Tensor, 
 def tensors(state: Any) -> Iterator[Tensor]:
     if isinstance(state, Tensor):
         yield state
+    if isinstance(state, Slots):
+        yield state.all
     if isinstance(state, Shared):
         yield from tensors(state.value)
     for part in state if isinstance(state, tuple) else ():

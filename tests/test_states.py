@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from seq2attn.attention import Memory
-from seq2attn.states import Shared, apart, reorder, spread, together
+from seq2attn.states import Shared, Slots, apart, reorder, spread, together
 
 
 def test_reorder_walks_any_nesting():
@@ -67,3 +67,34 @@ def test_what_stands_together_comes_apart(heads):
     assert beside.shape == (3, *heads, 2, 5) and torch.equal(apart(beside), x)
     assert all(torch.equal(beside[n // 2, ..., n % 2, :], x[n, ..., 0, :]) for n in range(6))
     assert together(x, 6) is x
+
+
+def test_slots_grow_without_changing_those_that_were_there():
+    some = [torch.full((2, 3, n, 4), float(n)) for n in (1, 2, 1, 3)]
+    with torch.no_grad():
+        first = Slots.of(some[0]).append(some[1])
+        longer = first.append(some[2])
+        other = first.append(some[3])  # as a second hypothesis of the same past
+        assert torch.equal(longer.append(some[0]).all, torch.cat([*some[:3], some[0]], -2))
+    assert longer.room is first.room and other.room is not first.room
+    assert torch.equal(first.all, torch.cat(some[:2], -2)) and torch.equal(some[0], torch.ones(2, 3, 1, 4))
+    assert torch.equal(longer.all, torch.cat(some[:3], -2))
+    assert torch.equal(other.all, torch.cat([*some[:2], some[3]], -2))
+
+
+def test_slots_that_stay_keep_their_room():
+    with torch.no_grad():
+        kept = Shared(Slots.of(torch.randn(3, 1, 4)).append(torch.randn(3, 1, 4)))
+    index = torch.tensor([1, 0, 2, 2, 5, 4])
+    assert reorder(kept, index, torch.arange(3)).value is kept.value
+    fewer = reorder(kept, index[:4], torch.tensor([0, 2])).value
+    assert torch.equal(fewer.all, kept.value.all[[0, 2]])
+
+
+def test_slots_are_a_list_whose_gradient_is_kept():
+    x = torch.randn(2, 3, 4, requires_grad=True)
+    slots = Slots.of(x[:, :1])
+    for place in (1, 2):
+        slots = slots.append(x[:, place : place + 1])
+    slots.all.square().sum().backward()
+    assert torch.equal(slots.all, x) and torch.equal(x.grad, 2 * x)

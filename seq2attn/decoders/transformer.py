@@ -13,13 +13,13 @@ from seq2attn.decoders.copying import Copies
 from seq2attn.encoders import Encoded
 from seq2attn.heads import MultiHead, Window
 from seq2attn.layers import Embedding, FeedForward, Residual
-from seq2attn.states import Shared, spread, together
+from seq2attn.states import Shared, Slots, spread, together
 
 
 class LayerState(NamedTuple):
     """What one layer of a Transformer decoder keeps between steps."""
 
-    own: Memory | Shared[tuple[Tensor, Tensor]] | None  # keys and values of the tokens that can still be seen
+    own: Memory | Shared[tuple[Slots, Slots]] | None  # keys and values of the tokens that can still be seen
     source: Shared[Memory]
     source_past: Past  # with its weights and coverage where it counts, or looks back
 
@@ -74,16 +74,18 @@ class DecoderLayer(nn.Module):
         return x, attended, LayerState(own, state.source, attended.past)
 
     def _remember(
-        self, y: Tensor, sight: "Sight", own: Memory | Shared[tuple[Tensor, Tensor]] | None
-    ) -> tuple[Memory, Memory | Shared[tuple[Tensor, Tensor]]]:
+        self, y: Tensor, sight: "Sight", own: Memory | Shared[tuple[Slots, Slots]] | None
+    ) -> tuple[Memory, Memory | Shared[tuple[Slots, Slots]]]:
         """What the new tokens look at, themselves included, and what is kept of it."""
         mask = sight.mask if self.window is None else sight.mask & self.window.mask(y.shape[1], y.device)
         new = self.own.remember(y, mask, sight.step)
         if self.shares and sight.seen is not None:
-            keys, values = (together(part, len(sight.seen)) for part in new[:2])
+            parts = [together(part, len(sight.seen)) for part in new[:2]]
             if isinstance(own, Shared):
-                keys, values = (torch.cat(parts, -2) for parts in zip(own.value, (keys, values), strict=True))
-            return Memory(keys, values, sight.seen), Shared((keys, values))
+                keys, values = (kept.append(part) for kept, part in zip(own.value, parts, strict=True))
+            else:
+                keys, values = map(Slots.of, parts)
+            return Memory(keys.all, values.all, sight.seen), Shared((keys, values))
         memory = own.append(new) if isinstance(own, Memory) else new
         return memory, memory if self.window is None else self.window.keep(memory)
 
