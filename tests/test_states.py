@@ -91,10 +91,12 @@ def test_slots_that_stay_keep_their_room():
     assert torch.equal(fewer.all, kept.value.all[[0, 2]])
 
 
-def test_slots_are_a_list_whose_gradient_is_kept():
-    x = torch.randn(2, 3, 4, requires_grad=True)
-    slots = Slots.of(x[:, :1])
-    for place in (1, 2):
+def test_slots_that_have_been_used_keep_their_gradient():
+    x = torch.randn(2, 5, 4, requires_grad=True)
+    slots, squares = Slots.of(x[:, :1]), []
+    for place in range(1, 5):
         slots = slots.append(x[:, place : place + 1])
-    slots.all.square().sum().backward()
-    assert torch.equal(slots.all, x) and torch.equal(x.grad, 2 * x)
+        squares.append(slots.all.square().sum())  # which remembers what it has read
+    torch.stack(squares).sum().backward()
+    times = torch.tensor([4, 4, 3, 2, 1])
+    assert torch.equal(slots.all, x) and torch.equal(x.grad, 2 * x * times[:, None])
