@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seq2attn import __version__
+from seq2attn.__main__ import spin_briefly
 from seq2attn.recipe import Recipe
 from seq2attn.tasks import Sequences
 from seq2attn.text import Vocabulary
@@ -225,7 +226,7 @@ def in_turns(
     Each case has a process of its own, which prepares (and warms up) what measures a turn, by its number; one
     measures at a time, but all are there at once, so their memory together must fit.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line has it
+    spin_briefly()  # as the command line does, in the processes that follow
     spawn = multiprocessing.get_context("spawn")
     ends: list[Connection] = []
     for case in cases:

@@ -8,11 +8,17 @@ from seq2attn.cli import cli
 from seq2attn.errors import Seq2attnError
 
 
+def spin_briefly() -> None:
+    """How long OpenMP's threads spin before they sleep, unless somebody has said so. Call it before torch is
+    imported. Its own default makes each step several times as slow where anything else wants the cores, and
+    no spinning at all makes it twice as slow where nothing does (docs/benchmarks.md)."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "6000")
+
+
 def main() -> None:
     """Run the command line."""
-    # OpenMP's threads spin while they wait; where anything else wants the cores, that makes each step several
-    # times slower. It reads this when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    spin_briefly()
     warnings.showwarning = _warn
     try:
         cli(prog_name="seq2attn")
