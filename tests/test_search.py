@@ -128,7 +128,7 @@ def test_length_is_weighed_as_the_rules_say(kind, penalty, score):
 def test_a_beam_is_done_when_so_many_have_ended(seed, vocabulary):
     """Step by step in plain Python."""
     toy, beam = Toy(seed=seed, vocabulary=vocabulary), 3
-    toy.logits[..., EOS] += math.log(vocabulary)  # or else none would end before it must
+    toy.logits[..., EOS] += math.log(vocabulary / VOCABULARY)  # or else none of many would end early
     live, ended = [()], []
     while len(ended) < beam and live:
         grown = [
@@ -140,10 +140,10 @@ def test_a_beam_is_done_when_so_many_have_ended(seed, vocabulary):
         ended += [(value, tokens[:-1]) for value, tokens in best[:beam] if tokens[-1] == EOS]
         live = [tokens for _, tokens in best if tokens[-1] != EOS][:beam]
     expected = sorted(ended[:beam], key=lambda pair: -RULES.score(pair[0], len(pair[1]) + 1))
-    beside = beam_search(toy.step, toy.start(2, 1, *[0] * 12), RULES, limits(*[LONGEST] * 14), beam)
-    assert [tuple(h.tokens) for h in beside[1]] == [tokens for _, tokens in expected]
     (found,) = beam_search(toy.step, toy.start(1), RULES, limits(LONGEST), beam)
-    assert [h.tokens for h in found] == [h.tokens for h in beside[1]]
+    assert [tuple(h.tokens) for h in found] == [tokens for _, tokens in expected]
+    beside = beam_search(toy.step, toy.start(2, 1, *[0] * 12), RULES, limits(*[LONGEST] * 14), beam)
+    assert [h.tokens for h in beside[1]] == [h.tokens for h in found]
 
 
 def greedily(step: Any, state: Any, rules: Rules, most: Tensor, **options: Any) -> list[Hypothesis]:

@@ -15,13 +15,23 @@ from seq2attn.heads import MultiHead, Window
 from seq2attn.layers import Embedding, FeedForward, Residual
 from seq2attn.states import Shared, Slots, spread, together
 
+Own = Memory | Shared[tuple[Slots, Slots]]  # keys and values: of each hypothesis, or of all of a sentence
+
 
 class LayerState(NamedTuple):
     """What one layer of a Transformer decoder keeps between steps."""
 
-    own: Memory | Shared[tuple[Slots, Slots]] | None  # keys and values of the tokens that can still be seen
+    own: Own | None  # of the tokens that can still be seen
     source: Shared[Memory]
     source_past: Past  # with its weights and coverage where it counts, or looks back
+
+
+class Sight(NamedTuple):
+    """Which tokens are read now, and which of them and of those before each may look at."""
+
+    step: int  # how many came before them
+    mask: Tensor  # (N, T, T), of the new ones
+    seen: Tensor | None  # (B, 1, K, slots), of what hypotheses share, when each of them reads one token
 
 
 class DecoderLayer(nn.Module):
@@ -58,7 +68,7 @@ class DecoderLayer(nn.Module):
         return state._replace(source_past=self.source.begin(state.source.value))
 
     def forward(
-        self, x: Tensor, sight: "Sight", state: LayerState, need_weights: bool = False
+        self, x: Tensor, sight: Sight, state: LayerState, need_weights: bool = False
     ) -> tuple[Tensor, Attended, LayerState]:
         """x (B, T, D), and what came back from the source."""
         y = self.around_own.enter(x)
@@ -73,9 +83,7 @@ class DecoderLayer(nn.Module):
         x = self.around_feed_forward.leave(x, self.feed_forward(self.around_feed_forward.enter(x)))
         return x, attended, LayerState(own, state.source, attended.past)
 
-    def _remember(
-        self, y: Tensor, sight: "Sight", own: Memory | Shared[tuple[Slots, Slots]] | None
-    ) -> tuple[Memory, Memory | Shared[tuple[Slots, Slots]]]:
+    def _remember(self, y: Tensor, sight: Sight, own: Own | None) -> tuple[Memory, Own]:
         """What the new tokens look at, themselves included, and what is kept of it."""
         mask = sight.mask if self.window is None else sight.mask & self.window.mask(y.shape[1], y.device)
         new = self.own.remember(y, mask, sight.step)
@@ -88,14 +96,6 @@ class DecoderLayer(nn.Module):
             return Memory(keys.all, values.all, sight.seen), Shared((keys, values))
         memory = own.append(new) if isinstance(own, Memory) else new
         return memory, memory if self.window is None else self.window.keep(memory)
-
-
-class Sight(NamedTuple):
-    """Which tokens are read now, and which of them and of those before each may look at."""
-
-    step: int  # how many came before them
-    mask: Tensor  # (N, T, T), of the new ones
-    seen: Tensor | None  # (B, 1, K, slots), of what hypotheses share, when each of them reads one token
 
 
 class TransformerState(NamedTuple):
