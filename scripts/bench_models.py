@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seq2attn import __version__
-from seq2attn.__main__ import spin_briefly
+from seq2attn.process import settle
 from seq2attn.recipe import Recipe
 from seq2attn.tasks import Sequences
 from seq2attn.text import Vocabulary
@@ -226,7 +226,7 @@ def in_turns(
     Each case has a process of its own, which prepares (and warms up) what measures a turn, by its number; one
     measures at a time, but all are there at once, so their memory together must fit.
     """
-    spin_briefly()  # as the command line does, in the processes that follow
+    settle()  # as the command line does; how threads wait is for the processes that follow
     spawn = multiprocessing.get_context("spawn")
     ends: list[Connection] = []
     for case in cases:
@@ -257,6 +257,7 @@ def _answer(end: Connection, case: object) -> Any:
 def _serve(
     end: Connection, prepare: Callable[[Any], Callable[[int], Sample]], case: Any, device: Any
 ) -> None:
+    settle()
     measure = prepare(case)
     end.send(None)
     while (turn := end.recv()) is not None:

@@ -1,24 +1,16 @@
 """python -m seq2attn: the command line, where what a user can mend is one message and no traceback."""
 
-import os
 import sys
 import warnings
 
 from seq2attn.cli import cli
 from seq2attn.errors import Seq2attnError
-
-
-def spin_briefly() -> None:
-    """How long OpenMP's threads spin before they sleep, unless somebody has said so. Call it before torch is
-    imported. Its own default makes each step several times as slow where anything else wants the cores, and
-    no spinning at all makes it twice as slow where nothing does (docs/benchmarks.md)."""
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "6000")
+from seq2attn.process import settle
 
 
 def main() -> None:
     """Run the command line."""
-    spin_briefly()
+    settle()
     warnings.showwarning = _warn
     try:
         cli(prog_name="seq2attn")

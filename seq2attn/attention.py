@@ -43,7 +43,7 @@ class Past(NamedTuple):
 
     weights: Tensor | None  # (..., S), the last query's weights, zeros before the first
     coverage: Tensor | None  # (..., S), the sum of all weights so far
-    step: Tensor  # (B,), queries answered so far
+    step: int  # queries answered so far, as many by each row
     belief: Tensor | None = None  # (..., S), where a normalizer that moves along the memory stands
     trace: Tensor | None = None  # (..., S, C), what a scorer has noted at every slot
 
@@ -248,11 +248,12 @@ class Attention(nn.Module):
 
     def begin(self, memory: Memory) -> Past:
         """The past before the first query."""
-        zeros = torch.zeros_like(_wide(memory.values)[..., 0])
-        step = zeros.new_zeros(len(zeros), dtype=torch.long)
-        with torch.autocast(zeros.device.type, enabled=False):
-            trace = self.score.first(_wide(memory.keys))
-        return Past(zeros, zeros, step, self.normalize.first(zeros), trace)
+        zeros = torch.zeros_like(_wide(memory.values[..., 0]))
+        trace = None
+        if type(self.score).first is not Scorer.first:  # casting keys takes as long as a look at them
+            with torch.autocast(zeros.device.type, enabled=False):
+                trace = self.score.first(_wide(memory.keys))
+        return Past(zeros, zeros, 0, self.normalize.first(zeros), trace)
 
     def forward(
         self,

@@ -50,7 +50,7 @@ class BidirectionalFlow(nn.Module):
     ) -> Flow:
         """True in the masks = a word. Of an empty query nothing flows: G = [H; 0; 0; 0]."""
         mask = context_mask.unsqueeze(-1) & query_mask.unsqueeze(-2)
-        past = Past(None, None, torch.zeros(len(mask), dtype=torch.long, device=mask.device))
+        past = Past(None, None, 0)
         with torch.autocast(mask.device.type, enabled=False):
             h, u = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (context, query))
             scores = self.score(h, self.score.keys(u), past)

@@ -28,7 +28,7 @@ class MultiHead(nn.Module):
         query_size: int,
         key_size: int,
         attention: Attention,
-        rotary: Callable[[Tensor, Tensor | int | None], Tensor] | None = None,
+        rotary: Callable[[Tensor, int], Tensor] | None = None,
         key_heads: int | None = None,
         query_key_norm: bool = False,
     ) -> None:
@@ -51,10 +51,10 @@ class MultiHead(nn.Module):
         self,
         states: Tensor,
         mask: Tensor,
-        start: Tensor | int | None = None,
+        start: int = 0,
         sentences: Tensor | None = None,
     ) -> Memory:
-        """States (B, S, K); mask (B, 1 or T, S); start: position of the first state, one for all or (B,);
+        """States (B, S, K); mask (B, 1 or T, S); start: position of the first state;
         sentences (B, S): see `Attention.remember`, each head looks at them in its own projection.
 
         Keys and values (B, G, S, D), mask (B, 1, 1 or T, S).
@@ -76,7 +76,7 @@ class MultiHead(nn.Module):
     ) -> Attended:
         """Context (B, T, Q), weights (B, H, T, S)."""
         queries = self.query_norm(self._split(self.query(query)))
-        queries = self._turn(queries, None if past is None else past.step)
+        queries = self._turn(queries, 0 if past is None else past.step)
         attended: Attended = self.attention(queries, self._for_all(memory), past, need_weights)
         return attended._replace(context=self.out(attended.context.transpose(1, 2).flatten(2)))
 
@@ -84,7 +84,7 @@ class MultiHead(nn.Module):
         heads: Tensor = x.unflatten(-1, (-1, self.width))
         return heads.transpose(1, 2)
 
-    def _turn(self, x: Tensor, start: Tensor | int | None) -> Tensor:
+    def _turn(self, x: Tensor, start: int) -> Tensor:
         return x if self.rotary is None else self.rotary(x, start)
 
     def _for_all(self, memory: Memory) -> Memory:

@@ -40,8 +40,7 @@ class SentenceAttention(Hierarchy):
 
     def log_weights(self, query: Float[Tensor, "*b T Q"], sentences: Sentences) -> Float[Tensor, "*b T N"]:
         """log P_s of each sentence."""
-        nothing = Past(None, None, torch.zeros(len(query), dtype=torch.long, device=query.device))
-        scores = self.score(query, sentences.keys, nothing)
+        scores = self.score(query, sentences.keys, Past(None, None, 0))
         shaped(self.score, "scores", scores, query.shape[:-1], sentences.there.shape[-1])
         never = torch.finfo(scores.dtype).min  # finite: a source may have no sentence at all
         there = sentences.there.unsqueeze(-2)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from seq2attn.positions import Position, Start
+from seq2attn.positions import Position
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": partial(nn.ReLU, inplace=True),  # nobody else reads what it reads
@@ -73,8 +73,8 @@ class Embedding(nn.Module):
         self.positions, self.dropout = positions, dropout
         self.scale = size**0.5 if scaled else 1.0
 
-    def forward(self, tokens: Int[Tensor, "B L"], start: Start = None) -> Float[Tensor, "B L D"]:
-        """Vectors of tokens whose first stands at position `start` (0 if None)."""
+    def forward(self, tokens: Int[Tensor, "B L"], start: int = 0) -> Float[Tensor, "B L D"]:
+        """Vectors of tokens whose first stands at position `start`."""
         x = self.table(tokens) * self.scale
         if self.positions is not None:
             x = self.positions(x, start)

@@ -5,7 +5,7 @@ of a query, r queries ("hops"), N sentences of a document or spans of a sentence
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -151,7 +151,8 @@ class SpanPooling(nn.Module):
         within = steps < width.unsqueeze(-1)
         places = (start.unsqueeze(-1) + steps).clamp(max=states.shape[1] - 1)
         row = torch.arange(len(states), device=width.device).unsqueeze(-1)
-        whole = self.pooling.attention.remember(states, mask, values)  # keys are made once for all spans
+        attention = cast(Attention, self.pooling.attention)
+        whole = attention.remember(states, mask, values)  # keys are made once for all spans
         keys, values = (part[row.unsqueeze(-1), places].flatten(0, 1) for part in (whole.keys, whole.values))
         found = self.pooling.look(Memory(keys, values, within.flatten(0, 1).unsqueeze(1)))
         parts = (

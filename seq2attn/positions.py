@@ -1,8 +1,8 @@
 """Positions: where a token stands, told to embeddings, to queries and keys, or to scores.
 
-Keyword-only parameters are options in a recipe. `start` is the position of the first token, of each row (B,)
-or of all (0 if None), so that decoding step by step sees the same positions as decoding all at once. Relative
-positions need none: the last query stands at the last key.
+Keyword-only parameters are options in a recipe. `start` is the position of the first token, so that decoding
+step by step sees the same positions as decoding all at once. Relative positions need none: the last query
+stands at the last key.
 """
 
 import math
@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from seq2attn.attention import Relative
 from seq2attn.errors import Seq2attnError
-
-Start = Int[Tensor, " B"] | int | None
 
 
 class Position(nn.Module):
@@ -36,7 +34,7 @@ class Nowhere(Position):
 
     where = "embedding"
 
-    def forward(self, x: Float[Tensor, "B L D"], start: Start) -> Float[Tensor, "B L D"]:
+    def forward(self, x: Float[Tensor, "B L D"], start: int) -> Float[Tensor, "B L D"]:
         """x."""
         return x
 
@@ -46,9 +44,9 @@ class Sinusoidal(Position):
 
     where = "embedding"
 
-    def forward(self, x: Float[Tensor, "B L D"], start: Start) -> Float[Tensor, "B L D"]:
+    def forward(self, x: Float[Tensor, "B L D"], start: int) -> Float[Tensor, "B L D"]:
         """x plus its positions."""
-        angles = _angles(x.shape[-2], self.size, x.device, start)  # (1 or B, L, ceil(D/2))
+        angles = _angles(x.shape[-2], self.size, x.device, start)  # (L, ceil(D/2))
         table = torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)[..., : self.size]
         return x + table.to(x.dtype)
 
@@ -63,11 +61,9 @@ class Learned(Position):
         self.table = nn.Embedding(length, size)
         nn.init.normal_(self.table.weight, std=size**-0.5)
 
-    def forward(self, x: Float[Tensor, "B L D"], start: Start) -> Float[Tensor, "B L D"]:
+    def forward(self, x: Float[Tensor, "B L D"], start: int) -> Float[Tensor, "B L D"]:
         """x plus its positions; an error beyond the last position that was learned."""
-        length = self.table.num_embeddings
-        last = int(start.max()) if isinstance(start, Tensor) else start or 0
-        last += x.shape[-2] - 1
+        length, last = self.table.num_embeddings, start + x.shape[-2] - 1
         if last >= length:
             raise Seq2attnError(
                 f"position {last} is beyond the {length} learned positions; give learned "
@@ -95,9 +91,9 @@ class Rotary(Position):
             raise Seq2attnError(f"rotary positions need an even head size, got {size}")
         self.base, self.layout = base, layout
 
-    def forward(self, x: Float[Tensor, "B H L D"], start: Start) -> Float[Tensor, "B H L D"]:
+    def forward(self, x: Float[Tensor, "B H L D"], start: int) -> Float[Tensor, "B H L D"]:
         """x, turned. Angles are float32 whatever x is."""
-        angles = _angles(x.shape[-2], self.size, x.device, start, self.base).unsqueeze(1)
+        angles = _angles(x.shape[-2], self.size, x.device, start, self.base)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
         within = (
             -1 if self.layout == "interleaved" else -2
@@ -242,14 +238,13 @@ def _offsets(query: Tensor, slots: int) -> Tensor:  # (T, S), j - i; the last qu
     return places - places[slots - query.shape[-2] :, None]
 
 
-def _positions(length: int, device: torch.device, start: Start) -> Tensor:  # (1 or B, L)
-    positions = torch.arange(length, device=device).unsqueeze(0)
-    return positions + (start.unsqueeze(1) if isinstance(start, Tensor) else start or 0)
+def _positions(length: int, device: torch.device, start: int) -> Tensor:  # (L,)
+    return torch.arange(start, start + length, device=device)
 
 
 def _angles(
-    length: int, size: int, device: torch.device, start: Start, base: float = 10000.0
-) -> Tensor:  # (1 or B, L, ceil(size/2)), float32
+    length: int, size: int, device: torch.device, start: int, base: float = 10000.0
+) -> Tensor:  # (L, ceil(size/2)), float32
     frequency = base ** (-torch.arange(0, size, 2, device=device, dtype=torch.float32) / size)
     return _positions(length, device, start).unsqueeze(-1) * frequency
 

@@ -30,7 +30,7 @@ class Slots:
     """Slots (..., S, D) that grow at their end, in place while there is room behind them, as a list does.
 
     What has been kept does not change when others append to it: whoever comes second finds the room taken,
-    and gets one of its own. So does whoever needs a gradient.
+    and gets one of its own. So does whoever needs a gradient, or may not write there (inference mode).
     """
 
     room: Tensor  # (..., C, D), of which the first `count` are these
@@ -52,7 +52,8 @@ class Slots:
         room, count, taken = self.room, self.count + new.shape[-2], self.taken
         if torch.is_grad_enabled():
             return Slots.of(torch.cat([self.all, new], -2))
-        if taken[0] > self.count or room.shape[-2] < count:
+        foreign = room.is_inference() != torch.is_inference_mode_enabled()
+        if foreign or taken[0] > self.count or room.shape[-2] < count:
             room, taken = new.new_empty(*new.shape[:-2], 2 * count, new.shape[-1]), [self.count]
             room[..., : self.count, :] = self.all
         room[..., self.count : count, :] = new

@@ -156,7 +156,7 @@ class WordEmbedding(nn.Module):
         if self.project is not None:
             x = self.project(x) * math.sqrt(self.size)
         if self.positions is not None:
-            x = self.positions(x, None)
+            x = self.positions(x, 0)
         return self.dropout(x)  # type: ignore[no-any-return]
 
 

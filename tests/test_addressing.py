@@ -32,7 +32,7 @@ def random(*shape: int) -> Tensor:
 
 
 def standing(belief: Tensor) -> Past:
-    return Past(None, None, torch.zeros(len(belief), dtype=torch.long), belief)
+    return Past(None, None, 0, belief)
 
 
 def run(normalize: NTM, scores: Tensor, mask: Tensor, query: Tensor, past: Past | None = None) -> Tensor:
@@ -275,6 +275,6 @@ def test_in_heads_step_by_step_and_reordered():
 
 
 def test_who_has_no_place_is_told_where_to_begin():
-    past = Past(None, None, torch.zeros(B, dtype=torch.long))
+    past = Past(None, None, 0)
     with pytest.raises(Seq2attnError, match=r"NTM must know where it stands, .* begin with Attention"):
         run(NTM(Q), torch.randn(B, 1, S), MASK, torch.randn(B, 1, Q), past)

@@ -19,7 +19,7 @@ from seq2attn.scorers import Additive, Concat, Dot, General, Linear, ScaledDot, 
 
 B, T, S, Q, K = 3, 5, 7, 11, 13
 MASK = (torch.arange(S) < torch.tensor([7, 4, 1])[:, None])[:, None]
-NO_PAST = Past(None, None, torch.zeros(B, dtype=torch.long))
+NO_PAST = Past(None, None, 0)
 
 
 @pytest.fixture(autouse=True)
@@ -120,9 +120,9 @@ def test_the_fused_kernel_is_used_where_it_can_be(scorer, need_weights, fused, m
     assert bool(calls) == fused == (attended.weights is None)
     if fused:
         assert attended.past.weights is attended.past.coverage is None
-    assert attended.past.step.tolist() == [T] * B
+    assert attended.past.step == T
     again = attention(query, memory, attended.past, need_weights=True)  # who asks later gets them
-    assert again.weights is not None and again.past.step.tolist() == [2 * T] * B
+    assert again.weights is not None and again.past.step == 2 * T
 
 
 class Squared(Softmax):
@@ -183,7 +183,7 @@ class Counting(ScaledDot):
 
     def forward(self, query: Tensor, keys: Tensor, past: Past) -> Tensor:
         self.asked.append(query.shape[-2])
-        return super().forward(query, keys, past) * past.step[:, None, None]
+        return super().forward(query, keys, past) * past.step
 
 
 def test_a_part_that_looks_back_is_asked_one_by_one():
@@ -231,11 +231,11 @@ def test_a_memory_grows_by_slots():
 
 
 def test_the_past_forgets_what_nobody_asked_for():
-    begun = Past(torch.zeros(B, S), torch.zeros(B, S), torch.zeros(B, dtype=torch.long))
+    begun = Past(torch.zeros(B, S), torch.zeros(B, S), 0)
     unseen = begun.then(None, 2)
-    assert unseen.weights is unseen.coverage is None and unseen.step.tolist() == [2] * B
+    assert unseen.weights is unseen.coverage is None and unseen.step == 2
     late = unseen.then(torch.rand(B, T, S), T)
-    assert late.coverage is None and late.step.tolist() == [2 + T] * B
+    assert late.coverage is None and late.step == 2 + T
 
 
 def test_the_normalizer_says_where_the_past_begins():
@@ -245,9 +245,9 @@ def test_the_normalizer_says_where_the_past_begins():
 
     attention = MultiHead(2, 22, K, Attention(Dot(11, 11), FirstSlot()))
     past = attention.begin(attention.remember(torch.randn(B, S, K), MASK))
-    assert past.weights.shape == past.coverage.shape == (B, 2, S) and past.step.shape == (B,)
+    assert past.weights.shape == past.coverage.shape == (B, 2, S)
     assert (past.belief[..., 0] == 1).all() and (past.belief[..., 1:] == 0).all()
-    assert (past.coverage == 0).all() and (past.step == 0).all()
+    assert (past.coverage == 0).all() and past.step == 0
 
 
 @pytest.mark.parametrize("name", NORMALIZERS)
@@ -262,12 +262,12 @@ def test_of_no_slots_nothing_is_seen(name, heads, need_weights):
     query = torch.randn(B, T, Q * (heads or 1), requires_grad=True)
     memory = module.remember(states, MASK[..., :0])
     context, weights, past, _ = module(query, memory, need_weights=need_weights)
-    assert weights.shape == (B, *([heads] if heads else []), T, 0) and past.step.tolist() == [T] * B
+    assert weights.shape == (B, *([heads] if heads else []), T, 0) and past.step == T
     assert_close(context, module.out.bias.expand_as(context) if heads else torch.zeros_like(context))
     context.sum().backward()
     assert (query.grad == 0).all() and states.grad.shape == states.shape
     after = module(query[:, :1], memory, past)
-    assert after.past.step.tolist() == [T + 1] * B
+    assert after.past.step == T + 1
 
 
 # ---- what cannot be ----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import tiny_runs
 from click.testing import CliRunner, Result
 
 import seq2attn
-from seq2attn.__main__ import main, spin_briefly
+from seq2attn.__main__ import main
 from seq2attn.checkpoint import RunFolder
 from seq2attn.cli import cli
 from seq2attn.metrics import METRICS
@@ -107,13 +107,6 @@ def test_help_is_quick() -> None:
         assert not loaded & {"torch", "numpy", "sentencepiece", "datasets", "pydantic", "rich"}
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 3 * 0.5
     assert f"seq2attn, version {seq2attn.__version__}" in said
-
-
-def test_waiting_threads_spin_as_long_as_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    for said, spins in (({}, "6000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)):
-        monkeypatch.setattr(os, "environ", dict(said))
-        spin_briefly()
-        assert os.environ.get("GOMP_SPINCOUNT") == spins
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

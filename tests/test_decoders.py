@@ -1,6 +1,5 @@
 """Decoders: the laws that hold for every one of them, and the papers' equations written out."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from seq2attn.layers import Dropout, FeedForward
 from seq2attn.models import Seq2Seq
 from seq2attn.normalizers import Softmax
 from seq2attn.scorers import ScaledDot
-from seq2attn.states import Shared, Slots, reorder
+from seq2attn.states import Shared, reorder
 
 LENGTHS = (7, 3, 0)
 LOOKING = [name for name in tiny.MODELS if not name.startswith(("cho", "sutskever"))]
@@ -55,17 +54,6 @@ def step_by_step(decoder: Decoder, tokens: Tensor, state: Any) -> tuple[Tensor, 
     return torch.stack(logits, 1), state
 
 
-def tensors(state: Any) -> Iterator[Tensor]:
-    if isinstance(state, Tensor):
-        yield state
-    if isinstance(state, Slots):
-        yield state.all
-    if isinstance(state, Shared):
-        yield from tensors(state.value)
-    for part in state if isinstance(state, tuple) else ():
-        yield from tensors(part)
-
-
 def check_reordering(decoder: Decoder, start: Any) -> None:
     """To step and then move three sentences, or to move them first, is the same."""
     tokens, index = tiny.reads(3, 3), torch.tensor([2, 0, 0, 1, 1])
@@ -73,17 +61,56 @@ def check_reordering(decoder: Decoder, start: Any) -> None:
     logits, after = decoder.step(tokens[:, 2], state)
     moved, after_moving = decoder.step(tokens[index, 2], reorder(state, index))
     assert_close(moved, logits[index], atol=1e-5, rtol=1e-5)
-    for ours, theirs in zip(tensors(after_moving), tensors(reorder(after, index)), strict=True):
+    for ours, theirs in zip(tiny.tensors(after_moving), tiny.tensors(reorder(after, index)), strict=True):
         assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 # ---- laws --------------------------------------------------------------------------------------------
 
+# Where no gradient is recorded, some states grow in place.
+recording = pytest.mark.parametrize("gradients", [False, True], ids=["without gradients", "with gradients"])
 
-def test_steps_and_forward_agree(model):
+
+@recording
+def test_steps_and_forward_agree(model, gradients):
+    with torch.set_grad_enabled(gradients):
+        encoded, tokens = encode(model), tiny.reads(3, 5)
+        stepped, _ = step_by_step(model.decoder, tokens, model.decoder.start(encoded))
+        assert_close(stepped, model.decoder(tokens, encoded).logits, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_state_that_was_kept_can_be_stepped_again(model):
+    """With other tokens, which others have not read: a state is a value."""
+    decoder, tokens = model.decoder, tiny.reads(3, 4)
+    state = decoder.start(encode(model))
+    states = [state := decoder.step(token, state)[1] for token in tokens.unbind(1)]
+    for length in (3, 1, 4, 2):
+        for last in range(tiny.SPECIALS, tiny.SPECIALS + 2):
+            read = torch.cat([tokens[:, :length], torch.full((3, 1), last)], 1)
+            logits, _ = decoder.step(read[:, -1], states[length - 1])
+            assert_close(logits, decoder(read, encode(model)).logits[:, -1], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", ["transformer-pre-rotary", "transformer-rotary-sinks", "luong-heads-lstm-2-tanh"]
+)
+def test_who_has_begun_in_inference_mode_may_go_on_without(name):
+    model = tiny.model(tiny.MODELS[name])
     encoded, tokens = encode(model), tiny.reads(3, 5)
-    stepped, _ = step_by_step(model.decoder, tokens, model.decoder.start(encoded))
-    assert_close(stepped, model.decoder(tokens, encoded).logits, atol=1e-5, rtol=1e-5)
+    with torch.inference_mode():
+        state = model.decoder.start(encoded)
+        for token in tokens[:, :3].unbind(1):
+            _, state = model.decoder.step(token, state)
+    with torch.no_grad():
+        logits, _ = step_by_step(model.decoder, tokens[:, 3:], state)
+        assert_close(logits, model.decoder(tokens, encoded).logits[:, 3:], atol=1e-5, rtol=1e-5)
+
+
+def test_a_step_of_no_sentences_is_empty(model):
+    encoded = model.encoder(*(part[:0] for part in tiny.sources(*LENGTHS)))
+    logits, _ = model.decoder.step(tiny.reads(3, 1)[:0, 0], model.decoder.start(encoded))
+    assert logits.shape == (0, tiny.TARGET)
 
 
 def test_weights_are_a_distribution_over_the_source(looking):
@@ -117,12 +144,15 @@ def test_the_future_is_not_seen(model):
     assert ((after[:, 3:] - before[:, 3:]).abs().amax(-1) > 1e-4).all()  # and the past is
 
 
+@recording
 @pytest.mark.parametrize("counting", [False, True])
-def test_reordering_commutes_with_stepping(model, counting):
-    start = model.decoder.start(encode(model))
-    check_reordering(model.decoder, model.decoder.counting(start) if counting else start)
+def test_reordering_commutes_with_stepping(model, counting, gradients):
+    with torch.set_grad_enabled(gradients):
+        start = model.decoder.start(encode(model))
+        check_reordering(model.decoder, model.decoder.counting(start) if counting else start)
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("counting", [False, True])
 def test_hypotheses_of_a_sentence_step_as_sentences_do(model, counting):
     """Three for each sentence, as a beam search moves them, beside rows that share nothing."""
@@ -145,6 +175,23 @@ def test_hypotheses_of_a_sentence_step_as_sentences_do(model, counting):
         rows = len(index)
         sharing = reorder(sharing, torch.tensor(index), torch.tensor(stay))
         alone = reorder(alone, torch.tensor(index))
+
+
+@pytest.mark.parametrize("name", [name for name in tiny.MODELS if name.startswith("transformer")])
+def test_hypotheses_share_what_they_have_read_where_nobody_asks_for_its_place(name):
+    model = tiny.model(tiny.MODELS[name])
+    _, state = model.decoder.step(tiny.reads(3, 1)[:, 0], model.start(*tiny.sources(*LENGTHS)))
+    apart = {
+        "transformer-alibi-window": [0, 1],
+        "transformer-t5-dot": [0, 1],
+        "transformer-shaw": [0, 1],
+        "transformer-shaw-keys-window": [0, 1],
+        "transformer-rotary-sinks": [0, 1],
+        "transformer-by-layer": [1],
+        "transformer-nowhere": [0, 1],
+    }.get(name, [])
+    assert [n for n, layer in enumerate(state.layers) if not isinstance(layer.own, Shared)] == apart
+    assert (state.seen is None) == (apart == [0, 1])
 
 
 def test_coverage_is_what_all_steps_have_looked_at(looking):
@@ -170,7 +217,7 @@ def test_a_transformer_counts_in_its_last_layer_and_if_asked_to():
     assert model.decoder.coverage(start) is model.decoder.coverage(state) is None
     _, state = step_by_step(model.decoder, tiny.reads(3, 2), model.decoder.counting(start))
     assert [layer.source_past.coverage is None for layer in state.layers] == [True, False]
-    assert state.layers[-1].source_past.step.tolist() == [2, 2, 2]
+    assert state.layers[-1].source_past.step == 2
 
 
 @pytest.mark.parametrize("name", ["cho-gru-1-maxout", "sutskever-lstm-2-tanh"])
@@ -260,9 +307,20 @@ def test_an_attention_that_follows_its_past_does_so_in_steps_too(name):
     for heads in [model.decoder.attention] if layers is None else [layer.source for layer in layers]:
         size = heads.query.out_features // heads.heads
         heads.attention = Attention(tiny.Fading(size, size), Softmax())
-    test_steps_and_forward_agree(model)
+    test_steps_and_forward_agree(model, True)
     for counting in (False, True):
-        test_reordering_commutes_with_stepping(model, counting)
+        test_reordering_commutes_with_stepping(model, counting, True)
+
+
+@pytest.mark.parametrize("own", [{"score": "location"}, {"normalize": "local_p"}])
+def test_self_attention_that_reads_places_does_so_in_steps_too(own):
+    looking = {"self_attention": {"heads": 2, **own}}
+    recipe = {"encoder": tiny.transformer(), "decoder": tiny.transformer(decoder=True) | looking}
+    model = tiny.model(recipe)
+    assert not model.decoder.shares
+    for gradients in (False, True):
+        test_steps_and_forward_agree(model, gradients)
+    test_hypotheses_of_a_sentence_step_as_sentences_do(model, False)
 
 
 # ---- which token the weights belong to ---------------------------------------------------------------
@@ -449,6 +507,20 @@ def test_a_step_in_training_drops_between_layers(kind):
     expected, after = cell.eval()(entering, start)
     assert_close(output, expected)
     assert_close(state, after)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_a_step_is_one_of_torchs_layers(kind):
+    """And drops nothing where nobody trains."""
+    torch.manual_seed(2)
+    cell = Cell(kind, 11, 7, 5, layers=2, dropout=0.5).eval()
+    start, entering = cell.start(torch.randn(3, 5)), torch.randn(3, 1, 11)
+    before = tuple(part.transpose(0, 1).contiguous() for part in start)
+    output, state = cell(entering, start)
+    expected, after = cell.rnn(entering, before if len(before) > 1 else before[0])
+    assert_close(output, expected)
+    for ours, theirs in zip(state, after if isinstance(after, tuple) else (after,), strict=True):
+        assert_close(ours, theirs.transpose(0, 1))
 
 
 def test_shapes_are_types():

@@ -208,14 +208,14 @@ def test_a_window_keeps_what_the_next_query_sees(size, sinks):
 @pytest.mark.parametrize("name", ["alibi-window", "shaw-keys-window", "rotary-sinks"])
 def test_what_a_decoder_keeps_does_not_grow(name):
     model = tiny.model(tiny.MODELS[f"transformer-{name}"])
-    state, slots = model.start(*tiny.sources(7, 3, 0)), []
+    state, kept = model.start(*tiny.sources(7, 3, 0)), []
     for token in tiny.reads(3, 9).unbind(1):
         _, state = model.step(token, state)
-        slots.append(state.layers[0].own.keys.shape[1:3])
+        kept.append([part.shape for part in tiny.tensors(state)])
     (_, _, own, _) = tiny.SIGHTS[name]
     keeps = own["window"] - 1 + own.get("sinks", 0)
-    assert slots[-1] == slots[4] == (own.get("key_heads", own["heads"]), keeps)
-    assert state.step == 9
+    assert state.layers[0].own.keys.shape[1:3] == (own.get("key_heads", own["heads"]), keeps)
+    assert kept[-1] == kept[4] and state.step == 9
 
 
 def test_a_window_is_not_wider_than_it_says():

@@ -172,7 +172,7 @@ class Told(Attention):
 class ToldHeads(MultiHead):
     """The same."""
 
-    def remember(self, states: Tensor, mask: Tensor, start: Tensor | None = None) -> Any:
+    def remember(self, states: Tensor, mask: Tensor, start: int = 0) -> Any:
         return super().remember(states, mask, start, numbers(states))
 
 

@@ -54,7 +54,7 @@ ORDER = [  # the way of the data; a package counts as one module
         "vectors",
         "tasks",
     ),
-    *("training", "display", "runs", "checking", "bench", "cli", "__main__"),
+    *("training", "display", "runs", "checking", "bench", "cli", "process", "__main__"),
 ]
 HEAVY = {"torch", "numpy", "datasets", "matplotlib", "sacrebleu", "sentencepiece", "pydantic", "rich"}
 

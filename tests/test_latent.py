@@ -432,6 +432,19 @@ def test_layers_give_what_they_drew_in_the_order_asked_for():
     assert torch.equal(drawn, weights)  # an expectation
 
 
+def test_self_attention_begins_where_its_normalizer_says():
+    """With a rate of 1 the coin always says that nothing is drawn."""
+    looking = {"self_attention": {"heads": 2, "normalize": "hard"}}
+    recipe = {"encoder": tiny.recurrent_encoder(), "decoder": tiny.transformer(decoder=True) | looking}
+    model, read = tiny.model(recipe).train(), (*tiny.sources(7, 3), tiny.reads(2, 5))
+    logits = {}
+    for rate in (1.0, 0.0):
+        for layer in model.decoder.layers:
+            layer.own.attention.normalize.soft_rate = rate
+        logits[rate] = [model(*read).logits for _ in range(2)]
+    assert torch.equal(*logits[1.0]) and not torch.equal(*logits[0.0])
+
+
 def test_reinforcing_cross_attention_climbs_the_expected_log_likelihood():
     """Of a Transformer with two layers, over all draws of both: a draw changes what the next layer asks."""
     model = hard_transformer("hard", "hard", heads=1).double()

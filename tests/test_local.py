@@ -26,8 +26,8 @@ def random(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64)
 
 
-def past(*steps: int) -> Past:
-    return Past(None, None, torch.tensor(steps or [0] * B))
+def past(step: int = 0) -> Past:
+    return Past(None, None, step)
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
@@ -43,13 +43,14 @@ def test_a_row_ends_behind_its_last_visible_slot():
 # ---- local-m -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("step", [0, 2, 9])
 @pytest.mark.parametrize("pace", [1.0, 0.5, 2.5])
-def test_local_m_is_a_softmax_over_its_window(pace):
+def test_local_m_is_a_softmax_over_its_window(pace, step):
     energies = random(B, T, S)
-    weights = LocalM(reach=3, pace=pace)(energies, MASK, past(0, 2, 9), random(B, T, Q))
+    weights = LocalM(reach=3, pace=pace)(energies, MASK, past(step), random(B, T, Q))
     expected = np.zeros((B, T, S))
     for b, t in np.ndindex(B, T):
-        centre = min(int(((0, 2, 9)[b] + t) * pace + 0.5), LENGTHS[b].item() - 1)
+        centre = min(int((step + t) * pace + 0.5), LENGTHS[b].item() - 1)
         window = range(max(centre - 3, 0), min(centre + 3, LENGTHS[b].item() - 1) + 1)
         expected[b, t, window] = softmax(energies[b, t, list(window)].numpy())
     assert_close(weights, torch.from_numpy(expected))

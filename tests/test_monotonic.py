@@ -50,7 +50,7 @@ def run(normalize: Pointer, scores: Tensor, mask: Tensor, past: Past | None = No
     """The weights of all queries (..., T, S), and where each left it (..., T, S)."""
     zeros = scores[0, ..., 0, :] if normalize.energies > 1 else scores[..., 0, :]
     zeros = torch.zeros_like(zeros)
-    past = past or Past(zeros, zeros, torch.zeros(len(zeros), dtype=torch.long), normalize.first(zeros))
+    past = past or Past(zeros, zeros, 0, normalize.first(zeros))
     weights, beliefs = [], []
     mask = mask.expand(*mask.shape[:-2], scores.shape[-2], -1)
     for t in range(scores.shape[-2]):
@@ -170,7 +170,7 @@ def test_no_mass_is_lost_far_along_a_source(dtype):
     stops = torch.full((1, 400), 0.3, dtype=dtype)
     assert clipped(stops, before).sum() < 1e-15  # what is usually written has lost it all
     normalize = Monotonic(noise=0.0, exhausted="zero")
-    past = Past(None, None, torch.tensor([9]), before)
+    past = Past(None, None, 9, before)
     weights, _ = run(normalize, scores_of(stops)[:, None], torch.ones(1, 1, 400, dtype=torch.bool), past)
     assert_close(weights.sum(), torch.ones((), dtype=dtype))
     expected = 0.3 * 0.7 ** (torch.arange(400, dtype=torch.float64) - 200) * (torch.arange(400) >= 200)
@@ -181,7 +181,7 @@ def test_a_sure_stop_before_the_pointer_stops_nobody():
     before = torch.tensor([[0.0, 0, 1, 0, 0]])
     scores = torch.tensor([[[1e4, 1.0, 1.0, 1.0, 1.0]]])
     assert clipped((scores[0] - 1).sigmoid(), before).sum() == 0
-    past = Past(None, None, torch.tensor([1]), before)
+    past = Past(None, None, 1, before)
     seen = torch.ones(1, 1, 5, dtype=torch.bool)
     weights, _ = run(Monotonic(noise=0.0, exhausted="zero"), scores, seen, past)
     assert_close(weights, torch.tensor([[[0, 0, 0.5, 0.25, 0.125]]]))
@@ -350,7 +350,7 @@ def test_with_posteriors_the_chain_gives_the_likelihood_of_all_monotone_paths():
     normalize, seen = HardMonotonic(), torch.ones(1, 1, slots, dtype=torch.bool)
     belief, likelihood = one_hot([0], slots), 1.0
     for t in range(queries):
-        past = Past(None, None, torch.tensor([t]), belief)
+        past = Past(None, None, t, belief)
         prior = run(normalize, scores[:, t : t + 1], seen, past)[0][:, 0]
         joint = prior * chances[t]
         likelihood, belief = likelihood * joint.sum(), joint / joint.sum()
@@ -416,7 +416,7 @@ def test_reordering_commutes(make):
     normalize, index = make(), torch.tensor([1, 1, 0])
     scores = energies(normalize, B, 2, S)
     _, beliefs = run(normalize, scores, MASK)
-    past = Past(None, None, torch.full((B,), 2), beliefs[:, -1])
+    past = Past(None, None, 2, beliefs[:, -1])
     after = [part[index] for part in run(normalize, scores, MASK, past)]
     batch = scores.ndim - 3
     before = run(normalize, scores.index_select(batch, index), MASK[index], reorder(past, index))
@@ -456,7 +456,7 @@ def test_extremes_are_finite(make, training):
 @every
 def test_who_has_no_place_is_told_where_to_begin(make):
     normalize = make()
-    nowhere = Past(None, None, torch.zeros(B, dtype=torch.long))
+    nowhere = Past(None, None, 0)
     name = type(normalize).__name__
     with pytest.raises(Seq2attnError, match=rf"{name} must know where it stands, .* begin with Attention"):
         run(normalize, energies(normalize, B, 1, S), MASK, nowhere)

@@ -61,7 +61,7 @@ def made(variant: str, heads: int = H) -> Normalizer:
     return NORMALIZERS[name](11, heads, **options).double().eval()
 
 
-NO_PAST = Past(None, None, torch.zeros(B, dtype=torch.long))
+NO_PAST = Past(None, None, 0)
 
 
 def weigh(normalize: Normalizer, scores: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -670,5 +670,5 @@ def test_the_coin_is_kept_where_the_memory_grows():
     normalize = Hard(soft_rate=1.0).train()
     weights = torch.rand(B, 1, S + 1)
     belief = normalize.first(torch.zeros(B, S))
-    grown = Past(None, None, torch.zeros(B, dtype=torch.long), belief)
+    grown = Past(None, None, 0, belief)
     assert torch.equal(normalize.draw(weights, grown), weights)

@@ -42,7 +42,7 @@ from seq2attn.states import reorder
 B, T, S, Q, K, A = 3, 5, 7, 11, 13, 17
 LENGTHS = (7, 4, 1)
 MASK = (torch.arange(S) < torch.tensor(LENGTHS)[:, None])[:, None]
-NO_PAST = Past(None, None, torch.zeros(B, dtype=torch.long))
+NO_PAST = Past(None, None, 0)
 Array = np.ndarray[Any, Any]
 
 
@@ -646,7 +646,7 @@ def test_coverage_is_made_of_weights_before_dropout():
     dropping = attention(query, memory)
     assert_close(dropping.weights, attention.eval()(query, memory).weights)
     before = dropping.weights.cumsum(-2) - dropping.weights
-    last = Past(None, before[..., -1, :], torch.zeros(B, dtype=torch.long))
+    last = Past(None, before[..., -1, :], 0)
     expected = attention.score(query[:, -1:], memory.keys, last).masked_fill(~MASK, -torch.inf).softmax(-1)
     assert_close(dropping.weights[:, -1:], expected)
 
@@ -667,17 +667,15 @@ def test_the_first_slot_is_only_where_a_sentence_begins():
     scorer = looking("location, Chorowski")
     query, keys = random(2, 1, Q), scorer.keys(random(2, S, K))
     zeros = torch.zeros(2, S).double()
-    begun = scorer(query, keys, Past(zeros, zeros, torch.tensor([0, 3])))
-    later = scorer(query, keys, Past(zeros, zeros, torch.tensor([3, 3])))
-    assert_close(begun[1], later[1])
-    changed = (begun[0] - later[0]).abs()[0] > 1e-6
-    assert changed.tolist() == [True] * 3 + [False] * 4  # a width of 5 reaches two slots
+    begun, later = (scorer(query, keys, Past(zeros, zeros, step)) for step in (0, 3))
+    changed = (begun - later).abs() > 1e-6
+    assert changed.tolist() == [[[True] * 3 + [False] * 4]] * 2  # a width of 5 reaches two slots
 
 
 def test_a_fertile_word_is_covered_more_slowly():
     scorer = Fertility(Q, K, size=A).double()
     keys = scorer.keys(random(B, S, K))
-    past = Past(None, torch.ones(B, S).double(), torch.ones(B, dtype=torch.long))
+    past = Past(None, torch.ones(B, S).double(), 1)
     fertility = keys[..., -1:]
     assert ((fertility > 0) & (fertility < 2)).all()
     assert_close(scorer.features(keys, past), 1 / fertility)

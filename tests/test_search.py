@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import pytest
 import tiny
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from seq2attn.errors import Seq2attnError
 from seq2attn.models import Seq2Seq
-from seq2attn.search import Hypothesis, Rules, beam_search, greedy, sample
+from seq2attn.search import NEVER, Hypothesis, Rules, _best, beam_search, greedy, sample
 
 # ---- a toy that can be searched by brute force ----------------------------------------------------------
 
@@ -144,6 +145,31 @@ def test_a_beam_is_done_when_so_many_have_ended(seed, vocabulary):
     assert [tuple(h.tokens) for h in found] == [tokens for _, tokens in expected]
     beside = beam_search(toy.step, toy.start(2, 1, *[0] * 12), RULES, limits(*[LONGEST] * 14), beam)
     assert [h.tokens for h in beside[1]] == [h.tokens for h in found]
+
+
+@pytest.mark.parametrize("size", [2, 5, 63, 64, 65, 150, 400])
+@pytest.mark.parametrize("beam", [1, 2, 5])
+@pytest.mark.parametrize("kind", ["distinct", "ties", "few that may be"])
+def test_the_best_of_groups_are_the_best_of_all(kind, beam, size):
+    torch.manual_seed(size)
+    for begun in (True, False):
+        log_p, total = torch.randn(4, beam, size), torch.randn(4, beam)
+        if kind == "ties":
+            log_p, total = log_p.round(), total.round()
+        if kind == "few that may be":
+            log_p[torch.rand_like(log_p) < 0.9] = NEVER
+        if not begun:
+            total[:, 1:] = NEVER
+        best, origin, token = _best(log_p.clone(), total)
+        sums = (log_p + total[..., None]).flatten(1)
+        expected = F.pad(sums, (0, 2 * beam), value=NEVER).sort(dim=1, descending=True).values[:, : 2 * beam]
+        assert torch.equal(best, expected)
+        place = origin * size + token
+        assert place.max() < beam * size and torch.equal(
+            sums.gather(1, place)[best > NEVER], best[best > NEVER]
+        )
+        for row, there in zip(place, best > NEVER, strict=True):
+            assert len(row[there].unique()) == there.sum()
 
 
 def greedily(step: Any, state: Any, rules: Rules, most: Tensor, **options: Any) -> list[Hypothesis]:

@@ -14,7 +14,7 @@ from seq2attn.normalizers import Entmax, Normalizer, Sparsemax
 from seq2attn.normalizers.sparse import entmax
 
 B, T, S = 3, 5, 7
-NO_PAST = Past(None, None, torch.zeros(B, dtype=torch.long))
+NO_PAST = Past(None, None, 0)
 ALPHAS = (1.05, 1.25, 1.5, 1.7, 2.0)
 GOLDEN = {  # of the scores 0.5, -0.3, 0.1, 1.2, -2, from `searched` below
     2.0: [0.15, 0.0, 0.0, 0.85, 0.0],

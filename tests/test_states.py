@@ -5,6 +5,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
 from seq2attn.attention import Memory
 from seq2attn.states import Shared, Slots, apart, reorder, spread, together
@@ -100,3 +101,13 @@ def test_slots_that_have_been_used_keep_their_gradient():
     torch.stack(squares).sum().backward()
     times = torch.tensor([4, 4, 3, 2, 1])
     assert torch.equal(slots.all, x) and torch.equal(x.grad, 2 * x * times[:, None])
+
+
+def test_slots_of_constants_keep_the_gradient_of_who_has_used_them():
+    x, weight = torch.randn(2, 5, 4), torch.ones(4, requires_grad=True)
+    slots, products = Slots.of(x[:, :1]), []
+    for place in range(1, 5):
+        slots = slots.append(x[:, place : place + 1])
+        products.append((slots.all * weight).sum())
+    torch.stack(products).sum().backward()
+    assert_close(weight.grad, sum(x[:, : place + 1].sum((0, 1)) for place in range(1, 5)))

@@ -196,7 +196,7 @@ def test_a_projection_and_positions_come_last():
     words = tiny_words.batch(SENTENCES[0])
     projected = part.project(part.table(words.ids)) * 11**0.5
     assert part.size == 11
-    assert_close(part(words), part.positions(projected, None))
+    assert_close(part(words), part.positions(projected, 0))
 
 
 def test_an_encoder_reads_words():

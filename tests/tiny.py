@@ -4,6 +4,7 @@ Sizes differ wherever they may, so that two swapped sizes cannot agree by luck.
 """
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from seq2attn.attention import Past
 from seq2attn.models import Seq2Seq, build
 from seq2attn.recipe import ModelRecipe
 from seq2attn.scorers import ScaledDot
+from seq2attn.states import Shared, Slots
 
 SOURCE, TARGET = 19, 17  # sizes of the vocabularies
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
@@ -192,3 +194,15 @@ def reads(count: int, length: int, seed: int = 1) -> Tensor:
     tokens = torch.randint(SPECIALS, TARGET, (count, length), generator=generator)
     tokens[:, 0] = BOS
     return tokens
+
+
+def tensors(state: Any) -> Iterator[Tensor]:
+    """All that a decoder's state holds."""
+    if isinstance(state, Tensor):
+        yield state
+    if isinstance(state, Slots):
+        yield state.all
+    if isinstance(state, Shared):
+        yield from tensors(state.value)
+    for part in state if isinstance(state, tuple) else ():
+        yield from tensors(part)

@@ -6,6 +6,7 @@ import torch
 from measuring import Clocks, Job, run
 
 import seq2attn
+from seq2attn.process import keep_memory
 from seq2attn.recipe import Recipe, read
 from seq2attn.tasks import Sequences
 from seq2attn.training import Learner
@@ -14,7 +15,8 @@ PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
 
 
 def task(job: Job) -> Sequences:
-    """With the vocabulary that all contenders have."""
+    """With the vocabulary that all contenders have, and freed memory as the command line keeps it."""
+    keep_memory()
     torch.set_num_threads(job.threads)
     torch.manual_seed(1)
     recipe = read(

@@ -31,7 +31,9 @@ class Sight(NamedTuple):
 
     step: int  # how many came before them
     mask: Tensor  # (N, T, T), of the new ones
-    seen: Tensor | None  # (B, 1, K, slots), of what hypotheses share, when each of them reads one token
+    seen: (
+        Tensor | None
+    )  # (B, 1, K, slots), of what a sentence's hypotheses share, while they read a token each
 
 
 class DecoderLayer(nn.Module):
@@ -73,7 +75,7 @@ class DecoderLayer(nn.Module):
         """x (B, T, D), and what came back from the source."""
         y = self.around_own.enter(x)
         memory, own = self._remember(y, sight, state.own)
-        past = Past(None, None, torch.full((len(x),), sight.step, device=x.device))
+        past = self.own.begin(memory)._replace(weights=None, coverage=None, step=sight.step)
         attended = self.own(y, memory, past, need_weights=False)
         x = self.around_own.leave(x, attended.context)
         y = self.around_source.enter(x)
@@ -102,7 +104,9 @@ class TransformerState(NamedTuple):
     """Batch first, so that a search can reorder it."""
 
     step: int  # tokens read so far, as many by each hypothesis
-    seen: Tensor | None  # (N, slots), which of the tokens that its sentence shares a hypothesis has read
+    seen: (
+        Tensor | None
+    )  # (N, slots), which of the tokens that its sentence shares a hypothesis has read, if any
     layers: tuple[LayerState, ...]
     copies: Shared[Copies | None]  # of the source, where it is copied from
 
@@ -116,7 +120,7 @@ class TransformerDecoder(Decoder):
         super().__init__()
         self.embedding, self.layers, self.output = embedding, nn.ModuleList(layers), output
         self.norm = nn.LayerNorm(output.in_features) if norm == "pre" else nn.Identity()
-        self.attention_layers = len(layers)
+        self.attention_layers, self.shares = len(layers), any(layer.shares for layer in layers)
 
     def start(self, encoded: Encoded) -> TransformerState:
         """See the base class."""
@@ -128,14 +132,17 @@ class TransformerDecoder(Decoder):
         self, token: Int[Tensor, " B"], state: TransformerState
     ) -> tuple[Float[Tensor, "B V"], TransformerState]:
         """See the base class."""
-        sentences, device = len(state.layers[0].source.value.keys), token.device
-        # Each hypothesis of a sentence writes a slot, and sees the slots of the tokens that led to it.
-        own = torch.eye(len(token) // sentences, dtype=torch.bool, device=device).repeat(sentences, 1)
-        seen = own if state.seen is None else torch.cat([state.seen, own], 1)
-        mask = torch.ones(len(token), 1, 1, dtype=torch.bool, device=device)
-        sight = Sight(state.step, mask, seen.unflatten(0, (sentences, -1)).unsqueeze(1))
-        decoded, after = self._advance(token.unsqueeze(1), sight, state)
-        return decoded.logits.squeeze(1), after._replace(seen=seen)
+        rows, sentences = len(token), len(state.layers[0].source.value.keys)
+        seen = shared = None
+        if self.shares and rows:
+            # Each hypothesis of a sentence writes a slot, and sees the slots of the tokens that led to it.
+            own = torch.eye(rows // sentences, dtype=torch.bool, device=token.device).repeat(sentences, 1)
+            seen = own if state.seen is None else torch.cat([state.seen, own], 1)
+            shared = seen.unflatten(0, (sentences, -1)).unsqueeze(1)
+        mask = torch.ones(rows, 1, 1, dtype=torch.bool, device=token.device)
+        decoded, layers = self._advance(token.unsqueeze(1), Sight(state.step, mask, shared), state)
+        after = TransformerState(state.step + 1, seen, layers, state.copies)
+        return decoded.logits.squeeze(1), after
 
     def forward(self, tokens: Int[Tensor, "B T"], encoded: Encoded, look: Sequence[int] = ()) -> Decoded:
         """See the base class."""
@@ -165,7 +172,7 @@ class TransformerDecoder(Decoder):
 
     def _advance(
         self, tokens: Tensor, sight: Sight, state: TransformerState, look: Sequence[int] = ()
-    ) -> tuple[Decoded, TransformerState]:
+    ) -> tuple[Decoded, tuple[LayerState, ...]]:
         words, states, answers = self.embedding(tokens, state.step), [], dict[int, Attended]()
         wanted = [*look] if self.copier is None else [*look, self.copier.layer]
         x = words
@@ -184,8 +191,7 @@ class TransformerDecoder(Decoder):
                 projection.whole(), (looked.context, x, words), looked.weights, copies
             )
         decoded = Decoded(predicted, *_looked([answers[number] for number in look]), gate)
-        after = state._replace(step=state.step + tokens.shape[1], layers=tuple(states))
-        return decoded, after
+        return decoded, tuple(states)
 
 
 def _looked(answers: list[Attended]) -> tuple[Tensor | None, Tensor | None]:

@@ -28,8 +28,11 @@ def masked(scores: Float[Tensor, "*b T S"], mask: Bool[Tensor, "*c M S"]) -> Flo
 def fused(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, dropout: float) -> Tensor:
     """torch's kernel for softmax(query keys' + mask) values; a mask of bools says what may be seen.
 
-    On a CPU the gradient of half precision takes ten times as long as that of float32.
+    On a CPU the gradient of half precision takes ten times as long as that of float32. On MPS some of torch's
+    versions read a tensor that is a view as if it were none (pytorch#181133).
     """
+    if query.device.type == "mps":
+        query, keys, values = query.contiguous(), keys.contiguous(), values.contiguous()
     half = query.dtype in (torch.bfloat16, torch.float16)
     if query.device.type != "cpu" or not half or not torch.is_grad_enabled():
         return F.scaled_dot_product_attention(query, keys, values, mask, dropout, scale=1.0)

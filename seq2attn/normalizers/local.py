@@ -53,8 +53,7 @@ class LocalM(Normalizer):
         query: Float[Tensor, "*b T Q"],
     ) -> Float[Tensor, "*b T S"]:
         """See the class."""
-        before = past.step.view(-1, *[1] * (scores.ndim - 1))  # one count for all heads
-        steps = before + torch.arange(scores.shape[-2], device=scores.device)[:, None]
+        steps = past.step + torch.arange(scores.shape[-2], device=scores.device)[:, None]
         centre = (steps * self.pace + 0.5).floor().long().minimum(lengths(mask) - 1)
         window = mask & ((places(scores) - centre).abs() <= self.reach)
         return masked(scores, window).softmax(-1) * window

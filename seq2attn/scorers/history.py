@@ -68,9 +68,8 @@ class LocationSensitive(LookingBack):
     def features(self, keys: Float[Tensor, "*b S K"], past: Past) -> Float[Tensor, "*b S F"]:
         """F * [a; sum of a]."""
         last, coverage = remembered(self, past.weights), remembered(self, past.coverage)
-        if self.start == "first":
-            begins = (past.step == 0).view(-1, *[1] * (last.dim() - 1))
-            last = last + (begins & (torch.arange(last.shape[-1], device=last.device) == 0))
+        if self.start == "first" and not past.step:
+            last = last + (torch.arange(last.shape[-1], device=last.device) == 0)
         channels = torch.stack([last, coverage] if self.cumulative else [last], -2)  # (..., 1 or 2, S)
         seen = self.convolve(channels.reshape(-1, *channels.shape[-2:]))
         return seen.mT.reshape(*last.shape, -1)  # type: ignore[no-any-return]

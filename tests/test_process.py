@@ -1,0 +1,84 @@
+"""What the command line asks of the machine: only what nobody else has said."""
+
+import ctypes
+import os
+import subprocess
+import sys
+
+import pytest
+
+from seq2attn.process import KEPT, MMAP_THRESHOLD, TRIM_THRESHOLD, keep_memory, spin_briefly
+
+WAITS = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
+
+@pytest.mark.parametrize(
+    ("said", "waits"),
+    [
+        ({}, ("6000", "1")),
+        ({"GOMP_SPINCOUNT": "7"}, ("7", "1")),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, (None, None)),
+    ],
+)
+def test_waiting_threads_spin_as_long_as_the_user_says(monkeypatch, said, waits):
+    monkeypatch.setattr(os, "environ", dict(said))
+    spin_briefly()
+    assert tuple(map(os.environ.get, WAITS)) == waits
+
+
+class Library:
+    """What stands for the C library."""
+
+    def __init__(self) -> None:
+        self.tuned: list[tuple[int, int]] = []
+
+    def mallopt(self, name: int, value: int) -> int:
+        self.tuned.append((name, value))
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("platform", "said", "tuned"),
+    [
+        ("linux", {}, [(TRIM_THRESHOLD, KEPT), (MMAP_THRESHOLD, KEPT)]),
+        ("linux", {"MALLOC_TRIM_THRESHOLD_": "1"}, []),
+        ("linux", {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=1"}, []),
+        ("darwin", {}, []),
+        ("win32", {}, []),
+    ],
+)
+def test_memory_is_kept_where_nobody_says_otherwise(monkeypatch, platform, said, tuned):
+    library = Library()
+    monkeypatch.setattr(os, "environ", dict(said))
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    keep_memory()
+    assert library.tuned == tuned
+
+
+def test_a_library_that_cannot_be_tuned_is_left_alone(monkeypatch):
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    keep_memory()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc can be told")
+def test_the_command_line_settles_before_torch_is_there():
+    """In a process of its own: its environment, and pages that stay when memory is freed."""
+    code = """
+import os, sys
+from seq2attn import __main__, cli
+__main__.cli = lambda **_: print("torch" in sys.modules, os.environ["GOMP_SPINCOUNT"], resident())
+def resident():
+    def pages(): return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    block, before = bytearray(200_000_000), pages()
+    del block
+    return before - pages() < 100_000_000
+__main__.main()
+"""
+    free = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", *WAITS)}
+    free = {name: value for name, value in free.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=free, check=True)
+    kept = str("CS_GNU_LIBC_VERSION" in os.confstr_names)
+    assert done.stdout.split() == ["False", "6000", kept]
