@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import bench_models
 import numpy as np
 import torch
-from bench_models import MODELS, Measured, Sample
+from bench_models import MODELS, Measured, Sample, positive, precisions, several
 
 from seq2attn import __version__
 from seq2attn.checkpoint import RunFolder, Version, weights_name, weights_of
@@ -185,15 +185,17 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(MODELS)}; the first three")
     parser.add_argument("--run", help="a run's folder instead")
-    parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16, or several: fp32,bf16")
-    parser.add_argument("--beams", default="1,5")
-    parser.add_argument("--batches", default="1,16,64", help="sentences of a call")
+    parser.add_argument(
+        "--precision", type=precisions, default="fp32", help="fp32, bf16, fp16, or several: fp32,bf16"
+    )
+    parser.add_argument("--beams", type=several, default="1,5")
+    parser.add_argument("--batches", type=several, default="1,16,64", help="sentences of a call")
     parser.add_argument("--length", type=int, help="of every translation, in pieces; 0 = as they come")
-    parser.add_argument("--sentences", type=int, default=128, help="in each turn")
+    parser.add_argument("--sentences", type=positive, default=128, help="in each turn")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=positive, default=os.cpu_count())
     parser.add_argument("--clock", choices=bench_models.CLOCKS, default="wall")
-    parser.add_argument("--repeat", type=int, default=5, help="turns")
+    parser.add_argument("--repeat", type=positive, default=5, help="turns")
     parser.add_argument("--json", type=Path, help="write everything that was measured to a file")
     parser.add_argument("--starts", action="store_true", help="only what starting takes")
     asked = parser.parse_args(words)
@@ -216,9 +218,9 @@ def main() -> None:
         cases = [
             Case(model, precision, beam, batch, *fixed)
             for model in asked.models
-            for precision in asked.precision.split(",")
-            for beam in map(int, asked.beams.split(","))
-            for batch in map(int, asked.batches.split(","))
+            for precision in asked.precision
+            for beam in asked.beams
+            for batch in asked.batches
         ]
         measured = [] if asked.starts else bench_models.in_turns(cases, prepare, device, repeat)
         seconds = starts(Path(folder), asked.run, pieces, repeat)

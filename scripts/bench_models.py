@@ -4,6 +4,7 @@ Imported by the scripts beside it, not run. SEQ2ATTN_DATA names a folder with mu
 text is the German-English sample that ships.
 """
 
+import argparse
 import multiprocessing
 import os
 import platform
@@ -35,6 +36,28 @@ Clock = Callable[[], float]
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 PIECES = 8000  # joint, of both languages
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+# ---- arguments ---------------------------------------------------------------------------------------
+
+
+def positive(word: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    if int(word) < 1:
+        raise ValueError
+    return int(word)
+
+
+def several(word: str) -> list[int]:
+    """Such numbers with commas between."""
+    return [positive(part) for part in word.split(",")]
+
+
+def precisions(word: str) -> list[str]:
+    """Names of TYPES with commas between."""
+    if unknown := set(word.split(",")) - TYPES.keys():
+        raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown)}: expected {', '.join(TYPES)}")
+    return word.split(",")
 
 
 # ---- models ------------------------------------------------------------------------------------------

@@ -190,7 +190,7 @@ def compare(work: Work, pythons: dict[str, str], rounds: int) -> dict[str, list[
                 continue
             try:
                 report = measure(pythons[one.environment], one.runner, one.of(work.job))
-            except RuntimeError as error:
+            except (RuntimeError, OSError) as error:
                 print(f"{work.name}: {one.name} is left out: {error}", file=sys.stderr)
                 del reports[one.name]
                 continue
@@ -301,7 +301,10 @@ def main() -> None:
         else:
             print(f"{name} is left out: give its interpreter with --{name}", file=sys.stderr)
     rows, steps = [], Job("", "").steps
-    for work in works(asked):
+    chosen = works(asked)
+    if not chosen or asked.rounds < 1:
+        sys.exit(f"nothing to measure with --only {asked.only!r} and --rounds {asked.rounds}")
+    for work in chosen:
         rows += summary(work, compare(work, pythons, asked.rounds))
     print(f"{machine(rows, asked.threads)}\n\n{table(rows, steps)}\n")
     print(json.dumps(rows))

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple, cast
 import bench_models
 import torch
 import torch.nn.functional as F
-from bench_models import MODELS, MatrixPeak, Measured, Sample, Synthetic
+from bench_models import MODELS, MatrixPeak, Measured, Sample, Synthetic, positive, precisions, several
 from torch import Tensor, nn
 
 from seq2attn.batches import Batch, Corpus, Feed, Numbers
@@ -318,26 +318,32 @@ def arguments() -> argparse.Namespace:
     """What was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(MODELS)}; the first three")
-    parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16, or several: fp32,bf16")
+    parser.add_argument(
+        "--precision", type=precisions, default="fp32", help="fp32, bf16, fp16, or several: fp32,bf16"
+    )
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=positive, default=os.cpu_count())
     parser.add_argument("--clock", choices=bench_models.CLOCKS, default="wall")
-    parser.add_argument("--repeat", type=int, default=5, help="turns")
-    parser.add_argument("--updates", type=int, default=4, help="in each turn")
-    parser.add_argument("--batch-tokens", type=int, default=4096)
-    parser.add_argument("--lengths", help="source,target: random ids; 20,20 where there is no Multi30k")
+    parser.add_argument("--repeat", type=positive, default=5, help="turns")
+    parser.add_argument("--updates", type=positive, default=4, help="in each turn")
+    parser.add_argument("--batch-tokens", type=positive, default=4096)
+    parser.add_argument(
+        "--lengths", type=several, help="source,target: random ids; 20,20 where there is no Multi30k"
+    )
     parser.add_argument("--reference", action="store_true", help="a plain PyTorch loop beside each")
     parser.add_argument("--json", type=Path, help="write everything that was measured to a file")
     parser.add_argument("--quick", action="store_true", help="transformer, --reference, 1,024 random tokens")
     asked = parser.parse_args()
     if asked.quick:
-        asked.reference, asked.updates, asked.batch_tokens, asked.lengths = True, 3, 1024, "20,20"
+        asked.reference, asked.updates, asked.batch_tokens, asked.lengths = True, 3, 1024, [20, 20]
         asked.models = asked.models or ["transformer"]
     asked.models = asked.models or ["additive", "luong", "transformer"]
     if unknown := set(asked.models) - MODELS.keys():
         parser.error(f"unknown model {', '.join(unknown)}: expected {', '.join(MODELS)}")
     if asked.lengths is None and bench_models.corpus() != "multi30k":
-        asked.lengths = "20,20"
+        asked.lengths = [20, 20]
+    if asked.lengths and len(asked.lengths) != 2:
+        parser.error("--lengths: expected two, of source and target, as 20,20")
     return asked
 
 
@@ -345,10 +351,7 @@ def main() -> None:
     """Measure, and print a table in Markdown."""
     asked = arguments()
     device = pick_device(asked.device)
-    lengths: tuple[int, int] | None = None
-    if asked.lengths:
-        source, target = map(int, asked.lengths.split(","))
-        lengths = source, target
+    lengths = (asked.lengths[0], asked.lengths[1]) if asked.lengths else None
     with tempfile.TemporaryDirectory() as folder:
         pieces = bench_models.learn_pieces(Path(folder)) if lengths is None else None
         fixed = (device, asked.threads, asked.clock, asked.batch_tokens, asked.updates, lengths, pieces)
@@ -356,7 +359,7 @@ def main() -> None:
         cases = [
             Case(model, precision, by, *fixed)
             for model in asked.models
-            for precision in asked.precision.split(",")
+            for precision in asked.precision
             for by in bys
         ]
         measured = bench_models.in_turns(cases, prepare, device, asked.repeat)
@@ -364,7 +367,7 @@ def main() -> None:
     for number, (case, found) in enumerate(zip(cases, measured, strict=True)):
         beside = measured[number + 1] if asked.reference and case.by == OURS else None
         told.append(described(case, found, beside))
-    data = f"lengths:{asked.lengths}" if lengths else bench_models.corpus()
+    data = f"lengths:{lengths[0]},{lengths[1]}" if lengths else bench_models.corpus()
     what = f"data:{data}|batch-tokens:{asked.batch_tokens}|repeat:{asked.repeat}x{asked.updates}"
     signature = f"{what}|clock:{asked.clock}|{bench_models.signature(device, asked.threads)}"
     print(bench_models.table(HEADS, [row(one) for one in told]))

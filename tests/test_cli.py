@@ -126,6 +126,15 @@ def test_translate_stdin() -> None:
     assert run("translate", MODEL, "-", stdin=GERMAN.replace("\n", "\r\n")).stdout == ENGLISH
     assert run("translate", MODEL, stdin=GERMAN.strip()).stdout == ENGLISH
     assert run("translate", MODEL, stdin="").stdout == ""
+    assert run("translate", MODEL, "--precision", "bf16", stdin=GERMAN).stdout == ENGLISH
+
+
+def test_the_precision_is_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    load_for = seq2attn.tasks.load_for
+    monkeypatch.setattr(seq2attn.tasks, "load_for", lambda *words: asked.append(words) or load_for(*words))
+    run("translate", MODEL, "--precision", "bf16", stdin="")
+    assert [words[-1] for words in asked] == ["bf16"]
 
 
 def test_translate_files_in_their_order(pair: tuple[str, str], tmp_path: Path) -> None:

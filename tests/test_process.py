@@ -27,12 +27,15 @@ def test_waiting_threads_spin_as_long_as_the_user_says(monkeypatch, said, waits)
 
 
 class Library:
-    """What stands for the C library."""
+    """What stands for the C library, which refuses what is too large."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = KEPT) -> None:
         self.tuned: list[tuple[int, int]] = []
+        self.most = most
 
     def mallopt(self, name: int, value: int) -> int:
+        if name == MMAP_THRESHOLD and value > self.most:
+            return 0
         self.tuned.append((name, value))
         return 1
 
@@ -40,7 +43,8 @@ class Library:
 @pytest.mark.parametrize(
     ("platform", "said", "tuned"),
     [
-        ("linux", {}, [(TRIM_THRESHOLD, KEPT), (MMAP_THRESHOLD, KEPT)]),
+        ("linux", {}, [(MMAP_THRESHOLD, KEPT), (TRIM_THRESHOLD, KEPT)]),
+        ("linux", {"MALLOC_ARENA_MAX": "2"}, [(MMAP_THRESHOLD, KEPT), (TRIM_THRESHOLD, KEPT)]),
         ("linux", {"MALLOC_TRIM_THRESHOLD_": "1"}, []),
         ("linux", {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=1"}, []),
         ("darwin", {}, []),
@@ -51,6 +55,18 @@ def test_memory_is_kept_where_nobody_says_otherwise(monkeypatch, platform, said,
     library = Library()
     monkeypatch.setattr(os, "environ", dict(said))
     monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    keep_memory()
+    assert library.tuned == tuned
+
+
+@pytest.mark.parametrize(
+    ("most", "tuned"), [(2**25, [(MMAP_THRESHOLD, 2**25), (TRIM_THRESHOLD, KEPT)]), (2**20, [])]
+)
+def test_an_older_library_gets_what_it_takes_or_keeps_its_own_rule(monkeypatch, most, tuned):
+    library = Library(most)
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
     keep_memory()
     assert library.tuned == tuned

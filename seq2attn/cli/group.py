@@ -13,6 +13,9 @@ from seq2attn import __version__
 DEVICE = click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps; auto = the best."
 )
+PRECISION = click.option(
+    "--precision", default="fp32", show_default=True, help="fp32, bf16 (faster in batches on many), fp16."
+)
 CHECKPOINT = click.option(
     "--checkpoint",
     default="best",

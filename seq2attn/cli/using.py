@@ -18,6 +18,7 @@ from seq2attn.cli.group import (
     DECODING,
     DEVICE,
     LENGTH_PENALTY,
+    PRECISION,
     RUN,
     cli,
     decoding_option,
@@ -55,6 +56,7 @@ def writing(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--scores", is_flag=True, help="Print each text's score before it, and a tab."),
         CHECKPOINT,
         DEVICE,
+        PRECISION,
         click.pass_context,
     ]
     for option in reversed(options):
@@ -75,6 +77,7 @@ def translate(
     form: str,
     checkpoint: str,
     device: str,
+    precision: str,
 ) -> None:
     """Translate FILES, or standard input, line by line to standard output, in order.
 
@@ -85,7 +88,7 @@ def translate(
     """
     from seq2attn.tasks import load_for
 
-    translator = load_for("translate", run, checkpoint, device)
+    translator = load_for("translate", run, checkpoint, device, precision)
     interactive = not files and sys.stdin.isatty()
     _write(context, translator, lines(files), scores, form, interactive)
 
@@ -107,6 +110,7 @@ def summarize(
     form: str,
     checkpoint: str,
     device: str,
+    precision: str,
 ) -> None:
     """Summarize FILES, or standard input, to standard output, a summary a line, in order.
 
@@ -119,7 +123,7 @@ def summarize(
     from seq2attn.cli.documents import documents
     from seq2attn.tasks import load_for
 
-    summarizer = load_for("summarize", run, checkpoint, device)
+    summarizer = load_for("summarize", run, checkpoint, device, precision)
     interactive = not files and not whole and sys.stdin.isatty()
     _write(context, summarizer, documents(files, key, whole), scores, form, interactive)
 
