@@ -290,9 +290,12 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure, and print a table in Markdown and all rows in JSON."""
     asked = arguments()
-    if "SEQ2ATTN_DATA" not in os.environ:
+    data, chosen = Path(os.environ.get("SEQ2ATTN_DATA", "")), works(asked)
+    if not (data / "multi30k").is_dir():
         sys.exit("set SEQ2ATTN_DATA to the folder that has multi30k/ in it")
-    prepare(Path(os.environ["SEQ2ATTN_DATA"]), asked.work)
+    if not chosen or asked.rounds < 1:
+        sys.exit(f"nothing to measure with --only {asked.only!r} and --rounds {asked.rounds}")
+    prepare(data, asked.work)
     pythons = {OURS: sys.executable}
     for name in ("joeynmt", "eole", "transformers"):
         given = getattr(asked, name)
@@ -301,9 +304,6 @@ def main() -> None:
         else:
             print(f"{name} is left out: give its interpreter with --{name}", file=sys.stderr)
     rows, steps = [], Job("", "").steps
-    chosen = works(asked)
-    if not chosen or asked.rounds < 1:
-        sys.exit(f"nothing to measure with --only {asked.only!r} and --rounds {asked.rounds}")
     for work in chosen:
         rows += summary(work, compare(work, pythons, asked.rounds))
     print(f"{machine(rows, asked.threads)}\n\n{table(rows, steps)}\n")
