@@ -65,7 +65,12 @@ class MultiHead(nn.Module):
 
     def begin(self, memory: Memory) -> Past:
         """The past before the first query."""
-        return self.attention.begin(self._for_all(memory))
+        past = self.attention.begin(memory)
+        if self.group == 1:
+            return past
+        # What begins is narrow: keys and values need not be repeated for it.
+        heads = (x.repeat_interleave(self.group, 1) if isinstance(x, Tensor) else x for x in past)
+        return Past(*heads)
 
     def forward(
         self,

@@ -36,6 +36,6 @@ def keep_memory() -> None:
     if sys.platform != "linux" or any(name in os.environ for name in SAID):
         return
     tune = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-    # A glibc before 2.35 takes no more than 32 MB. Where none is taken, its own rule must stay.
+    # An older glibc may take no more than 32 MB. Where none is taken, its own rule must stay.
     if tune is not None and (tune(MMAP_THRESHOLD, KEPT) or tune(MMAP_THRESHOLD, KEPT_BEFORE)):
         tune(TRIM_THRESHOLD, KEPT)
