@@ -30,12 +30,13 @@ import numpy as np
 import torch
 from bench_models import MODELS, Measured, Sample, positive, precisions, several
 
-from seq2attn import __version__
-from seq2attn.checkpoint import RunFolder, Version, weights_name, weights_of
-from seq2attn.models import pick_device
-from seq2attn.tasks import Sequences, load
-from seq2attn.text import Vocabulary
-from seq2attn.translator import Translator
+from seq2attn.inference.translator import Translator
+from seq2attn.runtime.devices import pick_device
+from seq2attn.tasks.loading import load
+from seq2attn.tasks.sequence_tasks import Sequences
+from seq2attn.text.vocabulary import Vocabulary
+from seq2attn.training.run_folder import RunFolder, Version, weights_name, weights_of
+from seq2attn.version import __version__
 
 HEADS = (
     "model",
@@ -84,7 +85,7 @@ def translator(case: Case) -> Translator:
 def texts(pieces: Path | None, run: str) -> list[str]:
     """The sources of a run's test (or dev) set, or of the text that there is."""
     if pieces is None:
-        from seq2attn.runs import held_out
+        from seq2attn.runs.evaluation import held_out
 
         return held_out(run, "test" if RunFolder.open(run).recipe.data.test else "dev")[0]
     examples = bench_models.task("transformer", pieces).examples("test")

@@ -24,11 +24,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seq2attn import __version__
-from seq2attn.process import settle
 from seq2attn.recipe import Recipe
-from seq2attn.tasks import Sequences
-from seq2attn.text import Vocabulary
+from seq2attn.runtime.process import settle
+from seq2attn.tasks.sequence_tasks import Sequences
+from seq2attn.text.vocabulary import Vocabulary
+from seq2attn.version import __version__
 
 Case = TypeVar("Case")
 Sample = dict[str, Any]  # what one turn has measured

@@ -34,13 +34,13 @@ import torch.nn.functional as F
 from bench_models import MODELS, MatrixPeak, Measured, Sample, Synthetic, positive, precisions, several
 from torch import Tensor, nn
 
-from seq2attn.batches import Batch, Corpus, Feed, Numbers
 from seq2attn.data import Examples
-from seq2attn.models import autocast, pick_device
+from seq2attn.data.batches import Batch, Corpus, Feed, Numbers
 from seq2attn.recipe import ModelRecipe, RecurrentDecoderRecipe, RecurrentEncoderRecipe
 from seq2attn.recipe import TransformerDecoderRecipe as TransformerRecipe
-from seq2attn.tasks import Sequences
-from seq2attn.training import Learner
+from seq2attn.runtime.devices import autocast, pick_device
+from seq2attn.tasks.sequence_tasks import Sequences
+from seq2attn.training.loop import Learner
 
 OURS, REFERENCE = "seq2attn", "reference"
 HEADS = (

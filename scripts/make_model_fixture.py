@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 import seq2attn
-from seq2attn.checkpoint import FORMAT
-from seq2attn.translator import Translator
+from seq2attn.inference.translator import Translator
+from seq2attn.training.run_folder import FORMAT
 
 OVERRIDES = [
     "name=model",

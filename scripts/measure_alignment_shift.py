@@ -11,8 +11,8 @@ import re
 import sys
 
 from seq2attn import load
-from seq2attn.alignment import by_words, shifted
-from seq2attn.runs import held_out
+from seq2attn.alignment.word_alignment import by_words, shifted
+from seq2attn.runs.evaluation import held_out
 
 SHORTEST = 3  # letters: shorter words are alike by accident
 

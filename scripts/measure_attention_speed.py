@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
-from seq2attn.attention import misfits
-from seq2attn.normalizers import NORMALIZERS
+from seq2attn.attention.attention import misfits
+from seq2attn.attention.normalizers import NORMALIZERS
+from seq2attn.attention.scorers import SCORERS
 from seq2attn.recipe import ModelRecipe, Recipe, read
-from seq2attn.scorers import SCORERS
-from seq2attn.tasks import Sequences, prediction
-from seq2attn.training import Learner
+from seq2attn.tasks.sequence_tasks import Sequences, prediction
+from seq2attn.training.loop import Learner
 
 
 def variants(recipe: Recipe) -> Iterator[tuple[str, ModelRecipe]]:

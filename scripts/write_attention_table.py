@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from seq2attn.attention import ROLES, Memory, Normalizer, Scorer, misfits
-from seq2attn.normalizers import NORMALIZERS
-from seq2attn.scorers import SCORERS
+from seq2attn.attention.attention import ROLES, Memory, Normalizer, Scorer, misfits
+from seq2attn.attention.normalizers import NORMALIZERS
+from seq2attn.attention.scorers import SCORERS
 
 PLACE = Path(__file__).parents[1] / "docs" / "attention.md"
 BEGIN = "<!-- Written by scripts/write_attention_table.py from the parts themselves: do not edit. -->\n"

@@ -6,44 +6,69 @@
 "I'm hungry."
 """
 
+import sys
+from collections.abc import Sequence
 from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from seq2attn.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from seq2attn.attention import Attention
+    from seq2attn.attention import Attention, MultiHead
+    from seq2attn.attention.normalizers import NORMALIZERS
+    from seq2attn.attention.scorers import SCORERS
     from seq2attn.errors import Seq2attnError
-    from seq2attn.heads import MultiHead
+    from seq2attn.inference.label_results import Annotation, Category
+    from seq2attn.inference.recognizer import Categorizer, Recognizer
+    from seq2attn.inference.results import Translation
+    from seq2attn.inference.translator import Summarizer, Translator
     from seq2attn.metrics import score
-    from seq2attn.normalizers import NORMALIZERS
-    from seq2attn.results import Translation
-    from seq2attn.runs import train
-    from seq2attn.scorers import SCORERS
-    from seq2attn.tasks import load, translate
-    from seq2attn.translator import Translator
+    from seq2attn.runs.training_run import train
+    from seq2attn.tasks.loading import load, translate
 
 # Names are imported when they are first used: `import seq2attn` and the command line start without torch.
 _HOMES = {
+    "Annotation": "inference.label_results",
     "Attention": "attention",
-    "MultiHead": "heads",
-    "NORMALIZERS": "normalizers",
-    "SCORERS": "scorers",
+    "Categorizer": "inference.recognizer",
+    "Category": "inference.label_results",
+    "MultiHead": "attention",
+    "NORMALIZERS": "attention.normalizers",
+    "Recognizer": "inference.recognizer",
+    "SCORERS": "attention.scorers",
     "Seq2attnError": "errors",
-    "Translation": "results",
-    "Translator": "translator",
-    "load": "tasks",
+    "Summarizer": "inference.translator",
+    "Translation": "inference.results",
+    "Translator": "inference.translator",
+    "load": "tasks.loading",
     "score": "metrics",
-    "train": "runs",
-    "translate": "tasks",
+    "train": "runs.training_run",
+    "translate": "tasks.loading",
+}
+# Modules that moved in 0.2, by the names under which they were documented before.
+_MOVED = {
+    "flow": "attention.bidirectional",
+    "normalizers": "attention.normalizers",
+    "pooling": "attention.pooling",
+    "positions": "attention.positions",
+    "process": "runtime.process",
+    "scorers": "attention.scorers",
 }
 
 __all__ = [
     "NORMALIZERS",
     "SCORERS",
+    "Annotation",
     "Attention",
+    "Categorizer",
+    "Category",
     "MultiHead",
+    "Recognizer",
     "Seq2attnError",
+    "Summarizer",
     "Translation",
     "Translator",
     "load",
@@ -51,6 +76,28 @@ __all__ = [
     "train",
     "translate",
 ]
+
+
+class _MovedModules(MetaPathFinder, Loader):
+    """Imports a module of _MOVED under its old name: the same module, not a copy."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        package, _, name = fullname.partition(".")
+        return ModuleSpec(fullname, self) if package == __name__ and name in _MOVED else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = import_module(f"{__name__}.{_MOVED[spec.name.partition('.')[2]]}")
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        if module.__spec__ is not None:  # the import system has set that of the old name
+            module.__spec__ = module.__spec__.loader_state
+
+
+sys.meta_path.append(_MovedModules())
 
 
 def __getattr__(name: str) -> Any:

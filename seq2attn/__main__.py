@@ -5,7 +5,7 @@ import warnings
 
 from seq2attn.cli import cli
 from seq2attn.errors import Seq2attnError
-from seq2attn.process import settle
+from seq2attn.runtime.process import settle
 
 
 def main() -> None:

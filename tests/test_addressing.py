@@ -8,13 +8,13 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention import Attention, Past
+from seq2attn.attention.attention import Attention, Past
+from seq2attn.attention.heads import MultiHead
+from seq2attn.attention.normalizers import NTM, Softmax
+from seq2attn.attention.scorers import Additive
+from seq2attn.attention.state import reorder
 from seq2attn.errors import Seq2attnError
-from seq2attn.heads import MultiHead
-from seq2attn.normalizers import NTM, Softmax
 from seq2attn.recipe import AttentionRecipe
-from seq2attn.scorers import Additive
-from seq2attn.states import reorder
 
 B, T, S, Q = 3, 5, 7, 11
 LENGTHS = torch.tensor([7, 4, 1])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.alignment import (
+from seq2attn.alignment.word_alignment import (
     AlignmentError,
     Link,
     WordAlignment,

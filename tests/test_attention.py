@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torchs import load_attention, randomised
 
-from seq2attn.attention import Attention, Normalizer, Past, Scorer
+from seq2attn.attention.attention import Attention, Normalizer, Past, Scorer
+from seq2attn.attention.heads import MultiHead, head_size
+from seq2attn.attention.normalizers import NORMALIZERS, Hard, MoChA, Softmax
+from seq2attn.attention.scorers import Additive, Concat, Dot, General, Linear, ScaledDot, Several
 from seq2attn.errors import Seq2attnError
-from seq2attn.heads import MultiHead, head_size
-from seq2attn.normalizers import NORMALIZERS, Hard, MoChA, Softmax
-from seq2attn.scorers import Additive, Concat, Dot, General, Linear, ScaledDot, Several
 
 B, T, S, Q, K = 3, 5, 7, 11, 13
 MASK = (torch.arange(S) < torch.tensor([7, 4, 1])[:, None])[:, None]

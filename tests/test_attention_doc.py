@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from seq2attn.attention import ROLES, misfits
-from seq2attn.normalizers import NORMALIZERS
-from seq2attn.positions import POSITIONS
-from seq2attn.scorers import SCORERS
+from seq2attn.attention.attention import ROLES, misfits
+from seq2attn.attention.normalizers import NORMALIZERS
+from seq2attn.attention.positions import POSITIONS
+from seq2attn.attention.scorers import SCORERS
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "write_attention_table.py"
 WRITTEN = (Path(__file__).parents[1] / "docs" / "attention.md").read_text(encoding="utf-8")

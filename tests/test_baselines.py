@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from seq2attn.baselines import BASELINES, lead, longest
 from seq2attn.errors import Seq2attnError
+from seq2attn.inference.baselines import BASELINES, lead, longest
 from seq2attn.metrics import score
 
 ROUGES = ["rouge-1", "rouge-2", "rouge-l", "rouge-lsum"]

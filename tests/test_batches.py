@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch.testing import assert_close
 
 from seq2attn import batches
-from seq2attn.batches import Feed, LabelledFeed, batch, fill, pad, plan, spelt
+from seq2attn.data.batches import Feed, LabelledFeed, batch, fill, pad, plan, spelt
 from seq2attn.errors import Seq2attnError
-from seq2attn.lexicon import PADDING, Labels, Lexicon
 from seq2attn.recipe import SamplingRecipe
+from seq2attn.text.word_vocabulary import PADDING, Labels, Lexicon
 
 lengths = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=60).map(
     lambda pairs: tuple(np.array(pairs, dtype=np.int32).reshape(-1, 2).T)

@@ -6,10 +6,19 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-from seq2attn.bench import BenchError, Row, Variant, _from_log, compare, figure, table, variants
+from seq2attn.attention.scorers import SCORERS
 from seq2attn.cli import cli
 from seq2attn.recipe import read
-from seq2attn.scorers import SCORERS
+from seq2attn.runs.attention_bench import (
+    BenchError,
+    Row,
+    Variant,
+    _from_log,
+    compare,
+    figure,
+    table,
+    variants,
+)
 
 TINY = [
     "data.train.0.count=400",

@@ -9,13 +9,14 @@ import pytest
 import tiny_runs
 import torch
 
-from seq2attn.checking import check
 from seq2attn.data import DataError
-from seq2attn.models import Seq2Seq, build
+from seq2attn.models.seq2seq import Seq2Seq
+from seq2attn.models.seq2seq_factory import build
 from seq2attn.recipe import Recipe, read
-from seq2attn.recipe.tasks import KINDS
-from seq2attn.text import VocabularyError
-from seq2attn.training import TrainingError
+from seq2attn.recipe.roots import KINDS
+from seq2attn.runs.dry_run import check
+from seq2attn.text.vocabulary import VocabularyError
+from seq2attn.training.loop import TrainingError
 
 
 def recipe(*overrides: str, kind: str = "lstm") -> Recipe:

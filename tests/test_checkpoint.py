@@ -22,8 +22,11 @@ from tiny_training import feed, learner, scripted, steps
 from torch.testing import assert_close
 
 import seq2attn
-from seq2attn import atomic
-from seq2attn.checkpoint import (
+from seq2attn.errors import Seq2attnError
+from seq2attn.recipe import read
+from seq2attn.runtime import files as atomic
+from seq2attn.training.loop import fit
+from seq2attn.training.run_folder import (
     FORMAT,
     RunError,
     RunFolder,
@@ -33,9 +36,6 @@ from seq2attn.checkpoint import (
     tensors_of,
     weights_of,
 )
-from seq2attn.errors import Seq2attnError
-from seq2attn.recipe import read
-from seq2attn.training import fit
 
 
 @pytest.fixture

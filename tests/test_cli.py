@@ -16,10 +16,10 @@ from click.testing import CliRunner, Result
 
 import seq2attn
 from seq2attn.__main__ import main
-from seq2attn.checkpoint import RunFolder
 from seq2attn.cli import cli
 from seq2attn.metrics import METRICS
 from seq2attn.recipe import shipped
+from seq2attn.training.run_folder import RunFolder
 
 MODEL = str(tiny_runs.MODEL)
 GERMAN = "Tom ist nicht hier.\n\nWo ist Tom?\n"
@@ -131,8 +131,10 @@ def test_translate_stdin() -> None:
 
 def test_the_precision_is_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    load_for = seq2attn.tasks.load_for
-    monkeypatch.setattr(seq2attn.tasks, "load_for", lambda *words: asked.append(words) or load_for(*words))
+    load_for = seq2attn.tasks.sequence_tasks.load_for
+    monkeypatch.setattr(
+        seq2attn.tasks.sequence_tasks, "load_for", lambda *words: asked.append(words) or load_for(*words)
+    )
     run("translate", MODEL, "--precision", "bf16", stdin="")
     assert [words[-1] for words in asked] == ["bf16"]
 

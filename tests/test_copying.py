@@ -19,17 +19,19 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import seq2attn
-from seq2attn.batches import Batch, Feed, batch
-from seq2attn.cross_entropy import cross_entropy
-from seq2attn.decoders import Copier, Copies
+from seq2attn.data.batches import Batch, Feed, batch
 from seq2attn.errors import Seq2attnError
-from seq2attn.losses import Prediction, Taught
-from seq2attn.models import Seq2Seq, build
+from seq2attn.inference.results import Translation
+from seq2attn.inference.search import Rules, beam_search, greedy, sample
+from seq2attn.inference.translator import Translator
+from seq2attn.models.decoders import Copier, Copies
+from seq2attn.models.seq2seq import Seq2Seq
+from seq2attn.models.seq2seq_factory import build
 from seq2attn.recipe import DecodingRecipe, ModelRecipe, SamplingRecipe, TruncateRecipe
-from seq2attn.results import Translation
-from seq2attn.search import Rules, beam_search, greedy, sample
-from seq2attn.text import Vocabulary, train_vocabulary
-from seq2attn.translator import Translator
+from seq2attn.text.vocabulary import Vocabulary
+from seq2attn.text.vocabulary_training import train_vocabulary
+from seq2attn.training.objectives import Prediction, Taught
+from seq2attn.training.token_loss import cross_entropy
 
 V = tiny.TARGET
 LENGTHS = (7, 3, 5)

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.crf import CRF, Best
 from seq2attn.errors import Seq2attnError
-from seq2attn.tags import SCHEMES, Span, allowed, constraints, spans
+from seq2attn.layers.crf import CRF, Best
+from seq2attn.text.tag_schemes import SCHEMES, Span, allowed, constraints, spans
 
 B, T, K = 7, 5, 3
 LENGTHS = (5, 3, 0, 1, 4, 2, 5)

@@ -29,16 +29,17 @@ from pydantic import ValidationError
 import seq2attn.data.examples
 import seq2attn.data.hub
 import seq2attn.data.store
-from seq2attn.alignment import Link
-from seq2attn.batches import Feed
+from seq2attn.alignment.word_alignment import Link
 from seq2attn.data import DataError, Report, known_alignment, pairs, prepare, training_text
-from seq2attn.data.alignments import between_pieces, words
+from seq2attn.data.batches import Feed
 from seq2attn.data.corpora import find
+from seq2attn.data.gold_alignments import between_pieces, words
 from seq2attn.data.report import Reason
-from seq2attn.lexicon import Labels, Lexicon
 from seq2attn.recipe import DataRecipe, SamplingRecipe, TaggedDataRecipe
-from seq2attn.recipe.words import CategorizedDataRecipe
-from seq2attn.text import Vocabulary, train_vocabulary
+from seq2attn.recipe.labelled_data import CategorizedDataRecipe
+from seq2attn.text.vocabulary import Vocabulary
+from seq2attn.text.vocabulary_training import train_vocabulary
+from seq2attn.text.word_vocabulary import Labels, Lexicon
 
 PACK = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}
 SENTENCES = [("Es regnet.", "It's raining."), ("Tom lacht.", "Tom laughs."), ("Gute Nacht!", "Good night!")]

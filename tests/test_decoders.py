@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torchs import load_decoder_layer, randomised
 
-from seq2attn.attention import Attention
-from seq2attn.decoders import Cell, Decoder, DecoderLayer, Sight
-from seq2attn.encoders import Encoded
+from seq2attn.attention.attention import Attention
+from seq2attn.attention.heads import MultiHead
+from seq2attn.attention.normalizers import Softmax
+from seq2attn.attention.scorers import ScaledDot
+from seq2attn.attention.state import Shared, reorder
 from seq2attn.errors import Seq2attnError
-from seq2attn.heads import MultiHead
-from seq2attn.layers import Dropout, FeedForward
-from seq2attn.models import Seq2Seq
-from seq2attn.normalizers import Softmax
-from seq2attn.scorers import ScaledDot
-from seq2attn.states import Shared, reorder
+from seq2attn.layers.basic import Dropout, FeedForward
+from seq2attn.models.decoders import Cell, Decoder, DecoderLayer, Sight
+from seq2attn.models.encoders import Encoded
+from seq2attn.models.seq2seq import Seq2Seq
 
 LENGTHS = (7, 3, 0)
 LOOKING = [name for name in tiny.MODELS if not name.startswith(("cho", "sutskever"))]

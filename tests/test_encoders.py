@@ -7,13 +7,13 @@ from torch import nn
 from torch.testing import assert_close
 from torchs import load_encoder_layer, randomised
 
-from seq2attn.attention import Attention
-from seq2attn.encoders import Encoder, EncoderLayer, RecurrentEncoder
-from seq2attn.heads import MultiHead
-from seq2attn.layers import ACTIVATIONS, Dropout, Embedding, FeedForward
-from seq2attn.normalizers import Softmax
-from seq2attn.recurrent import CELLS
-from seq2attn.scorers import ScaledDot
+from seq2attn.attention.attention import Attention
+from seq2attn.attention.heads import MultiHead
+from seq2attn.attention.normalizers import Softmax
+from seq2attn.attention.scorers import ScaledDot
+from seq2attn.layers.basic import ACTIVATIONS, Dropout, Embedding, FeedForward
+from seq2attn.layers.recurrent import CELLS
+from seq2attn.models.encoders import Encoder, EncoderLayer, RecurrentEncoder
 
 ENCODERS = {
     "lstm": tiny.recurrent_encoder(),

@@ -7,7 +7,6 @@ import conlleval
 import numpy as np
 import pytest
 
-from seq2attn.lexicon import joined as joined_words
 from seq2attn.metrics import Score, ScoringError
 from seq2attn.metrics.entities import (
     Counts,
@@ -20,7 +19,8 @@ from seq2attn.metrics.entities import (
     report,
     tag_accuracy,
 )
-from seq2attn.tags import repair
+from seq2attn.text.tag_schemes import repair
+from seq2attn.text.word_vocabulary import joined as joined_words
 
 GOLD = ["B-x I-x O B-y", "O O", "B-x B-x O O B-z-w I-z-w", "", "B-y I-y I-y"]
 # right; spurious, as I starts one; both cut wrong, and a wrong type; nothing; the last word missed

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention import Attention, misfits
+from seq2attn.attention.attention import Attention, misfits
+from seq2attn.attention.bidirectional import BidirectionalFlow
+from seq2attn.attention.normalizers import NORMALIZERS, Softmax
+from seq2attn.attention.scorers import SCORERS, Additive, Several, Trilinear
 from seq2attn.errors import Seq2attnError
-from seq2attn.flow import BidirectionalFlow
-from seq2attn.normalizers import NORMALIZERS, Softmax
-from seq2attn.scorers import SCORERS, Additive, Several, Trilinear
 
 B, T, J, D = 3, 7, 5, 11
 CONTEXT = torch.arange(T) < torch.tensor([7, 4, 6])[:, None]

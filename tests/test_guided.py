@@ -7,12 +7,12 @@ import pytest
 import tiny_runs
 from torch.testing import assert_close
 
-import seq2attn.runs
+import seq2attn.runs.training_run
 from seq2attn import load
-from seq2attn.alignment import Gold, Link, error_rate
-from seq2attn.checkpoint import RunFolder
+from seq2attn.alignment.word_alignment import Gold, Link, error_rate
 from seq2attn.data import Report, known_alignment, pairs
-from seq2attn.translator import Translator
+from seq2attn.inference.translator import Translator
+from seq2attn.training.run_folder import RunFolder
 
 SIDE = "kind: transformer, size: 32, feed_forward: 64, dropout: 0.0, self_attention: {heads: 4}"
 LETTERS = "task: copy, symbols: 8, lengths: [3, 6]"
@@ -31,7 +31,9 @@ def trained(folder: Path, steps: int, losses: str, *others: str) -> Translator:
         "metric: loss, metrics: exact}",
         f"training.attention_losses={losses}",
     ]
-    seq2attn.runs.train("copy_additive", folder, [*SMALL, *training, *others], display=tiny_runs.silent())
+    seq2attn.runs.training_run.train(
+        "copy_additive", folder, [*SMALL, *training, *others], display=tiny_runs.silent()
+    )
     return load(folder, device="cpu")
 
 

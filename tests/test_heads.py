@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torchs import load_attention, randomised
 
-from seq2attn.attention import Attention, Memory, misfits
-from seq2attn.checkpoint import put_weights, tensors_of, weights_of
+from seq2attn.attention.attention import Attention, Memory, misfits
+from seq2attn.attention.heads import MultiHead, TalkingNormalizer, TalkingScorer, Window
+from seq2attn.attention.normalizers import NORMALIZERS, Normalizer, Softmax
+from seq2attn.attention.positions import POSITIONS, T5
+from seq2attn.attention.scorers import SCORERS, Location, ScaledDot
 from seq2attn.errors import Seq2attnError
-from seq2attn.heads import MultiHead, TalkingNormalizer, TalkingScorer, Window
-from seq2attn.models import multi_head
-from seq2attn.normalizers import NORMALIZERS, Normalizer, Softmax
-from seq2attn.positions import POSITIONS, T5
-from seq2attn.recipe.model import AttentionRecipe
-from seq2attn.scorers import SCORERS, Location, ScaledDot
+from seq2attn.models.seq2seq_factory import multi_head
+from seq2attn.recipe.seq2seq_model import AttentionRecipe
+from seq2attn.training.run_folder import put_weights, tensors_of, weights_of
 
 B, T, S, D = 3, 5, 7, 24
 MASK = (torch.arange(S) < torch.tensor([7, 4, 0])[:, None])[:, None]

@@ -48,18 +48,19 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import seq2attn
-from seq2attn.attention import Attention
-from seq2attn.batches import Feed, in_sentences, numbered_slots
+from seq2attn.attention.attention import Attention
+from seq2attn.attention.heads import MultiHead, TalkingScorer
+from seq2attn.attention.hierarchy import SentenceAttention
+from seq2attn.attention.normalizers import NORMALIZERS, Softmax, Sum
+from seq2attn.attention.positions import POSITIONS
+from seq2attn.attention.scorers import SCORERS, Additive, Coverage, General, Linear, Location, ScaledDot
+from seq2attn.data.batches import Feed, in_sentences, numbered_slots
 from seq2attn.errors import Seq2attnError
-from seq2attn.heads import MultiHead, TalkingScorer
-from seq2attn.hierarchy import SentenceAttention
-from seq2attn.models import Seq2Seq
-from seq2attn.normalizers import NORMALIZERS, Softmax, Sum
-from seq2attn.positions import POSITIONS
+from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import AttentionRecipe, ModelRecipe, SamplingRecipe, TruncateRecipe
-from seq2attn.scorers import SCORERS, Additive, Coverage, General, Linear, Location, ScaledDot
-from seq2attn.sentences import numbered
-from seq2attn.text import Vocabulary, train_vocabulary
+from seq2attn.text.sentence_splitter import numbered
+from seq2attn.text.vocabulary import Vocabulary
+from seq2attn.text.vocabulary_training import train_vocabulary
 
 # ---- the equation ------------------------------------------------------------------------------------
 

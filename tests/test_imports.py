@@ -1,107 +1,107 @@
-"""Modules import only from those above them, and what is heavy waits until it is needed."""
+"""The rooms of the package in their order: imports go upward, nothing goes in circles, heavy imports wait."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "seq2attn"
-ORDER = [  # the way of the data; a package counts as one module
-    *("__init__", "errors", "atomic", "blocks", "states"),
-    *(
-        "attention",
-        "hierarchy",
-        "heads",
-        "scorers",
-        "normalizers",
-        "positions",
-        "layers",
-        "recurrent",
-        "encoders",
-    ),
-    "decoders",
-    *("pooling", "flow", "tags", "crf", "lexicon", "words", "labellers"),
-    *(
-        "cross_entropy",
-        "losses",
-        "labelling",
-        "schedules",
-        "recipe",
-        "sentences",
-        "subwords",
-        "text",
-        "alignment",
-    ),
-    *(
-        "data",
-        "batches",
-        "models",
-        "building",
-        "search",
-        "inference",
-        "metrics",
-        "baselines",
-        "plots",
-        "results",
-        "annotations",
-        "checkpoint",
-        "faces",
-        "translator",
-        "recognizer",
-        "vectors",
-        "tasks",
-    ),
-    *("training", "display", "runs", "checking", "bench", "cli", "process", "__main__"),
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "seq2attn"
+ORDER = [  # a room is a folder, or a file of the package itself
+    *("version", "errors", "optim", "runtime", "text", "alignment", "attention", "layers", "recipe", "data"),
+    *("models", "metrics", "views", "training", "inference", "tasks", "runs", "cli", "__main__"),
 ]
 HEAVY = {"torch", "numpy", "datasets", "matplotlib", "sacrebleu", "sentencepiece", "pydantic", "rich"}
+FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES
+}
 
 
-def name(path: Path) -> str:
-    """The module or package of a file, as in ORDER."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def room(module: str) -> str:
+    """The room of a module; that of the package itself is empty."""
+    return module.split(".")[1] if "." in module else ""
 
 
-def imports(node: ast.AST) -> Iterator[str]:
-    """The modules of ORDER that are imported when this code runs, outside of functions."""
-    for child in ast.iter_child_nodes(node):
-        found = []
-        if isinstance(child, ast.Import):
-            found = [alias.name for alias in child.names]
-        elif isinstance(child, ast.ImportFrom):
-            origin = "." * child.level + (child.module or "")
-            found = [f"{origin}.{alias.name}" for alias in child.names]
-        elif not isinstance(child, ast.FunctionDef) and not (
-            isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
-        ):
-            yield from imports(child)
-        for first, second in (f"{module}.".split(".")[:2] for module in found):
-            if first in ("seq2attn", ""):
-                yield second if second in ORDER else "__init__" if first else "a relative import"
+def imported(tree: ast.AST) -> Iterator[str]:
+    """All modules of the package that the code imports: lazily, for type checkers only, or at once."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "seq2attn")
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "a relative import"
+            for alias in node.names if (node.module or "").split(".")[0] == "seq2attn" else ():
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else str(node.module)
+
+
+GRAPH = {
+    module: set(imported(ast.parse(path.read_text(encoding="utf-8")))) - {module}
+    for module, path in MODULES.items()
+}
 
 
 def loaded(code: str) -> set[str]:
     """What a fresh Python has imported after the code."""
     code = f"import sys\ntry:\n    {code}\nfinally:\n    print('\\n' + ' '.join(sys.modules))"
-    run = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return set(run.stdout.splitlines()[-1].split())
 
 
-def test_every_module_has_its_place():
-    modules = {name(path) for path in PACKAGE.rglob("*.py")}
-    assert modules == set(ORDER) and len(ORDER) == len(modules)
+def test_every_module_has_its_room():
+    assert {room(module) for module in MODULES} == {"", *ORDER} and len(set(ORDER)) == len(ORDER)
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if room(module)])
+def test_imports_go_only_upwards(module):
+    above = ORDER[: ORDER.index(room(module))]
+    assert {room(other) for other in GRAPH[module]} <= {*above, room(module)}
+
+
+@pytest.mark.parametrize("name", [name for name in ORDER if (PACKAGE / name).is_dir()])
+def test_nothing_within_a_room_goes_in_a_circle(name):
+    inside = {module for module in MODULES if room(module) == name}
+    try:
+        TopologicalSorter({module: GRAPH[module] & inside for module in inside}).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
 
 
 @pytest.mark.parametrize(
-    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+    "path", [path for path in FILES if path.name == "__init__.py" and path.parent != PACKAGE]
 )
-def test_imports_go_only_upwards(path):
-    above = ORDER[: ORDER.index(name(path))]
-    here = [name(path)] if path.parent != PACKAGE else []  # within a package
-    assert set(imports(ast.parse(path.read_text(encoding="utf-8")))) <= {*above, *here}
+def test_an_init_only_re_exports(path):
+    docstring, *body = ast.parse(path.read_text(encoding="utf-8")).body
+    assert isinstance(docstring, ast.Expr)
+    for node in body:
+        is_all = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        assert is_all or isinstance(node, ast.ImportFrom), ast.unparse(node)
+
+
+def test_the_design_lists_the_rooms_in_their_order():
+    listing = re.search(
+        r"```\n(version .*?)```", (ROOT / "docs" / "design.md").read_text(encoding="utf-8"), re.S
+    )
+    assert listing
+    assert re.findall(r"^(\w+)", listing[1], re.MULTILINE) == ORDER
+
+
+def test_the_design_names_every_file_of_a_room():
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    listing = re.search(r"```\n(version .*?)```", text, re.S)
+    assert listing
+    for entry in re.split(r"\n(?=\w)", listing[1].strip()):
+        name, *words = entry.split()
+        if (PACKAGE / name).is_dir():
+            inside = {path.stem for path in (PACKAGE / name).glob("*.py")} - {"__init__"}
+            inside |= {path.parent.name for path in (PACKAGE / name).glob("*/__init__.py")}
+            assert inside <= {word.strip(",:;()/") for word in words}, name
 
 
 def test_importing_the_package_imports_nothing_heavy():
@@ -118,10 +118,10 @@ def test_help_imports_nothing_heavy():
     [
         ("text", HEAVY - {"numpy", "sentencepiece"}),
         ("metrics", HEAVY - {"numpy"}),
-        ("plots", HEAVY - {"numpy", "matplotlib"}),
-        ("results", {"matplotlib", "datasets", "sacrebleu"}),
+        ("views.heatmaps", HEAVY - {"numpy", "matplotlib"}),
+        ("inference.results", {"matplotlib", "datasets", "sacrebleu"}),
         ("data", {"datasets", "matplotlib", "sacrebleu"}),
-        ("models", {"datasets", "matplotlib", "sacrebleu"}),
+        ("models.seq2seq", {"datasets", "matplotlib", "sacrebleu"}),
     ],
 )
 def test_what_is_heavy_waits_until_it_is_needed(module, waits):
@@ -132,6 +132,25 @@ def test_public_names_are_there_when_asked_for():
     modules = loaded("import seq2attn; [getattr(seq2attn, name) for name in seq2attn.__all__]")
     assert "torch" in modules
     assert loaded("import seq2attn; assert set(seq2attn.__all__) <= set(dir(seq2attn)), dir(seq2attn)")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("flow.BidirectionalFlow", "attention.bidirectional"),
+        ("normalizers.NORMALIZERS", "attention.normalizers"),
+        ("pooling.Pooling", "attention.pooling"),
+        ("positions.POSITIONS", "attention.positions"),
+        ("process.settle", "runtime.process"),
+        ("scorers.SCORERS", "attention.scorers"),
+    ],
+)
+def test_names_of_modules_that_moved_still_work(old, new):
+    module, name = old.split(".")
+    loaded(
+        f"import seq2attn.{module}; from seq2attn.{module} import {name}; import seq2attn.{new} as new; "
+        f"assert seq2attn.{module} is new and new.{name} is {name} and new.__spec__.name == new.__name__"
+    )
 
 
 def test_other_names_are_an_error():

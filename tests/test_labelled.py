@@ -11,9 +11,9 @@ import pytest
 from seq2attn.data import DataError, Pair, Report, pairs
 from seq2attn.data.corpora import find
 from seq2attn.data.labelled import pick
-from seq2attn.lexicon import cut
 from seq2attn.recipe import ClassificationRecipe, RecipeError, TaggingRecipe, read
-from seq2attn.recipe.words import CategorizedDataRecipe
+from seq2attn.recipe.labelled_data import CategorizedDataRecipe
+from seq2attn.text.word_vocabulary import cut
 
 IOB1 = """-DOCSTART- -X- -X- O
 

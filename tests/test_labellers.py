@@ -19,12 +19,15 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from seq2attn import tags
-from seq2attn.attention import Attention, misfits
-from seq2attn.building import build_labeller
+from seq2attn.attention.attention import Attention, misfits
+from seq2attn.attention.heads import Window
+from seq2attn.attention.normalizers import NORMALIZERS, LocalM, Softmax
+from seq2attn.attention.pooling import Pooling, penalty
+from seq2attn.attention.scorers import SCORERS, Dot, General, Perceptron
 from seq2attn.errors import Seq2attnError
-from seq2attn.heads import Window
-from seq2attn.labellers import (
+from seq2attn.layers.word_embedding import LabelledBatch, Words
+from seq2attn.models.tagger_factory import build_labeller
+from seq2attn.models.taggers import (
     AttentivePooling,
     LabelAttention,
     Labelled,
@@ -32,13 +35,10 @@ from seq2attn.labellers import (
     SelfAttention,
     Tagger,
 )
-from seq2attn.labelling import ChainLabelling, Labelling, SpanLabelling, labelling
-from seq2attn.normalizers import NORMALIZERS, LocalM, Softmax
-from seq2attn.pooling import Pooling, penalty
 from seq2attn.recipe import ClassifierRecipe, TaggerRecipe
-from seq2attn.scorers import SCORERS, Dot, General, Perceptron
-from seq2attn.tags import Span
-from seq2attn.words import LabelledBatch, Words
+from seq2attn.text import tag_schemes as tags
+from seq2attn.text.tag_schemes import Span
+from seq2attn.training.label_objectives import ChainLabelling, Labelling, SpanLabelling, labelling
 
 TEXT = sentences(5, 7, 1, 3, 0)
 TAGGERS: dict[str, dict[str, Any]] = {

@@ -13,19 +13,19 @@ from tiny_training import feed
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention import Attention, Normalizer, Past
-from seq2attn.decoders.latent import Guess, likeliest, mixture, posterior
-from seq2attn.decoders.recurrent import RecurrentDecoder
-from seq2attn.encoders import Encoded
+from seq2attn.attention.attention import Attention, Normalizer, Past
+from seq2attn.attention.normalizers import NORMALIZERS, Hard
+from seq2attn.attention.scorers import SCORERS, Additive
 from seq2attn.errors import Seq2attnError
-from seq2attn.losses import Taught
-from seq2attn.models import Seq2Seq
-from seq2attn.normalizers import NORMALIZERS, Hard
+from seq2attn.inference.search import Rules, beam_search
+from seq2attn.models.decoders.latent import Guess, likeliest, mixture, posterior
+from seq2attn.models.decoders.recurrent import RecurrentDecoder
+from seq2attn.models.encoders import Encoded
+from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import TrainingRecipe
-from seq2attn.scorers import SCORERS, Additive
-from seq2attn.search import Rules, beam_search
-from seq2attn.tasks import prediction
-from seq2attn.training import Learner
+from seq2attn.tasks.sequence_tasks import prediction
+from seq2attn.training.loop import Learner
+from seq2attn.training.objectives import Taught
 
 S, T = 5, 3
 LATENT = [name for name in tiny.MODELS if "marginal" in name or "posterior" in name]

@@ -15,12 +15,12 @@ from tiny import Fading
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention import Attended, Attention, Normalizer, Past, Scorer, misfits
+from seq2attn.attention.attention import Attended, Attention, Normalizer, Past, Scorer, misfits
+from seq2attn.attention.heads import MultiHead
+from seq2attn.attention.normalizers import NORMALIZERS, Softmax
+from seq2attn.attention.scorers import SCORERS, Several
+from seq2attn.attention.state import reorder
 from seq2attn.errors import Seq2attnError
-from seq2attn.heads import MultiHead
-from seq2attn.normalizers import NORMALIZERS, Softmax
-from seq2attn.scorers import SCORERS, Several
-from seq2attn.states import reorder
 
 LENGTHS = torch.tensor([7, 4, 0])
 

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
-from seq2attn.layers import ACTIVATIONS, Dropout, Embedding, FeedForward, Maxout, Residual, dropped, tie
-from seq2attn.positions import Sinusoidal
+from seq2attn.attention.positions import Sinusoidal
+from seq2attn.layers.basic import ACTIVATIONS, Dropout, Embedding, FeedForward, Maxout, Residual, dropped, tie
 
 B, L, D = 101, 53, 37
 ONES = torch.ones(B, L, D)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from seq2attn.lexicon import UNKNOWN, Labels, Lexicon, LexiconError, Word, cut, joined, split
+from seq2attn.text.word_vocabulary import UNKNOWN, Labels, Lexicon, LexiconError, Word, cut, joined, split
 
 TEXTS = ["The 12 cats saw the cat", "The cats ran in 1996", "a cat"]
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention import Attention, Past
-from seq2attn.heads import MultiHead
-from seq2attn.normalizers import LocalM, LocalP, Softmax
-from seq2attn.normalizers.local import lengths
-from seq2attn.scorers import Additive
+from seq2attn.attention.attention import Attention, Past
+from seq2attn.attention.heads import MultiHead
+from seq2attn.attention.normalizers import LocalM, LocalP, Softmax
+from seq2attn.attention.normalizers.local import lengths
+from seq2attn.attention.scorers import Additive
 
 B, T, S, Q = 3, 5, 23, 11
 LENGTHS = torch.tensor([23, 7, 2])

@@ -14,16 +14,17 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from seq2attn.alignment import Link
-from seq2attn.batches import Feed
+from seq2attn.alignment.word_alignment import Link
 from seq2attn.data import DataError, Examples, Report, Role, pairs, prepare, training_text
-from seq2attn.data.alignments import between_pieces
+from seq2attn.data.batches import Feed
+from seq2attn.data.gold_alignments import between_pieces
+from seq2attn.inference.translator import Translator
 from seq2attn.metrics import score, transposed
-from seq2attn.models import build
+from seq2attn.models.seq2seq_factory import build
 from seq2attn.recipe import DataRecipe, ModelRecipe, SamplingRecipe, TruncateRecipe, WindowRecipe
-from seq2attn.sentences import sentences
-from seq2attn.text import Vocabulary, train_vocabulary
-from seq2attn.translator import Translator
+from seq2attn.text.sentence_splitter import sentences
+from seq2attn.text.vocabulary import Vocabulary
+from seq2attn.text.vocabulary_training import train_vocabulary
 
 ROWS: list[dict[str, Any]] = [
     {"article": ["It rained.", "Tom had\nno hat. ", "He sneezed."], "highlights": ["Tom got wet .", "Rain fell ."]},

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-import seq2attn.cross_entropy
-from seq2attn.attention import Past
-from seq2attn.cross_entropy import cross_entropy
-from seq2attn.decoders import Copier, Decoded, Projection
+import seq2attn.training.token_loss
+from seq2attn.attention.attention import Past
+from seq2attn.attention.normalizers import Softmax
 from seq2attn.errors import Seq2attnError
-from seq2attn.losses import Taught, coverage, doubly_stochastic, entropy, guided, reinforce
-from seq2attn.normalizers import Softmax
+from seq2attn.models.decoders import Copier, Decoded, Projection
+from seq2attn.training.objectives import Taught, coverage, doubly_stochastic, entropy, guided, reinforce
+from seq2attn.training.token_loss import cross_entropy
 
 B, T, V = 3, 5, 17
 MASK = torch.arange(T) < torch.tensor([5, 2, 0])[:, None]
@@ -121,7 +121,7 @@ def gradients(loss: Tensor, states: Tensor, layer: nn.Linear) -> tuple[Tensor, .
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
 def test_made_piece_by_piece_is_the_same(monkeypatch, smoothing, bias, rows):
-    monkeypatch.setattr(seq2attn.cross_entropy, "ROWS", rows)
+    monkeypatch.setattr(seq2attn.training.token_loss, "ROWS", rows)
     states, layer, gold = projected(bias)
     ours = cross_entropy(Projection(states, layer), gold, MASK, smoothing)
     theirs = cross_entropy(layer(states), gold, MASK, smoothing)
@@ -130,7 +130,7 @@ def test_made_piece_by_piece_is_the_same(monkeypatch, smoothing, bias, rows):
 
 
 def test_no_more_rows_are_made_at_once_than_said_and_none_for_padding(monkeypatch):
-    monkeypatch.setattr(seq2attn.cross_entropy, "ROWS", 3)
+    monkeypatch.setattr(seq2attn.training.token_loss, "ROWS", 3)
     states, layer, gold = projected()
     made, linear = [], F.linear
     monkeypatch.setattr(F, "linear", lambda x, *rest: made.append(len(x)) or linear(x, *rest))

@@ -10,14 +10,15 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from seq2attn.attention import ROLES, Attention, misfits
+from seq2attn.attention.attention import ROLES, Attention, misfits
+from seq2attn.attention.heads import MultiHead
+from seq2attn.attention.normalizers import NORMALIZERS
+from seq2attn.attention.scorers import SCORERS, Additive
 from seq2attn.errors import Seq2attnError
-from seq2attn.heads import MultiHead
-from seq2attn.layers import Dropout, Embedding
-from seq2attn.models import Seq2Seq, build
-from seq2attn.normalizers import NORMALIZERS
+from seq2attn.layers.basic import Dropout, Embedding
+from seq2attn.models.seq2seq import Seq2Seq
+from seq2attn.models.seq2seq_factory import build
 from seq2attn.recipe import ModelRecipe
-from seq2attn.scorers import SCORERS, Additive
 
 # Sizes that agree wherever matrices are to be tied.
 EVEN = {"embedding": 14, "size": 14, "readout_size": 14, "attention": {"score": "additive"}}

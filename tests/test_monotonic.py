@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention import Attention, Past
+from seq2attn.attention.attention import Attention, Past
+from seq2attn.attention.heads import MultiHead
+from seq2attn.attention.normalizers import HardMonotonic, MILk, MoChA, Monotonic
+from seq2attn.attention.normalizers.monotonic import Pointer, arrivals
+from seq2attn.attention.scorers import Additive
+from seq2attn.attention.state import reorder
 from seq2attn.errors import Seq2attnError
-from seq2attn.heads import MultiHead
-from seq2attn.normalizers import HardMonotonic, MILk, MoChA, Monotonic
-from seq2attn.normalizers.monotonic import Pointer, arrivals
-from seq2attn.scorers import Additive
-from seq2attn.states import reorder
 
 B, T, S, Q = 3, 5, 7, 11
 LENGTHS = torch.tensor([7, 4, 1])

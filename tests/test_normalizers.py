@@ -14,12 +14,12 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention import Attention, Normalizer, Past, Scorer
+from seq2attn.attention.attention import Attention, Normalizer, Past, Scorer
+from seq2attn.attention.heads import MultiHead
+from seq2attn.attention.normalizers import NORMALIZERS, Hard, Hardmax, Softmax, seen
+from seq2attn.attention.scorers import Dot, ScaledDot
 from seq2attn.errors import Seq2attnError
-from seq2attn.heads import MultiHead
-from seq2attn.normalizers import NORMALIZERS, Hard, Hardmax, Softmax, seen
-from seq2attn.recipe.parts import part_section
-from seq2attn.scorers import Dot, ScaledDot
+from seq2attn.recipe.sections import part_section
 
 B, H, T, S = 3, 2, 5, 7
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -88,7 +88,7 @@ def scattered() -> Tensor:
 
 
 def test_every_normalizer_of_these_files_has_its_variant():
-    files = {f"seq2attn.normalizers.{file}" for file in ("dense", "sparse", "drawn")}
+    files = {f"seq2attn.attention.normalizers.{file}" for file in ("dense", "sparse", "drawn")}
     here = {name for name, part in NORMALIZERS.items() if part.__module__ in files}
     assert here == {name for name, _ in VARIANTS.values()}
 

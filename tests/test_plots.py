@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from numpy.typing import NDArray
 
-from seq2attn import plots
-from seq2attn.plots import COLORS, PlotError, drawn, font_families, heatmap, save
+from seq2attn.views import heatmaps as plots
+from seq2attn.views.heatmaps import COLORS, PlotError, drawn, font_families, heatmap, save
 
 SOURCE, TARGET = ["Ich", "habe", "heute", "Hunger", "."], ["I", "am", "hungry"]
 LONG = ["Verantwortungsbewusstsein", "außergewöhnlichen", "Wissenschaftlerinnen", "und", "Eigenschaften"]
@@ -242,7 +242,7 @@ def test_the_users_style_changes_nothing() -> None:
 
 def test_no_display_and_no_pyplot() -> None:
     program = (
-        "import sys; from seq2attn.plots import *; drawn(heatmap([[1.0]], ['a'], ['b'])); "
+        "import sys; from seq2attn.views.heatmaps import *; drawn(heatmap([[1.0]], ['a'], ['b'])); "
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     environment = {k: v for k, v in os.environ.items() if k != "DISPLAY"} | {"MPLBACKEND": "TkAgg"}

@@ -10,21 +10,21 @@ import torch
 from click.testing import CliRunner
 from tiny import SOURCE, TARGET, reads, recurrent_decoder, recurrent_encoder, sources, transformer
 
-from seq2attn.bench import compare, variants
+from seq2attn.attention.scorers import SCORERS
 from seq2attn.cli import cli
 from seq2attn.errors import Seq2attnError
-from seq2attn.models import build
+from seq2attn.inference.search import Rules, beam_search
+from seq2attn.models.seq2seq_factory import build
 from seq2attn.recipe import ModelRecipe, read, schema
 from seq2attn.recipe.plugins import load_plugins
-from seq2attn.scorers import SCORERS
-from seq2attn.search import Rules, beam_search
-from seq2attn.tasks import load
+from seq2attn.runs.attention_bench import compare, variants
+from seq2attn.tasks.loading import load
 
 PACKAGE = '''
 from torch import Tensor
 
-from seq2attn.attention import Past
-from seq2attn.scorers import SCORERS, Dot
+from seq2attn.attention.attention import Past
+from seq2attn.attention.scorers import SCORERS, Dot
 
 
 class Harmonic(Dot):

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from seq2attn.attention import Attention, Relative, misfits
+from seq2attn.attention.attention import Attention, Relative, misfits
+from seq2attn.attention.heads import MultiHead, TalkingNormalizer, TalkingScorer
+from seq2attn.attention.normalizers import NORMALIZERS, Softmax
+from seq2attn.attention.pooling import Hierarchical, Pooling, SpanPooling, penalty
+from seq2attn.attention.scorers import SCORERS, Additive, Dot, General, Location, Perceptron, ScaledDot
 from seq2attn.errors import Seq2attnError
-from seq2attn.heads import MultiHead, TalkingNormalizer, TalkingScorer
-from seq2attn.normalizers import NORMALIZERS, Softmax
-from seq2attn.pooling import Hierarchical, Pooling, SpanPooling, penalty
-from seq2attn.scorers import SCORERS, Additive, Dot, General, Location, Perceptron, ScaledDot
 
 B, R, S, Q, D, V = 3, 5, 7, 11, 13, 17
 MASK = torch.arange(S) < torch.tensor([7, 4, 0])[:, None]

@@ -9,12 +9,22 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention import Attention
+from seq2attn.attention.attention import Attention
+from seq2attn.attention.heads import MultiHead
+from seq2attn.attention.normalizers import Softmax
+from seq2attn.attention.positions import (
+    POSITIONS,
+    T5,
+    Alibi,
+    Distance,
+    Learned,
+    Nowhere,
+    Rotary,
+    Shaw,
+    Sinusoidal,
+)
+from seq2attn.attention.scorers import ScaledDot
 from seq2attn.errors import Seq2attnError
-from seq2attn.heads import MultiHead
-from seq2attn.normalizers import Softmax
-from seq2attn.positions import POSITIONS, T5, Alibi, Distance, Learned, Nowhere, Rotary, Shaw, Sinusoidal
-from seq2attn.scorers import ScaledDot
 
 START = 7
 ABSOLUTE = [name for name, kind in POSITIONS.items() if not issubclass(kind, Distance)]

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from seq2attn.process import KEPT, MMAP_THRESHOLD, TRIM_THRESHOLD, keep_memory, spin_briefly
+from seq2attn.runtime.process import KEPT, MMAP_THRESHOLD, TRIM_THRESHOLD, keep_memory, spin_briefly
 
 WAITS = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 

@@ -15,7 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import seq2attn.recipe
-from seq2attn.layers import ACTIVATIONS
+from seq2attn.attention.scorers import SCORERS, General
+from seq2attn.layers.basic import ACTIVATIONS
+from seq2attn.optim import OPTIMIZERS
 from seq2attn.recipe import (
     Part,
     Recipe,
@@ -29,10 +31,8 @@ from seq2attn.recipe import (
     shipped,
     write,
 )
-from seq2attn.recipe.source import dump, parse
 from seq2attn.recipe.wording import closest
-from seq2attn.schedules import OPTIMIZERS
-from seq2attn.scorers import SCORERS, General
+from seq2attn.recipe.yaml_source import dump, parse
 
 DATA = Path(__file__).parent / "data"
 SHIPPED = shipped()

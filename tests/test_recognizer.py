@@ -14,13 +14,13 @@ from click.testing import CliRunner
 from rich.console import Console
 
 import seq2attn
-import seq2attn.runs
-from seq2attn.batches import spelt
+import seq2attn.runs.training_run
 from seq2attn.cli import cli
-from seq2attn.display import Display
+from seq2attn.data.batches import spelt
 from seq2attn.errors import Seq2attnError
-from seq2attn.recognizer import Categorizer, Recognizer
-from seq2attn.runs import held_out, score_pairs
+from seq2attn.inference.recognizer import Categorizer, Recognizer
+from seq2attn.runs.evaluation import held_out, score_pairs
+from seq2attn.training.display import Display
 
 FIRST, LAST, PLACES = ["Anna", "Bo", "Cem", "Dora"], ["Lund", "Meyer", "Nyman"], ["Oslo", "Rome", "Kyiv"]
 TAGGING = """
@@ -53,7 +53,9 @@ def tagged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "train.conll").write_text(sentences(120, 1), encoding="utf-8")
     (folder / "dev.conll").write_text(sentences(30, 2), encoding="utf-8")
     (folder / "people.yaml").write_text(TAGGING, encoding="utf-8")
-    trained = seq2attn.runs.train(folder / "people.yaml", folder / "run", display=tiny_runs.silent())
+    trained = seq2attn.runs.training_run.train(
+        folder / "people.yaml", folder / "run", display=tiny_runs.silent()
+    )
     assert {one.name: one.value for one in trained.scores} == {"F1": 100, "precision": 100, "recall": 100}
     return trained.run
 
@@ -69,7 +71,7 @@ def languages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "training.max_epochs=8",
     ]
     folder = tmp_path_factory.mktemp("languages") / "run"
-    trained = seq2attn.runs.train("languages", folder, small, display=tiny_runs.silent())
+    trained = seq2attn.runs.training_run.train("languages", folder, small, display=tiny_runs.silent())
     assert trained.scores[0].value > 95
     return trained.run
 
@@ -145,7 +147,7 @@ def test_what_another_task_does_is_refused_by_what_this_one_does(tagged: Path, l
 
 def test_words_of_a_found_span_look_where_the_span_did(tagged: Path, tmp_path: Path) -> None:
     settings = ["model.head={kind: spans, width: 3}", "model.attention=null", "training.max_steps=80"]
-    trained = seq2attn.runs.train(
+    trained = seq2attn.runs.training_run.train(
         tagged.parent / "people.yaml", tmp_path / "run", settings, display=tiny_runs.silent()
     )
     found = trained.model.tag("Cem Meyer went to Rome .")
@@ -247,7 +249,7 @@ def test_weights_are_the_mean_of_the_heads(tagged: Path) -> None:
 
 
 def test_lines_are_numbered_on_in_every_chunk(tagged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seq2attn.recognizer.CHUNK", 2)
+    monkeypatch.setattr("seq2attn.inference.recognizer.CHUNK", 2)
     rows = said("tag", tagged, "-", input="Bo went\n\nwent\nCem went\nAnna went\n").splitlines()
     assert [row.split("\t")[0] for row in rows] == ["1", "4", "5"]
 
@@ -258,7 +260,9 @@ def test_a_label_of_dev_alone_is_a_label_and_words_are_cut_as_the_recipe_says(
     (tmp_path / "dev.conll").write_text("Bo\tB-ORG\nwent\tO\n\n", "utf-8")
     settings = [f"data.dev={{conll: {tmp_path}/dev.conll}}", "text.words=spaces", "training.max_steps=1"]
     recipe = tagged.parent / "people.yaml"
-    model = seq2attn.runs.train(recipe, tmp_path / "run", settings, display=tiny_runs.silent()).model
+    model = seq2attn.runs.training_run.train(
+        recipe, tmp_path / "run", settings, display=tiny_runs.silent()
+    ).model
     assert {name.partition("-")[2] for name in model.labels.names} == {"", "LOC", "ORG", "PER"}
     for face in (model, seq2attn.load(tmp_path / "run")):
         assert [word.text for word in face.tag("Bo, went.").words] == ["Bo,", "went."]
@@ -272,7 +276,9 @@ def test_types_may_have_a_space(tmp_path: Path) -> None:
     corpus = "{table: x.jsonl}"
     text = re.sub("data: .*", f"data: {{train: {corpus}, dev: {corpus}, test: {corpus}}}", TAGGING)
     (tmp_path / "big.yaml").write_text(text, "utf-8")
-    trained = seq2attn.runs.train(tmp_path / "big.yaml", tmp_path / "run", display=tiny_runs.silent())
+    trained = seq2attn.runs.training_run.train(
+        tmp_path / "big.yaml", tmp_path / "run", display=tiny_runs.silent()
+    )
     assert trained.scores[0].value == 100
     assert "\n         big\u00a0name: precision: 100.00%" in said("score", tmp_path / "run")
     (tmp_path / "in").write_text("Bo Ek went\n", "utf-8")
@@ -320,7 +326,7 @@ def test_a_wrong_command_says_which_one_is_right(tagged: Path, command: str, rig
 def test_a_stopped_training_goes_on_exactly(tagged: Path, tmp_path: Path) -> None:
     recipe = tagged.parent / "people.yaml"
     for steps, again in ((25, False), (60, True)):
-        seq2attn.runs.train(
+        seq2attn.runs.training_run.train(
             recipe, tmp_path / "run", [f"training.max_steps={steps}"], again, display=tiny_runs.silent()
         )
     assert tiny_runs.weights_hash(tmp_path / "run") == tiny_runs.weights_hash(tagged)
@@ -341,7 +347,7 @@ def test_vectors_that_others_learnt_are_a_start(tagged: Path, tmp_path: Path) ->
     )
     settings = [f"text.vectors={file}", "training.max_steps=1", "model.embedding.frozen=true"]
     shown = io.StringIO()
-    trained = seq2attn.runs.train(
+    trained = seq2attn.runs.training_run.train(
         tagged.parent / "people.yaml", tmp_path / "run", settings, display=Display(Console(file=shown))
     )
     lines = shown.getvalue().splitlines()

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from seq2attn.alignment import by_words, parse_pharaoh
+from seq2attn.alignment.word_alignment import by_words, parse_pharaoh
 from seq2attn.errors import Seq2attnError
-from seq2attn.plots import PlotError
-from seq2attn.results import Translation
-from seq2attn.text import Tokens
+from seq2attn.inference.results import Translation
+from seq2attn.text.vocabulary import Tokens
+from seq2attn.views.heatmaps import PlotError
 
 UNKNOWN = 1
 SOURCE = Tokens([7, 8, 9, 4], ["▁Ich", "▁hung", "ere", "."], ["Ich", "hungere", "."], [0, 1, 1, 2])

@@ -23,13 +23,14 @@ from tiny_training import number
 from torch.testing import assert_close
 
 import seq2attn
-from seq2attn.checkpoint import RunError, RunFolder
 from seq2attn.cli import cli
-from seq2attn.display import Display, clock, training_line, validation_line
 from seq2attn.recipe import RecipeError, read
-from seq2attn.runs import average_run, held_out, signature
-from seq2attn.tasks import learn
-from seq2attn.training import TrainingError
+from seq2attn.runs.evaluation import held_out, signature
+from seq2attn.runs.training_run import average_run
+from seq2attn.tasks.loading import learn
+from seq2attn.training.display import Display, clock, training_line, validation_line
+from seq2attn.training.loop import TrainingError
+from seq2attn.training.run_folder import RunError, RunFolder
 
 # Everything that has a state of its own, and batches of several sizes.
 STATEFUL = [
@@ -238,13 +239,13 @@ def test_torchs_algorithms_are_afterwards_as_they_were(tmp_path: Path, before: t
     ("place", "message"),
     [
         (
-            "seq2attn.losses.cross_entropy",
+            "seq2attn.training.objectives.cross_entropy",
             r"out of memory in validation, in the batch with the dev examples \[\d+(, \d+)*\] \(source by target "
             r"\(\d+, \d+\) by \(\d+, \d+\)\)\. What was saved before is kept\. Lower training\.batch_tokens "
             r"\(now 200\)$",
         ),
         (
-            "seq2attn.tasks.Translator.stream",
+            "seq2attn.tasks.sequence_tasks.Translator.stream",
             r"out of memory in validation, decoding\. .* Lower decoding\.batch_tokens \(now 123\)$",
         ),
     ],

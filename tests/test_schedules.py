@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from seq2attn.schedules import (
+from seq2attn.optim import (
     OPTIMIZERS,
     SCHEDULES,
     Cosine,

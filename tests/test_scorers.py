@@ -13,12 +13,10 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seq2attn.attention import Attention, Past, Scorer
-from seq2attn.errors import Seq2attnError
-from seq2attn.heads import MultiHead
-from seq2attn.normalizers import Softmax
-from seq2attn.recipe.parts import part_section
-from seq2attn.scorers import (
+from seq2attn.attention.attention import Attention, Past, Scorer
+from seq2attn.attention.heads import MultiHead
+from seq2attn.attention.normalizers import Softmax
+from seq2attn.attention.scorers import (
     SCORERS,
     Additive,
     Concat,
@@ -37,7 +35,9 @@ from seq2attn.scorers import (
     Several,
     Trilinear,
 )
-from seq2attn.states import reorder
+from seq2attn.attention.state import reorder
+from seq2attn.errors import Seq2attnError
+from seq2attn.recipe.sections import part_section
 
 B, T, S, Q, K, A = 3, 5, 7, 11, 13, 17
 LENGTHS = (7, 4, 1)

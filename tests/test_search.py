@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from seq2attn.errors import Seq2attnError
-from seq2attn.models import Seq2Seq
-from seq2attn.search import NEVER, Hypothesis, Rules, _best, beam_search, greedy, sample
+from seq2attn.inference.search import NEVER, Hypothesis, Rules, _best, beam_search, greedy, sample
+from seq2attn.models.seq2seq import Seq2Seq
 
 # ---- a toy that can be searched by brute force ----------------------------------------------------------
 

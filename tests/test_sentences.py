@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seq2attn.sentences import sentences
+from seq2attn.text.sentence_splitter import sentences
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from seq2attn.checking import check
 from seq2attn.data.corpora import SAMPLES
 from seq2attn.recipe import AnyRecipe, DatasetCorpus, head, read, shipped
+from seq2attn.runs.dry_run import check
 
 SPLITS = {"train": ("train", 200), "dev": ("validation", 10), "test": ("test", 10)}
 HUB = {  # what a row has besides the columns that are read, which may be within others

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention import Past
+from seq2attn.attention.attention import Past
+from seq2attn.attention.normalizers import Entmax, Normalizer, Sparsemax
+from seq2attn.attention.normalizers.sparse import entmax
 from seq2attn.errors import Seq2attnError
-from seq2attn.normalizers import Entmax, Normalizer, Sparsemax
-from seq2attn.normalizers.sparse import entmax
 
 B, T, S = 3, 5, 7
 NO_PAST = Past(None, None, 0)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention import Memory
-from seq2attn.states import Shared, Slots, apart, reorder, spread, together
+from seq2attn.attention.attention import Memory
+from seq2attn.attention.state import Shared, Slots, apart, reorder, spread, together
 
 
 def test_reorder_walks_any_nesting():

@@ -13,8 +13,9 @@ import pytest
 import sentencepiece
 from test_text import GERMAN
 
-from seq2attn.subwords import Subwords, bpe, unigram
-from seq2attn.text import Vocabulary, train_vocabulary
+from seq2attn.text.subword_sampling import Subwords, bpe, unigram
+from seq2attn.text.vocabulary import Vocabulary
+from seq2attn.text.vocabulary_training import train_vocabulary
 
 # Every way to cut "abc" but for a|bc.
 SCORES = {"a": -1.0, "b": -2.0, "c": -1.5, "ab": -1.2, "abc": -3.0}
@@ -104,7 +105,7 @@ def test_pieces_may_reach_over_words() -> None:
 def test_another_process_draws_the_same(vocabulary: Vocabulary, tmp_path: Path) -> None:
     (tmp_path / "one.model").write_bytes(vocabulary.model)
     code = (
-        "from pathlib import Path; from seq2attn.text import Vocabulary; "
+        "from pathlib import Path; from seq2attn.text.vocabulary import Vocabulary; "
         f"print(Vocabulary.load(Path({str(tmp_path / 'one.model')!r})).sample({GERMAN[:5]!r}, 7, -1, 0.3))"
     )
     root = Path(__file__).parents[1]

@@ -20,12 +20,12 @@ from torch.testing import assert_close
 
 import seq2attn
 from seq2attn.__main__ import main
-from seq2attn.bench import Row, measure, variants
-from seq2attn.checkpoint import RunFolder
 from seq2attn.cli import cli
 from seq2attn.errors import Seq2attnError
+from seq2attn.inference.translator import Summarizer
 from seq2attn.recipe import read
-from seq2attn.translator import Summarizer
+from seq2attn.runs.attention_bench import Row, measure, variants
+from seq2attn.training.run_folder import RunFolder
 
 NAMES = ["Anna", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus"]
 THINGS = ["a book", "the blue car", "some cold milk", "an old hat", "two red apples"]

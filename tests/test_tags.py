@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seq2attn.tags import (
+from seq2attn.text.tag_schemes import (
     SCHEMES,
     Constraints,
     Repaired,

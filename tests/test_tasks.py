@@ -17,20 +17,21 @@ import tiny_runs
 import torch
 from click.testing import CliRunner
 
-import seq2attn.runs
-from seq2attn.batches import batch
-from seq2attn.checkpoint import RunFolder
+import seq2attn.runs.training_run
 from seq2attn.cli import cli
-from seq2attn.cross_entropy import cross_entropy
 from seq2attn.data import Pair, Report, known_alignment
-from seq2attn.data.tasks import ORDERS, make
+from seq2attn.data.batches import batch
+from seq2attn.data.synthetic import ORDERS, make
 from seq2attn.errors import Seq2attnError
-from seq2attn.lexicon import LexiconError
-from seq2attn.models import build
+from seq2attn.inference.translator import Translator
+from seq2attn.models.seq2seq_factory import build
 from seq2attn.recipe import ModelRecipe, RecurrentDecoderRecipe, TaggingRecipe, TaskCorpus, read
-from seq2attn.tasks import Labellings, load, reopen
-from seq2attn.text import train_vocabulary
-from seq2attn.translator import Translator
+from seq2attn.tasks.labelling_tasks import Labellings
+from seq2attn.tasks.loading import load, reopen
+from seq2attn.text.vocabulary_training import train_vocabulary
+from seq2attn.text.word_vocabulary import LexiconError
+from seq2attn.training.run_folder import RunFolder
+from seq2attn.training.token_loss import cross_entropy
 
 LETTERS = {"symbols": 12, "lengths": [3, 6]}  # distinct: only the true alignment explains the target
 
@@ -150,7 +151,9 @@ def test_a_task_has_a_recipe(task: str) -> None:
 
 def test_a_run_is_measured_as_its_recipe_says(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    trained = seq2attn.runs.train("copy_additive", run, small("copy"), display=tiny_runs.silent())
+    trained = seq2attn.runs.training_run.train(
+        "copy_additive", run, small("copy"), display=tiny_runs.silent()
+    )
     assert [score.name for score in trained.scores] == ["exact"]
     validated = [record for record in tiny_runs.log(run) if "norm" not in record and "exact" in record]
     assert len(validated) == 3 and not any({"bleu", "chrf"} & record.keys() for record in validated)
@@ -175,7 +178,7 @@ def test_each_side_has_its_own_model(tmp_path: Path) -> None:
     corpora = [f"data.{role}={{table: {table}}}" for role in ("train", "dev", "test")]
     overrides = [*corpora, "training={max_steps: 2}", "decoding.max_length=4", "data.languages=[fr, ipa]"]
     overrides.append("text={model: [char, word], size: 40, byte_fallback: false, nfkc: false}")
-    seq2attn.runs.train("copy_additive", tmp_path / "run", overrides, display=tiny_runs.silent())
+    seq2attn.runs.training_run.train("copy_additive", tmp_path / "run", overrides, display=tiny_runs.silent())
     translator = load(tmp_path / "run")
     assert translator.source.split("mare").pieces == ["▁", "m", "a", "r", "e"]
     assert translator.target.split("m aː ʁ").pieces == ["▁m", "▁aː", "▁ʁ"]
@@ -256,7 +259,7 @@ def test_training_reads_the_words_that_people_read_afterwards(tmp_path: Path) ->
         encoding="utf-8",
     )
     for words, cut in (("spaces", "It's a test."), ("auto", "It 's a test .")):
-        run = seq2attn.runs.train(
+        run = seq2attn.runs.training_run.train(
             recipe, tmp_path / words, [f"text.words={words}"], display=tiny_runs.silent()
         ).run
         task, model = reopen(RunFolder.open(run)), load(run)

@@ -15,10 +15,11 @@ import sentencepiece
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import seq2attn.text
-from seq2attn.text import Tokens, Vocabulary, VocabularyError, train_vocabulary
+import seq2attn.text.vocabulary
+from seq2attn.text.vocabulary import Tokens, Vocabulary, VocabularyError
+from seq2attn.text.vocabulary_training import train_vocabulary
 
-SAMPLE = Path(seq2attn.text.__file__).parent / "samples" / "tatoeba_de_en" / "dev.tsv.xz"
+SAMPLE = Path(seq2attn.text.vocabulary.__file__).parent / "samples" / "tatoeba_de_en" / "dev.tsv.xz"
 with lzma.open(SAMPLE, "rt", encoding="utf-8") as lines:
     GERMAN = [line.split("\t")[0] for line in lines]
 OPTIONS = {
@@ -392,7 +393,7 @@ def test_no_text_no_vocabulary(texts):
 
 def test_training_is_deterministic(monkeypatch):
     assert train_vocabulary(GERMAN, size=500).model == train_vocabulary(iter(GERMAN), size=500, seed=2).model
-    monkeypatch.setattr(seq2attn.text, "MOST_SENTENCES", 300)
+    monkeypatch.setattr(seq2attn.text.vocabulary, "MOST_SENTENCES", 300)
     drawn = [train_vocabulary(GERMAN, size=400, seed=seed).model for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
 

@@ -20,26 +20,27 @@ from tiny_runs import log, silent, weights_hash
 from tiny_training import KINDS, Scores, feed, learner, number, scripted, steps
 from torch import Tensor
 
-import seq2attn.losses
-import seq2attn.runs
-import seq2attn.tasks
-import seq2attn.training
-from seq2attn.alignment import Gold, Link, error_rate, parse_pharaoh
-from seq2attn.attention import Past
-from seq2attn.batches import Batch
-from seq2attn.checkpoint import RunFolder, Version, average, tensors_of, weights_of
-from seq2attn.cross_entropy import Loss
+import seq2attn.runs.training_run
+import seq2attn.tasks.sequence_tasks
+import seq2attn.training.loop
+import seq2attn.training.objectives
+from seq2attn.alignment.word_alignment import Gold, Link, error_rate, parse_pharaoh
+from seq2attn.attention.attention import Past
+from seq2attn.attention.normalizers import Softmax
 from seq2attn.data import Report, known_alignment
-from seq2attn.data.tasks import make
-from seq2attn.display import Display
+from seq2attn.data.batches import Batch
+from seq2attn.data.synthetic import make
 from seq2attn.errors import Seq2attnError
-from seq2attn.layers import Dropout
-from seq2attn.losses import Taught
-from seq2attn.normalizers import Softmax
+from seq2attn.layers.basic import Dropout
 from seq2attn.recipe import TaskCorpus, TrainingRecipe, read
-from seq2attn.runs import Trained, held_out
-from seq2attn.tasks import prediction
-from seq2attn.training import Learner, Progress, TrainingError, fit, total_steps
+from seq2attn.runs.evaluation import held_out
+from seq2attn.runs.training_run import Trained
+from seq2attn.tasks.sequence_tasks import prediction
+from seq2attn.training.display import Display
+from seq2attn.training.loop import Learner, Progress, TrainingError, fit, total_steps
+from seq2attn.training.objectives import Taught
+from seq2attn.training.run_folder import RunFolder, Version, average, tensors_of, weights_of
+from seq2attn.training.token_loss import Loss
 
 
 def sgd(
@@ -54,7 +55,7 @@ def batch(rows: range) -> Batch:
     return feed().batch(np.array(rows))
 
 
-def moved(one: Learner, batches: list[Batch]) -> tuple[dict[str, Tensor], seq2attn.training.Updated]:
+def moved(one: Learner, batches: list[Batch]) -> tuple[dict[str, Tensor], seq2attn.training.loop.Updated]:
     """By how much an update moves each tensor."""
     before = weights_of(one.model)
     updated = one.update(batches, 1)
@@ -348,13 +349,13 @@ def test_a_longer_run_goes_on_and_forgets_the_average(run: RunFolder) -> None:
 def poison(monkeypatch: pytest.MonkeyPatch, value: float, after: int) -> None:
     """From some update on, the loss is `value`, though its gradient is finite."""
     count = iter(range(10_000))
-    plain = seq2attn.losses.cross_entropy
+    plain = seq2attn.training.objectives.cross_entropy
 
     def loss(*given: Any) -> Loss:
         found = plain(*given)
         return Loss(found.smoothed + value, found.nll) if next(count) >= after else found
 
-    monkeypatch.setattr(seq2attn.losses, "cross_entropy", loss)
+    monkeypatch.setattr(seq2attn.training.objectives, "cross_entropy", loss)
 
 
 def stopped(run: RunFolder, one: Learner) -> str:
@@ -620,7 +621,9 @@ def test_reinforcement_resumes_with_its_baseline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handlers: list[Any]
 ) -> None:
     monkeypatch.setattr(
-        seq2attn.tasks, "Taught", lambda factors, decoder, *a: Taught(factors, drawing(decoder), *a)
+        seq2attn.tasks.sequence_tasks,
+        "Taught",
+        lambda factors, decoder, *a: Taught(factors, drawing(decoder), *a),
     )
 
     def drawing(decoder: Any) -> Any:
@@ -696,12 +699,14 @@ def aligns(trained: Trained) -> float:
 @pytest.fixture(scope="module")
 def guided(tmp_path_factory: pytest.TempPathFactory, stores: None) -> Trained:
     path = tmp_path_factory.mktemp("guided") / "run"
-    return seq2attn.runs.train("sort_additive", path, [*GUIDED, *TAUGHT], display=silent())
+    return seq2attn.runs.training_run.train("sort_additive", path, [*GUIDED, *TAUGHT], display=silent())
 
 
 def test_guided_attention_aligns(guided: Trained, tmp_path: Path) -> None:
     """Where to look is learnt long before what to say, and is not when nobody says it."""
-    unguided = seq2attn.runs.train("sort_additive", tmp_path / "run", [*GUIDED, *LEARNT], display=silent())
+    unguided = seq2attn.runs.training_run.train(
+        "sort_additive", tmp_path / "run", [*GUIDED, *LEARNT], display=silent()
+    )
     assert aligns(guided) < 0.15 < 0.6 < aligns(unguided)
     losses = [record["guided"] for record in log(guided.run) if "guided" in record]
     assert len(losses) == 120 and np.mean(losses[-20:]) < 0.7 * np.mean(losses[:20])
@@ -716,7 +721,7 @@ def test_guided_training_resumes_exactly(guided: Trained, tmp_path: Path, handle
 
     options: dict[str, Any] = {"display": Stopping(Console(file=StringIO()))}
     stops = 0
-    while seq2attn.runs.train(
+    while seq2attn.runs.training_run.train(
         "sort_additive", tmp_path / "run", [*GUIDED, *TAUGHT], resume=bool(stops), **options
     ).progress.interrupted:
         stops += 1
@@ -740,6 +745,6 @@ def test_files_that_say_what_a_task_says_teach_the_same(guided: Trained, tmp_pat
             file.writelines(f"{line}\n" for line in lines)
     files = f"files: [{tmp_path}/de.gz, {tmp_path}/en.gz], alignments: {tmp_path}/pharaoh.gz"
     overrides = [*GUIDED, f"data.train={{{files}}}", *TAUGHT[1:]]
-    trained = seq2attn.runs.train("sort_additive", tmp_path / "run", overrides, display=silent())
+    trained = seq2attn.runs.training_run.train("sort_additive", tmp_path / "run", overrides, display=silent())
     assert weights_hash(trained.run) == weights_hash(guided.run)
     assert RunFolder.open(trained.run).version.data == RunFolder.open(guided.run).version.data

@@ -16,14 +16,14 @@ import torch
 from torch.testing import assert_close
 
 import seq2attn
-from seq2attn.checkpoint import RunError
 from seq2attn.errors import Seq2attnError
-from seq2attn.models import pick_device
-from seq2attn.results import Translation
-from seq2attn.search import Hypothesis
-from seq2attn.tasks import load
-from seq2attn.text import Vocabulary
-from seq2attn.translator import Translator
+from seq2attn.inference.results import Translation
+from seq2attn.inference.search import Hypothesis
+from seq2attn.inference.translator import Translator
+from seq2attn.runtime.devices import pick_device
+from seq2attn.tasks.loading import load
+from seq2attn.text.vocabulary import Vocabulary
+from seq2attn.training.run_folder import RunError
 
 SENTENCES = [
     "Tom ist nicht hier.",
@@ -429,7 +429,7 @@ def test_layers_and_heads_that_are_not_there(translators: dict[str, Translator])
 
 @pytest.mark.parametrize("order", ["cho", "sutskever"])
 def test_a_model_without_attention_translates(translators: dict[str, Translator], order: str) -> None:
-    from seq2attn.models import build
+    from seq2attn.models.seq2seq_factory import build
     from seq2attn.recipe import ModelRecipe
 
     torch.manual_seed(1)

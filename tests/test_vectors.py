@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from seq2attn.data.pretrained_vectors import coverage, known_words, word_vectors
 from seq2attn.errors import Seq2attnError
-from seq2attn.lexicon import Lexicon
-from seq2attn.vectors import coverage, known_words, word_vectors
+from seq2attn.text.word_vocabulary import Lexicon
 
 LEXICON = Lexicon(["paris", "the"], [])
 

@@ -13,12 +13,19 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
-from seq2attn.encoders import RecurrentEncoder
+from seq2attn.attention.positions import Sinusoidal
 from seq2attn.errors import Seq2attnError
-from seq2attn.layers import Dropout, Gate
-from seq2attn.lexicon import UNKNOWN
-from seq2attn.positions import Sinusoidal
-from seq2attn.words import LabelledBatch, Speller, SpellingCNN, SpellingLSTM, WordEmbedding, word_table
+from seq2attn.layers.basic import Dropout, Gate
+from seq2attn.layers.word_embedding import (
+    LabelledBatch,
+    Speller,
+    SpellingCNN,
+    SpellingLSTM,
+    WordEmbedding,
+    word_table,
+)
+from seq2attn.models.encoders import RecurrentEncoder
+from seq2attn.text.word_vocabulary import UNKNOWN
 
 SPELLERS = {
     "lstm": lambda: SpellingLSTM(tiny_words.CHARACTERS, 5, 3),

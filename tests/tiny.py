@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seq2attn.attention import Past
-from seq2attn.models import Seq2Seq, build
+from seq2attn.attention.attention import Past
+from seq2attn.attention.scorers import ScaledDot
+from seq2attn.attention.state import Shared, Slots
+from seq2attn.models.seq2seq import Seq2Seq
+from seq2attn.models.seq2seq_factory import build
 from seq2attn.recipe import ModelRecipe
-from seq2attn.scorers import ScaledDot
-from seq2attn.states import Shared, Slots
 
 SOURCE, TARGET = 19, 17  # sizes of the vocabularies
 PAD, UNK, BOS, EOS = 0, 1, 2, 3

@@ -11,10 +11,10 @@ from typing import Any
 
 from rich.console import Console
 
-import seq2attn.runs
-from seq2attn.checkpoint import RunFolder
-from seq2attn.display import Display
-from seq2attn.runs import Trained
+import seq2attn.runs.training_run
+from seq2attn.runs.training_run import Trained
+from seq2attn.training.display import Display
+from seq2attn.training.run_folder import RunFolder
 
 MODEL = Path(__file__).parent / "model_0.2" / "run"
 
@@ -53,7 +53,9 @@ def silent() -> Display:
 
 def train(path: Path | None, *overrides: str, **options: Any) -> Trained:
     """A run of the small recipe."""
-    return seq2attn.runs.train("quickstart", path, [*SMALL, *overrides], **{"display": silent(), **options})
+    return seq2attn.runs.training_run.train(
+        "quickstart", path, [*SMALL, *overrides], **{"display": silent(), **options}
+    )
 
 
 def weights_hash(run: Path) -> str:

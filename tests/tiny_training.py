@@ -8,12 +8,12 @@ import numpy as np
 import tiny
 import torch
 
-from seq2attn.batches import Feed
-from seq2attn.checkpoint import RunFolder
+from seq2attn.data.batches import Feed
 from seq2attn.recipe import TrainingRecipe
-from seq2attn.tasks import prediction
-from seq2attn.text import Vocabulary
-from seq2attn.training import Learner
+from seq2attn.tasks.sequence_tasks import prediction
+from seq2attn.text.vocabulary import Vocabulary
+from seq2attn.training.loop import Learner
+from seq2attn.training.run_folder import RunFolder
 
 Scores = Callable[[int | None], dict[str, float]]
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
-from seq2attn.building import build_labeller
-from seq2attn.labellers import Classifier, SpanTagger, Tagger
+from seq2attn.layers.word_embedding import Words
+from seq2attn.models.tagger_factory import build_labeller
+from seq2attn.models.taggers import Classifier, SpanTagger, Tagger
 from seq2attn.recipe import ClassifierRecipe, TaggerRecipe
-from seq2attn.words import Words
 
 WORDS, CHARACTERS = 23, 13  # how many there are
 TYPES = ("LOC", "PER")

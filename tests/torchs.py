@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from seq2attn.decoders import DecoderLayer
-from seq2attn.encoders import EncoderLayer
-from seq2attn.heads import MultiHead
+from seq2attn.attention.heads import MultiHead
+from seq2attn.models.decoders import DecoderLayer
+from seq2attn.models.encoders import EncoderLayer
 
 
 def load_attention(ours: MultiHead, theirs: nn.MultiheadAttention) -> None:

@@ -6,10 +6,10 @@ import torch
 from measuring import Clocks, Job, run
 
 import seq2attn
-from seq2attn.process import keep_memory
 from seq2attn.recipe import Recipe, read
-from seq2attn.tasks import Sequences
-from seq2attn.training import Learner
+from seq2attn.runtime.process import keep_memory
+from seq2attn.tasks.sequence_tasks import Sequences
+from seq2attn.training.loop import Learner
 
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
 

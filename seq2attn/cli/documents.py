@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from seq2attn.cli.using import lines
+from seq2attn.cli.inputs import lines
 from seq2attn.data.files import Pair, at, json_lines, names, pick
 from seq2attn.data.report import DataError, Report
 from seq2attn.errors import Seq2attnError

@@ -5,7 +5,7 @@ from seq2attn.data.examples import Examples
 from seq2attn.data.files import Pair, at, lines
 from seq2attn.data.report import DataError, Reason, Report
 from seq2attn.data.store import Coders, prepare
-from seq2attn.data.tasks import known_alignment
+from seq2attn.data.synthetic import known_alignment
 
 __all__ = [
     "Coders",

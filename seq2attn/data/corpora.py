@@ -10,7 +10,7 @@ from seq2attn.data.files import Pair, json_lines, missing, parallel, table
 from seq2attn.data.hub import class_names, dataset_pairs, load, local_paths
 from seq2attn.data.labelled import cells, columns, each_side, labelled, pick, tagged
 from seq2attn.data.report import DataError, Report
-from seq2attn.data.tasks import MAKING, make
+from seq2attn.data.synthetic import MAKING, make
 from seq2attn.recipe import (
     AnyCorpus,
     AnyLabelled,

@@ -11,8 +11,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from seq2attn.alignment import AlignmentError, Link, parse_pharaoh
-from seq2attn.data.alignments import beyond
+from seq2attn.alignment.word_alignment import AlignmentError, Link, parse_pharaoh
+from seq2attn.data.gold_alignments import beyond
 from seq2attn.data.report import DataError, Report
 
 _PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}

@@ -14,8 +14,8 @@ from typing import Any
 from seq2attn.data.files import Pair, at, decoded, halved, lines, table
 from seq2attn.data.files import names as column_names
 from seq2attn.data.report import DataError, Report
-from seq2attn.lexicon import cut, joined, split
-from seq2attn.tags import TagError, convert, guess_scheme, is_tag, repair
+from seq2attn.text.tag_schemes import TagError, convert, guess_scheme, is_tag, repair
+from seq2attn.text.word_vocabulary import cut, joined, split
 
 GUESSING = 1000  # sentences by which a scheme is told
 # Lines, by their first cell, that end a sentence: blank ones, and what CoNLL-2003 puts between documents.

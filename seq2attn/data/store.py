@@ -9,13 +9,13 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
-from seq2attn.data.alignments import between_pieces
 from seq2attn.data.corpora import Role, Source, find
 from seq2attn.data.examples import Examples, Part, digest
 from seq2attn.data.files import Pair
+from seq2attn.data.gold_alignments import between_pieces
 from seq2attn.data.report import DataError, Report
 from seq2attn.recipe import AnyCorpus, AnyLabelled, DataRecipe, FilterRecipe, LabelledDataRecipe
-from seq2attn.text import Vocabulary
+from seq2attn.text.vocabulary import Vocabulary
 
 
 class Coder(Protocol):

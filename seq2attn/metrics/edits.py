@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from seq2attn import __version__
 from seq2attn.metrics.base import SEED, Numbers, References, Score, by_hypothesis, nrefs, resampled
+from seq2attn.version import __version__
 
 AT_ONCE = 512  # pairs whose edits are counted together
 

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seq2attn import __version__
 from seq2attn.metrics.base import (
     SEED,
     Chosen,
@@ -24,7 +23,8 @@ from seq2attn.metrics.base import (
     by_hypothesis,
     resampled,
 )
-from seq2attn.tags import Span, TagError, read
+from seq2attn.text.tag_schemes import Span, TagError, read
+from seq2attn.version import __version__
 
 _TAG = re.compile(r"[^ \t]+")  # other spaces, such as U+00A0, are part of a type
 

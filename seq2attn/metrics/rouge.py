@@ -16,7 +16,6 @@ from typing import Literal
 
 import numpy as np
 
-from seq2attn import __version__
 from seq2attn.metrics.base import (
     SEED,
     Chosen,
@@ -28,7 +27,8 @@ from seq2attn.metrics.base import (
     nrefs,
     resampled,
 )
-from seq2attn.sentences import sentences
+from seq2attn.text.sentence_splitter import sentences
+from seq2attn.version import __version__
 
 Variant = Literal["1", "2", "L", "Lsum"]
 

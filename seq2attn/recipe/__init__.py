@@ -16,26 +16,7 @@ from seq2attn.recipe.data import (
     TruncateRecipe,
     WindowRecipe,
 )
-from seq2attn.recipe.labelling import ClassifierRecipe, TaggerRecipe
-from seq2attn.recipe.model import (
-    ModelRecipe,
-    RecurrentDecoderRecipe,
-    RecurrentEncoderRecipe,
-    TransformerDecoderRecipe,
-    TransformerEncoderRecipe,
-)
-from seq2attn.recipe.parts import Fault, Part, Section
-from seq2attn.recipe.reading import LocatedFault, RecipeError, head, read, schema, shipped, write
-from seq2attn.recipe.tasks import (
-    AnyRecipe,
-    ClassificationRecipe,
-    LabellingRecipe,
-    Recipe,
-    TaggingRecipe,
-    TaskName,
-)
-from seq2attn.recipe.training import DecodingRecipe, LearningRecipe, TrainingRecipe
-from seq2attn.recipe.words import (
+from seq2attn.recipe.labelled_data import (
     AnyLabelled,
     ColumnsCorpus,
     LabelledDataRecipe,
@@ -45,6 +26,25 @@ from seq2attn.recipe.words import (
     TaggedDataRecipe,
     WordsRecipe,
 )
+from seq2attn.recipe.reading import LocatedFault, RecipeError, head, read, schema, shipped, write
+from seq2attn.recipe.roots import (
+    AnyRecipe,
+    ClassificationRecipe,
+    LabellingRecipe,
+    Recipe,
+    TaggingRecipe,
+    TaskName,
+)
+from seq2attn.recipe.sections import Fault, Part, Section
+from seq2attn.recipe.seq2seq_model import (
+    ModelRecipe,
+    RecurrentDecoderRecipe,
+    RecurrentEncoderRecipe,
+    TransformerDecoderRecipe,
+    TransformerEncoderRecipe,
+)
+from seq2attn.recipe.tagger_model import ClassifierRecipe, TaggerRecipe
+from seq2attn.recipe.training import DecodingRecipe, LearningRecipe, TrainingRecipe
 
 __all__ = [
     "FORMATS",

@@ -8,13 +8,13 @@ from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchema
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from seq2attn.attention import Normalizer, Scorer, misfits
-from seq2attn.heads import talking_misfit
-from seq2attn.hierarchy import sentence_misfit
-from seq2attn.normalizers import NORMALIZERS
-from seq2attn.recipe.parts import Choice, Count, Fault, Part, Rate, Section, Size, mistake
+from seq2attn.attention.attention import Normalizer, Scorer, misfits
+from seq2attn.attention.heads import talking_misfit
+from seq2attn.attention.hierarchy import sentence_misfit
+from seq2attn.attention.normalizers import NORMALIZERS
+from seq2attn.attention.scorers import SCORERS
+from seq2attn.recipe.sections import Choice, Count, Fault, Part, Rate, Section, Size, mistake
 from seq2attn.recipe.wording import shown
-from seq2attn.scorers import SCORERS
 
 
 class SentencesRecipe(Section):

@@ -8,7 +8,7 @@ from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, field_va
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from seq2attn.recipe.parts import Count, Fault, OneOrMore, Section, Size, mistake, told_by_key
+from seq2attn.recipe.sections import Count, Fault, OneOrMore, Section, Size, mistake, told_by_key
 from seq2attn.recipe.wording import shown, unknown
 
 FORMATS = ("parquet", "json", "csv", "text", "arrow")  # that the datasets library reads from data_files

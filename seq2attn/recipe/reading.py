@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from seq2attn import atomic
 from seq2attn.errors import Seq2attnError
-from seq2attn.recipe.places import expand_variables, make_absolute
+from seq2attn.recipe.paths import expand_variables, make_absolute
 from seq2attn.recipe.plugins import load_plugins
-from seq2attn.recipe.source import Keys, Source, dump, parse
-from seq2attn.recipe.tasks import KINDS, AnyRecipe, Recipe
+from seq2attn.recipe.roots import KINDS, AnyRecipe, Recipe
 from seq2attn.recipe.wording import closest, shown, unknown
+from seq2attn.recipe.yaml_source import Keys, Source, dump, parse
+from seq2attn.runtime import files as atomic
 
 
 class LocatedFault(NamedTuple):

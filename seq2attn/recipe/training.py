@@ -5,8 +5,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from seq2attn.recipe.parts import Choice, Count, Fault, OneOrMore, Part, Rate, Section, Size
-from seq2attn.schedules import SCHEDULES
+from seq2attn.optim import SCHEDULES
+from seq2attn.recipe.sections import Choice, Count, Fault, OneOrMore, Part, Rate, Section, Size
 
 Factor = Annotated[float, Field(ge=0)]
 WritingMetric = Literal[

@@ -1,0 +1,34 @@
+"""Normalizers: scores (..., T, S) and mask (..., 1 or T, S) -> weights (..., T, S).
+
+To add one: write the class, add its line to NORMALIZERS (registry.py). Keyword-only parameters are its
+options in a recipe.
+"""
+
+from seq2attn.attention.normalizers.addressing import NTM
+from seq2attn.attention.normalizers.dense import Sigmoid, Softmax, SoftmaxSink, Sum, seen
+from seq2attn.attention.normalizers.drawn import Gumbel, Hard, Hardmax
+from seq2attn.attention.normalizers.local import LocalM, LocalP
+from seq2attn.attention.normalizers.monotonic import HardMonotonic, MILk, MoChA, Monotonic
+from seq2attn.attention.normalizers.registry import NORMALIZERS
+from seq2attn.attention.normalizers.sparse import Entmax, Sparsemax
+
+__all__ = [
+    "NORMALIZERS",
+    "NTM",
+    "Entmax",
+    "Gumbel",
+    "Hard",
+    "HardMonotonic",
+    "Hardmax",
+    "LocalM",
+    "LocalP",
+    "MILk",
+    "MoChA",
+    "Monotonic",
+    "Sigmoid",
+    "Softmax",
+    "SoftmaxSink",
+    "Sparsemax",
+    "Sum",
+    "seen",
+]

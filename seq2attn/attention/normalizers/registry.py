@@ -1,0 +1,28 @@
+"""NORMALIZERS: one line for each. Its name here is its name in recipes."""
+
+from seq2attn.attention.attention import Normalizer
+from seq2attn.attention.normalizers.addressing import NTM
+from seq2attn.attention.normalizers.dense import Sigmoid, Softmax, SoftmaxSink, Sum
+from seq2attn.attention.normalizers.drawn import Gumbel, Hard, Hardmax
+from seq2attn.attention.normalizers.local import LocalM, LocalP
+from seq2attn.attention.normalizers.monotonic import HardMonotonic, MILk, MoChA, Monotonic
+from seq2attn.attention.normalizers.sparse import Entmax, Sparsemax
+
+NORMALIZERS: dict[str, type[Normalizer]] = {
+    "softmax": Softmax,
+    "softmax_sink": SoftmaxSink,
+    "sigmoid": Sigmoid,
+    "sum": Sum,
+    "sparsemax": Sparsemax,
+    "entmax": Entmax,
+    "hardmax": Hardmax,
+    "gumbel": Gumbel,
+    "hard": Hard,
+    "local_m": LocalM,
+    "local_p": LocalP,
+    "monotonic": Monotonic,
+    "mocha": MoChA,
+    "milk": MILk,
+    "hard_monotonic": HardMonotonic,
+    "ntm": NTM,
+}

@@ -1,0 +1,41 @@
+"""Scorers: (..., T, Q) queries and (..., S, K) keys -> (..., T, S) scores.
+
+To add one: write the class, add its line to SCORERS (registry.py). Keyword-only parameters are its
+options in a recipe.
+"""
+
+from seq2attn.attention.scorers.additive import Additive, Concat
+from seq2attn.attention.scorers.history import Coverage, Fertility, LocationSensitive, NeuralCoverage
+from seq2attn.attention.scorers.location import Location
+from seq2attn.attention.scorers.products import (
+    Cosine,
+    Dot,
+    Gaussian,
+    General,
+    Linear,
+    Perceptron,
+    ScaledDot,
+    Trilinear,
+)
+from seq2attn.attention.scorers.registry import SCORERS
+from seq2attn.attention.scorers.several import Several
+
+__all__ = [
+    "SCORERS",
+    "Additive",
+    "Concat",
+    "Cosine",
+    "Coverage",
+    "Dot",
+    "Fertility",
+    "Gaussian",
+    "General",
+    "Linear",
+    "Location",
+    "LocationSensitive",
+    "NeuralCoverage",
+    "Perceptron",
+    "ScaledDot",
+    "Several",
+    "Trilinear",
+]

@@ -1,0 +1,110 @@
+"""Additive scores: a hidden layer over query and key together."""
+
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from seq2attn.attention.attention import Past, Scorer
+from seq2attn.errors import Seq2attnError
+
+
+class Additive(Scorer):
+    """v . tanh(W q + U k [+ b]) (Bahdanau et al. 2015, A.1.2); U k is made once per source.
+
+    size: width of the hidden layer (the query's size if None); bias: whether there is a b.
+    normalize: g v/|v| in the place of v, with g = 1/sqrt(size) at the start.
+    score_bias: the start of a learned r that is added to all scores; for normalizers to which it matters
+    (a softmax does not see it). Memory is (..., T, S, size), or `budget` if that is less.
+    """
+
+    budget = 2**26  # so many hidden numbers are held at once; more are made query by query, and made again
+
+    def __init__(
+        self,
+        query_size: int,
+        key_size: int,
+        *,
+        size: Annotated[int, Ge(1)] | None = None,
+        bias: bool = False,
+        normalize: bool = False,
+        score_bias: float | None = None,
+    ) -> None:
+        super().__init__()
+        size = query_size if size is None else size
+        self.query = nn.Linear(query_size, size, bias=False)
+        self.key: nn.Module = nn.Linear(key_size, size, bias=bias)
+        self.energy = nn.Linear(size, 1, bias=False)
+        self.gain = nn.Parameter(torch.tensor(size**-0.5)) if normalize else None
+        self.score_bias = None if score_bias is None else nn.Parameter(torch.tensor(float(score_bias)))
+
+    def keys(self, states: Float[Tensor, "*b S D"]) -> Float[Tensor, "*b S K"]:
+        """U k + b, and behind it what else a subclass wants to know of k."""
+        return self.key(states)  # type: ignore[no-any-return]
+
+    def inside(self, keys: Float[Tensor, "*b S K"], past: Past) -> Float[Tensor, "*b S A"]:
+        """What stands beside W q inside the tanh; a subclass adds to it."""
+        return keys
+
+    def forward(
+        self, query: Float[Tensor, "*b T Q"], keys: Float[Tensor, "*b S K"], past: Past
+    ) -> Float[Tensor, "*b T S"]:
+        """See the class."""
+        asked, held = self.query(query), self.inside(keys, past)
+        vector = self.energy.weight
+        if self.gain is not None:
+            vector = self.gain * F.normalize(vector, dim=-1)
+        queries = max(1, self.budget // max(1, held.numel()))
+        if queries >= asked.shape[-2]:
+            scores = _energies(asked, held, vector)
+        else:
+            some = asked.split(queries, dim=-2)
+            scores = torch.cat([_energies_again(part, held, vector) for part in some], -2)
+        return scores if self.score_bias is None else scores + self.score_bias
+
+
+class Concat(Additive):
+    """v . tanh(W [q; k] [+ b]) (Luong et al. 2015): additive scoring with W = [W_q | W_k], by its other name.
+
+    key_identity: W_k is the identity, as in the runs that the paper reports; it needs size = key_size.
+    """
+
+    def __init__(
+        self,
+        query_size: int,
+        key_size: int,
+        *,
+        size: Annotated[int, Ge(1)] | None = None,
+        bias: bool = False,
+        key_identity: bool = False,
+    ) -> None:
+        if key_identity and size is None:
+            size = key_size
+        super().__init__(query_size, key_size, size=size, bias=bias)
+        if key_identity:
+            if size != key_size:
+                raise Seq2attnError(
+                    f"Concat with key_identity adds keys as they are: expected size {key_size} (that of the "
+                    f"keys), got {size}; leave size away, or set key_identity: false"
+                )
+            self.key = nn.Identity()
+            self.query = nn.Linear(query_size, size, bias=bias)
+
+
+def _energies(
+    query: Float[Tensor, "*b T A"], keys: Float[Tensor, "*b S A"], vector: Float[Tensor, "1 A"]
+) -> Float[Tensor, "*b T S"]:
+    """v . tanh(q + k); memory (..., T, S, A)."""
+    return F.linear(torch.tanh(query.unsqueeze(-2) + keys.unsqueeze(-3)), vector).squeeze(-1)
+
+
+def _energies_again(query: Tensor, keys: Tensor, vector: Tensor) -> Tensor:
+    """The same, made once more on the way back instead of kept."""
+    if not torch.is_grad_enabled():
+        return _energies(query, keys, vector)
+    scores: Tensor = checkpoint(_energies, query, keys, vector, use_reentrant=False, preserve_rng_state=False)
+    return scores

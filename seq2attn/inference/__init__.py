@@ -1,0 +1,1 @@
+"""From weights to results: search, predictors and what they return."""

@@ -1,0 +1,1 @@
+"""The parts of networks that are not attention: embeddings, recurrent layers, CRF, feed-forward layers."""

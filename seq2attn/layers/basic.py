@@ -1,0 +1,157 @@
+"""The small parts that encoders and decoders share: embeddings, dropout, feed-forward, residuals."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from seq2attn.attention.positions import Position
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": partial(nn.ReLU, inplace=True),  # nobody else reads what it reads
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
+NORMS = ("pre", "post")
+
+
+class Dropout(nn.Module):
+    """Dropout over (B, L, D) in the three kinds that the papers use.
+
+    rate: of single values (Srivastava et al. 2014); with `variational` one mask serves all L positions
+    of a sentence (Gal & Ghahramani 2016); `word` is the rate at which a whole position is dropped.
+    """
+
+    def __init__(self, rate: float, *, variational: bool = False, word: float = 0.0) -> None:
+        super().__init__()
+        self.rate, self.variational, self.word = rate, variational, word
+
+    def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """x, or in training x with some values dropped and the others scaled up."""
+        if not self.training:
+            return x
+        if self.word:
+            x = x * dropped(x.new_ones(*x.shape[:2], 1), self.word)
+        if self.variational and self.rate:
+            return x * dropped(x.new_ones(x.shape[0], 1, x.shape[2]), self.rate)
+        return dropped(x, self.rate)
+
+
+def dropped(x: Tensor, rate: float) -> Tensor:
+    """x with values dropped at a rate, the others scaled up: `F.dropout`. Where random numbers cost more than
+    all else, on a CPU, 16 bits decide for each value, so that a rate is one to 1 / 65536 there."""
+    kept = round((1 - rate) * 2**16)
+    if x.device.type != "cpu" or not 0 < kept < 2**16:
+        return F.dropout(x, rate)
+    bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    keep = bits.view(torch.int16)[: x.numel()].view(x.shape) < kept - 2**15
+    return x * keep.to(x.dtype).mul_(2**16 / kept)
+
+
+class Embedding(nn.Module):
+    """Token ids -> vectors, with positions where the model needs them (Transformer).
+
+    scaled: multiply by sqrt(size), as Vaswani et al. 2017 do where the table is tied to the output.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        size: int,
+        dropout: Dropout,
+        positions: Position | None = None,
+        scaled: bool = False,
+    ) -> None:
+        super().__init__()
+        self.size = size
+        self.table = nn.Embedding(vocabulary, size)
+        nn.init.normal_(self.table.weight, std=size**-0.5)
+        self.positions, self.dropout = positions, dropout
+        self.scale = size**0.5 if scaled else 1.0
+
+    def forward(self, tokens: Int[Tensor, "B L"], start: int = 0) -> Float[Tensor, "B L D"]:
+        """Vectors of tokens whose first stands at position `start`."""
+        x = self.table(tokens) * self.scale
+        if self.positions is not None:
+            x = self.positions(x, start)
+        return self.dropout(x)  # type: ignore[no-any-return]
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """What an encoder needs of an embedding, such as `Embedding` for ids, or `WordEmbedding` for words."""
+
+    size: int
+
+    def __call__(self, tokens: Any) -> Tensor:
+        """Vectors (B, S, size) of tokens of the kind that it takes."""
+
+
+class FeedForward(nn.Module):
+    """W2 f(W1 x + b1) + b2 at every position (Vaswani et al. 2017, eq. 2)."""
+
+    def __init__(self, size: int, inner: int, activation: str = "relu", dropout: float = 0.0) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(size, inner), nn.Linear(inner, size)
+        self.activation, self.dropout = ACTIVATIONS[activation](), Dropout(dropout)
+
+    def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """See the class."""
+        return self.outer(self.dropout(self.activation(self.inner(x))))  # type: ignore[no-any-return]
+
+
+class Residual(nn.Module):
+    """A step beside which the input passes on: normalised before it (pre) or after the sum (post).
+
+    `x + f(norm(x))` trains without warm-up tricks; `norm(x + f(x))` is the paper's own.
+    Use: `y = residual.enter(x)`, then `residual.leave(x, f(y))`.
+    """
+
+    def __init__(self, size: int, norm: str, dropout: float) -> None:
+        super().__init__()
+        self.norm, self.pre, self.dropout = nn.LayerNorm(size), norm == "pre", Dropout(dropout)
+
+    def enter(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """What the step reads."""
+        return self.norm(x) if self.pre else x
+
+    def leave(self, x: Float[Tensor, "B L D"], y: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """The sum of what came in and what the step made of it."""
+        y = x + self.dropout(y)
+        return y if self.pre else self.norm(y)
+
+
+class Maxout(nn.Module):
+    """The larger of each pair of values (Goodfellow et al. 2013): (..., 2 D) -> (..., D)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        pairs: Tensor = x.unflatten(-1, (-1, 2))
+        return pairs.amax(-1)
+
+
+class Gate(nn.Module):
+    """z * x + (1 - z) * m, where z = sigmoid(W3 tanh(W1 x + W2 m)) (Rei et al. 2016, section 4): for every
+    value of its own, which of two vectors it comes from."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.one, self.other, self.choice = (nn.Linear(size, size, bias=False) for _ in range(3))
+
+    def forward(self, x: Float[Tensor, "*b D"], m: Float[Tensor, "*b D"]) -> Float[Tensor, "*b D"]:
+        """See the class."""
+        z = self.choice((self.one(x) + self.other(m)).tanh()).sigmoid()
+        mixed: Tensor = z * x + (1 - z) * m
+        return mixed
+
+
+def tie(output: nn.Linear, *embeddings: Embedding) -> None:
+    """Let embeddings share the output layer's matrix (Press & Wolf 2017)."""
+    with torch.no_grad():
+        output.weight.copy_(embeddings[0].table.weight)
+    for embedding in embeddings:
+        embedding.table.weight = output.weight

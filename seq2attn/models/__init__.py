@@ -1,0 +1,1 @@
+"""Networks: encoders, decoders, sequence-to-sequence models and taggers, and how a recipe becomes one."""

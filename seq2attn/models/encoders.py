@@ -1,0 +1,108 @@
+"""Encoders: source tokens -> states, one per token, and a summary for the decoder to start from.
+
+Padding never leaks: recurrent encoders read it last in either direction, self-attention masks it, and the
+states on padding are zero.
+"""
+
+from typing import Any, NamedTuple
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from seq2attn.attention.heads import MultiHead, Window
+from seq2attn.layers.basic import Dropout, Embeds, FeedForward, Residual
+from seq2attn.layers.recurrent import Recurrent
+
+
+class Encoded(NamedTuple):
+    """A source as the decoder sees it."""
+
+    states: Tensor  # (B, S, D), zero on padding
+    mask: Tensor  # (B, 1, S), bool, True = a token
+    summary: Tensor  # (B, D), the whole sentence in one vector
+    copies: Tensor | None = None  # (B, S), as what a decoder copies the slots (decoders/copying.py)
+    sentences: Tensor | None = None  # (B, S), the number of each slot's sentence (hierarchy.py); -1 = none
+
+
+class Encoder(nn.Module):
+    """The base of encoders: `size` is D, the width of states and summary.
+
+    A token is what the embedding takes for one: an id, or a word with its characters.
+    """
+
+    size: int
+    embedding: Embeds
+
+    def forward(self, tokens: Any, mask: Bool[Tensor, "B S"]) -> Encoded:
+        """Encode a padded batch; True in the mask = a token. Padding stands on the right."""
+        return self.read(self.embedding(tokens), mask)
+
+    def read(self, vectors: Float[Tensor, "B S E"], mask: Bool[Tensor, "B S"]) -> Encoded:
+        """Encode what the embedding has made of the tokens."""
+        raise NotImplementedError(f"{type(self).__name__} must say how it encodes: write read()")
+
+
+class RecurrentEncoder(Encoder):
+    """(Bidirectional, layered) LSTM or GRU; the summary is the last state of each direction."""
+
+    def __init__(
+        self, embedding: Embeds, cell: str, size: int, layers: int, bidirectional: bool, dropout: Dropout
+    ) -> None:
+        super().__init__()
+        self.embedding, self.dropout = embedding, dropout
+        between = dropout.rate if layers > 1 else 0.0
+        self.rnn = Recurrent(cell, embedding.size, size, layers, bidirectional, between)
+        self.size = self.rnn.size
+
+    def read(self, vectors: Float[Tensor, "B S E"], mask: Bool[Tensor, "B S"]) -> Encoded:
+        """See the class. A source without any token gets zero states and the summary of nothing: zeros."""
+        states, last = self.rnn(vectors, mask)
+        states = self.dropout(states) * mask.unsqueeze(-1)
+        return Encoded(states, mask.unsqueeze(1), last * mask.any(-1, keepdim=True))
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, perhaps within a window, then feed-forward, each with its residual."""
+
+    def __init__(
+        self,
+        attention: MultiHead,
+        feed_forward: FeedForward,
+        norm: str,
+        dropout: float,
+        window: Window | None = None,
+    ) -> None:
+        super().__init__()
+        size = attention.out.out_features
+        self.attention, self.feed_forward, self.window = attention, feed_forward, window
+        self.around_attention = Residual(size, norm, dropout)
+        self.around_feed_forward = Residual(size, norm, dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x (B, S, D); mask (B, 1, S)."""
+        if self.window is not None:
+            mask = mask & self.window.mask(x.shape[1], x.device)
+        y = self.around_attention.enter(x)
+        attended = self.attention(y, self.attention.remember(y, mask), need_weights=False)
+        x = self.around_attention.leave(x, attended.context)
+        y = self.around_feed_forward.enter(x)
+        return self.around_feed_forward.leave(x, self.feed_forward(y))
+
+
+class TransformerEncoder(Encoder):
+    """Layers of self-attention (Vaswani et al. 2017); the summary is the mean state."""
+
+    def __init__(self, embedding: Embeds, layers: list[EncoderLayer], norm: str) -> None:
+        super().__init__()
+        self.size = embedding.size
+        self.embedding, self.layers = embedding, nn.ModuleList(layers)
+        self.norm = nn.LayerNorm(self.size) if norm == "pre" else nn.Identity()
+
+    def read(self, vectors: Float[Tensor, "B S E"], mask: Bool[Tensor, "B S"]) -> Encoded:
+        """See the class."""
+        x = vectors
+        for layer in self.layers:
+            x = layer(x, mask.unsqueeze(1))
+        states = self.norm(x) * mask.unsqueeze(-1)
+        summary = states.sum(1) / mask.sum(-1, keepdim=True).clamp(min=1)
+        return Encoded(states, mask.unsqueeze(1), summary)

@@ -1,0 +1,146 @@
+"""From the recipe of a labeller to its network: what `models.build` is to encoders with decoders."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from seq2attn.attention.attention import Attention
+from seq2attn.attention.heads import MultiHead, Window
+from seq2attn.attention.pooling import Pooling, SpanPooling
+from seq2attn.attention.positions import POSITIONS
+from seq2attn.errors import Seq2attnError
+from seq2attn.layers.basic import Dropout
+from seq2attn.layers.word_embedding import Speller, SpellingCNN, SpellingLSTM, WordEmbedding, word_table
+from seq2attn.models.encoders import RecurrentEncoder, TransformerEncoder
+from seq2attn.models.seq2seq_factory import attention, build_encoder, initialise, multi_head
+from seq2attn.models.taggers import (
+    AttentivePooling,
+    Classifier,
+    LabelAttention,
+    PlainPooling,
+    SelfAttention,
+    SpanTagger,
+    Tagger,
+)
+from seq2attn.recipe import AttentionRecipe, ClassifierRecipe, TaggerRecipe
+from seq2attn.recipe.tagger_model import (
+    AttentivePoolingRecipe,
+    LabelAttentionRecipe,
+    PlainPoolingRecipe,
+    RecurrentReaderRecipe,
+    SelfAttentionRecipe,
+    SpanHeadRecipe,
+    SpellingLSTMRecipe,
+    TransformerReaderRecipe,
+    WordEmbeddingRecipe,
+)
+from seq2attn.runtime.devices import fitting
+from seq2attn.text.tag_schemes import Scheme
+
+
+def build_labeller(
+    recipe: TaggerRecipe | ClassifierRecipe,
+    words: int,
+    characters: int,
+    labels: Sequence[str],
+    scheme: Scheme | None,
+    vectors: Tensor | None = None,
+) -> Tagger | SpanTagger | Classifier:
+    """The model that a recipe describes, freshly initialised, for so many words and characters, padding and
+    unknown ones included. Seed torch before: initial weights are random.
+
+    labels: their names; scheme: that of tags, None for labels of sentences. vectors (words, size): what
+    words start from, nan where there is none.
+    """
+    with fitting():
+        encoder = _encoder(recipe, words, characters, vectors)
+        if isinstance(encoder, TransformerEncoder):
+            initialise(encoder)
+        if isinstance(recipe, ClassifierRecipe):
+            return Classifier(encoder, labels, _pooling(recipe.pooling, encoder.size))
+        if scheme is None:
+            raise Seq2attnError("words are labelled with tags of a scheme: expected its name, got None")
+        return _tagger(recipe, encoder, labels, scheme)
+
+
+def _encoder(
+    recipe: TaggerRecipe | ClassifierRecipe, words: int, characters: int, vectors: Tensor | None
+) -> RecurrentEncoder | TransformerEncoder:
+    reads = recipe.encoder
+    embedding = _embedding(recipe.embedding, reads, words, characters, vectors)
+    if isinstance(reads, TransformerReaderRecipe):
+        return build_encoder(reads, embedding)
+    dropout = Dropout(reads.dropout, variational=reads.variational)
+    return RecurrentEncoder(embedding, reads.cell, reads.size, reads.layers, reads.bidirectional, dropout)
+
+
+def _embedding(
+    recipe: WordEmbeddingRecipe,
+    reads: RecurrentReaderRecipe | TransformerReaderRecipe,
+    words: int,
+    characters: int,
+    vectors: Tensor | None,
+) -> WordEmbedding:
+    speller: Speller | None = None
+    if isinstance(section := recipe.characters, SpellingLSTMRecipe):
+        speller = SpellingLSTM(characters, section.embedding, section.size, section.dropout)
+    elif section is not None:
+        speller = SpellingCNN(characters, section.embedding, section.size, section.window, section.dropout)
+    size, positions = None, None
+    if isinstance(reads, TransformerReaderRecipe):
+        size = reads.size
+        if POSITIONS[reads.positions.name].where == "embedding":
+            positions = reads.positions.make(POSITIONS, size)
+    table = word_table(words, recipe.size, vectors, recipe.frozen)
+    dropout = Dropout(recipe.dropout, variational=recipe.variational)
+    return WordEmbedding(table, dropout, speller, recipe.join, recipe.word_dropout, size, positions)
+
+
+def _tagger(
+    recipe: TaggerRecipe,
+    encoder: RecurrentEncoder | TransformerEncoder,
+    labels: Sequence[str],
+    scheme: Scheme,
+) -> Tagger | SpanTagger:
+    size, head = encoder.size, recipe.head
+    if isinstance(head, SpanHeadRecipe):
+        looks = attention(head.attention, size, size)
+        spans = SpanPooling(looks, size, widths=head.width, width_size=head.width_size)
+        return SpanTagger(encoder, labels, scheme, spans, head.width, head.hidden)
+    return Tagger(
+        encoder,
+        labels,
+        scheme,
+        head.kind == "crf",
+        None if recipe.attention is None else _self_attention(recipe.attention, size),
+        None if recipe.label_attention is None else _of_labels(recipe.label_attention, size, len(labels)),
+        None if recipe.pooling is None else _pooling(recipe.pooling, size),
+    )
+
+
+def _self_attention(recipe: SelfAttentionRecipe, size: int) -> SelfAttention:
+    window = None if recipe.window is None else Window(recipe.window, recipe.sinks)
+    looks = _attention(recipe, size, size)
+    return SelfAttention(looks, size, recipe.join, exclude_self=recipe.exclude_self, window=window)
+
+
+def _of_labels(recipe: LabelAttentionRecipe, size: int, labels: int) -> LabelAttention:
+    width = recipe.size or size
+    found = size if recipe.heads > 1 else width
+    return LabelAttention(_attention(recipe, size, width), labels, width, found)
+
+
+def _pooling(
+    recipe: AttentivePoolingRecipe | PlainPoolingRecipe, size: int
+) -> AttentivePooling | PlainPooling:
+    if isinstance(recipe, PlainPoolingRecipe):
+        return PlainPooling(recipe.kind, size)
+    query = recipe.size or size
+    pooling = Pooling(_attention(recipe, query, size), recipe.queries, query)
+    return AttentivePooling(pooling, query if recipe.heads > 1 else size)
+
+
+def _attention(recipe: AttentionRecipe, query_size: int, key_size: int) -> Attention | MultiHead:
+    if recipe.heads > 1:
+        return multi_head(recipe, query_size, key_size)
+    return attention(recipe, query_size, key_size)

@@ -1,0 +1,252 @@
+"""The recipe of each task, as a whole, and what its sections ask of each other."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from seq2attn.attention.normalizers import NORMALIZERS
+from seq2attn.recipe.data import DataRecipe, SummaryDataRecipe, TextRecipe
+from seq2attn.recipe.labelled_data import CategorizedDataRecipe, TaggedDataRecipe, WordsRecipe
+from seq2attn.recipe.sections import Fault, Section
+from seq2attn.recipe.seq2seq_model import (
+    ModelRecipe,
+    RecurrentDecoderRecipe,
+    RecurrentEncoderRecipe,
+    TransformerDecoderRecipe,
+)
+from seq2attn.recipe.tagger_model import (
+    AttentivePoolingRecipe,
+    ClassifierRecipe,
+    SpanHeadRecipe,
+    TaggerRecipe,
+    TransformerReaderRecipe,
+)
+from seq2attn.recipe.training import (
+    ClassificationTrainingRecipe,
+    DecodingRecipe,
+    SummaryTrainingRecipe,
+    TaggingTrainingRecipe,
+    TrainingRecipe,
+)
+from seq2attn.recipe.wording import shown
+
+TaskName = Literal["translation", "summarization", "tagging", "classification"]
+TASK = "What is learnt."
+NEGATIVE = (
+    "needs weights that are probabilities, and those of heads that talk may be negative: set talking to false"
+)
+
+
+class Whole(Section):
+    """What the recipes of all tasks have."""
+
+    name: str = Field("unnamed", min_length=1, description="Names the run; the file's name, if not given.")
+    task: TaskName = Field("translation", description=TASK)
+    seed: int = Field(1, ge=0, le=2**32 - 1, description="Of everything random.")
+
+    def faults(self) -> Iterator[Fault]:
+        """A name that can be a folder's."""
+        if any(letter in self.name for letter in "/\\"):
+            yield Fault("name", f"names a folder of its own: no slashes, got {shown(self.name)}")
+
+
+class Recipe(Whole):
+    """All that a run is made from that translates."""
+
+    task: Literal["translation", "summarization"] = Field("translation", description=TASK)
+    data: DataRecipe = Field(description="Where the sentences come from.")
+    text: TextRecipe = Field(TextRecipe(), description="How sentences become pieces.")
+    model: ModelRecipe = Field(description="Encoder and decoder.")
+    training: TrainingRecipe = Field(description="How the model learns.")
+    decoding: DecodingRecipe = Field(DecodingRecipe(), description="How translations are searched for.")
+
+    @property
+    def attention_place(self) -> str | None:
+        """The key of the attention to the source, which comparisons vary; None if there is none."""
+        decoder = self.model.decoder
+        if isinstance(decoder, RecurrentDecoderRecipe):
+            return None if decoder.attention is None else "model.decoder.attention"
+        return "model.decoder.cross_attention"
+
+    def faults(self) -> Iterator[Fault]:
+        """What sections ask of each other."""
+        yield from super().faults()
+        if self.model.tied == "all" and not self.text.joint:
+            yield Fault("model.tied", "all needs one vocabulary for both languages: set text.joint: true")
+        needed = {"encoder": self.data.filter.max_length}
+        needed["decoder"] = max(self.data.filter.max_length, self.decoding.max_length)
+        for side, part in (("encoder", self.model.encoder), ("decoder", self.model.decoder)):
+            if isinstance(part, RecurrentEncoderRecipe | RecurrentDecoderRecipe):
+                continue
+            length = part.positions.options.get("length")
+            if isinstance(length, int) and length <= needed[side]:  # one more for the end of the sentence
+                yield Fault(
+                    f"model.{side}.positions",
+                    f"{length} are learned, but a sentence may have {needed[side]} pieces and an end: set "
+                    f"length to {needed[side] + 1}, or lower data.filter.max_length and decoding.max_length",
+                )
+        yield from self._of_attention()
+        yield from self._of_alignments()
+
+    def _of_attention(self) -> Iterator[Fault]:
+        """What needs attention to the source, and more of it than there may be."""
+        decoder, losses = self.model.decoder, self.training.attention_losses
+        if isinstance(decoder, RecurrentDecoderRecipe) and decoder.attention is None:
+            wanted = {
+                "decoding.replace_unknown": self.decoding.replace_unknown,
+                "decoding.coverage_penalty": self.decoding.coverage_penalty,
+                "training.attention_losses": losses,
+            }
+            for path in (path for path, value in wanted.items() if value):
+                yield Fault(path, f"needs attention, and the order {decoder.order} has none")
+            return
+        counted = -1 if decoder.copying is None else decoder.copying.layer
+        attentions = decoder.source_attentions
+        if self.decoding.coverage_penalty and attentions[counted].talking:
+            yield Fault("decoding.coverage_penalty", NEGATIVE)
+        for fault in self._of_losses():
+            yield Fault(f"training.attention_losses.{fault.path}", fault.message)
+
+    def _of_losses(self) -> Iterator[Fault]:
+        """Whether there are the layers and heads that are taught, and draws that can be reinforced."""
+        decoder, losses = self.model.decoder, self.training.attention_losses
+        if losses is None:
+            return
+        if isinstance(decoder, TransformerDecoderRecipe):
+            attentions, part = decoder.source_attentions, "cross_attention"
+        elif decoder.attention is not None:
+            attentions, part = [decoder.attention], "attention"
+        else:
+            return
+        layers, heads = len(attentions), attentions[0].heads
+        if losses.layer is not None and not -layers <= losses.layer < layers:
+            yield Fault(
+                "layer", f"the decoder's layers with attention are 0 to {layers - 1}, got {losses.layer}"
+            )
+        if losses.head is not None and losses.head >= heads:
+            yield Fault("head", f"the heads are 0 to {heads - 1}, got {losses.head}")
+        last, before = -1, -min(2, layers)
+        if losses.layer is not None:
+            last = before = losses.layer % layers
+        elif decoder.copying is not None:
+            last = before = decoder.copying.layer % layers
+        for name in losses.factors():
+            meant = {"coverage": [last], "doubly_stochastic": [last], "guided": [before]}
+            if any(attentions[layer].talking for layer in meant.get(name, range(layers))):
+                yield Fault(name, NEGATIVE)
+        drawing = [name for name, part in NORMALIZERS.items() if part.draws()]
+        there = dict.fromkeys(attention.normalize.name for attention in attentions)
+        if losses.reinforce and not there.keys() & drawing:
+            yield Fault(
+                "reinforce",
+                f"needs slots that are drawn, not weighed by {' and '.join(there)}: set "
+                f"model.decoder.{part}.normalize to {' or '.join(drawing)}",
+            )
+
+    def _of_alignments(self) -> Iterator[Fault]:
+        """Gold alignments are there for guided attention, and it needs all of them."""
+        losses = self.training.attention_losses
+        guided = losses is not None and losses.guided > 0
+        for number, corpus in enumerate(self.data.train):
+            if corpus.aligned and not guided:
+                yield Fault(
+                    f"data.train.{number}.alignments",
+                    "nothing would learn from them: set training.attention_losses.guided, or leave them out",
+                )
+            if guided and not corpus.aligned:
+                yield Fault(
+                    f"data.train.{number}",
+                    "has no alignments, and training.attention_losses.guided needs them of every training "
+                    "corpus: give it alignments, which files and made tasks can have",
+                )
+        if guided and self.text.sampling:
+            yield Fault(
+                "text.sampling",
+                "cuts words anew, and alignments are between pieces that stay as they are: leave sampling "
+                "out, or training.attention_losses.guided",
+            )
+
+
+class SummaryRecipe(Recipe):
+    """The same of summaries."""
+
+    task: Literal["summarization"] = Field(description=TASK)
+    data: SummaryDataRecipe = Field(description="Where the texts and their summaries come from.")
+    training: SummaryTrainingRecipe = Field(description="How the model learns.")
+
+
+def _of_words(recipe: "TaggingRecipe | ClassificationRecipe") -> Iterator[Fault]:
+    """Words' vectors are learnt or given, and their positions are enough."""
+    if recipe.model.embedding.frozen and recipe.text.vectors is None:
+        yield Fault(
+            "model.embedding.frozen",
+            "vectors would stay as they are drawn at random: name a file of others in text.vectors, or set "
+            "frozen to false",
+        )
+    encoder, needed = recipe.model.encoder, recipe.data.filter.max_length
+    length = encoder.positions.options.get("length") if isinstance(encoder, TransformerReaderRecipe) else None
+    if isinstance(length, int) and length < needed:
+        yield Fault(
+            "model.encoder.positions",
+            f"{length} are learned, but a sentence may have {needed} words: set length to {needed}, or lower "
+            "data.filter.max_length",
+        )
+
+
+class TaggingRecipe(Whole):
+    """All that a run is made from that tags words: named entities, chunks."""
+
+    task: Literal["tagging"] = Field(description=TASK)
+    data: TaggedDataRecipe = Field(description="Where the tagged words come from.")
+    text: WordsRecipe = Field(WordsRecipe(), description="Which words are known.")
+    model: TaggerRecipe = Field(TaggerRecipe(), description="Words, encoder, attention and head.")
+    training: TaggingTrainingRecipe = Field(description="How the model learns.")
+
+    @property
+    def attention_place(self) -> str | None:
+        """The key of the attention within the sentence, or within spans; None if there is none."""
+        if isinstance(self.model.head, SpanHeadRecipe):
+            return "model.head.attention"
+        return None if self.model.attention is None else "model.attention"
+
+    def faults(self) -> Iterator[Fault]:
+        """What sections ask of each other."""
+        yield from super().faults()
+        yield from _of_words(self)
+        if self.training.label_smoothing and self.model.head.kind == "crf":
+            yield Fault(
+                "training.label_smoothing",
+                "a CRF predicts all labels together, and none can be smoothed: set it to 0, or the head to "
+                "linear",
+            )
+
+
+class ClassificationRecipe(Whole):
+    """All that a run is made from that labels sentences."""
+
+    task: Literal["classification"] = Field(description=TASK)
+    data: CategorizedDataRecipe = Field(description="Where the labelled sentences come from.")
+    text: WordsRecipe = Field(WordsRecipe(), description="Which words are known.")
+    model: ClassifierRecipe = Field(ClassifierRecipe(), description="Words, encoder and pooling.")
+    training: ClassificationTrainingRecipe = Field(description="How the model learns.")
+
+    @property
+    def attention_place(self) -> str | None:
+        """The key of the pooling, if it has attention."""
+        return "model.pooling" if isinstance(self.model.pooling, AttentivePoolingRecipe) else None
+
+    def faults(self) -> Iterator[Fault]:
+        """What sections ask of each other."""
+        yield from super().faults()
+        yield from _of_words(self)
+
+
+LabellingRecipe = TaggingRecipe | ClassificationRecipe
+AnyRecipe = Recipe | SummaryRecipe | TaggingRecipe | ClassificationRecipe
+KINDS: dict[str, type[AnyRecipe]] = {
+    "translation": Recipe,
+    "summarization": SummaryRecipe,
+    "tagging": TaggingRecipe,
+    "classification": ClassificationRecipe,
+}

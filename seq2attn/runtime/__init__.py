@@ -1,0 +1,1 @@
+"""The machine: processes, files, devices, and work that is done in chunks."""

@@ -1,0 +1,1 @@
+"""Tasks: each names its recipe, data, model, loss, metrics and predictor in one place."""

@@ -1,0 +1,11 @@
+"""Strings to ids and back: subword vocabularies, words with their characters, tags of spans."""
+
+from seq2attn.text.vocabulary import Tokens, Vocabulary, VocabularyError
+from seq2attn.text.vocabulary_training import train_vocabulary
+
+__all__ = [
+    "Tokens",
+    "Vocabulary",
+    "VocabularyError",
+    "train_vocabulary",
+]
