@@ -33,7 +33,7 @@ from bench_models import MODELS, Measured, Sample, positive, precisions, several
 from seq2attn.inference.translator import Translator
 from seq2attn.runtime.devices import pick_device
 from seq2attn.tasks.loading import load
-from seq2attn.tasks.sequence_tasks import Sequences
+from seq2attn.tasks.sequence_tasks import SequenceTask
 from seq2attn.text.vocabulary import Vocabulary
 from seq2attn.training.run_folder import RunFolder, Version, weights_name, weights_of
 from seq2attn.version import __version__
@@ -79,7 +79,7 @@ def translator(case: Case) -> Translator:
     model = task.build()
     with torch.no_grad():  # a larger table's other rows cost their time, and are never chosen
         model.decoder.output.bias[Vocabulary.load(case.pieces).size :] = -1e9
-    return task.face(model, case.device, case.precision)
+    return task.predictor(model, case.device, case.precision)
 
 
 def texts(pieces: Path | None, run: str) -> list[str]:
@@ -94,7 +94,7 @@ def texts(pieces: Path | None, run: str) -> list[str]:
 
 def save(pieces: Path, run: Path) -> None:
     """A run's folder as training makes it, with a small Transformer that has learnt nothing."""
-    task = Sequences(bench_models.recipe("transformer", pieces), [Vocabulary.load(pieces)])
+    task = SequenceTask(bench_models.recipe("transformer", pieces), [Vocabulary.load(pieces)])
     folder = RunFolder.create(run, task.recipe, Version(seq2attn=__version__), task.files())
     torch.manual_seed(1)
     name = weights_name(1)

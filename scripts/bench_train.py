@@ -35,12 +35,12 @@ from bench_models import MODELS, MatrixPeak, Measured, Sample, Synthetic, positi
 from torch import Tensor, nn
 
 from seq2attn.data import Examples
-from seq2attn.data.batches import Batch, Corpus, Feed, Numbers
+from seq2attn.data.batches import Batch, BatchLoader, Corpus, Indices
 from seq2attn.recipe import ModelRecipe, RecurrentDecoderRecipe, RecurrentEncoderRecipe
 from seq2attn.recipe import TransformerDecoderRecipe as TransformerRecipe
 from seq2attn.runtime.devices import autocast, pick_device
-from seq2attn.tasks.sequence_tasks import Sequences
-from seq2attn.training.loop import Learner
+from seq2attn.tasks.sequence_tasks import SequenceTask
+from seq2attn.training.loop import Trainer
 
 OURS, REFERENCE = "seq2attn", "reference"
 HEADS = (
@@ -114,7 +114,7 @@ class PlainTransformer(nn.Module):
     def __init__(self, recipe: ModelRecipe, rows: int, pad: int) -> None:
         super().__init__()
         side = cast(TransformerRecipe, recipe.decoder)
-        heads, layers = side.own_attentions[0].heads, side.layers
+        heads, layers = side.self_attentions[0].heads, side.layers
         sizes = (side.size, heads, layers, layers, side.feed_forward, side.dropout)
         self.transformer = nn.Transformer(*sizes, batch_first=True, norm_first=True)
         for part in self.modules():
@@ -196,7 +196,7 @@ class PlainRecurrent(nn.Module):
 class Reference:
     """The plain loop's update."""
 
-    def __init__(self, task: Sequences, device: torch.device) -> None:
+    def __init__(self, task: SequenceTask, device: torch.device) -> None:
         self.recipe, self.pad, self.device = task.recipe.training, task.target.pad, device
         model = task.recipe.model
         kind = PlainRecurrent if isinstance(model.decoder, RecurrentDecoderRecipe) else PlainTransformer
@@ -224,7 +224,7 @@ class Reference:
 # ---- measuring ---------------------------------------------------------------------------------------
 
 
-def learning(case: Case) -> tuple[Sequences, Feed, Learner | Reference]:
+def learning(case: Case) -> tuple[SequenceTask, BatchLoader, Trainer | Reference]:
     """What learns, and what from."""
     torch.set_num_threads(case.threads)
     torch.manual_seed(1)
@@ -234,19 +234,19 @@ def learning(case: Case) -> tuple[Sequences, Feed, Learner | Reference]:
         examples = task.examples("train")
     else:
         examples = cast(Examples, Synthetic(*case.lengths, task.source.size))
-    feed = task.feed(examples, training=True)
+    loader = task.loader(examples, training=True)
     if case.by == REFERENCE:
-        return task, feed, Reference(task, case.device)
+        return task, loader, Reference(task, case.device)
     model = task.build()
-    learner = Learner(model, task.objective(model, True), task.recipe.training, case.device, None)
-    return task, feed, learner
+    trainer = Trainer(model, task.objective(model, True), task.recipe.training, case.device, None)
+    return task, loader, trainer
 
 
 def prepare(case: Case) -> Callable[[int], Sample]:
     """What measures some updates, warmed up."""
-    task, feed, learner = learning(case)
-    plan, clock = feed.epoch(0), bench_models.CLOCKS[case.clock]
-    peak, wasted = MatrixPeak(case.device, case.precision, clock), padding(feed.examples, plan)
+    task, loader, trainer = learning(case)
+    plan, clock = loader.epoch(0), bench_models.CLOCKS[case.clock]
+    peak, wasted = MatrixPeak(case.device, case.precision, clock), padding(loader.examples, plan)
 
     def measure(turn: int) -> Sample:
         numbers = [plan[place % len(plan)] for place in range(turn * case.updates, (turn + 1) * case.updates)]
@@ -254,8 +254,8 @@ def prepare(case: Case) -> Callable[[int], Sample]:
         begun, worked = clock(), time.process_time()
         batches = []
         for step, some in enumerate(numbers, turn * case.updates + 1):
-            batches.append(feed.batch(some, 0))
-            learner.update([batches[-1]], step)
+            batches.append(loader.batch(some, 0))
+            trainer.update([batches[-1]], step)
         bench_models.synchronize(case.device)
         seconds, worked = clock() - begun, time.process_time() - worked
         speed.append(peak())
@@ -274,7 +274,7 @@ def prepare(case: Case) -> Callable[[int], Sample]:
     return measure
 
 
-def padding(examples: Corpus, plan: list[Numbers]) -> float:
+def padding(examples: Corpus, plan: list[Indices]) -> float:
     """The share of an epoch's source and target tokens that is padding."""
     real = padded = 0
     for some in plan:

@@ -40,7 +40,7 @@ def main(run: str, checkpoint: str = "best") -> None:
                 ]
                 if not same:
                     continue
-                weights = model.force([source.ids], [target.ids], layer)[0].weights
+                weights = model.forced_decoding([source.ids], [target.ids], layer)[0].weights
                 words = by_words(shifted(weights, shift), target.word_of, source.word_of, source_eos=True)
                 for word in same:
                     row, column = words.weights[targets.index(word)], sources.index(word)

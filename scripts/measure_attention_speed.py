@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
-from seq2attn.attention.attention import misfits
+from seq2attn.attention.attention import incompatibilities
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.attention.scorers import SCORERS
 from seq2attn.recipe import ModelRecipe, Recipe, read
-from seq2attn.tasks.sequence_tasks import Sequences, prediction
-from seq2attn.training.loop import Learner
+from seq2attn.tasks.sequence_tasks import SequenceTask, token_objective
+from seq2attn.training.loop import Trainer
 
 
 def variants(recipe: Recipe) -> Iterator[tuple[str, ModelRecipe]]:
@@ -31,7 +31,9 @@ def variants(recipe: Recipe) -> Iterator[tuple[str, ModelRecipe]]:
     changes: list[tuple[str, dict[str, Any]]] = [
         (f"{score} + {normalize}", {"attention": {"score": sized(score), "normalize": normalize}})
         for score, normalize in dict.fromkeys(pairs)
-        if not any(True for _ in misfits(SCORERS[score], NORMALIZERS[normalize], "target to source"))
+        if not any(
+            True for _ in incompatibilities(SCORERS[score], NORMALIZERS[normalize], "target to source")
+        )
     ]
     changes += [("marginal", {"latent": "marginal"}), ("marginal, best 4", {"latent": "marginal", "top": 4})]
     for name, change in changes:
@@ -52,25 +54,25 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     recipe = read(asked.recipe)
-    task = Sequences.learn(recipe)
-    feed = task.feed(task.examples("train"))
-    batches = [feed.batch(numbers, 0) for numbers in feed.epoch(0)[: asked.rounds]]
+    task = SequenceTask.learn(recipe)
+    loader = task.loader(task.examples("train"))
+    batches = [loader.batch(numbers, 0) for numbers in loader.epoch(0)[: asked.rounds]]
     learners = {}
     for name, model in variants(recipe):
         torch.manual_seed(1)
         try:
-            built = Sequences(recipe.model_copy(update={"model": model}), task.vocabularies).build()
+            built = SequenceTask(recipe.model_copy(update={"model": model}), task.vocabularies).build()
         except ValueError as error:
             print(f"{name}: {error}")
             continue
-        objective = prediction(built, recipe.training)
-        learners[name] = Learner(built, objective, recipe.training, torch.device("cpu"), None)
+        objective = token_objective(built, recipe.training)
+        learners[name] = Trainer(built, objective, recipe.training, torch.device("cpu"), None)
     seconds: dict[str, list[float]] = {name: [] for name in learners}
-    for batch, (name, learner) in itertools.product(batches, learners.items()):
-        learner.update([batch], 1)  # the memory that it needs is there the next time
+    for batch, (name, trainer) in itertools.product(batches, learners.items()):
+        trainer.update([batch], 1)  # the memory that it needs is there the next time
         tokens = batch.units
         begun = time.perf_counter()
-        learner.update([batch], 1)
+        trainer.update([batch], 1)
         seconds[name].append((time.perf_counter() - begun) / tokens)
     speed = {name: 1 / statistics.median(some) for name, some in seconds.items()}
     print("| attention | target pieces a second | of additive's |\n|---|---|---|")

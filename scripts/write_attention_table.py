@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from seq2attn.attention.attention import ROLES, Memory, Normalizer, Scorer, misfits
+from seq2attn.attention.attention import ROLES, Memory, Normalizer, Scorer, incompatibilities
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.attention.scorers import SCORERS
 
@@ -62,7 +62,7 @@ def reasons() -> Iterator[str]:
     whom: dict[str, dict[str, None]] = {}
     for role, *names in product(ROLES, SCORERS, NORMALIZERS):
         parts = SCORERS[names[0]], NORMALIZERS[names[1]]
-        for _, why in misfits(*parts, role, names=(names[0], names[1])):
+        for _, why in incompatibilities(*parts, role, names=(names[0], names[1])):
             name, reason = why.split(" ", 1)
             whom.setdefault(reason, {})[name] = None
     for reason, names in whom.items():
@@ -78,12 +78,12 @@ def fused(part: type[Normalizer]) -> bool:
 
 def sensible(score: type[Scorer], normalize: type[Normalizer], role: str) -> bool:
     """Whether two parts make sense together in a role."""
-    return not any(True for _ in misfits(score, normalize, role))
+    return not any(True for _ in incompatibilities(score, normalize, role))
 
 
 def steps(part: type[Scorer] | type[Normalizer]) -> str:
     """Whether queries wait for each other."""
-    return "one by one" if part.looks_back else "all at once"
+    return "one by one" if part.stateful else "all at once"
 
 
 def fits(yes: bool) -> str:

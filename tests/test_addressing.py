@@ -31,19 +31,19 @@ def random(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64)
 
 
-def standing(belief: Tensor) -> Past:
-    return Past(None, None, 0, belief)
+def standing(alignment_state: Tensor) -> Past:
+    return Past(None, None, 0, alignment_state)
 
 
 def run(normalize: NTM, scores: Tensor, mask: Tensor, query: Tensor, past: Past | None = None) -> Tensor:
     """The weights of all queries (B, T, S)."""
-    past = past or standing(normalize.first(torch.zeros_like(scores[:, 0])))
+    past = past or standing(normalize.initial_state(torch.zeros_like(scores[:, 0])))
     answers = []
     for t in range(scores.shape[1]):
         now = slice(t, t + 1)
         seen = mask if mask.shape[1] == 1 else mask[:, now]
-        weights, belief = normalize.move(scores[:, now], seen, past, query[:, now])
-        past = past.then(weights, 1, belief)
+        weights, alignment_state = normalize.step(scores[:, now], seen, past, query[:, now])
+        past = past.then(weights, 1, alignment_state)
         answers.append(weights)
     return torch.cat(answers, 1)
 
@@ -143,11 +143,11 @@ def test_a_ring_closes_at_each_rows_own_length():
 
 def test_without_a_ring_what_leaves_is_lost_and_the_rest_sums_to_one():
     normalize = fixed(-FAR, [-FAR, 0.0, 0.0], 1.0, circular=False)  # half stays, half goes on
-    belief = torch.tensor([[0, 0, 0.5, 0.5, 0, 0, 0]], dtype=torch.float64)
+    alignment_state = torch.tensor([[0, 0, 0.5, 0.5, 0, 0, 0]], dtype=torch.float64)
     query, scores = random(1, 1, Q), random(1, 1, S)
-    weights = run(normalize, scores, MASK[1:2], query, standing(belief))
+    weights = run(normalize, scores, MASK[1:2], query, standing(alignment_state))
     assert_close(weights, torch.tensor([[[0, 0, 1 / 3, 2 / 3, 0, 0, 0]]], dtype=torch.float64))
-    ring = run(fixed(-FAR, [-FAR, 0.0, 0.0], 1.0), scores, MASK[1:2], query, standing(belief))
+    ring = run(fixed(-FAR, [-FAR, 0.0, 0.0], 1.0), scores, MASK[1:2], query, standing(alignment_state))
     assert_close(ring, torch.tensor([[[0.25, 0, 0.25, 0.5, 0, 0, 0]]], dtype=torch.float64))
 
 
@@ -242,10 +242,10 @@ def test_a_power_of_tiny_weights_does_not_underflow():
     seen = torch.tensor([[[False, True, True]]])
     weights = run(normalize, scores, seen, torch.zeros(1, 1, Q))
     assert_close(weights, torch.tensor([[[0.0, 1.0, 0.0]]]))
-    belief = torch.tensor([[1e-30, 3e-30, 0.0]])  # its 40th power is 0 in float32
+    alignment_state = torch.tensor([[1e-30, 3e-30, 0.0]])  # its 40th power is 0 in float32
     stays = fixed(-FAR, [-FAR, 0.0, -FAR], 1.5).float()
     weights = run(
-        stays, scores, torch.ones(1, 1, 3, dtype=torch.bool), torch.zeros(1, 1, Q), standing(belief)
+        stays, scores, torch.ones(1, 1, 3, dtype=torch.bool), torch.zeros(1, 1, Q), standing(alignment_state)
     )
     assert_close(weights[0, 0, 1] / weights[0, 0, 0], torch.tensor(3.0) ** 1.5)
 
@@ -265,7 +265,7 @@ def test_in_heads_step_by_step_and_reordered():
     heads = MultiHead(2, 22, 13, Attention(Additive(11, 11), NTM(11, 2))).double()
     query, memory = random(B, T, 22), heads.remember(random(B, S, 13), MASK)
     whole = heads(query, memory)
-    assert_close(whole.past.belief, whole.weights[..., -1, :])
+    assert_close(whole.past.alignment_state, whole.weights[..., -1, :])
     past = heads(query[:, :2], memory).past
     rest = heads(query[:, 2:], memory, past)
     assert_close(rest.weights, whole.weights[:, :, 2:])

@@ -133,12 +133,12 @@ class Squared(Softmax):
 
 
 class Moved(Softmax):
-    def move(self, scores: Tensor, mask: Tensor, past: Past, query: Tensor) -> tuple[Tensor, Tensor | None]:
-        return super().move(3 * scores, mask, past, query)
+    def step(self, scores: Tensor, mask: Tensor, past: Past, query: Tensor) -> tuple[Tensor, Tensor | None]:
+        return super().step(3 * scores, mask, past, query)
 
 
 class Drawn(Softmax):
-    def draw(self, weights: Tensor, past: Past) -> Tensor:
+    def sample(self, weights: Tensor, past: Past) -> Tensor:
         return weights.square()
 
 
@@ -161,7 +161,7 @@ class Halved(ScaledDot):
         (ScaledDot, Drawn, False),
         (Doubled, Softmax, False),
         (Halved, Softmax, True),  # of which forward() is made
-        (Halved, type("Warm", (Softmax,), {"first": lambda self, zeros: zeros}), True),
+        (Halved, type("Warm", (Softmax,), {"initial_state": lambda self, zeros: zeros}), True),
     ],
 )
 def test_the_same_model_whether_or_not_weights_are_asked_for(score, normalize, fused):
@@ -175,7 +175,7 @@ def test_the_same_model_whether_or_not_weights_are_asked_for(score, normalize, f
 class Counting(ScaledDot):
     """Scores by the number of queries answered so far, and notes how many it was asked at once."""
 
-    looks_back = True
+    stateful = True
 
     def __init__(self) -> None:
         super().__init__(Q, Q)
@@ -193,7 +193,7 @@ def test_a_part_that_looks_back_is_asked_one_by_one():
     weights = attention(random(B, T, Q), memory).weights
     assert scorer.asked == [1] * T
     assert_close(weights[0, 0], torch.full_like(weights[0, 0], 1 / S))  # no query before the first
-    assert MultiHead(1, Q, Q, attention).looks_back and not Attention(Dot(Q, Q), Softmax()).looks_back
+    assert MultiHead(1, Q, Q, attention).stateful and not Attention(Dot(Q, Q), Softmax()).stateful
 
 
 # ---- what is remembered ------------------------------------------------------------------------------
@@ -240,13 +240,13 @@ def test_the_past_forgets_what_nobody_asked_for():
 
 def test_the_normalizer_says_where_the_past_begins():
     class FirstSlot(Softmax):
-        def first(self, zeros: Tensor) -> Tensor:
+        def initial_state(self, zeros: Tensor) -> Tensor:
             return F.one_hot(torch.tensor(0), zeros.shape[-1]).expand_as(zeros)
 
     attention = MultiHead(2, 22, K, Attention(Dot(11, 11), FirstSlot()))
-    past = attention.begin(attention.remember(torch.randn(B, S, K), MASK))
+    past = attention.initial_state(attention.remember(torch.randn(B, S, K), MASK))
     assert past.weights.shape == past.coverage.shape == (B, 2, S)
-    assert (past.belief[..., 0] == 1).all() and (past.belief[..., 1:] == 0).all()
+    assert (past.alignment_state[..., 0] == 1).all() and (past.alignment_state[..., 1:] == 0).all()
     assert (past.coverage == 0).all() and past.step == 0
 
 
@@ -255,8 +255,8 @@ def test_the_normalizer_says_where_the_past_begins():
 @pytest.mark.parametrize("need_weights", [True, False])
 def test_of_no_slots_nothing_is_seen(name, heads, need_weights):
     part = NORMALIZERS[name]
-    scores = [(Linear if part.needs_positive else Additive)(Q, Q) for _ in range(part.energies)]
-    module = Attention(scores[0] if part.energies == 1 else Several(scores), part(Q, heads or 1))
+    scores = [(Linear if part.needs_positive else Additive)(Q, Q) for _ in range(part.n_scores)]
+    module = Attention(scores[0] if part.n_scores == 1 else Several(scores), part(Q, heads or 1))
     module = MultiHead(heads, Q * heads, K, module) if heads else module
     states = torch.randn(B, 0, K if heads else Q, requires_grad=True)
     query = torch.randn(B, T, Q * (heads or 1), requires_grad=True)
@@ -325,7 +325,7 @@ class Wrong(Scorer):
 class WrongWeights(Softmax):
     """Forgets the queries."""
 
-    def move(self, scores: Tensor, mask: Tensor, past: Past, query: Tensor) -> tuple[Tensor, None]:
+    def step(self, scores: Tensor, mask: Tensor, past: Past, query: Tensor) -> tuple[Tensor, None]:
         return scores.softmax(-1)[..., 0, :], None
 
 
@@ -371,8 +371,8 @@ def test_so_is_a_normalizer_also_behind_heads_and_several_scorers():
 
 
 def test_who_draws_says_so():
-    assert [name for name, part in NORMALIZERS.items() if part.draws()] == ["hard"]
-    assert Hard().draws() and not Softmax().draws()
+    assert [name for name, part in NORMALIZERS.items() if part.samples()] == ["hard"]
+    assert Hard().samples() and not Softmax().samples()
 
 
 def test_shapes_are_types():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from seq2attn.attention.attention import ROLES, misfits
+from seq2attn.attention.attention import ROLES, incompatibilities
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.attention.positions import POSITIONS
 from seq2attn.attention.scorers import SCORERS
@@ -41,9 +41,9 @@ def test_every_mechanism_is_explained(name):
 )
 def test_what_makes_no_sense_has_its_reason(score, normalize, role, reason):
     parts = SCORERS[score], NORMALIZERS[normalize]
-    (_, why), *others = misfits(*parts, role)
+    (_, why), *others = incompatibilities(*parts, role)
     assert re.search(reason, why) and not others
-    ((_, why),) = misfits(*parts, role, names=(score, normalize))  # as a recipe calls them
+    ((_, why),) = incompatibilities(*parts, role, names=(score, normalize))  # as a recipe calls them
     name, rest = why.split(" ", 1)
     assert name in (score, normalize)
     assert re.search(rf"- .*{name}.* {re.escape(rest)}", WRITTEN)
@@ -51,6 +51,6 @@ def test_what_makes_no_sense_has_its_reason(score, normalize, role, reason):
 
 def test_what_makes_sense_has_none():
     for role in ROLES:
-        assert not list(misfits(SCORERS["additive"], NORMALIZERS["entmax"], role))
-    assert not list(misfits(SCORERS["linear"], NORMALIZERS["sum"], "self-attention"))
-    assert list(misfits(SCORERS["linear"], NORMALIZERS["sum"], "self-attention", relative=True))
+        assert not list(incompatibilities(SCORERS["additive"], NORMALIZERS["entmax"], role))
+    assert not list(incompatibilities(SCORERS["linear"], NORMALIZERS["sum"], "self-attention"))
+    assert list(incompatibilities(SCORERS["linear"], NORMALIZERS["sum"], "self-attention", relative=True))

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch.testing import assert_close
 
-from seq2attn import batches
-from seq2attn.data.batches import Feed, LabelledFeed, batch, fill, pad, plan, spelt
+from seq2attn.data import batches
+from seq2attn.data.batches import BatchLoader, LabelledBatchLoader, batch, collate_words, fill, pad, plan
 from seq2attn.errors import Seq2attnError
 from seq2attn.recipe import SamplingRecipe
-from seq2attn.text.word_vocabulary import PADDING, Labels, Lexicon
+from seq2attn.text.word_vocabulary import PADDING, Labels, WordVocabulary
 
 lengths = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=60).map(
     lambda pairs: tuple(np.array(pairs, dtype=np.int32).reshape(-1, 2).T)
@@ -158,15 +158,15 @@ class Examples:
 
 
 def test_a_feed_plans_epochs_and_goes_through_once():
-    feed = Feed(Examples(100), SOURCE, TARGET, 200, seed=5)
-    planned = [numbers.tolist() for numbers in feed.epoch(1)]
+    loader = BatchLoader(Examples(100), SOURCE, TARGET, 200, seed=5)
+    planned = [numbers.tolist() for numbers in loader.epoch(1)]
     expected = plan(*realistic(100), np.arange(100)[1::2], 200, (5, 1))
     assert planned == [numbers.tolist() for numbers in expected]
-    once = feed.once()
+    once = loader.evaluation_batches()
     assert sorted(np.concatenate(once)) == list(range(100))
     assert padding(once, *realistic(100)) < 0.2
-    assert_close(tuple(feed.batch(once[1])), tuple(feed.batch(once[1], epoch=1)))
-    assert set(feed.batch(np.array([7, 11])).source[1].tolist()) <= {11, SOURCE.eos, SOURCE.pad}
+    assert_close(tuple(loader.batch(once[1])), tuple(loader.batch(once[1], epoch=1)))
+    assert set(loader.batch(np.array([7, 11])).source[1].tolist()) <= {11, SOURCE.eos, SOURCE.pad}
 
 
 class Linked(Examples):
@@ -181,9 +181,9 @@ class Linked(Examples):
 
 def test_links_stand_where_their_tokens_are():
     corpus = Linked(50)
-    feed = Feed(corpus, SOURCE, TARGET, 200)
-    for epoch, numbers in ((None, feed.once()[3]), (1, feed.epoch(1)[0])):
-        made = feed.batch(numbers, epoch)
+    loader = BatchLoader(corpus, SOURCE, TARGET, 200)
+    for epoch, numbers in ((None, loader.evaluation_batches()[3]), (1, loader.epoch(1)[0])):
+        made = loader.batch(numbers, epoch)
         assert made.links.dtype == torch.bool
         assert made.links.shape == (*made.gold.shape, made.source.shape[1])
         for links, number in zip(made.links, numbers, strict=True):
@@ -196,17 +196,17 @@ def test_links_stand_where_their_tokens_are():
 
 
 def test_only_an_aligned_corpus_has_links():
-    assert Feed(Examples(9), SOURCE, TARGET, 200).batch(np.array([1])).links is None
+    assert BatchLoader(Examples(9), SOURCE, TARGET, 200).batch(np.array([1])).links is None
     corpus = Linked(9)
     corpus.aligned = False
-    assert Feed(corpus, SOURCE, TARGET, 200).batch(np.array([1])).links is None
+    assert BatchLoader(corpus, SOURCE, TARGET, 200).batch(np.array([1])).links is None
 
 
 def test_links_and_sampled_pieces_do_not_go_together():
     with pytest.raises(
         Seq2attnError, match=r"text\.sampling cuts words anew, and the alignments are between"
     ):
-        Feed(Linked(9), SOURCE, TARGET, 200, sampling=SamplingRecipe())
+        BatchLoader(Linked(9), SOURCE, TARGET, 200, sampling=SamplingRecipe())
 
 
 def test_sampled_pieces_are_a_function_of_seed_epoch_and_batch():
@@ -217,25 +217,31 @@ def test_sampled_pieces_are_a_function_of_seed_epoch_and_batch():
         return [[seed % 1000]] * len(texts)
 
     sides = [SimpleNamespace(**vars(side), sample=sample) for side in (SOURCE, TARGET)]
-    feed = Feed(Examples(100), *sides, 200, seed=5, sampling=SamplingRecipe(nbest=7, alpha=0.3))
+    loader = BatchLoader(Examples(100), *sides, 200, seed=5, sampling=SamplingRecipe(nbest=7, alpha=0.3))
     some, others = np.array([3, 5]), np.array([4, 5])
-    first, again = feed.batch(some, epoch=2), feed.batch(some, epoch=2)
+    first, again = loader.batch(some, epoch=2), loader.batch(some, epoch=2)
     assert_close(tuple(first), tuple(again))
     assert asked[0] == asked[2] and asked[0][0] == "source 3" and asked[1][0] == "target 3"
     assert asked[0][2:] == (7, 0.3)
-    feed.batch(others, epoch=2), feed.batch(some, epoch=3)
+    loader.batch(others, epoch=2), loader.batch(some, epoch=3)
     assert len({seed for _, seed, _, _ in asked}) == 3
-    assert feed.batch(some).source[0, 0] == 3 and len(asked) == 8  # outside of training nothing is sampled
+    assert loader.batch(some).source[0, 0] == 3 and len(asked) == 8  # outside of training nothing is sampled
 
 
 def test_words_are_spelt_once_in_blocks_of_words_about_as_long():
-    lexicon = Lexicon.learn(["a bee sees the transformation of a bee", "https://a.b/very/long/address"])
+    word_vocabulary = WordVocabulary.learn(
+        ["a bee sees the transformation of a bee", "https://a.b/very/long/address"]
+    )
     sentences = [["a", "bee", "transformation"], ["https://a.b/very/long/address", "bee", "of", "sees"]]
-    words = spelt(sentences, lexicon.encode([" ".join(sentence) for sentence in sentences]), lexicon)
+    words = collate_words(
+        sentences, word_vocabulary.encode([" ".join(sentence) for sentence in sentences]), word_vocabulary
+    )
     assert [tuple(block.shape) for block in words.spellings] == [(4, 4), (1, 14), (1, 29)]
     spellings = [row[row != PADDING].tolist() for block in words.spellings for row in block]
     for sentence, places, mask in zip(sentences, words.places, words.mask, strict=True):
-        assert [spellings[place] for place in places[mask]] == [lexicon.spell(word) for word in sentence]
+        assert [spellings[place] for place in places[mask]] == [
+            word_vocabulary.spell(word) for word in sentence
+        ]
 
 
 class Labelled(Examples):
@@ -243,8 +249,8 @@ class Labelled(Examples):
 
     texts = ("a b c", "b", "c c a a b")
 
-    def __init__(self, lexicon: Lexicon, labels: Labels, said: Sequence[str]) -> None:
-        self.ids, self.labels = lexicon.encode(self.texts), labels.encode(said)
+    def __init__(self, word_vocabulary: WordVocabulary, labels: Labels, said: Sequence[str]) -> None:
+        self.ids, self.labels = word_vocabulary.encode(self.texts), labels.encode(said)
 
     def source(self, number: int) -> NDArray[np.int32]:
         return np.array(self.ids[number], dtype=np.int32)
@@ -260,8 +266,10 @@ class Labelled(Examples):
     ("said", "scheme", "units"), [(["x", "y", "x"], None, 3), (["B-p I-p O", "O", "O O O B-p O"], "bio", 9)]
 )
 def test_labelled_batches_count_what_is_labelled(said: list[str], scheme: Any, units: int):
-    lexicon, labels = Lexicon.learn(Labelled.texts), Labels.learn(said, scheme)
-    made = LabelledFeed(Labelled(lexicon, labels, said), lexicon, labels, 99).batch(np.arange(3))
+    word_vocabulary, labels = WordVocabulary.learn(Labelled.texts), Labels.learn(said, scheme)
+    made = LabelledBatchLoader(Labelled(word_vocabulary, labels, said), word_vocabulary, labels, 99).batch(
+        np.arange(3)
+    )
     assert made.units == units and made.words.mask.sum(1).tolist() == [3, 1, 5]
     expected = labels.encode(said)
     if scheme is None:
@@ -273,5 +281,5 @@ def test_labelled_batches_count_what_is_labelled(said: list[str], scheme: Any, u
 
 
 def test_no_words_at_all_are_spelt_as_one_without_characters():
-    words = spelt([[]], [[]], Lexicon.learn(["a"]))
+    words = collate_words([[]], [[]], WordVocabulary.learn(["a"]))
     assert len(words.spellings) == 1 and len(words.spellings[0]) == 1 and not words.mask.any()

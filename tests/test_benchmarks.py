@@ -59,10 +59,10 @@ def test_training_is_measured_beside_the_reference(tmp_path, monkeypatch, capsys
 @pytest.mark.parametrize("by", [bench_train.OURS, bench_train.REFERENCE])
 def test_an_update_learns(name, by):
     case = bench_train.Case(name, "bf16", by, CPU, 1, "wall", 20, 1, (3, 4), None)
-    _, feed, learner = bench_train.learning(case)
-    before = [parameter.clone() for parameter in learner.model.parameters()]
-    learner.update([feed.batch(feed.epoch(0)[0], 0)], 1)
-    changed = [not one.equal(old) for one, old in zip(learner.model.parameters(), before, strict=True)]
+    _, loader, trainer = bench_train.learning(case)
+    before = [parameter.clone() for parameter in trainer.model.parameters()]
+    trainer.update([loader.batch(loader.epoch(0)[0], 0)], 1)
+    changed = [not one.equal(old) for one, old in zip(trainer.model.parameters(), before, strict=True)]
     assert sum(changed) > 0.9 * len(changed)
 
 
@@ -103,15 +103,15 @@ def test_the_run_that_starts_are_measured_with_translates(tmp_path):
 def test_operations_are_those_that_torch_counts(name):
     task = bench_models.task(name, None, batch_tokens=60)
     recipe, model = task.recipe.model, task.build()
-    feed = task.feed(bench_models.Synthetic(28, 28, task.source.size, 6), training=True)
-    batch = feed.batch(feed.epoch(0)[0])
+    loader = task.loader(bench_models.Synthetic(28, 28, task.source.size, 6), training=True)
+    batch = loader.batch(loader.epoch(0)[0])
     objective = task.objective(model, True)
     with (
         torch.backends.mkldnn.flags(enabled=False),  # fused layers are not counted
         sdpa_kernel(SDPBackend.MATH),
         FlopCounterMode(display=False) as counter,
     ):
-        objective.losses(objective.ask(model, batch), batch).whole.backward()
+        objective.loss(objective.forward(model, batch), batch).whole.backward()
     lengths = batch.source_mask.sum(1), batch.gold_mask.sum(1)
     counted = bench_train.operations(recipe, task.source.size, *lengths)
     # Not counted are the masked half of causal attention, and the gradient of what needs none.

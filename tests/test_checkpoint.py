@@ -18,7 +18,7 @@ import tiny
 import tiny_runs
 import torch
 from tiny_runs import log
-from tiny_training import feed, learner, scripted, steps
+from tiny_training import loader, scripted, steps, trainer
 from torch.testing import assert_close
 
 import seq2attn
@@ -32,7 +32,7 @@ from seq2attn.training.run_folder import (
     RunFolder,
     Version,
     average,
-    put_weights,
+    load_weights,
     tensors_of,
     weights_of,
 )
@@ -156,7 +156,7 @@ def test_tied_matrices_are_kept_once() -> None:
     other = tiny.model(
         {"encoder": tiny.transformer(), "decoder": tiny.transformer(decoder=True), "tied": "decoder"}, seed=2
     )
-    put_weights(other, weights_of(one))
+    load_weights(other, weights_of(one))
     assert_close(other.state_dict(), one.state_dict(), rtol=0, atol=0)
     assert other.decoder.output.weight is other.decoder.embedding.table.weight
 
@@ -168,7 +168,7 @@ def test_weights_that_do_not_fit_are_named() -> None:
     given["decoder.colour"] = given.pop("decoder.output.weight")
     before = weights_of(model)
     with pytest.raises(RunError) as caught:
-        put_weights(model, given)
+        load_weights(model, given)
     assert str(caught.value) == (
         "the weights do not fit the recipe's model: decoder.colour is not part of the model; decoder.output.bias "
         "has shape (3,), the model's has (17,); decoder.output.weight is missing. They were made with other parts "
@@ -361,7 +361,7 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunFolder]:
         if record["step"] == 3:
             shutil.copytree(whole.path, folder / "half")
 
-    fit(whole, learner(**SETTINGS), feed(), scripted(*SCORES), report)
+    fit(whole, trainer(**SETTINGS), loader(), scripted(*SCORES), report)
     return folder / "half", whole
 
 
@@ -379,7 +379,7 @@ def test_killed_at_any_rename_it_loads_and_goes_on(
     path = Path(shutil.copytree(begun, tmp_path / "run"))
     seen = kill(number, done)
     with pytest.raises(KilledError):
-        fit(RunFolder.open(path), learner(**SETTINGS), feed(), scripted(*SCORES[1:]))
+        fit(RunFolder.open(path), trainer(**SETTINGS), loader(), scripted(*SCORES[1:]))
     assert len(seen) == number
     monkeypatch.undo()
     killed = RunFolder.open(path)
@@ -393,7 +393,7 @@ def test_killed_at_any_rename_it_loads_and_goes_on(
     def report(record: dict[str, Any]) -> None:
         RunFolder.open(path).load_weights("best")  # there is always a best
 
-    fit(RunFolder.open(path), learner(**SETTINGS), feed(), scripted(*left, SCORES[-1]), report)
+    fit(RunFolder.open(path), trainer(**SETTINGS), loader(), scripted(*left, SCORES[-1]), report)
     assert RunFolder.open(path).version == whole.version
     assert log(path) == log(whole.path)
     assert {file.name for file in path.rglob("*")} == {file.name for file in whole.path.rglob("*")}
@@ -402,7 +402,7 @@ def test_killed_at_any_rename_it_loads_and_goes_on(
 def test_these_are_all_renames(tmp_path: Path, half: tuple[Path, RunFolder], kill: Any) -> None:
     path = Path(shutil.copytree(half[0], tmp_path / "run"))
     seen = kill(1000, False)
-    fit(RunFolder.open(path), learner(**SETTINGS), feed(), scripted(*SCORES[1:]))
+    fit(RunFolder.open(path), trainer(**SETTINGS), loader(), scripted(*SCORES[1:]))
     assert len(seen) == 10
     state, version = path / "training_state.pt", path / "version.json"
     weights = [path / "weights" / f"step-{step:08d}.safetensors" for step in (4, 6)]

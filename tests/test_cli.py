@@ -131,9 +131,9 @@ def test_translate_stdin() -> None:
 
 def test_the_precision_is_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    load_for = seq2attn.tasks.sequence_tasks.load_for
+    load_for = seq2attn.tasks.loading.load_for
     monkeypatch.setattr(
-        seq2attn.tasks.sequence_tasks, "load_for", lambda *words: asked.append(words) or load_for(*words)
+        seq2attn.tasks.loading, "load_for", lambda *words: asked.append(words) or load_for(*words)
     )
     run("translate", MODEL, "--precision", "bf16", stdin="")
     assert [words[-1] for words in asked] == ["bf16"]
@@ -324,7 +324,7 @@ def test_heatmap(tmp_path: Path, form: str) -> None:
 
 
 def test_heatmap_shows_what_is_asked_for(tmp_path: Path, runs: dict[str, Path]) -> None:
-    def drawn(*words: str, run_folder: str = MODEL) -> str:
+    def sampled(*words: str, run_folder: str = MODEL) -> str:
         path = tmp_path / "map.svg"
         assert run("heatmap", run_folder, "Wo ist Tom?", "-o", str(path), *words).stdout.endswith(f"{path}\n")
         return path.read_text()

@@ -19,18 +19,18 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import seq2attn
-from seq2attn.data.batches import Batch, Feed, batch
+from seq2attn.data.batches import Batch, BatchLoader, batch
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.results import Translation
 from seq2attn.inference.search import Rules, beam_search, greedy, sample
 from seq2attn.inference.translator import Translator
-from seq2attn.models.decoders import Copier, Copies
+from seq2attn.models.decoders import Copies, PointerGenerator
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.models.seq2seq_factory import build
 from seq2attn.recipe import DecodingRecipe, ModelRecipe, SamplingRecipe, TruncateRecipe
 from seq2attn.text.vocabulary import Vocabulary
 from seq2attn.text.vocabulary_training import train_vocabulary
-from seq2attn.training.objectives import Prediction, Taught
+from seq2attn.training.objectives import AttentionLosses, TokenObjective
 from seq2attn.training.token_loss import cross_entropy
 
 V = tiny.TARGET
@@ -103,8 +103,8 @@ def decode(model: Seq2Seq, *lengths: int, look: Any = ()) -> Any:
 def shut(model: Seq2Seq, odds: float) -> None:
     """Set the gate: large = generate, small = copy."""
     with torch.no_grad():
-        model.decoder.copier.gate.weight.zero_()
-        model.decoder.copier.gate.bias.fill_(odds)
+        model.decoder.pointer_generator.gate.weight.zero_()
+        model.decoder.pointer_generator.gate.bias.fill_(odds)
 
 
 # ---- the mixture -------------------------------------------------------------------------------------
@@ -138,14 +138,14 @@ def given(kind: torch.dtype = torch.float64) -> tuple[Tensor, list[Tensor], Tens
 ALL = torch.ones(3, 7, dtype=torch.bool)
 
 
-def copier(kind: torch.dtype = torch.float64) -> Copier:
+def pointer_generator(kind: torch.dtype = torch.float64) -> PointerGenerator:
     torch.manual_seed(2)
-    return Copier(9).to(kind)
+    return PointerGenerator(9).to(kind)
 
 
 def test_the_mixture_is_the_papers_equation():
     logits, asked, weights, ids = given()
-    found, gate = (one := copier())(logits, asked, weights, Copies.of(ids, ALL))
+    found, gate = (one := pointer_generator())(logits, asked, weights, Copies.of(ids, ALL))
     odds = one.gate(torch.cat(asked, -1)).squeeze(-1).detach()
     expected = mixture_equation(
         *(x.numpy() for x in (logits, odds.sigmoid(), weights, ids)),
@@ -160,7 +160,7 @@ def test_the_mixture_is_the_papers_equation():
 def test_the_usual_mistake_loses_repeated_pieces():
     """`p[ids] += weights` adds one of several; the masses of a row must come to 1."""
     logits, asked, weights, ids = given()
-    found, gate = copier()(logits, asked, weights, Copies.of(ids, ALL))
+    found, gate = pointer_generator()(logits, asked, weights, Copies.of(ids, ALL))
     p = gate[0, 0] * F.pad(logits[0, 0].softmax(-1), (0, 7))
     p[ids[0]] += (1 - gate[0, 0]) * weights[0, 0]
     assert p.sum() < 0.99
@@ -168,7 +168,7 @@ def test_the_usual_mistake_loses_repeated_pieces():
 
 
 def test_gradients_are_those_of_the_equation():
-    one, (logits, asked, weights, ids) = copier(), given()
+    one, (logits, asked, weights, ids) = pointer_generator(), given()
 
     def finite(scores: Tensor, state: Tensor, word: Tensor, energies: Tensor) -> Tensor:
         shares = energies.softmax(-1) * (weights.sum(-1, keepdim=True) > 0)
@@ -181,7 +181,7 @@ def test_gradients_are_those_of_the_equation():
 
 def test_the_loss_and_its_gradient_are_those_of_the_plain_formula():
     """Smoothing spreads over the vocabulary alone; what no slot has costs nothing, and makes no nan."""
-    one, (logits, asked, weights, ids) = copier(), given()
+    one, (logits, asked, weights, ids) = pointer_generator(), given()
     gold = torch.tensor([[4, 5, 7, 11 + 4, 3], [11, 2, 11, 11, 3], [6, 7, 8, 0, 3]])
     mask = torch.ones(3, 5, dtype=torch.bool)
     mask[2, 3:] = False
@@ -204,7 +204,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_plain_formula():
 
 
 def test_nothing_is_lost_at_the_ends_of_float32():
-    one = Copier(3)
+    one = PointerGenerator(3)
     ids = torch.tensor([[4, 11 + 1, 12]])
     for odds, scale in ((-1e4, 1.0), (1e4, 1.0), (0.0, 1e-38), (-90.0, 1e-38)):
         with torch.no_grad():
@@ -237,7 +237,7 @@ def test_autocast_leaves_it_in_float32(model):
 def test_the_gate_shut_is_the_model_without_copying(model):
     shut(model, 1e4)
     copying = decode(model, 7, 3, 0)
-    layer, model.decoder.copier = model.decoder.copier.layer, None
+    layer, model.decoder.pointer_generator = model.decoder.pointer_generator.layer, None
     plain = decode(model, 7, 3, 0, look=[layer])  # without its fused kernel, whose last digits differ
     assert plain.gate is None and (copying.gate == 1).all()
     assert torch.equal(copying.logits[..., :V], plain.logits)
@@ -247,10 +247,10 @@ def test_the_gate_shut_is_the_model_without_copying(model):
 def test_every_row_is_the_mixture_of_its_own_weights(model):
     """With what the layers and heads of the recipe looked at; also from an empty source."""
     tokens, mask, copies = sources(7, 3, 0)
-    reads, one = tiny.reads(3, 5), model.decoder.copier
+    reads, one = tiny.reads(3, 5), model.decoder.pointer_generator
     decoded = model(tokens, mask, reads, [one.layer], copies)
     looked = decoded.weights[:, 0].mean(1) if one.head is None else decoded.weights[:, 0, one.head]
-    model.decoder.copier = None
+    model.decoder.pointer_generator = None
     plain = model(tokens, mask, reads).logits
     parts = (x.detach().double().numpy() for x in (plain, decoded.gate, looked))
     expected = mixture_equation(*parts, copies.numpy())
@@ -266,7 +266,7 @@ def test_the_gate_asks_context_state_and_word(name):
     layers = getattr(decoder, "layers", None)
     parts = {
         "word": decoder.embedding,
-        "context": decoder.attention if layers is None else layers[decoder.copier.layer].source,
+        "context": decoder.attention if layers is None else layers[decoder.pointer_generator.layer].source,
         "state": decoder.cell if layers is None else decoder.norm,
     }
     for part, module in parts.items():
@@ -280,7 +280,7 @@ def test_the_gate_asks_context_state_and_word(name):
         state = [first, *state[:-1]]
     context = torch.cat([answer.context for answer in seen["context"]], 1)
     asked = torch.cat([context, torch.cat(state, 1), *seen["word"]], -1)
-    assert_close(gate, decoder.copier.gate(asked).squeeze(-1).sigmoid())
+    assert_close(gate, decoder.pointer_generator.gate(asked).squeeze(-1).sigmoid())
 
 
 def test_the_gate_open_copies_what_is_looked_at():
@@ -310,7 +310,7 @@ def test_steps_and_forward_agree(model):
 
 
 def test_reordering_commutes_with_stepping(model):
-    check_reordering(model.decoder, model.decoder.counting(model.start(*sources(*LENGTHS))))
+    check_reordering(model.decoder, model.decoder.track_coverage(model.start(*sources(*LENGTHS))))
 
 
 def test_a_batch_is_a_list_of_sentences(model):
@@ -336,7 +336,7 @@ def test_every_parameter_learns(model):
     cross_entropy(decoded.logits, gold, gold > 0, 0.1, 7).smoothed.backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
     assert all(p.grad.isfinite().all() for p in model.parameters())
-    assert (model.decoder.copier.gate.weight.grad != 0).all()
+    assert (model.decoder.pointer_generator.gate.weight.grad != 0).all()
 
 
 def test_only_the_layer_that_copies_gives_up_its_kernel(monkeypatch):
@@ -358,14 +358,14 @@ def test_coverage_is_taught_beside_copying(name):
     reads, decoder = tiny.reads(3, 5), model.decoder
     gold = torch.full((3, 5), V + 2)
     made = Batch(tokens, mask, reads, gold, gold > 0, None, copies)
-    objective = Prediction(0.1, Taught({"coverage": 1.0}, decoder))
-    losses = objective.losses(objective.ask(model, made), made)
+    objective = TokenObjective(0.1, AttentionLosses({"coverage": 1.0}, decoder))
+    losses = objective.loss(objective.forward(model, made), made)
     assert losses.parts["coverage"] > 0 and losses.whole > losses.loss
     losses.whole.backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
     model.eval()
-    decoded = model(tokens, mask, reads, [decoder.copier.layer], copies)
-    _, state = step_by_step(decoder, reads, decoder.counting(model.start(tokens, mask, copies)))
+    decoded = model(tokens, mask, reads, [decoder.pointer_generator.layer], copies)
+    _, state = step_by_step(decoder, reads, decoder.track_coverage(model.start(tokens, mask, copies)))
     expected = torch.where(mask, decoded.weights[:, 0].mean(1).sum(1), 1.0)
     assert_close(decoder.coverage(state), expected, atol=1e-5, rtol=1e-5)
 
@@ -383,15 +383,15 @@ def test_who_copies_must_know_what(model):
 def test_what_cannot_copy_says_so():
     plain = {name: tiny.model(tiny.MODELS[name]).decoder for name in ("cho-gru-1-maxout", "luong-marginal")}
     with pytest.raises(Seq2attnError, match="needs a layer that looks at the source, below 0; got 0"):
-        plain["cho-gru-1-maxout"].copying(Copier(3))
+        plain["cho-gru-1-maxout"].copying(PointerGenerator(3))
     with pytest.raises(Seq2attnError, match="predicts from every slot by itself: no copying with it"):
-        plain["luong-marginal"].copying(Copier(3))
+        plain["luong-marginal"].copying(PointerGenerator(3))
     decoder = tiny.model(recurrent(attention={"score": "additive"})).decoder
     decoder.attention.normalize.sums_to_one = False
     with pytest.raises(Seq2attnError, match="weights that sum to 1, and those of Softmax may sum to less"):
-        decoder.copying(Copier(3))
+        decoder.copying(PointerGenerator(3))
     with pytest.raises(Seq2attnError, match="below 1; got 1"):
-        decoder.copying(Copier(3, layer=1))
+        decoder.copying(PointerGenerator(3, layer=1))
 
 
 # ---- the recipe --------------------------------------------------------------------------------------
@@ -402,13 +402,15 @@ def test_a_recipe_switches_it_on_and_off():
         recipe = recurrent()
         recipe["decoder"]["copying"] = off
         assert ModelRecipe.model_validate(recipe).decoder.copying is None
-        assert tiny.model(recipe).decoder.copier is None
+        assert tiny.model(recipe).decoder.pointer_generator is None
     on = ModelRecipe.model_validate(transformer({"head": 1}, layers=3))
     assert on.decoder.copying.model_dump() == {"layer": -1, "head": 1}
     assert ModelRecipe.model_validate(on.model_dump()) == on
-    assert (one := tiny.model(transformer({"head": 1}, layers=3)).decoder.copier).layer == 2 and one.head == 1
+    assert (
+        one := tiny.model(transformer({"head": 1}, layers=3)).decoder.pointer_generator
+    ).layer == 2 and one.head == 1
     assert one.gate.in_features == 60
-    assert tiny.model(MODELS["luong"]).decoder.copier.gate.in_features == 10 + 14 + 13
+    assert tiny.model(MODELS["luong"]).decoder.pointer_generator.gate.in_features == 10 + 14 + 13
 
 
 @pytest.mark.parametrize(
@@ -449,7 +451,7 @@ def test_without_attention_there_is_nothing_to_copy():
 
 def test_other_layers_may_have_weights_that_do_not_sum_to_one():
     recipe = transformer({"layer": 1}, cross_attention=[{"heads": 5, "normalize": "sigmoid"}, {"heads": 5}])
-    assert tiny.model(recipe).decoder.copier.layer == 1
+    assert tiny.model(recipe).decoder.pointer_generator.layer == 1
 
 
 # ---- text --------------------------------------------------------------------------------------------
@@ -526,12 +528,12 @@ class Pairs(Rows):
 def test_a_batch_says_what_is_copied():
     vocabulary = words()
     corpus = Pairs(vocabulary, ("the zork sees blub", "blub sees gnu"), ("a cat runs", "the cat"))
-    feed = Feed(corpus, vocabulary, vocabulary, 100)
+    loader = BatchLoader(corpus, vocabulary, vocabulary, 100)
     numbers = np.array([0, 1])
-    plain = feed.batch(numbers)
+    plain = loader.batch(numbers)
     assert plain.copies is None and corpus.asked == []
-    feed.copying = True
-    made = feed.batch(numbers)
+    loader.copying = True
+    made = loader.batch(numbers)
     assert corpus.asked == [0, 0]  # only those with unknown words are cut again
     size, unk, eos, pad = vocabulary.size, vocabulary.unk, vocabulary.eos, vocabulary.pad
     the, sees = (vocabulary.encode([word])[0][0] for word in ("the", "sees"))
@@ -549,17 +551,19 @@ def test_what_is_truncated_is_not_copied():
     )
     text = "the eins cat zwei runs drei dog"
     corpus = Pairs(vocabulary, (text, "drei a zwei the eins a drei"), cut=truncate)
-    feed = Feed(corpus, vocabulary, vocabulary, 100, truncate=truncate)
-    feed.copying = True
-    made = feed.batch(np.array([0]))
+    loader = BatchLoader(corpus, vocabulary, vocabulary, 100, truncate=truncate)
+    loader.copying = True
+    made = loader.batch(np.array([0]))
     size, unk, eos = vocabulary.size, vocabulary.unk, vocabulary.eos
     the, dog, a = vocabulary.encode(["the dog a"])[0]
     assert made.copies.tolist() == [[the, size + 1, size + 2, dog, eos]]
     assert made.gold.tolist() == [[size + 2, a, unk, size + 1, a, size + 2, eos]]
     headed = TruncateRecipe.model_validate({"target": 3})
-    feed = Feed(Pairs(vocabulary, *corpus.pairs, cut=headed), vocabulary, vocabulary, 100, truncate=headed)
-    feed.copying = True
-    made = feed.batch(np.array([0]))
+    loader = BatchLoader(
+        Pairs(vocabulary, *corpus.pairs, cut=headed), vocabulary, vocabulary, 100, truncate=headed
+    )
+    loader.copying = True
+    made = loader.batch(np.array([0]))
     assert made.gold.tolist() == [[size + 5, a, size + 3]]  # and what was cut off has no end
     assert made.reads.tolist() == [[vocabulary.bos, unk, a]]
 
@@ -567,10 +571,10 @@ def test_what_is_truncated_is_not_copied():
 def test_sampled_pieces_copy_what_stands_in_the_text():
     vocabulary = words(model="bpe", size=30, byte_fallback=False)
     corpus = Pairs(vocabulary, ("the 漢 sees 字字 a dog", "字字 the cat 漢"))
-    feed = Feed(corpus, vocabulary, vocabulary, 100, sampling=SamplingRecipe(alpha=0.5))
-    feed.copying, lengths = True, set()
+    loader = BatchLoader(corpus, vocabulary, vocabulary, 100, sampling=SamplingRecipe(alpha=0.5))
+    loader.copying, lengths = True, set()
     for epoch in range(9):
-        made = feed.batch(np.array([0]), epoch)
+        made = loader.batch(np.array([0]), epoch)
         length = made.source.shape[1]
         lengths.add(length)
         names = [vocabulary.decode([i], ["漢", "字字"]) for i in made.source[0].tolist()]
@@ -659,18 +663,18 @@ def translator(name: str = "luong", odds: float = -2.0, seed: int = 1) -> Transl
     "settings", [{"beam": 1}, {"beam": 3, "nbest": 2}, {"sample": True, "nbest": 3}, {"min_length": 4}]
 )
 def test_translations_say_words_of_their_source(name, settings):
-    face = translator(name)
-    together = face.translate(SOURCES, **settings)
+    predictor = translator(name)
+    together = predictor.translate(SOURCES, **settings)
     new = set()
     for number, (text, said) in enumerate(zip(SOURCES, together, strict=True)):
         before = ["x"] * number  # a sentence draws by its number
-        alone = face.translate([*before, text], **settings)[-1]
+        alone = predictor.translate([*before, text], **settings)[-1]
         for one, other in zip(alone.nbest, said.nbest, strict=True):
             assert (one.text, one.target) == (other.text, other.target)
             assert one.log_probability == pytest.approx(other.log_probability, abs=1e-5)
             assert_close((one.alignment, one.copied), (other.alignment, other.copied), atol=1e-5, rtol=1e-5)
         for one in said.nbest:
-            known = {face.target.decode([i]) for i in range(face.target.size)} | {"⁇", "漢字 zork"}
+            known = {predictor.target.decode([i]) for i in range(predictor.target.size)} | {"⁇", "漢字 zork"}
             assert {*one.words} <= known | {*text.split()}
             new |= {word for word in one.words if word not in known}
             if not text:
@@ -687,74 +691,74 @@ def test_translations_say_words_of_their_source(name, settings):
 
 
 def test_a_given_target_is_forced_with_its_names():
-    face = translator("transformer-first", seed=5)
-    said = face.translate("the zork sees a blub", beam=1, max_length=5)
-    assert said.text == "a sees blub" and said.target.ids[2] == face.target.size + 4
-    (forced,) = face.force(
-        [said.source.ids], [said.target.ids], copies=face.copies([said.source.ids], [said.source])
+    predictor = translator("transformer-first", seed=5)
+    said = predictor.translate("the zork sees a blub", beam=1, max_length=5)
+    assert said.text == "a sees blub" and said.target.ids[2] == predictor.target.size + 4
+    (forced,) = predictor.forced_decoding(
+        [said.source.ids], [said.target.ids], copies=predictor.copies([said.source.ids], [said.source])
     )
     assert forced.log_probability == pytest.approx(said.log_probability, abs=1e-5)
     text = "a blub sees"
-    aligned = face.align("the zork sees a blub", text)
-    assert aligned.target.ids[1] == face.target.size + 4 and aligned.text == text
+    aligned = predictor.align("the zork sees a blub", text)
+    assert aligned.target.ids[1] == predictor.target.size + 4 and aligned.text == text
     assert aligned.copied is not None and aligned.copied[1] == pytest.approx(1, abs=1e-5)
-    (score,) = face.log_probabilities(["the zork sees a blub"], [text])
+    (score,) = predictor.log_probabilities(["the zork sees a blub"], [text])
     assert score == pytest.approx(aligned.log_probability, abs=1e-5)
-    (other,) = face.log_probabilities(["the zork sees a gnu"], [text])  # there it can only be <unk>
+    (other,) = predictor.log_probabilities(["the zork sees a gnu"], [text])  # there it can only be <unk>
     assert other != pytest.approx(score, abs=0.1)
 
 
 @pytest.mark.parametrize("name", ["luong", "transformer-first"])
 def test_what_is_said_has_the_probability_of_the_same_text(name):
     """Behind a copied word, too: search reads it as <unk>, as training does."""
-    face, behind = translator(name), 0
+    predictor, behind = translator(name), 0
     for text in SOURCES:
         if not text:
             continue
-        said = face.translate(text, beam=1, min_length=5)
-        behind += any(one >= face.target.size for one in said.target.ids[:-1])
-        ids, copies = [said.source.ids], face.copies([said.source.ids], [said.source])
-        (forced,) = face.force(ids, [said.target.ids], copies=copies)
+        said = predictor.translate(text, beam=1, min_length=5)
+        behind += any(one >= predictor.target.size for one in said.target.ids[:-1])
+        ids, copies = [said.source.ids], predictor.copies([said.source.ids], [said.source])
+        (forced,) = predictor.forced_decoding(ids, [said.target.ids], copies=copies)
         assert said.log_probability == pytest.approx(forced.log_probability, abs=1e-5)
     assert behind
 
 
 def test_what_copies_is_what_is_shown_and_taught():
     """One attention (layer 0, head 3), unless another is named."""
-    face = translator("transformer-first")
+    predictor = translator("transformer-first")
     text, target = "the zork sees a blub", "a blub sees"
-    shown = face.align(text, target).weights
-    assert_close(shown, face.align(text, target, 0, 3).weights)
-    assert_close(face.translate(text, prefix=target).weights[:3], shown[:3], atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(shown, face.align(text, target, 1).weights)
-    assert not torch.allclose(shown, face.align(text, target, head=2).weights)
-    assert_close(face.align(text, target, head=2).weights, face.align(text, target, 0, 2).weights)
+    shown = predictor.align(text, target).weights
+    assert_close(shown, predictor.align(text, target, 0, 3).weights)
+    assert_close(predictor.translate(text, prefix=target).weights[:3], shown[:3], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(shown, predictor.align(text, target, 1).weights)
+    assert not torch.allclose(shown, predictor.align(text, target, head=2).weights)
+    assert_close(predictor.align(text, target, head=2).weights, predictor.align(text, target, 0, 2).weights)
     assert_close(
-        face.align(text, target, 2).weights,
-        torch.stack([face.align(text, target, 2, head).weights for head in range(5)]).mean(0),
+        predictor.align(text, target, 2).weights,
+        torch.stack([predictor.align(text, target, 2, head).weights for head in range(5)]).mean(0),
     )
-    one = Taught({"coverage": 1.0, "guided": 1.0}, face.model.decoder)
+    one = AttentionLosses({"coverage": 1.0, "guided": 1.0}, predictor.model.decoder)
     assert (one.layer, one.head, one.guided_layer, one.guided_head, one.look) == (0, 3, 0, 3, [0])
 
 
 def test_a_prefix_may_name_a_word_of_the_source():
-    face = translator()
-    said = face.translate("the zork sees", prefix="zork runs", max_length=6)
-    assert said.words[:2] == ["zork", "runs"] and said.target.ids[0] == face.target.size + 1
+    predictor = translator()
+    said = predictor.translate("the zork sees", prefix="zork runs", max_length=6)
+    assert said.words[:2] == ["zork", "runs"] and said.target.ids[0] == predictor.target.size + 1
 
 
 def test_the_share_that_was_copied_is_bayes():
     """(1 - g) sum a / P of each token, written out."""
-    face = translator(odds=0.3)
-    tokens = face.source.split("the zork sees the cat")
-    copies = face.copies([tokens.ids], [tokens])
+    predictor = translator(odds=0.3)
+    tokens = predictor.source.split("the zork sees the cat")
+    copies = predictor.copies([tokens.ids], [tokens])
     target = [copies[0][1], copies[0][0], copies[0][4], 7]
-    (forced,) = face.force([tokens.ids], [target], copies=copies)
-    some = batch([tokens.ids], [target], face.source, face.target, copies)
+    (forced,) = predictor.forced_decoding([tokens.ids], [target], copies=copies)
+    some = batch([tokens.ids], [target], predictor.source, predictor.target, copies)
     with torch.no_grad():
-        decoded = face.model(some.source, some.source_mask, some.reads, [0], some.copies)
+        decoded = predictor.model(some.source, some.source_mask, some.reads, [0], some.copies)
     p, looked = decoded.logits[0].softmax(-1), decoded.weights[0, 0, 0]
-    for step, gold in enumerate([*target, face.target.eos]):
+    for step, gold in enumerate([*target, predictor.target.eos]):
         mass = sum(float(a) for a, i in zip(looked[step], copies[0], strict=True) if i == gold)
         share = (1 - float(decoded.gate[0, step])) * mass / float(p[step, gold])
         assert float(forced.copied[step]) == pytest.approx(share, abs=1e-5)
@@ -762,10 +766,10 @@ def test_the_share_that_was_copied_is_bayes():
 
 
 def test_without_texts_an_unknown_piece_is_copied_as_unknown():
-    face = translator()
-    ids = face.source.encode(["the zork"])
-    assert face.copies(ids) == [[ids[0][0], face.target.unk, face.target.eos]]
-    assert face.hypotheses(ids, face.decoding)[0]
+    predictor = translator()
+    ids = predictor.source.encode(["the zork"])
+    assert predictor.copies(ids) == [[ids[0][0], predictor.target.unk, predictor.target.eos]]
+    assert predictor.hypotheses(ids, predictor.decoding)[0]
 
 
 def test_results_show_what_was_copied():

@@ -31,7 +31,7 @@ import seq2attn.data.hub
 import seq2attn.data.store
 from seq2attn.alignment.word_alignment import Link
 from seq2attn.data import DataError, Report, known_alignment, pairs, prepare, training_text
-from seq2attn.data.batches import Feed
+from seq2attn.data.batches import BatchLoader
 from seq2attn.data.corpora import find
 from seq2attn.data.gold_alignments import between_pieces, words
 from seq2attn.data.report import Reason
@@ -39,7 +39,7 @@ from seq2attn.recipe import DataRecipe, SamplingRecipe, TaggedDataRecipe
 from seq2attn.recipe.labelled_data import CategorizedDataRecipe
 from seq2attn.text.vocabulary import Vocabulary
 from seq2attn.text.vocabulary_training import train_vocabulary
-from seq2attn.text.word_vocabulary import Labels, Lexicon
+from seq2attn.text.word_vocabulary import Labels, WordVocabulary
 
 PACK = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}
 SENTENCES = [("Es regnet.", "It's raining."), ("Tom lacht.", "Tom laughs."), ("Gute Nacht!", "Good night!")]
@@ -556,8 +556,8 @@ def test_the_end_of_a_target_that_was_cut_off_is_not_learnt(
     examples = prepare([data.dev], data, vocabularies, role)
     assert [examples.ended(number) for number in range(2)] == ends
     sampling = SamplingRecipe(alpha=0.9) if sampled else None
-    feed = Feed(examples, *vocabularies, 99, sampling=sampling, truncate=data.truncate)
-    made = feed.batch(np.arange(2), 0)
+    loader = BatchLoader(examples, *vocabularies, 99, sampling=sampling, truncate=data.truncate)
+    made = loader.batch(np.arange(2), 0)
     assert (made.gold == vocabularies[1].eos).any(1).tolist() == ends
     learnt = [row[mask].tolist() for row, mask in zip(made.gold, made.gold_mask, strict=True)]
     read = [row[mask].tolist() for row, mask in zip(made.reads, made.gold_mask, strict=True)]
@@ -571,7 +571,7 @@ def test_labels_have_no_length_and_sentences_may_come_twice(tmp_path, tagged):
     labels = [" ".join(["B-big\u00a0name", *["O"] * row.count(" ")]) if tagged else "x" for row in rows]
     corpus = table(tmp_path / "x.tsv", zip(rows, labels, strict=True)) | {"columns": [0, 1]}
     kind, scheme = (TaggedDataRecipe, "bioes") if tagged else (CategorizedDataRecipe, None)
-    coders = Lexicon.learn(rows), Labels.learn([*labels, "O" if tagged else "y"], scheme)
+    coders = WordVocabulary.learn(rows), Labels.learn([*labels, "O" if tagged else "y"], scheme)
 
     def kept(**limits):
         data = kind.model_validate({"train": [corpus], "dev": corpus, "filter": limits})

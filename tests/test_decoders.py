@@ -15,7 +15,7 @@ from seq2attn.attention.attention import Attention
 from seq2attn.attention.heads import MultiHead
 from seq2attn.attention.normalizers import Softmax
 from seq2attn.attention.scorers import ScaledDot
-from seq2attn.attention.state import Shared, reorder
+from seq2attn.attention.state import PerSource, reorder
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.basic import Dropout, FeedForward
 from seq2attn.models.decoders import Cell, Decoder, DecoderLayer, Sight
@@ -149,7 +149,7 @@ def test_the_future_is_not_seen(model):
 def test_reordering_commutes_with_stepping(model, counting, gradients):
     with torch.set_grad_enabled(gradients):
         start = model.decoder.start(encode(model))
-        check_reordering(model.decoder, model.decoder.counting(start) if counting else start)
+        check_reordering(model.decoder, model.decoder.track_coverage(start) if counting else start)
 
 
 @torch.no_grad()
@@ -158,7 +158,7 @@ def test_hypotheses_of_a_sentence_step_as_sentences_do(model, counting):
     """Three for each sentence, as a beam search moves them, beside rows that share nothing."""
     encoded, tokens = encode(model), tiny.reads(9, 4)
     start = model.decoder.start(encoded)
-    start = model.decoder.counting(start) if counting else start
+    start = model.decoder.track_coverage(start) if counting else start
     each = torch.arange(3).repeat_interleave(3)
     sharing, alone = reorder(start, each, torch.arange(3)), reorder(start, each)
     moves = [  # of the hypotheses, and the sentences that stay
@@ -190,14 +190,16 @@ def test_hypotheses_share_what_they_have_read_where_nobody_asks_for_its_place(na
         "transformer-by-layer": [1],
         "transformer-nowhere": [0, 1],
     }.get(name, [])
-    assert [n for n, layer in enumerate(state.layers) if not isinstance(layer.own, Shared)] == apart
+    assert [
+        n for n, layer in enumerate(state.layers) if not isinstance(layer.self_memory, PerSource)
+    ] == apart
     assert (state.seen is None) == (apart == [0, 1])
 
 
 def test_coverage_is_what_all_steps_have_looked_at(looking):
     """In the last layer, the mean of the heads; padding needs no look; and counting changes no step."""
     decoder, encoded, tokens = looking.decoder, encode(looking), tiny.reads(3, 5)
-    state = decoder.counting(decoder.start(encoded))
+    state = decoder.track_coverage(decoder.start(encoded))
     assert (decoder.coverage(state) == (~encoded.mask[:, 0]).float()).all()  # no look so far
     logits, state = step_by_step(decoder, tokens, state)
     decoded = decoder(tokens, encoded, all_layers(looking)[-1:])
@@ -215,16 +217,16 @@ def test_a_transformer_counts_in_its_last_layer_and_if_asked_to():
     start = model.decoder.start(encode(model))
     _, state = step_by_step(model.decoder, tiny.reads(3, 2), start)
     assert model.decoder.coverage(start) is model.decoder.coverage(state) is None
-    _, state = step_by_step(model.decoder, tiny.reads(3, 2), model.decoder.counting(start))
-    assert [layer.source_past.coverage is None for layer in state.layers] == [True, False]
-    assert state.layers[-1].source_past.step == 2
+    _, state = step_by_step(model.decoder, tiny.reads(3, 2), model.decoder.track_coverage(start))
+    assert [layer.cross_past.coverage is None for layer in state.layers] == [True, False]
+    assert state.layers[-1].cross_past.step == 2
 
 
 @pytest.mark.parametrize("name", ["cho-gru-1-maxout", "sutskever-lstm-2-tanh"])
 def test_without_attention_there_is_nothing_to_count(name):
     decoder = tiny.model(tiny.MODELS[name]).decoder
     state = decoder.start(encode(tiny.model(tiny.MODELS[name])))
-    assert decoder.counting(state) is state and decoder.coverage(state) is None
+    assert decoder.track_coverage(state) is state and decoder.coverage(state) is None
 
 
 def test_padding_of_the_source_changes_nothing(model):
@@ -404,7 +406,7 @@ def test_recurrent_is_its_papers_equations(order, cell):
         np.tanh(cells[f"bridge.{n}.weight"] @ summary + cells[f"bridge.{n}.bias"])
         for n in range(2 if cell == "lstm" else 1)
     ]
-    feed, logits, weights = np.zeros(9), [], []
+    loader, logits, weights = np.zeros(9), [], []
     for word in decoder.embedding.table.weight.detach().numpy()[tokens[0]]:
         if order == "bahdanau":
             asking = state[0]  # the state before this step
@@ -414,10 +416,10 @@ def test_recurrent_is_its_papers_equations(order, cell):
             read = read.reshape(-1, 2).max(1)
         else:
             state = cell_equation(
-                cell, cells, np.concatenate([word, feed]) if order == "feeding" else word, state
+                cell, cells, np.concatenate([word, loader]) if order == "feeding" else word, state
             )
             context, looked = look_equation(looks, state[0], states)
-            feed = read = np.tanh(combine["weight"] @ np.concatenate([context, state[0]]))
+            loader = read = np.tanh(combine["weight"] @ np.concatenate([context, state[0]]))
         logits.append(output["weight"] @ read + output["bias"])
         weights.append(looked)
     decoded = decoder(tokens, encoded, [0])
@@ -429,19 +431,19 @@ def test_cho_feeds_the_summary_into_every_step_and_sutskever_only_starts_from_it
     cho, sutskever = (tiny.model(tiny.MODELS[n]) for n in ("cho-gru-1-maxout", "sutskever-lstm-2-tanh"))
     token = tiny.reads(3, 1)[:, 0]
     state = cho.decoder.start(encode(cho))
-    other = state._replace(summary=Shared(state.summary.value + 1))
+    other = state._replace(summary=PerSource(state.summary.value + 1))
     (before, after), (changed, moved) = cho.decoder.step(token, state), cho.decoder.step(token, other)
     assert not torch.allclose(before, changed) and not torch.allclose(after.hidden[0], moved.hidden[0])
     assert after.summary is state.summary
     started = sutskever.decoder.start(encode(sutskever))
-    assert started.summary.value is started.memory.value is started.past is started.feed is None
+    assert started.summary.value is started.memory.value is started.past is started.loader is None
 
 
 def test_what_is_fed_back_is_not_dropped():
     recipe = tiny.MODELS["feeding-additive-lstm-1-tanh"]
     model = tiny.model({**recipe, "decoder": {**recipe["decoder"], "dropout": 0.9}}).train()
     _, state = model.decoder.step(tiny.reads(3, 1)[:, 0], model.decoder.start(encode(model)))
-    assert (state.feed != 0).all() and (model.decoder.dropout(state.feed[:, None]) == 0).any()
+    assert (state.loader != 0).all() and (model.decoder.dropout(state.loader[:, None]) == 0).any()
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])

@@ -20,7 +20,7 @@ from seq2attn.metrics.entities import (
     tag_accuracy,
 )
 from seq2attn.text.tag_schemes import repair
-from seq2attn.text.word_vocabulary import joined as joined_words
+from seq2attn.text.word_vocabulary import join_words as joined_words
 
 GOLD = ["B-x I-x O B-y", "O O", "B-x B-x O O B-z-w I-z-w", "", "B-y I-y I-y"]
 # right; spurious, as I starts one; both cut wrong, and a wrong type; nothing; the last word missed
@@ -36,7 +36,7 @@ def corpus(seed: int, letters: str = "BI") -> tuple[list[list[str]], list[list[s
     return guesses, golds
 
 
-def joined(sentences: list[list[str]]) -> list[str]:
+def join_words(sentences: list[list[str]]) -> list[str]:
     return [" ".join(tags) for tags in sentences]
 
 
@@ -74,14 +74,16 @@ def test_the_report_is_in_the_form_of_conlleval():
 def test_counts_are_those_of_conlleval_for_any_tags(seed, letters):
     guesses, golds = corpus(seed, letters)
     tokens, right, correct, guessed, gold = conlleval.evaluate(guesses, golds)
-    found = report(joined(guesses), joined(golds))
+    found = report(join_words(guesses), join_words(golds))
     assert (found.tokens, found.right) == (tokens, right)
     assert found.types == {kind: Counts(correct[kind], guessed[kind], gold[kind]) for kind in "xyz"}
     assert list(found.types) == ["x", "y", "z"]
     shares = 100 * correct.total() / guessed.total(), 100 * correct.total() / gold.total()
-    scores = [metric(joined(guesses), joined(golds), bootstrap=0).value for metric in (precision, recall)]
+    scores = [
+        metric(join_words(guesses), join_words(golds), bootstrap=0).value for metric in (precision, recall)
+    ]
     assert scores == pytest.approx(shares)
-    total = f1(joined(guesses), joined(golds), bootstrap=0)
+    total = f1(join_words(guesses), join_words(golds), bootstrap=0)
     assert total.value == pytest.approx(2 * shares[0] * shares[1] / sum(shares))
     assert total.value == pytest.approx(found.overall.f1)
 
@@ -106,7 +108,7 @@ def test_as_nervaluate():
     nervaluate = pytest.importorskip("nervaluate")
     guesses, golds = ([repair(tags, "bio").tags for tags in sentences] for sentences in corpus(7))
     theirs = nervaluate.Evaluator(golds, guesses, tags=["x", "y", "z"], loader="list").evaluate()
-    found = report(joined(guesses), joined(golds))
+    found = report(join_words(guesses), join_words(golds))
     for ours, strict in [
         (found.overall, theirs["overall"]["strict"]),
         *((found.types[kind], theirs["entities"][kind]["strict"]) for kind in "xyz"),
@@ -141,7 +143,7 @@ def test_as_json():
 
 @pytest.mark.parametrize("metric", [f1, precision, recall, tag_accuracy, accuracy, macro_f1])
 def test_the_interval_holds_the_score_and_the_seed_decides_it(metric):
-    guesses, golds = (joined(sentences) for sentences in corpus(3))
+    guesses, golds = (join_words(sentences) for sentences in corpus(3))
     found, other = metric(guesses, golds, 100), metric(guesses, golds, 100, seed=1)
     assert isinstance(found, Score) and found.low is not None
     assert found.low < found.value < found.high and found == metric(guesses, golds, 100)
@@ -153,7 +155,7 @@ def test_the_interval_holds_the_score_and_the_seed_decides_it(metric):
 def test_the_interval_is_over_sentences():
     """F1 of every resampled corpus, from its own counts: not a mean of the sentences' F1."""
     guesses, golds = corpus(5)
-    found = f1(joined(guesses), joined(golds), bootstrap=200, seed=7)
+    found = f1(join_words(guesses), join_words(golds), bootstrap=200, seed=7)
     generator, values = np.random.default_rng(7), []
     for _ in range(200):
         chosen = generator.integers(len(golds), size=len(golds))

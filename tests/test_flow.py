@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention.attention import Attention, misfits
+from seq2attn.attention.attention import Attention, incompatibilities
 from seq2attn.attention.bidirectional import BidirectionalFlow
 from seq2attn.attention.normalizers import NORMALIZERS, Softmax
 from seq2attn.attention.scorers import SCORERS, Additive, Several, Trilinear
@@ -39,7 +39,7 @@ def may_flow() -> list[tuple[str, str]]:
     return [
         (score, normalize)
         for score, normalize in pairs
-        if not list(misfits(SCORERS[score], NORMALIZERS[normalize], "bidirectional attention"))
+        if not list(incompatibilities(SCORERS[score], NORMALIZERS[normalize], "bidirectional attention"))
     ]
 
 
@@ -144,7 +144,7 @@ def test_nothing_flows_from_an_empty_query_or_to_an_empty_context(flow, h, u):
 
 
 def test_the_order_of_words_does_not_matter(flow, h, u):
-    if flow.score.reads_places or flow.normalize.reads_places:
+    if flow.score.position_dependent or flow.normalize.position_dependent:
         return
     plain = flow(h, u, CONTEXT, QUERY)
     order = torch.tensor([3, 0, 4, 2, 1])
@@ -190,7 +190,7 @@ def test_weights_are_wide_under_autocast(h, u):
 
 def test_what_is_drawn_is_what_is_looked_at(h, u):
     class First(Softmax):
-        def draw(self, weights: Tensor, past: object) -> Tensor:
+        def sample(self, weights: Tensor, past: object) -> Tensor:
             return F.one_hot(torch.zeros_like(weights[..., 0]).long(), weights.shape[-1]).to(weights)
 
     states, query_weights, context_weights = BidirectionalFlow(D, normalize=First()).double()(
@@ -211,7 +211,7 @@ def test_scorer_and_normalizer_are_the_papers_unless_said_otherwise():
 class Following(Trilinear):
     """As if its scores depended on the last query."""
 
-    looks_back = True
+    stateful = True
 
 
 def test_what_goes_along_a_target_does_not_flow():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torchs import load_attention, randomised
 
-from seq2attn.attention.attention import Attention, Memory, misfits
+from seq2attn.attention.attention import Attention, Memory, incompatibilities
 from seq2attn.attention.heads import MultiHead, TalkingNormalizer, TalkingScorer, Window
 from seq2attn.attention.normalizers import NORMALIZERS, Normalizer, Softmax
 from seq2attn.attention.positions import POSITIONS, T5
@@ -19,7 +19,7 @@ from seq2attn.attention.scorers import SCORERS, Location, ScaledDot
 from seq2attn.errors import Seq2attnError
 from seq2attn.models.seq2seq_factory import multi_head
 from seq2attn.recipe.seq2seq_model import AttentionRecipe
-from seq2attn.training.run_folder import put_weights, tensors_of, weights_of
+from seq2attn.training.run_folder import load_weights, tensors_of, weights_of
 
 B, T, S, D = 3, 5, 7, 24
 MASK = (torch.arange(S) < torch.tensor([7, 4, 0])[:, None])[:, None]
@@ -146,16 +146,16 @@ def test_talking_heads_are_shazeers_equations():
 
 def test_a_scorer_that_looks_back_may_talk():
     class Noting(tiny.Fading):
-        def first(self, keys: Tensor) -> Tensor:
+        def initial_state(self, keys: Tensor) -> Tensor:
             return torch.zeros_like(keys[..., :1])
 
-        def note(self, query: Tensor, keys: Tensor, weights: Tensor, past: Any) -> Tensor:
+        def update_trace(self, query: Tensor, keys: Tensor, weights: Tensor, past: Any) -> Tensor:
             return past.trace + weights.mT
 
     heads = made()
     heads.attention = Attention(TalkingScorer(Noting(6, 6), 4), TalkingNormalizer(Softmax(), 4)).double()
     query, memory = random(B, T, D), heads.remember(random(B, S, D), MASK)
-    assert heads.attention.looks_back
+    assert heads.attention.stateful
     attended = heads(query, memory)
     assert_close(attended.past.trace[..., 0], attended.weights.sum(-2))
     assert_close(attended.past.coverage, attended.weights.sum(-2))
@@ -165,7 +165,7 @@ def test_a_scorer_that_looks_back_may_talk():
     ("flag", "why"),
     [
         ("needs_positive", "mixed scores may be negative"),
-        ("looks_back", "follows the weights of its own head"),
+        ("stateful", "follows the weights of its own head"),
     ],
 )
 def test_heads_that_cannot_talk(flag, why):
@@ -174,7 +174,7 @@ def test_heads_that_cannot_talk(flag, why):
         TalkingNormalizer(unfit(), 4)
     with pytest.raises(Seq2attnError, match="Location has a score for places that are never seen"):
         TalkingScorer(Location(6, 6, length=3), 4)
-    drawn = type("Drawn", (Softmax,), {"draw": lambda self, weights, past: weights})
+    drawn = type("Drawn", (Softmax,), {"sample": lambda self, weights, past: weights})
     with pytest.raises(Seq2attnError, match="Drawn follows the weights of its own head"):
         TalkingNormalizer(drawn(), 4)
 
@@ -214,7 +214,7 @@ def test_what_a_decoder_keeps_does_not_grow(name):
         kept.append([part.shape for part in tiny.tensors(state)])
     (_, _, own, _) = tiny.SIGHTS[name]
     keeps = own["window"] - 1 + own.get("sinks", 0)
-    assert state.layers[0].own.keys.shape[1:3] == (own.get("key_heads", own["heads"]), keeps)
+    assert state.layers[0].self_memory.keys.shape[1:3] == (own.get("key_heads", own["heads"]), keeps)
     assert kept[-1] == kept[4] and state.step == 9
 
 
@@ -253,28 +253,31 @@ def test_layers_share_t5s_table_and_it_is_kept_once():
     one, other = (tiny.model(tiny.MODELS["transformer-t5-dot"], seed) for seed in (1, 2))
     tables = [module for module in one.modules() if isinstance(module, T5)]
     assert len(tables) == 2 and [t.causal for t in tables] == [False, True]  # encoder, decoder
-    assert one.decoder.layers[0].own.attention.relative is one.decoder.layers[1].own.attention.relative
+    assert (
+        one.decoder.layers[0].self_attention.attention.relative
+        is one.decoder.layers[1].self_attention.attention.relative
+    )
     names = [name for name in weights_of(one) if "relative" in name]
     assert names == [
-        "encoder.layers.0.attention.attention.relative.table.weight",
-        "decoder.layers.0.own.attention.relative.table.weight",
+        "encoder.layers.0.self_attention.attention.relative.table.weight",
+        "decoder.layers.0.self_attention.attention.relative.table.weight",
     ]
     assert sum(p.numel() for p in one.parameters()) == sum(t.numel() for t in tensors_of(one).values())
-    put_weights(other, weights_of(one))
+    load_weights(other, weights_of(one))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
     one.train()
     optimizer = torch.optim.SGD(one.parameters(), lr=0.1)
-    before = one.decoder.layers[1].own.attention.relative.table.weight.detach().clone()
+    before = one.decoder.layers[1].self_attention.attention.relative.table.weight.detach().clone()
     one(*tiny.sources(7, 3), tiny.reads(2, 5)).logits.square().sum().backward()
     optimizer.step()
-    after = one.decoder.layers[0].own.attention.relative.table.weight
+    after = one.decoder.layers[0].self_attention.attention.relative.table.weight
     assert not torch.equal(before, after)
     assert torch.equal(weights_of(one)[names[1]], after)
 
 
 def test_shaws_vectors_are_each_layers_own():
     layers = tiny.model(tiny.MODELS["transformer-shaw"]).decoder.layers
-    own = [layer.own.attention.relative for layer in layers]
+    own = [layer.self_attention.attention.relative for layer in layers]
     assert own[0] is not own[1] and own[0].of_keys.shape == (2 + 1, 5)
     assert not torch.equal(own[0].of_keys, own[1].of_keys)
 
@@ -282,11 +285,16 @@ def test_shaws_vectors_are_each_layers_own():
 def test_each_layer_may_attend_in_its_own_way():
     model = tiny.model(tiny.MODELS["transformer-by-layer"])
     first, second = model.decoder.layers
-    assert [first.own.heads, second.own.heads, first.source.group, second.source.group] == [2, 5, 2, 1]
+    assert [
+        first.self_attention.heads,
+        second.self_attention.heads,
+        first.cross_attention.group,
+        second.cross_attention.group,
+    ] == [2, 5, 2, 1]
     assert [first.window, second.window] == [None, Window(1)]
-    assert isinstance(second.own.attention.score, TalkingScorer)
-    assert type(second.source.attention.score) is SCORERS["additive"]
-    assert [layer.attention.rotary.size for layer in model.encoder.layers] == [10, 4]
+    assert isinstance(second.self_attention.attention.score, TalkingScorer)
+    assert type(second.cross_attention.attention.score) is SCORERS["additive"]
+    assert [layer.self_attention.rotary.size for layer in model.encoder.layers] == [10, 4]
 
 
 # ---- fused and dense ---------------------------------------------------------------------------------
@@ -306,8 +314,8 @@ def parts(name: str) -> dict[str, str]:
 WAYS = [
     (normalize, options, relative)
     for normalize, options, relative in itertools.product(NORMALIZERS, OPTIONS, (None, "alibi", "t5", "shaw"))
-    if not any(misfits(ScaledDot, NORMALIZERS[normalize], "self-attention"))
-    and NORMALIZERS[normalize].draw is Normalizer.draw  # chance would differ
+    if not any(incompatibilities(ScaledDot, NORMALIZERS[normalize], "self-attention"))
+    and NORMALIZERS[normalize].sample is Normalizer.sample  # chance would differ
 ]
 WAYS += [("sum", options, None) for options in ("plain", "grouped")]
 

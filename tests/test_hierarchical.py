@@ -54,7 +54,7 @@ from seq2attn.attention.hierarchy import SentenceAttention
 from seq2attn.attention.normalizers import NORMALIZERS, Softmax, Sum
 from seq2attn.attention.positions import POSITIONS
 from seq2attn.attention.scorers import SCORERS, Additive, Coverage, General, Linear, Location, ScaledDot
-from seq2attn.data.batches import Feed, in_sentences, numbered_slots
+from seq2attn.data.batches import BatchLoader, in_sentences, numbered_slots
 from seq2attn.errors import Seq2attnError
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import AttentionRecipe, ModelRecipe, SamplingRecipe, TruncateRecipe
@@ -121,7 +121,7 @@ def test_one_sentence_is_plain_attention_to_the_bit(normalize, heads):
     """Also where a constant would not cancel, as in sigmoid."""
     above, plain = (attention(normalize, hierarchical) for hierarchical in (True, False))
     query, states = asked()
-    if above.normalize.energies > 1:
+    if above.normalize.n_scores > 1:
         pytest.skip("two scorers, which the builder of models makes")
     of = OF.clamp(max=0)
     if heads:
@@ -288,11 +288,13 @@ def test_a_decoder_that_is_not_told_says_so():
 
 def test_it_copies():
     recipe = recurrent(copying=True)
-    copier, (source, mask), tokens = tiny.model(recipe), tiny.sources(7, 3), tiny.reads(2, 5)
+    pointer_generator, (source, mask), tokens = tiny.model(recipe), tiny.sources(7, 3), tiny.reads(2, 5)
     copies, of = slots(source, mask), told(source, mask)
-    whole = copier(source, mask, tokens, (), copies, of).logits
+    whole = pointer_generator(source, mask, tokens, (), copies, of).logits
     assert_close(whole.softmax(-1).sum(-1), torch.ones(2, 5))
-    stepped, _ = step_by_step(copier.decoder, tokens, copier.start(source, mask, copies, of))
+    stepped, _ = step_by_step(
+        pointer_generator.decoder, tokens, pointer_generator.start(source, mask, copies, of)
+    )
     assert_close(stepped, whole, atol=1e-5, rtol=1e-5)
 
 
@@ -397,10 +399,10 @@ def test_batches_know_their_sentences(sampled, window):
     one = learnt("bpe")
     truncate = TruncateRecipe.model_validate(window)
     corpus = Texts([TEXT, "hello", "", "ok\nbye"], one, truncate)
-    feed = Feed(corpus, one, one, 999, 1, SamplingRecipe(alpha=0.5) if sampled else None, truncate)
-    assert feed.batch(np.arange(4), 0).sentences is None
-    feed.hierarchical = True
-    found = feed.batch(np.arange(4), 0)
+    loader = BatchLoader(corpus, one, one, 999, 1, SamplingRecipe(alpha=0.5) if sampled else None, truncate)
+    assert loader.batch(np.arange(4), 0).sentences is None
+    loader.hierarchical = True
+    found = loader.batch(np.arange(4), 0)
     assert found.sentences is not None and found.to(torch.device("cpu")).sentences is not None
     assert ((found.sentences >= 0) == found.source_mask).all()
     for row, text in enumerate([LINES, ["hello"], [], ["ok", "bye"]]):
@@ -504,27 +506,27 @@ def run(path: Path, decoder: str) -> None:
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_from_lists_of_turns_to_answers(tmp_path, decoder):
     run(tmp_path, decoder)
-    face = seq2attn.load(tmp_path / "run", device="cpu")
-    assert face.model.decoder.hierarchical
+    predictor = seq2attn.load(tmp_path / "run", device="cpu")
+    assert predictor.model.decoder.hierarchical
     text, *others = ("\n".join(turns) for turns in TURNS)
     word = "see"
-    found = face.summarize(text, nbest=2)
+    found = predictor.summarize(text, nbest=2)
     assert found.alignment is not None and found.alignment.shape[1] == len(text.split())
     assert_close(found.weights.sum(-1), torch.ones(len(found.weights)))
-    together = face.summarize([*others, text], nbest=2)[-1]
+    together = predictor.summarize([*others, text], nbest=2)[-1]
     assert together.text == found.text
     assert together.log_probability == pytest.approx(found.log_probability, abs=1e-5)
-    ids, told_copies = [found.source.ids], face.copies([found.source.ids], [found.source])
-    (forced,) = face.force(
-        ids, [found.target.ids], copies=told_copies, sentences=face.sentences(ids, [text])
+    ids, told_copies = [found.source.ids], predictor.copies([found.source.ids], [found.source])
+    (forced,) = predictor.forced_decoding(
+        ids, [found.target.ids], copies=told_copies, sentences=predictor.sentences(ids, [text])
     )  # what is searched is what is forced
     assert forced.log_probability == pytest.approx(found.log_probability, abs=1e-4)
-    one = face.align(text, word)
-    (known,) = face.log_probabilities([text], [word])
+    one = predictor.align(text, word)
+    (known,) = predictor.log_probabilities([text], [word])
     assert known == pytest.approx(one.log_probability, abs=1e-5)
-    (looked,) = face.looks([text], [word])
+    (looked,) = predictor.looks([text], [word])
     assert_close(looked[:1, : one.weights.shape[1]], one.weights[:1], atol=1e-5, rtol=1e-5)
-    flat = face.align(text.replace("\n", " "), word)  # the same ids, but one sentence
+    flat = predictor.align(text.replace("\n", " "), word)  # the same ids, but one sentence
     assert flat.source.ids == one.source.ids and abs(flat.log_probability - one.log_probability) > 1e-7
 
 

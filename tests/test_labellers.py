@@ -19,14 +19,14 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from seq2attn.attention.attention import Attention, misfits
+from seq2attn.attention.attention import Attention, incompatibilities
 from seq2attn.attention.heads import Window
 from seq2attn.attention.normalizers import NORMALIZERS, LocalM, Softmax
 from seq2attn.attention.pooling import Pooling, penalty
 from seq2attn.attention.scorers import SCORERS, Dot, General, Perceptron
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.word_embedding import LabelledBatch, Words
-from seq2attn.models.tagger_factory import build_labeller
+from seq2attn.models.tagger_factory import build_tagger
 from seq2attn.models.taggers import (
     AttentivePooling,
     LabelAttention,
@@ -38,7 +38,7 @@ from seq2attn.models.taggers import (
 from seq2attn.recipe import ClassifierRecipe, TaggerRecipe
 from seq2attn.text import tag_schemes as tags
 from seq2attn.text.tag_schemes import Span
-from seq2attn.training.label_objectives import ChainLabelling, Labelling, SpanLabelling, labelling
+from seq2attn.training.label_objectives import CRFObjective, LabelObjective, SpanObjective, label_objective
 
 TEXT = sentences(5, 7, 1, 3, 0)
 TAGGERS: dict[str, dict[str, Any]] = {
@@ -484,24 +484,24 @@ def labelled(words: Words, labels: Tensor) -> LabelledBatch:
 def test_words_cost_their_cross_entropy(smoothing):
     model, words = tiny_words.tagger(head={"kind": "linear"}), tiny_words.batch(*TEXT)
     gold = torch.randint(0, 5, words.ids.shape).masked_fill(~words.mask, -100)
-    objective = labelling(model, smoothing)
+    objective = label_objective(model, smoothing)
     batch = labelled(words, gold.masked_fill(~words.mask, 99))  # whatever stands on padding
-    losses = objective.losses(objective.ask(model, batch), batch)
+    losses = objective.loss(objective.forward(model, batch), batch)
     scores = model(words).scores.flatten(0, 1)
     options = {"ignore_index": -100, "reduction": "sum"}
     assert_close(losses.loss, F.cross_entropy(scores, gold.flatten(), label_smoothing=smoothing, **options))
     assert_close(losses.nll, F.cross_entropy(scores, gold.flatten(), **options))
     assert losses.whole is losses.loss and not losses.parts
-    assert type(objective) is Labelling and objective.state() is None
+    assert type(objective) is LabelObjective and objective.state() is None
 
 
 def test_a_crf_costs_what_the_labels_of_whole_sentences_do():
     model, words = tiny_words.tagger(), tiny_words.batch(*TEXT)
     batch = labelled(words, torch.zeros_like(words.ids).masked_fill(~words.mask, -100))
-    objective = labelling(model)
-    losses = objective.losses(objective.ask(model, batch), batch)
+    objective = label_objective(model)
+    losses = objective.loss(objective.forward(model, batch), batch)
     expected = model.crf(model(words).scores, batch.labels, words.mask).sum()
-    assert isinstance(objective, ChainLabelling)
+    assert isinstance(objective, CRFObjective)
     assert_close(losses.whole, expected)
     assert_close(losses.nll, expected.detach()) and not losses.nll.requires_grad
     losses.whole.backward()
@@ -512,10 +512,10 @@ def test_a_crf_costs_what_the_labels_of_whole_sentences_do():
 def test_spans_cost_their_cross_entropy(smoothing):
     model, words = tiny_words.tagger(**TAGGERS["spans"]), tiny_words.batch([5, 6, 7])
     batch = labelled(words, torch.tensor([[1, 2, 3]]))
-    objective = labelling(model, smoothing)
-    losses = objective.losses(objective.ask(model, batch), batch)
+    objective = label_objective(model, smoothing)
+    losses = objective.loss(objective.forward(model, batch), batch)
     gold = torch.tensor([0, 1, 0, 0, 0, 2])  # (0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)
-    assert isinstance(objective, SpanLabelling)
+    assert isinstance(objective, SpanObjective)
     scores = model(words).scores[0]
     assert_close(losses.whole, F.cross_entropy(scores, gold, reduction="sum", label_smoothing=smoothing))
     assert_close(losses.nll, F.cross_entropy(scores, gold, reduction="sum").detach())
@@ -524,8 +524,8 @@ def test_spans_cost_their_cross_entropy(smoothing):
 def test_sentences_cost_their_cross_entropy_and_the_likeness_of_queries():
     model, words = tiny_words.classifier(**CLASSIFIERS["hops"]), tiny_words.batch(*TEXT)
     batch = labelled(words, torch.tensor([0, 2, 1, 1, 0]))
-    objective = labelling(model, penalty=0.7)
-    losses = objective.losses(objective.ask(model, batch), batch)
+    objective = label_objective(model, penalty=0.7)
+    losses = objective.loss(objective.forward(model, batch), batch)
     answer = model(words, look=True)
     alike, nll = penalty(answer.weights).sum(), F.cross_entropy(answer.scores, batch.labels, reduction="sum")
     assert_close(losses.whole, nll + 0.7 * alike)
@@ -535,11 +535,11 @@ def test_sentences_cost_their_cross_entropy_and_the_likeness_of_queries():
 
 def test_what_cannot_be_learnt_is_refused():
     with pytest.raises(Seq2attnError, match="a CRF predicts all labels together, and none can be smoothed"):
-        labelling(tiny_words.tagger(), smoothing=0.1)
+        label_objective(tiny_words.tagger(), smoothing=0.1)
     model, words = tiny_words.tagger(head={"kind": "linear"}), tiny_words.batch(*TEXT)
-    objective, batch = labelling(model, penalty=0.1), labelled(words, words.ids * 0)
+    objective, batch = label_objective(model, penalty=0.1), labelled(words, words.ids * 0)
     with pytest.raises(Seq2attnError, match="a penalty is on how far a pooling's queries look alike"):
-        objective.losses(objective.ask(model, batch), batch)
+        objective.loss(objective.forward(model, batch), batch)
 
 
 # ---- recipes -----------------------------------------------------------------------------------------
@@ -553,10 +553,10 @@ def faults(recipe: type, **sections: Any) -> list[str]:
 
 def test_the_defaults_are_a_bilstm_crf_with_characters():
     with torch.device("meta"):
-        model = build_labeller(TaggerRecipe(), 101, 31, LABELS, "bio")
+        model = build_tagger(TaggerRecipe(), 101, 31, LABELS, "bio")
     assert isinstance(model, Tagger) and model.crf is not None and model.attention is None
     encoder = model.encoder
-    assert (encoder.size, encoder.embedding.size, encoder.embedding.speller.size) == (400, 150, 50)
+    assert (encoder.size, encoder.embedding.size, encoder.embedding.character_encoder.size) == (400, 150, 50)
     assert (encoder.dropout.rate, encoder.embedding.dropout.rate) == (0.5, 0.5)
 
 
@@ -573,7 +573,10 @@ def test_the_recipe_reaches_the_network():
     assert (attends.window, attends.exclude_self, attends.gate is None) == (Window(2, 1), True, False)
     assert attends.attention.dropout == 0.1 and model.crf is None
     assert (part.word_dropout, part.dropout.rate, part.dropout.variational) == (0.2, 0.3, True)
-    assert (part.speller.convolution.kernel_size, part.speller.dropout.rate) == ((4,), 0.4)
+    assert (part.character_encoder.convolution.kernel_size, part.character_encoder.dropout.rate) == (
+        (4,),
+        0.4,
+    )
     assert part.positions.table.num_embeddings == 11 and not part.table.weight.requires_grad
     biases = [p for name, p in model.encoder.named_parameters() if name.endswith("outer.bias")]
     assert len(biases) == 2 and all((bias == 0).all() for bias in biases)  # as Transformers begin
@@ -582,7 +585,7 @@ def test_the_recipe_reaches_the_network():
 def test_given_vectors_reach_the_table():
     vectors = torch.randn(tiny_words.WORDS, 7)
     recipe = TaggerRecipe.model_validate(tiny_words.TINY)
-    model = build_labeller(recipe, tiny_words.WORDS, tiny_words.CHARACTERS, LABELS, "bio", vectors)
+    model = build_tagger(recipe, tiny_words.WORDS, tiny_words.CHARACTERS, LABELS, "bio", vectors)
     assert torch.equal(model.encoder.embedding.table.weight, vectors)
 
 
@@ -590,7 +593,7 @@ PAIRS = list(itertools.product(SCORERS, NORMALIZERS))
 
 
 def fit(role: str) -> list[tuple[str, str]]:
-    return [(s, n) for s, n in PAIRS if not list(misfits(SCORERS[s], NORMALIZERS[n], role))]
+    return [(s, n) for s, n in PAIRS if not list(incompatibilities(SCORERS[s], NORMALIZERS[n], role))]
 
 
 @pytest.mark.parametrize(("score", "normalize"), fit("self-attention"), ids="-".join)
@@ -676,7 +679,7 @@ def test_tags_need_a_scheme():
     with pytest.raises(
         Seq2attnError, match="words are labelled with tags of a scheme: expected its name, got"
     ):
-        build_labeller(TaggerRecipe(), 11, 7, LABELS, None)
+        build_tagger(TaggerRecipe(), 11, 7, LABELS, None)
 
 
 # ---- learning ----------------------------------------------------------------------------------------
@@ -712,11 +715,11 @@ def test_a_tiny_tagger_learns_its_sentences_by_heart(head, attention):
     for row, (sentence, names) in enumerate(data):
         labels[row, : len(sentence)] = torch.tensor([LABELS.index(name) for name in names])
     model = tiny_words.tagger(**sections).float().train()
-    objective, batch = labelling(model), labelled(words, labels)
+    objective, batch = label_objective(model), labelled(words, labels)
     optimizer = torch.optim.Adam(model.parameters(), 0.03)
     for _ in range(60):
         optimizer.zero_grad()
-        losses = objective.losses(objective.ask(model, batch), batch)
+        losses = objective.loss(objective.forward(model, batch), batch)
         (losses.whole / batch.units).backward()
         optimizer.step()
     found = model.eval().find(model(words))

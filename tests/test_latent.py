@@ -9,7 +9,7 @@ import tiny
 import torch
 from jaxtyping import TypeCheckError
 from pydantic import ValidationError
-from tiny_training import feed
+from tiny_training import loader
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -18,14 +18,14 @@ from seq2attn.attention.normalizers import NORMALIZERS, Hard
 from seq2attn.attention.scorers import SCORERS, Additive
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.search import Rules, beam_search
-from seq2attn.models.decoders.latent import Guess, likeliest, mixture, posterior
+from seq2attn.models.decoders.latent import PositionPredictions, mixture, posterior, top_k
 from seq2attn.models.decoders.recurrent import RecurrentDecoder
 from seq2attn.models.encoders import Encoded
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import TrainingRecipe
-from seq2attn.tasks.sequence_tasks import prediction
-from seq2attn.training.loop import Learner
-from seq2attn.training.objectives import Taught
+from seq2attn.tasks.sequence_tasks import token_objective
+from seq2attn.training.loop import Trainer
+from seq2attn.training.objectives import AttentionLosses
 
 S, T = 5, 3
 LATENT = [name for name in tiny.MODELS if "marginal" in name or "posterior" in name]
@@ -34,9 +34,9 @@ LATENT = [name for name in tiny.MODELS if "marginal" in name or "posterior" in n
 class Chain(Normalizer):
     """The prior of a hidden Markov model that never goes back, as a matrix of transitions."""
 
-    looks_back = True
+    stateful = True
 
-    def first(self, zeros: Tensor) -> Tensor:
+    def initial_state(self, zeros: Tensor) -> Tensor:
         return torch.eye(zeros.shape[-1], dtype=zeros.dtype)[0].expand_as(zeros)
 
     def transitions(self, scores: Tensor, mask: Tensor) -> Tensor:
@@ -44,8 +44,8 @@ class Chain(Normalizer):
         ahead = torch.ones(scores.shape[-1], scores.shape[-1], dtype=torch.bool).triu() & mask
         return scores.masked_fill(~ahead, -1e30).softmax(-1)
 
-    def move(self, scores: Tensor, mask: Tensor, past: Past, query: Tensor) -> tuple[Tensor, Tensor]:
-        weights = past.belief.unsqueeze(-2) @ self.transitions(scores, mask) * mask
+    def step(self, scores: Tensor, mask: Tensor, past: Past, query: Tensor) -> tuple[Tensor, Tensor]:
+        weights = past.alignment_state.unsqueeze(-2) @ self.transitions(scores, mask) * mask
         return weights, weights.squeeze(-2)
 
 
@@ -80,7 +80,7 @@ def slots(decoder: RecurrentDecoder, encoded: Encoded, tokens: Tensor) -> tuple[
     words = decoder.embedding(tokens[:, :T])
     states, _ = decoder.cell(words, decoder.start(encoded).hidden)
     memory = decoder.attention.remember(encoded.states, encoded.mask)
-    scores = decoder.attention.score(states, memory.keys, decoder.attention.begin(memory))[0]
+    scores = decoder.attention.score(states, memory.keys, decoder.attention.initial_state(memory))[0]
     found = torch.empty(T, S, dtype=torch.float64)
     for t, s in itertools.product(range(T), range(S)):
         read = decoder.readout(states[:, t : t + 1], encoded.states[:, s : s + 1], words[:, t : t + 1])
@@ -187,11 +187,11 @@ def test_what_does_not_tell_slots_apart_leaves_the_prior():
     model, encoded, tokens = decoder_of("posterior", input_feeding=True)
     torch.nn.init.zeros_(model.decoder.output.weight)
     _, state = model.decoder.step(tokens[:, 0], model.decoder.start(encoded))
-    prior, feed, guess = state.past.weights, state.feed, state.guess
+    prior, loader, guess = state.past.weights, state.loader, state.predictions
     state = model.decoder._known(tokens[:, 1], state, guess)
     assert_close(state.past.weights, prior)
-    assert_close(state.feed, feed)
-    assert state.guess is None
+    assert_close(state.loader, loader)
+    assert state.predictions is None
 
 
 @pytest.mark.parametrize("readout", ["tanh", "maxout"])
@@ -201,10 +201,10 @@ def test_the_posterior_is_what_the_next_step_knows(readout, top):
     model, encoded, tokens = decoder_of("posterior", input_feeding=True, readout=readout, top=top)
     decoder, states = model.decoder, encoded.states
     state = decoder.start(encoded)
-    hidden, feed, covered, weights, expected = state.hidden, state.feed, 0.0, None, []
+    hidden, loader, covered, weights, expected = state.hidden, state.loader, 0.0, None, []
     for t in range(T + 1):
         word = decoder.embedding(tokens[:, t : t + 1])
-        asked, hidden = decoder.cell(torch.cat([word, feed[:, None]], -1), hidden)
+        asked, hidden = decoder.cell(torch.cat([word, loader[:, None]], -1), hidden)
         prior = decoder.attention(asked, state.memory.value).weights[0, 0]
         if top:
             prior = torch.where(prior >= prior.topk(top).values[-1], prior, 0)
@@ -216,15 +216,15 @@ def test_the_posterior_is_what_the_next_step_knows(readout, top):
             weights = prior * p[:, tokens[0, t + 1]]
             weights = weights / weights.sum()
             covered = covered + weights
-            feed = decoder.readout(asked, (weights @ states[0])[None, None], word)[:, 0]
+            loader = decoder.readout(asked, (weights @ states[0])[None, None], word)[:, 0]
     logits = decoder(tokens, encoded).logits
     assert_close(logits[0], torch.stack(expected))
     for t in range(T):
         _, state = decoder.step(tokens[:, t], state)
-    state = decoder._known(tokens[:, T], state, state.guess)
+    state = decoder._known(tokens[:, T], state, state.predictions)
     assert_close(state.past.weights[0], weights)
     assert_close(state.past.coverage[0], covered)
-    assert_close(state.feed, feed)
+    assert_close(state.loader, loader)
     assert_close(state.past.weights.sum(-1), torch.ones(1, dtype=torch.float64))
 
 
@@ -272,7 +272,7 @@ def test_who_sees_nothing_has_no_posterior():
     model = tiny.model(tiny.MODELS["feeding-posterior"])
     encoded, tokens = model.encoder(*tiny.sources(7, 0)), tiny.reads(2, 2)
     _, state = model.decoder.step(tokens[:, 0], model.decoder.start(encoded))
-    state = model.decoder._known(tokens[:, 1], state, state.guess)
+    state = model.decoder._known(tokens[:, 1], state, state.predictions)
     assert_close(state.past.weights.sum(-1), torch.tensor([1.0, 0.0]))
 
 
@@ -282,10 +282,10 @@ def test_a_posterior_by_hand():
     with torch.no_grad():
         output.weight.copy_(torch.tensor([[1.0], [-1.0]]))
     reads = torch.tensor([[[4.0], [0.25]]]).log() / 2
-    log_weights, places = likeliest(torch.tensor([[0.25, 0.75]]), None)
+    log_weights, places = top_k(torch.tensor([[0.25, 0.75]]), None)
     mixed, normalizers = mixture(reads, log_weights, output)
     assert_close(mixed.exp(), torch.tensor([[0.35, 0.65]]))
-    guess = Guess(torch.zeros(1, 1, 1), reads, normalizers, log_weights, places)
+    guess = PositionPredictions(torch.zeros(1, 1, 1), reads, normalizers, log_weights, places)
     assert_close(posterior(guess, torch.tensor([0]), output, 2), torch.tensor([[4 / 7, 3 / 7]]))
 
 
@@ -314,7 +314,7 @@ def test_gradcheck(top):
     output = torch.nn.Linear(4, 5, dtype=torch.float64)
 
     def mixed(scores: Tensor, reads: Tensor) -> Tensor:
-        return mixture(reads, likeliest(scores.softmax(-1), top)[0], output)[0]
+        return mixture(reads, top_k(scores.softmax(-1), top)[0], output)[0]
 
     scores = weights.clamp(min=1e-3).log().requires_grad_()
     assert torch.autograd.gradcheck(mixed, (scores, reads))
@@ -324,7 +324,7 @@ def test_gradcheck(top):
 def test_weights_of_zero_have_no_gradient_of_nan(weights):
     given = torch.tensor(weights, requires_grad=True)
     reads, output = torch.randn(1, 3, 4, requires_grad=True), torch.nn.Linear(4, 5)
-    log_weights, _ = likeliest(given, None)
+    log_weights, _ = top_k(given, None)
     mixed, _ = mixture(reads, log_weights, output)
     mixed.square().sum().backward()
     for tensor in (mixed, given.grad, reads.grad, output.weight.grad):
@@ -336,7 +336,7 @@ def test_weights_of_zero_have_no_gradient_of_nan(weights):
 def test_unlikely_everywhere_is_finite():
     reads = torch.tensor([[[1e4], [-1e4]]], requires_grad=True)
     output = torch.nn.Linear(1, 3)
-    mixed, _ = mixture(reads, likeliest(torch.tensor([[0.5, 0.5]]), None)[0], output)
+    mixed, _ = mixture(reads, top_k(torch.tensor([[0.5, 0.5]]), None)[0], output)
     mixed.sum().backward()
     assert mixed.isfinite().all() and reads.grad.isfinite().all()
 
@@ -386,7 +386,7 @@ def test_a_latent_alignment_is_to_one_slot_with_a_probability():
 
 def test_shapes_are_types():
     with pytest.raises(TypeCheckError):
-        likeliest(torch.zeros(2, 3, 4), None)
+        top_k(torch.zeros(2, 3, 4), None)
 
 
 # ---- drawn slots in cross-attention ------------------------------------------------------------------
@@ -399,7 +399,7 @@ class Chosen(Hard):
         super().__init__(soft_rate=0.0)
         self.choice = torch.zeros(1, dtype=torch.long)
 
-    def draw(self, weights: Tensor, past: Past) -> Tensor:
+    def sample(self, weights: Tensor, past: Past) -> Tensor:
         one_hot = torch.eye(weights.shape[-1], dtype=weights.dtype)[self.choice]
         return one_hot.expand(weights.shape)
 
@@ -423,11 +423,11 @@ def test_layers_give_what_they_drew_in_the_order_asked_for():
     assert (
         len({tuple(row) for row in hard[0, :, 0].argmax(-1, keepdim=True).tolist()}) > 1
     )  # heads by themselves
-    assert model(*source, tokens, [1]).drawn is None and model(*source, tokens).drawn is None
+    assert model(*source, tokens, [1]).sampled is None and model(*source, tokens).sampled is None
     model.eval()
     _, weights, drawn, _ = model(*source, tokens, [0])
     assert torch.equal(drawn[:2].argmax(-1), weights[:2].argmax(-1))
-    model.train().decoder.layers[0].source.attention.normalize.soft_rate = 1.0
+    model.train().decoder.layers[0].cross_attention.attention.normalize.soft_rate = 1.0
     _, weights, drawn, _ = model(*source, tokens, [0])
     assert torch.equal(drawn, weights)  # an expectation
 
@@ -440,7 +440,7 @@ def test_self_attention_begins_where_its_normalizer_says():
     logits = {}
     for rate in (1.0, 0.0):
         for layer in model.decoder.layers:
-            layer.own.attention.normalize.soft_rate = rate
+            layer.self_attention.attention.normalize.soft_rate = rate
         logits[rate] = [model(*read).logits for _ in range(2)]
     assert torch.equal(*logits[1.0]) and not torch.equal(*logits[0.0])
 
@@ -450,19 +450,21 @@ def test_reinforcing_cross_attention_climbs_the_expected_log_likelihood():
     model = hard_transformer("hard", "hard", heads=1).double()
     chosen = [Chosen(), Chosen()]
     for layer, normalize in zip(model.decoder.layers, chosen, strict=True):
-        layer.source.attention.normalize = normalize
+        layer.cross_attention.attention.normalize = normalize
     source, reads, steps, slots = tiny.sources(3), tiny.reads(1, 3), 2, 3
     gold, mask = reads[:, 1:], torch.ones(1, steps, dtype=torch.bool)
-    taught = Taught({"reinforce": float(steps)}, model.decoder)  # the reward is the mean of the steps
+    taught = AttentionLosses(
+        {"reinforce": float(steps)}, model.decoder
+    )  # the reward is the mean of the steps
     taught.baseline = -1.7
     parameters = list(model.parameters())
     truth, estimate = ([torch.zeros_like(parameter) for parameter in parameters] for _ in range(2))
-    for draws in itertools.product(range(slots), repeat=2 * steps):
+    for samples in itertools.product(range(slots), repeat=2 * steps):
         for number, normalize in enumerate(chosen):
-            normalize.choice = torch.tensor(draws[number * steps : (number + 1) * steps])
+            normalize.choice = torch.tensor(samples[number * steps : (number + 1) * steps])
         decoded = model(*source, reads[:, :steps], taught.look)
         log_p = decoded.logits.log_softmax(-1).gather(-1, gold[..., None]).sum()
-        chance = (decoded.weights * decoded.drawn).sum(-1).prod()
+        chance = (decoded.weights * decoded.sampled).sum(-1).prod()
         loss = taught.total(taught.terms(decoded, gold, mask, source[1], None)) - log_p
         uphill = torch.autograd.grad(chance * log_p, parameters, retain_graph=True)
         downhill = torch.autograd.grad(chance.detach() * loss, parameters)
@@ -470,7 +472,7 @@ def test_reinforcing_cross_attention_climbs_the_expected_log_likelihood():
             total += slope
     for ours, theirs in zip(estimate, truth, strict=True):
         assert_close(ours, -theirs, atol=1e-6, rtol=1e-5)
-    queries = [layer.source.query.weight for layer in model.decoder.layers]
+    queries = [layer.cross_attention.query.weight for layer in model.decoder.layers]
     learnt = [
         slope
         for parameter, slope in zip(parameters, truth, strict=True)
@@ -485,10 +487,13 @@ def test_a_transformer_with_hard_attention_is_reinforced_as_it_trains():
     for factors in ({"reinforce": 1.0, "entropy": 1e-3}, {"coverage": 1e-9}):
         model = hard_transformer({"name": "hard", "soft_rate": 0.0}, {"name": "hard", "soft_rate": 0.0})
         recipe = TrainingRecipe.model_validate({"max_steps": 9, "attention_losses": factors})
-        learner, some = Learner(model, prediction(model, recipe), recipe, torch.device("cpu"), None), feed()
+        trainer, some = (
+            Trainer(model, token_objective(model, recipe), recipe, torch.device("cpu"), None),
+            loader(),
+        )
         asking = model.decoder.layers[1].source.query.weight
         before = asking.detach().clone()
-        found = [learner.update([some.batch(some.epoch(0)[0], 0)], step) for step in range(1, 10)]
+        found = [trainer.update([some.batch(some.epoch(0)[0], 0)], step) for step in range(1, 10)]
         moved["reinforce" in factors] = (asking - before).abs().max().item()
         assert found[-1].loss < found[0].loss
         if "reinforce" in factors:

@@ -15,7 +15,7 @@ from tiny import Fading
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention.attention import Attended, Attention, Normalizer, Past, Scorer, misfits
+from seq2attn.attention.attention import Attended, Attention, Normalizer, Past, Scorer, incompatibilities
 from seq2attn.attention.heads import MultiHead
 from seq2attn.attention.normalizers import NORMALIZERS, Softmax
 from seq2attn.attention.scorers import SCORERS, Several
@@ -28,13 +28,13 @@ LENGTHS = torch.tensor([7, 4, 0])
 class Inert(Softmax):
     """A normalizer that follows its past: where it looked last it likes to look again."""
 
-    looks_back = True
+    stateful = True
 
-    def first(self, zeros: Tensor) -> Tensor:
+    def initial_state(self, zeros: Tensor) -> Tensor:
         return zeros + 1
 
-    def move(self, scores: Tensor, mask: Tensor, past: Past, query: Tensor) -> tuple[Tensor, Tensor]:
-        weights = self(scores + past.belief.unsqueeze(-2), mask, past, query)
+    def step(self, scores: Tensor, mask: Tensor, past: Past, query: Tensor) -> tuple[Tensor, Tensor]:
+        weights = self(scores + past.alignment_state.unsqueeze(-2), mask, past, query)
         return weights, weights.squeeze(-2)
 
 
@@ -104,8 +104,8 @@ class Case(NamedTuple):
         return self.attention.normalize
 
     @property
-    def reads_places(self) -> bool:
-        return self.attention.score.reads_places or self.normalize.reads_places
+    def position_dependent(self) -> bool:
+        return self.attention.score.position_dependent or self.normalize.position_dependent
 
     def nothing(self) -> Tensor:
         """The context of a query that sees nothing: zero, then projected."""
@@ -128,7 +128,7 @@ def scorer(name: str, width: int, key_size: int) -> tuple[Scorer, int]:
 def build(score: str, normalize: str, heads: int, width: int = 11) -> Case:
     torch.manual_seed(3)
     normalizer, options = NORMALIZES[normalize]
-    pairs = [scorer(score, width, width if heads else 13) for _ in range(normalizer.energies)]
+    pairs = [scorer(score, width, width if heads else 13) for _ in range(normalizer.n_scores)]
     made, sizes = zip(*pairs, strict=True)
     size = 13 if heads else sizes[0]
     both = made[0] if len(made) == 1 else Several(list(made))
@@ -147,7 +147,9 @@ def sensible() -> Iterator[tuple[Any, ...]]:
     for number, (score, normalize) in enumerate(itertools.product(SCORES, NORMALIZES)):
         parts = SCORES[score][0], NORMALIZES[normalize][0]
         usual = score == "additive" or normalize == "softmax"
-        if any(True for _ in misfits(*parts, "target to source")) or not (usual or normalize in NORMALIZERS):
+        if any(True for _ in incompatibilities(*parts, "target to source")) or not (
+            usual or normalize in NORMALIZERS
+        ):
             continue
         for heads in (0, 1, 2) if usual else (number % 3,):
             yield score, normalize, heads
@@ -280,13 +282,13 @@ def test_the_past_is_what_happened(case):
 def test_the_past_matters_to_who_looks_back(case):
     whole = case.attention.score.positive  # its scores are so large that a scan stops where it stands
     chosen = getattr(case.normalize, "hard", False) or isinstance(case.normalize, parts_named("hardmax"))
-    if not case.attention.looks_back or whole or chosen:
+    if not case.attention.stateful or whole or chosen:
         return  # two queries may well choose the same slot
     memory, query = case.module.remember(case.states, case.mask), case.query[:, 2:3]
-    past, begun = case.module(case.query[:, :2], memory).past, case.module.begin(memory)
+    past, begun = case.module(case.query[:, :2], memory).past, case.module.initial_state(memory)
     weights = case.module(query, memory, past).weights[0]
     forgotten = [begun._replace(step=past.step)]
-    forgotten += [past._replace(belief=begun.belief)] * case.normalize.looks_back
+    forgotten += [past._replace(alignment_state=begun.alignment_state)] * case.normalize.stateful
     forgotten += [past._replace(trace=begun.trace)] * (past.trace is not None)
     for other in forgotten:
         assert (case.module(query, memory, other).weights[0] - weights).abs().max() > 1e-6
@@ -352,7 +354,7 @@ def test_context_is_the_same_when_nobody_asks_for_weights(case, masked):
 
 
 def test_permuting_slots_permutes_weights(case):
-    if case.reads_places:
+    if case.position_dependent:
         return
     order = torch.tensor([4, 0, 6, 2, 1, 5, 3])
     permuted, plain = case.with_(states=case.states[:, order], mask=case.mask[..., order]), case.attend()
@@ -369,7 +371,7 @@ def test_a_single_slot_has_all_the_weight(case):
 
 @pytest.mark.parametrize("size", [1, 1e4])
 def test_equal_slots_are_looked_at_equally(case, size):
-    if case.reads_places or isinstance(case.normalize, parts_named("hardmax")):
+    if case.position_dependent or isinstance(case.normalize, parts_named("hardmax")):
         return  # of equal ones, hardmax takes the first
     weights = case.with_(states=size * case.states[:, :1].expand(-1, 7, -1)).weights
     seen = case.seen(weights).double()

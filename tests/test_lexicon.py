@@ -7,14 +7,23 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from seq2attn.text.word_vocabulary import UNKNOWN, Labels, Lexicon, LexiconError, Word, cut, joined, split
+from seq2attn.text.word_vocabulary import (
+    UNKNOWN,
+    Labels,
+    Word,
+    WordVocabulary,
+    WordVocabularyError,
+    join_words,
+    split_words,
+    tokenize,
+)
 
 TEXTS = ["The 12 cats saw the cat", "The cats ran in 1996", "a cat"]
 
 
 @given(st.text())
 def test_words_stand_where_they_say(text: str) -> None:
-    for words in (cut(text), cut(text, "spaces")):
+    for words in (tokenize(text), tokenize(text, "spaces")):
         assert all(word.text == text[word.start : word.end] and word.text for word in words)
         assert all(one.end <= other.start for one, other in itertools.pairwise(words))
         left = {*range(len(text))} - {place for word in words for place in range(word.start, word.end)}
@@ -48,12 +57,12 @@ def test_words_stand_where_they_say(text: str) -> None:
     ],
 )  # fmt: skip
 def test_raw_text_is_cut_as_tagged_data_is(text: str, words: str) -> None:
-    assert " ".join(word.text for word in cut(text)) == words
+    assert " ".join(word.text for word in tokenize(text)) == words
 
 
 @given(st.text(st.sampled_from("ae1.'-n t@/:\u0301\u094d\u200d\u200c\ufe0f\U0001f3fd\U0001f44d\U0001f1e9")))
 def test_no_word_begins_with_a_mark_of_the_one_before(text: str) -> None:
-    for word in cut(text):
+    for word in tokenize(text):
         alone = word.start == 0 or text[word.start - 1].isspace()
         mark = unicodedata.category(word.text[0])[0] == "M" or word.text[0] in "\u200c\u200d\U0001f3fd"
         assert alone or not mark
@@ -62,47 +71,52 @@ def test_no_word_begins_with_a_mark_of_the_one_before(text: str) -> None:
 @given(st.text(st.sampled_from("aéñŐ1.,'-&n t@ǖ%")))
 @example("1@1.é1, ñ.é@aé.é")
 def test_accents_may_be_written_apart(text: str) -> None:
-    apart = [word.text for word in cut(unicodedata.normalize("NFD", text))]
-    assert apart == [unicodedata.normalize("NFD", word.text) for word in cut(text)]
+    apart = [word.text for word in tokenize(unicodedata.normalize("NFD", text))]
+    assert apart == [unicodedata.normalize("NFD", word.text) for word in tokenize(text)]
 
 
 def test_spaces_alone_cut_if_asked() -> None:
-    assert cut("a, b.  c", "spaces") == [Word("a,", 0, 2), Word("b.", 3, 5), Word("c", 7, 8)]
+    assert tokenize("a, b.  c", "spaces") == [Word("a,", 0, 2), Word("b.", 3, 5), Word("c", 7, 8)]
 
 
 @given(st.lists(st.text(min_size=1)))
 def test_joined_words_come_apart_again(words: list[str]) -> None:
-    assert len(split(joined(words))) == len(words)
-    assert joined(split(joined(words))) == joined(words)
+    assert len(split_words(join_words(words))) == len(words)
+    assert join_words(split_words(join_words(words))) == join_words(words)
 
 
 def test_frequent_words_have_numbers() -> None:
-    lexicon = Lexicon.learn(TEXTS, size=3)
-    assert lexicon.words == ["the", "cats", "cat"] and lexicon.size == 5
-    assert lexicon.encode(["THE cat sat", ""]) == [[2, 4, UNKNOWN], []]
-    assert Lexicon.learn(TEXTS, min_count=2, digits=False).words == ["the", "cats", "cat"]
-    assert Lexicon.learn(TEXTS, lowercase=False).words[:3] == ["The", "cats", "cat"]
+    word_vocabulary = WordVocabulary.learn(TEXTS, size=3)
+    assert word_vocabulary.words == ["the", "cats", "cat"] and word_vocabulary.size == 5
+    assert word_vocabulary.encode(["THE cat sat", ""]) == [[2, 4, UNKNOWN], []]
+    assert WordVocabulary.learn(TEXTS, min_count=2, digits=False).words == ["the", "cats", "cat"]
+    assert WordVocabulary.learn(TEXTS, lowercase=False).words[:3] == ["The", "cats", "cat"]
 
 
 def test_digits_are_one_digit() -> None:
-    lexicon = Lexicon.learn(TEXTS)
-    assert lexicon.encode(["12 1999"]) == lexicon.encode(["34 2026"]) and "00" in lexicon.words
+    word_vocabulary = WordVocabulary.learn(TEXTS)
+    assert (
+        word_vocabulary.encode(["12 1999"]) == word_vocabulary.encode(["34 2026"])
+        and "00" in word_vocabulary.words
+    )
 
 
 def test_words_with_vectors_are_known_though_unseen() -> None:
-    lexicon = Lexicon.learn(TEXTS, size=1, known=["Dog", "the", "ran"])
-    assert lexicon.words == ["the", "dog"]  # `ran` was seen, and too rarely
+    word_vocabulary = WordVocabulary.learn(TEXTS, size=1, known=["Dog", "the", "ran"])
+    assert word_vocabulary.words == ["the", "dog"]  # `ran` was seen, and too rarely
 
 
 def test_characters_keep_their_case() -> None:
-    lexicon = Lexicon.learn(TEXTS)
-    assert lexicon.spell("The") != lexicon.spell("the") and lexicon.spell("ü") == [UNKNOWN]
-    assert min(lexicon.spell("cat")) > UNKNOWN
+    word_vocabulary = WordVocabulary.learn(TEXTS)
+    assert word_vocabulary.spell("The") != word_vocabulary.spell("the") and word_vocabulary.spell("ü") == [
+        UNKNOWN
+    ]
+    assert min(word_vocabulary.spell("cat")) > UNKNOWN
 
 
 def test_there_must_be_words() -> None:
-    with pytest.raises(LexiconError, match="no words to learn from"):
-        Lexicon.learn(["", ""])
+    with pytest.raises(WordVocabularyError, match="no words to learn from"):
+        WordVocabulary.learn(["", ""])
 
 
 def test_labels_are_all_that_the_scheme_has_of_the_types() -> None:
@@ -128,33 +142,40 @@ def test_labels_of_sentences_may_have_spaces() -> None:
     ],
 )
 def test_there_must_be_something_to_tell_apart(texts: list[str], scheme: str, message: str) -> None:
-    with pytest.raises(LexiconError, match=message):
+    with pytest.raises(WordVocabularyError, match=message):
         Labels.learn(texts, scheme)  # type: ignore[arg-type]
 
 
 def test_files_give_the_same_back() -> None:
-    lexicon, labels = Lexicon.learn(TEXTS), Labels.learn(["O B-PER"], "bio")
-    again, other = Lexicon.read(lexicon.content), Labels.read(labels.content)
-    assert again.fingerprint == lexicon.fingerprint and again.encode(TEXTS) == lexicon.encode(TEXTS)
-    assert again.spell("cat") == lexicon.spell("cat") and other.fingerprint == labels.fingerprint
+    word_vocabulary, labels = WordVocabulary.learn(TEXTS), Labels.learn(["O B-PER"], "bio")
+    again, other = WordVocabulary.read(word_vocabulary.content), Labels.read(labels.content)
+    assert again.fingerprint == word_vocabulary.fingerprint and again.encode(TEXTS) == word_vocabulary.encode(
+        TEXTS
+    )
+    assert again.spell("cat") == word_vocabulary.spell("cat") and other.fingerprint == labels.fingerprint
     assert other.names == labels.names and other.scheme == "bio"
-    assert lexicon.fingerprint != Lexicon.learn(TEXTS, lowercase=False).fingerprint
+    assert word_vocabulary.fingerprint != WordVocabulary.learn(TEXTS, lowercase=False).fingerprint
 
 
 @given(st.text())
 def test_a_word_is_looked_up_as_it_is_looked_up(word: str) -> None:
     for lowercase, digits in itertools.product((False, True), repeat=2):
-        lexicon = Lexicon([], [], lowercase, digits)
-        assert lexicon.key(lexicon.key(word)) == lexicon.key(word)
+        word_vocabulary = WordVocabulary([], [], lowercase, digits)
+        assert word_vocabulary.key(word_vocabulary.key(word)) == word_vocabulary.key(word)
 
 
 def test_words_with_accents_written_apart_are_the_same_words() -> None:
     """As macOS writes them, and hardly any file of vectors."""
     whole, apart = "Ménage Ő 1é", unicodedata.normalize("NFD", "Ménage Ő 1é")
     assert whole != apart
-    lexicon, other = Lexicon.learn([whole], known=["été"]), Lexicon.learn([apart], known=["e\u0301te\u0301"])
-    assert lexicon.fingerprint == other.fingerprint and "été" in lexicon.words
-    assert lexicon.encode([whole]) == lexicon.encode([apart]) != [[UNKNOWN] * 3]
-    for one, two in zip(split(whole), split(apart), strict=True):
-        assert lexicon.spell(one) == lexicon.spell(two) and UNKNOWN not in lexicon.spell(two)
-    assert [word.end for word in cut(apart)] == [7, 10, 14]  # in the text as it was given
+    word_vocabulary, other = (
+        WordVocabulary.learn([whole], known=["été"]),
+        WordVocabulary.learn([apart], known=["e\u0301te\u0301"]),
+    )
+    assert word_vocabulary.fingerprint == other.fingerprint and "été" in word_vocabulary.words
+    assert word_vocabulary.encode([whole]) == word_vocabulary.encode([apart]) != [[UNKNOWN] * 3]
+    for one, two in zip(split_words(whole), split_words(apart), strict=True):
+        assert word_vocabulary.spell(one) == word_vocabulary.spell(
+            two
+        ) and UNKNOWN not in word_vocabulary.spell(two)
+    assert [word.end for word in tokenize(apart)] == [7, 10, 14]  # in the text as it was given

@@ -185,4 +185,4 @@ def test_no_fused_kernel_forgets_the_window(make):
     attention = Attention(Additive(Q, 13), make())
     query, memory = torch.randn(B, T, Q), attention.remember(torch.randn(B, S, 13), MASK)
     assert_close(attention(query, memory, need_weights=False).context, attention(query, memory).context)
-    assert attention.normalize.shortcut(query, memory, None, 0.0) is None
+    assert attention.normalize.fused(query, memory, None, 0.0) is None

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from seq2attn.alignment.word_alignment import Link
 from seq2attn.data import DataError, Examples, Report, Role, pairs, prepare, training_text
-from seq2attn.data.batches import Feed
+from seq2attn.data.batches import BatchLoader
 from seq2attn.data.gold_alignments import between_pieces
 from seq2attn.inference.translator import Translator
 from seq2attn.metrics import score, transposed
@@ -281,9 +281,12 @@ def test_sampled_pieces_are_truncated_the_same(
 ) -> None:
     truncate = TruncateRecipe.model_validate({"source": {"head": 2, "tail": 3}, "target": 4})
     examples = prepared(corpus, vocabularies, truncate=truncate.model_dump())
-    feed = Feed(examples, *vocabularies, 99, 5, SamplingRecipe(alpha=0.6), truncate)
+    loader = BatchLoader(examples, *vocabularies, 99, 5, SamplingRecipe(alpha=0.6), truncate)
     numbers = np.arange(len(examples))
-    batch, free = feed.batch(numbers, 1), Feed(examples, *vocabularies, 99, 5, SamplingRecipe(alpha=0.6))
+    batch, free = (
+        loader.batch(numbers, 1),
+        BatchLoader(examples, *vocabularies, 99, 5, SamplingRecipe(alpha=0.6)),
+    )
     assert batch.source_mask.sum(1).tolist() == [
         min(5, n) + 1 for n in free.batch(numbers, 1).source_mask.sum(1) - 1
     ]
@@ -291,7 +294,7 @@ def test_sampled_pieces_are_truncated_the_same(
     whole = free.batch(numbers, 1).source[0].tolist()
     length = int(free.batch(numbers, 1).source_mask[0].sum()) - 1
     assert batch.source[0, :5].tolist() == whole[:2] + whole[length - 3 : length]
-    assert not torch.equal(batch.source, feed.batch(numbers, 2).source)  # still drawn anew
+    assert not torch.equal(batch.source, loader.batch(numbers, 2).source)  # still drawn anew
 
 
 @pytest.fixture(scope="module")
@@ -322,7 +325,7 @@ def test_inference_reads_what_training_read(
         target = TARGETS[number][0]
         forced = translator.align(SOURCES[number], target)
         assert forced.source.ids == ids and forced.text == target  # what is given is not cut
-        [known] = plain.force([ids], vocabularies[1].encode([target]), weights=False)
+        [known] = plain.forced_decoding([ids], vocabularies[1].encode([target]), weights=False)
         assert forced.log_probability == pytest.approx(known.log_probability, abs=1e-5)
         [said] = translator.log_probabilities([SOURCES[number]], [target])
         assert said == pytest.approx(known.log_probability, abs=1e-5)

@@ -13,8 +13,15 @@ import seq2attn.training.token_loss
 from seq2attn.attention.attention import Past
 from seq2attn.attention.normalizers import Softmax
 from seq2attn.errors import Seq2attnError
-from seq2attn.models.decoders import Copier, Decoded, Projection
-from seq2attn.training.objectives import Taught, coverage, doubly_stochastic, entropy, guided, reinforce
+from seq2attn.models.decoders import Decoded, PointerGenerator, Projection
+from seq2attn.training.objectives import (
+    AttentionLosses,
+    coverage,
+    doubly_stochastic,
+    entropy,
+    guided,
+    reinforce,
+)
 from seq2attn.training.token_loss import cross_entropy
 
 B, T, V = 3, 5, 17
@@ -323,18 +330,18 @@ def taught(
     layers: int = 3,
     layer: int | None = None,
     head: int | None = None,
-    copier: Copier | None = None,
+    pointer_generator: PointerGenerator | None = None,
     **factors: float,
-) -> tuple[Taught, Decoded]:
+) -> tuple[AttentionLosses, Decoded]:
     """Two heads; weights whose layer and head can be told by their loss."""
     decoder = tiny.model(tiny.MODELS["transformer-pre-rotary"]).decoder
-    decoder.attention_layers, decoder.copier = layers, copier
-    one = Taught(factors, decoder, layer, head)
+    decoder.attention_layers, decoder.pointer_generator = layers, pointer_generator
+    one = AttentionLosses(factors, decoder, layer, head)
     every = torch.stack([torch.stack([looks(10 * n + h) for h in range(2)], 1) for n in range(layers)], 1)
     return one, Decoded(torch.zeros(B, T, V), every[:, list(one.look)])
 
 
-def told(one: Taught, decoded: Decoded, links: Tensor | None = None) -> dict[str, Tensor]:
+def told(one: AttentionLosses, decoded: Decoded, links: Tensor | None = None) -> dict[str, Tensor]:
     return one.terms(decoded, torch.zeros(B, T, dtype=torch.long), MASK, SOURCES, links)
 
 
@@ -366,7 +373,9 @@ def test_layer_and_head_say_which_weights_are_taught(layer, head, covered, guide
 )
 def test_where_a_decoder_copies_it_is_taught_unless_told_otherwise(layer, head, copies, expected):
     links = SOURCES[:, None].expand(B, T, S)
-    one, decoded = taught(3, layer, head, Copier(7, *copies), coverage=1.0, doubly_stochastic=1.0, guided=1.0)
+    one, decoded = taught(
+        3, layer, head, PointerGenerator(7, *copies), coverage=1.0, doubly_stochastic=1.0, guided=1.0
+    )
     found = told(one, decoded, links)
     covers, guides = (sum(looks(n) for n in some) / len(some) for some in expected)
     assert_close(found["coverage"], coverage(covers, MASK))
@@ -391,7 +400,7 @@ def test_the_baseline_is_a_moving_average_of_what_sentences_are_worth():
     hard = tiny.recurrent_decoder("luong", attention="additive")
     decoder = tiny.model({"encoder": tiny.recurrent_encoder(), "decoder": hard}).decoder
     decoder.attention.normalize = Drawing()
-    one, means = Taught({"reinforce": 1.0}, decoder), []
+    one, means = AttentionLosses({"reinforce": 1.0}, decoder), []
     for update in range(3):
         rewards, losses = [], []
         for seed in (update, update + 10):  # two batches of an update have one baseline
@@ -417,14 +426,14 @@ def test_the_baseline_is_a_moving_average_of_what_sentences_are_worth():
 class Drawing(Softmax):
     """A normalizer that draws."""
 
-    def draw(self, weights: Tensor, past: Past) -> Tensor:
+    def sample(self, weights: Tensor, past: Past) -> Tensor:
         return torch.eye(weights.shape[-1])[torch.multinomial(weights.flatten(0, -2), 1)].view_as(weights)
 
 
 def test_what_cannot_be_taught_is_refused():
     decoder = tiny.model(tiny.MODELS["cho-gru-1-maxout"]).decoder
     with pytest.raises(Seq2attnError, match="attention_losses need attention, and this decoder has none"):
-        Taught({"coverage": 1.0}, decoder)
+        AttentionLosses({"coverage": 1.0}, decoder)
     with pytest.raises(Seq2attnError, match="layer: the decoder has 3 attention layers, 0 to 2; got 3"):
         taught(layer=3, coverage=1.0)
     with pytest.raises(

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from seq2attn.attention.attention import ROLES, Attention, misfits
+from seq2attn.attention.attention import ROLES, Attention, incompatibilities
 from seq2attn.attention.heads import MultiHead
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.attention.scorers import SCORERS, Additive
@@ -47,7 +47,7 @@ def decode(model: Seq2Seq) -> Tensor:
 
 
 def fit(score: str, normalize: str, role: str) -> bool:
-    return not any(misfits(SCORERS[score], NORMALIZERS[normalize], role))
+    return not any(incompatibilities(SCORERS[score], NORMALIZERS[normalize], role))
 
 
 PAIRS = [(score, "softmax") for score in SCORERS]
@@ -72,7 +72,7 @@ def test_every_part_goes_into_every_decoder(score, normalize, heads):
         assert weights.shape == (3, 1, heads, 5, 7)
         looks = [m for m in model.decoder.modules() if isinstance(m, Attention) and m.relative is None]
         assert any(type(look.normalize) is NORMALIZERS[normalize] for look in looks)
-        energies = NORMALIZERS[normalize].energies
+        energies = NORMALIZERS[normalize].n_scores
         scorers = [module for module in model.decoder.modules() if type(module) is SCORERS[score]]
         assert len(scorers) == len(looks) * energies or not fit(score, normalize, "self-attention")
 
@@ -128,7 +128,7 @@ def test_rates_of_dropout_reach_their_places():
     layer = layer.layers[0]
     assert {m.dropout.rate for n, m in layer.named_children() if n.startswith("around")} == {0.1}
     assert layer.feed_forward.dropout.rate == 0.2
-    assert (layer.own.attention.dropout, layer.source.attention.dropout) == (0.4, 0.0)
+    assert (layer.self_attention.attention.dropout, layer.cross_attention.attention.dropout) == (0.4, 0.0)
 
 
 @pytest.mark.parametrize("name", tiny.SOME)
@@ -252,7 +252,7 @@ def test_a_normalizer_of_two_scores_gets_two_scorers():
     decoder = {**tiny.recurrent_decoder("luong"), "attention": attention}
     looks = tiny.model({"encoder": tiny.recurrent_encoder(), "decoder": decoder}).decoder.attention
     one, other = (module for module in looks.modules() if type(module) is Additive)
-    assert NORMALIZERS["milk"].energies == 2
+    assert NORMALIZERS["milk"].n_scores == 2
     assert not torch.equal(one.query.weight, other.query.weight)
 
 

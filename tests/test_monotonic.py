@@ -43,22 +43,22 @@ def random(*shape: int) -> Tensor:
 
 def energies(normalize: Pointer, *shape: int) -> Tensor:
     """Random scores, as many as it needs."""
-    return random(*shape) if normalize.energies == 1 else random(normalize.energies, *shape)
+    return random(*shape) if normalize.n_scores == 1 else random(normalize.n_scores, *shape)
 
 
 def run(normalize: Pointer, scores: Tensor, mask: Tensor, past: Past | None = None) -> tuple[Tensor, Tensor]:
     """The weights of all queries (..., T, S), and where each left it (..., T, S)."""
-    zeros = scores[0, ..., 0, :] if normalize.energies > 1 else scores[..., 0, :]
+    zeros = scores[0, ..., 0, :] if normalize.n_scores > 1 else scores[..., 0, :]
     zeros = torch.zeros_like(zeros)
-    past = past or Past(zeros, zeros, 0, normalize.first(zeros))
+    past = past or Past(zeros, zeros, 0, normalize.initial_state(zeros))
     weights, beliefs = [], []
     mask = mask.expand(*mask.shape[:-2], scores.shape[-2], -1)
     for t in range(scores.shape[-2]):
         now = slice(t, t + 1)
         query = zeros.unsqueeze(-2)
-        answer, belief = normalize.move(scores[..., now, :], mask[..., now, :], past, query)
-        past = past.then(answer, 1, belief)
-        weights.append(answer), beliefs.append(belief)
+        answer, alignment_state = normalize.step(scores[..., now, :], mask[..., now, :], past, query)
+        past = past.then(answer, 1, alignment_state)
+        weights.append(answer), beliefs.append(alignment_state)
     return torch.cat(weights, -2), torch.stack(beliefs, -2)
 
 
@@ -154,13 +154,16 @@ def test_the_expectation_is_that_of_all_paths(exhausted):
 
 def test_arrivals_are_the_recursion():
     for slots in (1, 2, 3, 8, 13):
-        going, belief = torch.rand(B, slots, dtype=torch.float64), torch.rand(B, slots, dtype=torch.float64)
+        going, alignment_state = (
+            torch.rand(B, slots, dtype=torch.float64),
+            torch.rand(B, slots, dtype=torch.float64),
+        )
         going[0] = (going[0] > 0.5).double()
-        expected = [belief[:, 0]]
+        expected = [alignment_state[:, 0]]
         for j in range(1, slots):
-            expected.append(going[:, j - 1] * expected[-1] + belief[:, j])
-        assert_close(arrivals(going, belief), torch.stack(expected, -1))
-        inputs = going.requires_grad_(), belief.requires_grad_()
+            expected.append(going[:, j - 1] * expected[-1] + alignment_state[:, j])
+        assert_close(arrivals(going, alignment_state), torch.stack(expected, -1))
+        inputs = going.requires_grad_(), alignment_state.requires_grad_()
         assert torch.autograd.gradcheck(arrivals, inputs)
 
 
@@ -329,10 +332,10 @@ def test_the_chain_is_its_transition_matrix():
     mask[0, 0, [2, 6]] = False
     weights, beliefs = run(HardMonotonic(), scores, mask)
     for b in range(B):
-        belief = one_hot([0], S)[0]
+        alignment_state = one_hot([0], S)[0]
         for t in range(T):
-            belief = belief @ transitions(scores[b, t], mask[b, 0])
-            assert_close(weights[b, t], belief)
+            alignment_state = alignment_state @ transitions(scores[b, t], mask[b, 0])
+            assert_close(weights[b, t], alignment_state)
     assert torch.equal(beliefs, weights)
     assert_close(weights.sum(-1), torch.ones(B, T, dtype=torch.float64))
 
@@ -348,12 +351,12 @@ def test_with_posteriors_the_chain_gives_the_likelihood_of_all_monotone_paths():
             one, at = one * matrices[t][at, place] * chances[t, place], place
         total += one
     normalize, seen = HardMonotonic(), torch.ones(1, 1, slots, dtype=torch.bool)
-    belief, likelihood = one_hot([0], slots), 1.0
+    alignment_state, likelihood = one_hot([0], slots), 1.0
     for t in range(queries):
-        past = Past(None, None, t, belief)
+        past = Past(None, None, t, alignment_state)
         prior = run(normalize, scores[:, t : t + 1], seen, past)[0][:, 0]
         joint = prior * chances[t]
-        likelihood, belief = likelihood * joint.sum(), joint / joint.sum()
+        likelihood, alignment_state = likelihood * joint.sum(), joint / joint.sum()
     assert_close(likelihood, total)
 
 

@@ -68,7 +68,7 @@ def weigh(normalize: Normalizer, scores: Tensor, mask: Tensor | None = None) -> 
     """The weights, by the draw if there is one; all may be seen without a mask."""
     mask = torch.ones_like(scores, dtype=torch.bool) if mask is None else mask
     weights = normalize(scores, mask, NO_PAST, torch.zeros(*scores.shape[:-1], 11, dtype=scores.dtype))
-    drawn = normalize.draw(weights, NO_PAST)
+    drawn = normalize.sample(weights, NO_PAST)
     return weights if drawn is None or not normalize.training else drawn
 
 
@@ -471,7 +471,7 @@ def test_sums_over_long_sources_do_not_overflow_in_float16():
     attention = Attention(Positive(5, 5), NORMALIZERS["sum"]())
     memory = attention.remember(keys, mask, values)
     assert keys.float().mul(30).sum() > torch.finfo(torch.float16).max
-    context = attention.normalize.shortcut(dot, memory, None, 0.0)
+    context = attention.normalize.fused(dot, memory, None, 0.0)
     assert context.dtype == torch.float16
     assert_close(context, torch.ones(1, 13, 2).half())
 
@@ -481,8 +481,8 @@ def test_dropout_of_weights_needs_the_weights():
         NORMALIZERS["sum"](),
         Attention(Dot(5, 5), Softmax()).remember(torch.rand(B, S, 5), torch.ones(B, 1, S, dtype=torch.bool)),
     )
-    assert normalize.shortcut(torch.rand(B, T, 5), memory, None, 0.1) is None
-    assert normalize.shortcut(torch.rand(B, T, 5), memory, None, 0.0) is not None
+    assert normalize.fused(torch.rand(B, T, 5), memory, None, 0.1) is None
+    assert normalize.fused(torch.rand(B, T, 5), memory, None, 0.0) is not None
 
 
 def test_scores_that_are_all_zero_have_no_share():
@@ -542,7 +542,7 @@ PROBABLE = torch.tensor([0.2368828, 0.0871443, 0.0320586, 0.6439143, 0.0])
 DRAWS = 40_009
 
 
-def draws(normalize: Normalizer) -> Tensor:
+def samples(normalize: Normalizer) -> Tensor:
     torch.manual_seed(7)
     mask = (torch.arange(5) < 4).view(1, 1, 5)
     return weigh(normalize.train(), LOGITS.expand(1, DRAWS, 5), mask)[0]
@@ -550,17 +550,17 @@ def draws(normalize: Normalizer) -> Tensor:
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 3.0])
 def test_the_best_of_noisy_scores_is_as_frequent_as_it_is_probable(temperature):
-    soft = draws(NORMALIZERS["gumbel"](temperature=temperature))
+    soft = samples(NORMALIZERS["gumbel"](temperature=temperature))
     assert (soft[:, 4] == 0).all()
     assert_close(soft.sum(-1), torch.ones(DRAWS))
     frequent = F.one_hot(soft.argmax(-1), 5).float().mean(0)
     assert_close(frequent, PROBABLE, atol=0.008, rtol=0)  # more than three standard errors
-    hard = draws(NORMALIZERS["gumbel"](temperature=temperature, hard=True))
+    hard = samples(NORMALIZERS["gumbel"](temperature=temperature, hard=True))
     assert_close(hard.mean(0), frequent)
 
 
 def test_relaxed_samples_are_not_right_in_the_mean():
-    mean = draws(NORMALIZERS["gumbel"](temperature=1.0)).mean(0)
+    mean = samples(NORMALIZERS["gumbel"](temperature=1.0)).mean(0)
     assert_close(mean, torch.tensor([0.271, 0.132, 0.062, 0.535, 0.0]), atol=0.006, rtol=0)
 
 
@@ -612,16 +612,16 @@ def test_one_slot_is_read_and_the_weights_are_its_probabilities(training, need_w
     attended = attention(query, attention.remember(states, mask), need_weights=need_weights)
     plain = Attention(ScaledDot(11, 11), Softmax())(query, attention.remember(states, mask)).weights
     assert_close(attended.weights, plain)
-    assert ((attended.drawn == 0) | (attended.drawn == 1)).all()
-    assert attended.drawn.sum(-1)[:2].eq(1).all() and attended.drawn[2].eq(0).all()
-    assert attended.drawn.masked_select(~mask).eq(0).all()
-    assert_close(attended.context, attended.drawn @ states)
+    assert ((attended.sampled == 0) | (attended.sampled == 1)).all()
+    assert attended.sampled.sum(-1)[:2].eq(1).all() and attended.sampled[2].eq(0).all()
+    assert attended.sampled.masked_select(~mask).eq(0).all()
+    assert_close(attended.context, attended.sampled @ states)
     if not training:
-        assert torch.equal(attended.drawn[:2].argmax(-1), plain[:2].argmax(-1))
+        assert torch.equal(attended.sampled[:2].argmax(-1), plain[:2].argmax(-1))
 
 
 def test_slots_are_drawn_as_often_as_they_are_probable():
-    drawn = draws(Hard(soft_rate=0.0))
+    drawn = samples(Hard(soft_rate=0.0))
     assert (drawn.sum(-1) == 1).all() and (drawn[:, 4] == 0).all()
     assert_close(drawn.mean(0), PROBABLE, atol=0.008, rtol=0)
 
@@ -631,10 +631,10 @@ def test_no_gradient_goes_through_a_draw():
     query.requires_grad_()
     attended = attention(query, attention.remember(states, mask))
     assert (
-        not attended.drawn.requires_grad
+        not attended.sampled.requires_grad
         or (torch.autograd.grad(attended.context.sum(), query, retain_graph=True)[0] == 0).all()
     )
-    chosen = (attended.drawn * attended.weights.clamp(min=1e-9).log()).sum()
+    chosen = (attended.sampled * attended.weights.clamp(min=1e-9).log()).sum()
     assert (torch.autograd.grad(chosen, query)[0][:2] != 0).any()  # its log-probability has one
 
 
@@ -642,18 +642,18 @@ def test_no_gradient_goes_through_a_draw():
 def test_the_coin_is_thrown_once_for_a_batch(soft_rate):
     (query, states, mask), attention = asked(), looking(soft_rate).train()
     memory = attention.remember(states, mask)
-    coins = torch.stack([attention.begin(memory).belief for _ in range(997)])
+    coins = torch.stack([attention.initial_state(memory).alignment_state for _ in range(997)])
     assert torch.equal(coins, coins[:, :1, :1].expand_as(coins))
     assert abs(coins.mean() - soft_rate) < 0.06  # four standard errors
-    assert (attention.eval().begin(memory).belief == 0).all()
+    assert (attention.eval().initial_state(memory).alignment_state == 0).all()
     attention.train()
     for _ in range(7):
-        past, answers = attention.begin(memory), []
+        past, answers = attention.initial_state(memory), []
         for one in query.split(1, 1):
             answers.append(attention(one, memory, past))
             past = answers[-1].past
-        soft = {torch.equal(answer.drawn, answer.weights) for answer in answers}
-        assert soft == {bool(past.belief[0, 0])}
+        soft = {torch.equal(answer.sampled, answer.weights) for answer in answers}
+        assert soft == {bool(past.alignment_state[0, 0])}
 
 
 def test_the_expectation_has_the_gradient_of_soft_attention():
@@ -669,6 +669,6 @@ def test_the_expectation_has_the_gradient_of_soft_attention():
 def test_the_coin_is_kept_where_the_memory_grows():
     normalize = Hard(soft_rate=1.0).train()
     weights = torch.rand(B, 1, S + 1)
-    belief = normalize.first(torch.zeros(B, S))
-    grown = Past(None, None, 0, belief)
-    assert torch.equal(normalize.draw(weights, grown), weights)
+    alignment_state = normalize.initial_state(torch.zeros(B, S))
+    grown = Past(None, None, 0, alignment_state)
+    assert torch.equal(normalize.sample(weights, grown), weights)

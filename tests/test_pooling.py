@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from seq2attn.attention.attention import Attention, Relative, misfits
+from seq2attn.attention.attention import Attention, Relative, incompatibilities
 from seq2attn.attention.heads import MultiHead, TalkingNormalizer, TalkingScorer
 from seq2attn.attention.normalizers import NORMALIZERS, Softmax
 from seq2attn.attention.pooling import Hierarchical, Pooling, SpanPooling, penalty
@@ -54,7 +54,7 @@ def may_pool() -> list[tuple[str, str]]:
     return [
         (score, normalize)
         for score, normalize in itertools.product(SCORERS, NORMALIZERS)
-        if not list(misfits(SCORERS[score], NORMALIZERS[normalize], "pooling"))
+        if not list(incompatibilities(SCORERS[score], NORMALIZERS[normalize], "pooling"))
     ]
 
 
@@ -113,7 +113,7 @@ def test_an_empty_sentence_is_zeros_without_gradients(case):
 
 def test_permuting_tokens_permutes_weights(case):
     pooling, states = case
-    if pooling.attention.score.reads_places or pooling.attention.normalize.reads_places:
+    if pooling.attention.score.position_dependent or pooling.attention.normalize.position_dependent:
         return
     order = torch.tensor([4, 0, 6, 2, 1, 5, 3])
     plain, permuted = pooling(states, MASK), pooling(states[:, order], MASK[:, order])
@@ -152,7 +152,7 @@ def test_gradients_are_those_of_the_formula(case, request):
 )
 def test_queries_of_zeros_take_the_mean(score, normalize):
     part, size = attention(score, normalize)
-    if part.normalize.reads_places:
+    if part.normalize.position_dependent:
         return
     states = random(B, S, size)
     pooled = Pooling(part, 2, Q, zeros=True).double().eval()(states, MASK)
@@ -388,7 +388,7 @@ def test_spans_are_a_loop_over_spans(score, normalize):
         memory = part.remember(within, torch.ones(1, 1, last - first + 1, dtype=torch.bool))
         answer = part(module.pooling.queries[None], memory)
         weights = answer.weights[0, 0]
-        looked = weights if answer.drawn is None else answer.drawn[0, 0]
+        looked = weights if answer.sampled is None else answer.sampled[0, 0]
         attended = looked @ values[row, first : last + 1]
         width = module.width.weight[min(last - first, 3)]
         assert_close(spans.weights[row, n], F.pad(weights, (0, 4 - last + first)))
@@ -498,7 +498,7 @@ def test_a_fused_kernel_pools_alike():
 class Following(Dot):
     """As if its scores depended on the last query."""
 
-    looks_back = True
+    stateful = True
 
 
 def test_what_goes_along_a_target_cannot_pool():

@@ -82,7 +82,7 @@ def test_rotary_attention_does_not_know_where_the_sentence_stands():
     heads = MultiHead(2, 28, 28, Attention(ScaledDot(14, 14), Softmax()), Rotary(14)).double()
     x, mask = torch.randn(3, 5, 28).double(), torch.ones(3, 1, 5, dtype=torch.bool)
     here, there = heads.remember(x, mask), heads.remember(x, mask, START)
-    past = heads.begin(there)
+    past = heads.initial_state(there)
     moved = heads(x, there, past._replace(step=START))
     assert not torch.allclose(here.keys, there.keys)
     assert_close(moved.weights, heads(x, here).weights, atol=1e-5, rtol=0)

@@ -1019,8 +1019,8 @@ def test_one_section_is_for_all_layers_and_a_list_for_each(tmp_path: Path) -> No
     decoder = again.model.decoder
     assert isinstance(decoder, TransformerDecoderRecipe)
     assert decoder.self_attention == recipe.model.decoder.self_attention  # type: ignore[union-attr]
-    assert [section.heads for section in decoder.own_attentions] == [8, 2]
-    assert [section.key_heads for section in decoder.source_attentions] == [2, 2]
+    assert [section.heads for section in decoder.self_attentions] == [8, 2]
+    assert [section.key_heads for section in decoder.cross_attentions] == [2, 2]
     jsonschema = pytest.importorskip("jsonschema")
     validator = jsonschema.Draft202012Validator(schema())
     validator.validate(parse((tmp_path / "recipe.yaml").read_text(encoding="utf-8")).tree)

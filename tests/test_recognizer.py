@@ -16,7 +16,7 @@ from rich.console import Console
 import seq2attn
 import seq2attn.runs.training_run
 from seq2attn.cli import cli
-from seq2attn.data.batches import spelt
+from seq2attn.data.batches import collate_words
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.recognizer import Categorizer, Recognizer
 from seq2attn.runs.evaluation import held_out, score_pairs
@@ -124,9 +124,9 @@ NO_TEXTS: list[Any] = [None, 5, b"EU", ["a", None], [["a", 3]], {"a": 1}, {"a"},
 
 @pytest.mark.parametrize("wrong", NO_TEXTS, ids=str)
 def test_what_is_no_text_is_refused(tagged: Path, languages: Path, wrong: Any) -> None:
-    for face in (seq2attn.load(tagged).tag, seq2attn.load(languages).classify):
+    for predictor in (seq2attn.load(tagged).tag, seq2attn.load(languages).classify):
         with pytest.raises(Seq2attnError) as caught:
-            face(wrong)
+            predictor(wrong)
         assert (
             str(caught.value) == f"expected a text or a list of texts (str, or lists of words), got {wrong!r}"
         )
@@ -242,7 +242,9 @@ def test_weights_are_the_mean_of_the_heads(tagged: Path) -> None:
     found = model.tag(text)
     rows = [text.split()]
     with torch.no_grad():
-        answer = model.model(spelt(rows, model.lexicon.encode([text]), model.lexicon), look=True)
+        answer = model.model(
+            collate_words(rows, model.word_vocabulary.encode([text]), model.word_vocabulary), look=True
+        )
     assert answer.weights.shape == (1, 2, 5, 5)
     torch.testing.assert_close(found.weights, answer.weights[0].mean(0))
     assert not torch.allclose(answer.weights[0, 0], answer.weights[0, 1], atol=0.01)
@@ -264,8 +266,8 @@ def test_a_label_of_dev_alone_is_a_label_and_words_are_cut_as_the_recipe_says(
         recipe, tmp_path / "run", settings, display=tiny_runs.silent()
     ).model
     assert {name.partition("-")[2] for name in model.labels.names} == {"", "LOC", "ORG", "PER"}
-    for face in (model, seq2attn.load(tmp_path / "run")):
-        assert [word.text for word in face.tag("Bo, went.").words] == ["Bo,", "went."]
+    for predictor in (model, seq2attn.load(tmp_path / "run")):
+        assert [word.text for word in predictor.tag("Bo, went.").words] == ["Bo,", "went."]
     assert [word.text for word in seq2attn.load(tagged).tag("Bo, went.").words] == ["Bo", ",", "went", "."]
 
 
@@ -356,5 +358,5 @@ def test_vectors_that_others_learnt_are_a_start(tagged: Path, tmp_path: Path) ->
     file.unlink()  # a run needs it no more
     model = seq2attn.load(trained.run)
     table = model.model.encoder.embedding.table.weight
-    assert table[model.lexicon.encode(["Rome"])[0]].unique().tolist() == [1.0]  # its key's own vector
-    assert table[model.lexicon.encode(["Paris"])[0]].unique().tolist() == [0.0]  # though never seen
+    assert table[model.word_vocabulary.encode(["Rome"])[0]].unique().tolist() == [1.0]  # its key's own vector
+    assert table[model.word_vocabulary.encode(["Paris"])[0]].unique().tolist() == [0.0]  # though never seen

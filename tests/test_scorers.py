@@ -158,10 +158,10 @@ def test_scores_are_the_papers_equation(part, key_size, options, equation):
 def test_every_scorer_is_tested_here():
     looking = {LocationSensitive, Coverage, Fertility, NeuralCoverage}
     assert {part for part, *_ in EQUATIONS} | looking | {Location} == set(SCORERS.values())
-    assert {part for part in SCORERS.values() if part.looks_back} == looking
+    assert {part for part in SCORERS.values() if part.stateful} == looking
     assert [name for name, part in SCORERS.items() if part.positive] == ["linear"]
-    assert [name for name, part in SCORERS.items() if not part.mixes] == ["location"]
-    assert [n for n, part in SCORERS.items() if part.reads_places] == ["location", "location_sensitive"]
+    assert [name for name, part in SCORERS.items() if not part.allows_talking_heads] == ["location"]
+    assert [n for n, part in SCORERS.items() if part.position_dependent] == ["location", "location_sensitive"]
 
 
 # ---- printed examples -----------------------------------------------------------------------------------
@@ -717,19 +717,21 @@ def test_several_are_each_for_itself(name):
     parts = [Attention(scorer, Softmax()) for scorer in scorers]
     memories = [part.remember(states, MASK) for part in parts]
     keys = both.keys(states)
-    pasts = [part.begin(memory) for part, memory in zip(parts, memories, strict=True)]
-    past = pasts[0]._replace(trace=both.first(keys))
+    pasts = [part.initial_state(memory) for part, memory in zip(parts, memories, strict=True)]
+    past = pasts[0]._replace(trace=both.initial_state(keys))
     for _ in range(3):
         energies = both(query, keys, past)
         expected = [s(query, m.keys, p) for s, m, p in zip(scorers, memories, pasts, strict=True)]
         assert energies.shape == (3, B, 1, S)
         assert_close(energies, torch.stack(expected))
         looked = energies[0].masked_fill(~MASK, -torch.inf).softmax(-1)
-        traces = [s.note(query, m.keys, looked, p) for s, m, p in zip(scorers, memories, pasts, strict=True)]
+        traces = [
+            s.update_trace(query, m.keys, looked, p) for s, m, p in zip(scorers, memories, pasts, strict=True)
+        ]
         pasts = [p.then(looked, 1, trace=trace) for p, trace in zip(pasts, traces, strict=True)]
-        past = past.then(looked, 1, trace=both.note(query, keys, looked, past))
-    assert both.looks_back == scorers[0].looks_back and both.positive == scorers[0].positive
-    assert both.reads_places == scorers[0].reads_places
+        past = past.then(looked, 1, trace=both.update_trace(query, keys, looked, past))
+    assert both.stateful == scorers[0].stateful and both.positive == scorers[0].positive
+    assert both.position_dependent == scorers[0].position_dependent
     assert both.dot(query) is None
 
 

@@ -342,7 +342,7 @@ def search(
 ) -> list[Any]:
     state = model.start(*tiny.sources(*lengths))
     if rules.coverage_penalty:
-        state = model.decoder.counting(state)
+        state = model.decoder.track_coverage(state)
     return way(model.step, state, rules, limits(*[most] * len(lengths)), **options)
 
 
@@ -358,7 +358,7 @@ def test_a_beam_of_one_is_greedy(model):
 @given(lengths=st.lists(st.integers(0, 8), min_size=2, max_size=4), data=st.data())
 def test_a_result_does_not_depend_on_the_batch(model, way, lengths, data):
     source, mask = tiny.sources(*lengths, width=9)
-    rows = data.draw(
+    rows = data.sample(
         st.permutations(range(len(lengths))).flatmap(lambda p: st.integers(1, len(p)).map(lambda n: p[:n]))
     )
 
@@ -491,7 +491,7 @@ def test_the_penalty_is_that_of_all_weights_of_the_hypothesis(model):
         for tokens, value, score in hypotheses:
             reads = torch.tensor([[tiny.BOS, *tokens]])
             with torch.no_grad():
-                state = model.decoder.counting(model.start(source[one, :length], mask[one, :length]))
+                state = model.decoder.track_coverage(model.start(source[one, :length], mask[one, :length]))
                 weights = model(source[one, :length], mask[one, :length], reads, [last]).weights[0, 0]
                 for token in reads[0]:
                     _, state = model.step(token[None], state)

@@ -8,7 +8,14 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from seq2attn.attention.attention import Memory
-from seq2attn.attention.state import Shared, Slots, apart, reorder, spread, together
+from seq2attn.attention.state import (
+    GrowingBuffer,
+    PerSource,
+    expand_to_hypotheses,
+    fold_hypotheses,
+    reorder,
+    unfold_hypotheses,
+)
 
 
 def test_reorder_walks_any_nesting():
@@ -30,12 +37,12 @@ def test_reorder_walks_any_nesting():
 
 class Kept(NamedTuple):
     moving: Tensor
-    source: Shared[Memory | None]
+    source: PerSource[Memory | None]
 
 
 def state(sentences: int, beam: int) -> Kept:
     rows = torch.arange(sentences)
-    return Kept(torch.arange(sentences * beam), Shared(Memory(rows, 10 * rows, rows)))
+    return Kept(torch.arange(sentences * beam), PerSource(Memory(rows, 10 * rows, rows)))
 
 
 def test_what_is_shared_moves_with_sentences_only():
@@ -52,28 +59,28 @@ def test_what_is_shared_stays_where_it_is_while_all_sentences_stay():
 def test_with_one_hypothesis_each_what_is_shared_moves_as_all_else():
     taken = reorder(state(3, 1), torch.tensor([2, 0, 0, 1]))
     assert taken.moving.tolist() == taken.source.value.keys.tolist() == [2, 0, 0, 1]
-    assert reorder(Kept(torch.arange(2), Shared(None)), torch.tensor([1])).source.value is None
+    assert reorder(Kept(torch.arange(2), PerSource(None)), torch.tensor([1])).source.value is None
 
 
 def test_what_is_shared_is_spread_for_each_hypothesis():
     memory = state(3, 2).source.value
-    assert spread(memory, 6).values.tolist() == [0, 0, 10, 10, 20, 20]
-    assert spread(memory, 3).values is memory.values and spread(None, 6) is None
+    assert expand_to_hypotheses(memory, 6).values.tolist() == [0, 0, 10, 10, 20, 20]
+    assert expand_to_hypotheses(memory, 3).values is memory.values and expand_to_hypotheses(None, 6) is None
 
 
 @pytest.mark.parametrize("heads", [(), (2,)])
 def test_what_stands_together_comes_apart(heads):
     x = torch.arange(6 * 2 * 5).view(6, 2, 5)[:, : sum(heads) or 1].view(6, *heads, 1, 5).float()
-    beside = together(x, 3)
-    assert beside.shape == (3, *heads, 2, 5) and torch.equal(apart(beside), x)
+    beside = fold_hypotheses(x, 3)
+    assert beside.shape == (3, *heads, 2, 5) and torch.equal(unfold_hypotheses(beside), x)
     assert all(torch.equal(beside[n // 2, ..., n % 2, :], x[n, ..., 0, :]) for n in range(6))
-    assert together(x, 6) is x
+    assert fold_hypotheses(x, 6) is x
 
 
 def test_slots_grow_without_changing_those_that_were_there():
     some = [torch.full((2, 3, n, 4), float(n)) for n in (1, 2, 1, 3)]
     with torch.no_grad():
-        first = Slots.of(some[0]).append(some[1])
+        first = GrowingBuffer.of(some[0]).append(some[1])
         longer = first.append(some[2])
         other = first.append(some[3])  # as a second hypothesis of the same past
         assert torch.equal(longer.append(some[0]).all, torch.cat([*some[:3], some[0]], -2))
@@ -85,7 +92,7 @@ def test_slots_grow_without_changing_those_that_were_there():
 
 def test_slots_that_stay_keep_their_room():
     with torch.no_grad():
-        kept = Shared(Slots.of(torch.randn(3, 1, 4)).append(torch.randn(3, 1, 4)))
+        kept = PerSource(GrowingBuffer.of(torch.randn(3, 1, 4)).append(torch.randn(3, 1, 4)))
     index = torch.tensor([1, 0, 2, 2, 5, 4])
     assert reorder(kept, index, torch.arange(3)).value is kept.value
     fewer = reorder(kept, index[:4], torch.tensor([0, 2])).value
@@ -94,7 +101,7 @@ def test_slots_that_stay_keep_their_room():
 
 def test_slots_that_have_been_used_keep_their_gradient():
     x = torch.randn(2, 5, 4, requires_grad=True)
-    slots, squares = Slots.of(x[:, :1]), []
+    slots, squares = GrowingBuffer.of(x[:, :1]), []
     for place in range(1, 5):
         slots = slots.append(x[:, place : place + 1])
         squares.append(slots.all.square().sum())  # which remembers what it has read
@@ -105,7 +112,7 @@ def test_slots_that_have_been_used_keep_their_gradient():
 
 def test_slots_of_constants_keep_the_gradient_of_who_has_used_them():
     x, weight = torch.randn(2, 5, 4), torch.ones(4, requires_grad=True)
-    slots, products = Slots.of(x[:, :1]), []
+    slots, products = GrowingBuffer.of(x[:, :1]), []
     for place in range(1, 5):
         slots = slots.append(x[:, place : place + 1])
         products.append((slots.all * weight).sum())

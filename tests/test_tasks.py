@@ -26,10 +26,10 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.inference.translator import Translator
 from seq2attn.models.seq2seq_factory import build
 from seq2attn.recipe import ModelRecipe, RecurrentDecoderRecipe, TaggingRecipe, TaskCorpus, read
-from seq2attn.tasks.labelling_tasks import Labellings
+from seq2attn.tasks.labelling_tasks import LabellingTask
 from seq2attn.tasks.loading import load, reopen
 from seq2attn.text.vocabulary_training import train_vocabulary
-from seq2attn.text.word_vocabulary import LexiconError
+from seq2attn.text.word_vocabulary import WordVocabularyError
 from seq2attn.training.run_folder import RunFolder
 from seq2attn.training.token_loss import cross_entropy
 
@@ -172,9 +172,11 @@ def test_a_run_is_measured_as_its_recipe_says(tmp_path: Path) -> None:
 
 def test_each_side_has_its_own_model(tmp_path: Path) -> None:
 
-    spelt = {"de": "d ɛ", "des": "d ɛ", "ma": "m a", "mare": "m aː ʁ", "arme": "aː ʁ m"}
+    collate_words = {"de": "d ɛ", "des": "d ɛ", "ma": "m a", "mare": "m aː ʁ", "arme": "aː ʁ m"}
     table = tmp_path / "g2p.tsv"
-    table.write_text("".join(f"{word}\t{sounds}\n" for word, sounds in spelt.items()), encoding="utf-8")
+    table.write_text(
+        "".join(f"{word}\t{sounds}\n" for word, sounds in collate_words.items()), encoding="utf-8"
+    )
     corpora = [f"data.{role}={{table: {table}}}" for role in ("train", "dev", "test")]
     overrides = [*corpora, "training={max_steps: 2}", "decoding.max_length=4", "data.languages=[fr, ipa]"]
     overrides.append("text={model: [char, word], size: 40, byte_fallback: false, nfkc: false}")
@@ -232,8 +234,8 @@ def labelling(folder: Path, conll: str, **sections: Any) -> TaggingRecipe:
 
 def test_a_file_without_words_is_named(tmp_path: Path) -> None:
     message = f"{tmp_path}/tiny.conll: no words to learn from: data.train has no sentence"
-    with pytest.raises(LexiconError, match=re.escape(message)):
-        Labellings.learn(labelling(tmp_path, "\n"))
+    with pytest.raises(WordVocabularyError, match=re.escape(message)):
+        LabellingTask.learn(labelling(tmp_path, "\n"))
 
 
 def test_vectors_of_another_width_say_which_to_set(tmp_path: Path) -> None:
@@ -244,7 +246,7 @@ def test_vectors_of_another_width_say_which_to_set(tmp_path: Path) -> None:
     )
     message = f"{vectors}: its vectors have 3 values, and words 7: set model.embedding.size to 3"
     with pytest.raises(Seq2attnError, match=re.escape(message)):
-        Labellings.learn(recipe).build()
+        LabellingTask.learn(recipe).build()
 
 
 def test_training_reads_the_words_that_people_read_afterwards(tmp_path: Path) -> None:

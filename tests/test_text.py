@@ -19,7 +19,7 @@ import seq2attn.text.vocabulary
 from seq2attn.text.vocabulary import Tokens, Vocabulary, VocabularyError
 from seq2attn.text.vocabulary_training import train_vocabulary
 
-SAMPLE = Path(seq2attn.text.vocabulary.__file__).parent / "samples" / "tatoeba_de_en" / "dev.tsv.xz"
+SAMPLE = Path(seq2attn.__file__).parent / "samples" / "tatoeba_de_en" / "dev.tsv.xz"
 with lzma.open(SAMPLE, "rt", encoding="utf-8") as lines:
     GERMAN = [line.split("\t")[0] for line in lines]
 OPTIONS = {

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 from tiny_runs import log, silent, weights_hash
-from tiny_training import KINDS, Scores, feed, learner, number, scripted, steps
+from tiny_training import KINDS, Scores, loader, number, scripted, steps, trainer
 from torch import Tensor
 
 import seq2attn.runs.training_run
@@ -35,27 +35,27 @@ from seq2attn.layers.basic import Dropout
 from seq2attn.recipe import TaskCorpus, TrainingRecipe, read
 from seq2attn.runs.evaluation import held_out
 from seq2attn.runs.training_run import Trained
-from seq2attn.tasks.sequence_tasks import prediction
+from seq2attn.tasks.sequence_tasks import token_objective
 from seq2attn.training.display import Display
-from seq2attn.training.loop import Learner, Progress, TrainingError, fit, total_steps
-from seq2attn.training.objectives import Taught
+from seq2attn.training.loop import Progress, Trainer, TrainingError, fit, total_steps
+from seq2attn.training.objectives import AttentionLosses
 from seq2attn.training.run_folder import RunFolder, Version, average, tensors_of, weights_of
 from seq2attn.training.token_loss import Loss
 
 
 def sgd(
     kind: str = KINDS[0], dtype: torch.dtype = torch.float32, device: str = "cpu", **training: Any
-) -> Learner:
+) -> Trainer:
     """A learner whose weights move by minus the gradient."""
     plain = {"optimizer": "sgd", "learning_rate": 1.0, "clip": None, "label_smoothing": 0.1}
-    return learner(kind, None, dtype, device, **{**plain, **training})
+    return trainer(kind, None, dtype, device, **{**plain, **training})
 
 
 def batch(rows: range) -> Batch:
-    return feed().batch(np.array(rows))
+    return loader().batch(np.array(rows))
 
 
-def moved(one: Learner, batches: list[Batch]) -> tuple[dict[str, Tensor], seq2attn.training.loop.Updated]:
+def moved(one: Trainer, batches: list[Batch]) -> tuple[dict[str, Tensor], seq2attn.training.loop.UpdateStats]:
     """By how much an update moves each tensor."""
     before = weights_of(one.model)
     updated = one.update(batches, 1)
@@ -122,7 +122,7 @@ def test_clipping_shortens_the_gradient_and_reports_its_length() -> None:
     ],
 )
 def test_the_schedule_makes_the_learning_rate(schedule: Any, factors: list[float]) -> None:
-    one = learner(total=4, max_steps=4, learning_rate=0.25, schedule=schedule)
+    one = trainer(total=4, max_steps=4, learning_rate=0.25, schedule=schedule)
     for step, factor in enumerate(factors, 1):
         updated = one.update([batch(range(3))], step)
         used = [group["lr"] for group in one.optimizer.param_groups]
@@ -130,7 +130,7 @@ def test_the_schedule_makes_the_learning_rate(schedule: Any, factors: list[float
 
 
 def test_ema_is_what_a_hand_computes() -> None:
-    one = learner(ema=0.8)
+    one = trainer(ema=0.8)
     by_hand = {name: tensor.double() for name, tensor in weights_of(one.model).items()}
     for step in range(1, 6):
         one.update([batch(range(step, step + 5))], step)
@@ -146,7 +146,7 @@ def test_ema_is_what_a_hand_computes() -> None:
 
 
 def test_averaged_weights_leave_when_validation_fails() -> None:
-    one = learner(ema=0.5)
+    one = trainer(ema=0.5)
     one.update([batch(range(5))], 1)
     own = weights_of(one.model)
     with pytest.raises(KeyError), one.averaged():
@@ -194,8 +194,8 @@ def run(tmp_path: Path) -> RunFolder:
     [("bleu", (1, 5, 3, 4, 2)), ("chrf", (1, 5, 3, 4, 2)), ("loss", (5, 1, 3, 2, 4))],
 )
 def test_the_best_and_the_last_stay(run: RunFolder, metric: str, values: tuple[float, ...]) -> None:
-    one = learner(max_steps=10, validate_every=2, metric=metric, keep_best=2, keep_last=1)
-    fit(run, one, feed(), scripted(*values, metric=metric))
+    one = trainer(max_steps=10, validate_every=2, metric=metric, keep_best=2, keep_last=1)
+    fit(run, one, loader(), scripted(*values, metric=metric))
     assert steps(run) == [4, 8, 10]
     version = RunFolder.open(run.path).version
     assert (number(version.best), number(version.last)) == (4, 10)
@@ -208,15 +208,15 @@ def test_the_best_and_the_last_stay(run: RunFolder, metric: str, values: tuple[f
 
 
 def test_of_equals_the_first_is_the_best(run: RunFolder) -> None:
-    fit(run, learner(max_steps=6, validate_every=2), feed(), scripted(3, 3, 3))
+    fit(run, trainer(max_steps=6, validate_every=2), loader(), scripted(3, 3, 3))
     assert (steps(run), number(run.version.best)) == ([2, 6], 2)
 
 
 @pytest.mark.parametrize(("metric", "sign"), [("bleu", 1), ("exact", 1), ("wer", -1), ("loss", -1)])
 def test_early_stopping_waits_for_the_metric(run: RunFolder, metric: str, sign: int) -> None:
-    one = learner(max_steps=100, validate_every=2, metric=metric, early_stopping={"patience": 3})
+    one = trainer(max_steps=100, validate_every=2, metric=metric, early_stopping={"patience": 3})
     values = [sign * value for value in (1, 2, 1, 1, 3, 2, 2, 3, 9, 9)]
-    progress = fit(run, one, feed(), scripted(*values, metric=metric))
+    progress = fit(run, one, loader(), scripted(*values, metric=metric))
     assert (progress.step, progress.waited, progress.best[0]) == (16, 3, 3)
     assert number(run.version.best) == 10
 
@@ -224,11 +224,11 @@ def test_early_stopping_waits_for_the_metric(run: RunFolder, metric: str, sign: 
 def test_plateau_lowers_the_rate_after_its_patience(run: RunFolder) -> None:
     seen: list[float] = []
     schedule = {"name": "plateau", "decay": 0.1, "patience": 1}
-    one = learner(max_steps=7, validate_every=1, learning_rate=1.0, optimizer="sgd", schedule=schedule)
+    one = trainer(max_steps=7, validate_every=1, learning_rate=1.0, optimizer="sgd", schedule=schedule)
     fit(
         run,
         one,
-        feed(),
+        loader(),
         scripted(1, 2, 2, 2, 2, 2),
         lambda record: seen.append(record.get("learning_rate", -1)),
     )
@@ -248,22 +248,22 @@ def test_plateau_lowers_the_rate_after_its_patience(run: RunFolder) -> None:
 def test_it_ends_where_the_recipe_says(
     run: RunFolder, ends: dict[str, Any], accumulate: int, expected: int | None
 ) -> None:
-    some = feed()
+    some = loader()
     assert len(some.epoch(0)) == 6
     recipe = TrainingRecipe.model_validate({"accumulate": accumulate, **ends})
     assert total_steps(recipe, some) == expected
-    progress = fit(run, learner(accumulate=accumulate, **ends), some, scripted(1.0))
+    progress = fit(run, trainer(accumulate=accumulate, **ends), some, scripted(1.0))
     assert progress.step == (expected or 1)
     assert steps(run) == [progress.step]  # the end is validated
 
 
 def test_every_example_is_learned_from_once_an_epoch(run: RunFolder) -> None:
-    some, seen = feed(), []
+    some, seen = loader(), []
     plain = some.batch
     some.batch = lambda numbers, epoch=None: (seen.append((epoch, numbers.tolist())), plain(numbers, epoch))[
         1
     ]  # type: ignore[method-assign]
-    progress = fit(run, learner(accumulate=4, max_epochs=2, max_steps=None), some, scripted(1.0))
+    progress = fit(run, trainer(accumulate=4, max_epochs=2, max_steps=None), some, scripted(1.0))
     for epoch in (0, 1):
         assert sorted(row for at, rows in seen if at == epoch for row in rows) == [*range(23)]
     assert (progress.epoch, progress.batch) == (2, 0)
@@ -277,22 +277,22 @@ def test_a_broken_metric_fails_before_the_first_step(run: RunFolder) -> None:
         asked.append(limit)
         raise ZeroDivisionError
 
-    one = learner()
+    one = trainer()
     before = weights_of(one.model)
     with pytest.raises(ZeroDivisionError):
-        fit(run, one, feed(), validate)
+        fit(run, one, loader(), validate)
     assert asked == [2]
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights_of(one.model).items())
 
 
 def test_no_examples_is_an_error(run: RunFolder) -> None:
     with pytest.raises(TrainingError, match="expected training examples, got none"):
-        fit(run, learner(), feed(count=0), scripted(1.0))
+        fit(run, trainer(), loader(count=0), scripted(1.0))
 
 
 def test_the_log_has_every_nth_step_and_every_validation(run: RunFolder) -> None:
     shown: list[dict[str, Any]] = []
-    fit(run, learner(max_steps=7, log_every=3, validate_every=4), feed(), scripted(1, 2), shown.append)
+    fit(run, trainer(max_steps=7, log_every=3, validate_every=4), loader(), scripted(1, 2), shown.append)
     assert [(record["step"], "bleu" in record) for record in log(run.path)] == [
         (3, False), (4, True), (6, False), (7, True),
     ]  # fmt: skip
@@ -311,8 +311,8 @@ def test_the_log_has_every_nth_step_and_every_validation(run: RunFolder) -> None
 def test_the_average_of_the_last_is_the_best_if_it_scores_better(
     run: RunFolder, value: float, best: str
 ) -> None:
-    one = learner(max_steps=8, validate_every=2, keep_last=3, average=3)
-    fit(run, one, feed(), scripted(1, 5, 2, 3, value))
+    one = trainer(max_steps=8, validate_every=2, keep_last=3, average=3)
+    fit(run, one, loader(), scripted(1, 5, 2, 3, value))
     version = RunFolder.open(run.path).version
     assert (version.average, version.best, steps(run)) == ("average-3.safetensors", best, [4, 6, 8])
     last = [run.load_weights(f"step-{step:08d}.safetensors") for step in (4, 6, 8)]
@@ -325,19 +325,19 @@ def test_the_average_of_the_last_is_the_best_if_it_scores_better(
 
 def test_to_finish_twice_is_to_finish_once(run: RunFolder) -> None:
     settings: dict[str, Any] = {"max_steps": 6, "validate_every": 2, "keep_last": 2, "average": 2}
-    fit(run, learner(**settings), feed(), scripted(1, 5, 2, 9))
+    fit(run, trainer(**settings), loader(), scripted(1, 5, 2, 9))
     version, records = (run.path / "version.json").read_text(), log(run.path)
-    fit(RunFolder.open(run.path), learner(**settings), feed(), scripted(9))
+    fit(RunFolder.open(run.path), trainer(**settings), loader(), scripted(9))
     assert (run.path / "version.json").read_text() == version
     assert log(run.path) == records
 
 
 def test_a_longer_run_goes_on_and_forgets_the_average(run: RunFolder) -> None:
     settings: dict[str, Any] = {"validate_every": 2, "keep_last": 2, "average": 2, "max_steps": 4}
-    fit(run, learner(**settings), feed(), scripted(1, 2, 9))
+    fit(run, trainer(**settings), loader(), scripted(1, 2, 9))
     assert run.version.best == "average-2.safetensors"
-    longer = learner(**{**settings, "max_steps": 8})
-    fit(run, longer, feed(), scripted(3, 4, 1))
+    longer = trainer(**{**settings, "max_steps": 8})
+    fit(run, longer, loader(), scripted(3, 4, 1))
     assert (steps(run), number(run.version.best)) == ([6, 8], 8)
     assert "average" in log(run.path)[-1]
     assert len([record for record in log(run.path) if "average" in record]) == 1
@@ -358,9 +358,9 @@ def poison(monkeypatch: pytest.MonkeyPatch, value: float, after: int) -> None:
     monkeypatch.setattr(seq2attn.training.objectives, "cross_entropy", loss)
 
 
-def stopped(run: RunFolder, one: Learner) -> str:
+def stopped(run: RunFolder, one: Trainer) -> str:
     """Train until it stops with an error; what it says. Weights and checkpoint are those of step 4."""
-    some, kept = feed(), {}
+    some, kept = loader(), {}
     shown: list[dict[str, Any]] = []
 
     def report(record: dict[str, Any]) -> None:
@@ -391,7 +391,7 @@ def test_a_loss_that_is_no_number_stops(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
     poison(monkeypatch, value, after=5)
-    one = learner(validate_every=2)
+    one = trainer(validate_every=2)
     message = stopped(run, one)
     assert f"the loss is {value}" in message
     assert f"norm of the parameters {norm(one.model.parameters()):.4g}" in message
@@ -399,7 +399,7 @@ def test_a_loss_that_is_no_number_stops(
 
 
 def test_a_gradient_that_is_infinite_stops(run: RunFolder) -> None:
-    one = learner(validate_every=2)
+    one = trainer(validate_every=2)
     count = iter(range(100))
     next(one.model.parameters()).register_hook(
         lambda gradient: gradient + math.inf if next(count) == 5 else gradient
@@ -418,7 +418,7 @@ def test_a_gradient_that_is_infinite_stops(run: RunFolder) -> None:
 def test_out_of_memory_names_the_batch_and_what_to_lower(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    one = learner(validate_every=2, batch_tokens=50)
+    one = trainer(validate_every=2, batch_tokens=50)
     count, plain = iter(range(100)), one.model.forward
 
     def forward(*given: Any) -> Any:
@@ -428,7 +428,7 @@ def test_out_of_memory_names_the_batch_and_what_to_lower(
 
     monkeypatch.setattr(one.model, "forward", forward)
     message = stopped(run, one)
-    some = feed()
+    some = loader()
     widest = some.batch(some.epoch(0)[5])
     assert message.startswith("out of memory")
     assert f"source by target {tuple(widest.source.shape)} by {tuple(widest.reads.shape)}" in message
@@ -436,14 +436,14 @@ def test_out_of_memory_names_the_batch_and_what_to_lower(
 
 
 def test_other_errors_pass(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = learner()
+    one = trainer()
 
     def forward(*given: Any) -> Any:
         raise RuntimeError("shapes differ")
 
     monkeypatch.setattr(one.model, "forward", forward)
     with pytest.raises(RuntimeError, match="shapes differ"):
-        fit(run, one, feed(), scripted(1.0))
+        fit(run, one, loader(), scripted(1.0))
 
 
 # ---- signals ----------------------------------------------------------------------------------------
@@ -464,18 +464,18 @@ def test_a_signal_ends_after_the_update_saved(run: RunFolder, handlers: list[Any
         if record["step"] == 3:
             os.kill(os.getpid(), number)
 
-    progress = fit(run, learner(), feed(), scripted(1.0), report)
+    progress = fit(run, trainer(), loader(), scripted(1.0), report)
     assert (progress.step, progress.interrupted) == (3, number)
     state = run.load_state()
     assert state is not None
     assert Progress(**state["progress"]).step == 3
     assert Progress(**state["progress"]).interrupted == 0
-    assert fit(run, learner(), feed(), scripted(1.0)).step == 8
+    assert fit(run, trainer(), loader(), scripted(1.0)).step == 8
 
 
 def test_a_thread_leaves_signals_alone(run: RunFolder, handlers: list[Any]) -> None:
     ended: list[Progress] = []
-    thread = threading.Thread(target=lambda: ended.append(fit(run, learner(), feed(), scripted(1.0))))
+    thread = threading.Thread(target=lambda: ended.append(fit(run, trainer(), loader(), scripted(1.0))))
     thread.start()
     thread.join()
     assert ended[0].step == 8
@@ -487,7 +487,7 @@ def test_a_second_ctrl_c_ends_at_once(run: RunFolder, handlers: list[Any]) -> No
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        fit(run, learner(), feed(), scripted(1.0), report)
+        fit(run, trainer(), loader(), scripted(1.0), report)
 
 
 def test_a_signal_at_the_end_changes_nothing(run: RunFolder, handlers: list[Any]) -> None:
@@ -495,7 +495,7 @@ def test_a_signal_at_the_end_changes_nothing(run: RunFolder, handlers: list[Any]
         if record["step"] == 8:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    assert fit(run, learner(), feed(), scripted(1.0), report).interrupted == 0
+    assert fit(run, trainer(), loader(), scripted(1.0), report).interrupted == 0
 
 
 # ---- going on ---------------------------------------------------------------------------------------
@@ -523,7 +523,7 @@ def test_resuming_is_exact(
         if record["step"] % every == 0:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def scores(one: Learner) -> Scores:
+    def scores(one: Trainer) -> Scores:
         """Of the weights themselves, so that they show whether they are the same."""
 
         def validate(limit: int | None) -> dict[str, float]:
@@ -532,13 +532,13 @@ def test_resuming_is_exact(
 
         return validate
 
-    def once(run: RunFolder, report: Any) -> Progress:
-        one = learner(kind, **{**EVERYTHING, **options})
+    def evaluation_batches(run: RunFolder, report: Any) -> Progress:
+        one = trainer(kind, **{**EVERYTHING, **options})
         for part in one.model.modules():
             if isinstance(part, Dropout):
                 part.rate = 0.3
         torch.manual_seed(5)
-        return fit(run, one, feed(), scores(one), report)
+        return fit(run, one, loader(), scores(one), report)
 
     whole = RunFolder.create(tmp_path / "whole", read("quickstart"), Version())
     assert once(whole, lambda record: None).step == 9
@@ -594,15 +594,15 @@ def test_the_taught_gradient_is_that_of_the_mean_over_all_tokens() -> None:
 
 def test_what_attention_is_taught_is_reported_and_logged(run: RunFolder) -> None:
     shown: list[dict[str, Any]] = []
-    one = learner(max_steps=4, log_every=2, attention_losses={"coverage": 1.0})
-    fit(run, one, feed(), scripted(1.0), shown.append)
+    one = trainer(max_steps=4, log_every=2, attention_losses={"coverage": 1.0})
+    fit(run, one, loader(), scripted(1.0), shown.append)
     assert all(record["coverage"] > 0 for record in shown if "norm" in record)
     logged = [record["coverage"] for record in log(run.path) if "norm" in record]
     assert logged == [record["coverage"] for record in shown if record["step"] in (2, 4) and "norm" in record]
 
 
 def test_coverage_is_learnt() -> None:
-    one, some = learner(learning_rate=0.05, attention_losses={"coverage": 30.0}), batch(range(8))
+    one, some = trainer(learning_rate=0.05, attention_losses={"coverage": 30.0}), batch(range(8))
     first, *_, last = [one.update([some], step).parts["coverage"] for step in range(1, 40)]
     assert last < 0.8 * first
 
@@ -610,7 +610,7 @@ def test_coverage_is_learnt() -> None:
 class Drawing(Softmax):
     """Draws in training: a stand-in for any normalizer that does."""
 
-    def draw(self, weights: Tensor, past: Past) -> Tensor | None:
+    def sample(self, weights: Tensor, past: Past) -> Tensor | None:
         if not self.training:
             return None
         drawn = torch.multinomial(weights.detach().flatten(0, -2) + 1e-30, 1)
@@ -623,18 +623,18 @@ def test_reinforcement_resumes_with_its_baseline(
     monkeypatch.setattr(
         seq2attn.tasks.sequence_tasks,
         "Taught",
-        lambda factors, decoder, *a: Taught(factors, drawing(decoder), *a),
+        lambda factors, decoder, *a: AttentionLosses(factors, drawing(decoder), *a),
     )
 
     def drawing(decoder: Any) -> Any:
         decoder.attention.normalize = Drawing()
         return decoder
 
-    def once(run: RunFolder, report: Any) -> Learner:
+    def evaluation_batches(run: RunFolder, report: Any) -> Trainer:
         losses = {"reinforce": 0.3, "entropy": 0.01}
-        one = learner(max_steps=6, validate_every=3, accumulate=2, log_every=1, attention_losses=losses)
+        one = trainer(max_steps=6, validate_every=3, accumulate=2, log_every=1, attention_losses=losses)
         torch.manual_seed(5)
-        fit(run, one, feed(), scripted(1.0), report)
+        fit(run, one, loader(), scripted(1.0), report)
         return one
 
     whole = RunFolder.create(tmp_path / "whole", read("quickstart"), Version())
@@ -653,7 +653,7 @@ def test_reinforcement_resumes_with_its_baseline(
 
 def test_guided_without_gold_alignments_is_an_error() -> None:
     with pytest.raises(Seq2attnError, match="needs gold alignments, and the training data have none"):
-        learner(attention_losses={"guided": 1.0}).update([batch(range(3))], 1)
+        trainer(attention_losses={"guided": 1.0}).update([batch(range(3))], 1)
 
 
 def test_hard_attention_is_reinforced_from_the_second_update_on() -> None:
@@ -663,7 +663,7 @@ def test_hard_attention_is_reinforced_from_the_second_update_on() -> None:
         decoder = {**tiny.recurrent_decoder("luong"), "attention": attention}
         recipe = TrainingRecipe.model_validate({"max_steps": 2, "attention_losses": {"reinforce": 1.0}})
         model = tiny.model({"encoder": tiny.recurrent_encoder(), "decoder": decoder})
-        one = Learner(model, prediction(model, recipe), recipe, torch.device("cpu"), None)
+        one = Trainer(model, token_objective(model, recipe), recipe, torch.device("cpu"), None)
         first, second = (one.update([batch(range(5))], step).parts["reinforce"] for step in (1, 2))
         assert first == 0 and (second != 0) == reinforced
 

@@ -241,7 +241,7 @@ def test_what_was_not_looked_at_costs(translators: dict[str, Translator], kind: 
         penalties = []
         for said in several(translator, SENTENCES, coverage_penalty=0.3, **settings):
             if said.source.ids:
-                (forced,) = translator.force([said.source.ids], [said.target.ids], layer=-1)
+                (forced,) = translator.forced_decoding([said.source.ids], [said.target.ids], layer=-1)
                 assert forced.weights is not None
                 penalty = 0.3 * forced.weights.sum(0).clamp(1e-6, 1).log().sum().item()
                 bare = said.log_probability / (len(said.tokens) + 1)
@@ -258,10 +258,10 @@ def test_sampling_the_likeliest_is_greedy(translator: Translator, settings: dict
 
 
 def test_a_seed_decides_what_is_drawn(translator: Translator) -> None:
-    draws = [several(translator, SENTENCES, sample=True, nbest=2, seed=seed) for seed in (3, 3, 4)]
-    texts = [[other.text for said in some for other in said.nbest] for some in draws]
+    samples = [several(translator, SENTENCES, sample=True, nbest=2, seed=seed) for seed in (3, 3, 4)]
+    texts = [[other.text for said in some for other in said.nbest] for some in samples]
     assert texts[0] == texts[1] != texts[2]
-    assert all(said.score >= other.score for some in draws for said in some for other in said.others)
+    assert all(said.score >= other.score for some in samples for said in some for other in said.others)
     assert len({said.text for said in several(translator, SENTENCES[:1] * 5, sample=True)}) > 1
 
 

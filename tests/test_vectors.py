@@ -8,9 +8,9 @@ import torch
 
 from seq2attn.data.pretrained_vectors import coverage, known_words, word_vectors
 from seq2attn.errors import Seq2attnError
-from seq2attn.text.word_vocabulary import Lexicon
+from seq2attn.text.word_vocabulary import WordVocabulary
 
-LEXICON = Lexicon(["paris", "the"], [])
+LEXICON = WordVocabulary(["paris", "the"], [])
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_own_spelling_wins_wherever_it_stands_and_else_the_first(
 ) -> None:
     file = tmp_path / "vectors.txt"
     file.write_text("".join(f"{word} {n} 7\n" for n, word in enumerate(words.split())), encoding="utf-8")
-    table = word_vectors(file, Lexicon(["the", "rome"], []))
+    table = word_vectors(file, WordVocabulary(["the", "rome"], []))
     assert table[3].tolist() == [place, 7] and table[:3].isnan().all()
 
 

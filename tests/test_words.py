@@ -17,10 +17,10 @@ from seq2attn.attention.positions import Sinusoidal
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.basic import Dropout, Gate
 from seq2attn.layers.word_embedding import (
+    CharacterEncoder,
+    CharCNN,
+    CharLSTM,
     LabelledBatch,
-    Speller,
-    SpellingCNN,
-    SpellingLSTM,
     WordEmbedding,
     word_table,
 )
@@ -28,9 +28,9 @@ from seq2attn.models.encoders import RecurrentEncoder
 from seq2attn.text.word_vocabulary import UNKNOWN
 
 SPELLERS = {
-    "lstm": lambda: SpellingLSTM(tiny_words.CHARACTERS, 5, 3),
-    "cnn": lambda: SpellingCNN(tiny_words.CHARACTERS, 5, 11),
-    "cnn-even": lambda: SpellingCNN(tiny_words.CHARACTERS, 5, 11, window=4),
+    "lstm": lambda: CharLSTM(tiny_words.CHARACTERS, 5, 3),
+    "cnn": lambda: CharCNN(tiny_words.CHARACTERS, 5, 11),
+    "cnn-even": lambda: CharCNN(tiny_words.CHARACTERS, 5, 11, window=4),
 }
 SENTENCES = tiny_words.sentences(7, 4, 0, 1)
 
@@ -41,107 +41,114 @@ def seed():
 
 
 @pytest.fixture(params=SPELLERS)
-def speller(request: pytest.FixtureRequest) -> Speller:
+def character_encoder(request: pytest.FixtureRequest) -> CharacterEncoder:
     return SPELLERS[request.param]().double().eval()
 
 
-def embedding(speller: Speller | None = None, **options: object) -> WordEmbedding:
+def embedding(character_encoder: CharacterEncoder | None = None, **options: object) -> WordEmbedding:
     table = word_table(tiny_words.WORDS, 7)
-    return WordEmbedding(table, Dropout(0.0), speller, **options).double().eval()
+    return WordEmbedding(table, Dropout(0.0), character_encoder, **options).double().eval()
 
 
 # ---- characters --------------------------------------------------------------------------------------
 
 
-def test_a_word_is_spelt_as_if_alone(speller):
+def test_a_word_is_spelt_as_if_alone(character_encoder):
     words = tiny_words.batch(*SENTENCES, garbage=True)
     for block in words.spellings:
-        whole = speller(block)
-        assert whole.shape == (len(block), speller.size)
+        whole = character_encoder(block)
+        assert whole.shape == (len(block), character_encoder.size)
         for number, spelling in enumerate(block):
-            alone = speller(spelling[spelling != 0][None])
+            alone = character_encoder(spelling[spelling != 0][None])
             assert_close(whole[number], alone[0])
 
 
-def test_a_word_without_characters_is_zeros_without_gradients(speller):
+def test_a_word_without_characters_is_zeros_without_gradients(character_encoder):
     spellings = torch.tensor([[3, 4, 5], [0, 0, 0]])
-    spelt = speller(spellings)
-    assert (spelt[1] == 0).all() and (spelt[0] != 0).any()
-    spelt[1].sum().backward()
-    assert all((p.grad == 0).all() for p in speller.parameters() if p.grad is not None)
+    collate_words = character_encoder(spellings)
+    assert (collate_words[1] == 0).all() and (collate_words[0] != 0).any()
+    collate_words[1].sum().backward()
+    assert all((p.grad == 0).all() for p in character_encoder.parameters() if p.grad is not None)
 
 
 def test_the_lstm_is_torchs_last_states():
-    speller = SPELLERS["lstm"]().double()
+    character_encoder = SPELLERS["lstm"]().double()
     spelling = torch.tensor([4, 9, 2, 7])
-    x = speller.table(spelling)[None]
-    (forwards, backwards), *_ = speller.rnn.layers
+    x = character_encoder.table(spelling)[None]
+    (forwards, backwards), *_ = character_encoder.rnn.layers
     (there, _), (back, _) = forwards(x), backwards(x.flip(1))
-    assert_close(speller(F.pad(spelling, (0, 3))[None])[0], torch.cat([there[0, -1], back[0, -1]]))
+    assert_close(character_encoder(F.pad(spelling, (0, 3))[None])[0], torch.cat([there[0, -1], back[0, -1]]))
 
 
 @pytest.mark.parametrize(("window", "before"), [(3, 1), (4, 1), (1, 0)])
 def test_the_cnn_is_the_formula(window, before):
     """Ma & Hovy 2016: the largest of each filter over all windows, with zeros beyond the word."""
-    speller = SpellingCNN(tiny_words.CHARACTERS, 5, 11, window).double()
+    character_encoder = CharCNN(tiny_words.CHARACTERS, 5, 11, window).double()
     characters = [4, 9]
     x = np.zeros((len(characters) + window - 1, 5))
-    x[before : before + 2] = speller.table(torch.tensor(characters)).detach().numpy()
-    kernel, bias = (p.detach().numpy() for p in (speller.convolution.weight, speller.convolution.bias))
+    x[before : before + 2] = character_encoder.table(torch.tensor(characters)).detach().numpy()
+    kernel, bias = (
+        p.detach().numpy() for p in (character_encoder.convolution.weight, character_encoder.convolution.bias)
+    )
     found = [np.einsum("we,few->f", x[start : start + window], kernel) + bias for start in range(2)]
     assert_close(
-        speller(torch.tensor([[*characters, 0, 0, 0]]))[0].detach().numpy(), np.tanh(np.max(found, 0))
+        character_encoder(torch.tensor([[*characters, 0, 0, 0]]))[0].detach().numpy(),
+        np.tanh(np.max(found, 0)),
     )
 
 
-def test_the_order_of_characters_matters(speller):
-    one, other = speller(torch.tensor([[2, 3, 4, 5], [5, 4, 3, 2]]))
+def test_the_order_of_characters_matters(character_encoder):
+    one, other = character_encoder(torch.tensor([[2, 3, 4, 5], [5, 4, 3, 2]]))
     assert (one - other).abs().max() > 1e-3
 
 
-def test_gradients_of_spellings_are_those_of_the_formula(speller):
+def test_gradients_of_spellings_are_those_of_the_formula(character_encoder):
     spellings = torch.tensor([[3, 4, 5], [6, 0, 0]])
-    table = speller.table.weight.detach().clone().requires_grad_()
+    table = character_encoder.table.weight.detach().clone().requires_grad_()
 
-    def spelt(table: torch.Tensor) -> torch.Tensor:
-        return torch.func.functional_call(speller, {"table.weight": table}, (spellings,))
+    def collate_words(table: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(character_encoder, {"table.weight": table}, (spellings,))
 
-    assert torch.autograd.gradcheck(spelt, (table,))
+    assert torch.autograd.gradcheck(collate_words, (table,))
 
 
 def test_a_speller_must_say_how_it_reads():
     with pytest.raises(NotImplementedError, match=r"Speller must say how it reads characters: write forward"):
-        Speller(5, 3, 0.0)(torch.ones(1, 2, dtype=torch.long))
+        CharacterEncoder(5, 3, 0.0)(torch.ones(1, 2, dtype=torch.long))
 
 
 # ---- words -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("join", ["concat", "gate"])
-def test_a_word_does_not_depend_on_its_batch(speller, join):
-    part = embedding(speller, joined=join)
+def test_a_word_does_not_depend_on_its_batch(character_encoder, join):
+    part = embedding(character_encoder, joined=join)
     words = tiny_words.batch(*SENTENCES, garbage=True)
     whole = part(words)
     assert whole.shape == (*words.ids.shape, part.size)
-    assert part.size == (7 if join == "gate" else 7 + speller.size)
+    assert part.size == (7 if join == "gate" else 7 + character_encoder.size)
     for row, sentence in enumerate(SENTENCES):
         for place, word in enumerate(sentence):
             assert_close(whole[row, place], part(tiny_words.batch([word]))[0, 0])
 
 
-def test_concat_is_word_then_characters(speller):
-    part, words = embedding(speller), tiny_words.batch(*SENTENCES)
+def test_concat_is_word_then_characters(character_encoder):
+    part, words = embedding(character_encoder), tiny_words.batch(*SENTENCES)
     expected = torch.cat(
-        [part.table(words.ids), torch.cat([speller(block) for block in words.spellings])[words.places]], -1
+        [
+            part.table(words.ids),
+            torch.cat([character_encoder(block) for block in words.spellings])[words.places],
+        ],
+        -1,
     )
     assert torch.equal(part(words), expected)
 
 
-def test_the_gate_is_the_formula(speller):
+def test_the_gate_is_the_formula(character_encoder):
     """Rei et al. 2016: z = sigmoid(W3 tanh(W1 x + W2 m)), z x + (1 - z) m with m = tanh(W h + b)."""
-    part, words = embedding(speller, joined="gate"), tiny_words.batch(SENTENCES[0])
+    part, words = embedding(character_encoder, joined="gate"), tiny_words.batch(SENTENCES[0])
     x = part.table(words.ids)[0].detach().numpy()
-    h = torch.cat([speller(block) for block in words.spellings])[words.places][0].detach().numpy()
+    h = torch.cat([character_encoder(block) for block in words.spellings])[words.places][0].detach().numpy()
     weights = {name: p.detach().numpy() for name, p in part.named_parameters()}
     m = np.tanh(h @ weights["enter.0.weight"].T + weights["enter.0.bias"])
     inner = np.tanh(x @ weights["gate.one.weight"].T + m @ weights["gate.other.weight"].T)
@@ -168,12 +175,12 @@ def test_gradients_of_the_gate_are_those_of_the_formula():
     assert torch.autograd.gradcheck(gate, (x, m))
 
 
-def test_each_distinct_word_is_spelt_once(speller, monkeypatch):
+def test_each_distinct_word_is_spelt_once(character_encoder, monkeypatch):
     seen = []
-    monkeypatch.setattr(speller, "dropout", nn.Identity())
-    speller.table.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
+    monkeypatch.setattr(character_encoder, "dropout", nn.Identity())
+    character_encoder.table.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
     words = tiny_words.batch([3, 3, 3], [3, 4])
-    embedding(speller)(words)
+    embedding(character_encoder)(words)
     assert (
         seen == [block.shape for block in words.spellings]
         and sum(len(block) for block in words.spellings) == 2
@@ -185,8 +192,8 @@ def test_without_characters_it_is_a_table():
     assert part.size == 7 and torch.equal(part(words), part.table(words.ids))
 
 
-def test_a_dropped_word_is_unknown_and_keeps_its_characters(speller):
-    part, words = embedding(speller, word_dropout=0.4), tiny_words.batch(*[[5, 6, 7]] * 200)
+def test_a_dropped_word_is_unknown_and_keeps_its_characters(character_encoder):
+    part, words = embedding(character_encoder, word_dropout=0.4), tiny_words.batch(*[[5, 6, 7]] * 200)
     assert torch.equal(part(words), part(words))
     part.train()
     found = part(words)
@@ -194,7 +201,7 @@ def test_a_dropped_word_is_unknown_and_keeps_its_characters(speller):
     assert 0.3 < unknown.double().mean() < 0.5
     assert torch.equal(found[..., :7][~unknown], part.table(words.ids)[~unknown])
     assert torch.equal(
-        found[..., 7:], torch.cat([part.speller(block) for block in words.spellings])[words.places]
+        found[..., 7:], torch.cat([part.character_encoder(block) for block in words.spellings])[words.places]
     )
 
 
@@ -262,6 +269,6 @@ def test_a_batch_goes_to_a_device_as_a_whole():
     assert all(torch.equal(one, other) for one, other in pairs)
 
 
-def test_nothing_is_said_of_what_is_unknown(speller):
-    for table in (word_table(11, 5), speller.table):
+def test_nothing_is_said_of_what_is_unknown(character_encoder):
+    for table in (word_table(11, 5), character_encoder.table):
         assert (table.weight[UNKNOWN] == 0).all() and (table.weight[UNKNOWN + 1] != 0).any()

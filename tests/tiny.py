@@ -12,7 +12,7 @@ from torch import Tensor
 
 from seq2attn.attention.attention import Past
 from seq2attn.attention.scorers import ScaledDot
-from seq2attn.attention.state import Shared, Slots
+from seq2attn.attention.state import GrowingBuffer, PerSource
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.models.seq2seq_factory import build
 from seq2attn.recipe import ModelRecipe
@@ -164,7 +164,7 @@ SOME = {  # one of each kind, for what takes longer
 class Fading(ScaledDot):
     """A scorer that follows its past: what has been looked at is worth less."""
 
-    looks_back = True
+    stateful = True
 
     def dot(self, query: Tensor) -> None:
         return None
@@ -201,9 +201,9 @@ def tensors(state: Any) -> Iterator[Tensor]:
     """All that a decoder's state holds."""
     if isinstance(state, Tensor):
         yield state
-    if isinstance(state, Slots):
+    if isinstance(state, GrowingBuffer):
         yield state.all
-    if isinstance(state, Shared):
+    if isinstance(state, PerSource):
         yield from tensors(state.value)
     for part in state if isinstance(state, tuple) else ():
         yield from tensors(part)

@@ -8,11 +8,11 @@ import numpy as np
 import tiny
 import torch
 
-from seq2attn.data.batches import Feed
+from seq2attn.data.batches import BatchLoader
 from seq2attn.recipe import TrainingRecipe
-from seq2attn.tasks.sequence_tasks import prediction
+from seq2attn.tasks.sequence_tasks import token_objective
 from seq2attn.text.vocabulary import Vocabulary
-from seq2attn.training.loop import Learner
+from seq2attn.training.loop import Trainer
 from seq2attn.training.run_folder import RunFolder
 
 Scores = Callable[[int | None], dict[str, float]]
@@ -58,20 +58,20 @@ class Sentences(Rows):
     target_text = source_text
 
 
-def feed(batch_tokens: int = 40, count: int = 23) -> Feed:
-    return Feed(Sentences(count), VOCABULARY, VOCABULARY, batch_tokens)
+def loader(batch_tokens: int = 40, count: int = 23) -> BatchLoader:
+    return BatchLoader(Sentences(count), VOCABULARY, VOCABULARY, batch_tokens)
 
 
-def learner(
+def trainer(
     kind: str = KINDS[0],
     total: int | None = None,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     **training: Any,
-) -> Learner:
+) -> Trainer:
     recipe = TrainingRecipe.model_validate({"max_steps": 8, "learning_rate": 0.01, **training})
     model = tiny.model(tiny.SOME[kind]).to(dtype)
-    return Learner(model, prediction(model, recipe), recipe, torch.device(device), total)
+    return Trainer(model, token_objective(model, recipe), recipe, torch.device(device), total)
 
 
 def scripted(*values: float, metric: str = "bleu") -> Scores:

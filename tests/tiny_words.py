@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from seq2attn.layers.word_embedding import Words
-from seq2attn.models.tagger_factory import build_labeller
+from seq2attn.models.tagger_factory import build_tagger
 from seq2attn.models.taggers import Classifier, SpanTagger, Tagger
 from seq2attn.recipe import ClassifierRecipe, TaggerRecipe
 
@@ -71,7 +71,7 @@ def _sharp(
     recipe: TaggerRecipe | ClassifierRecipe, labels: list[str], scheme: Any, seed: int
 ) -> Tagger | SpanTagger | Classifier:
     torch.manual_seed(seed)
-    model = build_labeller(recipe, WORDS, CHARACTERS, labels, scheme).double().eval()
+    model = build_tagger(recipe, WORDS, CHARACTERS, labels, scheme).double().eval()
     with torch.no_grad():
         model.output.weight.mul_(5)
     return model

@@ -20,21 +20,21 @@ def load_attention(ours: MultiHead, theirs: nn.MultiheadAttention) -> None:
 
 
 def load_encoder_layer(ours: EncoderLayer, theirs: nn.TransformerEncoderLayer) -> None:
-    load_attention(ours.attention, theirs.self_attn)
+    load_attention(ours.self_attention, theirs.self_attn)
     ours.feed_forward.inner.load_state_dict(theirs.linear1.state_dict())
     ours.feed_forward.outer.load_state_dict(theirs.linear2.state_dict())
-    ours.around_attention.norm.load_state_dict(theirs.norm1.state_dict())
-    ours.around_feed_forward.norm.load_state_dict(theirs.norm2.state_dict())
+    ours.self_attention_residual.norm.load_state_dict(theirs.norm1.state_dict())
+    ours.feed_forward_residual.norm.load_state_dict(theirs.norm2.state_dict())
 
 
 def load_decoder_layer(ours: DecoderLayer, theirs: nn.TransformerDecoderLayer) -> None:
-    load_attention(ours.own, theirs.self_attn)
-    load_attention(ours.source, theirs.multihead_attn)
+    load_attention(ours.self_attention, theirs.self_attn)
+    load_attention(ours.cross_attention, theirs.multihead_attn)
     ours.feed_forward.inner.load_state_dict(theirs.linear1.state_dict())
     ours.feed_forward.outer.load_state_dict(theirs.linear2.state_dict())
-    ours.around_own.norm.load_state_dict(theirs.norm1.state_dict())
-    ours.around_source.norm.load_state_dict(theirs.norm2.state_dict())
-    ours.around_feed_forward.norm.load_state_dict(theirs.norm3.state_dict())
+    ours.self_attention_residual.norm.load_state_dict(theirs.norm1.state_dict())
+    ours.cross_attention_residual.norm.load_state_dict(theirs.norm2.state_dict())
+    ours.feed_forward_residual.norm.load_state_dict(theirs.norm3.state_dict())
 
 
 def randomised(module: nn.Module) -> nn.Module:

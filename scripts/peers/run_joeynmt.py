@@ -7,7 +7,7 @@ import joeynmt
 import sentencepiece
 import torch
 import yaml
-from joeynmt import prediction, training
+from joeynmt import token_objective, training
 from joeynmt.config import parse_global_args
 from joeynmt.data import load_data
 from joeynmt.model import build_model
@@ -46,7 +46,7 @@ def train(job: Job) -> None:
 
 def decode(job: Job) -> None:
     """Random weights. `predict` forgets min_output_length, so the search is told."""
-    prediction.search = functools.partial(prediction.search, min_output_length=job.steps)
+    token_objective.search = functools.partial(token_objective.search, min_output_length=job.steps)
     given = parse_global_args(configuration(job), rank=0, mode="translate")
     source, target, *_, data = load_data(cfg=given.data, datasets=["stream"])
     model = build_model(given.model, src_vocab=source, trg_vocab=target)
@@ -55,7 +55,7 @@ def decode(job: Job) -> None:
         data.reset_cache()
         for text in texts:
             data.set_item(text)
-        _, _, found, *_ = prediction.predict(
+        _, _, found, *_ = token_objective.predict(
             model, data, given.device, 0, normalization="none", args=given.test, autocast=given.autocast
         )
         return list(found)

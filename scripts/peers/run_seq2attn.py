@@ -8,13 +8,13 @@ from measuring import Clocks, Job, run
 import seq2attn
 from seq2attn.recipe import Recipe, read
 from seq2attn.runtime.process import keep_memory
-from seq2attn.tasks.sequence_tasks import Sequences
-from seq2attn.training.loop import Learner
+from seq2attn.tasks.sequence_tasks import SequenceTask
+from seq2attn.training.loop import Trainer
 
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
 
 
-def task(job: Job) -> Sequences:
+def task(job: Job) -> SequenceTask:
     """With the vocabulary that all contenders have, and freed memory as the command line keeps it."""
     keep_memory()
     torch.set_num_threads(job.threads)
@@ -24,25 +24,25 @@ def task(job: Job) -> Sequences:
     )
     if not isinstance(recipe, Recipe):
         raise TypeError(f"expected a translation recipe, got {type(recipe).__name__}")
-    return Sequences.learn(recipe)
+    return SequenceTask.learn(recipe)
 
 
 def train(job: Job) -> None:
     """Batches of the first epochs, as `fit` makes them."""
     learnt = task(job)
-    feed = learnt.feed(learnt.examples("train"), training=True)
+    loader = learnt.loader(learnt.examples("train"), training=True)
     model, settings = learnt.build(), learnt.recipe.training
-    learner = Learner(model, learnt.objective(model, True), settings, torch.device("cpu"), None)
+    trainer = Trainer(model, learnt.objective(model, True), settings, torch.device("cpu"), None)
     clocks, steps = Clocks(job, seq2attn, torch), itertools.count(1)
     for epoch in itertools.count():
-        for numbers in feed.epoch(epoch):
-            clocks.updated(learner.update([feed.batch(numbers, epoch)], next(steps)).tokens)
+        for numbers in loader.epoch(epoch):
+            clocks.updated(trainer.update([loader.batch(numbers, epoch)], next(steps)).tokens)
 
 
 def decode(job: Job) -> None:
     """Random weights; pieces before the end are forced to be one fewer than steps."""
     learnt = task(job)
-    translator = learnt.face(learnt.build(), torch.device("cpu"), PRECISIONS[job.precision])
+    translator = learnt.predictor(learnt.build(), torch.device("cpu"), PRECISIONS[job.precision])
     length = job.steps - 1
 
     def translate(texts: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from seq2attn.attention.state import apart, spread, together
+from seq2attn.attention.state import expand_to_hypotheses, fold_hypotheses, unfold_hypotheses
 from seq2attn.errors import Seq2attnError
 
 
@@ -44,19 +44,23 @@ class Past(NamedTuple):
     weights: Tensor | None  # (..., S), the last query's weights, zeros before the first
     coverage: Tensor | None  # (..., S), the sum of all weights so far
     step: int  # queries answered so far, as many by each row
-    belief: Tensor | None = None  # (..., S), where a normalizer that moves along the memory stands
+    alignment_state: Tensor | None = None  # (..., S), where a normalizer that moves along the memory stands
     trace: Tensor | None = None  # (..., S, C), what a scorer has noted at every slot
 
     def then(
-        self, weights: Tensor | None, queries: int, belief: Tensor | None = None, trace: Tensor | None = None
+        self,
+        weights: Tensor | None,
+        queries: int,
+        alignment_state: Tensor | None = None,
+        trace: Tensor | None = None,
     ) -> "Past":
         """The past after `queries` more queries with these weights (..., T, S)."""
         step = self.step + queries
         if weights is None or self.coverage is None:
-            return Past(None, None, step, belief, trace)
+            return Past(None, None, step, alignment_state, trace)
         # A memory that has grown since (self-attention) had no weight on its new slots.
         before = F.pad(self.coverage, (0, weights.shape[-1] - self.coverage.shape[-1]))
-        return Past(weights[..., -1, :], before + weights.sum(-2), step, belief, trace)
+        return Past(weights[..., -1, :], before + weights.sum(-2), step, alignment_state, trace)
 
 
 class Attended(NamedTuple):
@@ -65,7 +69,7 @@ class Attended(NamedTuple):
     context: Tensor  # (..., T, V)
     weights: Tensor | None  # (..., T, S), float32, before dropout; None when nobody asked
     past: Past
-    drawn: Tensor | None = None  # (..., T, S), what was looked at, where it was drawn from the weights
+    sampled: Tensor | None = None  # (..., T, S), what was looked at, where it was drawn from the weights
 
 
 class Scorer(nn.Module):
@@ -76,9 +80,11 @@ class Scorer(nn.Module):
     its scores are dot products with the keys, in `dot` alone. A `forward` of a subclass replaces both.
     """
 
-    looks_back = False  # True: the scores depend on the past, so queries are answered one by one
-    reads_places = False  # True: the scores depend on where a slot stands, or on past.step
-    mixes = True  # False: some scores stand for "never", which is lost among those of other heads
+    stateful = False  # True: the scores depend on the past, so queries are answered one by one
+    position_dependent = False  # True: the scores depend on where a slot stands, or on past.step
+    allows_talking_heads = (
+        True  # False: some scores stand for "never", which is lost among those of other heads
+    )
     positive = False  # True: no score is ever negative
 
     def keys(self, states: Float[Tensor, "*b S D"]) -> Float[Tensor, "*b S K"]:
@@ -89,11 +95,11 @@ class Scorer(nn.Module):
         """The q' whose dot products with the keys are the scores, so that a fused kernel may take over."""
         return None
 
-    def first(self, keys: Float[Tensor, "*b S K"]) -> Float[Tensor, "*b S C"] | None:
+    def initial_state(self, keys: Float[Tensor, "*b S K"]) -> Float[Tensor, "*b S C"] | None:
         """What is noted at every slot before the first query."""
         return None
 
-    def note(
+    def update_trace(
         self,
         query: Float[Tensor, "*b T Q"],
         keys: Float[Tensor, "*b S K"],
@@ -121,17 +127,17 @@ class Normalizer(nn.Module):
     weight 0, and a query with nothing to see gets weights 0 and gradients 0, never nan.
     """
 
-    looks_back = False  # True: the weights depend on the past, so queries are answered one by one
+    stateful = False  # True: the weights depend on the past, so queries are answered one by one
     ordered = False  # True: queries must come in the order of a target that is read along a source
-    reads_places = False  # True: the weights depend on where a slot stands, or on past.step
+    position_dependent = False  # True: the weights depend on where a slot stands, or on past.step
     sums_to_one = True  # False: the weights of a query may sum to less or more
     needs_positive = False  # True: scores must not be negative
-    energies = 1  # how many scores it needs for each query and key: (n, ..., T, S) if more than one
+    n_scores = 1  # how many scores it needs for each query and key: (n, ..., T, S) if more than one
 
     def __init__(self, query_size: int = 1, heads: int = 1) -> None:
         super().__init__()
 
-    def first(self, zeros: Float[Tensor, "*b S"]) -> Float[Tensor, "*b S"] | None:
+    def initial_state(self, zeros: Float[Tensor, "*b S"]) -> Float[Tensor, "*b S"] | None:
         """Where it stands before the first query: the first `past.belief`."""
         return None
 
@@ -145,7 +151,7 @@ class Normalizer(nn.Module):
         """Weights; the mask broadcasts to the scores (M is 1 or T)."""
         raise NotImplementedError(f"{type(self).__name__} must say how it normalises: write forward()")
 
-    def move(
+    def step(
         self,
         scores: Float[Tensor, "*b T S"],
         mask: Bool[Tensor, "*c M S"],
@@ -153,18 +159,18 @@ class Normalizer(nn.Module):
         query: Float[Tensor, "*b T Q"],
     ) -> tuple[Float[Tensor, "*b T S"], Float[Tensor, "*b S"] | None]:
         """The weights, and where it stands now: the next `past.belief`."""
-        return self(scores, mask, past, query), past.belief
+        return self(scores, mask, past, query), past.alignment_state
 
-    def draw(self, weights: Float[Tensor, "*b T S"], past: Past) -> Float[Tensor, "*b T S"] | None:
+    def sample(self, weights: Float[Tensor, "*b T S"], past: Past) -> Float[Tensor, "*b T S"] | None:
         """What is looked at, if it is drawn from the weights; None: the weights themselves."""
         return None
 
     @classmethod
-    def draws(cls) -> bool:
+    def samples(cls) -> bool:
         """Whether it draws what is looked at: it has a draw() of its own."""
-        return cls.draw is not Normalizer.draw
+        return cls.sample is not Normalizer.sample
 
-    def shortcut(
+    def fused(
         self, dot: Tensor, memory: Memory, bias: Tensor | None, dropout: float
     ) -> Float[Tensor, "*b T V"] | None:
         """The context (..., T, V) by a faster way; a subclass that writes another forward() has none.
@@ -222,12 +228,12 @@ class Attention(nn.Module):
         super().__init__()
         self.score, self.normalize, self.dropout, self.relative = score, normalize, dropout, relative
         self.hierarchy = hierarchy
-        self.looks_back = score.looks_back or normalize.looks_back
-        places = score.reads_places or normalize.reads_places or relative is not None
-        self.placeless = not (self.looks_back or places)  # queries and slots may stand beside those of others
-        self._fast = _own(score, "dot", "forward") and _own(normalize, "shortcut", "forward", "move", "draw")
+        self.stateful = score.stateful or normalize.stateful
+        places = score.position_dependent or normalize.position_dependent or relative is not None
+        self.foldable = not (self.stateful or places)  # queries and slots may stand beside those of others
+        self._fast = _own(score, "dot", "forward") and _own(normalize, "fused", "forward", "step", "sample")
         role = "target to source" if relative is None else "self-attention"
-        for _, why in misfits(score, normalize, role, relative is not None, hierarchy is not None):
+        for _, why in incompatibilities(score, normalize, role, relative is not None, hierarchy is not None):
             raise Seq2attnError(why)
 
     def remember(
@@ -246,14 +252,16 @@ class Attention(nn.Module):
             raise Seq2attnError("this attention looks at sentences: say which slots are of which `sentences`")
         return memory._replace(sentences=self.hierarchy.remember(states, sentences))
 
-    def begin(self, memory: Memory) -> Past:
+    def initial_state(self, memory: Memory) -> Past:
         """The past before the first query."""
         zeros = torch.zeros_like(_wide(memory.values[..., 0]))
         trace = None
-        if type(self.score).first is not Scorer.first:  # casting keys takes as long as a look at them
+        if (
+            type(self.score).initial_state is not Scorer.initial_state
+        ):  # casting keys takes as long as a look at them
             with torch.autocast(zeros.device.type, enabled=False):
-                trace = self.score.first(_wide(memory.keys))
-        return Past(zeros, zeros, 0, self.normalize.first(zeros), trace)
+                trace = self.score.initial_state(_wide(memory.keys))
+        return Past(zeros, zeros, 0, self.normalize.initial_state(zeros), trace)
 
     def forward(
         self,
@@ -266,52 +274,61 @@ class Attention(nn.Module):
 
         Seq2attnError, with its name, for a part that gives another shape than it must.
         """
-        past = self.begin(memory) if past is None else past
+        past = self.initial_state(memory) if past is None else past
         if len(query) > (sources := len(memory.keys)):
             if not sources or len(query) % sources or query.shape[-2] > 1:
                 raise Seq2attnError(f"queries {tuple(query.shape)} for memories of {sources} sources")
-            if self.placeless:
+            if self.foldable:
                 return self._together(query, memory, past, need_weights)
-            memory = spread(memory, len(query))
+            memory = expand_to_hypotheses(memory, len(query))
         if not memory.keys.shape[-2]:  # no slot at all, and sums over none
             none = _wide(query[..., :0])
             empty = none.to(memory.values.dtype) @ memory.values
-            return Attended(empty, none, past.then(none, query.shape[-2], past.belief, past.trace))
-        if self.looks_back and query.shape[-2] > 1:
+            return Attended(empty, none, past.then(none, query.shape[-2], past.alignment_state, past.trace))
+        if self.stateful and query.shape[-2] > 1:
             return self._one_by_one(query, memory, past)
         dropout = self.dropout if self.training else 0.0
-        if not need_weights and (context := self._shortcut(query, memory, dropout)) is not None:
-            return Attended(context, None, past.then(None, query.shape[-2], past.belief, past.trace))
+        if not need_weights and (context := self._fused(query, memory, dropout)) is not None:
+            return Attended(context, None, past.then(None, query.shape[-2], past.alignment_state, past.trace))
         with torch.autocast(query.device.type, enabled=False):
             asked, keys = _wide(query), _wide(memory.keys)
-            several = () if self.normalize.energies == 1 else (self.normalize.energies,)
+            several = () if self.normalize.n_scores == 1 else (self.normalize.n_scores,)
             before, slots = asked.shape[:-1], keys.shape[-2]
             scores = shaped(self.score, "scores", self.score(asked, keys, past), (*several, *before), slots)
             if (bias := self._bias(asked, memory)) is not None:
                 scores = scores + bias
-            weights, belief = self.normalize.move(scores, memory.mask, past, asked)
+            weights, alignment_state = self.normalize.step(scores, memory.mask, past, asked)
             shaped(self.normalize, "weights", weights, before, slots)
-            drawn = self.normalize.draw(weights, past)
-            trace = self.score.note(asked, keys, weights, past)
+            drawn = self.normalize.sample(weights, past)
+            trace = self.score.update_trace(asked, keys, weights, past)
         looked = F.dropout(weights if drawn is None else drawn, dropout).to(memory.values.dtype)
         context = looked @ memory.values
         if self.relative is not None and (added := self.relative.values(looked)) is not None:
             context = context + added
-        return Attended(context, weights, past.then(weights, query.shape[-2], belief, trace), drawn)
+        return Attended(context, weights, past.then(weights, query.shape[-2], alignment_state, trace), drawn)
 
     def _together(self, query: Tensor, memory: Memory, past: Past, need_weights: bool) -> Attended:
         """Several hypotheses of each source ask, a query each. Where what one looked at before does not
         matter, they ask as the queries of one do, so that the memory need not be copied for each."""
-        answer = self(together(query, len(memory.keys)), memory, Past(None, None, past.step), need_weights)
-        weights, drawn = (None if x is None else apart(x) for x in (answer.weights, answer.drawn))
-        return Attended(apart(answer.context), weights, past.then(weights, 1, past.belief, past.trace), drawn)
+        answer = self(
+            fold_hypotheses(query, len(memory.keys)), memory, Past(None, None, past.step), need_weights
+        )
+        weights, drawn = (
+            None if x is None else unfold_hypotheses(x) for x in (answer.weights, answer.sampled)
+        )
+        return Attended(
+            unfold_hypotheses(answer.context),
+            weights,
+            past.then(weights, 1, past.alignment_state, past.trace),
+            drawn,
+        )
 
-    def _shortcut(self, query: Tensor, memory: Memory, dropout: float) -> Tensor | None:
+    def _fused(self, query: Tensor, memory: Memory, dropout: float) -> Tensor | None:
         dot = self.score.dot(query) if self._fast else None
         if dot is None or (self.relative is not None and self.relative.adds_values):
             return None
         shaped(self.score, "dot", dot, query.shape[:-1], memory.keys.shape[-1])
-        return self.normalize.shortcut(dot, memory, self._bias(query, memory), dropout)
+        return self.normalize.fused(dot, memory, self._bias(query, memory), dropout)
 
     def _bias(self, query: Tensor, memory: Memory) -> Tensor | None:
         """What is added to the scores, whatever the slots hold."""
@@ -327,7 +344,7 @@ class Attention(nn.Module):
             answers.append(self(one, memory._replace(mask=mask), past))
             past = answers[-1].past
         context, weights = (torch.cat([answer[part] for answer in answers], -2) for part in (0, 1))
-        drawn = [answer.drawn for answer in answers if answer.drawn is not None]
+        drawn = [answer.sampled for answer in answers if answer.sampled is not None]
         return Attended(context, weights, past, torch.cat(drawn, -2) if drawn else None)
 
 
@@ -352,7 +369,7 @@ def shaped(part: Scorer | Normalizer, what: str, made: Tensor, before: Sequence[
 ROLES = ("target to source", "self-attention", "pooling")
 
 
-def misfits(
+def incompatibilities(
     score: Scorer | type[Scorer],
     normalize: Normalizer | type[Normalizer],
     role: str,
@@ -368,7 +385,7 @@ def misfits(
     scorer, normalizer = names or (_name(score), _name(normalize))
     parts: tuple[tuple[str, str, Any], ...] = (("score", scorer, score), ("normalize", normalizer, normalize))
     for field, name, part in parts:
-        if role != "target to source" and (part.looks_back or getattr(part, "ordered", False)):
+        if role != "target to source" and (part.stateful or getattr(part, "ordered", False)):
             yield field, f"{name} needs a target that is written step by step; {role} has none"
     if hierarchy and role != "target to source":
         yield "sentences", f"scale what a target looks at in its source: no sense in {role}, set them to null"

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from seq2attn.attention.attention import Normalizer, Past, Scorer, misfits
+from seq2attn.attention.attention import Normalizer, Past, Scorer, incompatibilities
 from seq2attn.attention.normalizers import Softmax, seen
 from seq2attn.attention.scorers import Trilinear
 from seq2attn.errors import Seq2attnError
@@ -38,7 +38,7 @@ class BidirectionalFlow(nn.Module):
         super().__init__()
         self.score = Trilinear(size, size) if score is None else score
         self.normalize = Softmax(size) if normalize is None else normalize
-        for _, why in misfits(self.score, self.normalize, "bidirectional attention"):
+        for _, why in incompatibilities(self.score, self.normalize, "bidirectional attention"):
             raise Seq2attnError(why)
 
     def forward(
@@ -69,5 +69,5 @@ class BidirectionalFlow(nn.Module):
     def _weigh(self, scores: Tensor, mask: Tensor, past: Past, query: Tensor) -> tuple[Tensor, Tensor]:
         """The weights, and what is looked at: the weights, or what is drawn from them."""
         weights = self.normalize(scores, mask, past, query)
-        drawn = self.normalize.draw(weights, past)
+        drawn = self.normalize.sample(weights, past)
         return weights, weights if drawn is None else drawn

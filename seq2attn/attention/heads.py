@@ -39,7 +39,7 @@ class MultiHead(nn.Module):
             raise Seq2attnError(f"key_heads must divide heads: got key_heads={key_heads} for heads={heads}")
         self.heads, self.attention, self.rotary = heads, attention, rotary
         self.group = heads // key_heads
-        self.looks_back = attention.looks_back
+        self.stateful = attention.stateful
         shared = self.width * key_heads
         sizes = (query_size, query_size), (key_size, shared), (key_size, shared), (query_size, query_size)
         self.query, self.key, self.value, self.out = (nn.Linear(*size) for size in sizes)
@@ -63,17 +63,17 @@ class MultiHead(nn.Module):
         keys, values = self.key_norm(self._split(self.key(states))), self._split(self.value(states))
         return self.attention.remember(self._turn(keys, start), mask.unsqueeze(1), values, of)
 
-    def begin(self, memory: Memory) -> Past:
+    def initial_state(self, memory: Memory) -> Past:
         """The past before the first query."""
-        past = self.attention.begin(memory)
+        past = self.attention.initial_state(memory)
         if self.group == 1:
             return past
 
         def each(x: Tensor | None) -> Tensor | None:  # narrow: keys and values need not be repeated for it
             return None if x is None else x.repeat_interleave(self.group, 1)
 
-        weights, coverage, step, belief, trace = past
-        return Past(each(weights), each(coverage), step, each(belief), each(trace))
+        weights, coverage, step, alignment_state, trace = past
+        return Past(each(weights), each(coverage), step, each(alignment_state), each(trace))
 
     def forward(
         self,
@@ -149,17 +149,17 @@ class TalkingScorer(Scorer):
         super().__init__()
         _may_talk(score)
         self.score, self.mix = score, nn.Parameter(torch.eye(heads))
-        self.looks_back, self.reads_places = score.looks_back, score.reads_places
+        self.stateful, self.position_dependent = score.stateful, score.position_dependent
 
     def keys(self, states: Float[Tensor, "*b S D"]) -> Float[Tensor, "*b S K"]:
         """Those of the scorer."""
         return self.score.keys(states)
 
-    def first(self, keys: Float[Tensor, "*b S K"]) -> Float[Tensor, "*b S C"] | None:
+    def initial_state(self, keys: Float[Tensor, "*b S K"]) -> Float[Tensor, "*b S C"] | None:
         """That of the scorer."""
-        return self.score.first(keys)
+        return self.score.initial_state(keys)
 
-    def note(
+    def update_trace(
         self,
         query: Float[Tensor, "*b T Q"],
         keys: Float[Tensor, "*b S K"],
@@ -167,7 +167,7 @@ class TalkingScorer(Scorer):
         past: Past,
     ) -> Float[Tensor, "*b S C"] | None:
         """That of the scorer."""
-        return self.score.note(query, keys, weights, past)
+        return self.score.update_trace(query, keys, weights, past)
 
     def forward(
         self, query: Float[Tensor, "*b T Q"], keys: Float[Tensor, "*b S K"], past: Past
@@ -188,7 +188,7 @@ class TalkingNormalizer(Normalizer):
         super().__init__()
         _may_talk(normalize)
         self.normalize, self.mix = normalize, nn.Parameter(torch.eye(heads))
-        self.reads_places = normalize.reads_places
+        self.position_dependent = normalize.position_dependent
 
     def forward(
         self,
@@ -201,21 +201,21 @@ class TalkingNormalizer(Normalizer):
         return _mixed(self.normalize(scores, mask, past, query), self.mix)
 
 
-def talking_misfit(part: type[Scorer] | type[Normalizer]) -> str | None:
+def talking_incompatibility(part: type[Scorer] | type[Normalizer]) -> str | None:
     """Why the heads of a scorer or a normalizer cannot talk; None if they can."""
     name = part.__name__
     if issubclass(part, Scorer):
         why = f"{name} has a score for places that are never seen: mixed with others' it is none, no talking"
-        return None if part.mixes else why
+        return None if part.allows_talking_heads else why
     if part.needs_positive:
         return f"{name} divides by the scores' sum, and mixed scores may be negative: no talking"
-    if part.looks_back or part.energies > 1 or part.draws():
+    if part.stateful or part.n_scores > 1 or part.samples():
         return f"{name} follows the weights of its own head: mixed with others' they are none"
     return None
 
 
 def _may_talk(part: Scorer | Normalizer) -> None:
-    if (why := talking_misfit(type(part))) is not None:
+    if (why := talking_incompatibility(type(part))) is not None:
         raise Seq2attnError(why)
 
 

@@ -26,7 +26,7 @@ class SentenceAttention(Hierarchy):
 
     def __init__(self, score: Scorer) -> None:
         super().__init__()
-        if (why := sentence_misfit(score)) is not None:
+        if (why := sentence_incompatibility(score)) is not None:
             raise Seq2attnError(why)
         self.score = score
 
@@ -53,11 +53,11 @@ class SentenceAttention(Hierarchy):
         return log_weights.gather(-1, of.expand(*log_weights.shape[:-1], -1))
 
 
-def sentence_misfit(score: Scorer | type[Scorer]) -> str | None:
+def sentence_incompatibility(score: Scorer | type[Scorer]) -> str | None:
     """Why a scorer cannot score sentences; None if it can."""
     name = score.__name__ if isinstance(score, type) else type(score).__name__
-    if score.looks_back:
+    if score.stateful:
         return f"{name} follows where it has looked slot by slot: it cannot score sentences"
-    if score.reads_places:
+    if score.position_dependent:
         return f"{name} knows the places of slots, and not of sentences: it cannot score these"
     return None

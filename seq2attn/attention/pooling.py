@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from seq2attn.attention.attention import Attended, Attention, Memory, misfits
+from seq2attn.attention.attention import Attended, Attention, Memory, incompatibilities
 from seq2attn.attention.heads import MultiHead
 from seq2attn.errors import Seq2attnError
 
@@ -31,7 +31,7 @@ class Pooling(nn.Module):
     ) -> None:
         super().__init__()
         inner = attention.attention if isinstance(attention, MultiHead) else attention
-        for _, why in misfits(inner.score, inner.normalize, "pooling"):
+        for _, why in incompatibilities(inner.score, inner.normalize, "pooling"):
             raise Seq2attnError(why)
         if inner.relative is not None:
             raise Seq2attnError("relative positions make no sense in pooling: its queries stand nowhere")

@@ -18,7 +18,7 @@ Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class Shared(Generic[Value]):
+class PerSource(Generic[Value]):
     """What all hypotheses of a sentence have in common, such as the memory of its source: kept once for each
     sentence, and not moved when hypotheses are."""
 
@@ -26,7 +26,7 @@ class Shared(Generic[Value]):
 
 
 @dataclass(frozen=True)
-class Slots:
+class GrowingBuffer:
     """Slots (..., S, D) that grow at their end, in place while there is room behind them, as a list does.
 
     What has been kept does not change when others append to it: whoever comes second finds the room taken,
@@ -38,7 +38,7 @@ class Slots:
     taken: list[int]  # one number: how many slots of the room are anyone's
 
     @classmethod
-    def of(cls, x: Tensor) -> "Slots":
+    def of(cls, x: Tensor) -> "GrowingBuffer":
         """As many as there are, and no room."""
         return cls(x, x.shape[-2], [x.shape[-2]])
 
@@ -47,18 +47,18 @@ class Slots:
         """The slots."""
         return self.room[..., : self.count, :]
 
-    def append(self, new: Float[Tensor, "*b N D"]) -> "Slots":
+    def append(self, new: Float[Tensor, "*b N D"]) -> "GrowingBuffer":
         """These and new ones."""
         room, count, taken = self.room, self.count + new.shape[-2], self.taken
         if torch.is_grad_enabled():
-            return Slots.of(torch.cat([self.all, new], -2))
+            return GrowingBuffer.of(torch.cat([self.all, new], -2))
         foreign = room.is_inference() != torch.is_inference_mode_enabled()
         if foreign or taken[0] > self.count or room.shape[-2] < count:
             room, taken = new.new_empty(*new.shape[:-2], 2 * count, new.shape[-1]), [self.count]
             room[..., : self.count, :] = self.all
         room[..., self.count : count, :] = new
         taken[0] = count
-        return Slots(room, count, taken)
+        return GrowingBuffer(room, count, taken)
 
 
 def reorder(state: State, index: Int[Tensor, " N"], sentences: Int[Tensor, " B"] | None = None) -> State:
@@ -79,7 +79,7 @@ def reorder(state: State, index: Int[Tensor, " N"], sentences: Int[Tensor, " B"]
     return _mapped(state, move, keep)  # type: ignore[no-any-return]
 
 
-def spread(value: Value, rows: int) -> Value:
+def expand_to_hypotheses(value: Value, rows: int) -> Value:
     """Rows of what is shared, each repeated for its hypotheses, so that there are `rows` in all."""
 
     def repeat(x: Tensor) -> Tensor:
@@ -88,12 +88,12 @@ def spread(value: Value, rows: int) -> Value:
     return _mapped(value, repeat, repeat)  # type: ignore[no-any-return]
 
 
-def together(x: Float[Tensor, "*n 1 D"], sentences: int) -> Float[Tensor, "*b K D"]:
+def fold_hypotheses(x: Float[Tensor, "*n 1 D"], sentences: int) -> Float[Tensor, "*b K D"]:
     """What the hypotheses of each sentence have, one query or slot each, side by side: N = K `sentences`."""
     return x if len(x) == sentences else x.unflatten(0, (sentences, -1)).movedim(1, -3).flatten(-3, -2)
 
 
-def apart(x: Float[Tensor, "*b K D"]) -> Float[Tensor, "*n 1 D"]:
+def unfold_hypotheses(x: Float[Tensor, "*b K D"]) -> Float[Tensor, "*n 1 D"]:
     """What stands side by side for each hypothesis by itself again."""
     return x.unsqueeze(-2).movedim(-3, 1).flatten(0, 1)
 
@@ -103,11 +103,11 @@ def _mapped(state: Any, each: Callable[[Tensor], Tensor], shared: Callable[[Tens
         return state
     if isinstance(state, Tensor):
         return each(state)
-    if isinstance(state, Slots):
+    if isinstance(state, GrowingBuffer):
         here = state.all
         moved = each(here)
-        return state if moved is here else Slots.of(moved)
-    if isinstance(state, Shared):
-        return Shared(_mapped(state.value, shared, shared))
+        return state if moved is here else GrowingBuffer.of(moved)
+    if isinstance(state, PerSource):
+        return PerSource(_mapped(state.value, shared, shared))
     parts = [_mapped(part, each, shared) for part in state]
     return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)

@@ -57,21 +57,21 @@ def heatmap(
     from seq2attn.inference.translator import Translator
     from seq2attn.tasks.loading import load
 
-    face = load(run, checkpoint, device)
-    if not isinstance(face, Translator):
+    predictor = load(run, checkpoint, device)
+    if not isinstance(predictor, Translator):
         settings = {"target": target, "pieces": pieces or None, "layer": layer, "head": head}
         if given := [name for name, value in settings.items() if value is not None]:
             raise Seq2attnError(f"--{given[0]} is for models that write text, and {run} labels words")
-        face.adopt(context.meta.get(DECODING, {}))
-        (found,) = face.label([face.read(sentence)], weights=True)
+        predictor.adopt(context.meta.get(DECODING, {}))
+        (found,) = predictor.label([predictor.read(sentence)], weights=True)
         found.plot(output)
     else:
-        face.adopt({**context.meta.get(DECODING, {}), "nbest": 1})
+        predictor.adopt({**context.meta.get(DECODING, {}), "nbest": 1})
         if layer is not None or head is not None:
-            face.alignment_layer, face.alignment_head = layer, head
+            predictor.alignment_layer, predictor.alignment_head = layer, head
         if target is None:
-            (found,) = face.stream([sentence], alignment=True)
+            (found,) = predictor.stream([sentence], alignment=True)
         else:
-            found = face.align(sentence, target)
+            found = predictor.align(sentence, target)
         found.plot(output, pieces=pieces)
     click.echo(f"{found}\n{output}")

@@ -124,17 +124,17 @@ def _of_run(
     from seq2attn.runs.evaluation import baselines, held_out, measured, signature
     from seq2attn.tasks.loading import load
 
-    chosen, face = measured(run, metrics), load(run, checkpoint, device)
-    face.adopt(decoding)
+    chosen, predictor = measured(run, metrics), load(run, checkpoint, device)
+    predictor.adopt(decoding)
     if given is None:
         sources, gold = held_out(run, data)
     else:
-        sources = [face.as_data(line) for line in lines((given[0],))]
-        if face.task == "tagging":
+        sources = [predictor.as_data(line) for line in lines((given[0],))]
+        if predictor.task == "tagging":
             _check_tags(given[0], sources, given[1])
         gold = [list(lines((file,))) for file in given[1]]
-    said, made = [str(one) for one in face.stream(sources)], signature(run, face, checkpoint)
-    beside = baselines(sources, gold, chosen) if face.task == "summarization" else {}
+    said, made = [str(one) for one in predictor.stream(sources)], signature(run, predictor, checkpoint)
+    beside = baselines(sources, gold, chosen) if predictor.task == "summarization" else {}
     return Measured(*_scored(said, gold, chosen), made, beside)
 
 
@@ -152,11 +152,11 @@ def _scored(
 def _check_tags(source: Path, sources: list[str], references: tuple[Path, ...]) -> None:
     """Seq2attnError where there is not a tag for each word."""
     from seq2attn.metrics.entities import parted
-    from seq2attn.text.word_vocabulary import split
+    from seq2attn.text.word_vocabulary import split_words
 
     for file in references:
         for number, (words, tags) in enumerate(zip_longest(sources, lines((file,)), fillvalue=""), 1):
-            wanted, came = len(split(words)), len(parted(tags))
+            wanted, came = len(split_words(words)), len(parted(tags))
             if wanted != came:
                 raise Seq2attnError(
                     f"{file}:{number}: expected a tag for each of the {wanted} words in {source}:{number}, "

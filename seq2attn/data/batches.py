@@ -18,10 +18,10 @@ from seq2attn.layers.word_embedding import LabelledBatch, Words
 from seq2attn.recipe import SamplingRecipe, TruncateRecipe
 from seq2attn.text.sentence_splitter import numbered
 from seq2attn.text.vocabulary import Vocabulary
-from seq2attn.text.word_vocabulary import PADDING, Labels, Lexicon, split
+from seq2attn.text.word_vocabulary import PADDING, Labels, WordVocabulary, split_words
 
 Row = Sequence[int] | NDArray[np.int32]
-Numbers = NDArray[np.int64]
+Indices = NDArray[np.int64]
 Drawn = tuple[list[list[int]], list[list[int]]]  # sampled ids of sources and of targets
 
 # Batches are cut from stretches of this many examples sorted by length: long enough that a batch holds
@@ -44,16 +44,16 @@ class AnyBatch(Protocol):
         """On a device."""
 
 
-class AnyFeed(Protocol):
+class AnyBatchLoader(Protocol):
     """What training needs of a feed."""
 
-    def epoch(self, epoch: int) -> list[Numbers]:
+    def epoch(self, epoch: int) -> list[Indices]:
         """The batches of an epoch, as numbers of examples."""
 
-    def once(self) -> list[Numbers]:
+    def evaluation_batches(self) -> list[Indices]:
         """Batches that hold every example once, by length."""
 
-    def batch(self, numbers: Numbers, epoch: int | None = None) -> AnyBatch:
+    def batch(self, numbers: Indices, epoch: int | None = None) -> AnyBatch:
         """The examples with these numbers; in an epoch of training they may be changed at random."""
 
 
@@ -91,10 +91,10 @@ class Batch(NamedTuple):
 def plan(
     source_lengths: NDArray[np.int32],
     target_lengths: NDArray[np.int32],
-    examples: Numbers,
+    examples: Indices,
     batch_tokens: int,
     seed: Sequence[int],
-) -> list[Numbers]:
+) -> list[Indices]:
     """Batches of examples of about one length, in random order, for one epoch.
 
     Lengths are without special tokens. A batch holds at most `batch_tokens` tokens on its longer side,
@@ -103,7 +103,7 @@ def plan(
     """
     generator = np.random.default_rng(list(seed))
     order = generator.permutation(examples)
-    batches: list[Numbers] = []
+    batches: list[Indices] = []
     for begin in range(0, len(order), STRETCH):
         stretch = order[begin : begin + STRETCH]
         order_within = by_length(source_lengths[stretch], target_lengths[stretch])
@@ -111,15 +111,15 @@ def plan(
     return [batches[number] for number in generator.permutation(len(batches))]
 
 
-def by_length(source_lengths: NDArray[np.int32], target_lengths: NDArray[np.int32]) -> Numbers:
+def by_length(source_lengths: NDArray[np.int32], target_lengths: NDArray[np.int32]) -> Indices:
     """The order in which neighbours need least padding: by the longer side, then by the target's length."""
     keys = source_lengths, target_lengths, np.maximum(source_lengths, target_lengths)
     return np.lexsort(keys).astype(np.int64)
 
 
 def fill(
-    order: Numbers, source_lengths: NDArray[np.int32], target_lengths: NDArray[np.int32], batch_tokens: int
-) -> list[Numbers]:
+    order: Indices, source_lengths: NDArray[np.int32], target_lengths: NDArray[np.int32], batch_tokens: int
+) -> list[Indices]:
     """Cut an order of examples into batches of at most `batch_tokens` tokens on the longer side."""
     longest = np.maximum(source_lengths[order], target_lengths[order]).astype(np.int64) + 1
     batches, begin, width = [], 0, 0
@@ -164,7 +164,7 @@ class Corpus(Protocol):
     def target_text(self, number: int) -> str:
         """A target sentence."""
 
-    def epoch(self, epoch: int, seed: int) -> Numbers:
+    def epoch(self, epoch: int, seed: int) -> Indices:
         """The examples of an epoch, in any order."""
 
 
@@ -184,18 +184,18 @@ class Batches:
     def __init__(self, examples: Corpus, batch_tokens: int, seed: int = 1) -> None:
         self.examples, self.batch_tokens, self.seed = examples, batch_tokens, seed
 
-    def epoch(self, epoch: int) -> list[Numbers]:
+    def epoch(self, epoch: int) -> list[Indices]:
         """The batches of an epoch: a pure function of the examples, the seed and the epoch."""
         lengths = self.examples.source_lengths, self.examples.target_lengths
         return plan(*lengths, self.examples.epoch(epoch, self.seed), self.batch_tokens, (self.seed, epoch))
 
-    def once(self) -> list[Numbers]:
+    def evaluation_batches(self) -> list[Indices]:
         """Batches that hold every example once, by length."""
         lengths = self.examples.source_lengths, self.examples.target_lengths
         return fill(by_length(*lengths), *lengths, self.batch_tokens)
 
 
-class Feed(Batches):
+class BatchLoader(Batches):
     """Pairs of sentences as batches of their pieces.
 
     Where the examples are `Aligned`, batches have links; then pieces cannot be sampled (Seq2attnError).
@@ -223,7 +223,7 @@ class Feed(Batches):
                 "use examples without alignments, or no sampling"
             )
 
-    def batch(self, numbers: Numbers, epoch: int | None = None) -> Batch:
+    def batch(self, numbers: Indices, epoch: int | None = None) -> Batch:
         """The sentences with these numbers. In an epoch of training their pieces may be sampled anew, by
         (seed, epoch, first number), so that resuming sees the same."""
         rows, drawn = numbers.tolist(), None
@@ -286,20 +286,27 @@ class Feed(Batches):
         return [*self.truncate.cut(side, whole)]
 
 
-class LabelledFeed(Batches):
+class LabelledBatchLoader(Batches):
     """Labelled words as batches. Labels with a scheme are of words; without, of sentences."""
 
     def __init__(
-        self, examples: Corpus, lexicon: Lexicon, labels: Labels, batch_tokens: int, seed: int = 1
+        self,
+        examples: Corpus,
+        word_vocabulary: WordVocabulary,
+        labels: Labels,
+        batch_tokens: int,
+        seed: int = 1,
     ) -> None:
         super().__init__(examples, batch_tokens, seed)
-        self.lexicon, self.labels = lexicon, labels
+        self.word_vocabulary, self.labels = word_vocabulary, labels
 
-    def batch(self, numbers: Numbers, epoch: int | None = None) -> LabelledBatch:
+    def batch(self, numbers: Indices, epoch: int | None = None) -> LabelledBatch:
         """The sentences with these numbers."""
         rows = numbers.tolist()
         ids = [self.examples.source(row) for row in rows]
-        words = spelt([split(self.examples.source_text(row)) for row in rows], ids, self.lexicon)
+        words = collate_words(
+            [split_words(self.examples.source_text(row)) for row in rows], ids, self.word_vocabulary
+        )
         labels, _ = pad([self.examples.target(row) for row in rows], 0)
         shape = f"sentences by words {tuple(words.ids.shape)}"
         if self.labels.scheme is None:
@@ -307,7 +314,9 @@ class LabelledFeed(Batches):
         return LabelledBatch(words, labels, int(words.mask.sum()), shape)
 
 
-def spelt(sentences: Sequence[Sequence[str]], ids: Sequence[Row], lexicon: Lexicon) -> Words:
+def collate_words(
+    sentences: Sequence[Sequence[str]], ids: Sequence[Row], word_vocabulary: WordVocabulary
+) -> Words:
     """Words with their ids in the lexicon and, once for each that differs, their characters."""
     distinct = sorted(
         {word for sentence in sentences for word in sentence}, key=lambda word: (len(word), word)
@@ -315,7 +324,7 @@ def spelt(sentences: Sequence[Sequence[str]], ids: Sequence[Row], lexicon: Lexic
     places = {word: place for place, word in enumerate(distinct)}
     rows = [[places[word] for word in sentence] for sentence in sentences]
     alike = groupby(distinct or [""], lambda word: max(2, (len(word) - 1).bit_length()))
-    spellings = [pad([lexicon.spell(word) for word in some], PADDING)[0] for _, some in alike]
+    spellings = [pad([word_vocabulary.spell(word) for word in some], PADDING)[0] for _, some in alike]
     padded, mask = pad(ids, PADDING)
     return Words(padded, mask, pad(rows, 0)[0], tuple(spellings))
 

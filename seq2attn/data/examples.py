@@ -13,7 +13,7 @@ from seq2attn.data.report import Report
 if TYPE_CHECKING:
     import pyarrow
 
-Numbers = NDArray[np.int64]
+Indices = NDArray[np.int64]
 Ids = NDArray[np.int32]
 
 
@@ -89,7 +89,7 @@ class Examples:
         others: list[str] = self._references[chunk][row].as_py()
         return [self.target_text(number), *others]
 
-    def epoch(self, epoch: int, seed: int) -> Numbers:
+    def epoch(self, epoch: int, seed: int) -> Indices:
         """The examples of an epoch: each corpus `weight` times, whole for the integer part of the weight, and
         for the rest a random part of it, which differs between epochs. A pure function of (seed, epoch).
         """

@@ -15,7 +15,7 @@ from seq2attn.data.files import Pair, at, decoded, halved, lines, table
 from seq2attn.data.files import names as column_names
 from seq2attn.data.report import DataError, Report
 from seq2attn.text.tag_schemes import TagError, convert, guess_scheme, is_tag, repair
-from seq2attn.text.word_vocabulary import cut, joined, split
+from seq2attn.text.word_vocabulary import join_words, split_words, tokenize
 
 GUESSING = 1000  # sentences by which a scheme is told
 # Lines, by their first cell, that end a sentence: blank ones, and what CoNLL-2003 puts between documents.
@@ -35,7 +35,7 @@ def columns(path: Path, chosen: tuple[int, int], report: Report) -> Iterator[Pai
         if line.split(None, 1)[:1] in _ENDS:
             if whole and rows:
                 words, tags = zip(*rows, strict=True)
-                yield Pair(joined(words), joined(tags), begin)
+                yield Pair(join_words(words), join_words(tags), begin)
             rows, whole = [], True
         elif whole:
             begin = begin if rows else number
@@ -101,14 +101,14 @@ def pick(
     texts = text if isinstance(text, list) else [text]
     if halved(texts, keys[0], where, report) or halved(several, keys[1], where, report):
         return None
-    source = joined(text) if isinstance(text, list) else _cut(text, words)
-    target = joined(several) if isinstance(labels, list) else several[0]
+    source = join_words(text) if isinstance(text, list) else _cut(text, words)
+    target = join_words(several) if isinstance(labels, list) else several[0]
     return Pair(source, target, number)
 
 
 def _cut(text: str, words: str) -> str:
     """A raw text as its words."""
-    return joined(word.text for word in cut(text, words))
+    return join_words(word.text for word in tokenize(text, words))
 
 
 def _text_fault(key: str, came: Any, value: Any, or_empty: bool = True) -> str | None:
@@ -131,7 +131,7 @@ def cells(path: Path, chosen: tuple[int, int], tags: bool, words: str, report: R
     """Sentences of a TSV file: words and tags with spaces between, or a raw text and its label."""
     for pair in table(path, chosen, report):
         if tags:
-            source, target = (joined(_CELL.findall(side)) for side in pair[:2])
+            source, target = (join_words(_CELL.findall(side)) for side in pair[:2])
             yield pair._replace(source=source, target=target)
         else:
             yield pair._replace(source=_cut(pair.source, words))
@@ -165,7 +165,7 @@ def tagged(pairs: Iterator[Pair], scheme: str, name: str, columns: str, report: 
     if scheme == "auto":
         try:
             known = guess_scheme(
-                [split(pair.target) for pair in first], [f"{name}:{pair.line}" for pair in first]
+                [split_words(pair.target) for pair in first], [f"{name}:{pair.line}" for pair in first]
             )
         except TagError as error:
             raise DataError(f"data.scheme: {error}") from error
@@ -173,20 +173,20 @@ def tagged(pairs: Iterator[Pair], scheme: str, name: str, columns: str, report: 
     for pair in chain(first, pairs):
         where = f"{name}:{pair.line}"
         try:
-            written, repairs = repair(split(pair.target), known)
+            written, repairs = repair(split_words(pair.target), known)
         except TagError as error:
             report.bad("not a tag", where, f"{error} (data.scheme is {known})")
             continue
         if repairs:
             report.note(f"tags repaired to {known}", where, repairs)
-        yield pair._replace(target=joined(convert(written, known, "bio")))
+        yield pair._replace(target=join_words(convert(written, known, "bio")))
 
 
 def _with_tags(pairs: Iterator[Pair], name: str, columns: str, report: Report) -> Iterator[Pair]:
     """The pairs that have a tag, of whatever scheme, for each word."""
     for pair in pairs:
         where = f"{name}:{pair.line}"
-        words, tags = split(pair.source), split(pair.target)
+        words, tags = split_words(pair.source), split_words(pair.target)
         if len(words) != len(tags):
             report.bad("tags do not fit", where, f"{len(words)} words and {len(tags)} tags")
             continue

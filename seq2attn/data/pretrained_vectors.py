@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seq2attn.data import lines
 from seq2attn.errors import Seq2attnError
-from seq2attn.text.word_vocabulary import UNKNOWN, Lexicon, split
+from seq2attn.text.word_vocabulary import UNKNOWN, WordVocabulary, split_words
 
 _HEADER = re.compile(rb"\d+ \d+\s*")  # how many words and values; fastText begins with it
 
@@ -22,14 +22,14 @@ def known_words(path: Path) -> Iterator[str]:
         yield word
 
 
-def coverage(path: Path, lexicon: Lexicon, texts: Iterable[str]) -> str:
+def coverage(path: Path, word_vocabulary: WordVocabulary, texts: Iterable[str]) -> str:
     """How many of the words of texts, as `joined` makes them, have vectors: `3 of 2,567 words (0.1 %)`."""
-    words = {lexicon.key(word) for text in texts for word in split(text)}
-    having = len(words.intersection(map(lexicon.key, known_words(path))))
+    words = {word_vocabulary.key(word) for text in texts for word in split_words(text)}
+    having = len(words.intersection(map(word_vocabulary.key, known_words(path))))
     return f"{having:,} of {len(words):,} words ({100 * having / max(1, len(words)):.1f} %)"
 
 
-def word_vectors(path: Path, lexicon: Lexicon, width: int | None = None) -> Tensor:
+def word_vectors(path: Path, word_vocabulary: WordVocabulary, width: int | None = None) -> Tensor:
     """A vector (lexicon.size, D) for each word; nan where the file has none.
 
     A word's own spelling comes before others that are looked up alike (Paris before paris); of these the
@@ -45,15 +45,15 @@ def word_vectors(path: Path, lexicon: Lexicon, width: int | None = None) -> Tens
                     f"{path}: its vectors have {found} values, and words {width}: set model.embedding.size "
                     f"to {found}, or name a file with vectors of {width}"
                 )
-            table = torch.full((lexicon.size, found), float("nan"))
-        place = lexicon.encode([word])[0]
+            table = torch.full((word_vocabulary.size, found), float("nan"))
+        place = word_vocabulary.encode([word])[0]
         if place == [UNKNOWN] or len(place) != 1 or place[0] in exact:
             continue
-        if not table[place[0]].isnan().all() and lexicon.key(word) != word:
+        if not table[place[0]].isnan().all() and word_vocabulary.key(word) != word:
             continue
         vector = _numbers(values, f"{path}:{number}", table.shape[1])
         table[place[0]] = torch.from_numpy(vector)
-        exact |= {place[0]} if lexicon.key(word) == word else set()
+        exact |= {place[0]} if word_vocabulary.key(word) == word else set()
     if table is None:
         raise Seq2attnError(f"{path}: expected a word and its vector a line, and there is no line")
     return table

@@ -17,7 +17,7 @@ from seq2attn.runtime.devices import autocast
 from seq2attn.text.vocabulary import Tokens, Vocabulary
 
 
-class Forced(NamedTuple):
+class ForcedDecoding(NamedTuple):
     """A given target, forced through the model."""
 
     log_probability: float  # of all its tokens and the end
@@ -25,7 +25,7 @@ class Forced(NamedTuple):
     copied: Tensor | None = None  # (T + 1,), how much of each token's probability was copied, if it copies
 
 
-class Inference:
+class Generator:
     """A model with its vocabularies, on a device.
 
     truncate: how much of a source is read, as in training.
@@ -103,7 +103,7 @@ class Inference:
         return found
 
     @torch.no_grad()
-    def force(
+    def forced_decoding(
         self,
         sources: Sequence[Row],
         targets: Sequence[Row],
@@ -112,19 +112,19 @@ class Inference:
         weights: bool = True,
         copies: Sequence[Row] = (),
         sentences: Sequence[Row] = (),
-    ) -> list[Forced]:
+    ) -> list[ForcedDecoding]:
         """Run given targets through the model at once: exact scores, and exact weights of one layer.
 
         copies: what each source is copied as, see `copies`; targets may have such ids.
         sentences: of each source, see `sentences`; one, if not given.
         """
         self.model.eval()
-        look, copier = list[int](), self.model.decoder.copier
+        look, pointer_generator = list[int](), self.model.decoder.pointer_generator
         if weights:
             layer, head = self._place(layer, head)
-            look = [layer] if copier is None else [layer, copier.layer]
+            look = [layer] if pointer_generator is None else [layer, pointer_generator.layer]
         copies, sentences = copies or self.copies(sources), sentences or [[0] * len(row) for row in sources]
-        forced: list[Forced] = [Forced(0.0, None)] * len(sources)
+        forced: list[ForcedDecoding] = [ForcedDecoding(0.0, None)] * len(sources)
         S, T = (np.array([len(row) for row in rows], dtype=np.int32) for rows in (sources, targets))
         for numbers in fill(by_length(S, T), S, T, self.decoding.batch_tokens):
             rows = numbers.tolist()
@@ -133,7 +133,7 @@ class Inference:
                 [targets[r] for r in rows],
                 self.source,
                 self.target,
-                None if copier is None else [copies[r] for r in rows],
+                None if pointer_generator is None else [copies[r] for r in rows],
             )
             if self.model.decoder.hierarchical:
                 some = some._replace(sentences=numbered_slots([sentences[r] for r in rows]))
@@ -145,14 +145,16 @@ class Inference:
             totals = (gold * some.gold_mask).sum(1).tolist()
             looked = None if decoded.weights is None else self._head(decoded.weights[:, 0], head).cpu()
             copied = None
-            if copier is not None and weights and some.copies is not None:
-                shares = copier.copied(decoded.gate, decoded.weights[:, 1], some.copies, some.gold, gold)
+            if pointer_generator is not None and weights and some.copies is not None:
+                shares = pointer_generator.copied(
+                    decoded.gate, decoded.weights[:, 1], some.copies, some.gold, gold
+                )
                 copied = shares.cpu()
             for place, row in enumerate(rows):
                 steps = T[row] + 1
                 own = None if looked is None else looked[place, :steps, : S[row] + 1].clone()
                 share = None if copied is None else copied[place, :steps].clone()
-                forced[row] = Forced(totals[place], own, share)
+                forced[row] = ForcedDecoding(totals[place], own, share)
         return forced
 
     def copies(self, sources: Sequence[Row], texts: Sequence[Tokens] = ()) -> list[list[int]]:
@@ -160,7 +162,7 @@ class Inference:
 
         texts: of which the sources are the ids; without them, an unknown piece is copied as <unk>.
         """
-        if self.model.decoder.copier is None:
+        if self.model.decoder.pointer_generator is None:
             return [[]] * len(sources)
         pieces = [one.pieces for one in texts] if texts else map(self.source.pieces, sources)
         return [self.target.copies(some) for some in pieces]
@@ -216,7 +218,7 @@ class Inference:
         decoding: DecodingRecipe,
     ) -> Any:
         decoder, place = self.model.decoder, self.device
-        ids = None if decoder.copier is None else pad(copies, self.target.pad)[0].to(place)
+        ids = None if decoder.pointer_generator is None else pad(copies, self.target.pad)[0].to(place)
         numbers = numbered_slots(sentences).to(place) if decoder.hierarchical else None
         state = self.model.start(tokens.to(place), mask.to(place), ids, numbers)
         if not decoding.coverage_penalty:
@@ -226,7 +228,7 @@ class Inference:
                 "this model has no attention (order cho or sutskever), so a coverage penalty has nothing to "
                 "count: set coverage_penalty to 0"
             )
-        return self.model.decoder.counting(state)
+        return self.model.decoder.track_coverage(state)
 
     def _step(self, token: Tensor, state: Any) -> tuple[Tensor, Any]:
         """The model's step; a piece that was copied from beyond the vocabulary is read as <unk>."""
@@ -272,8 +274,8 @@ class Inference:
             )
         layer = self.alignment_layer if layer is None else layer
         head = self.alignment_head if head is None else head
-        if layer is None and (copier := self.model.decoder.copier) is not None:
-            return copier.layer, copier.head if head is None else head
+        if layer is None and (pointer_generator := self.model.decoder.pointer_generator) is not None:
+            return pointer_generator.layer, pointer_generator.head if head is None else head
         if layer is None:
             return max(0, count - 2), head
         if not -count <= layer < count:

@@ -17,7 +17,7 @@ class WrongTaskError(Seq2attnError, AttributeError):
     """A model is asked for what another task's would do."""
 
 
-class Usable:
+class Predictor:
     """A model of a task. What is asked of it that another task's would do, it refuses by its own method."""
 
     task: ClassVar[str]  # one of COMMANDS

@@ -9,15 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seq2attn.data.batches import by_length, fill, spelt
+from seq2attn.data.batches import by_length, collate_words, fill
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.label_results import Annotation, Category, Entity
-from seq2attn.inference.predictor import Usable
+from seq2attn.inference.predictor import Predictor
 from seq2attn.metrics.entities import parted
 from seq2attn.models.taggers import Classifier, Labelled, SpanTagger, Tagger
 from seq2attn.runtime.devices import autocast
 from seq2attn.text.tag_schemes import tags
-from seq2attn.text.word_vocabulary import Labels, Lexicon, Word, cut, joined, split
+from seq2attn.text.word_vocabulary import Labels, Word, WordVocabulary, join_words, split_words, tokenize
 
 CHUNK = 2000  # texts that are read before the first is labelled, so that batches are of about one length
 BATCH_WORDS = 4096  # words, padding included, that are worked on at once
@@ -41,7 +41,7 @@ class Read(NamedTuple):
         return cls(" ".join(words), places)
 
 
-class Face(Usable, Generic[Model, Result]):
+class LabelPredictor(Predictor, Generic[Model, Result]):
     """A labeller with its lexicon and labels, on a device."""
 
     parts = "words"
@@ -49,7 +49,7 @@ class Face(Usable, Generic[Model, Result]):
     def __init__(
         self,
         model: Model,
-        lexicon: Lexicon,
+        word_vocabulary: WordVocabulary,
         labels: Labels,
         words: str = "auto",
         device: torch.device | str = "cpu",
@@ -57,7 +57,7 @@ class Face(Usable, Generic[Model, Result]):
     ) -> None:
         self.device, self.precision, self.words = torch.device(device), precision, words
         autocast(self.device, precision)  # an error now, if the device cannot
-        self.model, self.lexicon, self.labels = model, lexicon, labels
+        self.model, self.word_vocabulary, self.labels = model, word_vocabulary, labels
         model.to(self.device)
 
     def __repr__(self) -> str:
@@ -77,7 +77,7 @@ class Face(Usable, Generic[Model, Result]):
 
     def looks(self, sources: Sequence[str], targets: Sequence[str]) -> list[Tensor]:
         """What each decision looks at, a row of weights for each; nothing without attention."""
-        found = self.label([Read.of(split(source)) for source in sources], weights=True)
+        found = self.label([Read.of(split_words(source)) for source in sources], weights=True)
         return [one.weights for one in found if one.weights is not None and one.weights.numel()]
 
     @property
@@ -93,7 +93,7 @@ class Face(Usable, Generic[Model, Result]):
     def read(self, text: str | Sequence[str]) -> Read:
         """A text, cut into words as the recipe's `text.words` says; or words as they are given."""
         if isinstance(text, str):
-            return Read(text, cut(text, self.words))
+            return Read(text, tokenize(text, self.words))
         if not all(isinstance(word, str) and word.strip() for word in text):
             raise Seq2attnError(f"expected a text or a list of words (str, not blank), got {text!r:.60}")
         return Read.of(text)
@@ -102,7 +102,7 @@ class Face(Usable, Generic[Model, Result]):
         """Label sentences whose words have single spaces between, as data have them, in their order."""
         lines = iter(lines)
         while texts := list(islice(lines, chunk)):
-            yield from self.label([Read.of(split(text)) for text in texts], weights=False)
+            yield from self.label([Read.of(split_words(text)) for text in texts], weights=False)
 
     @torch.no_grad()
     def label(self, sentences: Sequence[Read], weights: bool) -> list[Result]:
@@ -114,8 +114,8 @@ class Face(Usable, Generic[Model, Result]):
             rows = numbers.tolist()
             some = [sentences[row] for row in rows]
             spelled = [[word.text for word in one.words] for one in some]
-            ids = self.lexicon.encode([joined(words) for words in spelled])
-            words = spelt(spelled, ids, self.lexicon).to(self.device)
+            ids = self.word_vocabulary.encode([join_words(words) for words in spelled])
+            words = collate_words(spelled, ids, self.word_vocabulary).to(self.device)
             with autocast(self.device, self.precision):
                 answer = self.model(words, look=weights)
             found |= zip(rows, self.results(some, answer), strict=True)
@@ -134,7 +134,7 @@ class Face(Usable, Generic[Model, Result]):
         return None if answer.weights is None else answer.weights[row].float().cpu()
 
 
-class Recognizer(Face[Tagger | SpanTagger, Annotation]):
+class Recognizer(LabelPredictor[Tagger | SpanTagger, Annotation]):
     """Finds named entities, or whatever its tags are of. Made by `seq2attn.load(run)`."""
 
     task = "tagging"
@@ -157,7 +157,7 @@ class Recognizer(Face[Tagger | SpanTagger, Annotation]):
 
     def as_data(self, line: str) -> str:
         """See the base class: a tag is of a word, and the words of a line have spaces or tabs between."""
-        return joined(parted(line))
+        return join_words(parted(line))
 
     def results(self, sentences: Sequence[Read], answer: Labelled) -> list[Annotation]:
         """See the base class."""
@@ -188,7 +188,7 @@ def _of_words(
     return rows
 
 
-class Categorizer(Face[Classifier, Category]):
+class Categorizer(LabelPredictor[Classifier, Category]):
     """Labels whole texts. Made by `seq2attn.load(run)`."""
 
     task = "classification"
@@ -207,7 +207,7 @@ class Categorizer(Face[Classifier, Category]):
 
     def as_data(self, line: str) -> str:
         """See the base class: cut as `classify` does."""
-        return joined(word.text for word in self.read(line).words)
+        return join_words(word.text for word in self.read(line).words)
 
     def results(self, sentences: Sequence[Read], answer: Labelled) -> list[Category]:
         """See the base class."""

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from seq2attn.alignment.word_alignment import by_words, shifted
 from seq2attn.errors import Seq2attnError
-from seq2attn.inference.generator import Forced, Inference
-from seq2attn.inference.predictor import Usable
+from seq2attn.inference.generator import ForcedDecoding, Generator
+from seq2attn.inference.predictor import Predictor
 from seq2attn.inference.results import Translation
 from seq2attn.inference.search import Hypothesis
 from seq2attn.recipe import DecodingRecipe
@@ -23,7 +23,7 @@ CHUNK = 2000
 DRAWING = {"temperature", "top_k", "top_p"}  # settings that do nothing without `sample`
 
 
-class Translator(Inference, Usable):
+class Translator(Generator, Predictor):
     """Inference from strings to translations. Make one with `seq2attn.load(run)`."""
 
     task = "translation"
@@ -48,7 +48,7 @@ class Translator(Inference, Usable):
         ids = [tokens.ids for tokens in read]
         given = [self._given(target, tokens).ids for target, tokens in zip(targets, read, strict=True)]
         copies, sentences = self.copies(ids, read), self.sentences(ids, sources)
-        forced = self.force(ids, given, copies=copies, sentences=sentences)
+        forced = self.forced_decoding(ids, given, copies=copies, sentences=sentences)
         return [one.weights for one in forced if one.weights is not None]
 
     @property
@@ -199,7 +199,9 @@ class Translator(Inference, Usable):
         tokens = self._read(source)
         wanted, copies = self._given(target, tokens), self.copies([tokens.ids], [tokens])
         sentences = self.sentences([tokens.ids], [source])
-        forced = self.force([tokens.ids], [wanted.ids], layer, head, copies=copies, sentences=sentences)[0]
+        forced = self.forced_decoding(
+            [tokens.ids], [wanted.ids], layer, head, copies=copies, sentences=sentences
+        )[0]
         hypothesis = Hypothesis(
             wanted.ids,
             forced.log_probability,
@@ -213,7 +215,7 @@ class Translator(Inference, Usable):
         wanted = [self._given(target, text).ids for target, text in zip(targets, texts, strict=True)]
         read = [text.ids for text in texts]
         copies, sentences = self.copies(read, texts), self.sentences(read, sources)
-        forced = self.force(read, wanted, weights=False, copies=copies, sentences=sentences)
+        forced = self.forced_decoding(read, wanted, weights=False, copies=copies, sentences=sentences)
         return [one.log_probability for one in forced]
 
     def _translate(
@@ -231,12 +233,14 @@ class Translator(Inference, Usable):
         found = self.hypotheses(ids, decoding, forced, places, copies, sentences)
         pairs = [(number, h) for number, some in zip(wanted, found, strict=True) for h in some]
         alignment = alignment or decoding.replace_unknown
-        looked: list[Forced | None] = [None] * len(pairs)
+        looked: list[ForcedDecoding | None] = [None] * len(pairs)
         if alignment and self.model.decoder.attention_layers:
             read = [sources[number] for number, _ in pairs]
             ids = [tokens.ids for tokens in read]
             copies, sentences = self.copies(ids, read), self.sentences(ids, [texts[n] for n, _ in pairs])
-            looked = [*self.force(ids, [h.tokens for _, h in pairs], copies=copies, sentences=sentences)]
+            looked = [
+                *self.forced_decoding(ids, [h.tokens for _, h in pairs], copies=copies, sentences=sentences)
+            ]
         nbest: list[list[Translation]] = [[] for _ in texts]
         for (number, hypothesis), one in zip(pairs, looked, strict=True):
             tokens = self.target.join(hypothesis.tokens, sources[number].pieces)
@@ -268,7 +272,7 @@ class Translator(Inference, Usable):
     def _given(self, target: str, source: Tokens) -> Tokens:
         """A given target. A model that copies can say its unknown pieces that the source has."""
         tokens = self.target.split(target)
-        if self.model.decoder.copier is None:
+        if self.model.decoder.pointer_generator is None:
             return tokens
         return tokens._replace(ids=self.target.copied(tokens.ids, tokens.pieces, source.pieces))
 
@@ -278,7 +282,7 @@ class Translator(Inference, Usable):
         return " ".join(filter(None, self.target.decode(ids, copied).split(" ")))
 
     def _result(
-        self, source: Tokens, target: Tokens, text: str, hypothesis: Hypothesis, forced: Forced | None
+        self, source: Tokens, target: Tokens, text: str, hypothesis: Hypothesis, forced: ForcedDecoding | None
     ) -> Translation:
         found = Translation(source, target, text, hypothesis.score, hypothesis.log_probability)
         if forced is None or forced.weights is None:

@@ -50,7 +50,7 @@ class LabelledBatch(NamedTuple):
 # ---- characters ------------------------------------------------------------------------------------------
 
 
-class Speller(nn.Module):
+class CharacterEncoder(nn.Module):
     """The base of what makes a vector of each word from its characters: `size` is the vector's width.
 
     characters: how many there are; embedding: the width of theirs; dropout: of those.
@@ -69,7 +69,7 @@ class Speller(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must say how it reads characters: write forward()")
 
 
-class SpellingLSTM(Speller):
+class CharLSTM(CharacterEncoder):
     """The last states of an LSTM in each direction (Lample et al. 2016, section 4.1): width 2 size."""
 
     def __init__(self, characters: int, embedding: int, size: int, dropout: float = 0.0) -> None:
@@ -84,7 +84,7 @@ class SpellingLSTM(Speller):
         return last * there.any(-1, keepdim=True)
 
 
-class SpellingCNN(Speller):
+class CharCNN(CharacterEncoder):
     """tanh(max over places of a convolution over `window` characters) (Ma & Hovy 2016, section 2.1).
 
     Beyond a word's ends stand zeros, so that a word shorter than the window is read too.
@@ -122,22 +122,27 @@ class WordEmbedding(nn.Module):
         self,
         table: nn.Embedding,
         dropout: Dropout,
-        speller: Speller | None = None,
+        character_encoder: CharacterEncoder | None = None,
         joined: Literal["concat", "gate"] = "concat",
         word_dropout: float = 0.0,
         size: int | None = None,
         positions: Position | None = None,
     ) -> None:
         super().__init__()
-        self.table, self.dropout, self.speller, self.positions = table, dropout, speller, positions
+        self.table, self.dropout, self.character_encoder, self.positions = (
+            table,
+            dropout,
+            character_encoder,
+            positions,
+        )
         self.word_dropout, width = word_dropout, table.embedding_dim
         self.enter: nn.Module | None = None
         self.gate: Gate | None = None
-        if speller is not None and joined == "gate":
-            self.enter = nn.Sequential(nn.Linear(speller.size, width), nn.Tanh())
+        if character_encoder is not None and joined == "gate":
+            self.enter = nn.Sequential(nn.Linear(character_encoder.size, width), nn.Tanh())
             self.gate = Gate(width)
-        elif speller is not None:
-            width += speller.size
+        elif character_encoder is not None:
+            width += character_encoder.size
         self.project = None if size is None else nn.Linear(width, size)
         self.size = width if size is None else size
 
@@ -148,11 +153,11 @@ class WordEmbedding(nn.Module):
             lost = torch.rand(ids.shape, device=ids.device) < self.word_dropout
             ids = ids.masked_fill(lost, UNKNOWN)
         x = self.table(ids)
-        if self.speller is not None:
-            m = torch.cat([self.speller(some) for some in words.spellings])
+        if self.character_encoder is not None:
+            m = torch.cat([self.character_encoder(some) for some in words.spellings])
             m = m if self.enter is None else self.enter(m)
-            spelt = F.embedding(words.places, m)
-            x = torch.cat([x, spelt], -1) if self.gate is None else self.gate(x, spelt)
+            collate_words = F.embedding(words.places, m)
+            x = torch.cat([x, collate_words], -1) if self.gate is None else self.gate(x, collate_words)
         if self.project is not None:
             x = self.project(x) * math.sqrt(self.size)
         if self.positions is not None:

@@ -66,27 +66,27 @@ class EncoderLayer(nn.Module):
 
     def __init__(
         self,
-        attention: MultiHead,
+        self_attention: MultiHead,
         feed_forward: FeedForward,
         norm: str,
         dropout: float,
         window: Window | None = None,
     ) -> None:
         super().__init__()
-        size = attention.out.out_features
-        self.attention, self.feed_forward, self.window = attention, feed_forward, window
-        self.around_attention = Residual(size, norm, dropout)
-        self.around_feed_forward = Residual(size, norm, dropout)
+        size = self_attention.out.out_features
+        self.self_attention, self.feed_forward, self.window = self_attention, feed_forward, window
+        self.self_attention_residual = Residual(size, norm, dropout)
+        self.feed_forward_residual = Residual(size, norm, dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (B, S, D); mask (B, 1, S)."""
         if self.window is not None:
             mask = mask & self.window.mask(x.shape[1], x.device)
-        y = self.around_attention.enter(x)
-        attended = self.attention(y, self.attention.remember(y, mask), need_weights=False)
-        x = self.around_attention.leave(x, attended.context)
-        y = self.around_feed_forward.enter(x)
-        return self.around_feed_forward.leave(x, self.feed_forward(y))
+        y = self.self_attention_residual.enter(x)
+        attended = self.self_attention(y, self.self_attention.remember(y, mask), need_weights=False)
+        x = self.self_attention_residual.leave(x, attended.context)
+        y = self.feed_forward_residual.enter(x)
+        return self.feed_forward_residual.leave(x, self.feed_forward(y))
 
 
 class TransformerEncoder(Encoder):

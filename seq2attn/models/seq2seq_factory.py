@@ -14,8 +14,8 @@ from seq2attn.attention.scorers import SCORERS, Several
 from seq2attn.layers.basic import Dropout, Embedding, Embeds, FeedForward, tie
 from seq2attn.models.decoders import (
     Cell,
-    Copier,
     DecoderLayer,
+    PointerGenerator,
     Readout,
     RecurrentDecoder,
     TransformerDecoder,
@@ -56,7 +56,7 @@ def attention(
     recipe: AttentionRecipe, query_size: int, key_size: int, heads: int = 1, relative: Relative | None = None
 ) -> Attention:
     """One attention for queries and keys of these sizes, for one head or for several side by side."""
-    energies = NORMALIZERS[recipe.normalize.name].energies
+    energies = NORMALIZERS[recipe.normalize.name].n_scores
     scores = [recipe.score.make(SCORERS, query_size, key_size) for _ in range(energies)]
     score = scores[0] if energies == 1 else Several(scores)
     normalize = recipe.normalize.make(NORMALIZERS, query_size, heads)
@@ -93,12 +93,12 @@ def _embedding(recipe: Any, vocabulary: int) -> Embedding:
     return Embedding(vocabulary, recipe.size, dropout, positions, scaled=True)
 
 
-def _own(
+def _self_attentions(
     recipe: TransformerEncoderRecipe | TransformerDecoderRecipe, causal: bool
 ) -> Iterator[tuple[MultiHead, Window | None]]:
     """The self-attention of each layer, with its positions, and its window."""
     kind, relative = POSITIONS[recipe.positions.name], None
-    for section in recipe.own_attentions:
+    for section in recipe.self_attentions:
         head, rotary = head_size(recipe.size, section.heads), None
         if issubclass(kind, Distance):
             if relative is None or not kind.shared:
@@ -124,7 +124,7 @@ def build_encoder(
         )
     layers = [
         EncoderLayer(own, _feed_forward(recipe), recipe.norm, recipe.dropout, window)
-        for own, window in _own(recipe, causal=False)
+        for own, window in _self_attentions(recipe, causal=False)
     ]
     return TransformerEncoder(embedding, layers, recipe.norm)
 
@@ -144,12 +144,14 @@ def _decoder(
             recipe.dropout,
             window,
         )
-        for (own, window), section in zip(_own(recipe, causal=True), recipe.source_attentions, strict=True)
+        for (own, window), section in zip(
+            _self_attentions(recipe, causal=True), recipe.cross_attentions, strict=True
+        )
     ]
     decoder = TransformerDecoder(embedding, layers, recipe.norm, output)
     if recipe.copying is not None:
         layer = recipe.copying.layer % recipe.layers
-        decoder.copying(Copier(3 * recipe.size, layer, recipe.copying.head))
+        decoder.copying(PointerGenerator(3 * recipe.size, layer, recipe.copying.head))
     return decoder
 
 
@@ -171,7 +173,7 @@ def _recurrent_decoder(
     dropout = Dropout(recipe.dropout, variational=recipe.variational)
     decoder = RecurrentDecoder(embedding, cell, recipe.order, looks, readout, output, dropout)
     if recipe.copying is not None:
-        decoder.copying(Copier(context + recipe.size + recipe.embedding, head=recipe.copying.head))
+        decoder.copying(PointerGenerator(context + recipe.size + recipe.embedding, head=recipe.copying.head))
     return decoder
 
 

@@ -10,7 +10,7 @@ from seq2attn.attention.pooling import Pooling, SpanPooling
 from seq2attn.attention.positions import POSITIONS
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.basic import Dropout
-from seq2attn.layers.word_embedding import Speller, SpellingCNN, SpellingLSTM, WordEmbedding, word_table
+from seq2attn.layers.word_embedding import CharacterEncoder, CharCNN, CharLSTM, WordEmbedding, word_table
 from seq2attn.models.encoders import RecurrentEncoder, TransformerEncoder
 from seq2attn.models.seq2seq_factory import attention, build_encoder, initialise, multi_head
 from seq2attn.models.taggers import (
@@ -25,12 +25,12 @@ from seq2attn.models.taggers import (
 from seq2attn.recipe import AttentionRecipe, ClassifierRecipe, TaggerRecipe
 from seq2attn.recipe.tagger_model import (
     AttentivePoolingRecipe,
+    CharLSTMRecipe,
     LabelAttentionRecipe,
     PlainPoolingRecipe,
     RecurrentReaderRecipe,
     SelfAttentionRecipe,
     SpanHeadRecipe,
-    SpellingLSTMRecipe,
     TransformerReaderRecipe,
     WordEmbeddingRecipe,
 )
@@ -38,7 +38,7 @@ from seq2attn.runtime.devices import fitting
 from seq2attn.text.tag_schemes import Scheme
 
 
-def build_labeller(
+def build_tagger(
     recipe: TaggerRecipe | ClassifierRecipe,
     words: int,
     characters: int,
@@ -81,11 +81,13 @@ def _embedding(
     characters: int,
     vectors: Tensor | None,
 ) -> WordEmbedding:
-    speller: Speller | None = None
-    if isinstance(section := recipe.characters, SpellingLSTMRecipe):
-        speller = SpellingLSTM(characters, section.embedding, section.size, section.dropout)
+    character_encoder: CharacterEncoder | None = None
+    if isinstance(section := recipe.characters, CharLSTMRecipe):
+        character_encoder = CharLSTM(characters, section.embedding, section.size, section.dropout)
     elif section is not None:
-        speller = SpellingCNN(characters, section.embedding, section.size, section.window, section.dropout)
+        character_encoder = CharCNN(
+            characters, section.embedding, section.size, section.window, section.dropout
+        )
     size, positions = None, None
     if isinstance(reads, TransformerReaderRecipe):
         size = reads.size
@@ -93,7 +95,7 @@ def _embedding(
             positions = reads.positions.make(POSITIONS, size)
     table = word_table(words, recipe.size, vectors, recipe.frozen)
     dropout = Dropout(recipe.dropout, variational=recipe.variational)
-    return WordEmbedding(table, dropout, speller, recipe.join, recipe.word_dropout, size, positions)
+    return WordEmbedding(table, dropout, character_encoder, recipe.join, recipe.word_dropout, size, positions)
 
 
 def _tagger(

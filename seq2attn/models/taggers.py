@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from seq2attn.attention.attention import Attention, misfits
+from seq2attn.attention.attention import Attention, incompatibilities
 from seq2attn.attention.heads import MultiHead, Window
 from seq2attn.attention.pooling import Pooling, SpanPooling, penalty
 from seq2attn.errors import Seq2attnError
@@ -357,7 +357,7 @@ class Classifier(nn.Module):
 
 def _fits(attention: Attention | MultiHead, role: str) -> None:
     inner = attention.attention if isinstance(attention, MultiHead) else attention
-    for _, why in misfits(inner.score, inner.normalize, role):
+    for _, why in incompatibilities(inner.score, inner.normalize, role):
         raise Seq2attnError(why)
 
 

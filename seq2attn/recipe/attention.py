@@ -8,12 +8,12 @@ from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchema
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from seq2attn.attention.attention import Normalizer, Scorer, misfits
-from seq2attn.attention.heads import talking_misfit
-from seq2attn.attention.hierarchy import sentence_misfit
+from seq2attn.attention.attention import Normalizer, Scorer, incompatibilities
+from seq2attn.attention.heads import talking_incompatibility
+from seq2attn.attention.hierarchy import sentence_incompatibility
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.attention.scorers import SCORERS
-from seq2attn.recipe.sections import Choice, Count, Fault, Part, Rate, Section, Size, mistake
+from seq2attn.recipe.sections import Choice, Count, Fault, Part, Rate, Section, Size, fault
 from seq2attn.recipe.wording import shown
 
 
@@ -26,7 +26,7 @@ class SentencesRecipe(Section):
 
     def faults(self) -> Iterator[Fault]:
         """A scorer that can score sentences."""
-        if (why := sentence_misfit(SCORERS[self.score.name])) is not None:
+        if (why := sentence_incompatibility(SCORERS[self.score.name])) is not None:
             yield Fault("score", why)
 
 
@@ -64,7 +64,7 @@ class AttentionRecipe(Section):
             yield Fault("talking", "one head has nobody to talk to: set heads")
         elif self.talking:
             for part in self._parts():
-                if (why := talking_misfit(part)) is not None:
+                if (why := talking_incompatibility(part)) is not None:
                     yield Fault("talking", why)
         if self.sinks and self.window is None:
             yield Fault("sinks", "without a window every token stays visible: set window, or sinks to 0")
@@ -76,10 +76,12 @@ class AttentionRecipe(Section):
         elif rotary and (size // self.heads) % 2:
             yield Fault(f"{path}.heads", f"rotary positions need an even head size, got {size // self.heads}")
 
-    def misfits(self, path: str, role: str) -> Iterator[Fault]:
+    def incompatibilities(self, path: str, role: str) -> Iterator[Fault]:
         """Faults of parts that make no sense together, or in this role."""
         names = self.score.name, self.normalize.name
-        for field, why in misfits(*self._parts(), role, hierarchy=self.sentences is not None, names=names):
+        for field, why in incompatibilities(
+            *self._parts(), role, hierarchy=self.sentences is not None, names=names
+        ):
             yield Fault(f"{path}.{field}", why)
         if self.window is not None and role != "self-attention":
             yield Fault(
@@ -89,7 +91,7 @@ class AttentionRecipe(Section):
     def uncounted(self, path: str) -> Iterator[Fault]:
         """Faults of parts that count the places of slots, where a decoder keeps its window alone."""
         score, normalize = self._parts()
-        reads = {self.score.name: score.reads_places, self.normalize.name: normalize.reads_places}
+        reads = {self.score.name: score.position_dependent, self.normalize.name: normalize.position_dependent}
         if self.window is not None and any(reads.values()):
             counting = " and ".join(name for name, places in reads.items() if places)
             yield Fault(
@@ -141,7 +143,7 @@ class CopyingRecipe(Section):
     layer: int = Field(-1, description="Of a Transformer, from 0; -1 = the last.")
     head: Count | None = Field(None, description="From 0; null = the mean of all.")
 
-    def misfits(self, attentions: list[AttentionRecipe]) -> Iterator[Fault]:
+    def incompatibilities(self, attentions: list[AttentionRecipe]) -> Iterator[Fault]:
         """Faults of copying by one of these layers of attention."""
         count, heads = len(attentions), attentions[0].heads
         if self.head is not None and self.head >= heads:
@@ -172,7 +174,7 @@ class _Switch:
             return CopyingRecipe() if value else None
         if value is None or isinstance(value, dict | CopyingRecipe):
             return value
-        raise mistake(f"expected true, false, or {{layer: ..., head: ...}}, got {shown(value)}")
+        raise fault(f"expected true, false, or {{layer: ..., head: ...}}, got {shown(value)}")
 
 
 Copying = Annotated[CopyingRecipe | None, _Switch()]

@@ -8,7 +8,7 @@ from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, field_va
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from seq2attn.recipe.sections import Count, Fault, OneOrMore, Section, Size, mistake, told_by_key
+from seq2attn.recipe.sections import Count, Fault, OneOrMore, Section, Size, fault, told_by_key
 from seq2attn.recipe.wording import shown, unknown
 
 FORMATS = ("parquet", "json", "csv", "text", "arrow")  # that the datasets library reads from data_files
@@ -80,7 +80,7 @@ class TableCorpus(Corpus):
     def _two_of_a_kind(cls, value: Any) -> Any:
         """One message for the two kinds."""
         if isinstance(value, list | tuple) and {type(column) for column in value} not in ({int}, {str}):
-            raise mistake(f"expected two column numbers or two keys, got {shown(value)}")
+            raise fault(f"expected two column numbers or two keys, got {shown(value)}")
         return value
 
     def faults(self) -> Iterator[Fault]:
@@ -221,7 +221,7 @@ class HeadAlone:
         if isinstance(value, WindowRecipe | dict | None):
             return value
         if type(value) is not int or value < 1:
-            raise mistake(
+            raise fault(
                 f"expected a whole number of at least 1, or {{head: ..., tail: ...}}, got {shown(value)}"
             )
         return {"head": value}
@@ -339,12 +339,12 @@ class TextRecipe(Section):
         """One message for the two ways to say it."""
         names = get_args(PieceModel)
         if isinstance(value, list | tuple) and len(value) != 2:
-            raise mistake(f"expected a name, or two for source and target, got {shown(value)}")
+            raise fault(f"expected a name, or two for source and target, got {shown(value)}")
         for name in value if isinstance(value, list | tuple) else [value]:
             if not isinstance(name, str):
-                raise mistake(f"expected one of {', '.join(names)}, or a list of two, got {shown(name)}")
+                raise fault(f"expected one of {', '.join(names)}, or a list of two, got {shown(name)}")
             if name not in names:
-                raise mistake(unknown(name, names))
+                raise fault(unknown(name, names))
         return value
 
     def faults(self) -> Iterator[Fault]:

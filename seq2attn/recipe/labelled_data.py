@@ -15,7 +15,7 @@ from seq2attn.recipe.data import (
     TruncateRecipe,
     Weight,
 )
-from seq2attn.recipe.sections import Fault, OneOrMore, Section, Size, mistake, told_by_key
+from seq2attn.recipe.sections import Fault, OneOrMore, Section, Size, fault, told_by_key
 
 Columns = tuple[int, int] | tuple[str, str]
 TRAIN, DEV = "One corpus or a list of several.", "The corpus that training is validated on."
@@ -73,7 +73,7 @@ def _without(key: str, why: str) -> BeforeValidator:
 
     def check(value: Any) -> Any:
         if isinstance(value, dict) and key in value:
-            raise mistake(why)
+            raise fault(why)
         return value
 
     return BeforeValidator(check)

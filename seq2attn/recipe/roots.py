@@ -102,7 +102,7 @@ class Recipe(Whole):
                 yield Fault(path, f"needs attention, and the order {decoder.order} has none")
             return
         counted = -1 if decoder.copying is None else decoder.copying.layer
-        attentions = decoder.source_attentions
+        attentions = decoder.cross_attentions
         if self.decoding.coverage_penalty and attentions[counted].talking:
             yield Fault("decoding.coverage_penalty", NEGATIVE)
         for fault in self._of_losses():
@@ -114,7 +114,7 @@ class Recipe(Whole):
         if losses is None:
             return
         if isinstance(decoder, TransformerDecoderRecipe):
-            attentions, part = decoder.source_attentions, "cross_attention"
+            attentions, part = decoder.cross_attentions, "cross_attention"
         elif decoder.attention is not None:
             attentions, part = [decoder.attention], "attention"
         else:
@@ -135,7 +135,7 @@ class Recipe(Whole):
             meant = {"coverage": [last], "doubly_stochastic": [last], "guided": [before]}
             if any(attentions[layer].talking for layer in meant.get(name, range(layers))):
                 yield Fault(name, NEGATIVE)
-        drawing = [name for name, part in NORMALIZERS.items() if part.draws()]
+        drawing = [name for name, part in NORMALIZERS.items() if part.samples()]
         there = dict.fromkeys(attention.normalize.name for attention in attentions)
         if losses.reinforce and not there.keys() & drawing:
             yield Fault(

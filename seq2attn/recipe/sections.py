@@ -66,7 +66,7 @@ class Section(BaseModel):
         if length is None or not isinstance(value, list):
             return value
         if len(value) != length:
-            raise mistake(f"expected a list of {length}, got {shown(value)}")
+            raise fault(f"expected a list of {length}, got {shown(value)}")
         return tuple(value)
 
     @model_validator(mode="wrap")
@@ -125,9 +125,9 @@ class Choice:
         if isinstance(value, Part):
             return value
         if isinstance(value, str) and value not in registry:
-            raise mistake(unknown(value, registry, more=_BROUGHT))
+            raise fault(unknown(value, registry, more=_BROUGHT))
         if not isinstance(value, str | dict):
-            raise mistake(f"expected a name, or {{name: ..., and its options}}, got {shown(value)}")
+            raise fault(f"expected a name, or {{name: ..., and its options}}, got {shown(value)}")
         given = {"name": value} if isinstance(value, str) else value
         return _told_by("name", given, registry, lambda name: part_section(name, registry[name]), _BROUGHT)
 
@@ -173,7 +173,7 @@ def told_by_kind(sections: Mapping[str, type[Section]]) -> BeforeValidator:
         if isinstance(value, Section):
             return value
         if not isinstance(value, dict):
-            raise mistake(f"expected a section with kind: {' or '.join(sections)}, got {shown(value)}")
+            raise fault(f"expected a section with kind: {' or '.join(sections)}, got {shown(value)}")
         return _told_by("kind", value, sections, sections.__getitem__)
 
     return BeforeValidator(check)
@@ -187,13 +187,13 @@ def told_by_key(sections: Mapping[str, type[Section]]) -> BeforeValidator:
         if isinstance(value, Section):
             return value
         if not isinstance(value, dict):
-            raise mistake(f"{expected}; got {shown(value)}")
+            raise fault(f"{expected}; got {shown(value)}")
         found = [key for key in sections if key in value]
         if len(found) > 1:
-            raise mistake(f"{expected}; got {' and '.join(found)} together")
+            raise fault(f"{expected}; got {' and '.join(found)} together")
         meant = found or [key for name in value if (key := closest(str(name), sections))]
         if not meant:
-            raise mistake(f"{expected}; got {shown(value)}")
+            raise fault(f"{expected}; got {shown(value)}")
         return sections[meant[0]].model_validate(value)
 
     return BeforeValidator(check)
@@ -213,7 +213,7 @@ def _told_by(
     names = list(names)
     written = key if key in value else closest(key, value)  # the key itself may be misspelt
     if written is None:
-        raise mistake(f"missing key '{key}' (one of {', '.join(names)})")
+        raise fault(f"missing key '{key}' (one of {', '.join(names)})")
     name = value[written]
     if isinstance(name, str) and name in names:
         return section(name).model_validate(value)
@@ -232,13 +232,13 @@ def _told_by(
 # ---- errors in the words of the house --------------------------------------------------------------
 
 
-def mistake(message: str) -> PydanticCustomError:
+def fault(message: str) -> PydanticCustomError:
     """What a validator raises to have its message reported as it is."""
     return PydanticCustomError("fault", "{message}", {"message": message})
 
 
 def _line(path: tuple[int | str, ...], message: str) -> InitErrorDetails:
-    return InitErrorDetails(type=mistake(message), loc=path, input=None)
+    return InitErrorDetails(type=fault(message), loc=path, input=None)
 
 
 def _keys(path: str) -> tuple[int | str, ...]:

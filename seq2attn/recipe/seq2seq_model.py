@@ -69,7 +69,7 @@ class RecurrentDecoderRecipe(_Recurrent):
         return self.readout_size or self.size
 
     @property
-    def source_attentions(self) -> list[AttentionRecipe]:
+    def cross_attentions(self) -> list[AttentionRecipe]:
         """The attention to the source, if any."""
         return [] if self.attention is None else [self.attention]
 
@@ -88,7 +88,7 @@ class RecurrentDecoderRecipe(_Recurrent):
         if self.input_feeding and self.order != "luong":
             yield Fault("input_feeding", f"belongs to the order luong; {self.order} reads its context anyway")
         if self.attention is not None:
-            yield from self.attention.misfits("attention", "target to source")
+            yield from self.attention.incompatibilities("attention", "target to source")
             if self.attention.heads > 1:
                 yield from self.attention.divided("attention", self.size)
             else:
@@ -99,7 +99,7 @@ class RecurrentDecoderRecipe(_Recurrent):
         if self.attention is None:
             yield Fault("copying", f"the order {self.order} looks at nothing to copy: use bahdanau or luong")
             return
-        yield from self.copying.misfits([self.attention])
+        yield from self.copying.incompatibilities([self.attention])
         if self.latent != "none":
             yield Fault(
                 "copying",
@@ -124,12 +124,12 @@ class RecurrentDecoderRecipe(_Recurrent):
         if not normalize.sums_to_one:
             why = f"needs weights that sum to 1, and those of {name} may sum to less or more"
             yield Fault("latent", why)
-        if normalize.draws():
+        if normalize.samples():
             yield Fault("latent", f"sums over the slots, and {name} draws one: choose")
         if self.latent == "marginal":
             return
         scorers, normalizers = _following(SCORERS), _following(NORMALIZERS)
-        if normalize.energies > 1:
+        if normalize.n_scores > 1:
             yield Fault("latent", f"posterior: where {name} stands is not where it looks")
         elif not (
             self.input_feeding
@@ -150,8 +150,8 @@ def _following(parts: Mapping[str, type[Scorer] | type[Normalizer]]) -> list[str
     return [
         name
         for name, part in parts.items()
-        if part.looks_back and getattr(part, "note", Scorer.note) is Scorer.note
-        if getattr(part, "energies", 1) == 1
+        if part.stateful and getattr(part, "update_trace", Scorer.update_trace) is Scorer.update_trace
+        if getattr(part, "n_scores", 1) == 1
     ]
 
 
@@ -185,7 +185,7 @@ class _Transformer(Section):
         return self.size
 
     @property
-    def own_attentions(self) -> list[AttentionRecipe]:
+    def self_attentions(self) -> list[AttentionRecipe]:
         """The self-attention of each layer."""
         return _each(self.self_attention, self.layers)
 
@@ -195,7 +195,7 @@ class _Transformer(Section):
         rotary = self.positions.name == "rotary"
         for path, section in _places("self_attention", self.self_attention):
             yield from section.divided(path, self.size, rotary)
-            yield from section.misfits(path, "self-attention")
+            yield from section.incompatibilities(path, "self-attention")
             if issubclass(POSITIONS[self.positions.name], Distance):
                 yield from self._distances(path, section)
         if issubclass(POSITIONS[self.positions.name], Distance):
@@ -207,7 +207,7 @@ class _Transformer(Section):
 
     def _distances(self, path: str, section: AttentionRecipe) -> Iterator[Fault]:
         """Faults of relative positions in one of the layers."""
-        name, heads = self.positions.name, self.own_attentions[0].heads
+        name, heads = self.positions.name, self.self_attentions[0].heads
         if NORMALIZERS[section.normalize.name].needs_positive:
             yield Fault(
                 f"{path}.normalize",
@@ -232,7 +232,7 @@ class TransformerDecoderRecipe(_Transformer):
     copying: Copying = Field(None, description=COPYING)
 
     @property
-    def source_attentions(self) -> list[AttentionRecipe]:
+    def cross_attentions(self) -> list[AttentionRecipe]:
         """The cross-attention of each layer."""
         return _each(self.cross_attention, self.layers)
 
@@ -244,13 +244,13 @@ class TransformerDecoderRecipe(_Transformer):
         yield from _length("cross_attention", self.cross_attention, self.layers)
         for path, section in _places("cross_attention", self.cross_attention):
             yield from section.divided(path, self.size)
-            yield from section.misfits(path, "target to source")
-            if section.heads != (heads := self.source_attentions[0].heads):
+            yield from section.incompatibilities(path, "target to source")
+            if section.heads != (heads := self.cross_attentions[0].heads):
                 yield Fault(
                     f"{path}.heads", f"weights of all layers are looked at together: all need {heads}"
                 )
         if self.copying is not None:
-            yield from self.copying.misfits(self.source_attentions)
+            yield from self.copying.incompatibilities(self.cross_attentions)
 
     def _distances(self, path: str, section: AttentionRecipe) -> Iterator[Fault]:
         yield from super()._distances(path, section)

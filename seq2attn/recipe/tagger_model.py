@@ -18,7 +18,7 @@ Join = Literal["concat", "gate"]
 # ---- words -----------------------------------------------------------------------------------------------
 
 
-class SpellingLSTMRecipe(Section):
+class CharLSTMRecipe(Section):
     """Words by the last states of an LSTM over their characters, in each direction (Lample et al. 2016)."""
 
     kind: Literal["lstm"] = Field(description="Tells the kinds apart.")
@@ -27,7 +27,7 @@ class SpellingLSTMRecipe(Section):
     dropout: Rate = Field(0.0, description="Of the characters' embeddings.")
 
 
-class SpellingCNNRecipe(Section):
+class CharCNNRecipe(Section):
     """Words by the largest values of a convolution over their characters (Ma & Hovy 2016)."""
 
     kind: Literal["cnn"] = Field(description="Tells the kinds apart.")
@@ -38,8 +38,8 @@ class SpellingCNNRecipe(Section):
 
 
 AnySpelling = Annotated[
-    SpellingLSTMRecipe | SpellingCNNRecipe,
-    told_by_kind({"lstm": SpellingLSTMRecipe, "cnn": SpellingCNNRecipe}),
+    CharLSTMRecipe | CharCNNRecipe,
+    told_by_kind({"lstm": CharLSTMRecipe, "cnn": CharCNNRecipe}),
 ]
 
 
@@ -49,7 +49,7 @@ class WordEmbeddingRecipe(Section):
     size: Size = Field(100, description="Width of a word's own vector.")
     frozen: bool = Field(False, description="Words' own vectors stay as they are given.")
     characters: AnySpelling | None = Field(
-        SpellingLSTMRecipe(kind="lstm"), description="What reads the characters; null: nothing does."
+        CharLSTMRecipe(kind="lstm"), description="What reads the characters; null: nothing does."
     )
     join: Join = Field(
         "concat", description="The two side by side, or a gate between them (Rei et al. 2016)."
@@ -239,7 +239,7 @@ def _attention_faults(
     path: str, section: AttentionRecipe, role: str, query_size: int, key_size: int
 ) -> Iterator[Fault]:
     """Faults of an attention in its role, for queries and keys of these sizes."""
-    yield from section.misfits(path, role)
+    yield from section.incompatibilities(path, role)
     if section.heads > 1:
         yield from section.divided(path, query_size)
         query_size = key_size = max(1, query_size // section.heads)

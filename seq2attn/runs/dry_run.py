@@ -13,17 +13,17 @@ import torch
 
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.data import Examples
-from seq2attn.data.batches import AnyFeed, Numbers
+from seq2attn.data.batches import AnyBatchLoader, Indices
 from seq2attn.data.pretrained_vectors import coverage
 from seq2attn.recipe import AnyRecipe, AttentionRecipe, Recipe
 from seq2attn.recipe.sections import Section
 from seq2attn.runtime.devices import pick_device
-from seq2attn.tasks.labelling_tasks import Labellings
+from seq2attn.tasks.labelling_tasks import LabellingTask
 from seq2attn.tasks.loading import learn
 from seq2attn.text.tag_schemes import read
-from seq2attn.text.word_vocabulary import split
+from seq2attn.text.word_vocabulary import split_words
 from seq2attn.training.display import clock
-from seq2attn.training.loop import Learner, Turn, naming, total_steps
+from seq2attn.training.loop import Trainer, UpdatePlan, error_context, total_steps
 
 STEPS = 3  # training steps that are timed, after one that is not
 MOST, RAREST = 12, 3  # labels whose counts are said
@@ -64,25 +64,25 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
     task = learn(recipe)
     yield f"vocabulary  {task.vocabulary}"
     training, dev = task.examples("train"), task.examples("dev")
-    if isinstance(task, Labellings) and (vectors := task.recipe.text.vectors) is not None:
+    if isinstance(task, LabellingTask) and (vectors := task.recipe.text.vectors) is not None:
         read_of = map(training.source_text, range(len(training)))
-        yield f"vectors     {coverage(Path(vectors), task.lexicon, read_of)}"
+        yield f"vectors     {coverage(Path(vectors), task.word_vocabulary, read_of)}"
     yield f"data.train  {_described(recipe, training)}"
     yield f"data.dev    {_described(recipe, dev)}"
     if data.test is not None:
         yield f"data.test   {_described(recipe, task.examples('test'))}"
-    if isinstance(task, Labellings):
+    if isinstance(task, LabellingTask):
         yield f"labels      {_labels(task, training, dev)}"
     torch.manual_seed(recipe.seed)
     model = task.build()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     yield f"model       {parameters:,} parameters ({parameters * 4 / 2**20:.0f} MiB in float32)"
-    feed, objective = task.feed(training, training=True), task.objective(model, training=True)
-    total = total_steps(recipe.training, feed)
-    yield from _steps(recipe, training, feed, Learner(model, objective, recipe.training, place, total))
-    face = task.face(model, place, validating=True)
+    loader, objective = task.loader(training, training=True), task.objective(model, training=True)
+    total = total_steps(recipe.training, loader)
+    yield from _steps(recipe, training, loader, Trainer(model, objective, recipe.training, place, total))
+    predictor = task.predictor(model, place, validating=True)
     begun, rows = time.monotonic(), range(min(8, len(training)))
-    texts = [str(found) for found in face.stream([training.source_text(row) for row in rows])]
+    texts = [str(found) for found in predictor.stream([training.source_text(row) for row in rows])]
     yield f"decoding    {len(texts)} examples in {time.monotonic() - begun:.2f} s, untrained"
     yield f"memory      {_peak(place) / 2**20:,.0f} MiB at the most so far, the widest batch included"
 
@@ -92,7 +92,7 @@ def _notes(recipe: AnyRecipe) -> Iterator[str]:
     losses = recipe.training.attention_losses if isinstance(recipe, Recipe) else None
     for path, section in _attentions(recipe.model, "model"):
         reinforced = losses is not None and losses.reinforce > 0 and "self_attention" not in path
-        if NORMALIZERS[name := section.normalize.name].draws() and not reinforced:
+        if NORMALIZERS[name := section.normalize.name].samples() and not reinforced:
             yield (
                 f"{path}.normalize: nothing reinforces what {name} draws, so that where to look is learnt "
                 "only from what it does not draw (soft_rate); for attention to the source, set "
@@ -119,7 +119,7 @@ def _described(recipe: AnyRecipe, examples: Examples) -> str:
     return f"{lengths.mean():.1f} {UNITS[recipe.task].length}; {examples.report}"
 
 
-def _labels(task: Labellings, training: Examples, dev: Examples) -> str:
+def _labels(task: LabellingTask, training: Examples, dev: Examples) -> str:
     """How often each label occurs in the training data (of tags, spans of each type); which only dev has."""
     scheme = task.labels.scheme
 
@@ -127,7 +127,7 @@ def _labels(task: Labellings, training: Examples, dev: Examples) -> str:
         texts = map(examples.target_text, range(len(examples)))
         if scheme is None:
             return Counter(texts)
-        return Counter(span.type for text in texts for span in read(split(text)))
+        return Counter(span.type for text in texts for span in read(split_words(text)))
 
     def shown(counts: Iterable[tuple[str, int]]) -> str:
         return ", ".join(f"{label} {count:,}" for label, count in counts)
@@ -147,16 +147,16 @@ def _labels(task: Labellings, training: Examples, dev: Examples) -> str:
     return text
 
 
-def _steps(recipe: AnyRecipe, examples: Examples, feed: AnyFeed, learner: Learner) -> Iterator[str]:
+def _steps(recipe: AnyRecipe, examples: Examples, loader: AnyBatchLoader, trainer: Trainer) -> Iterator[str]:
     """Train on the widest batch, then on some others, and say what an epoch would take."""
-    plan = feed.epoch(0)
+    plan = loader.epoch(0)
     lengths = examples.source_lengths + examples.target_lengths
     widest = max(plan, key=lambda numbers: len(numbers) * int(lengths[numbers].max()))
 
-    def updated(numbers: Numbers, step: int) -> int:
-        turn, batches = Turn([numbers], 0, (0, 0)), [feed.batch(numbers, 0)]
-        with naming(step, turn, batches, learner):
-            return learner.update(batches, step).tokens
+    def updated(numbers: Indices, step: int) -> int:
+        turn, batches = UpdatePlan([numbers], 0, (0, 0)), [loader.batch(numbers, 0)]
+        with error_context(step, turn, batches, trainer):
+            return trainer.update(batches, step).tokens
 
     updated(widest, 1)
     generator = np.random.default_rng(recipe.seed)
@@ -166,11 +166,11 @@ def _steps(recipe: AnyRecipe, examples: Examples, feed: AnyFeed, learner: Learne
         tokens += updated(numbers, step)
     seconds = (time.monotonic() - begun) / len(chosen)
     rate = tokens / len(chosen) / seconds
-    yield f"training    {rate:,.0f} {UNITS[recipe.task].learnt}/s on {learner.device}"
+    yield f"training    {rate:,.0f} {UNITS[recipe.task].learnt}/s on {trainer.device}"
     yield f"time        {clock(seconds * len(plan))} an epoch of what was read ({len(plan):,} batches)"
-    if learner.total is not None:
-        updates = learner.total * recipe.training.accumulate
-        steps = f"{learner.total:,} steps" + ("" if recipe.training.max_steps else " of what was read")
+    if trainer.total is not None:
+        updates = trainer.total * recipe.training.accumulate
+        steps = f"{trainer.total:,} steps" + ("" if recipe.training.max_steps else " of what was read")
         yield f"            {clock(seconds * updates)} in all for {steps}, without validation"
 
 

@@ -16,7 +16,7 @@ from seq2attn.recipe.training import MEASURES
 from seq2attn.recipe.wording import unknown
 from seq2attn.runtime.devices import out_of_memory
 from seq2attn.tasks.loading import reopen
-from seq2attn.tasks.task import Face, Task
+from seq2attn.tasks.task import AnyPredictor, Task
 from seq2attn.training.display import Display
 from seq2attn.training.loop import (
     TrainingError,
@@ -41,23 +41,23 @@ def validator(task: Task[Any], model: nn.Module, dev: Examples, device: torch.de
     measured: list[str] = list(
         dict.fromkeys([*metrics, *([] if settings.metric == "loss" else [settings.metric])])
     )
-    feed, objective = task.feed(dev), task.objective(model)
-    face = task.face(model, device, validating=True)
+    loader, objective = task.loader(dev), task.objective(model)
+    predictor = task.predictor(model, device, validating=True)
 
     @torch.inference_mode()
     def validate(limit: int | None) -> dict[str, float]:
         model.eval()
-        batches, nll, units = feed.once()[:limit], 0.0, 0
+        batches, nll, units = loader.evaluation_batches()[:limit], 0.0, 0
         for numbers in batches:
-            batch = feed.batch(numbers)
+            batch = loader.batch(numbers)
             doing = f"in the batch with the dev examples {numbers[:8].tolist()} ({batch.shape})"
-            with naming_place(doing, f"training.batch_tokens (now {settings.batch_tokens})"):
+            with error_context(doing, f"training.batch_tokens (now {settings.batch_tokens})"):
                 batch = batch.to(device)
-                nll += float(objective.losses(objective.ask(model, batch), batch).nll)
+                nll += float(objective.loss(objective.forward(model, batch), batch).nll)
             units += batch.units
         rows = [row for numbers in batches for row in numbers.tolist()]
-        with naming_place("decoding", face.limit):
-            texts = [str(found) for found in face.stream([dev.source_text(row) for row in rows])]
+        with error_context("decoding", predictor.limit):
+            texts = [str(found) for found in predictor.stream([dev.source_text(row) for row in rows])]
         references = _references(dev, rows)
         scores = {name: METRICS[name](texts, references, bootstrap=0).value for name in measured}
         loss = nll / units
@@ -110,10 +110,10 @@ def _references(examples: Examples, rows: Sequence[int]) -> References:
 
 
 def score_pairs(
-    face: Face, sources: Sequence[str], references: References, metrics: Sequence[str]
+    predictor: AnyPredictor, sources: Sequence[str], references: References, metrics: Sequence[str]
 ) -> list[Score]:
     """The metrics of a model's translations, with bootstrap intervals."""
-    texts = [str(found) for found in face.stream(sources)]
+    texts = [str(found) for found in predictor.stream(sources)]
     return score(texts, references, metrics)
 
 
@@ -127,15 +127,15 @@ def baselines(
     }
 
 
-def signature(run: str | Path, face: Face, checkpoint: str = "best") -> str:
+def signature(run: str | Path, predictor: AnyPredictor, checkpoint: str = "best") -> str:
     """How a score was made, beside the metric's own signature."""
     recipe = RunFolder.open(run).recipe
-    made = [f"recipe:{recipe.name}", f"checkpoint:{checkpoint}", face.how, f"seed:{recipe.seed}"]
+    made = [f"recipe:{recipe.name}", f"checkpoint:{checkpoint}", predictor.how, f"seed:{recipe.seed}"]
     return "|".join([*filter(None, made), f"seq2attn:{__version__}"])
 
 
 @contextlib.contextmanager
-def naming_place(doing: str, lower: str) -> Iterator[None]:
+def error_context(doing: str, lower: str) -> Iterator[None]:
     """Say where validation was when memory ended, and what to do."""
     try:
         yield

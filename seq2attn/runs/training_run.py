@@ -17,14 +17,14 @@ from seq2attn.tasks.loading import learn, reopen
 from seq2attn.tasks.task import Task
 from seq2attn.training.display import Display
 from seq2attn.training.loop import (
-    Learner,
     Progress,
     Report,
+    Trainer,
     average_last,
     fit,
     total_steps,
 )
-from seq2attn.training.run_folder import RunError, RunFolder, Version, put_weights, vacant
+from seq2attn.training.run_folder import RunError, RunFolder, Version, load_weights, require_empty
 from seq2attn.version import __version__
 
 # What may change when a run goes on: how long it lasts.
@@ -63,7 +63,7 @@ def train(
     path = Path(run or Path("runs") / recipe.name)
     folder = _begun(path, recipe) if resume else None
     if folder is None:
-        vacant(path)
+        require_empty(path)
     place = pick_device(device)
     with _settled(recipe), display or Display() as shown:
         task = reopen(folder) if folder else learn(recipe)
@@ -71,21 +71,21 @@ def train(
         # what cannot be read is found now, not at the end
         test = None if recipe.data.test is None else examples(task, "test", shown)
         folder = _same_data(folder, training) if folder else _new(path, task, training)
-        model, settings, feed = task.build(), recipe.training, task.feed(training, training=True)
-        learner = Learner(model, task.objective(model, True), settings, place, total_steps(settings, feed))
+        model, settings, loader = task.build(), recipe.training, task.loader(training, training=True)
+        trainer = Trainer(model, task.objective(model, True), settings, place, total_steps(settings, loader))
         parameters = sum(parameter.numel() for parameter in model.parameters())
         shown.say(f"{len(training):,} {task.counted}, {parameters:,} parameters, on {place}")
         validate = validator(task, model, dev, place)
-        progress = fit(folder, learner, feed, validate, _report(shown, folder, recipe))
-        face = task.face(model, place)
+        progress = fit(folder, trainer, loader, validate, _report(shown, folder, recipe))
+        predictor = task.predictor(model, place)
         if progress.interrupted:
-            return Trained(path, progress, face, [])
-        put_weights(model, folder.load_weights("best"), folder.path)
+            return Trained(path, progress, predictor, [])
+        load_weights(model, folder.load_weights("best"), folder.path)
         shown.say(f"best: {best(folder)}")
         if test is None:
-            return Trained(path, progress, face, [])
-        scores = score_pairs(face, *source_and_references(test), settings.metrics)
-        return Trained(path, progress, face, scores)
+            return Trained(path, progress, predictor, [])
+        scores = score_pairs(predictor, *source_and_references(test), settings.metrics)
+        return Trained(path, progress, predictor, scores)
 
 
 def average_run(run: str | Path, count: int, device: str = "auto") -> RunFolder:
@@ -99,8 +99,8 @@ def average_run(run: str | Path, count: int, device: str = "auto") -> RunFolder:
         )
     task, place = reopen(folder), pick_device(device)
     model, dev = task.build(), examples(task, "dev", Display())
-    learner = Learner(model, task.objective(model), task.recipe.training, place, None)
-    average_last(folder, learner, count, validator(task, model, dev, place), Display())
+    trainer = Trainer(model, task.objective(model), task.recipe.training, place, None)
+    average_last(folder, trainer, count, validator(task, model, dev, place), Display())
     return folder
 
 

@@ -13,21 +13,25 @@ from seq2attn.recipe import (
     Recipe,
 )
 from seq2attn.runtime.devices import pick_device
-from seq2attn.tasks.labelling_tasks import Labellings
-from seq2attn.tasks.sequence_tasks import Sequences
-from seq2attn.tasks.task import Face, Task
-from seq2attn.training.run_folder import RunFolder, put_weights
+from seq2attn.tasks.labelling_tasks import LabellingTask
+from seq2attn.tasks.sequence_tasks import SequenceTask
+from seq2attn.tasks.task import AnyPredictor, Task
+from seq2attn.training.run_folder import RunFolder, load_weights
 
 
 def learn(recipe: AnyRecipe) -> Task[Any]:
     """The task of a recipe, its vocabularies learnt from the training data."""
-    return Sequences.learn(recipe) if isinstance(recipe, Recipe) else Labellings.learn(recipe)
+    return SequenceTask.learn(recipe) if isinstance(recipe, Recipe) else LabellingTask.learn(recipe)
 
 
 def reopen(folder: RunFolder) -> Task[Any]:
     """The task of a run, with its vocabularies."""
     recipe = folder.recipe
-    return Sequences.open(recipe, folder) if isinstance(recipe, Recipe) else Labellings.open(recipe, folder)
+    return (
+        SequenceTask.open(recipe, folder)
+        if isinstance(recipe, Recipe)
+        else LabellingTask.open(recipe, folder)
+    )
 
 
 def load(run: str | Path, checkpoint: str = "best", device: str = "auto", precision: str = "fp32") -> Any:
@@ -45,15 +49,17 @@ def load_for(
     return _load(run, checkpoint, device, precision, command)
 
 
-def _load(run: str | Path, checkpoint: str, device: str, precision: str, command: str | None = None) -> Face:
+def _load(
+    run: str | Path, checkpoint: str, device: str, precision: str, command: str | None = None
+) -> AnyPredictor:
     folder = RunFolder.open(run)
     task = reopen(folder)
     name: str = task.recipe.task
     if command not in (None, COMMANDS[name]):
         raise Seq2attnError(f"{run} was trained for {name}: use `seq2attn {COMMANDS[name]}`, not {command}")
     model = task.empty()
-    put_weights(model, folder.load_weights(checkpoint), folder.path)
-    return task.face(model, pick_device(device), precision)
+    load_weights(model, folder.load_weights(checkpoint), folder.path)
+    return task.predictor(model, pick_device(device), precision)
 
 
 @overload
@@ -73,7 +79,7 @@ def translate(text: str | Sequence[str], model: str | Path | Translator) -> Tran
 
     A folder is read at every call: to translate often, `load` it once. Refuses models of other tasks.
     """
-    face = load(model) if isinstance(model, str | Path) else model
-    if face.task != "translation":
-        raise face.wrong("translate")
-    return face.translate(text)
+    predictor = load(model) if isinstance(model, str | Path) else model
+    if predictor.task != "translation":
+        raise predictor.wrong("translate")
+    return predictor.translate(text)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from seq2attn.data import Coders, Examples, training_text
-from seq2attn.data.batches import Feed
+from seq2attn.data.batches import BatchLoader
 from seq2attn.inference.translator import Summarizer, Translator
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.models.seq2seq_factory import build
@@ -20,11 +20,11 @@ from seq2attn.recipe import (
 from seq2attn.tasks.task import Task
 from seq2attn.text.vocabulary import Vocabulary
 from seq2attn.text.vocabulary_training import train_vocabulary
-from seq2attn.training.objectives import Prediction, Taught
+from seq2attn.training.objectives import AttentionLosses, TokenObjective
 from seq2attn.training.run_folder import RunFolder
 
 
-class Sequences(Task[Recipe]):
+class SequenceTask(Task[Recipe]):
     """From text to text: an encoder and a decoder."""
 
     counted = "pairs"
@@ -34,7 +34,7 @@ class Sequences(Task[Recipe]):
         self.source, self.target = vocabularies[0], vocabularies[-1]
 
     @classmethod
-    def learn(cls, recipe: Recipe) -> "Sequences":
+    def learn(cls, recipe: Recipe) -> "SequenceTask":
         """With source and target vocabulary as the recipe wants them; one if they are joint."""
         text = recipe.text
         if text.files is not None:
@@ -58,7 +58,7 @@ class Sequences(Task[Recipe]):
         return cls(recipe, learned)
 
     @classmethod
-    def open(cls, recipe: Recipe, folder: RunFolder) -> "Sequences":
+    def open(cls, recipe: Recipe, folder: RunFolder) -> "SequenceTask":
         """With the vocabularies of a run."""
         contents = [folder.content(name) for name in cls._names(recipe)]
         return cls(recipe, [Vocabulary(content, recipe.text.words) for content in contents])
@@ -83,44 +83,52 @@ class Sequences(Task[Recipe]):
         """See the base class."""
         return self.source, self.target
 
-    def feed(self, examples: Examples, training: bool = False) -> Feed:
+    def loader(self, examples: Examples, training: bool = False) -> BatchLoader:
         """See the base class."""
         sampling = self.recipe.text.sampling if training else None
         tokens, truncate = self.recipe.training.batch_tokens, self.recipe.data.truncate
-        feed = Feed(examples, self.source, self.target, tokens, self.recipe.seed, sampling, truncate)
+        loader = BatchLoader(examples, self.source, self.target, tokens, self.recipe.seed, sampling, truncate)
         decoder = self.recipe.model.decoder
-        feed.copying = decoder.copying is not None
-        feed.hierarchical = any(part.sentences is not None for part in decoder.source_attentions)
-        return feed
+        loader.copying = decoder.copying is not None
+        loader.hierarchical = any(part.sentences is not None for part in decoder.cross_attentions)
+        return loader
 
     def build(self) -> Seq2Seq:
         """See the base class."""
         return build(self.recipe.model, self.source.size, self.target.size)
 
-    def objective(self, model: Seq2Seq, training: bool = False) -> Prediction:
+    def objective(self, model: Seq2Seq, training: bool = False) -> TokenObjective:
         """See the base class."""
-        return prediction(model, self.recipe.training) if training else Prediction()
+        return token_objective(model, self.recipe.training) if training else TokenObjective()
 
-    def face(
+    def predictor(
         self, model: Seq2Seq, device: torch.device, precision: str = "fp32", validating: bool = False
     ) -> Translator:
         """See the base class."""
-        decoding, taught = self.recipe.decoding, prediction(model, self.recipe.training).taught
+        decoding, attention_losses = (
+            self.recipe.decoding,
+            token_objective(model, self.recipe.training).attention_losses,
+        )
         if validating:
             changes = {"beam": decoding.validation_beam, "nbest": 1, "sample": False}
             decoding = decoding.model_copy(update=changes)
         truncate = self.recipe.data.truncate
         kind = Summarizer if self.recipe.task == "summarization" else Translator
         translator = kind(model, self.source, self.target, decoding, device, precision, truncate)
-        if taught is not None and "guided" in taught.factors:  # what was taught to align, aligns
-            translator.alignment_layer, translator.alignment_head = taught.guided_layer, taught.guided_head
+        if (
+            attention_losses is not None and "guided" in attention_losses.factors
+        ):  # what was taught to align, aligns
+            translator.alignment_layer, translator.alignment_head = (
+                attention_losses.guided_layer,
+                attention_losses.guided_head,
+            )
         return translator
 
 
-def prediction(model: Seq2Seq, recipe: TrainingRecipe) -> Prediction:
+def token_objective(model: Seq2Seq, recipe: TrainingRecipe) -> TokenObjective:
     """All that a recipe has an encoder and a decoder learn."""
     losses = recipe.attention_losses
     if losses is None:
-        return Prediction(recipe.label_smoothing)
-    taught = Taught(losses.factors(), model.decoder, losses.layer, losses.head)
-    return Prediction(recipe.label_smoothing, taught)
+        return TokenObjective(recipe.label_smoothing)
+    attention_losses = AttentionLosses(losses.factors(), model.decoder, losses.layer, losses.head)
+    return TokenObjective(recipe.label_smoothing, attention_losses)

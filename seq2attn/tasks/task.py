@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from seq2attn.data import Coders, Examples, Role, prepare
-from seq2attn.data.batches import AnyFeed
+from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.inference.recognizer import Categorizer, Recognizer
 from seq2attn.inference.translator import Translator
 from seq2attn.recipe import (
@@ -18,7 +18,7 @@ from seq2attn.training.objectives import Objective
 R = TypeVar("R", bound=AnyRecipe)
 
 
-Face = Translator | Recognizer | Categorizer
+AnyPredictor = Translator | Recognizer | Categorizer
 
 
 class Task(ABC, Generic[R]):
@@ -42,7 +42,7 @@ class Task(ABC, Generic[R]):
         """The vocabularies, by the names of their files in a run's folder."""
 
     @abstractmethod
-    def feed(self, examples: Examples, training: bool = False) -> AnyFeed:
+    def loader(self, examples: Examples, training: bool = False) -> AnyBatchLoader:
         """Examples as batches; for training, as the recipe changes them at random."""
 
     @abstractmethod
@@ -58,9 +58,9 @@ class Task(ABC, Generic[R]):
         """What the model is measured by; for training, with all that it learns by besides."""
 
     @abstractmethod
-    def face(
+    def predictor(
         self, model: Any, device: torch.device, precision: str = "fp32", validating: bool = False
-    ) -> Face:
+    ) -> AnyPredictor:
         """The model as people use it; while validating, as fast as the recipe allows."""
 
     def examples(self, role: Role) -> Examples:

@@ -62,7 +62,7 @@ class _Seen(dict[int, int]):
 _SEEN = _Seen()
 
 
-class LexiconError(Seq2attnError):
+class WordVocabularyError(Seq2attnError):
     """Words or labels that cannot be read."""
 
 
@@ -74,7 +74,7 @@ class Word(NamedTuple):
     end: int
 
 
-def cut(text: str, words: str = "auto") -> list[Word]:
+def tokenize(text: str, words: str = "auto") -> list[Word]:
     """The words of a raw text. auto: punctuation stands by itself, as do clitics (it|'s, did|n't), as in the
     Penn Treebank and most tagged data; spaces: what stands between white space.
 
@@ -85,17 +85,17 @@ def cut(text: str, words: str = "auto") -> list[Word]:
     return [Word(text[start:end], start, end) for start, end in places]
 
 
-def joined(words: Iterable[str]) -> str:
+def join_words(words: Iterable[str]) -> str:
     """Words as one text with single spaces; a space within a word becomes a no-break space (U+00A0)."""
     return " ".join(_SPACE.sub("\u00a0", word) for word in words)
 
 
-def split(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """The inverse of `joined`."""
     return text.split(" ") if text else []
 
 
-class Lexicon:
+class WordVocabulary:
     """Numbers of words and characters. Make it with `learn`, or from the `content` of another.
 
     A word that is not in it is UNKNOWN; the same of a character.
@@ -119,14 +119,14 @@ class Lexicon:
         lowercase: bool = True,
         digits: bool = True,
         known: Iterable[str] = (),
-    ) -> "Lexicon":
+    ) -> "WordVocabulary":
         """From texts as `joined` makes them. known: words that get a number whatever the texts say, because
         there are vectors of them; beyond size."""
         counts: Counter[str] = Counter()
         for text in texts:
-            counts.update(split(text))
+            counts.update(split_words(text))
         if not counts:
-            raise LexiconError("no words to learn from: data.train has no sentence, or all are blank")
+            raise WordVocabularyError("no words to learn from: data.train has no sentence, or all are blank")
         characters: Counter[str] = Counter()
         looked_up: Counter[str] = Counter()
         empty = cls([], [], lowercase, digits)
@@ -151,7 +151,7 @@ class Lexicon:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The numbers of the words of texts as `joined` makes them."""
-        return [[self._numbers.get(self.key(word), UNKNOWN) for word in split(text)] for text in texts]
+        return [[self._numbers.get(self.key(word), UNKNOWN) for word in split_words(text)] for text in texts]
 
     def spell(self, word: str) -> list[int]:
         """The numbers of a word's characters, in NFC."""
@@ -170,7 +170,7 @@ class Lexicon:
         )
 
     @classmethod
-    def read(cls, content: bytes) -> "Lexicon":
+    def read(cls, content: bytes) -> "WordVocabulary":
         """From its content."""
         return cls(**json.loads(content))
 
@@ -195,13 +195,13 @@ class Labels:
         seen = sorted(set(texts))
         if scheme is None:
             if len(seen) < 2:
-                raise LexiconError(
+                raise WordVocabularyError(
                     f"expected two labels or more to tell apart, got {', '.join(seen) or 'none'}"
                 )
             return cls(seen)
-        types = sorted({span.type for text in seen for span in read(split(text))})
+        types = sorted({span.type for text in seen for span in read(split_words(text))})
         if not types:
-            raise LexiconError("expected tags such as B-PER in the training data, got none but O")
+            raise WordVocabularyError("expected tags such as B-PER in the training data, got none but O")
         return cls(list(_tags(types, scheme)), scheme)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -209,7 +209,8 @@ class Labels:
         if self.scheme is None:
             return [[self._numbers.get(text, 0)] for text in texts]
         return [
-            [self._numbers.get(tag, 0) for tag in convert(split(text), "bio", self.scheme)] for text in texts
+            [self._numbers.get(tag, 0) for tag in convert(split_words(text), "bio", self.scheme)]
+            for text in texts
         ]
 
     @cached_property

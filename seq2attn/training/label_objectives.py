@@ -12,10 +12,10 @@ from seq2attn.models.taggers import Classifier, Labelled, SpanTagger, Tagger
 from seq2attn.training.objectives import Losses
 from seq2attn.training.token_loss import Loss, cross_entropy
 
-Labeller = Tagger | SpanTagger | Classifier
+AnyTagger = Tagger | SpanTagger | Classifier
 
 
-class Labelling:
+class LabelObjective:
     """To predict labels (cross-entropy) of words or sentences.
 
     smoothing: of the labels; penalty: the factor of |A A' - I|^2, of each sentence's pooling
@@ -25,12 +25,12 @@ class Labelling:
     def __init__(self, smoothing: float = 0.0, penalty: float = 0.0) -> None:
         self.smoothing, self.penalty = smoothing, penalty
 
-    def ask(self, model: Labeller, batch: LabelledBatch) -> Labelled:
+    def forward(self, model: AnyTagger, batch: LabelledBatch) -> Labelled:
         """See Objective."""
         answer: Labelled = model(batch.words, look=self.penalty > 0)
         return answer
 
-    def losses(self, answer: Labelled, batch: LabelledBatch) -> Losses:
+    def loss(self, answer: Labelled, batch: LabelledBatch) -> Losses:
         """See Objective."""
         loss = self.cost(answer, batch)
         if not self.penalty:
@@ -62,7 +62,7 @@ class Labelling:
         """See Objective."""
 
 
-class ChainLabelling(Labelling):
+class CRFObjective(LabelObjective):
     """To predict all labels of a sentence together: -log p(labels) of a CRF."""
 
     def __init__(self, crf: CRF, penalty: float = 0.0) -> None:
@@ -75,7 +75,7 @@ class ChainLabelling(Labelling):
         return Loss(nll, nll.detach())
 
 
-class SpanLabelling(Labelling):
+class SpanObjective(LabelObjective):
     """To predict of each span its type, or that it is none.
 
     gold: from labels (B, S) of words and their mask to types (B, N) of spans, `SpanTagger.gold`.
@@ -90,15 +90,15 @@ class SpanLabelling(Labelling):
         return self.compared(answer, self.gold(batch.labels, batch.words.mask))
 
 
-def labelling(model: Labeller, smoothing: float = 0.0, penalty: float = 0.0) -> Labelling:
+def label_objective(model: AnyTagger, smoothing: float = 0.0, penalty: float = 0.0) -> LabelObjective:
     """What a model learns by. Seq2attnError for smoothing with a CRF."""
     if isinstance(model, SpanTagger):
-        return SpanLabelling(model.gold, smoothing)
+        return SpanObjective(model.gold, smoothing)
     if isinstance(model, Tagger) and model.crf is not None:
         if smoothing:
             raise Seq2attnError(
                 "a CRF predicts all labels together, and none can be smoothed: set label_smoothing to 0, or "
                 "the head to linear"
             )
-        return ChainLabelling(model.crf, penalty)
-    return Labelling(smoothing, penalty)
+        return CRFObjective(model.crf, penalty)
+    return LabelObjective(smoothing, penalty)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from seq2attn.data.batches import AnyBatch, AnyFeed, Numbers
+from seq2attn.data.batches import AnyBatch, AnyBatchLoader, Indices
 from seq2attn.errors import Seq2attnError
 from seq2attn.metrics import LOWER_IS_BETTER
 from seq2attn.optim import SCHEDULES, Schedule, optimizer
@@ -24,7 +24,7 @@ from seq2attn.training.run_folder import (
     RunFolder,
     Weights,
     average,
-    put_weights,
+    load_weights,
     tensors_of,
     weights_name,
     weights_of,
@@ -38,7 +38,7 @@ class TrainingError(Seq2attnError):
     """Training cannot go on; what was saved last is kept."""
 
 
-class Updated(NamedTuple):
+class UpdateStats(NamedTuple):
     """What an update was like."""
 
     loss: float  # smoothed, per token, in nats
@@ -48,10 +48,10 @@ class Updated(NamedTuple):
     parts: dict[str, float]  # what else is learnt, per token, before its factor
 
 
-class Turn(NamedTuple):
+class UpdatePlan(NamedTuple):
     """The batches of one update, and where the plan stands after it."""
 
-    batches: list[Numbers]
+    batches: list[Indices]
     epoch: int
     then: tuple[int, int]  # epoch, batch
 
@@ -70,7 +70,7 @@ class Progress:
     interrupted: int = 0  # the signal that ended training before its end, 0 = none
 
 
-class Learner:
+class Trainer:
     """A model, and all that changes with it: optimizer, schedule, moving average, generators."""
 
     def __init__(
@@ -99,7 +99,7 @@ class Learner:
         autocast(device, recipe.precision)  # an error now, if the device cannot
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
 
-    def update(self, batches: Sequence[AnyBatch], step: int) -> Updated:
+    def update(self, batches: Sequence[AnyBatch], step: int) -> UpdateStats:
         """One update from one or several batches.
 
         Losses are summed over all the batches' tokens and divided once, so that the gradient does not
@@ -130,12 +130,12 @@ class Learner:
             for name, tensor in tensors_of(self.model).items():
                 self.moving[name].lerp_(tensor, 1 - self.recipe.ema)
         self.objective.updated()
-        return Updated(total, norm, rate, tokens, parts)
+        return UpdateStats(total, norm, rate, tokens, parts)
 
     def _losses(self, batch: AnyBatch) -> Losses:
         with autocast(self.device, self.recipe.precision):
-            answer = self.objective.ask(self.model, batch)
-        return self.objective.losses(answer, batch)
+            answer = self.objective.forward(self.model, batch)
+        return self.objective.loss(answer, batch)
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[Weights]:
@@ -144,11 +144,11 @@ class Learner:
         if self.moving is None:
             yield own
             return
-        put_weights(self.model, self.moving)
+        load_weights(self.model, self.moving)
         try:
             yield self.moving
         finally:
-            put_weights(self.model, own)
+            load_weights(self.model, own)
 
     def state(self) -> dict[str, Any]:
         """Everything, generators included."""
@@ -169,7 +169,7 @@ class Learner:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on exactly from a state."""
-        put_weights(self.model, state["model"])
+        load_weights(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.restore(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
@@ -185,8 +185,8 @@ class Learner:
 
 def fit(
     run: RunFolder,
-    learner: Learner,
-    feed: AnyFeed,
+    trainer: Trainer,
+    loader: AnyBatchLoader,
     validate: Validate,
     report: Report = lambda record: None,
 ) -> Progress:
@@ -195,73 +195,73 @@ def fit(
     validate(n) scores the model on the first n batches of the dev set (None = all). report is called with a
     record after every update and every validation. Ctrl-C and SIGTERM end it after the update, saved.
     """
-    recipe, progress = learner.recipe, resume(run, learner)
+    recipe, progress = trainer.recipe, resume(run, trainer)
     if not progress.step:
         validate(2)  # a metric that fails, fails now
     run.rewind(progress.step)
     with Interruption() as interruption:
         clock = time.monotonic() - progress.seconds
-        for turn in _turns(feed, progress, recipe):
+        for turn in _update_plans(loader, progress, recipe):
             step = progress.step + 1
-            batches = [feed.batch(numbers, turn.epoch) for numbers in turn.batches]
-            with naming(step, turn, batches, learner):
-                updated = learner.update(batches, step)
+            batches = [loader.batch(numbers, turn.epoch) for numbers in turn.batches]
+            with error_context(step, turn, batches, trainer):
+                updated = trainer.update(batches, step)
             progress.step, (progress.epoch, progress.batch) = step, turn.then
             progress.tokens += updated.tokens
             progress.seconds = time.monotonic() - clock
-            record = {**updated._asdict(), **updated.parts, **asdict(progress), "total": learner.total}
+            record = {**updated._asdict(), **updated.parts, **asdict(progress), "total": trainer.total}
             report(record)
             if step % recipe.log_every == 0:
                 run.log({key: record[key] for key in (*LOGGED, *updated.parts)})
             ended = _ended(progress, recipe)
             if step % recipe.validate_every == 0 or ended:
-                scores = _validated(run, learner, progress, validate)
+                scores = _validated(run, trainer, progress, validate)
                 report({"step": step, **scores})
                 run.log({"step": step, **scores})
                 ended = ended or _ended(progress, recipe)
                 progress.seconds = time.monotonic() - clock
             saving = step % (recipe.save_every or recipe.validate_every) == 0
             if saving or step % recipe.validate_every == 0 or interruption.signal or ended:
-                save(run, learner, progress)
+                save(run, trainer, progress)
                 _prune(run, recipe)  # not before: whenever training is killed, it finds what it saved
             if interruption.signal or ended:
                 progress.interrupted = 0 if ended else interruption.signal
                 break
     if recipe.average and not progress.interrupted:
-        average_last(run, learner, recipe.average, validate, report)
+        average_last(run, trainer, recipe.average, validate, report)
     return progress
 
 
 LOGGED = ("step", "epoch", "loss", "norm", "learning_rate", "tokens", "seconds")
 
 
-def resume(run: RunFolder, learner: Learner) -> Progress:
+def resume(run: RunFolder, trainer: Trainer) -> Progress:
     """Put the learner where the run's folder stands: exactly there, or at the start."""
     state = run.load_state()
     if state is None:
-        first = weights_name(learner.recipe.validate_every)
+        first = weights_name(trainer.recipe.validate_every)
         if any(name > first for name in run.version.scores):  # else it was killed before it first saved
             raise RunError(f"{run.path / 'training_state.pt'} is missing: this run cannot go on exactly")
         return Progress()
-    learner.restore(state["learner"])
+    trainer.restore(state["learner"])
     return Progress(**state["progress"])
 
 
-def save(run: RunFolder, learner: Learner, progress: Progress) -> None:
+def save(run: RunFolder, trainer: Trainer, progress: Progress) -> None:
     """Everything that resuming needs."""
-    run.save_state({"learner": learner.state(), "progress": asdict(progress)})
+    run.save_state({"learner": trainer.state(), "progress": asdict(progress)})
 
 
 def average_last(
-    run: RunFolder, learner: Learner, count: int, validate: Validate, report: Report = lambda record: None
+    run: RunFolder, trainer: Trainer, count: int, validate: Validate, report: Report = lambda record: None
 ) -> None:
     """Average the weights of the last validations; if they score better than the best, they are the best."""
     names = run.last_weights(count)
-    put_weights(learner.model, average(run.load_weights(name) for name in names))
+    load_weights(trainer.model, average(run.load_weights(name) for name in names))
     scores = validate(None)
-    value = _value(scores, learner.recipe.metric)
+    value = _value(scores, trainer.recipe.metric)
     name = f"average-{len(names)}.safetensors"
-    run.save_weights(name, weights_of(learner.model))
+    run.save_weights(name, weights_of(trainer.model))
     run.version.average, run.version.scores[name] = name, value
     if value > run.version.scores.get(run.version.best, []):
         run.version.best = name
@@ -270,25 +270,25 @@ def average_last(
     run.log({"average": len(names), **scores})
 
 
-def total_steps(recipe: LearningRecipe, feed: AnyFeed) -> int | None:
+def total_steps(recipe: LearningRecipe, loader: AnyBatchLoader) -> int | None:
     """The number of updates, where the recipe fixes it."""
     by_epochs = None
     if recipe.max_epochs is not None:
-        by_epochs = recipe.max_epochs * math.ceil(len(feed.epoch(0)) / recipe.accumulate)
+        by_epochs = recipe.max_epochs * math.ceil(len(loader.epoch(0)) / recipe.accumulate)
     return min((steps for steps in (recipe.max_steps, by_epochs) if steps is not None), default=None)
 
 
-def _turns(feed: AnyFeed, progress: Progress, recipe: LearningRecipe) -> Iterator[Turn]:
+def _update_plans(loader: AnyBatchLoader, progress: Progress, recipe: LearningRecipe) -> Iterator[UpdatePlan]:
     """The updates that are left: every epoch's plan, `accumulate` batches at a time."""
     epoch, batch = progress.epoch, progress.batch
     while not _ended(progress, recipe):
-        plan = feed.epoch(epoch)
+        plan = loader.epoch(epoch)
         if not plan:
             raise TrainingError("there is nothing to learn from: expected training examples, got none")
         while batch < len(plan):
             some = plan[batch : batch + recipe.accumulate]
             batch += len(some)
-            yield Turn(some, epoch, (epoch, batch) if batch < len(plan) else (epoch + 1, 0))
+            yield UpdatePlan(some, epoch, (epoch, batch) if batch < len(plan) else (epoch + 1, 0))
         epoch, batch = epoch + 1, 0
 
 
@@ -309,10 +309,10 @@ def _value(scores: dict[str, float], metric: str) -> list[float]:
     return [-scores[metric] if metric in LOWER_IS_BETTER else scores[metric], -scores["loss"]]
 
 
-def _validated(run: RunFolder, learner: Learner, progress: Progress, validate: Validate) -> dict[str, float]:
+def _validated(run: RunFolder, trainer: Trainer, progress: Progress, validate: Validate) -> dict[str, float]:
     """Validate, and keep the weights: the last ones, and the best ones so far."""
-    recipe, version, name = learner.recipe, run.version, weights_name(progress.step)
-    with learner.averaged() as weights:
+    recipe, version, name = trainer.recipe, run.version, weights_name(progress.step)
+    with trainer.averaged() as weights:
         scores = validate(None)
         run.save_weights(name, weights)
     value = _value(scores, recipe.metric)
@@ -322,7 +322,7 @@ def _validated(run: RunFolder, learner: Learner, progress: Progress, validate: V
         version.best, progress.best, progress.waited = name, value, 0
     else:
         version.best, progress.waited = version.best or name, progress.waited + 1
-    learner.schedule.validated(improved)
+    trainer.schedule.validated(improved)
     run.commit()
     return scores
 
@@ -335,14 +335,16 @@ def _prune(run: RunFolder, recipe: LearningRecipe) -> None:
 
 
 @contextlib.contextmanager
-def naming(step: int, turn: Turn, batches: Sequence[AnyBatch], learner: Learner) -> Iterator[None]:
+def error_context(
+    step: int, turn: UpdatePlan, batches: Sequence[AnyBatch], trainer: Trainer
+) -> Iterator[None]:
     """Say which batch it was, and what to do, when the numbers or the memory end."""
     examples = ", ".join(str(some[:8].tolist()) for some in turn.batches)
     place = f"step {step}, epoch {turn.epoch + 1}, in the batch with the examples {examples}"
     try:
         yield
     except FloatingPointError as error:
-        norm = math.sqrt(sum(float(p.detach().float().square().sum()) for p in learner.model.parameters()))
+        norm = math.sqrt(sum(float(p.detach().float().square().sum()) for p in trainer.model.parameters()))
         raise TrainingError(
             f"{error} at {place} (norm of the parameters {norm:.4g}). What was saved before is kept. "
             "Lower training.learning_rate, raise the schedule's warmup, or train with precision fp32"
@@ -353,7 +355,7 @@ def naming(step: int, turn: Turn, batches: Sequence[AnyBatch], learner: Learner)
         shapes = " and ".join(batch.shape for batch in batches)
         raise TrainingError(
             f"out of memory at {place} ({shapes}). What was saved before is kept. "
-            f"Lower training.batch_tokens (now {learner.recipe.batch_tokens}) and raise "
+            f"Lower training.batch_tokens (now {trainer.recipe.batch_tokens}) and raise "
             "training.accumulate by as much, which learns the same; or lower data.filter.max_length"
         ) from error
 

@@ -33,10 +33,10 @@ class Losses(NamedTuple):
 class Objective(Protocol):
     """What is learnt. Kept outside of models: the same model may learn by several."""
 
-    def ask(self, model: Any, batch: Any) -> Any:
+    def forward(self, model: Any, batch: Any) -> Any:
         """The model's answer to a batch; training runs this in its precision."""
 
-    def losses(self, answer: Any, batch: Any) -> Losses:
+    def loss(self, answer: Any, batch: Any) -> Losses:
         """What the answer costs."""
 
     def updated(self) -> None:
@@ -93,7 +93,7 @@ def entropy(weights: Float[Tensor, "B *l T S"], mask: Bool[Tensor, "B T"]) -> Fl
 
 def reinforce(
     weights: Float[Tensor, "B *l T S"],
-    drawn: Float[Tensor, "B *l T S"],
+    sampled: Float[Tensor, "B *l T S"],
     advantage: Float[Tensor, " B"],
     mask: Bool[Tensor, "B T"],
 ) -> Float[Tensor, ""]:
@@ -101,10 +101,11 @@ def reinforce(
     minus the expected reward (Williams 1992; Xu et al. 2015, eq. 12), whatever is subtracted from the reward
     to make the advantage.
 
-    drawn is one-hot; a row that is not (an expectation, or nothing to see) was not drawn, and does not count.
+    sampled is one-hot; a row that is not (an expectation, or nothing to see) was not sampled and does not
+    count.
     The advantage is a number: nothing is learnt through it.
     """
-    hit = (drawn.detach() == 1).to(weights.dtype)
+    hit = (sampled.detach() == 1).to(weights.dtype)
     log_p = _log((weights * hit).sum(-1)) * hit.sum(-1) * _like(mask, weights)
     return -(log_p.flatten(1).sum(1) * advantage.detach()).sum()
 
@@ -119,7 +120,7 @@ def _like(mask: Tensor, weights: Tensor) -> Tensor:
     return mask.view(len(mask), *[1] * (weights.dim() - 3), -1)
 
 
-class Taught:
+class AttentionLosses:
     """What a model's attention is taught besides predicting tokens.
 
     factors: coverage, doubly_stochastic, guided, reinforce, entropy -> by what each is multiplied. (Entropy
@@ -153,7 +154,7 @@ class Taught:
                 "normalizer to hard"
             )
         self.factors = {**factors}
-        self.layer, self.guided_layer, self.head, self.guided_head = _taught(decoder, layer, head)
+        self.layer, self.guided_layer, self.head, self.guided_head = _layers_and_heads(decoder, layer, head)
         layers = {self.layer} if factors.keys() & {"coverage", "doubly_stochastic"} else set()
         layers |= {self.guided_layer} if "guided" in factors else set()
         self.look = [*range(count)] if factors.keys() & {"reinforce", "entropy"} else sorted(layers)
@@ -208,61 +209,63 @@ class Taught:
         return of_layer[:, head]
 
     def _reinforced(self, decoded: Decoded, gold: Tensor, mask: Tensor) -> Tensor:
-        if decoded.weights is None or decoded.drawn is None:
+        if decoded.weights is None or decoded.sampled is None:
             raise Seq2attnError("reinforce needs Decoded.drawn, and this decoder does not return it")
         logits = decoded.logits.detach().float()
         log_p = logits.gather(-1, gold[..., None]).squeeze(-1) - logits.logsumexp(-1)
         reward = (log_p * mask).sum(1) / mask.sum(1).clamp(min=1)
         self._rewards.append(reward)
         advantage = reward - (reward if self.baseline is None else self.baseline)
-        return reinforce(decoded.weights, decoded.drawn, advantage, mask)
+        return reinforce(decoded.weights, decoded.sampled, advantage, mask)
 
 
-class Prediction:
+class TokenObjective:
     """To predict the next token (cross-entropy), and what attention is taught besides, if anything."""
 
-    def __init__(self, smoothing: float = 0.0, taught: Taught | None = None) -> None:
-        self.smoothing, self.taught = smoothing, taught
+    def __init__(self, smoothing: float = 0.0, attention_losses: AttentionLosses | None = None) -> None:
+        self.smoothing, self.attention_losses = smoothing, attention_losses
 
-    def ask(self, model: Any, batch: "Batch") -> Decoded:
+    def forward(self, model: Any, batch: "Batch") -> Decoded:
         """See Objective; model is a Seq2Seq."""
-        look = self.taught.look if self.taught else ()
+        look = self.attention_losses.look if self.attention_losses else ()
         decoded: Decoded = model(
             batch.source, batch.source_mask, batch.reads, look, batch.copies, batch.sentences
         )
         return decoded
 
-    def losses(self, answer: Decoded, batch: "Batch") -> Losses:
+    def loss(self, answer: Decoded, batch: "Batch") -> Losses:
         """See Objective."""
         gold, mask = batch.gold, batch.gold_mask
         beyond = 0 if batch.copies is None else batch.copies.shape[1]
         loss = cross_entropy(answer.predicted, gold, mask, self.smoothing, beyond)
-        if not self.taught:
+        if not self.attention_losses:
             return Losses(loss.smoothed, *loss)
-        terms = self.taught.terms(answer, gold, mask, batch.source_mask, batch.links)
-        return Losses(loss.smoothed + self.taught.total(terms), *loss, terms)
+        terms = self.attention_losses.terms(answer, gold, mask, batch.source_mask, batch.links)
+        return Losses(loss.smoothed + self.attention_losses.total(terms), *loss, terms)
 
     def updated(self) -> None:
         """See Objective."""
-        if self.taught:
-            self.taught.updated()
+        if self.attention_losses:
+            self.attention_losses.updated()
 
     def state(self) -> float | None:
         """See Objective: the baseline of rewards."""
-        return None if self.taught is None else self.taught.baseline
+        return None if self.attention_losses is None else self.attention_losses.baseline
 
     def restore(self, state: float | None) -> None:
         """See Objective."""
-        if self.taught is not None:
-            self.taught.baseline = state
+        if self.attention_losses is not None:
+            self.attention_losses.baseline = state
 
 
-def _taught(decoder: Decoder, layer: int | None, head: int | None) -> tuple[int, int, int | None, int | None]:
+def _layers_and_heads(
+    decoder: Decoder, layer: int | None, head: int | None
+) -> tuple[int, int, int | None, int | None]:
     """The layers of coverage (and the doubly stochastic) and of guided, and likewise the heads."""
-    count, copier = decoder.attention_layers, decoder.copier
-    if layer is None and copier is not None:
-        head = copier.head if head is None else head
-        return copier.layer, copier.layer, head, head
+    count, pointer_generator = decoder.attention_layers, decoder.pointer_generator
+    if layer is None and pointer_generator is not None:
+        head = pointer_generator.head if head is None else head
+        return pointer_generator.layer, pointer_generator.layer, head, head
     first = 0 if head is None else head
     if layer is None:
         return count - 1, max(0, count - 2), head, first
@@ -272,4 +275,4 @@ def _taught(decoder: Decoder, layer: int | None, head: int | None) -> tuple[int,
 def _draws(decoder: Decoder) -> bool:
     """Whether a part of it looks at what it draws."""
     normalizers = (part.normalize for part in decoder.modules() if isinstance(part, Attention))
-    return any(one.draws() for one in normalizers)
+    return any(one.samples() for one in normalizers)

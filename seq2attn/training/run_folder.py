@@ -31,8 +31,8 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.recipe import AnyRecipe, read, write
 from seq2attn.runtime import files as atomic
 
-FORMAT = "0.2"
-READABLE = ("0.1", FORMAT)
+FORMAT = "0.3"
+READABLE = ("0.1", "0.2", FORMAT)
 NAMED = 3  # tensors that an error names
 Weights = dict[str, Tensor]
 
@@ -69,7 +69,7 @@ class RunFolder:
         cls, path: Path, recipe: AnyRecipe, version: Version, files: Mapping[str, bytes] | None = None
     ) -> "RunFolder":
         """A new run with some files in it, by name; refuses a folder that is not vacant."""
-        vacant(path)
+        require_empty(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -232,7 +232,7 @@ def weights_name(step: int) -> str:
     return f"step-{step:08d}.safetensors"
 
 
-def vacant(path: Path) -> None:
+def require_empty(path: Path) -> None:
     """Raise RunError if there is anything where a new run is to be."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise RunError(
@@ -251,7 +251,7 @@ def weights_of(model: nn.Module) -> Weights:
     return {name: tensor.to("cpu", copy=True) for name, tensor in tensors_of(model).items()}
 
 
-def put_weights(model: nn.Module, weights: Weights, run: Path | None = None) -> None:
+def load_weights(model: nn.Module, weights: Weights, run: Path | None = None) -> None:
     """Put tensors into a model: all of them, of the right shapes, or an error that names what differs.
 
     run: whose weights they are, if they are a run's.
@@ -277,15 +277,29 @@ def put_weights(model: nn.Module, weights: Weights, run: Path | None = None) -> 
     model.load_state_dict(weights, strict=False)
 
 
-_PACKED = re.compile(r"(.*\.rnn)\.((?:weight|bias)_[ih]h)_l(\d+)(_reverse)?")
+# Names of tensors before a format, and since: each pattern is replaced wherever it matches.
+_RENAMED = {
+    # 0.2: layers that read in two directions are one layer of torch for each direction
+    r"^((?:(?!decoder\.).)*\.rnn)\.((?:weight|bias)_[ih]h)_l(\d+)$": r"\1.layers.\3.0.\2_l0",
+    r"^((?:(?!decoder\.).)*\.rnn)\.((?:weight|bias)_[ih]h)_l(\d+)_reverse$": r"\1.layers.\3.1.\2_l0",
+    # 0.3: the field's names
+    r"^(encoder\.layers\.\d+)\.attention\.": r"\1.self_attention.",
+    r"^(encoder\.layers\.\d+)\.around_attention\.": r"\1.self_attention_residual.",
+    r"^(decoder\.layers\.\d+)\.(around_)?own\.": r"\1.\2self_attention.",
+    r"^(decoder\.layers\.\d+)\.(around_)?source\.": r"\1.\2cross_attention.",
+    r"^((?:en|de)coder\.layers\.\d+)\.around_(\w+)\.": r"\1.\2_residual.",
+    r"^decoder\.copier\.": "decoder.pointer_generator.",
+    r"^encoder\.embedding\.speller\.": "encoder.embedding.character_encoder.",
+}
 
 
 def _renamed(weights: Weights) -> Weights:
-    """Format 0.1 kept what reads in two directions as one layer of torch, 0.2 each direction by itself."""
+    """Weights of an earlier format under the names of this one."""
 
     def name(old: str) -> str:
-        found = None if old.startswith("decoder.") else _PACKED.fullmatch(old)
-        return f"{found[1]}.layers.{found[3]}.{int(bool(found[4]))}.{found[2]}_l0" if found else old
+        for pattern, new in _RENAMED.items():
+            old = re.sub(pattern, new, old)
+        return old
 
     return {name(old): tensor for old, tensor in weights.items()}
 

@@ -284,8 +284,8 @@ def _fallback(lacking: frozenset[str], installed: int) -> tuple[list[str], froze
 
 def _characters(family: str) -> frozenset[str]:
     """Every character that a family's upright face has a glyph for."""
-    face = font_manager.get_font(font_manager.findfont(font_manager.FontProperties(family=[family])))
-    return frozenset(map(chr, face.get_charmap()))
+    predictor = font_manager.get_font(font_manager.findfont(font_manager.FontProperties(family=[family])))
+    return frozenset(map(chr, predictor.get_charmap()))
 
 
 def _add_new_fonts() -> None:

@@ -4,12 +4,13 @@ To add one: write the class, add its line to NORMALIZERS (registry.py). Keyword-
 options in a recipe.
 """
 
+from seq2attn.attention.attention import Normalizer
 from seq2attn.attention.normalizers.addressing import NTM
 from seq2attn.attention.normalizers.dense import Sigmoid, Softmax, SoftmaxSink, Sum, seen
-from seq2attn.attention.normalizers.drawn import Gumbel, Hard, Hardmax
 from seq2attn.attention.normalizers.local import LocalM, LocalP
 from seq2attn.attention.normalizers.monotonic import HardMonotonic, MILk, MoChA, Monotonic
 from seq2attn.attention.normalizers.registry import NORMALIZERS
+from seq2attn.attention.normalizers.sampled import Gumbel, Hard, Hardmax
 from seq2attn.attention.normalizers.sparse import Entmax, Sparsemax
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "MILk",
     "MoChA",
     "Monotonic",
+    "Normalizer",
     "Sigmoid",
     "Softmax",
     "SoftmaxSink",

@@ -29,7 +29,7 @@ class NTM(Normalizer):
     shifts: r; a step holds 2 r + 1 numbers for every slot.
     """
 
-    looks_back = reads_places = True
+    stateful = position_dependent = True
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class NTM(Normalizer):
         self.shift = nn.Linear(query_size, 2 * shifts + 1)
         self.sharpen = nn.Linear(query_size, 1)
 
-    def first(self, zeros: Float[Tensor, "*b S"]) -> Float[Tensor, "*b S"]:
+    def initial_state(self, zeros: Float[Tensor, "*b S"]) -> Float[Tensor, "*b S"]:
         """At the first slot."""
         return start(zeros)
 
@@ -66,7 +66,7 @@ class NTM(Normalizer):
         weights: Tensor = masked(sharp, mask).softmax(-1)
         return weights * mask
 
-    def move(
+    def step(
         self,
         scores: Float[Tensor, "*b 1 S"],
         mask: Bool[Tensor, "*c 1 S"],

@@ -72,7 +72,7 @@ class Softmax(Normalizer):
         """See the class."""
         return masked(self._cool(scores), mask).softmax(-1) * mask
 
-    def shortcut(
+    def fused(
         self, dot: Tensor, memory: Memory, bias: Tensor | None, dropout: float
     ) -> Float[Tensor, "*b T V"] | None:
         """torch's fused kernel, with the relative bias in the place of its mask."""
@@ -115,7 +115,7 @@ class SoftmaxSink(Normalizer):
         """See the class. The sink is always seen, so no row is empty."""
         return self._with_sink(scores.masked_fill(~mask, float("-inf"))).softmax(-1)[..., :-1]
 
-    def shortcut(
+    def fused(
         self, dot: Tensor, memory: Memory, bias: Tensor | None, dropout: float
     ) -> Float[Tensor, "*b T V"] | None:
         """torch's fused kernel, with the sink as one more slot whose key and value are zero."""
@@ -183,7 +183,7 @@ class Sum(Normalizer):
         scores = scores.masked_fill(~mask, 0.0)
         return scores / _divisor(scores.sum(-1, keepdim=True))
 
-    def shortcut(
+    def fused(
         self, dot: Tensor, memory: Memory, bias: Tensor | None, dropout: float
     ) -> Float[Tensor, "*b T V"] | None:
         """q (K^T V) / q (K^T 1): time (T + S) K V in the place of T S (K + V), and no (T, S).

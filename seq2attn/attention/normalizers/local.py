@@ -32,7 +32,7 @@ class LocalM(Normalizer):
     A window always holds p_t; one whose slots are all hidden by a mask with gaps has weights 0.
     """
 
-    ordered = reads_places = True
+    ordered = position_dependent = True
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class LocalP(Normalizer):
     sum to less than one.
     """
 
-    reads_places = True
+    position_dependent = True
     sums_to_one = False
 
     def __init__(

@@ -25,15 +25,15 @@ from seq2attn.errors import Seq2attnError
 Exhausted = Literal["zero", "keep", "last"]
 
 
-def arrivals(going: Float[Tensor, "*b S"], belief: Float[Tensor, "*b S"]) -> Float[Tensor, "*b S"]:
+def arrivals(going: Float[Tensor, "*b S"], alignment_state: Float[Tensor, "*b S"]) -> Float[Tensor, "*b S"]:
     """q_j = going_{j-1} q_{j-1} + belief_j: how likely a scan from `belief` arrives at each slot.
 
     Every doubling lets what starts up to twice as far back arrive. There is no division by a product of
     chances (the usual closed form: it loses all mass when that product nears 0), nor a logarithm of one, so
     chances of 0 and 1 and gradients are exact.
     """
-    slots = belief.shape[-1]
-    arriving, going = belief, F.pad(going[..., :-1], (1, 0))
+    slots = alignment_state.shape[-1]
+    arriving, going = alignment_state, F.pad(going[..., :-1], (1, 0))
     reach = 1
     while reach < slots:
         arriving = arriving + going * F.pad(arriving[..., :-reach], (reach, 0))
@@ -49,21 +49,21 @@ def start(zeros: Float[Tensor, "*b S"]) -> Float[Tensor, "*b S"]:
 
 def stands(part: Normalizer, past: Past) -> Tensor:
     """The belief (..., 1, S) of the past; Seq2attnError where there is none."""
-    if past.belief is None:
+    if past.alignment_state is None:
         raise Seq2attnError(
             f"{type(part).__name__} must know where it stands, but past.belief is None; "
             "begin with Attention.begin(memory) and pass on the past of each answer"
         )
-    return past.belief.unsqueeze(-2)
+    return past.alignment_state.unsqueeze(-2)
 
 
 class Pointer(Normalizer):
     """What all that scan a memory share: where they begin, and what they do at its end."""
 
-    looks_back = ordered = reads_places = True
+    stateful = ordered = position_dependent = True
     exhausted: Exhausted = "last"
 
-    def first(self, zeros: Float[Tensor, "*b S"]) -> Float[Tensor, "*b S"]:
+    def initial_state(self, zeros: Float[Tensor, "*b S"]) -> Float[Tensor, "*b S"]:
         """At the first slot."""
         return start(zeros)
 
@@ -75,7 +75,7 @@ class Pointer(Normalizer):
         query: Float[Tensor, "*b T Q"],
     ) -> Float[Tensor, "*b T S"]:
         """The weights alone."""
-        return self.move(scores, mask, past, query)[0]
+        return self.step(scores, mask, past, query)[0]
 
     def scan(
         self,
@@ -133,7 +133,7 @@ class Monotonic(Pointer):
         self.sums_to_one = exhausted == "last"
         self.bias = nn.Parameter(torch.full((heads, 1, 1), bias))
 
-    def move(
+    def step(
         self,
         scores: Float[Tensor, "*b 1 S"],
         mask: Bool[Tensor, "*c 1 S"],
@@ -155,7 +155,7 @@ class MoChA(Monotonic):
     a softmax of its own, memory (..., S, width): moving sums of exp(u) lose chunks far below the highest u.
     """
 
-    energies = 2
+    n_scores = 2
 
     def __init__(
         self,
@@ -171,7 +171,7 @@ class MoChA(Monotonic):
         super().__init__(query_size, heads, bias=bias, noise=noise, exhausted=exhausted, hard=hard)
         self.width: int | None = width
 
-    def move(
+    def step(
         self,
         scores: Float[Tensor, "2 *b 1 S"],
         mask: Bool[Tensor, "*c 1 S"],
@@ -179,8 +179,8 @@ class MoChA(Monotonic):
         query: Float[Tensor, "*b 1 Q"],
     ) -> tuple[Float[Tensor, "*b 1 S"], Float[Tensor, "*b S"]]:
         """See the class."""
-        stops, belief = super().move(scores[0], mask, past, query)
-        return self.look_back(stops, scores[1], mask), belief
+        stops, alignment_state = super().step(scores[0], mask, past, query)
+        return self.look_back(stops, scores[1], mask), alignment_state
 
     def look_back(
         self, stops: Float[Tensor, "*b 1 S"], scores: Float[Tensor, "*b 1 S"], mask: Bool[Tensor, "*c 1 S"]
@@ -225,7 +225,7 @@ class HardMonotonic(Pointer):
     agree. The belief afterwards is p_t; a decoder that has seen its token puts the posterior in its place.
     """
 
-    def move(
+    def step(
         self,
         scores: Float[Tensor, "*b 1 S"],
         mask: Bool[Tensor, "*c 1 S"],

@@ -3,9 +3,9 @@
 from seq2attn.attention.attention import Normalizer
 from seq2attn.attention.normalizers.addressing import NTM
 from seq2attn.attention.normalizers.dense import Sigmoid, Softmax, SoftmaxSink, Sum
-from seq2attn.attention.normalizers.drawn import Gumbel, Hard, Hardmax
 from seq2attn.attention.normalizers.local import LocalM, LocalP
 from seq2attn.attention.normalizers.monotonic import HardMonotonic, MILk, MoChA, Monotonic
+from seq2attn.attention.normalizers.sampled import Gumbel, Hard, Hardmax
 from seq2attn.attention.normalizers.sparse import Entmax, Sparsemax
 
 NORMALIZERS: dict[str, type[Normalizer]] = {

@@ -4,6 +4,7 @@ To add one: write the class, add its line to SCORERS (registry.py). Keyword-only
 options in a recipe.
 """
 
+from seq2attn.attention.attention import Scorer
 from seq2attn.attention.scorers.additive import Additive, Concat
 from seq2attn.attention.scorers.history import Coverage, Fertility, LocationSensitive, NeuralCoverage
 from seq2attn.attention.scorers.location import Location
@@ -36,6 +37,7 @@ __all__ = [
     "NeuralCoverage",
     "Perceptron",
     "ScaledDot",
+    "Scorer",
     "Several",
     "Trilinear",
 ]

@@ -19,7 +19,7 @@ from seq2attn.errors import Seq2attnError
 class LookingBack(Additive):
     """v . tanh(W q + U k + V f [+ b]) with some features f (..., S, F) of the past; a subclass says which."""
 
-    looks_back = True
+    stateful = True
 
     def __init__(self, query_size: int, key_size: int, features: int, size: int | None, bias: bool) -> None:
         super().__init__(query_size, key_size, size=size, bias=bias)
@@ -43,7 +43,7 @@ class LocationSensitive(LookingBack):
     or all on the `first` slot (as Chorowski et al.).
     """
 
-    reads_places = True
+    position_dependent = True
 
     def __init__(
         self,
@@ -139,11 +139,11 @@ class NeuralCoverage(LookingBack):
         of_key = self.cell.weight_ih[:, 1 : 1 + states.shape[-1]]
         return torch.cat([super().keys(states), F.linear(states, of_key, self.cell.bias_ih)], -1)
 
-    def first(self, keys: Float[Tensor, "*b S K"]) -> Float[Tensor, "*b S C"] | None:
+    def initial_state(self, keys: Float[Tensor, "*b S K"]) -> Float[Tensor, "*b S C"] | None:
         """Zeros."""
         return keys.new_zeros(*keys.shape[:-1], self.cell.hidden_size)
 
-    def note(
+    def update_trace(
         self,
         query: Float[Tensor, "*b T Q"],
         keys: Float[Tensor, "*b S K"],

@@ -18,8 +18,8 @@ class Location(Scorer):
     cancel as it is not the same for all.
     """
 
-    reads_places = True
-    mixes = False
+    position_dependent = True
+    allows_talking_heads = False
 
     def __init__(
         self, query_size: int, key_size: int, *, length: Annotated[int, Ge(1)] = 100, bias: bool = False

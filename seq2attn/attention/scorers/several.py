@@ -22,19 +22,23 @@ class Several(Scorer):
                 f"Several needs scorers of one kind and of the same sizes, got {names}; make them alike"
             )
         one = scorers[0]
-        self.looks_back, self.reads_places, self.positive = one.looks_back, one.reads_places, one.positive
+        self.stateful, self.position_dependent, self.positive = (
+            one.stateful,
+            one.position_dependent,
+            one.positive,
+        )
         self.scorers = nn.ModuleList(scorers)
 
     def keys(self, states: Float[Tensor, "*b S D"]) -> Float[Tensor, "*b S K"]:
         """The keys of all, one behind the other."""
         return torch.cat([scorer.keys(states) for scorer in self._each()], -1)
 
-    def first(self, keys: Float[Tensor, "*b S K"]) -> Float[Tensor, "*b S C"] | None:
+    def initial_state(self, keys: Float[Tensor, "*b S K"]) -> Float[Tensor, "*b S C"] | None:
         """The notes of all, one behind the other."""
         shares = keys.tensor_split(len(self.scorers), -1)
-        return _together([one.first(share) for one, share in zip(self._each(), shares, strict=True)])
+        return _together([one.initial_state(share) for one, share in zip(self._each(), shares, strict=True)])
 
-    def note(
+    def update_trace(
         self,
         query: Float[Tensor, "*b T Q"],
         keys: Float[Tensor, "*b S K"],
@@ -42,7 +46,9 @@ class Several(Scorer):
         past: Past,
     ) -> Float[Tensor, "*b S C"] | None:
         """The same, once a query has its weights."""
-        return _together([one.note(query, own, weights, noted) for one, own, noted in self._own(keys, past)])
+        return _together(
+            [one.update_trace(query, own, weights, noted) for one, own, noted in self._own(keys, past)]
+        )
 
     def forward(
         self, query: Float[Tensor, "*b T Q"], keys: Float[Tensor, "*b S K"], past: Past

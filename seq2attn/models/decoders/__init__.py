@@ -5,7 +5,7 @@ the first is the begin-of-sentence, and logits of step t predict the token that 
 """
 
 from seq2attn.models.decoders.base import Decoded, Decoder, Projection
-from seq2attn.models.decoders.copying import Copier, Copies
+from seq2attn.models.decoders.copying import Copies, PointerGenerator
 from seq2attn.models.decoders.recurrent import Cell, Readout, RecurrentDecoder, RecurrentState
 from seq2attn.models.decoders.transformer import (
     DecoderLayer,
@@ -17,12 +17,12 @@ from seq2attn.models.decoders.transformer import (
 
 __all__ = [
     "Cell",
-    "Copier",
     "Copies",
     "Decoded",
     "Decoder",
     "DecoderLayer",
     "LayerState",
+    "PointerGenerator",
     "Projection",
     "Readout",
     "RecurrentDecoder",

@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from seq2attn.attention.attention import Attention, Memory, Past
-from seq2attn.attention.state import spread
+from seq2attn.attention.state import expand_to_hypotheses
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.basic import Embedding
-from seq2attn.models.decoders.copying import Copier, Copies
+from seq2attn.models.decoders.copying import Copies, PointerGenerator
 from seq2attn.models.encoders import Encoded
 
 
@@ -41,7 +41,7 @@ class Decoded(NamedTuple):
 
     predicted: Tensor | Projection  # `logits`, or what they are to be made from
     weights: Tensor | None  # (B, L, H, T, S) of the layers that were asked for, float32
-    drawn: Tensor | None = None  # (B, L, H, T, S), what those that draw looked at; zeros of the others
+    sampled: Tensor | None = None  # (B, L, H, T, S), what those that draw looked at; zeros of the others
     gate: Tensor | None = None  # (B, T), float32, the share that is generated and not copied, where it copies
 
     @property
@@ -69,24 +69,25 @@ class Decoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.copier: Copier | None = None
+        self.pointer_generator: PointerGenerator | None = None
 
-    def copying(self, copier: Copier) -> None:
+    def copying(self, pointer_generator: PointerGenerator) -> None:
         """Copy from the source from now on. Seq2attnError if this decoder cannot."""
         count = self.attention_layers
-        if not 0 <= copier.layer < count:
+        if not 0 <= pointer_generator.layer < count:
             raise Seq2attnError(
-                f"copying needs a layer that looks at the source, below {count}; got {copier.layer}"
+                f"copying needs one of the {count} layers that attend to the source; got layer "
+                f"{pointer_generator.layer}"
             )
-        normalize = self.source_attention(copier.layer).normalize
+        normalize = self.cross_attention(pointer_generator.layer).normalize
         if not normalize.sums_to_one:
             raise Seq2attnError(
                 f"copying needs weights that sum to 1, and those of {type(normalize).__name__} may sum to "
                 "less or more"
             )
-        self.copier = copier
+        self.pointer_generator = pointer_generator
 
-    def source_attention(self, layer: int) -> Attention:
+    def cross_attention(self, layer: int) -> Attention:
         """What looks at the source in one of the attention_layers, from 0."""
         raise NotImplementedError(f"{type(self).__name__} must say what looks: write source_attention()")
 
@@ -94,11 +95,11 @@ class Decoder(nn.Module):
     def hierarchical(self) -> bool:
         """Whether it looks at sentences, and must be told where they are (hierarchy.py)."""
         layers = range(self.attention_layers)
-        return any(self.source_attention(layer).hierarchy is not None for layer in layers)
+        return any(self.cross_attention(layer).hierarchy is not None for layer in layers)
 
     def copies(self, encoded: Encoded) -> Copies | None:
         """What the slots of a source copy, if this decoder copies."""
-        if self.copier is None:
+        if self.pointer_generator is None:
             return None
         if encoded.copies is None:
             raise Seq2attnError(
@@ -119,7 +120,7 @@ class Decoder(nn.Module):
         """Read T tokens at once; `look` names the layers whose weights on the source are wanted."""
         raise NotImplementedError(f"{type(self).__name__} must say how it decodes: write forward()")
 
-    def counting(self, state: Any) -> Any:
+    def track_coverage(self, state: Any) -> Any:
         """What start() has given, if its steps are to count where they look: for that, a Transformer has to
         do without a fused kernel in one layer."""
         return state
@@ -134,6 +135,6 @@ def covered(memory: Memory, past: Past) -> Float[Tensor, "B S"] | None:
     """`Decoder.coverage` of one attention, with or without heads, from its memory and its past."""
     if past.coverage is None:
         return None
-    seen = spread(memory.mask.any(-2), len(past.coverage))
+    seen = expand_to_hypotheses(memory.mask.any(-2), len(past.coverage))
     coverage = past.coverage.masked_fill(~seen, 1.0)
     return coverage.mean(1) if coverage.dim() == 3 else coverage

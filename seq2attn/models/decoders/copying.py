@@ -31,7 +31,7 @@ class Copies(NamedTuple):
         return cls(ids, same.byte().argmax(-1))
 
 
-class Copier(nn.Module):
+class PointerGenerator(nn.Module):
     """The gate between generating and copying, and the mixture of the two.
 
     size: of [context; state; word] together;

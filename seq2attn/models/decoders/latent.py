@@ -15,7 +15,7 @@ from torch import Tensor, nn
 KINDS = ("none", "marginal", "posterior")
 
 
-class Guess(NamedTuple):
+class PositionPredictions(NamedTuple):
     """What a step has predicted, slot by slot, until the token is known. Batch first."""
 
     word: Tensor  # (B, 1, E), what the step had read
@@ -25,9 +25,7 @@ class Guess(NamedTuple):
     places: Tensor  # (B, K), where the slots stand in the memory
 
 
-def likeliest(
-    weights: Float[Tensor, "B S"], top: int | None
-) -> tuple[Float[Tensor, "B K"], Int[Tensor, "B K"]]:
+def top_k(weights: Float[Tensor, "B S"], top: int | None) -> tuple[Float[Tensor, "B K"], Int[Tensor, "B K"]]:
     """The log-weights of the `top` likeliest slots (all, if None), renormalised, and their places.
 
     A weight of 0 becomes -inf, without a gradient of nan. Where there is no weight at all, shares are equal.
@@ -53,11 +51,13 @@ def mixture(
     return (logits + (log_weights - normalizers)[..., None]).logsumexp(1), normalizers
 
 
-def posterior(guess: Guess, token: Int[Tensor, " B"], output: nn.Linear, slots: int) -> Float[Tensor, "B S"]:
+def posterior(
+    predictions: PositionPredictions, token: Int[Tensor, " B"], output: nn.Linear, slots: int
+) -> Float[Tensor, "B S"]:
     """Which slot was meant, now that the token is known: w_a p(token | a) / sum."""
     vectors = output.weight[token].unsqueeze(-1)
-    logits = (guess.reads @ vectors).squeeze(-1).to(guess.normalizers.dtype)
+    logits = (predictions.reads @ vectors).squeeze(-1).to(predictions.normalizers.dtype)
     if output.bias is not None:
         logits = logits + output.bias[token].unsqueeze(-1)
-    shares = (guess.log_weights + logits - guess.normalizers).softmax(-1)
-    return shares.new_zeros(len(shares), slots).scatter(1, guess.places, shares)
+    shares = (predictions.log_weights + logits - predictions.normalizers).softmax(-1)
+    return shares.new_zeros(len(shares), slots).scatter(1, predictions.places, shares)

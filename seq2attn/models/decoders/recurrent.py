@@ -10,13 +10,13 @@ from torch.utils.checkpoint import checkpoint
 
 from seq2attn.attention.attention import Attended, Attention, Memory, Past
 from seq2attn.attention.heads import MultiHead
-from seq2attn.attention.state import Shared, spread
+from seq2attn.attention.state import PerSource, expand_to_hypotheses
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.basic import Dropout, Embedding, Maxout, dropped
 from seq2attn.layers.recurrent import CELLS
 from seq2attn.models.decoders.base import Decoded, Decoder, Projection, covered
-from seq2attn.models.decoders.copying import Copier, Copies
-from seq2attn.models.decoders.latent import Guess, likeliest, mixture, posterior
+from seq2attn.models.decoders.copying import Copies, PointerGenerator
+from seq2attn.models.decoders.latent import PositionPredictions, mixture, posterior, top_k
 from seq2attn.models.encoders import Encoded
 
 
@@ -104,11 +104,11 @@ class RecurrentState(NamedTuple):
 
     hidden: tuple[Tensor, ...]  # of the cell
     feed: Tensor | None  # (B, R), the attentional vector that enters the next step
-    summary: Shared[Tensor | None]  # (B, D), the source in one vector, where it enters every step
-    memory: Shared[Memory | None]
+    summary: PerSource[Tensor | None]  # (B, D), the source in one vector, where it enters every step
+    memory: PerSource[Memory | None]
     past: Past | None
-    guess: Guess | None = None  # where the posterior waits for the token to be known
-    copies: Shared[Copies | None] = Shared(None)  # of the source, where it is copied from
+    predictions: PositionPredictions | None = None  # where the posterior waits for the token to be known
+    copies: PerSource[Copies | None] = PerSource(None)  # of the source, where it is copied from
 
 
 class Reading(NamedTuple):
@@ -160,8 +160,8 @@ class RecurrentDecoder(Decoder):
         super().__init__()
         self.embedding, self.cell, self.order, self.attention = embedding, cell, order, attention
         self.readout, self.output, self.dropout = readout, output, dropout
-        self.feeds = order == "luong" and cell.rnn.input_size > embedding.table.embedding_dim
-        self.sequential = order == "bahdanau" or self.feeds or readout.latent == "posterior"
+        self.input_feeding = order == "luong" and cell.rnn.input_size > embedding.table.embedding_dim
+        self.sequential = order == "bahdanau" or self.input_feeding or readout.latent == "posterior"
         self.attention_layers = int(attention is not None)
         if readout.latent != "none":
             _check_latent(attention)
@@ -171,12 +171,12 @@ class RecurrentDecoder(Decoder):
         memory = past = feed = None
         if self.attention is not None:
             memory = self.attention.remember(encoded.states, encoded.mask, sentences=encoded.sentences)
-            past = self.attention.begin(memory)
-        if self.feeds:
+            past = self.attention.initial_state(memory)
+        if self.input_feeding:
             feed = encoded.summary.new_zeros(len(encoded.summary), self.readout.size)
         summary = encoded.summary if self.order == "cho" else None
-        hidden, copies = self.cell.start(encoded.summary), Shared(self.copies(encoded))
-        return RecurrentState(hidden, feed, Shared(summary), Shared(memory), past, copies=copies)
+        hidden, copies = self.cell.start(encoded.summary), PerSource(self.copies(encoded))
+        return RecurrentState(hidden, feed, PerSource(summary), PerSource(memory), past, copies=copies)
 
     def step(
         self, token: Int[Tensor, " B"], state: RecurrentState
@@ -185,7 +185,7 @@ class RecurrentDecoder(Decoder):
         tokens = token.unsqueeze(1)
         # One query's weights cost nothing, and with them the state knows its coverage.
         reading, state = self._read(tokens, self.embedding(tokens), state, self._kept(tokens), True)
-        predicted, _ = self._predicted([reading], spread(state.copies.value, len(token)))
+        predicted, _ = self._predicted([reading], expand_to_hypotheses(state.copies.value, len(token)))
         return Decoded(predicted, None).logits.squeeze(1), state
 
     def forward(self, tokens: Int[Tensor, "B T"], encoded: Encoded, look: Sequence[int] = ()) -> Decoded:
@@ -193,7 +193,7 @@ class RecurrentDecoder(Decoder):
         state, words, kept = self.start(encoded), self.embedding(tokens), self._kept(tokens)
         readings: list[Reading] = []
         together = 1 if self.sequential else tokens.shape[1]
-        need_weights = bool(look) or self.copier is not None
+        need_weights = bool(look) or self.pointer_generator is not None
         for place in range(0, tokens.shape[1], together):
             some = (slice(None), slice(place, place + together))
             of_these = None if kept is None else kept[some]
@@ -204,15 +204,15 @@ class RecurrentDecoder(Decoder):
         if not look or not answers:
             return Decoded(predicted, None, gate=gate)
         weights = _layers([answer.weights for answer in answers], len(look))
-        return Decoded(predicted, weights, _layers([answer.drawn for answer in answers], len(look)), gate)
+        return Decoded(predicted, weights, _layers([answer.sampled for answer in answers], len(look)), gate)
 
-    def copying(self, copier: Copier) -> None:
+    def copying(self, pointer_generator: PointerGenerator) -> None:
         """See the base class."""
         if self.readout.latent != "none":
             raise Seq2attnError("a latent alignment predicts from every slot by itself: no copying with it")
-        super().copying(copier)
+        super().copying(pointer_generator)
 
-    def source_attention(self, layer: int) -> Attention:
+    def cross_attention(self, layer: int) -> Attention:
         """See the base class."""
         looks = self.attention.attention if isinstance(self.attention, MultiHead) else self.attention
         return cast(Attention, looks)
@@ -238,27 +238,29 @@ class RecurrentDecoder(Decoder):
             return torch.cat(mixed, 1), None
         reads = self.dropout(torch.cat([reading.read for reading in readings], 1))
         predicted = Projection.of(reads, self.output)
-        if self.copier is None or copies is None:
+        if self.pointer_generator is None or copies is None:
             return predicted, None
         answers = [cast(Attended, reading.attended) for reading in readings]
         parts = zip(
             *((a.context, r.asked, r.words) for a, r in zip(answers, readings, strict=True)), strict=True
         )
         weights = torch.cat([cast(Tensor, answer.weights) for answer in answers], -2)
-        return self.copier(predicted.whole(), [torch.cat(part, 1) for part in parts], weights, copies)  # type: ignore[no-any-return]
+        gate_input = [torch.cat(part, 1) for part in parts]
+        mixed_logits, gate = self.pointer_generator(predicted.whole(), gate_input, weights, copies)
+        return mixed_logits, gate
 
     def _read(
         self, tokens: Tensor, words: Tensor, state: RecurrentState, kept: Tensor | None, need_weights: bool
     ) -> tuple[Reading, RecurrentState]:
         """Read tokens (B, T), whose embeddings are the words; what comes of it, and the state after them."""
-        if state.guess is not None:
-            state = self._known(tokens[:, 0], state, state.guess)
+        if state.predictions is not None:
+            state = self._known(tokens[:, 0], state, state.predictions)
         reading, after = self._advance(words, state, need_weights or kept is not None)
         memory = state.memory.value
         if kept is None or memory is None:
             return reading, after
-        logits, guess = self._mixed(reading, kept, spread(memory.values, len(tokens)))
-        return reading._replace(logits=logits), after._replace(guess=guess)
+        logits, predictions = self._mixed(reading, kept, expand_to_hypotheses(memory.values, len(tokens)))
+        return reading._replace(logits=logits), after._replace(predictions=predictions)
 
     def _advance(
         self, words: Tensor, state: RecurrentState, need_weights: bool
@@ -282,12 +284,12 @@ class RecurrentDecoder(Decoder):
             context = (
                 None
                 if summary is None
-                else spread(summary, len(words)).unsqueeze(1).expand(-1, words.shape[1], -1)
+                else expand_to_hypotheses(summary, len(words)).unsqueeze(1).expand(-1, words.shape[1], -1)
             )
             entering = words if context is None else torch.cat([words, context], -1)
             asked, hidden = self.cell(entering, state.hidden)
         read = self.readout(asked, context, words)
-        feed = read[:, -1] if self.feeds else None
+        feed = read[:, -1] if self.input_feeding else None
         after = state._replace(hidden=hidden, feed=feed, past=past)
         return Reading(words, asked, read, attended), after
 
@@ -298,48 +300,54 @@ class RecurrentDecoder(Decoder):
         attended: Attended = self.attention(asking, memory, state.past, need_weights)
         return attended
 
-    def _mixed(self, reading: Reading, kept: Tensor, values: Tensor) -> tuple[Tensor, Guess | None]:
+    def _mixed(
+        self, reading: Reading, kept: Tensor, values: Tensor
+    ) -> tuple[Tensor, PositionPredictions | None]:
         """What all slots together predict (B, T, V), and what the posterior of the last step needs."""
         weights = cast(Tensor, cast(Attended, reading.attended).weights)
-        mixed, guess = [], None
+        mixed, predictions = [], None
         for step in zip(*(x.split(1, 1) for x in (reading.words, reading.asked, weights, kept)), strict=True):
             if torch.is_grad_enabled():
-                logits, guess = checkpoint(
+                logits, predictions = checkpoint(
                     self._guess, values, *step, use_reentrant=False, preserve_rng_state=False
                 )
             else:
-                logits, guess = self._guess(values, *step)
+                logits, predictions = self._guess(values, *step)
             mixed.append(logits)
-        return torch.stack(mixed, 1), guess if self.readout.latent == "posterior" else None
+        return torch.stack(mixed, 1), predictions if self.readout.latent == "posterior" else None
 
     def _guess(
         self, values: Tensor, word: Tensor, asked: Tensor, weights: Tensor, kept: Tensor
-    ) -> tuple[Tensor, Guess]:
+    ) -> tuple[Tensor, PositionPredictions]:
         """One step (B, 1, .) at all the slots (B, S, .): the mixture (B, V), and what it is made of."""
         weights = weights.squeeze(1)
-        log_weights, places = likeliest(weights, self.readout.top)
+        log_weights, places = top_k(weights, self.readout.top)
         if places.shape[1] < values.shape[1]:
             values = values.gather(1, places.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
         values = values * (weights.sum(-1) > 0)[:, None, None]  # who sees nothing has a context of 0
         each = (-1, places.shape[1], -1)
         reads = self.readout(asked.expand(each), values, word.expand(each)) * kept
         mixed, normalizers = mixture(reads, log_weights, self.output)
-        return mixed, Guess(word, reads, normalizers, log_weights, places)
+        return mixed, PositionPredictions(word, reads, normalizers, log_weights, places)
 
-    def _known(self, token: Tensor, state: RecurrentState, guess: Guess) -> RecurrentState:
+    def _known(
+        self, token: Tensor, state: RecurrentState, predictions: PositionPredictions
+    ) -> RecurrentState:
         """The state once its token is known: the posterior takes the place of the weights."""
         memory, past = cast(Memory, state.memory.value), cast(Past, state.past)
         prior, coverage = cast(Tensor, past.weights), cast(Tensor, past.coverage)
         seen = prior.sum(-1, keepdim=True) > 0
-        weights = posterior(guess, token, self.output, prior.shape[-1]) * seen
-        belief = None if past.belief is None else weights
-        past = past._replace(weights=weights, coverage=coverage - prior + weights, belief=belief)
+        weights = posterior(predictions, token, self.output, prior.shape[-1]) * seen
+        alignment_state = None if past.alignment_state is None else weights
+        past = past._replace(
+            weights=weights, coverage=coverage - prior + weights, alignment_state=alignment_state
+        )
         feed = state.feed
         if feed is not None:
-            values = spread(memory.values, len(weights))
+            values = expand_to_hypotheses(memory.values, len(weights))
             context = weights.to(values.dtype).unsqueeze(1) @ values
-            feed = self.readout(state.hidden[0][:, -1:], context, guess.word).squeeze(1)
-        return state._replace(past=past, feed=feed, guess=None)
+            feed = self.readout(state.hidden[0][:, -1:], context, predictions.word).squeeze(1)
+        return state._replace(past=past, feed=feed, predictions=None)
 
 
 def _check_latent(attention: nn.Module | None) -> None:

@@ -9,21 +9,23 @@ from torch import Tensor, nn
 
 from seq2attn.attention.attention import Attended, Attention, Memory, Past
 from seq2attn.attention.heads import MultiHead, Window
-from seq2attn.attention.state import Shared, Slots, spread, together
+from seq2attn.attention.state import GrowingBuffer, PerSource, expand_to_hypotheses, fold_hypotheses
 from seq2attn.layers.basic import Embedding, FeedForward, Residual
 from seq2attn.models.decoders.base import Decoded, Decoder, Projection, covered
 from seq2attn.models.decoders.copying import Copies
 from seq2attn.models.encoders import Encoded
 
-Own = Memory | Shared[tuple[Slots, Slots]]  # keys and values: of each hypothesis, or of all of a sentence
+SelfMemory = (
+    Memory | PerSource[tuple[GrowingBuffer, GrowingBuffer]]
+)  # keys and values: of each hypothesis, or of all of a sentence
 
 
 class LayerState(NamedTuple):
     """What one layer of a Transformer decoder keeps between steps."""
 
-    own: Own | None  # of the tokens that can still be seen
-    source: Shared[Memory]
-    source_past: Past  # with its weights and coverage where it counts, or looks back
+    self_memory: SelfMemory | None  # of the tokens that can still be seen
+    cross_memory: PerSource[Memory]
+    cross_past: Past  # with its weights and coverage where it counts, or looks back
 
 
 class Sight(NamedTuple):
@@ -41,62 +43,65 @@ class DecoderLayer(nn.Module):
 
     def __init__(
         self,
-        own: MultiHead,
-        source: MultiHead,
+        self_attention: MultiHead,
+        cross_attention: MultiHead,
         feed_forward: FeedForward,
         norm: str,
         dropout: float,
         window: Window | None = None,
     ) -> None:
         super().__init__()
-        size = own.out.out_features
+        size = self_attention.out.out_features
         # All hypotheses of a sentence write into one memory, if it matters to nobody where a slot stands.
-        self.shares = window is None and own.attention.placeless
-        self.own, self.source, self.feed_forward, self.window = own, source, feed_forward, window
-        self.around_own, self.around_source, self.around_feed_forward = (
+        self.shares = window is None and self_attention.attention.foldable
+        self.self_attention, self.cross_attention = self_attention, cross_attention
+        self.feed_forward, self.window = feed_forward, window
+        self.self_attention_residual, self.cross_attention_residual, self.feed_forward_residual = (
             Residual(size, norm, dropout) for _ in range(3)
         )
 
     def start(self, encoded: Encoded) -> LayerState:
         """Keys and values of the source, once."""
-        memory = self.source.remember(encoded.states, encoded.mask, sentences=encoded.sentences)
-        past = self.source.begin(memory)
-        if not self.source.attention.looks_back:
+        memory = self.cross_attention.remember(encoded.states, encoded.mask, sentences=encoded.sentences)
+        past = self.cross_attention.initial_state(memory)
+        if not self.cross_attention.attention.stateful:
             past = past._replace(weights=None, coverage=None)
-        return LayerState(None, Shared(memory), past)
+        return LayerState(None, PerSource(memory), past)
 
-    def counting(self, state: LayerState) -> LayerState:
+    def track_coverage(self, state: LayerState) -> LayerState:
         """The same start, which counts how much it looks at each slot; no fused kernel then."""
-        return state._replace(source_past=self.source.begin(state.source.value))
+        return state._replace(cross_past=self.cross_attention.initial_state(state.cross_memory.value))
 
     def forward(
         self, x: Tensor, sight: Sight, state: LayerState, need_weights: bool = False
     ) -> tuple[Tensor, Attended, LayerState]:
         """x (B, T, D), and what came back from the source."""
-        y = self.around_own.enter(x)
-        memory, own = self._remember(y, sight, state.own)
-        past = self.own.begin(memory)._replace(weights=None, coverage=None, step=sight.step)
-        attended = self.own(y, memory, past, need_weights=False)
-        x = self.around_own.leave(x, attended.context)
-        y = self.around_source.enter(x)
-        need_weights = need_weights or state.source_past.coverage is not None
-        attended = self.source(y, state.source.value, state.source_past, need_weights)
-        x = self.around_source.leave(x, attended.context)
-        x = self.around_feed_forward.leave(x, self.feed_forward(self.around_feed_forward.enter(x)))
-        return x, attended, LayerState(own, state.source, attended.past)
+        y = self.self_attention_residual.enter(x)
+        memory, kept = self._remember(y, sight, state.self_memory)
+        past = self.self_attention.initial_state(memory)._replace(
+            weights=None, coverage=None, step=sight.step
+        )
+        attended = self.self_attention(y, memory, past, need_weights=False)
+        x = self.self_attention_residual.leave(x, attended.context)
+        y = self.cross_attention_residual.enter(x)
+        need_weights = need_weights or state.cross_past.coverage is not None
+        attended = self.cross_attention(y, state.cross_memory.value, state.cross_past, need_weights)
+        x = self.cross_attention_residual.leave(x, attended.context)
+        x = self.feed_forward_residual.leave(x, self.feed_forward(self.feed_forward_residual.enter(x)))
+        return x, attended, LayerState(kept, state.cross_memory, attended.past)
 
-    def _remember(self, y: Tensor, sight: Sight, own: Own | None) -> tuple[Memory, Own]:
+    def _remember(self, y: Tensor, sight: Sight, before: SelfMemory | None) -> tuple[Memory, SelfMemory]:
         """What the new tokens look at, themselves included, and what is kept of it."""
         mask = sight.mask if self.window is None else sight.mask & self.window.mask(y.shape[1], y.device)
-        new = self.own.remember(y, mask, sight.step)
+        new = self.self_attention.remember(y, mask, sight.step)
         if self.shares and sight.seen is not None:
-            parts = [together(part, len(sight.seen)) for part in new[:2]]
-            if isinstance(own, Shared):
-                keys, values = (kept.append(part) for kept, part in zip(own.value, parts, strict=True))
+            parts = [fold_hypotheses(part, len(sight.seen)) for part in new[:2]]
+            if isinstance(before, PerSource):
+                keys, values = (kept.append(part) for kept, part in zip(before.value, parts, strict=True))
             else:
-                keys, values = map(Slots.of, parts)
-            return Memory(keys.all, values.all, sight.seen), Shared((keys, values))
-        memory = own.append(new) if isinstance(own, Memory) else new
+                keys, values = map(GrowingBuffer.of, parts)
+            return Memory(keys.all, values.all, sight.seen), PerSource((keys, values))
+        memory = before.append(new) if isinstance(before, Memory) else new
         return memory, memory if self.window is None else self.window.keep(memory)
 
 
@@ -108,7 +113,7 @@ class TransformerState(NamedTuple):
         Tensor | None
     )  # (N, slots), which of the tokens that its sentence shares a hypothesis has read, if any
     layers: tuple[LayerState, ...]
-    copies: Shared[Copies | None]  # of the source, where it is copied from
+    copies: PerSource[Copies | None]  # of the source, where it is copied from
 
 
 class TransformerDecoder(Decoder):
@@ -126,13 +131,13 @@ class TransformerDecoder(Decoder):
         """See the base class."""
         layers = cast("list[DecoderLayer]", list(self.layers))
         starts = tuple(layer.start(encoded) for layer in layers)
-        return TransformerState(0, None, starts, Shared(self.copies(encoded)))
+        return TransformerState(0, None, starts, PerSource(self.copies(encoded)))
 
     def step(
         self, token: Int[Tensor, " B"], state: TransformerState
     ) -> tuple[Float[Tensor, "B V"], TransformerState]:
         """See the base class."""
-        rows, sentences = len(token), len(state.layers[0].source.value.keys)
+        rows, sentences = len(token), len(state.layers[0].cross_memory.value.keys)
         seen = shared = None
         if self.shares and rows:
             # Each hypothesis of a sentence writes a slot, and sees the slots of the tokens that led to it.
@@ -151,30 +156,30 @@ class TransformerDecoder(Decoder):
         sight = Sight(0, causal.expand(len(tokens), -1, -1), None)
         return self._advance(tokens, sight, self.start(encoded), look)[0]
 
-    def counting(self, state: TransformerState) -> TransformerState:
+    def track_coverage(self, state: TransformerState) -> TransformerState:
         """See the base class: the layer that copies counts, else the last one."""
         layers, number = list(state.layers), self._counted
-        layers[number] = cast(DecoderLayer, self.layers[number]).counting(layers[number])
+        layers[number] = cast(DecoderLayer, self.layers[number]).track_coverage(layers[number])
         return state._replace(layers=tuple(layers))
 
     def coverage(self, state: TransformerState) -> Float[Tensor, "B S"] | None:
         """See the base class; of the layer that counts."""
         counted = state.layers[self._counted]
-        return covered(counted.source.value, counted.source_past)
+        return covered(counted.cross_memory.value, counted.cross_past)
 
     @property
     def _counted(self) -> int:
-        return len(self.layers) - 1 if self.copier is None else self.copier.layer
+        return len(self.layers) - 1 if self.pointer_generator is None else self.pointer_generator.layer
 
-    def source_attention(self, layer: int) -> Attention:
+    def cross_attention(self, layer: int) -> Attention:
         """See the base class."""
-        return cast(DecoderLayer, self.layers[layer]).source.attention
+        return cast(DecoderLayer, self.layers[layer]).cross_attention.attention
 
     def _advance(
         self, tokens: Tensor, sight: Sight, state: TransformerState, look: Sequence[int] = ()
     ) -> tuple[Decoded, tuple[LayerState, ...]]:
         words, states, answers = self.embedding(tokens, state.step), [], dict[int, Attended]()
-        wanted = [*look] if self.copier is None else [*look, self.copier.layer]
+        wanted = [*look] if self.pointer_generator is None else [*look, self.pointer_generator.layer]
         x = words
         for number, (layer, before) in enumerate(zip(self.layers, state.layers, strict=True)):
             x, attended, after = layer(x, sight, before, number in wanted)
@@ -184,10 +189,10 @@ class TransformerDecoder(Decoder):
         x, gate = self.norm(x), None
         projection = Projection.of(x, self.output)
         predicted: Tensor | Projection = projection
-        copies = spread(state.copies.value, len(tokens))
-        if self.copier is not None and copies is not None:
-            looked = answers[self.copier.layer]
-            predicted, gate = self.copier(
+        copies = expand_to_hypotheses(state.copies.value, len(tokens))
+        if self.pointer_generator is not None and copies is not None:
+            looked = answers[self.pointer_generator.layer]
+            predicted, gate = self.pointer_generator(
                 projection.whole(), (looked.context, x, words), looked.weights, copies
             )
         decoded = Decoded(predicted, *_looked([answers[number] for number in look]), gate)
@@ -200,8 +205,8 @@ def _looked(answers: list[Attended]) -> tuple[Tensor | None, Tensor | None]:
     if not weights:
         return None, None
     drawn = [
-        torch.zeros_like(looked) if answer.drawn is None else answer.drawn
+        torch.zeros_like(looked) if answer.sampled is None else answer.sampled
         for answer, looked in zip(answers, weights, strict=True)
     ]
-    draws = any(answer.drawn is not None for answer in answers)
+    draws = any(answer.sampled is not None for answer in answers)
     return torch.stack(weights, 1), torch.stack(drawn, 1) if draws else None

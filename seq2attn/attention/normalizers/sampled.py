@@ -28,7 +28,7 @@ class Hardmax(Softmax):
         """See the class."""
         return _straight_through(scores, mask, super().forward(scores, mask, past, query))
 
-    def shortcut(
+    def fused(
         self, dot: Tensor, memory: Memory, bias: Tensor | None, dropout: float
     ) -> Float[Tensor, "*b T V"] | None:
         """None: no kernel takes the best slot."""
@@ -68,11 +68,11 @@ class Gumbel(Softmax):
         weights = super().forward(scores, mask, past, query)
         return _straight_through(scores, mask, weights) if self.hard else weights
 
-    def shortcut(
+    def fused(
         self, dot: Tensor, memory: Memory, bias: Tensor | None, dropout: float
     ) -> Float[Tensor, "*b T V"] | None:
         """The softmax's in evaluation, if the weights are soft."""
-        return None if self.training or self.hard else super().shortcut(dot, memory, bias, dropout)
+        return None if self.training or self.hard else super().fused(dot, memory, bias, dropout)
 
 
 class Hard(Softmax):
@@ -92,23 +92,23 @@ class Hard(Softmax):
         super().__init__(query_size, heads)
         self.soft_rate = soft_rate
 
-    def first(self, zeros: Float[Tensor, "*b S"]) -> Float[Tensor, "*b S"] | None:
+    def initial_state(self, zeros: Float[Tensor, "*b S"]) -> Float[Tensor, "*b S"] | None:
         """Ones if this batch gets the expectation, else zeros."""
         if not self.training:
             return zeros
         return zeros + (torch.rand((), device=zeros.device) < self.soft_rate)
 
-    def draw(self, weights: Float[Tensor, "*b T S"], past: Past) -> Float[Tensor, "*b T S"] | None:
+    def sample(self, weights: Float[Tensor, "*b T S"], past: Past) -> Float[Tensor, "*b T S"] | None:
         """One-hot (..., T, S), zeros where nothing may be seen; the weights if the batch gets those."""
         if not self.training:
             return _one_hot(weights) * (weights > 0)
         # Exponential race: the largest p / E is slot s with the probability p_s, and p = 0 never wins.
         drawn = _one_hot(weights / _exponential(weights)) * (weights > 0)
-        if past.belief is None:
+        if past.alignment_state is None:
             return drawn
-        return torch.where(past.belief[..., None, :1] > 0, weights, drawn)
+        return torch.where(past.alignment_state[..., None, :1] > 0, weights, drawn)
 
-    def shortcut(
+    def fused(
         self, dot: Tensor, memory: Memory, bias: Tensor | None, dropout: float
     ) -> Float[Tensor, "*b T V"] | None:
         """None: a kernel gives the expectation."""
