@@ -13,7 +13,6 @@ from seq2attn.cli.options import (
     RUN,
     cli,
 )
-from seq2attn.errors import Seq2attnError
 
 if TYPE_CHECKING:
     pass
@@ -54,24 +53,9 @@ def heatmap(
     seq2attn heatmap runs/quickstart "Ich habe Hunger." --target "I am hungry." -o hunger.svg
     seq2attn heatmap runs/conll2003 "Angela Merkel was born in Hamburg." -o hamburg.png
     """
-    from seq2attn.inference.translator import Translator
+    from seq2attn.inference.predictor import PlotOptions
     from seq2attn.tasks.loading import load
 
-    predictor = load(run, checkpoint, device)
-    if not isinstance(predictor, Translator):
-        settings = {"target": target, "pieces": pieces or None, "layer": layer, "head": head}
-        if given := [name for name, value in settings.items() if value is not None]:
-            raise Seq2attnError(f"--{given[0]} is for models that write text, and {run} labels words")
-        predictor.adopt(context.meta.get(DECODING, {}))
-        (found,) = predictor.label([predictor.read(sentence)], weights=True)
-        found.plot(output)
-    else:
-        predictor.adopt({**context.meta.get(DECODING, {}), "nbest": 1})
-        if layer is not None or head is not None:
-            predictor.alignment_layer, predictor.alignment_head = layer, head
-        if target is None:
-            (found,) = predictor.stream([sentence], alignment=True)
-        else:
-            found = predictor.align(sentence, target)
-        found.plot(output, pieces=pieces)
-    click.echo(f"{found}\n{output}")
+    predictor = load(run, checkpoint, device).configured(context.meta.get(DECODING, {}))
+    result = predictor.plot(sentence, output, PlotOptions(target, pieces, layer, head))
+    click.echo(f"{result}\n{output}")

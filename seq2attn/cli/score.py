@@ -1,10 +1,8 @@
 """The command that measures: score."""
 
 import json
-from collections.abc import Sequence
-from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -19,11 +17,9 @@ from seq2attn.cli.options import (
     cli,
     formats,
 )
-from seq2attn.errors import Seq2attnError
 
 if TYPE_CHECKING:
-    from seq2attn.metrics import References, Score
-    from seq2attn.metrics.entities import EntityReport
+    from seq2attn.runs.evaluation import RunScores
 
 # Named here, since help is quick only without the metrics themselves; a test compares the two.
 METRICS = (
@@ -31,18 +27,6 @@ METRICS = (
     "rouge-l, rouge-lsum; of tagged words: f1, precision, recall, tag-accuracy; of labelled texts: accuracy, "
     "macro-f1. May be given again.  [default: the recipe's]"
 )
-
-
-ENTITIES = {"f1", "precision", "recall"}  # metrics that are told by type, too
-
-
-class Measured(NamedTuple):
-    """Scores, those of entities also by type, how they were made, and what needs no model, by name."""
-
-    scores: "list[Score]"
-    types: "EntityReport | None"
-    made: str | None
-    beside: "dict[str, list[Score]]"
 
 
 @cli.command()
@@ -100,84 +84,48 @@ def score(
         raise click.UsageError("give either a RUN, or --hypotheses and --references")
     if (source is not None or hypotheses is not None) != bool(references):
         raise click.UsageError("--references goes with --source or --hypotheses, and they with it")
-    if hypotheses is not None:
-        from seq2attn.metrics import DEFAULT
+    if run is None:
+        _print(_score_texts(hypotheses, references, metrics), form)
+        return
+    from seq2attn.runs.evaluation import GivenTexts, score_run
 
-        gold: References = [list(lines((file,))) for file in references]
-        _print(Measured(*_scored(list(lines((hypotheses,))), gold, metrics or DEFAULT), None, {}), form)
-    elif run is not None:
-        given = None if source is None else (source, references)
-        decoding = context.meta.get(DECODING, {})
-        _print(_of_run(run, data, given, metrics, decoding, checkpoint, device), form)
-
-
-def _of_run(
-    run: Path,
-    data: Literal["dev", "test"],
-    given: tuple[Path, tuple[Path, ...]] | None,
-    metrics: tuple[str, ...],
-    decoding: dict[str, object],
-    checkpoint: str,
-    device: str,
-) -> Measured:
-    """What a run scores on its own data, or on files that are given: a source and its references."""
-    from seq2attn.runs.evaluation import baselines, held_out, measured, signature
-    from seq2attn.tasks.loading import load
-
-    chosen, predictor = measured(run, metrics), load(run, checkpoint, device)
-    predictor.adopt(decoding)
-    if given is None:
-        sources, gold = held_out(run, data)
-    else:
-        sources = [predictor.as_data(line) for line in lines((given[0],))]
-        if predictor.task == "tagging":
-            _check_tags(given[0], sources, given[1])
-        gold = [list(lines((file,))) for file in given[1]]
-    said, made = [str(one) for one in predictor.stream(sources)], signature(run, predictor, checkpoint)
-    beside = baselines(sources, gold, chosen) if predictor.task == "summarization" else {}
-    return Measured(*_scored(said, gold, chosen), made, beside)
+    given = None
+    if source is not None:
+        given = GivenTexts(list(lines((source,))), {str(file): list(lines((file,))) for file in references})
+    options = context.meta.get(DECODING, {})
+    _print(score_run(run, metrics, data, given, options, checkpoint, device), form)
 
 
-def _scored(
-    hypotheses: list[str], references: "References", metrics: Sequence[str]
-) -> "tuple[list[Score], EntityReport | None]":
-    """The scores; and what entities of each type score, where they are measured."""
-    from seq2attn.metrics import score
-    from seq2attn.metrics.entities import report
+def _score_texts(
+    hypotheses: Path | None, references: tuple[Path, ...], metrics: tuple[str, ...]
+) -> "RunScores":
+    """Score a file of hypotheses, without a run."""
+    from seq2attn.metrics import DEFAULT, score
+    from seq2attn.runs.evaluation import RunScores
+    from seq2attn.tasks.labelling_tasks import TaggingTask
+    from seq2attn.tasks.task import Evaluation
 
-    scores = score(hypotheses, references, metrics)
-    return scores, report(hypotheses, references) if ENTITIES & {*metrics} else None
-
-
-def _check_tags(source: Path, sources: list[str], references: tuple[Path, ...]) -> None:
-    """Seq2attnError where there is not a tag for each word."""
-    from seq2attn.metrics.entities import parted
-    from seq2attn.text.word_vocabulary import split_words
-
-    for file in references:
-        for number, (words, tags) in enumerate(zip_longest(sources, lines((file,)), fillvalue=""), 1):
-            wanted, came = len(split_words(words)), len(parted(tags))
-            if wanted != came:
-                raise Seq2attnError(
-                    f"{file}:{number}: expected a tag for each of the {wanted} words in {source}:{number}, "
-                    f"got {came}: a line has the words or the tags of a whole sentence, with spaces between "
-                    "(a CoNLL file, a word a line, is scored as data.test of a recipe)"
-                )
+    metrics = metrics or DEFAULT
+    texts = list(lines(() if hypotheses is None else (hypotheses,)))
+    gold = [list(lines((file,))) for file in references]
+    scores = dict(zip(metrics, score(texts, gold, metrics), strict=True))
+    return RunScores(Evaluation(scores, TaggingTask.tables(texts, gold, metrics)), "", {})
 
 
-def _print(measured: Measured, form: str) -> None:
+def _print(scored: "RunScores", form: str) -> None:
     from seq2attn.metrics import score_lines
 
+    scores, tables = scored.evaluation
     if form == "json":
-        others = {name: [one.to_json() for one in some] for name, some in measured.beside.items()}
-        report = {"signature": measured.made, "scores": [one.to_json() for one in measured.scores]}
-        types = {"entities": measured.types.to_json()} if measured.types else {}
-        click.echo(json.dumps(report | types | ({"baselines": others} if others else {}), indent=2))
+        report = {"signature": scored.signature or None, "scores": [one.to_json() for one in scores.values()]}
+        report |= {name: table.to_json() for name, table in tables.items()}
+        others = {name: [one.to_json() for one in several] for name, several in scored.baselines.items()}
+        click.echo(json.dumps(report | ({"baselines": others} if others else {}), indent=2))
         return
-    rows = {**measured.beside, "": measured.scores}
-    for line in score_lines((whose, one) for whose, some in rows.items() for one in some):
+    rows = {**scored.baselines, "": list(scores.values())}
+    for line in score_lines((name, score) for name, several in rows.items() for score in several):
         click.echo(line)
-    if measured.types:
-        click.echo(measured.types)
-    if measured.made:
-        click.echo(measured.made)
+    for table in tables.values():
+        click.echo(table)
+    if scored.signature:
+        click.echo(scored.signature)

@@ -54,10 +54,9 @@ def tag(
     if conll:
         _tag_again(recognizer, files)
         return
-    recognizer.words = "spaces" if words else recognizer.words
     for some in _chunks(_numbered(files), not files):
-        texts = [text for _, text in some]
-        for (number, _), found in zip(some, recognizer.tag(texts, weights=False), strict=True):
+        read = [recognizer.read(text, "spaces" if words else None) for _, text in some]
+        for (number, _), found in zip(some, recognizer.label(read, weights=False), strict=True):
             if form == "json":
                 click.echo(json.dumps(found.to_json(), ensure_ascii=False))
             elif form == "conll":

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
@@ -9,10 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seq2attn.data.batches import by_length, collate_words, fill
+from seq2attn.data.batch_plan import by_length, fill
+from seq2attn.data.word_batches import collate_words
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.label_results import Annotation, Category, Entity
-from seq2attn.inference.predictor import Predictor
+from seq2attn.inference.predictor import PlotOptions, Predictor
 from seq2attn.metrics.entities import parted
 from seq2attn.models.taggers import Classifier, Labelled, SpanTagger, Tagger
 from seq2attn.runtime.devices import autocast
@@ -42,7 +44,7 @@ class Read(NamedTuple):
 
 
 class LabelPredictor(Predictor, Generic[Model, Result]):
-    """A labeller with its lexicon and labels, on a device."""
+    """A predictor of labels: a tagger or classifier with its vocabulary and labels, on a device."""
 
     parts = "words"
 
@@ -60,40 +62,38 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
         self.model, self.word_vocabulary, self.labels = model, word_vocabulary, labels
         model.to(self.device)
 
-    def __repr__(self) -> str:
-        parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        return f"{type(self).__name__}({parameters:,} parameters, on {self.device})"
-
-    def adopt(self, given: dict[str, Any]) -> None:
-        """Seq2attnError if settings of a search are given: nothing is searched for."""
-        if given:
-            raise Seq2attnError(
-                f"{', '.join(given)}: settings of models that write text, and this one labels words"
-            )
-
-    def units(self, texts: Sequence[str]) -> int:
-        """How many labels these are."""
+    def num_targets(self, texts: Sequence[str]) -> int:
+        """See the base class: labels."""
         return sum(len(text.split(" ")) if self.labels.scheme else 1 for text in texts)
 
-    def looks(self, sources: Sequence[str], targets: Sequence[str]) -> list[Tensor]:
-        """What each decision looks at, a row of weights for each; nothing without attention."""
-        found = self.label([Read.of(split_words(source)) for source in sources], weights=True)
-        return [one.weights for one in found if one.weights is not None and one.weights.numel()]
+    def attention_weights(self, sources: Sequence[str], targets: Sequence[str]) -> list[Tensor]:
+        """See the base class."""
+        results = self.label([Read.of(split_words(source)) for source in sources], weights=True)
+        return [one.weights for one in results if one.weights is not None and one.weights.numel()]
 
     @property
-    def how(self) -> str:
-        """How it decides, as part of a score's signature: without settings."""
-        return ""
-
-    @property
-    def limit(self) -> str:
-        """What to lower when memory ends."""
+    def memory_advice(self) -> str:
+        """See the base class."""
         return f"the length of the longest sentence (batches have {BATCH_WORDS} words)"
 
-    def read(self, text: str | Sequence[str]) -> Read:
-        """A text, cut into words as the recipe's `text.words` says; or words as they are given."""
+    def plot(self, text: str, path: Path, options: PlotOptions) -> Result:
+        """See the base class."""
+        given = [name for name in PlotOptions._fields if getattr(options, name) not in (None, False)]
+        if given:
+            raise Seq2attnError(
+                f"{given[0]} is an option of models that write text, and this one was trained for {self.task}"
+            )
+        (result,) = self.label([self.read(text)], weights=True)
+        result.plot(path)
+        return result
+
+    def read(self, text: str | Sequence[str], words: str | None = None) -> Read:
+        """Return a text tokenized into words, or a list of words as it is.
+
+        words: how a text is tokenized, instead of the recipe's `text.words`.
+        """
         if isinstance(text, str):
-            return Read(text, tokenize(text, self.words))
+            return Read(text, tokenize(text, self.words if words is None else words))
         if not all(isinstance(word, str) and word.strip() for word in text):
             raise Seq2attnError(f"expected a text or a list of words (str, not blank), got {text!r:.60}")
         return Read.of(text)
@@ -123,7 +123,7 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
 
     def one_or_all(self, text: object, weights: bool) -> Result | list[Result]:
         """The result of a text, or those of a list of texts; a text of a list may be a list of words."""
-        found = self.label([self.read(one) for one in self.listed(text)], weights)
+        found = self.label([self.read(one) for one in self.texts(text)], weights)
         return found[0] if isinstance(text, str) else found
 
     def results(self, sentences: Sequence[Read], answer: Labelled) -> list[Result]:
@@ -137,7 +137,7 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
 class Recognizer(LabelPredictor[Tagger | SpanTagger, Annotation]):
     """Finds named entities, or whatever its tags are of. Made by `seq2attn.load(run)`."""
 
-    task = "tagging"
+    task, command = "tagging", "tag"
 
     @overload
     def tag(self, text: str, *, weights: bool = True) -> Annotation: ...  # type: ignore[overload-overlap]
@@ -155,7 +155,7 @@ class Recognizer(LabelPredictor[Tagger | SpanTagger, Annotation]):
         """
         return self.one_or_all(text, weights)
 
-    def as_data(self, line: str) -> str:
+    def example_text(self, line: str) -> str:
         """See the base class: a tag is of a word, and the words of a line have spaces or tabs between."""
         return join_words(parted(line))
 
@@ -191,7 +191,7 @@ def _of_words(
 class Categorizer(LabelPredictor[Classifier, Category]):
     """Labels whole texts. Made by `seq2attn.load(run)`."""
 
-    task = "classification"
+    task, command = "classification", "classify"
 
     @overload
     def classify(self, text: str, *, weights: bool = True) -> Category: ...  # type: ignore[overload-overlap]
@@ -205,7 +205,7 @@ class Categorizer(LabelPredictor[Classifier, Category]):
         """The label of a text, or of each of a list of texts; a text may be a list of words."""
         return self.one_or_all(text, weights)
 
-    def as_data(self, line: str) -> str:
+    def example_text(self, line: str) -> str:
         """See the base class: cut as `classify` does."""
         return join_words(word.text for word in self.read(line).words)
 

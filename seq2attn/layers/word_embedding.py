@@ -38,7 +38,7 @@ class LabelledBatch(NamedTuple):
 
     words: Words
     labels: Tensor  # (B, S), long, of words, anything on padding; or (B,), of sentences
-    units: int  # how many words or sentences the loss is the mean of
+    num_targets: int  # words or sentences that the loss is the mean of
     shape: str  # how large it is, in words
 
     def to(self, device: torch.device) -> "LabelledBatch":

@@ -20,8 +20,8 @@ class Encoded(NamedTuple):
     states: Tensor  # (B, S, D), zero on padding
     mask: Tensor  # (B, 1, S), bool, True = a token
     summary: Tensor  # (B, D), the whole sentence in one vector
-    copies: Tensor | None = None  # (B, S), as what a decoder copies the slots (decoders/copying.py)
-    sentences: Tensor | None = None  # (B, S), the number of each slot's sentence (hierarchy.py); -1 = none
+    copy_ids: Tensor | None = None  # (B, S), see data.sources.Source
+    sentence_ids: Tensor | None = None  # (B, S), see data.sources.Source
 
 
 class Encoder(nn.Module):

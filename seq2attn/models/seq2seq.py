@@ -1,16 +1,14 @@
-"""Models, and `build`: the one place that knows both recipes and parts."""
+"""Sequence-to-sequence models: an encoder, and a decoder that attends to its states."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from seq2attn.models.decoders import (
-    Decoded,
-    Decoder,
-)
-from seq2attn.models.encoders import Encoder
+from seq2attn.data.sources import Source
+from seq2attn.models.decoders import Decoded, Decoder
+from seq2attn.models.encoders import Encoded, Encoder
 
 
 class Seq2Seq(nn.Module):
@@ -20,33 +18,21 @@ class Seq2Seq(nn.Module):
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
 
-    def forward(
-        self,
-        source: Int[Tensor, "B S"],
-        source_mask: Bool[Tensor, "B S"],
-        reads: Int[Tensor, "B T"],
-        look: Sequence[int] = (),
-        copies: Int[Tensor, "B S"] | None = None,
-        sentences: Int[Tensor, "B S"] | None = None,
-    ) -> Decoded:
-        """Logits (B, T, V) of what follows each token that the decoder reads, and the weights of the
-        layers named by `look`. copies: what the slots of the source stand for, if the decoder copies;
-        sentences: the number of each slot's sentence, -1 = of none, if it looks at them."""
-        encoded = self.encoder(source, source_mask)._replace(copies=copies, sentences=sentences)
-        decoded: Decoded = self.decoder(reads, encoded, look)
+    def forward(self, source: Source, target_input: Int[Tensor, "B T"], look: Sequence[int] = ()) -> Decoded:
+        """Return the logits (B, T, V) of the token after each of `target_input`, and the cross-attention
+        weights of the decoder layers in `look`."""
+        decoded: Decoded = self.decoder(target_input, self.encode(source), look)
         return decoded
 
-    def start(
-        self,
-        source: Int[Tensor, "B S"],
-        source_mask: Bool[Tensor, "B S"],
-        copies: Int[Tensor, "B S"] | None = None,
-        sentences: Int[Tensor, "B S"] | None = None,
-    ) -> Any:
-        """The decoder's state before the first token."""
-        encoded = self.encoder(source, source_mask)._replace(copies=copies, sentences=sentences)
-        return self.decoder.start(encoded)
+    def encode(self, source: Source) -> Encoded:
+        """Return the source as the decoder sees it."""
+        encoded: Encoded = self.encoder(source.tokens, source.mask)
+        return encoded._replace(copy_ids=source.copy_ids, sentence_ids=source.sentence_ids)
+
+    def start(self, source: Source) -> Any:
+        """Return the decoder's state before the first token."""
+        return self.decoder.start(self.encode(source))
 
     def step(self, token: Int[Tensor, " B"], state: Any) -> tuple[Float[Tensor, "B V"], Any]:
-        """Read one token; logits of the next, and the state after it."""
+        """Read one token; return the logits of the next one, and the state after it."""
         return self.decoder.step(token, state)

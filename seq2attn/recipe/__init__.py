@@ -28,12 +28,12 @@ from seq2attn.recipe.labelled_data import (
 )
 from seq2attn.recipe.reading import LocatedFault, RecipeError, head, read, schema, shipped, write
 from seq2attn.recipe.roots import (
+    RECIPES,
     AnyRecipe,
     ClassificationRecipe,
     LabellingRecipe,
     Recipe,
     TaggingRecipe,
-    TaskName,
 )
 from seq2attn.recipe.sections import Fault, Part, Section
 from seq2attn.recipe.seq2seq_model import (
@@ -48,6 +48,7 @@ from seq2attn.recipe.training import DecodingRecipe, LearningRecipe, TrainingRec
 
 __all__ = [
     "FORMATS",
+    "RECIPES",
     "AnyCorpus",
     "AnyLabelled",
     "AnyRecipe",
@@ -83,7 +84,6 @@ __all__ = [
     "TaggerRecipe",
     "TaggingRecipe",
     "TaskCorpus",
-    "TaskName",
     "TextRecipe",
     "TrainingRecipe",
     "TransformerDecoderRecipe",

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Union
 
 from pydantic import TypeAdapter, ValidationError
 
 from seq2attn.errors import Seq2attnError
 from seq2attn.recipe.paths import expand_variables, make_absolute
 from seq2attn.recipe.plugins import load_plugins
-from seq2attn.recipe.roots import KINDS, AnyRecipe, Recipe
+from seq2attn.recipe.roots import RECIPES, AnyRecipe, Recipe
 from seq2attn.recipe.wording import closest, shown, unknown
 from seq2attn.recipe.yaml_source import Keys, Source, dump, parse
 from seq2attn.runtime import files as atomic
@@ -73,7 +73,7 @@ def read(path: str | Path, overrides: Sequence[str] = (), check_files: bool = Tr
         raise _all(file, faults)
     make_absolute(tree, folder, note if check_files else None)
     try:
-        recipe = KINDS[task].model_validate({**tree, "task": task})
+        recipe = RECIPES[task].model_validate({**tree, "task": task})
     except ValidationError as error:
         broken = {fault.path for fault in written.faults}
         for line in error.errors(include_url=False):
@@ -92,7 +92,8 @@ def write(recipe: AnyRecipe, path: str | Path) -> None:
 def schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of a recipe, with the names and options of all parts."""
     load_plugins()
-    whole = TypeAdapter(AnyRecipe).json_schema()
+    every: Any = Union[tuple(RECIPES.values())]  # noqa: UP007 (of the values of a dict)
+    whole = TypeAdapter(every).json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | whole
 
 
@@ -122,13 +123,13 @@ def _task(tree: dict[str, Any], note: Callable[[Keys, str], None]) -> str | None
             note(("task",), f"is missing, and this reads as {meant}: without it, it would be translation")
         return meant
     task = tree["task"]
-    if isinstance(task, str) and task in KINDS:
+    if isinstance(task, str) and task in RECIPES:
         return task
-    named = isinstance(task, str)
-    note(
-        ("task",), unknown(task, KINDS) if named else f"expected one of {', '.join(KINDS)}, got {shown(task)}"
-    )
-    return closest(task, KINDS) if named else None
+    if not isinstance(task, str):
+        note(("task",), f"expected one of {', '.join(RECIPES)}, got {shown(task)}")
+        return None
+    note(("task",), unknown(task, RECIPES))
+    return closest(task, RECIPES)
 
 
 def _unnamed(tree: dict[str, Any]) -> str:
@@ -136,7 +137,7 @@ def _unnamed(tree: dict[str, Any]) -> str:
     model = tree.get("model")
     if isinstance(model, dict) and "decoder" in model:
         return "translation"
-    counts = {task: _count(task, tree) for task, kind in KINDS.items() if not issubclass(kind, Recipe)}
+    counts = {task: _count(task, tree) for task, kind in RECIPES.items() if not issubclass(kind, Recipe)}
     meant = min(counts, key=counts.__getitem__)
     clear = counts[meant] + 1 < _count("translation", tree)  # by more than that the model is missing
     return meant if clear else "translation"
@@ -145,7 +146,7 @@ def _unnamed(tree: dict[str, Any]) -> str:
 def _count(task: str, tree: dict[str, Any]) -> int:
     """How many faults a recipe has as one of a task."""
     try:
-        KINDS[task].model_validate({**tree, "task": task})
+        RECIPES[task].model_validate({**tree, "task": task})
     except ValidationError as error:
         return error.error_count()
     return 0

@@ -1,7 +1,7 @@
 """The recipe of each task, as a whole, and what its sections ask of each other."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -31,27 +31,35 @@ from seq2attn.recipe.training import (
 )
 from seq2attn.recipe.wording import shown
 
-TaskName = Literal["translation", "summarization", "tagging", "classification"]
-TASK = "What is learnt."
+TASK = "What the model is trained for."
 NEGATIVE = (
     "needs weights that are probabilities, and those of heads that talk may be negative: set talking to false"
 )
 
 
-class Whole(Section):
-    """What the recipes of all tasks have."""
+class AnyRecipe(Section):
+    """The base class of recipes. A subclass narrows the sections to those of its task; RECIPES names it."""
 
-    name: str = Field("unnamed", min_length=1, description="Names the run; the file's name, if not given.")
-    task: TaskName = Field("translation", description=TASK)
-    seed: int = Field(1, ge=0, le=2**32 - 1, description="Of everything random.")
+    name: str = Field("unnamed", min_length=1, description="Name of the run; by default the file's name.")
+    task: str = Field(description=TASK)
+    seed: int = Field(1, ge=0, le=2**32 - 1, description="Seed of everything random.")
+    data: Any = Field(description="Where the examples come from.")
+    text: Any = Field(None, description="How texts become ids.")
+    model: Any = Field(description="The network.")
+    training: Any = Field(description="How the model is trained.")
+
+    @property
+    def attention_path(self) -> str | None:
+        """The key of the attention that comparisons vary; None if there is none."""
+        return None
 
     def faults(self) -> Iterator[Fault]:
-        """A name that can be a folder's."""
+        """The name must be usable as that of a folder."""
         if any(letter in self.name for letter in "/\\"):
             yield Fault("name", f"names a folder of its own: no slashes, got {shown(self.name)}")
 
 
-class Recipe(Whole):
+class Recipe(AnyRecipe):
     """All that a run is made from that translates."""
 
     task: Literal["translation", "summarization"] = Field("translation", description=TASK)
@@ -62,7 +70,7 @@ class Recipe(Whole):
     decoding: DecodingRecipe = Field(DecodingRecipe(), description="How translations are searched for.")
 
     @property
-    def attention_place(self) -> str | None:
+    def attention_path(self) -> str | None:
         """The key of the attention to the source, which comparisons vary; None if there is none."""
         decoder = self.model.decoder
         if isinstance(decoder, RecurrentDecoderRecipe):
@@ -194,7 +202,7 @@ def _of_words(recipe: "TaggingRecipe | ClassificationRecipe") -> Iterator[Fault]
         )
 
 
-class TaggingRecipe(Whole):
+class TaggingRecipe(AnyRecipe):
     """All that a run is made from that tags words: named entities, chunks."""
 
     task: Literal["tagging"] = Field(description=TASK)
@@ -204,7 +212,7 @@ class TaggingRecipe(Whole):
     training: TaggingTrainingRecipe = Field(description="How the model learns.")
 
     @property
-    def attention_place(self) -> str | None:
+    def attention_path(self) -> str | None:
         """The key of the attention within the sentence, or within spans; None if there is none."""
         if isinstance(self.model.head, SpanHeadRecipe):
             return "model.head.attention"
@@ -222,7 +230,7 @@ class TaggingRecipe(Whole):
             )
 
 
-class ClassificationRecipe(Whole):
+class ClassificationRecipe(AnyRecipe):
     """All that a run is made from that labels sentences."""
 
     task: Literal["classification"] = Field(description=TASK)
@@ -232,7 +240,7 @@ class ClassificationRecipe(Whole):
     training: ClassificationTrainingRecipe = Field(description="How the model learns.")
 
     @property
-    def attention_place(self) -> str | None:
+    def attention_path(self) -> str | None:
         """The key of the pooling, if it has attention."""
         return "model.pooling" if isinstance(self.model.pooling, AttentivePoolingRecipe) else None
 
@@ -243,8 +251,7 @@ class ClassificationRecipe(Whole):
 
 
 LabellingRecipe = TaggingRecipe | ClassificationRecipe
-AnyRecipe = Recipe | SummaryRecipe | TaggingRecipe | ClassificationRecipe
-KINDS: dict[str, type[AnyRecipe]] = {
+RECIPES: dict[str, type[AnyRecipe]] = {  # by task
     "translation": Recipe,
     "summarization": SummaryRecipe,
     "tagging": TaggingRecipe,

@@ -24,13 +24,11 @@ import yaml
 from seq2attn.alignment.word_alignment import Gold, Link, error_rate, parse_gold
 from seq2attn.data import known_alignment
 from seq2attn.errors import Seq2attnError
-from seq2attn.inference.translator import Translator
-from seq2attn.metrics import SLOW, by_hypothesis, score
+from seq2attn.metrics import SLOW
 from seq2attn.recipe import AnyRecipe, TaskCorpus, read
 from seq2attn.runs.evaluation import held_out
 from seq2attn.runtime.files import write
-from seq2attn.tasks.loading import load
-from seq2attn.training.run_folder import RunFolder
+from seq2attn.tasks.loading import load_with_task
 
 Say = Callable[[str], None]
 
@@ -74,7 +72,7 @@ def variants(
     Scorers and normalizers are names, or mappings with their options; `also` are overrides, several of a
     variant separated by blanks, and quoted as in a shell where they have blanks.
     """
-    place, found = recipe.attention_place, []
+    place, found = recipe.attention_path, []
     if place is None:
         raise BenchError(f"the recipe {recipe.name} has no attention to vary")
     for scorer in scorers or [None]:
@@ -183,30 +181,30 @@ def _train(recipe: str | Path, overrides: Sequence[str], folder: Path) -> int:
 
 def measure(row: Row, folder: Path, gold: list[Gold] | None = None) -> None:
     """Put what a trained run is like into its row; entropy and zeros are on reference targets."""
-    run = RunFolder.open(folder)
-    model = load(folder)
-    recipe = run.recipe
-    sources, references = held_out(folder, "test" if recipe.data.test is not None else "dev")
-    row.parameters = sum(parameter.numel() for parameter in model.model.parameters())
+    task, predictor = load_with_task(folder)
+    recipe = task.recipe
+    examples = held_out(task, "test" if recipe.data.test is not None else "dev")
+    sources = [examples.source_text(number) for number in range(len(examples))]
+    targets = [examples.target_text(number) for number in range(len(examples))]
+    row.parameters = sum(parameter.numel() for parameter in predictor.model.parameters())
     row.updates, row.training_speed, row.perplexity = _from_log(folder / "log.jsonl")
     begun = time.perf_counter()
-    texts = [str(found) for found in model.stream(sources)]
-    row.decoding_speed = model.units(texts) / (time.perf_counter() - begun)
-    for one in score(texts, references, [name for name in recipe.training.metrics if name not in SLOW]):
-        bounds = [one.value if bound is None else bound for bound in (one.low, one.high)]
-        row.scores[one.name] = [one.value, *bounds]
-    single = [some[0] for some in by_hypothesis(texts, references)]
-    row.entropy, row.zeros = _spread(model.looks(sources, single))
-    if not isinstance(model, Translator):
-        return
-    if gold is not None and len(gold) != len(sources):
-        raise BenchError(f"expected gold alignments of the {len(sources)} test pairs, got {len(gold)} lines")
+    texts = [str(result) for result in predictor.stream(sources)]
+    row.decoding_speed = predictor.num_targets(texts) / (time.perf_counter() - begun)
+    metrics = [name for name in recipe.training.metrics if name not in SLOW]
+    for score in task.evaluate(predictor, examples, metrics).scores.values():
+        bounds = [score.value if bound is None else bound for bound in (score.low, score.high)]
+        row.scores[score.name] = [score.value, *bounds]
+    row.entropy, row.zeros = _spread(predictor.attention_weights(sources, targets))
     corpus = recipe.data.test or recipe.data.dev
     if gold is None and isinstance(corpus, TaskCorpus):
         gold = [_by_construction(corpus.task, source) for source in sources]
-    if gold is not None:
-        found = [model.align(*pair).links() for pair in zip(sources, single, strict=True)]
-        row.error_rate = error_rate(found, gold)
+    if gold is None or not predictor.aligns:
+        return
+    if len(gold) != len(sources):
+        raise BenchError(f"expected gold alignments of the {len(sources)} test pairs, got {len(gold)} lines")
+    links = [predictor.links(*pair) for pair in zip(sources, targets, strict=True)]
+    row.error_rate = error_rate(links, gold)
 
 
 def _by_construction(task: str, source: str) -> Gold:

@@ -1,142 +1,169 @@
-"""Scores of a model: on the dev set while it trains, and on any texts afterwards."""
+"""Scores of a model: on the dev set while it trains, and on any data afterwards."""
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from seq2attn.data import Examples, Role
-from seq2attn.inference.baselines import BASELINES
-from seq2attn.metrics import LOWER_IS_BETTER, METRICS, SLOW, References, Score, score, transposed
+from seq2attn.inference.predictor import Predictor
+from seq2attn.metrics import LOWER_IS_BETTER, SLOW, References, Score
 from seq2attn.recipe.training import MEASURES
 from seq2attn.recipe.wording import unknown
 from seq2attn.runtime.devices import out_of_memory
-from seq2attn.tasks.loading import reopen
-from seq2attn.tasks.task import AnyPredictor, Task
+from seq2attn.tasks.loading import load_with_task
+from seq2attn.tasks.task import Evaluation, Task, reference_texts
 from seq2attn.training.display import Display
-from seq2attn.training.loop import (
-    TrainingError,
-    Validate,
-)
+from seq2attn.training.loop import TrainingError, Validate
 from seq2attn.training.run_folder import RunError, RunFolder
 from seq2attn.version import __version__
 
 
-def examples(task: Task[Any], role: Role, display: Display) -> Examples:
-    """The tokenised examples of train, dev or test; what was left out is said."""
-    found = task.examples(role)
-    if str(found.report):
-        display.say(f"data.{role}: {found.report}")
-    return found
+class GivenTexts(NamedTuple):
+    """Sources, and lists of references by the name that errors give them."""
+
+    sources: Sequence[str]
+    references: Mapping[str, Sequence[str]]
+
+
+class RunScores(NamedTuple):
+    """The scores of a run, how they were made, and those of the task's baselines by name."""
+
+    evaluation: Evaluation
+    signature: str
+    baselines: dict[str, list[Score]]
+
+
+def read_examples(task: Task[Any], role: Role, display: Display) -> Examples:
+    """Return the tokenised examples of train, dev or test, and display which were left out."""
+    examples = task.examples(role)
+    if str(examples.report):
+        display.say(f"data.{role}: {examples.report}")
+    return examples
 
 
 def validator(task: Task[Any], model: nn.Module, dev: Examples, device: torch.device) -> Validate:
-    """The scores of a model on the dev set: loss and perplexity per unit, and the recipe's metrics."""
+    """Return a function that scores the model on the dev set: loss, perplexity, and the recipe's metrics."""
     settings = task.recipe.training
-    metrics = [name for name in settings.metrics if name not in SLOW]
-    measured: list[str] = list(
-        dict.fromkeys([*metrics, *([] if settings.metric == "loss" else [settings.metric])])
-    )
+    wanted = [name for name in settings.metrics if name not in SLOW]
+    metrics = list(dict.fromkeys([*wanted, *([] if settings.metric == "loss" else [settings.metric])]))
     loader, objective = task.loader(dev), task.objective(model)
     predictor = task.predictor(model, device, validating=True)
 
     @torch.inference_mode()
     def validate(limit: int | None) -> dict[str, float]:
         model.eval()
-        batches, nll, units = loader.evaluation_batches()[:limit], 0.0, 0
-        for numbers in batches:
-            batch = loader.batch(numbers)
-            doing = f"in the batch with the dev examples {numbers[:8].tolist()} ({batch.shape})"
-            with error_context(doing, f"training.batch_tokens (now {settings.batch_tokens})"):
+        batches, nll, num_targets = loader.evaluation_batches()[:limit], 0.0, 0
+        for indices in batches:
+            batch = loader.batch(indices)
+            doing = f"in the batch with the dev examples {indices[:8].tolist()} ({batch.shape})"
+            with _error_context(doing, f"training.batch_tokens (now {settings.batch_tokens})"):
                 batch = batch.to(device)
                 nll += float(objective.loss(objective.forward(model, batch), batch).nll)
-            units += batch.units
-        rows = [row for numbers in batches for row in numbers.tolist()]
-        with error_context("decoding", predictor.limit):
-            texts = [str(found) for found in predictor.stream([dev.source_text(row) for row in rows])]
-        references = _references(dev, rows)
-        scores = {name: METRICS[name](texts, references, bootstrap=0).value for name in measured}
-        loss = nll / units
-        return {"loss": loss, "perplexity": math.exp(min(loss, 700)), **scores}
+            num_targets += batch.num_targets
+        rows = [row for indices in batches for row in indices.tolist()]
+        with _error_context("decoding", predictor.memory_advice):
+            scores = task.evaluate(predictor, dev, metrics, rows, bootstrap=0).scores
+        loss = nll / num_targets
+        values = {name: score.value for name, score in scores.items()}
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700)), **values}
 
     return validate
 
 
 def best(folder: RunFolder) -> str:
-    """The name of a run's best weights, and what makes them the best."""
+    """Return the name of a run's best weights, and the score that makes them the best."""
     name, metric = folder.version.best, folder.recipe.training.metric
     score = folder.version.scores[name][0]  # larger is better: where it is not, it is kept as its negative
     value = -score if metric in {"loss", *LOWER_IS_BETTER} else score
     return f"{name} ({metric} {value:.2f})"
 
 
-def measured(run: str | Path, metrics: Sequence[str]) -> Sequence[str]:
-    """These metrics, or the recipe's own if there are none. RunError for those of another task."""
+def chosen_metrics(run: str | Path, metrics: Sequence[str]) -> Sequence[str]:
+    """Return these metrics, or the recipe's own if there are none. RunError for those of another task."""
     recipe = RunFolder.open(run).recipe
     choices = recipe.training.measurable()
     for name in metrics:
         if name not in choices:
-            of = next((what for what, names in MEASURES.items() if name in names), None)
-            if of is None:
+            measures = next((kind for kind, names in MEASURES.items() if name in names), None)
+            if measures is None:
                 raise RunError(unknown(name, choices, "metric "))
             raise RunError(
-                f"{name} is of {of}; {run} was trained for {recipe.task}: one of {', '.join(choices)}"
+                f"{name} is of {measures}; {run} was trained for {recipe.task}: one of {', '.join(choices)}"
             )
     return metrics or recipe.training.metrics
 
 
-def held_out(run: str | Path, role: Role) -> tuple[list[str], References]:
-    """Sources and references of a run's dev or test set."""
-    task = reopen(RunFolder.open(run))
+def score_run(
+    run: str | Path,
+    metrics: Sequence[str] = (),
+    role: Role = "test",
+    given: GivenTexts | None = None,
+    options: Mapping[str, Any] | None = None,
+    checkpoint: str = "best",
+    device: str = "auto",
+) -> RunScores:
+    """Score a run on its dev or test set, or on sources and references that are given.
+
+    metrics: the recipe's own, if there are none; options: decoding options that replace the recipe's.
+    """
+    metrics = chosen_metrics(run, metrics)
+    task, predictor = load_with_task(run, checkpoint, device)
+    predictor = predictor.configured(options or {})
+    sources: list[str] = []
+    references: References = []
+    if given is None:
+        examples = held_out(task, role)
+        evaluation = task.evaluate(predictor, examples, metrics)
+        if task.baselines:
+            sources, references = source_and_reference_texts(examples)
+    else:
+        sources, references = _checked(task, predictor, given)
+        evaluation = task.evaluate_texts(predictor, sources, references, metrics)
+    baselines = task.score_baselines(sources, references, metrics)
+    return RunScores(evaluation, signature(run, predictor, checkpoint), baselines)
+
+
+def _checked(
+    task: Task[Any], predictor: Predictor, given: GivenTexts
+) -> tuple[list[str], list[Sequence[str]]]:
+    """Return sources as the task's data have them, and lists of references. RunError for a wrong pair."""
+    sources = [predictor.example_text(line) for line in given.sources]
+    for name, references in given.references.items():
+        for number, (source, text) in enumerate(zip_longest(sources, references, fillvalue=""), 1):
+            if (fault := task.pair_fault(source, text)) is not None:
+                raise RunError(f"{name}:{number}: {fault}")
+    return sources, list(given.references.values())
+
+
+def held_out(task: Task[Any], role: Role) -> Examples:
+    """Return the dev or test set of a run's task."""
     if role == "test" and task.recipe.data.test is None:
         raise RunError("the recipe names no test set: score its dev set with --data dev, or give files")
-    return source_and_references(task.examples(role))
+    return task.examples(role)
 
 
-def source_and_references(examples: Examples) -> tuple[list[str], References]:
-    """Sources and references of all examples."""
+def source_and_reference_texts(examples: Examples) -> tuple[list[str], References]:
+    """Return the sources and references of all examples."""
     rows = range(len(examples))
-    return [examples.source_text(row) for row in rows], _references(examples, rows)
+    return [examples.source_text(row) for row in rows], reference_texts(examples, rows)
 
 
-def _references(examples: Examples, rows: Sequence[int]) -> References:
-    """The references of some examples, as metrics take them."""
-    lists = transposed([examples.references(row) for row in rows])
-    return lists if len(lists) > 1 else [examples.target_text(row) for row in rows]
-
-
-def score_pairs(
-    predictor: AnyPredictor, sources: Sequence[str], references: References, metrics: Sequence[str]
-) -> list[Score]:
-    """The metrics of a model's translations, with bootstrap intervals."""
-    texts = [str(found) for found in predictor.stream(sources)]
-    return score(texts, references, metrics)
-
-
-def baselines(
-    sources: Sequence[str], references: References, metrics: Sequence[str]
-) -> dict[str, list[Score]]:
-    """What summaries score that need no model, by name."""
-    return {
-        name: score([summarize(source) for source in sources], references, metrics)
-        for name, summarize in BASELINES.items()
-    }
-
-
-def signature(run: str | Path, predictor: AnyPredictor, checkpoint: str = "best") -> str:
-    """How a score was made, beside the metric's own signature."""
+def signature(run: str | Path, predictor: Predictor, checkpoint: str = "best") -> str:
+    """Return how a score was made, to be read beside the metric's own signature."""
     recipe = RunFolder.open(run).recipe
-    made = [f"recipe:{recipe.name}", f"checkpoint:{checkpoint}", predictor.how, f"seed:{recipe.seed}"]
+    made = [f"recipe:{recipe.name}", f"checkpoint:{checkpoint}", predictor.signature, f"seed:{recipe.seed}"]
     return "|".join([*filter(None, made), f"seq2attn:{__version__}"])
 
 
 @contextlib.contextmanager
-def error_context(doing: str, lower: str) -> Iterator[None]:
-    """Say where validation was when memory ended, and what to do."""
+def _error_context(doing: str, lower: str) -> Iterator[None]:
+    """Re-raise out-of-memory errors of validation with what was being done and a remedy."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

@@ -11,7 +11,7 @@ import torch
 from seq2attn.data import Examples
 from seq2attn.metrics import METRICS, Score
 from seq2attn.recipe import AnyRecipe, LocatedFault, RecipeError, read, write
-from seq2attn.runs.evaluation import best, examples, score_pairs, source_and_references, validator
+from seq2attn.runs.evaluation import best, read_examples, validator
 from seq2attn.runtime.devices import pick_device
 from seq2attn.tasks.loading import learn, reopen
 from seq2attn.tasks.task import Task
@@ -67,14 +67,14 @@ def train(
     place = pick_device(device)
     with _settled(recipe), display or Display() as shown:
         task = reopen(folder) if folder else learn(recipe)
-        training, dev = examples(task, "train", shown), examples(task, "dev", shown)
+        training, dev = read_examples(task, "train", shown), read_examples(task, "dev", shown)
         # what cannot be read is found now, not at the end
-        test = None if recipe.data.test is None else examples(task, "test", shown)
+        test = None if recipe.data.test is None else read_examples(task, "test", shown)
         folder = _same_data(folder, training) if folder else _new(path, task, training)
         model, settings, loader = task.build(), recipe.training, task.loader(training, training=True)
         trainer = Trainer(model, task.objective(model, True), settings, place, total_steps(settings, loader))
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        shown.say(f"{len(training):,} {task.counted}, {parameters:,} parameters, on {place}")
+        shown.say(f"{len(training):,} {task.units.examples}, {parameters:,} parameters, on {place}")
         validate = validator(task, model, dev, place)
         progress = fit(folder, trainer, loader, validate, _report(shown, folder, recipe))
         predictor = task.predictor(model, place)
@@ -84,8 +84,8 @@ def train(
         shown.say(f"best: {best(folder)}")
         if test is None:
             return Trained(path, progress, predictor, [])
-        scores = score_pairs(predictor, *source_and_references(test), settings.metrics)
-        return Trained(path, progress, predictor, scores)
+        evaluation = task.evaluate(predictor, test, settings.metrics)
+        return Trained(path, progress, predictor, list(evaluation.scores.values()))
 
 
 def average_run(run: str | Path, count: int, device: str = "auto") -> RunFolder:
@@ -98,7 +98,7 @@ def average_run(run: str | Path, count: int, device: str = "auto") -> RunFolder:
             "train with training.keep_last at least as large"
         )
     task, place = reopen(folder), pick_device(device)
-    model, dev = task.build(), examples(task, "dev", Display())
+    model, dev = task.build(), read_examples(task, "dev", Display())
     trainer = Trainer(model, task.objective(model), task.recipe.training, place, None)
     average_last(folder, trainer, count, validator(task, model, dev, place), Display())
     return folder

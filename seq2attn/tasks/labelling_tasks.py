@@ -1,40 +1,47 @@
-"""Tasks from words to labels."""
+"""Tasks from words to labels: tagging and classification."""
 
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from typing_extensions import Self
 
 from seq2attn.data import Coders, Examples, Report, pairs, training_text
-from seq2attn.data.batches import LabelledBatchLoader
 from seq2attn.data.corpora import find
-from seq2attn.data.pretrained_vectors import known_words, word_vectors
+from seq2attn.data.pretrained_vectors import coverage, known_words, word_vectors
+from seq2attn.data.word_batches import LabelledBatchLoader
 from seq2attn.inference.recognizer import Categorizer, Recognizer
+from seq2attn.metrics import References
+from seq2attn.metrics.entities import EntityReport, parted, report
 from seq2attn.models.tagger_factory import build_tagger
-from seq2attn.recipe import (
-    LabellingRecipe,
-    TaggingRecipe,
-)
+from seq2attn.recipe import LabellingRecipe
 from seq2attn.recipe.tagger_model import AttentivePoolingRecipe
-from seq2attn.tasks.task import Task
-from seq2attn.text.tag_schemes import Scheme
-from seq2attn.text.word_vocabulary import Labels, WordVocabulary, WordVocabularyError
+from seq2attn.tasks.task import Task, Units
+from seq2attn.text.tag_schemes import Scheme, read
+from seq2attn.text.word_vocabulary import Labels, WordVocabulary, WordVocabularyError, split_words
 from seq2attn.training.label_objectives import AnyTagger, LabelObjective, label_objective
 from seq2attn.training.run_folder import RunFolder
 
+MOST, RAREST = 12, 3  # labels whose counts `check` reports
+BY_TYPE = {"f1", "precision", "recall"}  # metrics that have a table by type
+
 
 class LabellingTask(Task[LabellingRecipe]):
-    """From words to labels, of each word or of all together."""
+    """A model reads words, and labels each word or all of them together."""
 
-    counted = "sentences"
+    units = Units("sentences", "words a sentence", "words")
+    predictor_class: ClassVar[type[Recognizer] | type[Categorizer]]
+    scheme: ClassVar[Scheme | None]  # of the tags; None: labels are of sentences
 
     def __init__(self, recipe: LabellingRecipe, word_vocabulary: WordVocabulary, labels: Labels) -> None:
         self.recipe, self.word_vocabulary, self.labels = recipe, word_vocabulary, labels
 
     @classmethod
-    def learn(cls, recipe: LabellingRecipe) -> "LabellingTask":
-        """With the words of the training data, and the labels of these and of the dev set."""
+    def learn(cls, recipe: LabellingRecipe) -> Self:
+        """See the base class: the words of the training data, the labels of these and of the dev set."""
         data, text = recipe.data, recipe.text
         report = Report(stop=data.bad_lines == "stop")
         held = pairs(data.dev, data.languages, report, "dev", "data.dev", data.tag_scheme, text.words)
@@ -50,14 +57,13 @@ class LabellingTask(Task[LabellingRecipe]):
         except WordVocabularyError as error:
             found = (find(one, data.languages, "train", "data.train", data.tag_scheme) for one in data.train)
             raise WordVocabularyError(f"{' and '.join(one.name for one in found)}: {error}") from error
-        scheme: Scheme | None = "bioes" if isinstance(recipe, TaggingRecipe) else None
         known = chain(training_text(data, (1,), text.words), (pair.target for pair in held))
-        labels = Labels.learn(known, scheme)
+        labels = Labels.learn(known, cls.scheme)
         return cls(recipe, word_vocabulary, labels)
 
     @classmethod
-    def open(cls, recipe: LabellingRecipe, folder: RunFolder) -> "LabellingTask":
-        """With the words and labels of a run."""
+    def open(cls, recipe: LabellingRecipe, folder: RunFolder) -> Self:
+        """See the base class."""
         word_vocabulary, labels = (folder.content(f"text/{name}.json") for name in ("words", "labels"))
         return cls(recipe, WordVocabulary.read(word_vocabulary), Labels.read(labels))
 
@@ -115,5 +121,73 @@ class LabellingTask(Task[LabellingRecipe]):
         self, model: Any, device: torch.device, precision: str = "fp32", validating: bool = False
     ) -> Recognizer | Categorizer:
         """See the base class."""
-        kind = Recognizer if isinstance(self.recipe, TaggingRecipe) else Categorizer
-        return kind(model, self.word_vocabulary, self.labels, self.recipe.text.words, device, precision)
+        words = self.recipe.text.words
+        return self.predictor_class(model, self.word_vocabulary, self.labels, words, device, precision)
+
+    def lengths(self, examples: Examples) -> Any:
+        """See the base class."""
+        return examples.source_lengths
+
+    def summary(self, training: Examples, dev: Examples) -> Iterator[tuple[str, str]]:
+        """See the base class: how many words have pre-trained vectors, and how often each label occurs."""
+        if (vectors := self.recipe.text.vectors) is not None:
+            texts = map(training.source_text, range(len(training)))
+            yield "vectors", str(coverage(Path(vectors), self.word_vocabulary, texts))
+        yield "labels", self._label_counts(training, dev)
+
+    def _label_counts(self, training: Examples, dev: Examples) -> str:
+        """Return the count of each label (of tags, of spans by type), and which labels only dev has."""
+        seen, held = self._counted(training), self._counted(dev)
+        ranked = seen.most_common()
+        text = _shown(ranked[:MOST])
+        if len(ranked) > MOST:
+            rarest = _shown(ranked[max(MOST, len(ranked) - RAREST) :])
+            text += f", and {len(ranked) - MOST} more, the rarest {rarest}"
+        if training.report.schemes:
+            text += f"; tags written in {' and '.join(training.report.schemes)}"
+        if alone := held.keys() - seen.keys():
+            absent = _shown((label, held[label]) for label in sorted(alone))
+            text += f"; only in data.dev, and so never learnt: {absent}"
+        return text
+
+    def _counted(self, examples: Examples) -> Counter[str]:
+        texts = map(examples.target_text, range(len(examples)))
+        if self.scheme is None:
+            return Counter(texts)
+        return Counter(span.type for text in texts for span in read(split_words(text)))
+
+
+class TaggingTask(LabellingTask):
+    """A tag for each word: named entities, chunks."""
+
+    predictor_class, scheme = Recognizer, "bioes"
+
+    @classmethod
+    def tables(
+        cls, texts: Sequence[str], references: References, metrics: Sequence[str]
+    ) -> dict[str, EntityReport]:
+        """See the base class: the scores of each type of entity."""
+        return {"entities": report(texts, references)} if BY_TYPE & {*metrics} else {}
+
+    @classmethod
+    def pair_fault(cls, source: str, reference: str) -> str | None:
+        """See the base class: there is a tag for each word."""
+        words, tags = len(split_words(source)), len(parted(reference))
+        if words == tags:
+            return None
+        return (
+            f"expected a tag for each of the {words} words of the source, got {tags}: a line has the words or "
+            "the tags of a whole sentence, with spaces between (a CoNLL file, a word a line, is scored as "
+            "data.test of a recipe)"
+        )
+
+
+class ClassificationTask(LabellingTask):
+    """A label for each sentence."""
+
+    units = LabellingTask.units._replace(targets="sentences")
+    predictor_class, scheme = Categorizer, None
+
+
+def _shown(counts: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{label} {count:,}" for label, count in counts)

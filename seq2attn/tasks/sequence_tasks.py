@@ -1,47 +1,54 @@
-"""Tasks: what a run must know of what is learnt. Training, scoring and loading are the same for all.
+"""Tasks from text to text: translation and summarization."""
 
-A task has its vocabularies. It makes batches of examples, a model, what that learns by, and the face with
-which people use it.
-"""
-
+from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import torch
+from typing_extensions import Self
 
 from seq2attn.data import Coders, Examples, training_text
 from seq2attn.data.batches import BatchLoader
-from seq2attn.inference.translator import Summarizer, Translator
+from seq2attn.data.sources import PairTokenizer
+from seq2attn.inference.baselines import BASELINES
+from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, Generator
+from seq2attn.inference.translator import Summarizer, TextPredictor, Translator
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.models.seq2seq_factory import build
-from seq2attn.recipe import (
-    Recipe,
-    TrainingRecipe,
-)
-from seq2attn.tasks.task import Task
+from seq2attn.recipe import Recipe
+from seq2attn.tasks.task import Task, Units
 from seq2attn.text.vocabulary import Vocabulary
 from seq2attn.text.vocabulary_training import train_vocabulary
-from seq2attn.training.objectives import AttentionLosses, TokenObjective
+from seq2attn.training.objectives import AttentionLosses, TokenObjective, guided_head
 from seq2attn.training.run_folder import RunFolder
 
 
 class SequenceTask(Task[Recipe]):
-    """From text to text: an encoder and a decoder."""
+    """An encoder reads a text, and a decoder writes another."""
 
-    counted = "pairs"
+    units = Units("pairs", "target pieces a sentence", "target tokens")
+    predictor_class: ClassVar[type[TextPredictor]]
 
     def __init__(self, recipe: Recipe, vocabularies: list[Vocabulary]) -> None:
         self.recipe, self.vocabularies = recipe, vocabularies
-        self.source, self.target = vocabularies[0], vocabularies[-1]
+        decoder = recipe.model.decoder
+        self.tokenizer = PairTokenizer(
+            vocabularies[0],
+            vocabularies[-1],
+            recipe.data.truncate,
+            copying=decoder.copying is not None,
+            hierarchical=any(attention.sentences is not None for attention in decoder.cross_attentions),
+        )
 
     @classmethod
-    def learn(cls, recipe: Recipe) -> "SequenceTask":
-        """With source and target vocabulary as the recipe wants them; one if they are joint."""
+    def learn(cls, recipe: Recipe) -> Self:
+        """See the base class: one vocabulary for both sides if they are joint, else two."""
         text = recipe.text
         if text.files is not None:
             files = text.files[:1] if text.joint else text.files
             return cls(recipe, [Vocabulary.load(Path(file), text.words) for file in files])
         languages: list[tuple[int, ...]] = [(0, 1)] if text.joint else [(0,), (1,)]
-        learned = [
+        vocabularies = [
             train_vocabulary(
                 training_text(recipe.data, sides),
                 model=text.models[sides[0]],
@@ -55,11 +62,11 @@ class SequenceTask(Task[Recipe]):
             )
             for sides in languages
         ]
-        return cls(recipe, learned)
+        return cls(recipe, vocabularies)
 
     @classmethod
-    def open(cls, recipe: Recipe, folder: RunFolder) -> "SequenceTask":
-        """With the vocabularies of a run."""
+    def open(cls, recipe: Recipe, folder: RunFolder) -> Self:
+        """See the base class."""
         contents = [folder.content(name) for name in cls._names(recipe)]
         return cls(recipe, [Vocabulary(content, recipe.text.words) for content in contents])
 
@@ -67,68 +74,82 @@ class SequenceTask(Task[Recipe]):
     def _names(recipe: Recipe) -> list[str]:
         return [f"text/{side}.model" for side in (["joint"] if recipe.text.joint else ["source", "target"])]
 
+    def files(self) -> dict[str, bytes]:
+        """See the base class."""
+        names = self._names(self.recipe)
+        return {name: vocabulary.model for name, vocabulary in zip(names, self.vocabularies, strict=True)}
+
     @property
     def vocabulary(self) -> str:
         """See the base class."""
         kind = "joint" if self.recipe.text.joint else "source and target"
         return f"{kind}: {' and '.join(f'{one.size:,}' for one in self.vocabularies)} pieces"
 
-    def files(self) -> dict[str, bytes]:
-        """See the base class."""
-        names = self._names(self.recipe)
-        return {name: one.model for name, one in zip(names, self.vocabularies, strict=True)}
-
     @property
     def coders(self) -> Coders:
         """See the base class."""
-        return self.source, self.target
+        return self.tokenizer.source, self.tokenizer.target
 
     def loader(self, examples: Examples, training: bool = False) -> BatchLoader:
         """See the base class."""
         sampling = self.recipe.text.sampling if training else None
-        tokens, truncate = self.recipe.training.batch_tokens, self.recipe.data.truncate
-        loader = BatchLoader(examples, self.source, self.target, tokens, self.recipe.seed, sampling, truncate)
-        decoder = self.recipe.model.decoder
-        loader.copying = decoder.copying is not None
-        loader.hierarchical = any(part.sentences is not None for part in decoder.cross_attentions)
-        return loader
+        batch_tokens = self.recipe.training.batch_tokens
+        return BatchLoader(examples, self.tokenizer, batch_tokens, self.recipe.seed, sampling)
 
     def build(self) -> Seq2Seq:
         """See the base class."""
-        return build(self.recipe.model, self.source.size, self.target.size)
+        return build(self.recipe.model, self.tokenizer.source.size, self.tokenizer.target.size)
 
     def objective(self, model: Seq2Seq, training: bool = False) -> TokenObjective:
-        """See the base class."""
-        return token_objective(model, self.recipe.training) if training else TokenObjective()
+        """See the base class: cross-entropy of tokens and, in training, the recipe's attention losses."""
+        if not training:
+            return TokenObjective()
+        settings = self.recipe.training
+        losses = settings.attention_losses
+        if losses is None:
+            return TokenObjective(settings.label_smoothing)
+        attention = AttentionLosses(losses.factors(), model.decoder, losses.layer, losses.head)
+        return TokenObjective(settings.label_smoothing, attention)
 
     def predictor(
         self, model: Seq2Seq, device: torch.device, precision: str = "fp32", validating: bool = False
-    ) -> Translator:
+    ) -> TextPredictor:
         """See the base class."""
-        decoding, attention_losses = (
-            self.recipe.decoding,
-            token_objective(model, self.recipe.training).attention_losses,
-        )
+        decoding = self.recipe.decoding
         if validating:
             changes = {"beam": decoding.validation_beam, "nbest": 1, "sample": False}
             decoding = decoding.model_copy(update=changes)
-        truncate = self.recipe.data.truncate
-        kind = Summarizer if self.recipe.task == "summarization" else Translator
-        translator = kind(model, self.source, self.target, decoding, device, precision, truncate)
-        if (
-            attention_losses is not None and "guided" in attention_losses.factors
-        ):  # what was taught to align, aligns
-            translator.alignment_layer, translator.alignment_head = (
-                attention_losses.guided_layer,
-                attention_losses.guided_head,
+        losses, head = self.recipe.training.attention_losses, DEFAULT_HEAD
+        if losses is not None and losses.guided:  # the head that was trained to align, aligns
+            head = AlignmentHead(*guided_head(model.decoder, losses.layer, losses.head))
+        return self.predictor_class(Generator(model, self.tokenizer, device, precision), decoding, head)
+
+    @classmethod
+    def warnings(cls, recipe: Recipe) -> Iterator[str]:
+        """See the base class."""
+        yield from super().warnings(recipe)
+        decoding = recipe.decoding
+        if decoding.sample and decoding.coverage_penalty:
+            yield (
+                "decoding.coverage_penalty: changes no draw of sample, but ranks those of a sentence (nbest)"
             )
-        return translator
+
+    @classmethod
+    def reinforced(cls, recipe: Recipe, path: str) -> bool:
+        """See the base class."""
+        losses = recipe.training.attention_losses
+        return losses is not None and losses.reinforce > 0 and "self_attention" not in path
 
 
-def token_objective(model: Seq2Seq, recipe: TrainingRecipe) -> TokenObjective:
-    """All that a recipe has an encoder and a decoder learn."""
-    losses = recipe.attention_losses
-    if losses is None:
-        return TokenObjective(recipe.label_smoothing)
-    attention_losses = AttentionLosses(losses.factors(), model.decoder, losses.layer, losses.head)
-    return TokenObjective(recipe.label_smoothing, attention_losses)
+class TranslationTask(SequenceTask):
+    """From a sentence to its translation."""
+
+    predictor_class = Translator
+
+
+class SummarizationTask(SequenceTask):
+    """From a text to its summary."""
+
+    units = SequenceTask.units._replace(lengths="target pieces a summary")
+    predictor_class = Summarizer
+    baselines = BASELINES

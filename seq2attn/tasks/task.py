@@ -1,70 +1,202 @@
-"""A task: vocabulary, batches, model, loss and predictor of one kind of problem."""
+"""The base class of tasks: vocabulary, batches, model, loss, predictor and metrics of one kind of problem.
+
+A task is one class and one line in TASKS, beside its recipe (RECIPES), its predictor and the command that calls
+the predictor. Training, checking, scoring, comparing and loading ask the task and are the same for all.
+"""
 
 from abc import ABC, abstractmethod
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import nn
+from typing_extensions import Self
 
+from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.data import Coders, Examples, Role, prepare
 from seq2attn.data.batches import AnyBatchLoader
-from seq2attn.inference.recognizer import Categorizer, Recognizer
-from seq2attn.inference.translator import Translator
-from seq2attn.recipe import (
-    AnyRecipe,
-)
+from seq2attn.inference.predictor import Predictor
+from seq2attn.metrics import References, Score, score, transposed
+from seq2attn.recipe import AnyRecipe, AttentionRecipe, Section
 from seq2attn.training.objectives import Objective
+from seq2attn.training.run_folder import RunFolder
 
 R = TypeVar("R", bound=AnyRecipe)
 
 
-AnyPredictor = Translator | Recognizer | Categorizer
+class Units(NamedTuple):
+    """What a task counts, in words for people."""
+
+    examples: str  # "pairs"
+    lengths: str  # "target pieces a sentence"
+    targets: str  # what the loss is the mean of: "target tokens"
+
+
+class Evaluation(NamedTuple):
+    """The scores of a model by metric, and the task's tables with more of them by name."""
+
+    scores: dict[str, Score]
+    tables: Mapping[str, Any] = MappingProxyType({})  # the str of each is for the terminal; it has to_json()
 
 
 class Task(ABC, Generic[R]):
-    """What a recipe's `task` means. Made by `learn` for a new run, or by `reopen` for one that is there."""
+    """One kind of problem. Made by `learn` for a new run, or by `open` for one that exists."""
+
+    units: ClassVar[Units]
+    baselines: ClassVar[Mapping[str, Callable[[str], str]]] = {}  # results without a model, by name
 
     recipe: R
-    counted: str  # what its examples are
+
+    # ---- vocabulary and batches --------------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def learn(cls, recipe: R) -> Self:
+        """Return the task of a recipe, with vocabularies learned from the training data."""
+
+    @classmethod
+    @abstractmethod
+    def open(cls, recipe: R, folder: RunFolder) -> Self:
+        """Return the task of a run, with its vocabularies."""
+
+    @abstractmethod
+    def files(self) -> dict[str, bytes]:
+        """Return the vocabularies, by the names of their files in a run's folder."""
 
     @property
     @abstractmethod
     def vocabulary(self) -> str:
-        """What is known of words and labels, in a line."""
+        """The sizes of the vocabularies, in a line for people."""
 
     @property
     @abstractmethod
     def coders(self) -> Coders:
-        """What makes ids of sources and targets."""
+        """What turns sources and targets into ids."""
 
-    @abstractmethod
-    def files(self) -> dict[str, bytes]:
-        """The vocabularies, by the names of their files in a run's folder."""
+    def examples(self, role: Role) -> Examples:
+        """Return the tokenised examples of train, dev or test."""
+        data = self.recipe.data
+        corpora = data.train if role == "train" else [getattr(data, role)]
+        return prepare(corpora, data, self.coders, role, words=self.recipe.text.words)
 
     @abstractmethod
     def loader(self, examples: Examples, training: bool = False) -> AnyBatchLoader:
-        """Examples as batches; for training, as the recipe changes them at random."""
+        """Return a loader of batches; in training, with the random changes that the recipe asks for."""
+
+    # ---- model and loss ----------------------------------------------------------------------------
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """The model, freshly initialised. Seed torch before."""
+        """Return the model, freshly initialised. Seed torch before."""
 
     def empty(self) -> nn.Module:
-        """A model that is about to be given weights."""
+        """Return a model whose weights are about to be loaded."""
         return self.build()
 
     @abstractmethod
     def objective(self, model: Any, training: bool = False) -> Objective:
-        """What the model is measured by; for training, with all that it learns by besides."""
+        """Return what the model is trained on; or, if not training, what it is validated on."""
+
+    # ---- results and scores ------------------------------------------------------------------------
 
     @abstractmethod
     def predictor(
         self, model: Any, device: torch.device, precision: str = "fp32", validating: bool = False
-    ) -> AnyPredictor:
-        """The model as people use it; while validating, as fast as the recipe allows."""
+    ) -> Any:
+        """Return the model's predictor; for validation, as fast as the recipe allows."""
 
-    def examples(self, role: Role) -> Examples:
-        """The tokenised examples of train, dev or test."""
-        data = self.recipe.data
-        corpora = data.train if role == "train" else [getattr(data, role)]
-        return prepare(corpora, data, self.coders, role, words=self.recipe.text.words)
+    def evaluate(
+        self,
+        predictor: Predictor,
+        examples: Examples,
+        metrics: Sequence[str],
+        rows: Sequence[int] | None = None,
+        bootstrap: int = 1000,
+    ) -> Evaluation:
+        """Score a model on examples, or on some of them (`rows`).
+
+        By default results are compared as texts. A task whose results are none (boxes, masks, samples)
+        overrides this.
+        """
+        rows = range(len(examples)) if rows is None else rows
+        sources = [examples.source_text(row) for row in rows]
+        return self.evaluate_texts(predictor, sources, reference_texts(examples, rows), metrics, bootstrap)
+
+    def evaluate_texts(
+        self,
+        predictor: Predictor,
+        sources: Sequence[str],
+        references: References,
+        metrics: Sequence[str],
+        bootstrap: int = 1000,
+    ) -> Evaluation:
+        """Score a model on texts that are given."""
+        texts = [str(result) for result in predictor.stream(sources)]
+        scores = score(texts, references, metrics, bootstrap)
+        tables = self.tables(texts, references, metrics) if bootstrap else {}  # none while validating
+        return Evaluation(dict(zip(metrics, scores, strict=True)), tables)
+
+    @classmethod
+    def tables(cls, texts: Sequence[str], references: References, metrics: Sequence[str]) -> dict[str, Any]:
+        """Return tables with more of the scores, by name."""
+        return {}
+
+    def score_baselines(
+        self, sources: Sequence[str], references: References, metrics: Sequence[str]
+    ) -> dict[str, list[Score]]:
+        """Return the scores of the baselines, by name."""
+        return {
+            name: score([baseline(source) for source in sources], references, metrics)
+            for name, baseline in self.baselines.items()
+        }
+
+    @classmethod
+    def pair_fault(cls, source: str, reference: str) -> str | None:
+        """Return why a reference cannot be one of the source; None if it can."""
+        return None
+
+    # ---- for `seq2attn check` ----------------------------------------------------------------------
+
+    def lengths(self, examples: Examples) -> Any:
+        """Return the lengths that `units.lengths` names."""
+        return examples.target_lengths
+
+    @classmethod
+    def warnings(cls, recipe: R) -> Iterator[str]:
+        """Yield what in a recipe is valid and probably unintended."""
+        for path, section in _attentions(recipe.model, "model"):
+            name = section.normalize.name
+            if NORMALIZERS[name].samples() and not cls.reinforced(recipe, path):
+                yield (
+                    f"{path}.normalize: nothing reinforces what {name} samples, so that attention learns only "
+                    "from what it does not sample (soft_rate); for attention to the source, set "
+                    "training.attention_losses.reinforce"
+                )
+
+    @classmethod
+    def reinforced(cls, recipe: R, path: str) -> bool:
+        """Return whether training reinforces the samples of the attention at a path of the recipe."""
+        return False
+
+    def summary(self, training: Examples, dev: Examples) -> Iterator[tuple[str, str]]:
+        """Yield more to report about the data: a heading and a line."""
+        yield from ()
+
+
+def _attentions(part: Any, path: str) -> Iterator[tuple[str, AttentionRecipe]]:
+    """Yield every attention of a section, with its path."""
+    if isinstance(part, AttentionRecipe):
+        yield path, part
+    elif isinstance(part, Section):
+        for name in type(part).model_fields:
+            yield from _attentions(getattr(part, name), f"{path}.{name}")
+    elif isinstance(part, list):
+        for index, inner in enumerate(part):
+            yield from _attentions(inner, f"{path}.{index}")
+
+
+def reference_texts(examples: Examples, rows: Sequence[int]) -> References:
+    """Return the references of examples, as metrics take them."""
+    lists = transposed([examples.references(row) for row in rows])
+    return lists if len(lists) > 1 else [examples.target_text(row) for row in rows]

@@ -110,7 +110,7 @@ class Trainer:
         rate = self.recipe.learning_rate * self.schedule.factor(step, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        tokens = sum(batch.units for batch in batches)
+        tokens = sum(batch.num_targets for batch in batches)
         total, parts = 0.0, dict[str, float]()
         for batch in batches:
             losses = self._losses(batch.to(self.device))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Losses(NamedTuple):
-    """What a batch costs: sums over what it counts (its `units`), to be divided by the update's."""
+    """What a batch costs: sums over what it counts (its `num_targets`), to be divided by the update's."""
 
     whole: Tensor  # (), what is minimised
     loss: Tensor  # (), the part of it that is reported as the loss, in nats
@@ -228,19 +228,17 @@ class TokenObjective:
     def forward(self, model: Any, batch: "Batch") -> Decoded:
         """See Objective; model is a Seq2Seq."""
         look = self.attention_losses.look if self.attention_losses else ()
-        decoded: Decoded = model(
-            batch.source, batch.source_mask, batch.reads, look, batch.copies, batch.sentences
-        )
+        decoded: Decoded = model(batch.source, batch.target_input, look)
         return decoded
 
     def loss(self, answer: Decoded, batch: "Batch") -> Losses:
         """See Objective."""
-        gold, mask = batch.gold, batch.gold_mask
-        beyond = 0 if batch.copies is None else batch.copies.shape[1]
+        gold, mask, copy_ids = batch.target, batch.target_mask, batch.source.copy_ids
+        beyond = 0 if copy_ids is None else copy_ids.shape[1]
         loss = cross_entropy(answer.predicted, gold, mask, self.smoothing, beyond)
         if not self.attention_losses:
             return Losses(loss.smoothed, *loss)
-        terms = self.attention_losses.terms(answer, gold, mask, batch.source_mask, batch.links)
+        terms = self.attention_losses.terms(answer, gold, mask, batch.source.mask, batch.links)
         return Losses(loss.smoothed + self.attention_losses.total(terms), *loss, terms)
 
     def updated(self) -> None:
@@ -256,6 +254,12 @@ class TokenObjective:
         """See Objective."""
         if self.attention_losses is not None:
             self.attention_losses.baseline = state
+
+
+def guided_head(decoder: Decoder, layer: int | None, head: int | None) -> tuple[int, int | None]:
+    """Return the layer and the head that guided attention trains (`AttentionLosses`)."""
+    _, guided_layer, _, guided = _layers_and_heads(decoder, layer, head)
+    return guided_layer, guided
 
 
 def _layers_and_heads(

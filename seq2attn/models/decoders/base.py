@@ -101,12 +101,12 @@ class Decoder(nn.Module):
         """What the slots of a source copy, if this decoder copies."""
         if self.pointer_generator is None:
             return None
-        if encoded.copies is None:
+        if encoded.copy_ids is None:
             raise Seq2attnError(
-                "this decoder copies, and was not told what: give the model `copies`, the ids that the slots "
-                "of the source copy (Batch.copies)"
+                "this decoder copies from its source: give the model a Source with copy_ids "
+                "(data.sources.PairTokenizer with copying=True makes it)"
             )
-        return Copies.of(encoded.copies, encoded.mask.squeeze(1))
+        return Copies.of(encoded.copy_ids, encoded.mask.squeeze(1))
 
     def start(self, encoded: Encoded) -> Any:
         """The state before the first token; keys and values of the source are made here, once."""

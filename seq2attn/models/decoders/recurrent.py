@@ -170,7 +170,7 @@ class RecurrentDecoder(Decoder):
         """See the base class."""
         memory = past = feed = None
         if self.attention is not None:
-            memory = self.attention.remember(encoded.states, encoded.mask, sentences=encoded.sentences)
+            memory = self.attention.remember(encoded.states, encoded.mask, sentences=encoded.sentence_ids)
             past = self.attention.initial_state(memory)
         if self.input_feeding:
             feed = encoded.summary.new_zeros(len(encoded.summary), self.readout.size)

@@ -62,7 +62,7 @@ class DecoderLayer(nn.Module):
 
     def start(self, encoded: Encoded) -> LayerState:
         """Keys and values of the source, once."""
-        memory = self.cross_attention.remember(encoded.states, encoded.mask, sentences=encoded.sentences)
+        memory = self.cross_attention.remember(encoded.states, encoded.mask, sentences=encoded.sentence_ids)
         past = self.cross_attention.initial_state(memory)
         if not self.cross_attention.attention.stateful:
             past = past._replace(weights=None, coverage=None)

@@ -1,0 +1,114 @@
+"""The batch plan, global and pure: the same (seed, epoch, lengths) give the same batches anywhere.
+
+A plan is a list of batches, a batch a list of example indices. Every process makes the whole plan and takes
+its own share of it, so that no two need to agree on anything, and training resumes from an index.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Indices = NDArray[np.int64]
+
+# Batches are cut from stretches of this many examples sorted by length: long enough that a batch holds
+# sentences of one length, short enough that a batch is not the same one in every epoch.
+STRETCH = 50_000
+
+
+def plan(
+    source_lengths: NDArray[np.int32],
+    target_lengths: NDArray[np.int32],
+    examples: Indices,
+    batch_tokens: int,
+    seed: Sequence[int],
+) -> list[Indices]:
+    """Return batches of examples of about one length, in random order, for one epoch.
+
+    Lengths are without special tokens. A batch holds at most `batch_tokens` tokens on its longer side,
+    padding and one special token included; an example longer than that makes a batch of its own.
+    seed: what the order depends on, for example (recipe's seed, epoch).
+    """
+    generator = np.random.default_rng(list(seed))
+    order = generator.permutation(examples)
+    batches: list[Indices] = []
+    for begin in range(0, len(order), STRETCH):
+        stretch = order[begin : begin + STRETCH]
+        order_within = by_length(source_lengths[stretch], target_lengths[stretch])
+        batches += fill(stretch[order_within], source_lengths, target_lengths, batch_tokens)
+    return [batches[number] for number in generator.permutation(len(batches))]
+
+
+def by_length(source_lengths: NDArray[np.int32], target_lengths: NDArray[np.int32]) -> Indices:
+    """Return the order in which neighbours need least padding: by the longer side, then the target's."""
+    keys = source_lengths, target_lengths, np.maximum(source_lengths, target_lengths)
+    return np.lexsort(keys).astype(np.int64)
+
+
+def fill(
+    order: Indices, source_lengths: NDArray[np.int32], target_lengths: NDArray[np.int32], batch_tokens: int
+) -> list[Indices]:
+    """Cut an order of examples into batches of at most `batch_tokens` tokens on the longer side."""
+    longest = np.maximum(source_lengths[order], target_lengths[order]).astype(np.int64) + 1
+    batches, begin, width = [], 0, 0
+    for end, length in enumerate(longest.tolist()):
+        width = max(width, length)
+        if end > begin and width * (end - begin + 1) > batch_tokens:
+            batches.append(order[begin:end])
+            begin, width = end, length
+    if len(order):
+        batches.append(order[begin:])
+    return batches
+
+
+class Corpus(Protocol):
+    """What a batch loader needs of tokenised examples (`data.Examples`)."""
+
+    source_lengths: NDArray[np.int32]
+    target_lengths: NDArray[np.int32]
+
+    def source(self, index: int) -> NDArray[np.int32]:
+        """Return the ids of a source sentence."""
+
+    def target(self, index: int) -> NDArray[np.int32]:
+        """Return the ids of a target sentence."""
+
+    def ended(self, index: int) -> bool:
+        """Return whether a target sentence is not truncated."""
+
+    def source_text(self, index: int) -> str:
+        """Return a source sentence."""
+
+    def target_text(self, index: int) -> str:
+        """Return a target sentence."""
+
+    def epoch(self, epoch: int, seed: int) -> Indices:
+        """Return the indices of an epoch's examples, in any order."""
+
+
+@runtime_checkable
+class Aligned(Protocol):
+    """A corpus that may have gold alignments."""
+
+    aligned: bool  # whether it has
+
+    def links(self, index: int) -> NDArray[np.int32]:
+        """Return (n, 2) links: positions of source and target ids that are translations of each other."""
+
+
+class Batches:
+    """Plans which examples are in a batch: epochs in random order, or every example once, by length."""
+
+    def __init__(self, examples: Corpus, batch_tokens: int, seed: int = 1) -> None:
+        self.examples, self.batch_tokens, self.seed = examples, batch_tokens, seed
+
+    def epoch(self, epoch: int) -> list[Indices]:
+        """Return the batches of an epoch: a pure function of the examples, the seed and the epoch."""
+        lengths = self.examples.source_lengths, self.examples.target_lengths
+        return plan(*lengths, self.examples.epoch(epoch, self.seed), self.batch_tokens, (self.seed, epoch))
+
+    def evaluation_batches(self) -> list[Indices]:
+        """Return batches that hold every example once, by length."""
+        lengths = self.examples.source_lengths, self.examples.target_lengths
+        return fill(by_length(*lengths), *lengths, self.batch_tokens)

@@ -1,0 +1,52 @@
+"""Batches of words with their characters and labels."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from seq2attn.data.batch_plan import Batches, Corpus, Indices
+from seq2attn.data.sources import Row, pad
+from seq2attn.layers.word_embedding import LabelledBatch, Words
+from seq2attn.text.word_vocabulary import PADDING, Labels, WordVocabulary, split_words
+
+
+class LabelledBatchLoader(Batches):
+    """Loads labelled words as batches. Labels with a scheme are of words; without, of sentences."""
+
+    def __init__(
+        self,
+        examples: Corpus,
+        word_vocabulary: WordVocabulary,
+        labels: Labels,
+        batch_tokens: int,
+        seed: int = 1,
+    ) -> None:
+        super().__init__(examples, batch_tokens, seed)
+        self.word_vocabulary, self.labels = word_vocabulary, labels
+
+    def batch(self, indices: Indices, epoch: int | None = None) -> LabelledBatch:
+        """Return the sentences with these indices."""
+        rows = indices.tolist()
+        ids = [self.examples.source(row) for row in rows]
+        words = collate_words(
+            [split_words(self.examples.source_text(row)) for row in rows], ids, self.word_vocabulary
+        )
+        labels, _ = pad([self.examples.target(row) for row in rows], 0)
+        shape = f"sentences by words {tuple(words.ids.shape)}"
+        if self.labels.scheme is None:
+            return LabelledBatch(words, labels[:, 0], len(rows), shape)
+        return LabelledBatch(words, labels, int(words.mask.sum()), shape)
+
+
+def collate_words(
+    sentences: Sequence[Sequence[str]], ids: Sequence[Row], word_vocabulary: WordVocabulary
+) -> Words:
+    """Return words with their ids in the vocabulary and, once for each distinct word, their characters."""
+    distinct = sorted(
+        {word for sentence in sentences for word in sentence}, key=lambda word: (len(word), word)
+    )
+    places = {word: place for place, word in enumerate(distinct)}
+    rows = [[places[word] for word in sentence] for sentence in sentences]
+    alike = groupby(distinct or [""], lambda word: max(2, (len(word) - 1).bit_length()))
+    spellings = [pad([word_vocabulary.spell(word) for word in some], PADDING)[0] for _, some in alike]
+    padded, mask = pad(ids, PADDING)
+    return Words(padded, mask, pad(rows, 0)[0], tuple(spellings))

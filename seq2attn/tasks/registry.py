@@ -1,0 +1,14 @@
+"""TASKS: one line for each task. Its name here is its name in recipes."""
+
+from typing import Any
+
+from seq2attn.tasks.labelling_tasks import ClassificationTask, TaggingTask
+from seq2attn.tasks.sequence_tasks import SummarizationTask, TranslationTask
+from seq2attn.tasks.task import Task
+
+TASKS: dict[str, type[Task[Any]]] = {
+    "translation": TranslationTask,
+    "summarization": SummarizationTask,
+    "tagging": TaggingTask,
+    "classification": ClassificationTask,
+}
