@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import tiny
-import tiny_runs
 import torch
 from tiny_runs import log
 from tiny_training import loader, scripted, steps, trainer
@@ -28,6 +27,7 @@ from seq2attn.runtime import files as atomic
 from seq2attn.training.loop import fit
 from seq2attn.training.run_folder import (
     FORMAT,
+    READABLE,
     RunError,
     RunFolder,
     Version,
@@ -94,7 +94,10 @@ def test_a_run_is_not_overwritten(run: RunFolder, tmp_path: Path) -> None:
     ("content", "message"),
     [
         (None, "has no version.json: expected a run folder, as `seq2attn train` makes it"),
-        (b'{"format": "9.9"}', f"this seq2attn reads the run formats 0.1 and {FORMAT}, the folder has 9.9"),
+        (
+            b'{"format": "9.9"}',
+            f"this seq2attn reads the run formats 0.1, 0.2 and {FORMAT}, the folder has 9.9",
+        ),
         (b'{"format": "0.1", "colour": 3}', "version.json is damaged: .*colour"),
         (b"[]", "version.json is damaged"),
         (b'{"format":', "version.json is damaged"),
@@ -450,14 +453,22 @@ def test_training_of_an_earlier_format_cannot_go_on(copy: Path) -> None:
 
 
 def test_the_fixtures_of_all_formats_load() -> None:
-    assert {folder.name for folder in Path(__file__).parent.glob("model_*")} == {
-        "model_0.1",
-        f"model_{FORMAT}",
+    folders = {path.parent for path in Path(__file__).parent.glob("model_*/**/expected.json")}
+    names = {str(folder.relative_to(Path(__file__).parent)) for folder in folders}
+    assert names == {
+        *(f"model_{version}" for version in READABLE),
+        "model_0.2/transformer",
+        "model_0.2/tagger",
     }
-    assert tiny_runs.MODEL.is_dir()
-    for folder in Path(__file__).parent.glob("model_*"):
+    for folder in folders:
         model = seq2attn.load(folder / "run", device="cpu")
         for entry in json.loads((folder / "expected.json").read_text(encoding="utf-8")):
+            if folder.name == "tagger":
+                tagged = model.tag(entry["source"]).to_json()
+                for entity in (*tagged["entities"], *entry["entities"]):
+                    entity["probability"] = pytest.approx(entity["probability"], abs=1e-4)
+                assert tagged == {key: value for key, value in entry.items() if key != "source"}
+                continue
             said = model.translate(entry["source"])
             assert isinstance(said, seq2attn.Translation)
             assert (said.text, said.pharaoh()) == (entry["text"], entry["alignment"])

@@ -324,7 +324,7 @@ def test_heatmap(tmp_path: Path, form: str) -> None:
 
 
 def test_heatmap_shows_what_is_asked_for(tmp_path: Path, runs: dict[str, Path]) -> None:
-    def sampled(*words: str, run_folder: str = MODEL) -> str:
+    def drawn(*words: str, run_folder: str = MODEL) -> str:
         path = tmp_path / "map.svg"
         assert run("heatmap", run_folder, "Wo ist Tom?", "-o", str(path), *words).stdout.endswith(f"{path}\n")
         return path.read_text()

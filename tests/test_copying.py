@@ -266,7 +266,9 @@ def test_the_gate_asks_context_state_and_word(name):
     layers = getattr(decoder, "layers", None)
     parts = {
         "word": decoder.embedding,
-        "context": decoder.attention if layers is None else layers[decoder.pointer_generator.layer].source,
+        "context": decoder.attention
+        if layers is None
+        else layers[decoder.pointer_generator.layer].cross_attention,
         "state": decoder.cell if layers is None else decoder.norm,
     }
     for part, module in parts.items():
@@ -291,7 +293,7 @@ def test_the_gate_open_copies_what_is_looked_at():
     attention = model.decoder.attention
 
     class Fixed(nn.Module):
-        remember, begin = attention.remember, attention.begin
+        remember, initial_state = attention.remember, attention.initial_state
 
         def forward(self, query: Tensor, memory: Any, past: Any, need_weights: bool) -> Any:
             return attention(query, memory, past, True)._replace(weights=looked[:, : query.shape[1]])
@@ -343,7 +345,7 @@ def test_only_the_layer_that_copies_gives_up_its_kernel(monkeypatch):
     model = tiny.model(MODELS["transformer-first"])
     asked: list[tuple[int, bool]] = []
     for number, layer in enumerate(model.decoder.layers):
-        layer.source.register_forward_pre_hook(
+        layer.cross_attention.register_forward_pre_hook(
             lambda module, given, number=number: asked.append((number, given[3]))
         )
     decode(model)
@@ -382,7 +384,9 @@ def test_who_copies_must_know_what(model):
 
 def test_what_cannot_copy_says_so():
     plain = {name: tiny.model(tiny.MODELS[name]).decoder for name in ("cho-gru-1-maxout", "luong-marginal")}
-    with pytest.raises(Seq2attnError, match="needs a layer that looks at the source, below 0; got 0"):
+    with pytest.raises(
+        Seq2attnError, match="needs one of the 0 layers that attend to the source; got layer 0"
+    ):
         plain["cho-gru-1-maxout"].copying(PointerGenerator(3))
     with pytest.raises(Seq2attnError, match="predicts from every slot by itself: no copying with it"):
         plain["luong-marginal"].copying(PointerGenerator(3))
@@ -390,7 +394,7 @@ def test_what_cannot_copy_says_so():
     decoder.attention.normalize.sums_to_one = False
     with pytest.raises(Seq2attnError, match="weights that sum to 1, and those of Softmax may sum to less"):
         decoder.copying(PointerGenerator(3))
-    with pytest.raises(Seq2attnError, match="below 1; got 1"):
+    with pytest.raises(Seq2attnError, match="of the 1 layers that attend to the source; got layer 1"):
         decoder.copying(PointerGenerator(3, layer=1))
 
 

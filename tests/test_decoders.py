@@ -306,7 +306,7 @@ def test_nobody_who_does_not_ask_gets_weights(name):
 def test_an_attention_that_follows_its_past_does_so_in_steps_too(name):
     model = tiny.model(tiny.MODELS[name])
     layers = getattr(model.decoder, "layers", None)
-    for heads in [model.decoder.attention] if layers is None else [layer.source for layer in layers]:
+    for heads in [model.decoder.attention] if layers is None else [layer.cross_attention for layer in layers]:
         size = heads.query.out_features // heads.heads
         heads.attention = Attention(tiny.Fading(size, size), Softmax())
     test_steps_and_forward_agree(model, True)
@@ -436,14 +436,14 @@ def test_cho_feeds_the_summary_into_every_step_and_sutskever_only_starts_from_it
     assert not torch.allclose(before, changed) and not torch.allclose(after.hidden[0], moved.hidden[0])
     assert after.summary is state.summary
     started = sutskever.decoder.start(encode(sutskever))
-    assert started.summary.value is started.memory.value is started.past is started.loader is None
+    assert started.summary.value is started.memory.value is started.past is started.feed is None
 
 
 def test_what_is_fed_back_is_not_dropped():
     recipe = tiny.MODELS["feeding-additive-lstm-1-tanh"]
     model = tiny.model({**recipe, "decoder": {**recipe["decoder"], "dropout": 0.9}}).train()
     _, state = model.decoder.step(tiny.reads(3, 1)[:, 0], model.decoder.start(encode(model)))
-    assert (state.loader != 0).all() and (model.decoder.dropout(state.loader[:, None]) == 0).any()
+    assert (state.feed != 0).all() and (model.decoder.dropout(state.feed[:, None]) == 0).any()
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])

@@ -187,10 +187,10 @@ def test_what_does_not_tell_slots_apart_leaves_the_prior():
     model, encoded, tokens = decoder_of("posterior", input_feeding=True)
     torch.nn.init.zeros_(model.decoder.output.weight)
     _, state = model.decoder.step(tokens[:, 0], model.decoder.start(encoded))
-    prior, loader, guess = state.past.weights, state.loader, state.predictions
+    prior, feed, guess = state.past.weights, state.feed, state.predictions
     state = model.decoder._known(tokens[:, 1], state, guess)
     assert_close(state.past.weights, prior)
-    assert_close(state.loader, loader)
+    assert_close(state.feed, feed)
     assert state.predictions is None
 
 
@@ -201,10 +201,10 @@ def test_the_posterior_is_what_the_next_step_knows(readout, top):
     model, encoded, tokens = decoder_of("posterior", input_feeding=True, readout=readout, top=top)
     decoder, states = model.decoder, encoded.states
     state = decoder.start(encoded)
-    hidden, loader, covered, weights, expected = state.hidden, state.loader, 0.0, None, []
+    hidden, feed, covered, weights, expected = state.hidden, state.feed, 0.0, None, []
     for t in range(T + 1):
         word = decoder.embedding(tokens[:, t : t + 1])
-        asked, hidden = decoder.cell(torch.cat([word, loader[:, None]], -1), hidden)
+        asked, hidden = decoder.cell(torch.cat([word, feed[:, None]], -1), hidden)
         prior = decoder.attention(asked, state.memory.value).weights[0, 0]
         if top:
             prior = torch.where(prior >= prior.topk(top).values[-1], prior, 0)
@@ -216,7 +216,7 @@ def test_the_posterior_is_what_the_next_step_knows(readout, top):
             weights = prior * p[:, tokens[0, t + 1]]
             weights = weights / weights.sum()
             covered = covered + weights
-            loader = decoder.readout(asked, (weights @ states[0])[None, None], word)[:, 0]
+            feed = decoder.readout(asked, (weights @ states[0])[None, None], word)[:, 0]
     logits = decoder(tokens, encoded).logits
     assert_close(logits[0], torch.stack(expected))
     for t in range(T):
@@ -224,7 +224,7 @@ def test_the_posterior_is_what_the_next_step_knows(readout, top):
     state = decoder._known(tokens[:, T], state, state.predictions)
     assert_close(state.past.weights[0], weights)
     assert_close(state.past.coverage[0], covered)
-    assert_close(state.loader, loader)
+    assert_close(state.feed, feed)
     assert_close(state.past.weights.sum(-1), torch.ones(1, dtype=torch.float64))
 
 
@@ -491,7 +491,7 @@ def test_a_transformer_with_hard_attention_is_reinforced_as_it_trains():
             Trainer(model, token_objective(model, recipe), recipe, torch.device("cpu"), None),
             loader(),
         )
-        asking = model.decoder.layers[1].source.query.weight
+        asking = model.decoder.layers[1].cross_attention.query.weight
         before = asking.detach().clone()
         found = [trainer.update([some.batch(some.epoch(0)[0], 0)], step) for step in range(1, 10)]
         moved["reinforce" in factors] = (asking - before).abs().max().item()

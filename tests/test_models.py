@@ -126,7 +126,7 @@ def test_rates_of_dropout_reach_their_places():
     ).decoder
     assert (layer.embedding.dropout.rate, layer.embedding.dropout.word) == (0.1, 0.3)
     layer = layer.layers[0]
-    assert {m.dropout.rate for n, m in layer.named_children() if n.startswith("around")} == {0.1}
+    assert {m.dropout.rate for n, m in layer.named_children() if n.endswith("residual")} == {0.1}
     assert layer.feed_forward.dropout.rate == 0.2
     assert (layer.self_attention.attention.dropout, layer.cross_attention.attention.dropout) == (0.4, 0.0)
 

@@ -48,7 +48,7 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.texts: list[str] = []
         self.styles: list[str] = []
-        self.loader(html)
+        self.feed(html)
         self.close()
         assert not self.open
 

@@ -358,7 +358,7 @@ def test_a_beam_of_one_is_greedy(model):
 @given(lengths=st.lists(st.integers(0, 8), min_size=2, max_size=4), data=st.data())
 def test_a_result_does_not_depend_on_the_batch(model, way, lengths, data):
     source, mask = tiny.sources(*lengths, width=9)
-    rows = data.sample(
+    rows = data.draw(
         st.permutations(range(len(lengths))).flatmap(lambda p: st.integers(1, len(p)).map(lambda n: p[:n]))
     )
 

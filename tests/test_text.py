@@ -15,7 +15,7 @@ import sentencepiece
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import seq2attn.text.vocabulary
+import seq2attn.text.vocabulary_training
 from seq2attn.text.vocabulary import Tokens, Vocabulary, VocabularyError
 from seq2attn.text.vocabulary_training import train_vocabulary
 
@@ -393,7 +393,7 @@ def test_no_text_no_vocabulary(texts):
 
 def test_training_is_deterministic(monkeypatch):
     assert train_vocabulary(GERMAN, size=500).model == train_vocabulary(iter(GERMAN), size=500, seed=2).model
-    monkeypatch.setattr(seq2attn.text.vocabulary, "MOST_SENTENCES", 300)
+    monkeypatch.setattr(seq2attn.text.vocabulary_training, "MOST_SENTENCES", 300)
     drawn = [train_vocabulary(GERMAN, size=400, seed=seed).model for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
 

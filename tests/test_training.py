@@ -532,7 +532,7 @@ def test_resuming_is_exact(
 
         return validate
 
-    def evaluation_batches(run: RunFolder, report: Any) -> Progress:
+    def once(run: RunFolder, report: Any) -> Progress:
         one = trainer(kind, **{**EVERYTHING, **options})
         for part in one.model.modules():
             if isinstance(part, Dropout):
@@ -622,7 +622,7 @@ def test_reinforcement_resumes_with_its_baseline(
 ) -> None:
     monkeypatch.setattr(
         seq2attn.tasks.sequence_tasks,
-        "Taught",
+        "AttentionLosses",
         lambda factors, decoder, *a: AttentionLosses(factors, drawing(decoder), *a),
     )
 
@@ -630,7 +630,7 @@ def test_reinforcement_resumes_with_its_baseline(
         decoder.attention.normalize = Drawing()
         return decoder
 
-    def evaluation_batches(run: RunFolder, report: Any) -> Trainer:
+    def once(run: RunFolder, report: Any) -> Trainer:
         losses = {"reinforce": 0.3, "entropy": 0.01}
         one = trainer(max_steps=6, validate_every=3, accumulate=2, log_every=1, attention_losses=losses)
         torch.manual_seed(5)

@@ -113,7 +113,9 @@ def test_gradients_of_spellings_are_those_of_the_formula(character_encoder):
 
 
 def test_a_speller_must_say_how_it_reads():
-    with pytest.raises(NotImplementedError, match=r"Speller must say how it reads characters: write forward"):
+    with pytest.raises(
+        NotImplementedError, match=r"CharacterEncoder must say how it reads characters: write forward"
+    ):
         CharacterEncoder(5, 3, 0.0)(torch.ones(1, 2, dtype=torch.long))
 
 

@@ -100,7 +100,7 @@ class RunFolder:
             if not isinstance(content, dict):
                 raise TypeError("expected names and values")
             if (has := content.get("format")) not in READABLE:
-                known = " and ".join(READABLE)
+                known = f"{', '.join(READABLE[:-1])} and {FORMAT}"
                 raise RunError(f"{file}: this seq2attn reads the run formats {known}, the folder has {has}")
             return cls(path, Version(**content))
         except (UnicodeDecodeError, json.JSONDecodeError, TypeError, AttributeError) as error:
