@@ -45,7 +45,8 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
     training, dev = task.examples("train"), task.examples("dev")
     roles = {"train": training, "dev": dev, **({} if data.test is None else {"test": task.examples("test")})}
     for role, examples in roles.items():
-        yield f"{f'data.{role}':12}{task.lengths(examples).mean():.1f} {task.units.lengths}; {examples.report}"
+        length = f"{task.lengths(examples).mean():.1f} {task.units.lengths}"
+        yield f"{f'data.{role}':12}{length}; {examples.report}"
     yield from (f"{heading:12}{line}" for heading, line in task.summary(training, dev))
     torch.manual_seed(recipe.seed)
     model = task.build()

@@ -1,7 +1,7 @@
 """The base class of tasks: vocabulary, batches, model, loss, predictor and metrics of one kind of problem.
 
-A task is one class and one line in TASKS, beside its recipe (RECIPES), its predictor and the command that calls
-the predictor. Training, checking, scoring, comparing and loading ask the task and are the same for all.
+A task is one class and one line in TASKS, beside its recipe (RECIPES), its predictor and the command that
+calls the predictor. Training, checking, scoring, comparing and loading ask the task and are the same for all.
 """
 
 from abc import ABC, abstractmethod
@@ -169,8 +169,8 @@ class Task(ABC, Generic[R]):
             name = section.normalize.name
             if NORMALIZERS[name].samples() and not cls.reinforced(recipe, path):
                 yield (
-                    f"{path}.normalize: nothing reinforces what {name} samples, so that attention learns only "
-                    "from what it does not sample (soft_rate); for attention to the source, set "
+                    f"{path}.normalize: nothing reinforces what {name} samples, so that attention learns "
+                    "only from what it does not sample (soft_rate); for attention to the source, set "
                     "training.attention_losses.reinforce"
                 )
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from seq2attn.data.batches import AnyBatch, AnyBatchLoader, Indices
+from seq2attn.data.batch_plan import Indices
+from seq2attn.data.batches import AnyBatch, AnyBatchLoader
 from seq2attn.errors import Seq2attnError
 from seq2attn.metrics import LOWER_IS_BETTER
 from seq2attn.optim import SCHEDULES, Schedule, optimizer
