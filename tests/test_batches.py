@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch.testing import assert_close
 
-from seq2attn.data import batches
-from seq2attn.data.batches import BatchLoader, LabelledBatchLoader, batch, collate_words, fill, pad, plan
+from seq2attn.data import batch_plan
+from seq2attn.data.batch_plan import fill, plan
+from seq2attn.data.batches import Batch, BatchLoader, PairIds, collate
+from seq2attn.data.sources import PairTokenizer, SourceIds, pad
+from seq2attn.data.word_batches import LabelledBatchLoader, collate_words
 from seq2attn.errors import Seq2attnError
 from seq2attn.recipe import SamplingRecipe
 from seq2attn.text.word_vocabulary import PADDING, Labels, WordVocabulary
@@ -48,7 +51,7 @@ def padding(plan: list[NDArray[np.int64]], *sides: NDArray[np.int32]) -> float:
 def test_every_example_comes_once_in_a_batch_that_is_not_too_large(sides, budget, seed, stretch):
     examples = np.arange(len(sides[0]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "STRETCH", stretch)
+        patch.setattr(batch_plan, "STRETCH", stretch)
         planned = plan(*sides, examples, budget, (seed, 1))
     assert sorted(np.concatenate([[], *planned])) == examples.tolist()
     assert all(len(numbers) == 1 or size(numbers, *sides) <= budget for numbers in planned)
@@ -112,27 +115,40 @@ def test_pad_leaves_one_column_where_nothing_is(rows):
     assert not mask.any()
 
 
-SOURCE, TARGET = (SimpleNamespace(pad=0, bos=2 + n, eos=4 + n) for n in (0, 10))
+SOURCE, TARGET = (SimpleNamespace(pad=0, unk=1, bos=2 + n, eos=4 + n, size=200) for n in (0, 10))
+SIDES = PairTokenizer(SOURCE, TARGET)
+
+
+def batch(sources: list[list[int]], targets: list[list[int]], ended: Sequence[bool] = ()) -> Batch:
+    whole = ended or [True] * len(sources)
+    return collate(
+        SIDES,
+        [PairIds(SourceIds(source), *rest) for source, *rest in zip(sources, targets, whole, strict=True)],
+    )
+
+
+def same(one: Batch, other: Batch) -> None:
+    assert_close(tuple(one.source[:2]) + tuple(one[1:]), tuple(other.source[:2]) + tuple(other[1:]))
 
 
 def test_a_batch_begins_and_ends_its_sentences():
-    made = batch([[7, 8], [9]], [[21], [22, 23, 24]], SOURCE, TARGET)
-    assert made.source.tolist() == [[7, 8, 4], [9, 4, 0]]
-    assert made.source_mask.tolist() == [[True, True, True], [True, True, False]]
-    assert made.reads.tolist() == [[12, 21, 0, 0], [12, 22, 23, 24]]
-    assert made.gold.tolist() == [[21, 14, 0, 0], [22, 23, 24, 14]]
-    assert made.gold_mask.tolist() == [[True, True, False, False], [True] * 4]
-    assert_close(tuple(made.to(torch.device("cpu"))), tuple(made))
+    made = batch([[7, 8], [9]], [[21], [22, 23, 24]])
+    assert made.source.tokens.tolist() == [[7, 8, 4], [9, 4, 0]]
+    assert made.source.mask.tolist() == [[True, True, True], [True, True, False]]
+    assert made.target_input.tolist() == [[12, 21, 0, 0], [12, 22, 23, 24]]
+    assert made.target.tolist() == [[21, 14, 0, 0], [22, 23, 24, 14]]
+    assert made.target_mask.tolist() == [[True, True, False, False], [True] * 4]
+    same(made.to(torch.device("cpu")), made)
 
 
 def test_targets_that_were_cut_off_have_no_end():
     """Nothing is learnt, and nothing counted, where a target does not go on only because none was read."""
     ended = [True, False, False]
-    made = batch([[7]] * 3, [[21], [22, 23, 24], [25, 26]], SOURCE, TARGET, ended=ended)
-    assert made.gold.tolist() == [[21, 14, 0], [22, 23, 24], [25, 26, 0]]
-    assert made.reads.tolist() == [[12, 21, 0], [12, 22, 23], [12, 25, 0]]
-    assert made.gold_mask.tolist() == [[True, True, False], [True] * 3, [True, True, False]]
-    assert made.units == 7
+    made = batch([[7]] * 3, [[21], [22, 23, 24], [25, 26]], ended)
+    assert made.target.tolist() == [[21, 14, 0], [22, 23, 24], [25, 26, 0]]
+    assert made.target_input.tolist() == [[12, 21, 0], [12, 22, 23], [12, 25, 0]]
+    assert made.target_mask.tolist() == [[True, True, False], [True] * 3, [True, True, False]]
+    assert made.num_targets == 7
 
 
 class Examples:
@@ -158,15 +174,15 @@ class Examples:
 
 
 def test_a_feed_plans_epochs_and_goes_through_once():
-    loader = BatchLoader(Examples(100), SOURCE, TARGET, 200, seed=5)
+    loader = BatchLoader(Examples(100), SIDES, 200, seed=5)
     planned = [numbers.tolist() for numbers in loader.epoch(1)]
     expected = plan(*realistic(100), np.arange(100)[1::2], 200, (5, 1))
     assert planned == [numbers.tolist() for numbers in expected]
     once = loader.evaluation_batches()
     assert sorted(np.concatenate(once)) == list(range(100))
     assert padding(once, *realistic(100)) < 0.2
-    assert_close(tuple(loader.batch(once[1])), tuple(loader.batch(once[1], epoch=1)))
-    assert set(loader.batch(np.array([7, 11])).source[1].tolist()) <= {11, SOURCE.eos, SOURCE.pad}
+    same(loader.batch(once[1]), loader.batch(once[1], epoch=1))
+    assert set(loader.batch(np.array([7, 11])).source.tokens[1].tolist()) <= {11, SOURCE.eos, SOURCE.pad}
 
 
 class Linked(Examples):
@@ -181,32 +197,32 @@ class Linked(Examples):
 
 def test_links_stand_where_their_tokens_are():
     corpus = Linked(50)
-    loader = BatchLoader(corpus, SOURCE, TARGET, 200)
+    loader = BatchLoader(corpus, SIDES, 200)
     for epoch, numbers in ((None, loader.evaluation_batches()[3]), (1, loader.epoch(1)[0])):
         made = loader.batch(numbers, epoch)
         assert made.links.dtype == torch.bool
-        assert made.links.shape == (*made.gold.shape, made.source.shape[1])
+        assert made.links.shape == (*made.target.shape, made.source.tokens.shape[1])
         for links, number in zip(made.links, numbers, strict=True):
             cells = {(t, s) for s, t in corpus.links(number).tolist()}
             assert {tuple(cell) for cell in links.nonzero().tolist()} == cells
-        assert not (made.links & (made.gold == TARGET.eos)[..., None]).any()
-        assert not (made.links & (made.source == SOURCE.eos)[:, None]).any()
-        assert not (made.links & ~(made.gold_mask[..., None] & made.source_mask[:, None])).any()
+        assert not (made.links & (made.target == TARGET.eos)[..., None]).any()
+        assert not (made.links & (made.source.tokens == SOURCE.eos)[:, None]).any()
+        assert not (made.links & ~(made.target_mask[..., None] & made.source.mask[:, None])).any()
         assert_close(made.to(torch.device("cpu")).links, made.links)
 
 
 def test_only_an_aligned_corpus_has_links():
-    assert BatchLoader(Examples(9), SOURCE, TARGET, 200).batch(np.array([1])).links is None
+    assert BatchLoader(Examples(9), SIDES, 200).batch(np.array([1])).links is None
     corpus = Linked(9)
     corpus.aligned = False
-    assert BatchLoader(corpus, SOURCE, TARGET, 200).batch(np.array([1])).links is None
+    assert BatchLoader(corpus, SIDES, 200).batch(np.array([1])).links is None
 
 
 def test_links_and_sampled_pieces_do_not_go_together():
     with pytest.raises(
         Seq2attnError, match=r"text\.sampling cuts words anew, and the alignments are between"
     ):
-        BatchLoader(Linked(9), SOURCE, TARGET, 200, sampling=SamplingRecipe())
+        BatchLoader(Linked(9), SIDES, 200, sampling=SamplingRecipe())
 
 
 def test_sampled_pieces_are_a_function_of_seed_epoch_and_batch():
@@ -217,15 +233,19 @@ def test_sampled_pieces_are_a_function_of_seed_epoch_and_batch():
         return [[seed % 1000]] * len(texts)
 
     sides = [SimpleNamespace(**vars(side), sample=sample) for side in (SOURCE, TARGET)]
-    loader = BatchLoader(Examples(100), *sides, 200, seed=5, sampling=SamplingRecipe(nbest=7, alpha=0.3))
+    loader = BatchLoader(
+        Examples(100), PairTokenizer(*sides), 200, seed=5, sampling=SamplingRecipe(nbest=7, alpha=0.3)
+    )
     some, others = np.array([3, 5]), np.array([4, 5])
     first, again = loader.batch(some, epoch=2), loader.batch(some, epoch=2)
-    assert_close(tuple(first), tuple(again))
+    same(first, again)
     assert asked[0] == asked[2] and asked[0][0] == "source 3" and asked[1][0] == "target 3"
     assert asked[0][2:] == (7, 0.3)
     loader.batch(others, epoch=2), loader.batch(some, epoch=3)
     assert len({seed for _, seed, _, _ in asked}) == 3
-    assert loader.batch(some).source[0, 0] == 3 and len(asked) == 8  # outside of training nothing is sampled
+    assert (
+        loader.batch(some).source.tokens[0, 0] == 3 and len(asked) == 8
+    )  # outside of training nothing is sampled
 
 
 def test_words_are_spelt_once_in_blocks_of_words_about_as_long():
@@ -270,7 +290,7 @@ def test_labelled_batches_count_what_is_labelled(said: list[str], scheme: Any, u
     made = LabelledBatchLoader(Labelled(word_vocabulary, labels, said), word_vocabulary, labels, 99).batch(
         np.arange(3)
     )
-    assert made.units == units and made.words.mask.sum(1).tolist() == [3, 1, 5]
+    assert made.num_targets == units and made.words.mask.sum(1).tolist() == [3, 1, 5]
     expected = labels.encode(said)
     if scheme is None:
         assert made.labels.tolist() == [label for (label,) in expected]

@@ -10,10 +10,11 @@ import tiny_runs
 import torch
 
 from seq2attn.data import DataError
+from seq2attn.data.sources import Source
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.models.seq2seq_factory import build
 from seq2attn.recipe import Recipe, read
-from seq2attn.recipe.roots import KINDS
+from seq2attn.recipe.roots import RECIPES
 from seq2attn.runs.dry_run import check
 from seq2attn.text.vocabulary import VocabularyError
 from seq2attn.training.loop import TrainingError
@@ -47,7 +48,7 @@ def test_draws_that_nothing_reinforces_are_noted() -> None:
     looks = "model.decoder.attention.normalize"
     (said,) = notes(f"{looks}=hard")
     assert (
-        said.startswith(f"{looks}: nothing reinforces what hard draws")
+        said.startswith(f"{looks}: nothing reinforces what hard samples")
         and "attention_losses.reinforce" in said
     )
     assert notes(f"{looks}=hard", "training.attention_losses={coverage: 1}") == [said]
@@ -104,7 +105,7 @@ def labelled(tmp_path: Path, task: str, lines: str, **sections: Any) -> dict[str
         "training": {"max_steps": 2},
         **sections,
     }
-    recipe = KINDS[task].model_validate(tree)
+    recipe = RECIPES[task].model_validate(tree)
     return dict(line.split(maxsplit=1) for line in "\n".join(check(recipe, device="cpu")).splitlines())
 
 
@@ -148,11 +149,9 @@ def test_the_widest_batch_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     plain = Seq2Seq.forward
 
-    def forward(
-        self: Seq2Seq, source: torch.Tensor, mask: torch.Tensor, reads: torch.Tensor, *more: Any
-    ) -> Any:
-        sizes.append(len(source) * (source.shape[1] + reads.shape[1]))
-        return plain(self, source, mask, reads, *more)
+    def forward(self: Seq2Seq, source: Source, target_input: torch.Tensor, *more: Any) -> Any:
+        sizes.append(source.tokens.numel() + target_input.numel())
+        return plain(self, source, target_input, *more)
 
     monkeypatch.setattr(Seq2Seq, "forward", forward)
     said(*tiny_runs.READY)

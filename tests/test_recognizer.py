@@ -16,11 +16,13 @@ from rich.console import Console
 import seq2attn
 import seq2attn.runs.training_run
 from seq2attn.cli import cli
-from seq2attn.data.batches import collate_words
+from seq2attn.data.word_batches import collate_words
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.recognizer import Categorizer, Recognizer
-from seq2attn.runs.evaluation import held_out, score_pairs
+from seq2attn.runs.evaluation import held_out
+from seq2attn.tasks.loading import reopen
 from seq2attn.training.display import Display
+from seq2attn.training.run_folder import RunFolder
 
 FIRST, LAST, PLACES = ["Anna", "Bo", "Cem", "Dora"], ["Lund", "Meyer", "Nyman"], ["Oslo", "Rome", "Kyiv"]
 TAGGING = """
@@ -210,9 +212,10 @@ def test_scores_are_those_of_training(tagged: Path) -> None:
     assert entities["overall"]["f1"] == 100 and entities["tokens"] == sentences(30, 2).count("\t")
     assert len(said("score", tagged, "--metric", "tag-accuracy").splitlines()) == 2  # it has no types
     model = seq2attn.load(tagged)
-    sources, references = held_out(tagged, "test")
-    assert [one.value for one in score_pairs(model, sources, references, ["tag-accuracy"])] == [100.0]
-    with pytest.raises(Seq2attnError, match="settings of models that write text"):
+    task = reopen(RunFolder.open(tagged))
+    evaluation = task.evaluate(model, held_out(task, "test"), ["tag-accuracy"])
+    assert [(name, one.value) for name, one in evaluation.scores.items()] == [("tag-accuracy", 100.0)]
+    with pytest.raises(Seq2attnError, match="beam: only for models that write text"):
         said("score", tagged, "--beam", "3")
     with pytest.raises(Seq2attnError) as caught:
         said("score", tagged, "--metric", "bleu")
@@ -294,9 +297,9 @@ def test_a_decision_can_be_drawn(tagged: Path, languages: Path, tmp_path: Path) 
         said("heatmap", run, "Bo went to Oslo.", "-o", tmp_path / name)
         assert (tmp_path / name).stat().st_size > 1000
     for words in (["--target", "x"], ["--pieces"], ["--layer", "0"], ["--head", "0"]):
-        with pytest.raises(Seq2attnError, match=f"{words[0]} is for models that write text"):
+        with pytest.raises(Seq2attnError, match=f"{words[0][2:]}: only for models that write text"):
             said("heatmap", tagged, "Bo went", *words, "-o", tmp_path / "c.png")
-    with pytest.raises(Seq2attnError, match="beam: settings of models that write text"):
+    with pytest.raises(Seq2attnError, match="beam: only for models that write text"):
         said("heatmap", tagged, "Bo went", "--beam", "2", "-o", tmp_path / "c.png")
 
 

@@ -25,9 +25,9 @@ from torch.testing import assert_close
 import seq2attn
 from seq2attn.cli import cli
 from seq2attn.recipe import RecipeError, read
-from seq2attn.runs.evaluation import held_out, signature
+from seq2attn.runs.evaluation import held_out, signature, source_and_reference_texts
 from seq2attn.runs.training_run import average_run
-from seq2attn.tasks.loading import learn
+from seq2attn.tasks.loading import learn, reopen
 from seq2attn.training.display import Display, clock, training_line, validation_line
 from seq2attn.training.loop import TrainingError
 from seq2attn.training.run_folder import RunError, RunFolder
@@ -368,7 +368,8 @@ def test_training_translating_and_scoring_agree(
         assert result.exit_code == 0, result.output
         return result.stdout
 
-    sources, references = held_out(run, "test")
+    examples = held_out(reopen(RunFolder.open(run)), "test")
+    sources, references = source_and_reference_texts(examples)
     (tmp_path / "in.de").write_text("".join(f"{line}\n" for line in sources))
     (tmp_path / "gold.en").write_text("".join(f"{line}\n" for line in references))
     said = command("translate", str(run), str(tmp_path / "in.de"))
@@ -403,10 +404,10 @@ def test_a_score_says_how_it_was_made(runs: dict[str, Path]) -> None:
     assert (
         signature(runs["lstm"], model) == f"recipe:quickstart|checkpoint:best|beam:5|length:simple^1|{tail}"
     )
-    model.decoding = model.settings({"sample": True, "temperature": 0.5, "length_penalty": 0.6})
+    model = model.configured({"sample": True, "temperature": 0.5, "length_penalty": 0.6})
     expected = f"recipe:quickstart|checkpoint:last|sample:0.5|length:simple^0.6|{tail}"
     assert signature(runs["lstm"], model, "last") == expected
-    model.decoding = model.settings({"sample": False, "beam": 7, "coverage_penalty": 0.2})
+    model = model.configured({"sample": False, "beam": 7, "coverage_penalty": 0.2})
     expected = f"recipe:quickstart|checkpoint:best|beam:7|length:simple^0.6|coverage:0.2|{tail}"
     assert signature(runs["lstm"], model) == expected
 
@@ -419,7 +420,7 @@ def test_a_run_without_a_test_set(tmp_path: Path, runs: dict[str, Path]) -> None
     with pytest.raises(
         RunError, match="the recipe names no test set: score its dev set with --data dev, or give f"
     ):
-        held_out(run, "test")
+        held_out(reopen(RunFolder.open(run)), "test")
 
 
 # ---- what is shown ----------------------------------------------------------------------------------

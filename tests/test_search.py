@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from seq2attn.data.sources import Source
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.search import NEVER, Hypothesis, Rules, _best, beam_search, greedy, sample
 from seq2attn.models.seq2seq import Seq2Seq
@@ -340,7 +341,7 @@ def model(request: pytest.FixtureRequest) -> Seq2Seq:
 def search(
     model: Seq2Seq, way: Way, lengths: list[int], most: int = 6, rules: Rules = REAL, **options: Any
 ) -> list[Any]:
-    state = model.start(*tiny.sources(*lengths))
+    state = model.start(Source(*tiny.sources(*lengths)))
     if rules.coverage_penalty:
         state = model.decoder.track_coverage(state)
     return way(model.step, state, rules, limits(*[most] * len(lengths)), **options)
@@ -357,7 +358,7 @@ def test_a_beam_of_one_is_greedy(model):
 @settings(max_examples=10, deadline=None, derandomize=True)
 @given(lengths=st.lists(st.integers(0, 8), min_size=2, max_size=4), data=st.data())
 def test_a_result_does_not_depend_on_the_batch(model, way, lengths, data):
-    source, mask = tiny.sources(*lengths, width=9)
+    source, mask = tiny.sources(*lengths, width=9)[:2]
     rows = data.draw(
         st.permutations(range(len(lengths))).flatmap(lambda p: st.integers(1, len(p)).map(lambda n: p[:n]))
     )
@@ -365,7 +366,7 @@ def test_a_result_does_not_depend_on_the_batch(model, way, lengths, data):
     @torch.no_grad()
     def run(rows: list[int], width: int) -> list[list[Hypothesis]]:
         most = limits(*[2 + row for row in rows])
-        state = model.start(source[rows, :width], mask[rows, :width])
+        state = model.start(Source(source[rows, :width], mask[rows, :width]))
         if way is sampled:
             return [[h] for h in sample(model.step, state, REAL, most, [7 * row for row in rows])]
         if way is beamed:
@@ -383,13 +384,13 @@ def test_a_result_does_not_depend_on_the_batch(model, way, lengths, data):
 @torch.no_grad()
 def forced(model: Seq2Seq, lengths: list[int], found: list[list[Hypothesis]]) -> list[list[float]]:
     """Log-probabilities of the hypotheses by teacher forcing."""
-    source, mask = tiny.sources(*lengths)
+    source, mask = tiny.sources(*lengths)[:2]
     values = []
     for row, hypotheses in enumerate(found):
         values.append([])
         for hypothesis in hypotheses:
             tokens = torch.tensor([tiny.BOS, *hypothesis.tokens, tiny.EOS])
-            logits = model(source[row : row + 1], mask[row : row + 1], tokens[None, :-1]).logits
+            logits = model(Source(source[row : row + 1], mask[row : row + 1]), tokens[None, :-1]).logits
             values[-1].append(logits[0].log_softmax(-1).gather(1, tokens[1:, None]).sum().item())
     return values
 
@@ -483,7 +484,7 @@ def test_the_penalty_is_that_of_all_weights_of_the_hypothesis(model):
             search(model, beamed, lengths, 6, rules)
         return
     found = search(model, lambda *a: beam_search(*a, 4), lengths, 6, rules)
-    source, mask = tiny.sources(*lengths)
+    source, mask = tiny.sources(*lengths)[:2]
     last = model.decoder.attention_layers - 1
     for row, hypotheses in enumerate(found):
         one, length = slice(row, row + 1), lengths[row]
@@ -491,8 +492,9 @@ def test_the_penalty_is_that_of_all_weights_of_the_hypothesis(model):
         for tokens, value, score in hypotheses:
             reads = torch.tensor([[tiny.BOS, *tokens]])
             with torch.no_grad():
-                state = model.decoder.track_coverage(model.start(source[one, :length], mask[one, :length]))
-                weights = model(source[one, :length], mask[one, :length], reads, [last]).weights[0, 0]
+                alone = Source(source[one, :length], mask[one, :length])
+                state = model.decoder.track_coverage(model.start(alone))
+                weights = model(alone, reads, [last]).weights[0, 0]
                 for token in reads[0]:
                     _, state = model.step(token[None], state)
             covered = model.decoder.coverage(state)[0]
@@ -505,8 +507,10 @@ def test_the_penalty_is_that_of_all_weights_of_the_hypothesis(model):
 def test_a_transformer_must_be_told_to_count():
     model = tiny.model(tiny.SOME["transformer-pre-rotary"])
     rules = Rules(**{**vars(REAL), "coverage_penalty": 0.7, "coverage": model.decoder.coverage})
-    with pytest.raises(Seq2attnError, match=r"that count where they look: .* decoder\.counting\(state\)"):
-        beam_search(model.step, model.start(*tiny.sources(7)), rules, limits(6), 3)
+    with pytest.raises(
+        Seq2attnError, match=r"steps that track coverage: .* decoder\.track_coverage\(state\)"
+    ):
+        beam_search(model.step, model.start(Source(*tiny.sources(7))), rules, limits(6), 3)
 
 
 @pytest.mark.parametrize("normalize", ["sparsemax", "hardmax"])

@@ -9,6 +9,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -212,10 +213,8 @@ def test_what_training_read_is_read_again_without_a_word(model: Summarizer, run:
     words = long.split()
     assert found.source_words == [*words[:30], *words[-13:]]
     with pytest.warns(UserWarning, match=r"sentence 1 has 43 pieces and was cut to 20 \(decoding.max_source"):
-        seen = Summarizer(
-            model.model, model.source, model.target, model.decoding.model_copy(update={"max_source": 20}),
-            truncate=model.truncate,
-        ).summarize(long)  # fmt: skip
+        decoding = model.decoding.model_copy(update={"max_source": 20})
+        seen = replace(model, decoding=decoding).summarize(long)
     assert seen.source_words == words[:20]
 
 

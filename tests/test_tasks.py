@@ -20,13 +20,22 @@ from click.testing import CliRunner
 import seq2attn.runs.training_run
 from seq2attn.cli import cli
 from seq2attn.data import Pair, Report, known_alignment
-from seq2attn.data.batches import batch
+from seq2attn.data.batches import PairIds, collate
+from seq2attn.data.sources import PairTokenizer, SourceIds
 from seq2attn.data.synthetic import ORDERS, make
 from seq2attn.errors import Seq2attnError
+from seq2attn.inference.generator import Generator
 from seq2attn.inference.translator import Translator
 from seq2attn.models.seq2seq_factory import build
-from seq2attn.recipe import ModelRecipe, RecurrentDecoderRecipe, TaggingRecipe, TaskCorpus, read
-from seq2attn.tasks.labelling_tasks import LabellingTask
+from seq2attn.recipe import (
+    DecodingRecipe,
+    ModelRecipe,
+    RecurrentDecoderRecipe,
+    TaggingRecipe,
+    TaskCorpus,
+    read,
+)
+from seq2attn.tasks.labelling_tasks import TaggingTask
 from seq2attn.tasks.loading import load, reopen
 from seq2attn.text.vocabulary_training import train_vocabulary
 from seq2attn.text.word_vocabulary import WordVocabularyError
@@ -74,18 +83,19 @@ def learn(
     model = build(recipe, sides[0].size, sides[1].size)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, updates)
+    tokenizer = PairTokenizer(*sides)
     ids = [vocabulary.encode([pair[side] for pair in train]) for side, vocabulary in enumerate(sides)]
     generator = np.random.default_rng(seed)
     for _ in range(updates):
         some = generator.integers(len(train), size=32).tolist()
-        one = batch([ids[0][i] for i in some], [ids[1][i] for i in some], *sides)
-        logits = model(one.source, one.source_mask, one.reads).logits
+        one = collate(tokenizer, [PairIds(SourceIds(ids[0][i]), ids[1][i]) for i in some])
+        logits = model(one.source, one.target_input).logits
         optimizer.zero_grad()
-        (cross_entropy(logits, one.gold, one.gold_mask).smoothed / one.gold_mask.sum()).backward()
+        (cross_entropy(logits, one.target, one.target_mask).smoothed / one.target_mask.sum()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         falling.step()
-    translator = Translator(model, *sides)
+    translator = Translator(Generator(model, tokenizer), DecodingRecipe())
     found = translator.translate([pair.source for pair in test], beam=1, alignment=False)
     right = [one.text == pair.target for one, pair in zip(found, test, strict=True)]
     forced = [translator.align(pair.source, pair.target).alignment.argmax(1) for pair in test]
@@ -235,7 +245,7 @@ def labelling(folder: Path, conll: str, **sections: Any) -> TaggingRecipe:
 def test_a_file_without_words_is_named(tmp_path: Path) -> None:
     message = f"{tmp_path}/tiny.conll: no words to learn from: data.train has no sentence"
     with pytest.raises(WordVocabularyError, match=re.escape(message)):
-        LabellingTask.learn(labelling(tmp_path, "\n"))
+        TaggingTask.learn(labelling(tmp_path, "\n"))
 
 
 def test_vectors_of_another_width_say_which_to_set(tmp_path: Path) -> None:
@@ -246,7 +256,7 @@ def test_vectors_of_another_width_say_which_to_set(tmp_path: Path) -> None:
     )
     message = f"{vectors}: its vectors have 3 values, and words 7: set model.embedding.size to 3"
     with pytest.raises(Seq2attnError, match=re.escape(message)):
-        LabellingTask.learn(recipe).build()
+        TaggingTask.learn(recipe).build()
 
 
 def test_training_reads_the_words_that_people_read_afterwards(tmp_path: Path) -> None:
@@ -266,6 +276,6 @@ def test_training_reads_the_words_that_people_read_afterwards(tmp_path: Path) ->
         ).run
         task, model = reopen(RunFolder.open(run)), load(run)
         examples = task.examples("train")
-        assert examples.source_text(0) == cut == model.as_data("It's a test.")
+        assert examples.source_text(0) == cut == model.example_text("It's a test.")
         assert [word.text for word in model.classify("It's a test.").words] == cut.split()
         assert 1 not in examples.source(0)  # all are in the lexicon

@@ -33,8 +33,9 @@ from seq2attn.data.synthetic import make
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.basic import Dropout
 from seq2attn.recipe import TaskCorpus, TrainingRecipe, read
-from seq2attn.runs.evaluation import held_out
+from seq2attn.runs.evaluation import held_out, source_and_reference_texts
 from seq2attn.runs.training_run import Trained
+from seq2attn.tasks.loading import reopen
 from seq2attn.tasks.sequence_tasks import token_objective
 from seq2attn.training.display import Display
 from seq2attn.training.loop import Progress, Trainer, TrainingError, fit, total_steps
@@ -77,7 +78,7 @@ def test_the_gradient_does_not_depend_on_how_an_update_is_cut(
     pieces = [range(1), range(1, 4), range(4, 11), range(11, 16)]
     one, whole = moved(sgd(kind, dtype), [batch(range(16))])
     four, parts = moved(sgd(kind, dtype), [batch(rows) for rows in pieces])
-    assert len({int(batch(rows).gold_mask.sum()) for rows in pieces}) == 4  # unequal token counts
+    assert len({int(batch(rows).target_mask.sum()) for rows in pieces}) == 4  # unequal token counts
     assert (whole.tokens, whole.loss, whole.norm) == pytest.approx((parts.tokens, parts.loss, parts.norm))
     for name, gradient in one.items():
         torch.testing.assert_close(four[name], gradient, rtol=0, atol=tolerance)
@@ -85,8 +86,8 @@ def test_the_gradient_does_not_depend_on_how_an_update_is_cut(
 
 def test_the_gradient_is_that_of_the_mean_over_all_tokens() -> None:
     one, some = sgd(dtype=torch.float64), batch(range(16))
-    logits = one.model.train()(some.source, some.source_mask, some.reads).logits
-    gold = some.gold.masked_fill(~some.gold_mask, -100)
+    logits = one.model.train()(some.source, some.target_input).logits
+    gold = some.target.masked_fill(~some.target_mask, -100)
     loss = F.cross_entropy(logits.flatten(0, 1), gold.flatten(), label_smoothing=0.1)
     gradients = dict(
         zip(
@@ -431,7 +432,10 @@ def test_out_of_memory_names_the_batch_and_what_to_lower(
     some = loader()
     widest = some.batch(some.epoch(0)[5])
     assert message.startswith("out of memory")
-    assert f"source by target {tuple(widest.source.shape)} by {tuple(widest.reads.shape)}" in message
+    assert (
+        f"source by target {tuple(widest.source.tokens.shape)} by {tuple(widest.target_input.shape)}"
+        in message
+    )
     assert "Lower training.batch_tokens (now 50) and raise training.accumulate" in message
 
 
@@ -559,8 +563,8 @@ LOSSES = {"coverage": 1.0, "doubly_stochastic": 0.5, "guided": 0.05, "entropy": 
 def linked(rows: range) -> Batch:
     """A batch with a gold alignment: token t means source t, where there is one."""
     some = batch(rows)
-    links = torch.eye(some.gold.shape[1], some.source.shape[1], dtype=torch.bool)
-    return some._replace(links=links & some.source_mask[:, None] & some.gold_mask[..., None])
+    links = torch.eye(some.target.shape[1], some.source.tokens.shape[1], dtype=torch.bool)
+    return some._replace(links=links & some.source.mask[:, None] & some.target_mask[..., None])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -579,11 +583,11 @@ def test_what_attention_is_taught_does_not_depend_on_how_an_update_is_cut(kind: 
 
 def test_the_taught_gradient_is_that_of_the_mean_over_all_tokens() -> None:
     one, some = sgd(dtype=torch.float64, attention_losses={"coverage": 0.7}), batch(range(16))
-    decoded = one.model.train()(some.source, some.source_mask, some.reads, [0])
-    gold = some.gold.masked_fill(~some.gold_mask, -100)
+    decoded = one.model.train()(some.source, some.target_input, [0])
+    gold = some.target.masked_fill(~some.target_mask, -100)
     loss = F.cross_entropy(decoded.logits.flatten(0, 1), gold.flatten(), label_smoothing=0.1)
-    looked = decoded.weights[:, 0, 0] * some.gold_mask[..., None]
-    again = torch.minimum(looked, looked.cumsum(1) - looked).sum() / some.gold_mask.sum()
+    looked = decoded.weights[:, 0, 0] * some.target_mask[..., None]
+    again = torch.minimum(looked, looked.cumsum(1) - looked).sum() / some.target_mask.sum()
     parameters = dict(one.model.named_parameters())
     gradients = torch.autograd.grad(loss + 0.7 * again, [*parameters.values()])
     steps, updated = moved(one, [some])
@@ -688,7 +692,8 @@ TAUGHT = [
 
 def aligns(trained: Trained) -> float:
     """The alignment error rate of a run on the test set of its task."""
-    pairs = [*zip(*held_out(trained.run, "test"), strict=True)]
+    examples = held_out(reopen(RunFolder.open(trained.run)), "test")
+    pairs = [*zip(*source_and_reference_texts(examples), strict=True)]
     gold = []
     for source, _ in pairs:
         links = frozenset(Link(place, word) for word, place in enumerate(known_alignment("sort", source)))

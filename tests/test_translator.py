@@ -6,6 +6,7 @@ import random
 import sys
 import typing
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ import torch
 from torch.testing import assert_close
 
 import seq2attn
+from seq2attn.data.sources import PairTokenizer, Source, SourceIds
 from seq2attn.errors import Seq2attnError
+from seq2attn.inference.generator import AlignmentHead, Generator
 from seq2attn.inference.results import Translation
 from seq2attn.inference.search import Hypothesis
 from seq2attn.inference.translator import Translator
+from seq2attn.recipe import DecodingRecipe
 from seq2attn.runtime.devices import pick_device
 from seq2attn.tasks.loading import load
 from seq2attn.text.vocabulary import Vocabulary
@@ -175,7 +179,7 @@ def test_scores_are_normalised_for_length(
 
 def normalised(translator: Translator, normalization: str) -> Translator:
     decoding = translator.decoding.model_copy(update={"length_normalization": normalization})
-    return Translator(translator.model, translator.source, translator.target, decoding)
+    return replace(translator, decoding=decoding)
 
 
 def test_lengths(translator: Translator) -> None:
@@ -224,7 +228,7 @@ def test_a_text_has_single_spaces_whatever_pieces_are_said(
     texts = ["⁇", "⁇ is ⁇", "is", "is is", ""]
     for ids, text in zip(said, texts, strict=True):
         hypothesis = Hypothesis(ids, -1.0, -0.5)
-        monkeypatch.setattr(model, "hypotheses", lambda *a, h=hypothesis: [[h]])
+        monkeypatch.setattr(model.generator, "search", lambda *a, h=hypothesis: [[h]])
         found = one(model)
         assert (found.text, " ".join(found.words)) == (text, text)
         assert (found.score, found.log_probability) == (-0.5, -1.0)
@@ -241,7 +245,9 @@ def test_what_was_not_looked_at_costs(translators: dict[str, Translator], kind: 
         penalties = []
         for said in several(translator, SENTENCES, coverage_penalty=0.3, **settings):
             if said.source.ids:
-                (forced,) = translator.forced_decoding([said.source.ids], [said.target.ids], layer=-1)
+                (forced,) = translator.generator.forced_decoding(
+                    [SourceIds(said.source.ids)], [said.target.ids], 4096, AlignmentHead(-1)
+                )
                 assert forced.weights is not None
                 penalty = 0.3 * forced.weights.sum(0).clamp(1e-6, 1).log().sum().item()
                 bare = said.log_probability / (len(said.tokens) + 1)
@@ -356,7 +362,8 @@ def test_log_probabilities_are_those_of_the_model(translator: Translator) -> Non
     tokens = torch.tensor([[*translator.source.encode([source])[0], translator.source.eos]])
     with torch.no_grad():
         reads = torch.tensor([[translator.target.bos, *ids]])
-        logits = translator.model(tokens, torch.ones_like(tokens, dtype=torch.bool), reads).logits[0]
+        sources = Source(tokens, torch.ones_like(tokens, dtype=torch.bool))
+        logits = translator.model(sources, reads).logits[0]
     expected = sum(
         float(row.log_softmax(-1)[i]) for row, i in zip(logits, [*ids, translator.target.eos], strict=True)
     )
@@ -405,17 +412,15 @@ def test_layers_and_heads(translators: dict[str, Translator]) -> None:
         assert_close(weights(layer), (all_heads[layer][0] + all_heads[layer][1]) / 2)
     assert_close(weights(-1, -1), all_heads[2][1])
     assert_close(weights(), weights(1))  # the layer before the last
-    try:
-        translator.alignment_layer, translator.alignment_head = 2, 1
-        assert_close(weights(), all_heads[2][1])
-        assert_close(weights(0, 0), all_heads[0][0])
-        found = [other for said in several(translator, SENTENCES, **DRAWN) for other in said.nbest]
-        alike = [said for said in found if retold(translator, said)]
-        assert alike
-        for said in alike:
-            assert_close(said.weights, translator.align(" ".join(said.source_words), said.text, 2, 1).weights)
-    finally:
-        translator.alignment_layer = translator.alignment_head = None
+    translator = replace(translator, alignment=AlignmentHead(2, 1))
+    assert (translator.alignment_layer, translator.alignment_head) == (2, 1)
+    assert_close(weights(), all_heads[2][1])
+    assert_close(weights(0, 0), all_heads[0][0])
+    found = [other for said in several(translator, SENTENCES, **DRAWN) for other in said.nbest]
+    alike = [said for said in found if retold(translator, said)]
+    assert alike
+    for said in alike:
+        assert_close(said.weights, translator.align(" ".join(said.source_words), said.text, 2, 1).weights)
 
 
 def test_layers_and_heads_that_are_not_there(translators: dict[str, Translator]) -> None:
@@ -435,9 +440,8 @@ def test_a_model_without_attention_translates(translators: dict[str, Translator]
     torch.manual_seed(1)
     recipe = {"encoder": tiny.recurrent_encoder(), "decoder": tiny.recurrent_decoder(order)}
     source, target = translators["model"].source, translators["model"].target
-    translator = Translator(
-        build(ModelRecipe.model_validate(recipe), source.size, target.size), source, target
-    )
+    model = build(ModelRecipe.model_validate(recipe), source.size, target.size)
+    translator = Translator(Generator(model, PairTokenizer(source, target)), DecodingRecipe())
     said = several(translator, SENTENCES, nbest=2, max_length=9)
     assert [bool(one.tokens) for one in said] == [bool(text) for text in SENTENCES]
     assert said[0].alignment is None

@@ -9,6 +9,7 @@ import tiny
 import torch
 
 from seq2attn.data.batches import BatchLoader
+from seq2attn.data.sources import PairTokenizer
 from seq2attn.recipe import TrainingRecipe
 from seq2attn.tasks.sequence_tasks import token_objective
 from seq2attn.text.vocabulary import Vocabulary
@@ -18,7 +19,9 @@ from seq2attn.training.run_folder import RunFolder
 Scores = Callable[[int | None], dict[str, float]]
 
 KINDS = ["feeding-additive-lstm-1-tanh", "transformer-post-sinusoidal"]
-VOCABULARY = cast(Vocabulary, SimpleNamespace(pad=tiny.PAD, bos=tiny.BOS, eos=tiny.EOS))
+VOCABULARY = cast(
+    Vocabulary, SimpleNamespace(pad=tiny.PAD, unk=tiny.UNK, bos=tiny.BOS, eos=tiny.EOS, size=tiny.TARGET)
+)
 
 
 class Rows:
@@ -59,7 +62,7 @@ class Sentences(Rows):
 
 
 def loader(batch_tokens: int = 40, count: int = 23) -> BatchLoader:
-    return BatchLoader(Sentences(count), VOCABULARY, VOCABULARY, batch_tokens)
+    return BatchLoader(Sentences(count), PairTokenizer(VOCABULARY, VOCABULARY), batch_tokens)
 
 
 def trainer(

@@ -91,7 +91,8 @@ def score(
 
     given = None
     if source is not None:
-        given = GivenTexts(list(lines((source,))), {str(file): list(lines((file,))) for file in references})
+        gold = {str(file): list(lines((file,))) for file in references}
+        given = GivenTexts(str(source), list(lines((source,))), gold)
     options = context.meta.get(DECODING, {})
     _print(score_run(run, metrics, data, given, options, checkpoint, device), form)
 

@@ -70,7 +70,7 @@ class Batch(NamedTuple):
         return Batch(self.source.to(device), target_input, target, target_mask, links)
 
 
-class Pair(NamedTuple):
+class PairIds(NamedTuple):
     """One example as ids, without special tokens."""
 
     source: SourceIds
@@ -122,7 +122,7 @@ class BatchLoader(Batches):
             links[number, linked[:, 1], linked[:, 0]] = True
         return batch._replace(links=links)
 
-    def _pair(self, row: int, sampled: tuple[list[int], list[int]] | None) -> Pair:
+    def _pair(self, row: int, sampled: tuple[list[int], list[int]] | None) -> PairIds:
         """Return an example as the store has it, or as its pieces were sampled."""
         examples, truncate = self.examples, self.tokenizer.truncate
         texts = partial(examples.source_text, row), partial(examples.target_text, row)
@@ -130,15 +130,15 @@ class BatchLoader(Batches):
             ids, target = examples.source(row), examples.target(row)
             ended = truncate.target is None or examples.ended(row)
             source = self.tokenizer.source_ids(ids, texts[0])
-            return Pair(source, self.tokenizer.target_ids(target, texts[1], source), ended)
+            return PairIds(source, self.tokenizer.target_ids(target, texts[1], source), ended)
         whole_source, whole_target = sampled
         ids, target = (np.array(truncate.cut(side, row), dtype=np.int32) for side, row in enumerate(sampled))
         source = self.tokenizer.source_ids(ids, texts[0], whole_source)
         target_ids = self.tokenizer.target_ids(target, texts[1], source, whole_target)
-        return Pair(source, target_ids, truncate.ends(whole_target))
+        return PairIds(source, target_ids, truncate.ends(whole_target))
 
 
-def collate(tokenizer: PairTokenizer, pairs: Sequence[Pair]) -> Batch:
+def collate(tokenizer: PairTokenizer, pairs: Sequence[PairIds]) -> Batch:
     """Pad pairs to a batch and add their special tokens.
 
     A target id that stands for a copied piece (from the vocabulary's size on) is <unk> in `target_input`.

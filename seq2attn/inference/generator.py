@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seq2attn.attention.state import reorder
 from seq2attn.data.batch_plan import by_length, fill
-from seq2attn.data.batches import Pair, collate
+from seq2attn.data.batches import PairIds, collate
 from seq2attn.data.sources import PairTokenizer, Row, SourceIds, pad
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.search import Hypothesis, Rules, beam_search, greedy, sample
@@ -124,7 +124,7 @@ class Generator:
         T = np.array([len(target) for target in targets], dtype=np.int32)
         for indices in fill(by_length(S, T), S, T, batch_tokens):
             rows = indices.tolist()
-            batch = collate(self.tokenizer, [Pair(sources[row], targets[row]) for row in rows])
+            batch = collate(self.tokenizer, [PairIds(sources[row], targets[row]) for row in rows])
             batch = batch.to(self.device)
             with autocast(self.device, self.precision):
                 decoded = self.model(batch.source, batch.target_input, look)

@@ -55,8 +55,7 @@ class Predictor(ABC):
         """Return this predictor with other decoding options. Seq2attnError where it has none of that name."""
         if options:
             raise Seq2attnError(
-                f"{', '.join(options)}: decoding options of models that write text, and this model was "
-                f"trained for {self.task}"
+                f"{', '.join(options)}: only for models that write text, and this one was trained for {self.task}"
             )
         return self
 

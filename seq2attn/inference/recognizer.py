@@ -81,7 +81,7 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
         given = [name for name in PlotOptions._fields if getattr(options, name) not in (None, False)]
         if given:
             raise Seq2attnError(
-                f"{given[0]} is an option of models that write text, and this one was trained for {self.task}"
+                f"{given[0]}: only for models that write text, and this one was trained for {self.task}"
             )
         (result,) = self.label([self.read(text)], weights=True)
         result.plot(path)

@@ -63,8 +63,8 @@ class Rules:
         looked = None if self.coverage is None else self.coverage(state)
         if looked is None:
             raise Seq2attnError(
-                "a coverage penalty needs steps that count where they look: a decoder with attention, and "
-                "decoder.counting(state) to begin with"
+                "a coverage penalty needs steps that track coverage: a decoder with attention, and "
+                "decoder.track_coverage(state) to begin with"
             )
         return self.penalty(looked).tolist()
 

@@ -25,8 +25,9 @@ from seq2attn.version import __version__
 
 
 class GivenTexts(NamedTuple):
-    """Sources, and lists of references by the name that errors give them."""
+    """Sources, and lists of references; by the names of their files, for errors."""
 
+    name: str
     sources: Sequence[str]
     references: Mapping[str, Sequence[str]]
 
@@ -137,7 +138,7 @@ def _checked(
     for name, references in given.references.items():
         for number, (source, text) in enumerate(zip_longest(sources, references, fillvalue=""), 1):
             if (fault := task.pair_fault(source, text)) is not None:
-                raise RunError(f"{name}:{number}: {fault}")
+                raise RunError(f"{name}:{number}: {fault.format(source=f'{given.name}:{number}')}")
     return sources, list(given.references.values())
 
 

@@ -176,8 +176,8 @@ class TaggingTask(LabellingTask):
         if words == tags:
             return None
         return (
-            f"expected a tag for each of the {words} words of the source, got {tags}: a line has the words "
-            "or the tags of a whole sentence, with spaces between (a CoNLL file, a word a line, is scored as "
+            f"expected a tag for each of the {words} words in {{source}}, got {tags}: a line has the words or "
+            "the tags of a whole sentence, with spaces between (a CoNLL file, a word a line, is scored as "
             "data.test of a recipe)"
         )
 

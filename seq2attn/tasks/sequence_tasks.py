@@ -15,7 +15,7 @@ from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, Generator
 from seq2attn.inference.translator import Summarizer, TextPredictor, Translator
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.models.seq2seq_factory import build
-from seq2attn.recipe import Recipe
+from seq2attn.recipe import Recipe, TrainingRecipe
 from seq2attn.tasks.task import Task, Units
 from seq2attn.text.vocabulary import Vocabulary
 from seq2attn.text.vocabulary_training import train_vocabulary
@@ -102,14 +102,7 @@ class SequenceTask(Task[Recipe]):
 
     def objective(self, model: Seq2Seq, training: bool = False) -> TokenObjective:
         """See the base class: cross-entropy of tokens and, in training, the recipe's attention losses."""
-        if not training:
-            return TokenObjective()
-        settings = self.recipe.training
-        losses = settings.attention_losses
-        if losses is None:
-            return TokenObjective(settings.label_smoothing)
-        attention = AttentionLosses(losses.factors(), model.decoder, losses.layer, losses.head)
-        return TokenObjective(settings.label_smoothing, attention)
+        return token_objective(model, self.recipe.training) if training else TokenObjective()
 
     def predictor(
         self, model: Seq2Seq, device: torch.device, precision: str = "fp32", validating: bool = False
@@ -153,3 +146,12 @@ class SummarizationTask(SequenceTask):
     units = SequenceTask.units._replace(lengths="target pieces a summary")
     predictor_class = Summarizer
     baselines = BASELINES
+
+
+def token_objective(model: Seq2Seq, settings: TrainingRecipe) -> TokenObjective:
+    """Return what a recipe trains an encoder and a decoder on."""
+    losses = settings.attention_losses
+    if losses is None:
+        return TokenObjective(settings.label_smoothing)
+    attention_losses = AttentionLosses(losses.factors(), model.decoder, losses.layer, losses.head)
+    return TokenObjective(settings.label_smoothing, attention_losses)

@@ -153,7 +153,7 @@ class Task(ABC, Generic[R]):
 
     @classmethod
     def pair_fault(cls, source: str, reference: str) -> str | None:
-        """Return why a reference cannot be one of the source; None if it can."""
+        """Return why a reference cannot be one of the source, which is called {source}; None if it can."""
         return None
 
     # ---- for `seq2attn check` ----------------------------------------------------------------------
