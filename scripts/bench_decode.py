@@ -32,8 +32,8 @@ from bench_models import MODELS, Measured, Sample, positive, precisions, several
 
 from seq2attn.inference.translator import Translator
 from seq2attn.runtime.devices import pick_device
-from seq2attn.tasks.loading import load
-from seq2attn.tasks.sequence_tasks import SequenceTask
+from seq2attn.tasks.loading import load, reopen
+from seq2attn.tasks.sequence_tasks import TranslationTask
 from seq2attn.text.vocabulary import Vocabulary
 from seq2attn.training.run_folder import RunFolder, Version, weights_name, weights_of
 from seq2attn.version import __version__
@@ -87,14 +87,16 @@ def texts(pieces: Path | None, run: str) -> list[str]:
     if pieces is None:
         from seq2attn.runs.evaluation import held_out
 
-        return held_out(run, "test" if RunFolder.open(run).recipe.data.test else "dev")[0]
-    examples = bench_models.task("transformer", pieces).examples("test")
+        task = reopen(RunFolder.open(run))
+        examples = held_out(task, "test" if task.recipe.data.test else "dev")
+    else:
+        examples = bench_models.task("transformer", pieces).examples("test")
     return [examples.source_text(number) for number in range(len(examples))]
 
 
 def save(pieces: Path, run: Path) -> None:
     """A run's folder as training makes it, with a small Transformer that has learnt nothing."""
-    task = SequenceTask(bench_models.recipe("transformer", pieces), [Vocabulary.load(pieces)])
+    task = TranslationTask(bench_models.recipe("transformer", pieces), [Vocabulary.load(pieces)])
     folder = RunFolder.create(run, task.recipe, Version(seq2attn=__version__), task.files())
     torch.manual_seed(1)
     name = weights_name(1)
@@ -113,7 +115,7 @@ def prepare(case: Case) -> Callable[[int], Sample]:
     changes = {"beam": case.beam, "nbest": 1, "batch_tokens": 10**6}  # a call is a batch
     if case.length:
         changes |= {"min_length": case.length, "max_length": case.length}
-    model.adopt(changes)
+    model = model.configured(changes)
     some = list(islice(cycle(texts(case.pieces, case.model)), case.sentences))
     some.sort(key=lambda text: len(model.source.encode([text])[0]))
     batches = [some[begin : begin + case.batch] for begin in range(0, len(some), case.batch)]

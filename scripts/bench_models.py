@@ -26,7 +26,7 @@ from torch import Tensor
 
 from seq2attn.recipe import Recipe
 from seq2attn.runtime.process import settle
-from seq2attn.tasks.sequence_tasks import SequenceTask
+from seq2attn.tasks.sequence_tasks import SequenceTask, TranslationTask
 from seq2attn.text.vocabulary import Vocabulary
 from seq2attn.version import __version__
 
@@ -110,7 +110,7 @@ def task(model: str, pieces: Path | None, **training: Any) -> SequenceTask:
     """The task of one of MODELS; without pieces, for ids that stand for no text."""
     vocabulary = cast(Vocabulary, Specials()) if pieces is None else Vocabulary.load(pieces)
     vocabulary.size = TABLES.get(model, PIECES)
-    return SequenceTask(recipe(model, pieces, **training), [vocabulary])
+    return TranslationTask(recipe(model, pieces, **training), [vocabulary])
 
 
 def learn_pieces(folder: Path) -> Path:
@@ -120,9 +120,9 @@ def learn_pieces(folder: Path) -> Path:
 
 
 def _learn_pieces(folder: Path) -> Path:
-    learnt = SequenceTask.learn(recipe("transformer"))
+    learnt = TranslationTask.learn(recipe("transformer"))
     learnt.source.save(folder / "joint.model")
-    SequenceTask(recipe("transformer", folder / "joint.model"), learnt.vocabularies).examples(
+    TranslationTask(recipe("transformer", folder / "joint.model"), learnt.vocabularies).examples(
         "train"
     )  # stored
     return folder / "joint.model"

@@ -35,7 +35,8 @@ from bench_models import MODELS, MatrixPeak, Measured, Sample, Synthetic, positi
 from torch import Tensor, nn
 
 from seq2attn.data import Examples
-from seq2attn.data.batches import Batch, BatchLoader, Corpus, Indices
+from seq2attn.data.batch_plan import Corpus, Indices
+from seq2attn.data.batches import Batch, BatchLoader
 from seq2attn.recipe import ModelRecipe, RecurrentDecoderRecipe, RecurrentEncoderRecipe
 from seq2attn.recipe import TransformerDecoderRecipe as TransformerRecipe
 from seq2attn.runtime.devices import autocast, pick_device
@@ -132,12 +133,12 @@ class PlainTransformer(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, T, V)."""
-        length = batch.reads.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=batch.reads.device).triu(1)
-        nothing = ~batch.source_mask
+        length = batch.target_input.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool, device=batch.target_input.device).triu(1)
+        nothing = ~batch.source.mask
         x = self.transformer(
-            self.embed(batch.source),
-            self.embed(batch.reads),
+            self.embed(batch.source.tokens),
+            self.embed(batch.target_input),
             tgt_mask=causal,
             src_key_padding_mask=nothing,
             memory_key_padding_mask=nothing,
@@ -163,15 +164,15 @@ class PlainRecurrent(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, T, V)."""
-        lengths = batch.source_mask.sum(1).cpu()
+        lengths = batch.source.mask.sum(1).cpu()
         packed = nn.utils.rnn.pack_padded_sequence(
-            self.words(self.source(batch.source)), lengths, batch_first=True, enforce_sorted=False
+            self.words(self.source(batch.source.tokens)), lengths, batch_first=True, enforce_sorted=False
         )
         outputs, (last, _) = self.encoder(packed)
         states, _ = nn.utils.rnn.pad_packed_sequence(outputs, batch_first=True)
-        states, words = self.dropout(states), self.words(self.target(batch.reads))
+        states, words = self.dropout(states), self.words(self.target(batch.target_input))
         h, c = self.start(last.transpose(0, 1).flatten(1)).tanh().chunk(2, -1)
-        keys, hidden = self.key(states), ~batch.source_mask
+        keys, hidden = self.key(states), ~batch.source.mask
         if isinstance(self.cell, nn.LSTM):
             asked, _ = self.cell(words, (h[None].contiguous(), c[None].contiguous()))
             return self.said(self.read(asked, asked @ keys.mT, states, hidden))
@@ -197,10 +198,10 @@ class Reference:
     """The plain loop's update."""
 
     def __init__(self, task: SequenceTask, device: torch.device) -> None:
-        self.recipe, self.pad, self.device = task.recipe.training, task.target.pad, device
+        self.recipe, self.pad, self.device = task.recipe.training, task.tokenizer.target.pad, device
         model = task.recipe.model
         kind = PlainRecurrent if isinstance(model.decoder, RecurrentDecoderRecipe) else PlainTransformer
-        self.model = kind(model, task.target.size, self.pad).to(device).train()
+        self.model = kind(model, task.tokenizer.target.size, self.pad).to(device).train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.recipe.learning_rate)
 
     def update(self, batches: list[Batch], step: int) -> None:
@@ -210,7 +211,7 @@ class Reference:
             logits = self.model(batch).flatten(0, 1)
             loss = F.cross_entropy(
                 logits,
-                batch.gold.flatten(),
+                batch.target.flatten(),
                 ignore_index=self.pad,
                 label_smoothing=self.recipe.label_smoothing,
             )
@@ -233,7 +234,7 @@ def learning(case: Case) -> tuple[SequenceTask, BatchLoader, Trainer | Reference
     if case.lengths is None:
         examples = task.examples("train")
     else:
-        examples = cast(Examples, Synthetic(*case.lengths, task.source.size))
+        examples = cast(Examples, Synthetic(*case.lengths, task.tokenizer.source.size))
     loader = task.loader(examples, training=True)
     if case.by == REFERENCE:
         return task, loader, Reference(task, case.device)
@@ -259,10 +260,13 @@ def prepare(case: Case) -> Callable[[int], Sample]:
         bench_models.synchronize(case.device)
         seconds, worked = clock() - begun, time.process_time() - worked
         speed.append(peak())
-        rows, lengths = task.target.size, [(b.source_mask.sum(1), b.gold_mask.sum(1)) for b in batches]
+        rows, lengths = (
+            task.tokenizer.target.size,
+            [(b.source.mask.sum(1), b.target_mask.sum(1)) for b in batches],
+        )
         counted = sum(operations(task.recipe.model, rows, *some) for some in lengths)
         return {
-            "tokens_per_second": sum(batch.units for batch in batches) / seconds,
+            "tokens_per_second": sum(batch.num_targets for batch in batches) / seconds,
             "seconds_per_update": seconds / case.updates,
             "cpu_seconds_per_update": worked / case.updates,
             "peak": statistics.mean(speed),

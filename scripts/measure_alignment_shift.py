@@ -10,9 +10,9 @@ weight on the source word. One line for each layer and shift.
 import re
 import sys
 
-from seq2attn import load
 from seq2attn.alignment.word_alignment import by_words, shifted
-from seq2attn.runs.evaluation import held_out
+from seq2attn.runs.evaluation import held_out, source_and_reference_texts
+from seq2attn.tasks.loading import load_with_task
 
 SHORTEST = 3  # letters: shorter words are alike by accident
 
@@ -24,8 +24,9 @@ def plain(word: str) -> str:
 
 def main(run: str, checkpoint: str = "best") -> None:
     """Print the share of words that are found, and the mean weight on the right word."""
-    model = load(run, checkpoint)
-    pairs = list(zip(*held_out(run, "dev"), strict=True))
+    task, model = load_with_task(run, checkpoint)
+    examples = held_out(task, "dev")
+    pairs = list(zip(*source_and_reference_texts(examples), strict=True))
     for layer in range(model.model.decoder.attention_layers):
         for shift in (0, 1):
             count, found, mass = 0, 0, 0.0
@@ -40,7 +41,7 @@ def main(run: str, checkpoint: str = "best") -> None:
                 ]
                 if not same:
                     continue
-                weights = model.forced_decoding([source.ids], [target.ids], layer)[0].weights
+                weights = model.align(source_text, target_text, layer).weights
                 words = by_words(shifted(weights, shift), target.word_of, source.word_of, source_eos=True)
                 for word in same:
                     row, column = words.weights[targets.index(word)], sources.index(word)

@@ -19,7 +19,7 @@ from seq2attn.attention.attention import incompatibilities
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.attention.scorers import SCORERS
 from seq2attn.recipe import ModelRecipe, Recipe, read
-from seq2attn.tasks.sequence_tasks import SequenceTask, token_objective
+from seq2attn.tasks.sequence_tasks import TranslationTask, token_objective
 from seq2attn.training.loop import Trainer
 
 
@@ -54,14 +54,14 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     recipe = read(asked.recipe)
-    task = SequenceTask.learn(recipe)
+    task = TranslationTask.learn(recipe)
     loader = task.loader(task.examples("train"))
     batches = [loader.batch(numbers, 0) for numbers in loader.epoch(0)[: asked.rounds]]
     learners = {}
     for name, model in variants(recipe):
         torch.manual_seed(1)
         try:
-            built = SequenceTask(recipe.model_copy(update={"model": model}), task.vocabularies).build()
+            built = TranslationTask(recipe.model_copy(update={"model": model}), task.vocabularies).build()
         except ValueError as error:
             print(f"{name}: {error}")
             continue

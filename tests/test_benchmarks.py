@@ -103,7 +103,7 @@ def test_the_run_that_starts_are_measured_with_translates(tmp_path):
 def test_operations_are_those_that_torch_counts(name):
     task = bench_models.task(name, None, batch_tokens=60)
     recipe, model = task.recipe.model, task.build()
-    loader = task.loader(bench_models.Synthetic(28, 28, task.source.size, 6), training=True)
+    loader = task.loader(bench_models.Synthetic(28, 28, task.tokenizer.source.size, 6), training=True)
     batch = loader.batch(loader.epoch(0)[0])
     objective = task.objective(model, True)
     with (
@@ -113,7 +113,7 @@ def test_operations_are_those_that_torch_counts(name):
     ):
         objective.loss(objective.forward(model, batch), batch).whole.backward()
     lengths = batch.source_mask.sum(1), batch.gold_mask.sum(1)
-    counted = bench_train.operations(recipe, task.source.size, *lengths)
+    counted = bench_train.operations(recipe, task.tokenizer.source.size, *lengths)
     # Not counted are the masked half of causal attention, and the gradient of what needs none.
     assert counted == pytest.approx(counter.get_total_flops(), rel=0.02)
 

@@ -363,7 +363,7 @@ def test_log_probabilities_are_those_of_the_model(translator: Translator) -> Non
     with torch.no_grad():
         reads = torch.tensor([[translator.target.bos, *ids]])
         sources = Source(tokens, torch.ones_like(tokens, dtype=torch.bool))
-        logits = translator.model(sources, reads).logits[0]
+        logits = translator.model.eval()(sources, reads).logits[0]
     expected = sum(
         float(row.log_softmax(-1)[i]) for row, i in zip(logits, [*ids, translator.target.eos], strict=True)
     )

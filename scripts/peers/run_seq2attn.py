@@ -8,7 +8,7 @@ from measuring import Clocks, Job, run
 import seq2attn
 from seq2attn.recipe import Recipe, read
 from seq2attn.runtime.process import keep_memory
-from seq2attn.tasks.sequence_tasks import SequenceTask
+from seq2attn.tasks.sequence_tasks import SequenceTask, TranslationTask
 from seq2attn.training.loop import Trainer
 
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
@@ -24,7 +24,7 @@ def task(job: Job) -> SequenceTask:
     )
     if not isinstance(recipe, Recipe):
         raise TypeError(f"expected a translation recipe, got {type(recipe).__name__}")
-    return SequenceTask.learn(recipe)
+    return TranslationTask.learn(recipe)
 
 
 def train(job: Job) -> None:

@@ -55,7 +55,8 @@ class Predictor(ABC):
         """Return this predictor with other decoding options. Seq2attnError where it has none of that name."""
         if options:
             raise Seq2attnError(
-                f"{', '.join(options)}: only for models that write text, and this one was trained for {self.task}"
+                f"{', '.join(options)}: only for models that write text, and this one was trained for "
+                f"{self.task}"
             )
         return self
 

@@ -78,7 +78,8 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
 
     def plot(self, text: str, path: Path, options: PlotOptions) -> Result:
         """See the base class."""
-        given = [name for name in PlotOptions._fields if getattr(options, name) not in (None, False)]
+        plain = PlotOptions()
+        given = [name for name in options._fields if getattr(options, name) != getattr(plain, name)]
         if given:
             raise Seq2attnError(
                 f"{given[0]}: only for models that write text, and this one was trained for {self.task}"
