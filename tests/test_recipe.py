@@ -7,16 +7,19 @@ import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 import seq2attn.recipe
 from seq2attn.attention.scorers import SCORERS, General
 from seq2attn.layers.basic import ACTIVATIONS
+from seq2attn.layers.recurrent import CELLS
+from seq2attn.metrics import METRICS, Metric
 from seq2attn.optim import OPTIMIZERS
 from seq2attn.recipe import (
     Part,
@@ -31,8 +34,11 @@ from seq2attn.recipe import (
     shipped,
     write,
 )
+from seq2attn.recipe.training import ClassificationTrainingRecipe, TaggingTrainingRecipe
 from seq2attn.recipe.wording import closest
 from seq2attn.recipe.yaml_source import dump, parse
+from seq2attn.runtime.devices import PRECISIONS
+from seq2attn.text.tag_schemes import SCHEMES
 
 DATA = Path(__file__).parent / "data"
 SHIPPED = shipped()
@@ -882,10 +888,35 @@ def test_the_reference_is_up_to_date() -> None:
     assert runpy.run_path(str(script))["reference"]() == written, "run make docs"
 
 
-def test_choices_are_those_that_are_there() -> None:
-    assert get_args(TrainingRecipe.model_fields["optimizer"].annotation) == OPTIMIZERS
-    activations = seq2attn.recipe.TransformerEncoderRecipe.model_fields["activation"].annotation
-    assert get_args(activations) == tuple(ACTIVATIONS)
+def choices(section: type[Section], key: str) -> list[str]:
+    """The names that the JSON schema allows for a key."""
+    field = section.model_json_schema()["properties"][key]
+    names: list[str] = field.get("enum") or field["anyOf"][0]["enum"]
+    return names
+
+
+def test_choices_are_those_of_the_registries() -> None:
+    assert choices(TrainingRecipe, "optimizer") == [*OPTIMIZERS]
+    assert choices(TrainingRecipe, "precision") == [*PRECISIONS]
+    assert choices(seq2attn.recipe.TransformerEncoderRecipe, "activation") == [*ACTIVATIONS]
+    assert choices(seq2attn.recipe.RecurrentEncoderRecipe, "cell") == [*CELLS]
+    assert choices(seq2attn.recipe.TaggedDataRecipe, "scheme") == ["auto", *SCHEMES]
+    kinds = (TrainingRecipe, TaggingTrainingRecipe, ClassificationTrainingRecipe)
+    assert [name for kind in kinds for name in choices(kind, "metrics")] == [*METRICS]
+    for kind in kinds:
+        assert choices(kind, "metric") == ["loss", *kind.measurable()] == ["loss", *choices(kind, "metrics")]
+
+
+def test_a_metric_that_is_added_can_be_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = {"max_steps": 1, "metric": "shout", "metrics": ["shout"]}
+    with pytest.raises(ValidationError, match="unknown 'shout'"):
+        TrainingRecipe.model_validate(training)
+    monkeypatch.setitem(METRICS, "shout", Metric(METRICS["exact"], "texts", lower_is_better=True))
+    assert TrainingRecipe.model_validate(training).metrics == ["shout"]
+    assert "shout" in choices(TrainingRecipe, "metric") and "shout" in TrainingRecipe.measurable()
+    assert "shout" not in TaggingTrainingRecipe.measurable()
+    with pytest.raises(ValidationError, match=r"unknown 'shuot' \(did you mean shout\?"):
+        TrainingRecipe.model_validate({"max_steps": 1, "metric": "shuot"})
 
 
 @pytest.mark.parametrize("recipe", SHIPPED)

@@ -10,6 +10,8 @@ from pydantic_core import CoreSchema, core_schema
 
 from seq2attn.recipe.sections import Count, Fault, OneOrMore, Section, Size, fault, told_by_key
 from seq2attn.recipe.wording import shown, unknown
+from seq2attn.text.vocabulary import Words
+from seq2attn.text.vocabulary_training import PieceModel
 
 FORMATS = ("parquet", "json", "csv", "text", "arrow")  # that the datasets library reads from data_files
 PACKED = (".gz", ".xz", ".bz2")
@@ -18,7 +20,6 @@ JSON_LINES = (".jsonl", ".json", ".ndjson")
 Weight = Annotated[float, Field(gt=0, description="How often an epoch sees the corpus (training only).")]
 Limit = Annotated[int | None, Field(ge=1, description="Take only the first so many pairs.")]
 Item = TypeVar("Item")
-PieceModel = Literal["unigram", "bpe", "char", "word"]
 
 # ---- data -------------------------------------------------------------------------------------------
 
@@ -323,7 +324,7 @@ class TextRecipe(Section):
         1.0, gt=0.9, le=1, description="Share of the characters of the text that get pieces of their own."
     )
     sampling: SamplingRecipe | None = Field(None, description="Subword sampling in training.")
-    words: Literal["auto", "spaces", "pieces"] = Field(
+    words: Words = Field(
         "auto",
         description="What a word is in alignments: auto = by spaces, a piece in scripts without spaces.",
     )

@@ -15,7 +15,8 @@ from seq2attn.recipe.data import (
     TruncateRecipe,
     Weight,
 )
-from seq2attn.recipe.sections import Fault, OneOrMore, Section, Size, fault, told_by_key
+from seq2attn.recipe.sections import Fault, Name, OneOrMore, Section, Size, fault, told_by_key
+from seq2attn.text.tag_schemes import SCHEMES
 
 Columns = tuple[int, int] | tuple[str, str]
 TRAIN, DEV = "One corpus or a list of several.", "The corpus that training is validated on."
@@ -146,7 +147,7 @@ class TaggedDataRecipe(LabelledDataRecipe):
     train: Annotated[list[AnyTagged], Field(min_length=1), OneOrMore()] = Field(description=TRAIN)
     dev: AnyTagged = Field(description=DEV)
     test: AnyTagged | None = Field(None, description=TEST)
-    scheme: Literal["auto", "iob1", "bio", "bioes", "bioul"] = Field(
+    scheme: Annotated[str, Name(lambda: ["auto", *SCHEMES])] = Field(
         "auto", description="How the data write tags; auto = as the first thousand sentences tell."
     )
 

@@ -132,6 +132,33 @@ class Choice:
         return _told_by("name", given, registry, lambda name: part_section(name, registry[name]), _BROUGHT)
 
 
+class Name:
+    """Marks a text field that takes one of the names that `names` returns.
+
+    It is called whenever a recipe is validated, so that a name added to a registry counts at once.
+    """
+
+    def __init__(self, names: Callable[[], Iterable[str]]) -> None:
+        self.names = names
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.check)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"enum": list(self.names()), "type": "string"}
+
+    def check(self, value: Any) -> str:
+        """Return the value, if it is one of the names."""
+        names = list(self.names())
+        if isinstance(value, str) and value in names:
+            return value
+        if isinstance(value, str):
+            raise fault(unknown(value, names))
+        raise fault(f"expected {' or '.join([', '.join(names[:-1]), names[-1]])}, got {shown(value)}")
+
+
 class OneOrMore:
     """Marks a list that may also be given as its one item."""
 

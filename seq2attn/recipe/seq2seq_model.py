@@ -12,15 +12,17 @@ from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.attention.positions import POSITIONS, Distance
 from seq2attn.attention.scorers import SCORERS
 from seq2attn.errors import Seq2attnError
+from seq2attn.layers.basic import ACTIVATIONS
+from seq2attn.layers.recurrent import CELLS
 from seq2attn.recipe.attention import COPYING, AttentionRecipe, Copying, PerLayer
-from seq2attn.recipe.sections import Choice, Fault, Part, Rate, Section, Size, told_by_kind
+from seq2attn.recipe.sections import Choice, Fault, Name, Part, Rate, Section, Size, told_by_kind
 
 TOO_LARGE = (RuntimeError, TypeError, OverflowError)  # what torch says of sizes beyond all memory
 
 
 class _Recurrent(Section):
     kind: Literal["recurrent"] = Field(description="Tells the kinds apart.")
-    cell: Literal["lstm", "gru"] = Field("lstm", description="What remembers.")
+    cell: Annotated[str, Name(lambda: CELLS)] = Field("lstm", description="Type of the recurrent cells.")
     embedding: Size = Field(256, description="Width of the embeddings.")
     layers: Size = Field(1, description="How many, one upon the other.")
     dropout: Rate = Field(0.0, description="Between layers and of the output.")
@@ -160,7 +162,9 @@ class _Transformer(Section):
     size: Size = Field(512, description="Width of embeddings and states.")
     layers: Size = Field(6, description="How many, one upon the other.")
     feed_forward: Size = Field(2048, description="Width within the feed-forward step.")
-    activation: Literal["relu", "gelu", "silu"] = Field("relu", description="Of the feed-forward step.")
+    activation: Annotated[str, Name(lambda: ACTIVATIONS)] = Field(
+        "relu", description="Activation function of the feed-forward layers."
+    )
     norm: Literal["pre", "post"] = Field(
         "pre",
         description="Layer normalization before each step (more stable), or after it (Vaswani et al. 2017).",

@@ -9,8 +9,9 @@ from pydantic import Field
 
 from seq2attn.attention.scorers import SCORERS
 from seq2attn.errors import Seq2attnError
+from seq2attn.layers.recurrent import CELLS
 from seq2attn.recipe.attention import AttentionRecipe, PerLayer
-from seq2attn.recipe.sections import Choice, Count, Fault, Part, Rate, Section, Size, told_by_kind
+from seq2attn.recipe.sections import Choice, Count, Fault, Name, Part, Rate, Section, Size, told_by_kind
 from seq2attn.recipe.seq2seq_model import TOO_LARGE, TransformerEncoderRecipe
 
 Join = Literal["concat", "gate"]
@@ -71,7 +72,7 @@ class RecurrentReaderRecipe(Section):
     """LSTM or GRU over the vectors of words."""
 
     kind: Literal["recurrent"] = Field(description="Tells the kinds apart.")
-    cell: Literal["lstm", "gru"] = Field("lstm", description="What remembers.")
+    cell: Annotated[str, Name(lambda: CELLS)] = Field("lstm", description="Type of the recurrent cells.")
     size: Size = Field(200, description="Of each direction.")
     layers: Size = Field(1, description="How many, one upon the other.")
     bidirectional: bool = Field(True, description="Also read from right to left; states are joined.")

@@ -1,37 +1,37 @@
 """What a recipe may say about training and decoding, section by section."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from seq2attn.optim import SCHEDULES
-from seq2attn.recipe.sections import Choice, Count, Fault, OneOrMore, Part, Rate, Section, Size
+from seq2attn.metrics.base import Measured
+from seq2attn.metrics.registry import metrics_of
+from seq2attn.optim import OPTIMIZERS, SCHEDULES
+from seq2attn.recipe.sections import Choice, Count, Fault, Name, OneOrMore, Part, Rate, Section, Size
+from seq2attn.runtime.devices import PRECISIONS
 
 Factor = Annotated[float, Field(ge=0)]
-WritingMetric = Literal[
-    "bleu",
-    "bleu-zh",
-    "bleu-char",
-    "chrf",
-    "chrf++",
-    "ter",
-    "exact",
-    "wer",
-    "per",
-    "g2p-wer",
-    "rouge-1",
-    "rouge-2",
-    "rouge-l",
-    "rouge-lsum",
-]
-TagMetric = Literal["f1", "precision", "recall", "tag-accuracy"]
-LabelMetric = Literal["accuracy", "macro-f1"]
-MEASURES = {  # what each measures
-    "texts": get_args(WritingMetric),
-    "tagged words": get_args(TagMetric),
-    "labelled texts": get_args(LabelMetric),
-}
+
+
+class MetricOf(Name):
+    """Marks a text field that takes the name of a metric of this kind of output."""
+
+    def __init__(self, measures: Measured) -> None:
+        super().__init__(partial(metrics_of, measures))
+
+
+class BestBy(Name):
+    """Marks a text field that takes `loss`, or the name of a metric of this kind of output."""
+
+    def __init__(self, measures: Measured) -> None:
+        super().__init__(lambda: ["loss", *metrics_of(measures)])
+
+
+TextMetric = Annotated[str, MetricOf("texts")]
+TagMetric = Annotated[str, MetricOf("tagged words")]
+LabelMetric = Annotated[str, MetricOf("labelled texts")]
 BEST = "What makes a checkpoint the best."
 MEASURED = "What is measured: at the end, by `score`, and (ter is too slow for it) in validation."
 
@@ -81,7 +81,9 @@ class AttentionLossesRecipe(Section):
 class LearningRecipe(Section):
     """How any model learns. Steps count updates; metrics are those of the task."""
 
-    optimizer: Literal["adamw", "adam", "sgd"] = Field("adamw", description="What updates the weights.")
+    optimizer: Annotated[str, Name(lambda: OPTIMIZERS)] = Field(
+        "adamw", description="What updates the weights."
+    )
     learning_rate: float = Field(1e-3, gt=0, description="At its highest.")
     schedule: Annotated[Part, Choice(SCHEDULES)] = Field(
         "constant", validate_default=True, description="How the learning rate goes."
@@ -108,7 +110,7 @@ class LearningRecipe(Section):
     keep_last: Size = Field(1, description="So many last checkpoints stay.")
     average: Count = Field(0, description="At the end, average the last so many checkpoints; 0 = no.")
     ema: Rate = Field(0.0, description="Decay of an exponential moving average of the weights; 0 = none.")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Of the computation.")
+    precision: Annotated[str, Name(lambda: PRECISIONS)] = Field("fp32", description="Of the computation.")
     deterministic: bool = Field(False, description="Only deterministic kernels (slower on a GPU).")
     tensorboard: bool = Field(
         False, description="Also write TensorBoard logs (pip install seq2attn[tensorboard])."
@@ -116,9 +118,10 @@ class LearningRecipe(Section):
 
     @classmethod
     def measurable(cls) -> tuple[str, ...]:
-        """The metrics of the task."""
+        """Return the names of all metrics that fit the task."""
         (name,) = get_args(cls.model_fields["metrics"].annotation)
-        return get_args(name)
+        _, marker = get_args(name)
+        return tuple(marker.names())
 
     def faults(self) -> Iterator[Fault]:
         """An end, and enough checkpoints for what is asked of them."""
@@ -144,8 +147,8 @@ class TrainingRecipe(LearningRecipe):
 
     label_smoothing: Rate = Field(0.0, description="Share of the target spread over the vocabulary.")
     attention_losses: AttentionLossesRecipe | None = Field(None, description="What attention is taught.")
-    metric: Literal["loss", WritingMetric] = Field("bleu", description=BEST)
-    metrics: Annotated[list[WritingMetric], Field(min_length=1), OneOrMore()] = Field(
+    metric: Annotated[str, BestBy("texts")] = Field("bleu", description=BEST)
+    metrics: Annotated[list[TextMetric], Field(min_length=1), OneOrMore()] = Field(
         ["bleu", "chrf", "ter"], description=MEASURED
     )
 
@@ -153,8 +156,8 @@ class TrainingRecipe(LearningRecipe):
 class SummaryTrainingRecipe(TrainingRecipe):
     """How a model learns that summarizes."""
 
-    metric: Literal["loss", WritingMetric] = Field("rouge-l", description=BEST)
-    metrics: Annotated[list[WritingMetric], Field(min_length=1), OneOrMore()] = Field(
+    metric: Annotated[str, BestBy("texts")] = Field("rouge-l", description=BEST)
+    metrics: Annotated[list[TextMetric], Field(min_length=1), OneOrMore()] = Field(
         ["rouge-1", "rouge-2", "rouge-l", "rouge-lsum"], description=MEASURED
     )
 
@@ -163,7 +166,7 @@ class TaggingTrainingRecipe(LearningRecipe):
     """How a model learns that tags words."""
 
     label_smoothing: Rate = Field(0.0, description="Share of a label spread over all; not with a CRF.")
-    metric: Literal["loss", TagMetric] = Field("f1", description=BEST)
+    metric: Annotated[str, BestBy("tagged words")] = Field("f1", description=BEST)
     metrics: Annotated[list[TagMetric], Field(min_length=1), OneOrMore()] = Field(
         ["f1", "precision", "recall"], description=MEASURED
     )
@@ -173,7 +176,7 @@ class ClassificationTrainingRecipe(LearningRecipe):
     """How a model learns that labels sentences."""
 
     label_smoothing: Rate = Field(0.0, description="Share of a label spread over all.")
-    metric: Literal["loss", LabelMetric] = Field("accuracy", description=BEST)
+    metric: Annotated[str, BestBy("labelled texts")] = Field("accuracy", description=BEST)
     metrics: Annotated[list[LabelMetric], Field(min_length=1), OneOrMore()] = Field(
         ["accuracy", "macro-f1"], description=MEASURED
     )

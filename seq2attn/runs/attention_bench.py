@@ -25,7 +25,7 @@ from seq2attn.alignment.word_alignment import Gold, Link, error_rate, parse_gold
 from seq2attn.data import known_alignment
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.translator import Translator
-from seq2attn.metrics import SLOW, by_hypothesis, score
+from seq2attn.metrics import METRICS, by_hypothesis, score
 from seq2attn.recipe import AnyRecipe, TaskCorpus, read
 from seq2attn.runs.evaluation import held_out
 from seq2attn.runtime.files import write
@@ -192,7 +192,8 @@ def measure(row: Row, folder: Path, gold: list[Gold] | None = None) -> None:
     begun = time.perf_counter()
     texts = [str(found) for found in model.stream(sources)]
     row.decoding_speed = model.units(texts) / (time.perf_counter() - begun)
-    for one in score(texts, references, [name for name in recipe.training.metrics if name not in SLOW]):
+    metrics = [name for name in recipe.training.metrics if not METRICS[name].slow]
+    for one in score(texts, references, metrics):
         bounds = [one.value if bound is None else bound for bound in (one.low, one.high)]
         row.scores[one.name] = [one.value, *bounds]
     single = [some[0] for some in by_hypothesis(texts, references)]

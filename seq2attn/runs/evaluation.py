@@ -11,8 +11,7 @@ from torch import nn
 
 from seq2attn.data import Examples, Role
 from seq2attn.inference.baselines import BASELINES
-from seq2attn.metrics import LOWER_IS_BETTER, METRICS, SLOW, References, Score, score, transposed
-from seq2attn.recipe.training import MEASURES
+from seq2attn.metrics import METRICS, References, Score, score, transposed
 from seq2attn.recipe.wording import unknown
 from seq2attn.runtime.devices import out_of_memory
 from seq2attn.tasks.loading import reopen
@@ -37,7 +36,7 @@ def examples(task: Task[Any], role: Role, display: Display) -> Examples:
 def validator(task: Task[Any], model: nn.Module, dev: Examples, device: torch.device) -> Validate:
     """The scores of a model on the dev set: loss and perplexity per unit, and the recipe's metrics."""
     settings = task.recipe.training
-    metrics = [name for name in settings.metrics if name not in SLOW]
+    metrics = [name for name in settings.metrics if not METRICS[name].slow]
     measured: list[str] = list(
         dict.fromkeys([*metrics, *([] if settings.metric == "loss" else [settings.metric])])
     )
@@ -70,7 +69,7 @@ def best(folder: RunFolder) -> str:
     """The name of a run's best weights, and what makes them the best."""
     name, metric = folder.version.best, folder.recipe.training.metric
     score = folder.version.scores[name][0]  # larger is better: where it is not, it is kept as its negative
-    value = -score if metric in {"loss", *LOWER_IS_BETTER} else score
+    value = -score if metric == "loss" or METRICS[metric].lower_is_better else score
     return f"{name} ({metric} {value:.2f})"
 
 
@@ -80,11 +79,11 @@ def measured(run: str | Path, metrics: Sequence[str]) -> Sequence[str]:
     choices = recipe.training.measurable()
     for name in metrics:
         if name not in choices:
-            of = next((what for what, names in MEASURES.items() if name in names), None)
-            if of is None:
+            if name not in METRICS:
                 raise RunError(unknown(name, choices, "metric "))
             raise RunError(
-                f"{name} is of {of}; {run} was trained for {recipe.task}: one of {', '.join(choices)}"
+                f"{name} is of {METRICS[name].measures}; {run} was trained for {recipe.task}: one of "
+                f"{', '.join(choices)}"
             )
     return metrics or recipe.training.metrics
 
