@@ -1,11 +1,11 @@
 """Metrics of a model's outputs: each score has a signature and a confidence interval.
 
-BLEU, chrF and TER (for translations) are sacreBLEU's, ROUGE (for summaries) is rouge-score's. Where an output is
-right or wrong (the sounds of a word, commands, synthetic tasks), exact match counts the outputs that are right as a
-whole, and error rates count the edits that would correct them. Tags and labels (`entities`) are texts, too: the tags
-of a sentence with spaces between, or its label.
+BLEU, chrF and TER (for translations) are sacreBLEU's, ROUGE (for summaries) is rouge-score's. Where an output
+is right or wrong (the sounds of a word, commands, synthetic tasks), exact match counts the outputs that are
+right as a whole, and error rates count the edits that would correct them. Tags and labels (`entities`) are
+texts, too: the tags of a sentence with spaces between, or its label.
 
-To add a metric, write a function (hypotheses, references, bootstrap, seed) -> Score and add a `Metric` to METRICS:
+To add a metric, write a function (hypotheses, references, bootstrap, seed) -> Score and add it to METRICS:
 
     METRICS["my-metric"] = Metric(my_function, "texts")
 """

@@ -1,14 +1,24 @@
 """What a recipe may say about data and text, section by section."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import PurePath
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, field_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from seq2attn.recipe.sections import Count, Fault, OneOrMore, Section, Size, fault, told_by_key
+from seq2attn.recipe.sections import (
+    Count,
+    Fault,
+    FilePath,
+    OneOrMore,
+    PathField,
+    Section,
+    Size,
+    fault,
+    told_by_key,
+)
 from seq2attn.recipe.wording import shown, unknown
 from seq2attn.text.vocabulary import Words
 from seq2attn.text.vocabulary_training import PieceModel
@@ -51,8 +61,8 @@ class SampleCorpus(Corpus):
 class FilesCorpus(Corpus):
     """Two parallel text files, a sentence a line; .gz, .xz and .bz2 are unpacked."""
 
-    files: tuple[str, str] = Field(description="Source and target file.")
-    alignments: str | None = Field(
+    files: tuple[FilePath, FilePath] = Field(description="Source and target file.")
+    alignments: FilePath | None = Field(
         None, description="Links between words (0-0 1-2 ...), a line for each pair: for guided attention."
     )
     weight: Weight = 1.0
@@ -67,7 +77,7 @@ class FilesCorpus(Corpus):
 class TableCorpus(Corpus):
     """One file with both sides: TSV (columns by number, from 0) or JSONL (columns by dotted key)."""
 
-    table: str = Field(description="A .tsv or .jsonl file, plain or .gz, .xz, .bz2.")
+    table: FilePath = Field(description="A .tsv or .jsonl file, plain or .gz, .xz, .bz2.")
     columns: tuple[Count, Count] | tuple[str, str] = Field(
         (0, 1),
         description="Source and target column. In JSONL a source may be a list of sentences or turns, and a "
@@ -94,14 +104,31 @@ class TableCorpus(Corpus):
             yield Fault("columns", "TSV has columns by number, as in [0, 1]; for keys give a .jsonl file")
 
 
+def _is_local(corpus: Mapping[str, Any], dataset: str, path: Path) -> bool:
+    """Whether the name of a dataset is that of a folder: by its form, or because there is such a folder."""
+    return dataset not in FORMATS and (dataset.startswith((".", "/", "~")) or path.is_dir())
+
+
+def _reads_files(corpus: Mapping[str, Any], file: str, path: Path) -> bool:
+    """Whether a dataset is made of files on this machine; those of other datasets are on the hub."""
+    return str(corpus.get("dataset")) in FORMATS
+
+
+DataFile = Annotated[str, PathField(applies=_reads_files)]
+
+
 class DatasetCorpus(Corpus):
     """Anything that `datasets.load_dataset` loads."""
 
-    dataset: str = Field(description="A name on the hub, a local folder, or parquet, json, csv, text.")
+    dataset: Annotated[str, PathField("folder", _is_local)] = Field(
+        description="A name on the hub, a local folder, or parquet, json, csv, text."
+    )
     config: str | None = Field(None, description="The configuration (for example de-en).")
     revision: str | None = Field(None, description="A branch or commit, often refs/convert/parquet.")
     split: str = Field("train", description="The split, also sliced: train[:10000].")
-    data_files: str | list[str] | None = Field(None, description="Files for parquet, json, csv, text.")
+    data_files: DataFile | list[DataFile] | None = Field(
+        None, description="Files for parquet, json, csv, text."
+    )
     columns: tuple[str, str] = Field(
         description="Source and target column, dotted: translation.de. A source may be a list of sentences "
         "or turns, and a target a list of references."
@@ -314,7 +341,9 @@ class TextRecipe(Section):
         description="Pieces in the vocabulary (of each language if not joint); of char and word, at most.",
     )
     joint: bool = Field(False, description="One vocabulary for both languages.")
-    files: tuple[str, str] | None = Field(None, description="Existing .model files, source and target.")
+    files: tuple[FilePath, FilePath] | None = Field(
+        None, description="Existing .model files, source and target."
+    )
     lowercase: bool = Field(False, description="Lower-case both sides; translations are lower-case, too.")
     nfkc: bool = Field(True, description="Unicode NFKC normalisation.")
     byte_fallback: bool = Field(

@@ -15,7 +15,7 @@ from seq2attn.recipe.data import (
     TruncateRecipe,
     Weight,
 )
-from seq2attn.recipe.sections import Fault, Name, OneOrMore, Section, Size, fault, told_by_key
+from seq2attn.recipe.sections import Fault, FilePath, Name, OneOrMore, Section, Size, fault, told_by_key
 from seq2attn.text.tag_schemes import SCHEMES
 
 Columns = tuple[int, int] | tuple[str, str]
@@ -28,7 +28,7 @@ TEST = "The corpus that is scored at the end."
 class ColumnsCorpus(Corpus):
     """A CoNLL file: a word a line, its tag in a column, blank lines between sentences."""
 
-    conll: str = Field(description="The file, plain or .gz, .xz, .bz2.")
+    conll: FilePath = Field(description="The file, plain or .gz, .xz, .bz2.")
     columns: tuple[int, int] = Field((0, -1), description="Columns of words and tags; -1 is the last.")
     weight: Weight = 1.0
     limit: Limit = None
@@ -175,7 +175,7 @@ class WordsRecipe(Section):
     min_count: Size = Field(1, description="Occurrences that a word needs.")
     lowercase: bool = Field(True, description="Look words up lower-cased; characters stay as they are.")
     digits: bool = Field(True, description="Look words up with every digit as 0.")
-    vectors: str | None = Field(
+    vectors: FilePath | None = Field(
         None,
         description="A text file of word vectors (GloVe, fastText), .gz or plain: word v1 v2 ... a line.",
     )

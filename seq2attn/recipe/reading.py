@@ -71,7 +71,7 @@ def read(path: str | Path, overrides: Sequence[str] = (), check_files: bool = Tr
     tree = expand_variables({"name": place.stem, **written.tree}, note)
     if (task := _task(tree, note)) is None:  # on which depends what else is a fault
         raise _all(file, faults)
-    make_absolute(tree, folder, note if check_files else None)
+    make_absolute(tree, KINDS[task], folder, note if check_files else None)
     try:
         recipe = KINDS[task].model_validate({**tree, "task": task})
     except ValidationError as error:

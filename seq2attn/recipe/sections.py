@@ -6,7 +6,9 @@ of its constructor: a new scorer can be named in a recipe without a line here.
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import (
@@ -130,6 +132,24 @@ class Choice:
             raise fault(f"expected a name, or {{name: ..., and its options}}, got {shown(value)}")
         given = {"name": value} if isinstance(value, str) else value
         return _told_by("name", given, registry, lambda name: part_section(name, registry[name]), _BROUGHT)
+
+
+def _always(section: Mapping[str, Any], text: str, path: Path) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class PathField:
+    """Marks a text field that is the path of a file (or folder, as `kind` says), see paths.py.
+
+    applies: tells whether the text really is a path, from its section as written, the text, and that path.
+    """
+
+    kind: Literal["file", "folder"] = "file"
+    applies: Callable[[Mapping[str, Any], str, Path], bool] = _always
+
+
+FilePath = Annotated[str, PathField()]
 
 
 class Name:
