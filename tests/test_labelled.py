@@ -9,7 +9,7 @@ import datasets
 import pytest
 
 from seq2attn.data import DataError, Pair, Report, pairs
-from seq2attn.data.corpora import find
+from seq2attn.data.corpora import Use, open_corpus
 from seq2attn.data.labelled import pick
 from seq2attn.recipe import ClassificationRecipe, RecipeError, TaggingRecipe, read
 from seq2attn.recipe.labelled_data import CategorizedDataRecipe
@@ -196,7 +196,8 @@ def test_what_is_cut_otherwise_is_stored_apart(
     monkeypatch.chdir(tmp_path)
     data = CategorizedDataRecipe.model_validate({"train": corpus, "dev": corpus})
     states = [
-        find(data.dev, data.languages, "dev", "data.dev", None, words).state for words in ("auto", "spaces")
+        open_corpus(data.dev, Use(data.languages, "dev", "data.dev", None, words)).state
+        for words in ("auto", "spaces")
     ]
     assert states[0] != states[1]
 

@@ -8,7 +8,7 @@ import torch
 
 from seq2attn.data import Coders, Examples, Report, pairs, training_text
 from seq2attn.data.batches import LabelledBatchLoader
-from seq2attn.data.corpora import find
+from seq2attn.data.corpora import Use, open_corpus
 from seq2attn.data.pretrained_vectors import known_words, word_vectors
 from seq2attn.inference.recognizer import Categorizer, Recognizer
 from seq2attn.models.tagger_factory import build_tagger
@@ -48,8 +48,9 @@ class LabellingTask(Task[LabellingRecipe]):
                 known=() if text.vectors is None else known_words(Path(text.vectors)),
             )
         except WordVocabularyError as error:
-            found = (find(one, data.languages, "train", "data.train", data.tag_scheme) for one in data.train)
-            raise WordVocabularyError(f"{' and '.join(one.name for one in found)}: {error}") from error
+            use = Use(data.languages, "train", "data.train", data.tag_scheme)
+            names = [open_corpus(corpus, use).name for corpus in data.train]
+            raise WordVocabularyError(f"{' and '.join(names)}: {error}") from error
         scheme: Scheme | None = "bioes" if isinstance(recipe, TaggingRecipe) else None
         known = chain(training_text(data, (1,), text.words), (pair.target for pair in held))
         labels = Labels.learn(known, scheme)
