@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from seq2attn.recipe import head, schema, shipped
-from seq2attn.recipe.roots import KINDS
+from seq2attn.recipe.roots import RECIPES
 
 PLACE = Path(__file__).parents[1] / "docs" / "recipes.md"
 HEAD = """\
@@ -53,7 +53,7 @@ class Reference:
 
     def __init__(self) -> None:
         self.whole = schema()
-        self.tasks = {task: kind.__name__ for task, kind in KINDS.items()}
+        self.tasks = {task: kind.__name__ for task, kind in RECIPES.items()}
         self.recipes = {name: self.whole["$defs"][name] for name in dict.fromkeys(self.tasks.values())}
         self.places: dict[str, dict[str, list[str]]] = {}  # of each section, by recipe
         for recipe, top in self.recipes.items():
@@ -68,7 +68,7 @@ class Reference:
         yield from ("", "## All tasks", "", *self.table(first, every, "All tasks"))
         yield from ("", TASKS, "| `task` | `training.metric` | `training.metrics` |", "|---|---|---|")
         for task in self.tasks:
-            fields = KINDS[task].model_fields["training"].annotation.model_fields
+            fields = RECIPES[task].model_fields["training"].annotation.model_fields
             metric, metrics = (shown_default(fields[key].default) for key in ("metric", "metrics"))
             yield f"| `{task}` | {metric} | {metrics} |"
         yield from self.sections(

@@ -1,12 +1,13 @@
 """Optimizers, and the learning rate as a function of the step.
 
 A schedule's keyword-only parameters are its options in a recipe. `factor(step)` multiplies the recipe's
-`learning_rate`; the step counts updates from 1. Only `plateau` looks at validation.
+`learning_rate`; the step counts updates from 1. Only `plateau` depends on validation.
 """
 
 import math
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -15,37 +16,36 @@ from torch import nn
 Count = Annotated[int, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 
-OPTIMIZERS = ("adamw", "adam", "sgd")
-FUSED = ("cpu", "cuda", "mps")  # devices for which torch has Adam as one kernel
+FUSED = ("cpu", "cuda", "mps")  # devices on which torch has a fused kernel for Adam
 
 
 class Schedule:
-    """The constant learning rate, and the base of the others; `warmup` steps rise linearly from 0."""
+    """A constant learning rate, after a linear rise from 0 over `warmup` steps."""
 
-    needs_total = False  # True: the last step must be known
+    needs_total = False  # True: the number of the last step must be known
 
     def __init__(self, *, warmup: Count = 0) -> None:
         self.warmup = warmup
 
     def factor(self, step: int, total: int | None) -> float:
-        """The factor at a step, of `total` steps if that is known."""
+        """Return the factor at a step; `total` is the number of steps, None if it is not known."""
         return (
             min(1.0, step / self.warmup) * self.after(step, total) if self.warmup else self.after(step, total)
         )
 
     def after(self, step: int, total: int | None) -> float:
-        """The factor without the warm-up."""
+        """Return the factor without the warm-up."""
         return 1.0
 
     def validated(self, improved: bool) -> None:
-        """Told after each validation whether it was the best so far."""
+        """Called after each validation; `improved` if its score is the best so far."""
 
     def state(self) -> dict[str, float]:
-        """What must be kept to go on exactly."""
+        """Return the state that a checkpoint keeps, from which training resumes exactly."""
         return {}
 
     def restore(self, state: dict[str, float]) -> None:
-        """Go on from a state."""
+        """Resume from a state."""
 
 
 class InverseSqrt(Schedule):
@@ -55,7 +55,7 @@ class InverseSqrt(Schedule):
         super().__init__(warmup=warmup)
 
     def after(self, step: int, total: int | None) -> float:
-        """sqrt(warmup / step) behind the warm-up."""
+        """Return sqrt(warmup / step) after the warm-up, 1 within it."""
         return math.sqrt(max(self.warmup, 1) / max(step, self.warmup, 1))
 
 
@@ -69,11 +69,11 @@ class Linear(Schedule):
         self.final = final
 
     def progress(self, step: int, total: int | None) -> float:
-        """0 at the end of the warm-up, 1 at the last step."""
+        """Return the share of the steps after the warm-up that are done: from 0 to 1."""
         return min(1.0, max(0, step - self.warmup) / max(1, (total or step) - self.warmup))
 
     def after(self, step: int, total: int | None) -> float:
-        """A line from 1 to `final`."""
+        """Return a point on a line from 1 to `final`."""
         return 1.0 + (self.final - 1.0) * self.progress(step, total)
 
 
@@ -81,12 +81,12 @@ class Cosine(Linear):
     """Falls as half a cosine to `final` at the last step (Loshchilov & Hutter 2017)."""
 
     def after(self, step: int, total: int | None) -> float:
-        """Half a cosine from 1 to `final`."""
+        """Return a point on half a cosine from 1 to `final`."""
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * self.progress(step, total))) / 2
 
 
 class Plateau(Schedule):
-    """Multiplied by `decay` whenever `patience` validations in a row have brought nothing better."""
+    """Multiplied by `decay` whenever more than `patience` validations in a row brought no improvement."""
 
     def __init__(
         self, *, warmup: Count = 0, decay: Annotated[float, Gt(0), Le(1)] = 0.5, patience: Count = 2
@@ -96,21 +96,21 @@ class Plateau(Schedule):
         self.current, self.waited = 1.0, 0
 
     def after(self, step: int, total: int | None) -> float:
-        """The factor that validation has led to."""
+        """Return the factor that the validations so far have led to."""
         return self.current
 
     def validated(self, improved: bool) -> None:
-        """See the class."""
+        """Count validations without improvement; lower the factor when there are too many."""
         self.waited = 0 if improved else self.waited + 1
         if self.waited > self.patience:
             self.current, self.waited = self.current * self.decay, 0
 
     def state(self) -> dict[str, float]:
-        """The factor and how long nothing has improved."""
+        """Return the factor and the number of validations since the last improvement."""
         return {"current": self.current, "waited": self.waited}
 
     def restore(self, state: dict[str, float]) -> None:
-        """Go on from a state."""
+        """Resume from a state."""
         self.current, self.waited = state["current"], int(state["waited"])
 
 
@@ -123,6 +123,36 @@ SCHEDULES: dict[str, type[Schedule]] = {
 }
 
 
+class Hyperparameters(NamedTuple):
+    """The settings of all optimizers; each uses those that it has."""
+
+    learning_rate: float
+    betas: tuple[float, float]
+    eps: float
+    momentum: float
+    fused: bool  # use torch's fused kernel
+
+
+Groups = list[dict[str, Any]]
+
+
+def _adam(kind: type[torch.optim.Adam], groups: Groups, settings: Hyperparameters) -> torch.optim.Optimizer:
+    return kind(
+        groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.eps, fused=settings.fused
+    )
+
+
+def _sgd(groups: Groups, settings: Hyperparameters) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
+
+
+OPTIMIZERS: dict[str, Callable[[Groups, Hyperparameters], torch.optim.Optimizer]] = {
+    "adamw": partial(_adam, torch.optim.AdamW),
+    "adam": partial(_adam, torch.optim.Adam),
+    "sgd": _sgd,
+}
+
+
 def optimizer(
     name: str,
     parameters: Iterable[nn.Parameter],
@@ -132,15 +162,14 @@ def optimizer(
     eps: float = 1e-8,
     momentum: float = 0.0,
 ) -> torch.optim.Optimizer:
-    """One of OPTIMIZERS, for parameters where they are to stay. Weight decay spares vectors (biases, norms),
-    as is usual for Adam."""
+    """Make one of OPTIMIZERS. Call it once the parameters are on their device.
+
+    Weight decay applies to matrices only, not to vectors (biases, norms), as is usual for Adam.
+    """
     parameters = list(parameters)
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    if name == "sgd":
-        return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum)
-    adam = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
     fused = all(parameter.device.type in FUSED for parameter in parameters)
-    return adam(groups, lr=learning_rate, betas=betas, eps=eps, fused=fused)
+    return OPTIMIZERS[name](groups, Hyperparameters(learning_rate, betas, eps, momentum, fused))

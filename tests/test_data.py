@@ -32,7 +32,7 @@ import seq2attn.data.store
 from seq2attn.alignment.word_alignment import Link
 from seq2attn.data import DataError, Report, known_alignment, pairs, prepare, training_text
 from seq2attn.data.batches import BatchLoader
-from seq2attn.data.corpora import find
+from seq2attn.data.corpora import Use, open_corpus
 from seq2attn.data.gold_alignments import between_pieces, words
 from seq2attn.data.report import Reason
 from seq2attn.recipe import DataRecipe, SamplingRecipe, TaggedDataRecipe
@@ -467,7 +467,9 @@ def test_without_the_hub_what_was_loaded_before_is_taken(hub, copies, tmp_path):
     (tmp_path / "hf" / "hub").rename(tmp_path / "hf" / "acme___hub")  # as if it had come from the hub
     corpus = copies["hub"] | {"dataset": "acme/hub"}
     assert read(corpus) == SENTENCES
-    assert find(recipe(corpus).train[0], ("de", "en"), "train", "data.train.0").state  # for the cache
+    assert open_corpus(
+        recipe(corpus).train[0], Use(("de", "en"), "train", "data.train.0")
+    ).state  # for the cache
 
 
 # ---- examples ---------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import datasets
 import pytest
 
 from seq2attn.data import DataError, Pair, Report, pairs
-from seq2attn.data.corpora import find
+from seq2attn.data.corpora import Use, open_corpus
 from seq2attn.data.labelled import pick
 from seq2attn.recipe import ClassificationRecipe, RecipeError, TaggingRecipe, read
 from seq2attn.recipe.labelled_data import CategorizedDataRecipe
@@ -196,7 +196,8 @@ def test_what_is_cut_otherwise_is_stored_apart(
     monkeypatch.chdir(tmp_path)
     data = CategorizedDataRecipe.model_validate({"train": corpus, "dev": corpus})
     states = [
-        find(data.dev, data.languages, "dev", "data.dev", None, words).state for words in ("auto", "spaces")
+        open_corpus(data.dev, Use(data.languages, "dev", "data.dev", None, words)).state
+        for words in ("auto", "spaces")
     ]
     assert states[0] != states[1]
 
@@ -342,7 +343,9 @@ def test_recipes_of_labels_say_what_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as error:
         read(file)
     text = str(error.value)
-    assert "data.train: its sentences have a language each, and its words no tags: set task: class" in text
+    assert (
+        "data.train: labels sentences with their language and has no tags of words: set task: class" in text
+    )
     file.write_text(file.read_text().replace("{sample: tatoeba_de_en}", "{conll: r.conll}"))
     with pytest.raises(
         RecipeError, match=r"r\.yaml:2  data\.dev\.weight: only training corpora have weights"
@@ -359,5 +362,7 @@ def test_words_with_tags_are_no_sentences_with_a_label(tmp_path: Path) -> None:
         "training: {max_steps: 1}\n",
         encoding="utf-8",
     )
-    with pytest.raises(RecipeError, match=r"r\.yaml:3  data\.train.*no label: set task: tagging"):
+    with pytest.raises(
+        RecipeError, match=r"r\.yaml:3  data\.train.*no labels of sentences: set task: tagging"
+    ):
         read(file)

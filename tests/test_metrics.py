@@ -19,18 +19,17 @@ from hypothesis import strategies as st
 
 import seq2attn
 from seq2attn.metrics import (
-    LOWER_IS_BETTER,
     METRICS,
-    SLOW,
+    Measured,
     Score,
     ScoringError,
     bleu,
     chrf,
     edit_distances,
+    metrics_of,
     score,
     ter,
 )
-from seq2attn.recipe.training import LabelMetric, TagMetric, WritingMetric
 
 HYPOTHESES = [
     "The cat sat on the mat.",
@@ -267,12 +266,13 @@ def test_the_interval_of_an_error_rate_is_that_of_its_bootstrap() -> None:
     assert found.low < found.value < found.high
 
 
-def test_the_recipe_knows_every_metric() -> None:
-    assert (*get_args(WritingMetric), *get_args(TagMetric), *get_args(LabelMetric)) == tuple(METRICS)
-    assert {*LOWER_IS_BETTER} | {*SLOW} <= {*METRICS}
+def test_every_metric_knows_what_it_measures_and_which_values_are_better() -> None:
+    kinds = [name for kind in get_args(Measured) for name in metrics_of(kind)]
+    assert kinds == [*METRICS] and {name for name in METRICS if METRICS[name].measures != "texts"} == TAGS
+    assert [name for name, metric in METRICS.items() if metric.slow] == ["ter"]
     for name, metric in METRICS.items():
         gold, other = (
             ("B-PER O", "B-LOC O") if name in TAGS else ("the cat sat on the mat", "the cat sat on it")
         )
         right, wrong = (metric([said], [gold], bootstrap=0) for said in (gold, other))
-        assert (right.value < wrong.value) == (name in LOWER_IS_BETTER)
+        assert (right.value < wrong.value) == metric.lower_is_better

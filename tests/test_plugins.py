@@ -103,9 +103,7 @@ def test_it_is_in_bench_and_heat_map(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("forgetful")
 def test_a_package_that_cannot_be_imported_is_named(tmp_path, monkeypatch):
     install(tmp_path, "harmonic_part", monkeypatch)
-    with pytest.raises(
-        Seq2attnError, match=r"harmonic-parts brings parts .*harmonic_part.*mend or uninstall"
-    ):
+    with pytest.raises(Seq2attnError, match=r"harmonic-parts has parts .*harmonic_part.*fix or uninstall"):
         schema()
     (tmp_path / "harmonic_part.py").write_text("\n1 / 0\n")
     with pytest.raises(
@@ -187,5 +185,5 @@ def test_what_a_module_raises_is_one_line_with_its_place(mine, tmp_path, modules
 
 
 def test_a_module_that_is_not_there(mine):
-    where = "looked for here, on PYTHONPATH and among what is installed"
+    where = "searched here, on PYTHONPATH and in the installed packages"
     assert mine("no_such_module") == f"--import no_such_module: No module named 'no_such_module'; {where}"

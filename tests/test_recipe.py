@@ -7,16 +7,19 @@ import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 import seq2attn.recipe
 from seq2attn.attention.scorers import SCORERS, General
 from seq2attn.layers.basic import ACTIVATIONS
+from seq2attn.layers.recurrent import CELLS
+from seq2attn.metrics import METRICS, Metric
 from seq2attn.optim import OPTIMIZERS
 from seq2attn.recipe import (
     Part,
@@ -31,8 +34,11 @@ from seq2attn.recipe import (
     shipped,
     write,
 )
+from seq2attn.recipe.training import ClassificationTrainingRecipe, TaggingTrainingRecipe
 from seq2attn.recipe.wording import closest
 from seq2attn.recipe.yaml_source import dump, parse
+from seq2attn.runtime.devices import PRECISIONS
+from seq2attn.text.tag_schemes import SCHEMES
 
 DATA = Path(__file__).parent / "data"
 SHIPPED = shipped()
@@ -299,7 +305,7 @@ CASES: dict[str, Case] = {
     ),
     "itself within itself": (
         "quickstart", "^decoding: .*", "decoding: &all {beam: *all}", "decoding:",
-        "decoding.beam: an alias within what it stands for",
+        "decoding.beam: is an alias of a node that contains it",
     ),
     "attention that the order lacks": (
         "quickstart", "order: luong", "order: cho", "attention:",
@@ -311,7 +317,7 @@ CASES: dict[str, Case] = {
     ),
     "input feeding in another order": (
         "wmt_bahdanau", "readout: maxout", "input_feeding: true", "input_feeding:",
-        "model.decoder.input_feeding: belongs to the order luong; bahdanau reads its context anyway",
+        "model.decoder.input_feeding: is for the order luong; bahdanau reads its context anyway",
     ),
     "heads that do not divide": (
         "wmt_transformer", "cross_attention: .*", "cross_attention: {heads: 7}", "cross_attention:",
@@ -342,7 +348,7 @@ CASES: dict[str, Case] = {
     ),
     "schedule without an end": (
         "wmt_bahdanau", "  max_steps: .*", "  max_minutes: 5\n  schedule: linear", "schedule:",
-        "training.schedule: linear needs to know the end: set max_steps or max_epochs",
+        "training.schedule: linear depends on the number of steps: set max_steps or max_epochs",
     ),
     "more averaged than kept": (
         "wmt_transformer", "keep_last: 5", "keep_last: 2", "average:",
@@ -350,7 +356,7 @@ CASES: dict[str, Case] = {
     ),
     "momentum of adam": (
         "quickstart", "optimizer: adam", "optimizer: adam\n  momentum: 0.9", "momentum:",
-        "training.momentum: belongs to sgd, not to adam",
+        "training.momentum: is an option of sgd, not of adam",
     ),
     "sampling of characters": (
         "quickstart", "model: unigram", "model: char\n  sampling: {alpha: 0.2}", "sampling:",
@@ -387,11 +393,11 @@ CASES: dict[str, Case] = {
     ),
     "more distinct letters than there are": (
         "copy_additive", "dev: {task: copy, symbols: 16", "dev: {task: copy, symbols: 5", "symbols: 5",
-        "data.dev.lengths: 10 distinct letters of 5: raise symbols, or distinct: false",
+        "data.dev.lengths: 10 distinct letters of 5: raise symbols, or set distinct to false",
     ),
     "lengths of a task in disorder": (
         "copy_additive", r"dev: {task: copy, symbols: 16, lengths: \[3", "dev: {task: copy, symbols: 16, lengths: [11",
-        "lengths: [11", "data.dev.lengths: the shortest, 11, is more than the longest, 10",
+        "lengths: [11", "data.dev.lengths: the shortest length 11 is more than the longest 10",
     ),
     "too few positions": (
         "wmt_transformer", "(?s)size: 512(.*?)dropout", r"size: 512\1positions: {name: learned, length: 100}\n    dropout",
@@ -417,17 +423,17 @@ CASES: dict[str, Case] = {
     ),
     "posterior that nothing follows": (
         "quickstart", "order: luong", "order: luong\n    latent: posterior", "latent:",
-        "model.decoder.latent: posterior would be marginal: nothing here follows what a token tells of its "
-        "alignment; use input_feeding, the scorer coverage or fertility or location_sensitive, or the normalizer "
+        "model.decoder.latent: posterior would equal marginal: nothing here depends on the posterior of the last "
+        "step; use input_feeding, the scorer coverage or fertility or location_sensitive, or the normalizer "
         "monotonic or hard_monotonic or ntm",
     ),
     "posterior of a chunk": (
         "quickstart", "score: additive}", "score: additive, normalize: mocha}\n    latent: posterior", "latent:",
-        "model.decoder.latent: posterior: where mocha stands is not where it looks",
+        "model.decoder.latent: posterior: the state of mocha is not the distribution that it attends by",
     ),
     "latent alignment of several heads": (
         "quickstart", "score: additive}", "score: additive, heads: 2}\n    latent: marginal", "latent:",
-        "model.decoder.latent: is to one slot at a time, 2 heads look at several",
+        "model.decoder.latent: needs one alignment, and 2 heads make 2: set heads to 1",
     ),
     "latent alignment without probabilities": (
         "quickstart", "score: additive}", "score: additive, normalize: sigmoid}\n    latent: marginal", "latent:",
@@ -435,7 +441,7 @@ CASES: dict[str, Case] = {
     ),
     "latent alignment that is drawn": (
         "quickstart", "score: additive}", "score: additive, normalize: hard}\n    latent: marginal", "latent:",
-        "model.decoder.latent: sums over the slots, and hard draws one: choose",
+        "model.decoder.latent: sums over the positions, and hard samples one: use only one of them",
     ),
     "latent alignment without attention": (
         "quickstart", r"order: luong\n    attention: .*", "order: cho\n    latent: marginal", "latent:",
@@ -443,11 +449,11 @@ CASES: dict[str, Case] = {
     ),
     "top of nothing": (
         "quickstart", "order: luong", "order: luong\n    top: 5", "top:",
-        "model.decoder.top: belongs to a latent alignment: set latent to marginal or posterior",
+        "model.decoder.top: is for a latent alignment: set latent to marginal or posterior",
     ),
     "losses of nothing": (
         "quickstart", "optimizer: adam", "optimizer: adam\n  attention_losses: {layer: 1}", "attention_losses:",
-        "training.attention_losses: names no loss: give one a factor, as in {coverage: 1.0}, or set it to null",
+        "training.attention_losses: turns no loss on: give one a factor, as in {coverage: 1.0}, or set it to null",
     ),
     "misspelt loss": (
         "quickstart", "optimizer: adam", "optimizer: adam\n  attention_losses: {covrage: 1.0}", "attention_losses:",
@@ -699,11 +705,11 @@ def test_one_training_corpus_is_number_0_in_a_list_or_not(tmp_path: Path) -> Non
         ("trainin.max_steps=3", "trainin: unknown key 'trainin' (did you mean training? one of name, task, seed, data, "
          "text, model, training, decoding)"),
         ("training.max_steps=ten", "training.max_steps: expected a whole number, got 'ten'"),
-        ("data.train.3.limit=3", "data.train.3.limit: data.train is a list: name one by number, 0 to 0"),
-        ("data.train.limit=3", "data.train.limit: data.train is a list: name one by number, 0 to 0"),
+        ("data.train.3.limit=3", "data.train.3.limit: data.train is a list: give the number of an item, 0 to 0"),
+        ("data.train.limit=3", "data.train.limit: data.train is a list: give the number of an item, 0 to 0"),
         ("data.train.0.limt=3", "data.train.0.limt: unknown key 'limt' (did you mean limit? one of sample, split, "
          "weight, limit)"),
-        ("text.size.x=3", "text.size.x: text.size is 4000, with nothing below"),
+        ("text.size.x=3", "text.size.x: text.size is 4000, which has no keys"),
         ("beam", "expected key=value, got 'beam'"),
         ("=3", "expected key=value, got '=3'"),
         ("seed=[", "seed: the value is not YAML: column 2: expected the node content, but found '<stream end>'"),
@@ -882,10 +888,35 @@ def test_the_reference_is_up_to_date() -> None:
     assert runpy.run_path(str(script))["reference"]() == written, "run make docs"
 
 
-def test_choices_are_those_that_are_there() -> None:
-    assert get_args(TrainingRecipe.model_fields["optimizer"].annotation) == OPTIMIZERS
-    activations = seq2attn.recipe.TransformerEncoderRecipe.model_fields["activation"].annotation
-    assert get_args(activations) == tuple(ACTIVATIONS)
+def choices(section: type[Section], key: str) -> list[str]:
+    """The names that the JSON schema allows for a key."""
+    field = section.model_json_schema()["properties"][key]
+    names: list[str] = field.get("enum") or field["anyOf"][0]["enum"]
+    return names
+
+
+def test_choices_are_those_of_the_registries() -> None:
+    assert choices(TrainingRecipe, "optimizer") == [*OPTIMIZERS]
+    assert choices(TrainingRecipe, "precision") == [*PRECISIONS]
+    assert choices(seq2attn.recipe.TransformerEncoderRecipe, "activation") == [*ACTIVATIONS]
+    assert choices(seq2attn.recipe.RecurrentEncoderRecipe, "cell") == [*CELLS]
+    assert choices(seq2attn.recipe.TaggedDataRecipe, "scheme") == ["auto", *SCHEMES]
+    kinds = (TrainingRecipe, TaggingTrainingRecipe, ClassificationTrainingRecipe)
+    assert [name for kind in kinds for name in choices(kind, "metrics")] == [*METRICS]
+    for kind in kinds:
+        assert choices(kind, "metric") == ["loss", *kind.measurable()] == ["loss", *choices(kind, "metrics")]
+
+
+def test_a_metric_that_is_added_can_be_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = {"max_steps": 1, "metric": "shout", "metrics": ["shout"]}
+    with pytest.raises(ValidationError, match="unknown 'shout'"):
+        TrainingRecipe.model_validate(training)
+    monkeypatch.setitem(METRICS, "shout", Metric(METRICS["exact"], "texts", lower_is_better=True))
+    assert TrainingRecipe.model_validate(training).metrics == ["shout"]
+    assert "shout" in choices(TrainingRecipe, "metric") and "shout" in TrainingRecipe.measurable()
+    assert "shout" not in TaggingTrainingRecipe.measurable()
+    with pytest.raises(ValidationError, match=r"unknown 'shuot' \(did you mean shout\?"):
+        TrainingRecipe.model_validate({"max_steps": 1, "metric": "shuot"})
 
 
 @pytest.mark.parametrize("recipe", SHIPPED)
@@ -922,31 +953,31 @@ OWN, ACROSS = "model.decoder.self_attention", "model.decoder.cross_attention"
     ("overrides", "fault"),
     [
         ([f"{ACROSS}.window=3"],
-         f"{ACROSS}.window: a window goes along with its query in self-attention alone; set it to null"),
-        ([f"{OWN}.key_heads=3"], f"{OWN}.key_heads: 3 heads of keys do not divide 8 heads"),
+         f"{ACROSS}.window: only self-attention can have a window, which moves with its query: set it to null"),
+        ([f"{OWN}.key_heads=3"], f"{OWN}.key_heads: 3 key heads do not divide 8 heads"),
         ([f"{OWN}.window=4", f"{OWN}.score=location"],
-         f"{OWN}.window: a decoder keeps its window alone, and location would count other places in decoding than "
-         "in training: set it to null"),
-        ([f"{OWN}.window=4", f"{OWN}.score=location", f"{OWN}.normalize=local_p"],
-         f"{OWN}.window: a decoder keeps its window alone, and location and local_p would count other places in "
+         f"{OWN}.window: a decoder keeps only the keys of its window, so location would see other positions in "
          "decoding than in training: set it to null"),
+        ([f"{OWN}.window=4", f"{OWN}.score=location", f"{OWN}.normalize=local_p"],
+         f"{OWN}.window: a decoder keeps only the keys of its window, so location and local_p would see other "
+         "positions in decoding than in training: set it to null"),
         (["model.decoder.layers=2", f"{OWN}=[{{heads: 8}}, {{heads: 8, window: 4, normalize: local_p}}]"],
-         f"{OWN}.1.window: a decoder keeps its window alone, and local_p would count other places in decoding than "
-         "in training: set it to null"),
+         f"{OWN}.1.window: a decoder keeps only the keys of its window, so local_p would see other positions in "
+         "decoding than in training: set it to null"),
         ([f"{OWN}.talking=true", f"{OWN}.score=location"],
          f"{OWN}.talking: Location has a score for places that are never seen: mixed with others' it is none, no "
          "talking"),
         ([f"{OWN}.sinks=3"], f"{OWN}.sinks: without a window every token stays visible: set window, or sinks to 0"),
-        ([f"{OWN}={{talking: true}}"], f"{OWN}.talking: one head has nobody to talk to: set heads"),
+        ([f"{OWN}={{talking: true}}"], f"{OWN}.talking: talking heads need at least two heads: set heads"),
         ([f"{OWN}.talking=true", f"{OWN}.normalize=sum", f"{OWN}.score=linear"],
          f"{OWN}.talking: Sum divides by the scores' sum, and mixed scores may be negative: no talking"),
         ([f"{ACROSS}.talking=true", f"{ACROSS}.normalize=monotonic"],
          f"{ACROSS}.talking: Monotonic follows the weights of its own head: mixed with others' they are none"),
         (["model.decoder.positions=alibi", f"{OWN}.normalize=sum", f"{OWN}.score=linear"],
-         f"{OWN}.normalize: divides by the scores' sum, and with alibi positions scores may be negative; use others"),
+         f"{OWN}.normalize: divides by the sum of the scores, and with alibi positions scores may be negative; use others"),
         (["model.decoder.positions=t5", f"{OWN}.window=5", f"{OWN}.sinks=3"],
-         f"{OWN}.sinks: between the first tokens and the window there is a gap in what a decoder keeps, so t5 "
-         "positions would take the first for near: use rotary, or no sinks"),
+         f"{OWN}.sinks: a decoder keeps no keys between the sinks and the window, so t5 positions would "
+         "take the sinks for near tokens: use rotary, or no sinks"),
         (["model.decoder.positions={name: t5, max_distance: 31}"],
          "model.decoder.positions: 32 buckets are more than max_distance 31 has distances: raise it to 32, or "
          "lower buckets"),
@@ -954,9 +985,11 @@ OWN, ACROSS = "model.decoder.self_attention", "model.decoder.cross_attention"
          "model.encoder.positions: 32 buckets, 16 for each direction, are more than max_distance 15 has "
          "distances: raise it to 16, or lower buckets"),
         (["model.decoder.layers=2", f"{OWN}=[{{heads: 8}}]"],
-         f"{OWN}: a list has a section for each of the 2 layers, got 1; one without a list is for all"),
+         f"{OWN}: expected a section for each of the 2 layers, got a list of 1; a section without a list is "
+         "for all layers"),
         (["model.decoder.layers=2", f"{ACROSS}=[]"],
-         f"{ACROSS}: a list has a section for each of the 2 layers, got 0; one without a list is for all"),
+         f"{ACROSS}: expected a section for each of the 2 layers, got a list of 0; a section without a list is "
+         "for all layers"),
         (["model.decoder.layers=2", f"{OWN}=[{{heads: 8}}, {{heads: 7}}]"],
          f"{OWN}.1.heads: 7 heads do not divide the size 512"),
         (["model.decoder.layers=2", f"{OWN}=[{{heads: 8}}, {{heads: 512}}]", "model.decoder.positions=rotary"],
@@ -964,7 +997,7 @@ OWN, ACROSS = "model.decoder.self_attention", "model.decoder.cross_attention"
         (["model.decoder.layers=2", f"{OWN}=[{{heads: 8}}, {{heads: 4}}]", "model.decoder.positions=t5"],
          f"{OWN}.1.heads: the layers share one table of t5 positions: all need 8 heads"),
         (["model.decoder.layers=2", f"{ACROSS}=[{{heads: 8}}, {{heads: 4}}]"],
-         f"{ACROSS}.1.heads: weights of all layers are looked at together: all need 8"),
+         f"{ACROSS}.1.heads: weights of all layers are put into one tensor: all layers need 8 heads"),
         (["model.decoder.layers=2", f"{OWN}=[{{heads: 8}}, {{heads: 8, normalize: monotonic}}]"],
          f"{OWN}.1.normalize: monotonic needs a target that is written step by step; self-attention has none"),
         (["model.decoder.layers=2", f"{OWN}=[{{heads: 8}}, {{haeds: 8}}]"],
@@ -1000,12 +1033,12 @@ def test_an_encoder_has_half_of_t5s_buckets_for_each_direction() -> None:
 def test_one_head_of_a_recurrent_decoder_has_nothing_to_norm_or_share() -> None:
     attention = "model.decoder.attention"
     assert faults(KEPT["quickstart"], f"{attention}.query_key_norm=true") == [
-        f"command line: {attention}.query_key_norm: one head of a recurrent decoder has no projections to "
-        "normalize: set heads, or use cosine"
+        f"command line: {attention}.query_key_norm: a single head has no projections to normalize: set "
+        "heads, or use cosine"
     ]
     assert faults(KEPT["quickstart"], f"{attention}.window=2") == [
-        f"command line: {attention}.window: a window goes along with its query in self-attention alone; set it "
-        "to null"
+        f"command line: {attention}.window: only self-attention can have a window, which moves with its "
+        "query: set it to null"
     ]
     assert read(KEPT["quickstart"], [f"{attention}.query_key_norm=true", f"{attention}.heads=2"])
 
@@ -1097,7 +1130,7 @@ LAYERS = f"model.decoder.layers=2+{ACROSS}=[{{{{heads: 8, talking: {{first}}}}}}
          ["data.train.alignments: nothing would learn from them: set training.attention_losses.guided, or leave "
           "them out"]),
         ("copy_additive", ["data.dev.alignments=true", "data.test.alignments=true"],
-         [f"data.{use}.alignments: only training corpora bring alignments: leave them out"
+         [f"data.{use}.alignments: only training corpora have alignments: leave them out"
           for use in ("dev", "test")]),
         ("copy_additive", [*ALIGNED, "text={sampling: {alpha: 0.1}}"],
          ["text.sampling: cuts words anew, and alignments are between pieces that stay as they are: leave "
@@ -1133,7 +1166,7 @@ def test_coverage_is_of_the_layer_that_copies() -> None:
              "model.encoder.positions: 40 are learned, but a sentence may have 41 words: set length to 41, or lower "
              "data.filter.max_length"),
             (["data.filter.max_ratio=3.0"],
-             "data.filter.max_ratio: compares the lengths of two texts, and labels are none: leave it out"),
+             "data.filter.max_ratio: compares the lengths of two texts, and labels are not a text: leave it out"),
         )
     ],
 )  # fmt: skip

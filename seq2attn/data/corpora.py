@@ -1,4 +1,4 @@
-"""Corpora of a recipe -> pairs of sentences, whatever they are stored in."""
+"""Open the corpora of a recipe: pairs of texts, whatever they are stored in."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -28,98 +28,128 @@ from seq2attn.recipe import (
 )
 
 Role = Literal["train", "dev", "test"]
+Read = Callable[[Report], Iterator[Pair]]
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 
 
 class Source(NamedTuple):
-    """A corpus that has been found, and can be read as often as wanted."""
+    """An open corpus, which can be read any number of times."""
 
-    name: str  # what line numbers belong to
+    name: str  # of the file or dataset, to which line numbers refer
     state: Any  # JSON; changes when the data change
-    read: Callable[[Report], Iterator[Pair]]
+    read: Read
 
 
-def find(
-    corpus: AnyCorpus | AnyLabelled,
-    languages: tuple[str, str],
-    role: Role,
-    place: str,
-    scheme: str | None = None,
-    words: str = "auto",
-) -> Source:
-    """Find a corpus.
+class Use(NamedTuple):
+    """How a recipe uses a corpus: all that its own section does not say."""
 
-    Args:
-        languages: source and target, as in the recipe.
-        role: which split of a sample or a task is meant if the corpus does not say.
-        place: the corpus's path in the recipe, for errors.
-        scheme: of the tags of words, if it has some.
-        words: how raw text that has labels is cut into words, as the recipe's `text.words` says.
+    languages: tuple[str, str]  # source and target
+    role: Role  # the split of a sample or synthetic task, if the corpus does not name one
+    key: str  # the corpus's key in the recipe, for errors
+    scheme: str | None = None  # of the tags, if words are tagged
+    words: str = "auto"  # how labelled raw text is tokenized, see the recipe's `text.words`
+
+
+def open_corpus(corpus: AnyCorpus | AnyLabelled, use: Use) -> Source:
+    """Open a corpus by the opener of its class, or of the nearest base class that has one.
 
     Raises:
-        DataError: it is not there, or cannot be what the recipe says.
+        DataError: it does not exist, or does not fit what the recipe says.
     """
-    if isinstance(corpus, LanguagesSample):
-        path = _sample(corpus, role)
-        state = [_state(path), "languages", words]
-        return Source(
-            f"{corpus.sample}/{path.name}", state, partial(each_side, path, corpus.languages, words)
+    opener = next(OPENERS[kind] for kind in type(corpus).__mro__ if kind in OPENERS)
+    return opener(corpus, use)
+
+
+def _open_sample(corpus: SampleCorpus, use: Use) -> Source:
+    there = corpus.languages
+    if sorted(use.languages) != sorted(there):
+        raise DataError(
+            f"data.languages: {corpus.sample} has {' and '.join(there)}, not {' and '.join(use.languages)}"
         )
-    if isinstance(corpus, ColumnsCorpus | LabelledTable | LabelledDataset):
-        return _labelled(corpus, place, scheme, words)
-    if isinstance(corpus, SampleCorpus):
-        path = _sample(corpus, role)
-        places = _sample_columns(corpus, languages)
-        return Source(f"{corpus.sample}/{path.name}", [_state(path)], partial(table, path, places))
-    if isinstance(corpus, FilesCorpus):
-        source, target = (_path(file, f"{place}.files.{side}") for side, file in enumerate(corpus.files))
-        links = corpus.alignments and _path(corpus.alignments, f"{place}.alignments")
-        state = [_state(path) for path in (source, target, links) if path]
-        return Source(str(source), state, partial(parallel, source, target, links or None))
-    if isinstance(corpus, TableCorpus):
-        path = _path(corpus.table, f"{place}.table")
-        keys: Any = corpus.columns  # all numbers or all text; the recipe has seen to it
-        reader: Any = json_lines if isinstance(keys[0], str) else table
-        return Source(str(path), [_state(path)], partial(reader, path, keys))
-    if isinstance(corpus, TaskCorpus):
-        split = corpus.split or role
-        return Source(f"{corpus.task}[{split}]", [MAKING, split], partial(make, corpus, split))
-    return _dataset(corpus, place)
+    path = _sample_path(corpus, use.role)
+    sides = there.index(use.languages[0]), there.index(use.languages[1])
+    return Source(f"{corpus.sample}/{path.name}", [_state(path)], partial(table, path, sides))
 
 
-def _dataset(corpus: DatasetCorpus, place: str, words: str = "auto") -> Source:
-    """A dataset; what is labelled in it is read by the names of its class labels."""
-    dataset = load(corpus, place)
-    read = partial(dataset_pairs, dataset, corpus, place)
-    if isinstance(corpus, LabelledDataset):
-        read = partial(read, read=partial(pick, names=class_names(dataset, corpus.columns[1]), words=words))
-    state = getattr(dataset, "_fingerprint", None) or [_state(path) for path in local_paths(corpus)]
-    return Source(f"{corpus.dataset}[{corpus.split}]", state, read)
+def _open_languages_sample(corpus: LanguagesSample, use: Use) -> Source:
+    path = _sample_path(corpus, use.role)
+    state = [_state(path), "languages", use.words]
+    read = partial(each_side, path, corpus.languages, use.words)
+    return Source(f"{corpus.sample}/{path.name}", state, read)
 
 
-def _labelled(
-    corpus: ColumnsCorpus | LabelledTable | LabelledDataset, place: str, scheme: str | None, words: str
-) -> Source:
-    """A corpus of labelled words."""
-    if isinstance(corpus, LabelledDataset):
-        name, state, read = _dataset(corpus, place, words)
-    else:
-        file, key = (corpus.conll, "conll") if isinstance(corpus, ColumnsCorpus) else (corpus.table, "table")
-        path = _path(file, f"{place}.{key}")
-        name, state = str(path), [_state(path)]
-        keys: Any = corpus.columns
-        if isinstance(corpus, ColumnsCorpus):
-            read = partial(columns, path, keys)
-        elif isinstance(keys[0], str):
-            read = partial(json_lines, path, keys, read=partial(pick, words=words))
-        else:
-            read = partial(cells, path, keys, scheme is not None, words)
-    state = [state, scheme, words]
+def _open_files(corpus: FilesCorpus, use: Use) -> Source:
+    source, target = (_path(file, f"{use.key}.files.{side}") for side, file in enumerate(corpus.files))
+    links = corpus.alignments and _path(corpus.alignments, f"{use.key}.alignments")
+    state = [_state(path) for path in (source, target, links) if path]
+    return Source(str(source), state, partial(parallel, source, target, links or None))
+
+
+def _open_table(corpus: TableCorpus, use: Use) -> Source:
+    path = _path(corpus.table, f"{use.key}.table")
+    keys: Any = corpus.columns  # all numbers or all text, as the recipe has checked
+    reader: Any = json_lines if isinstance(keys[0], str) else table
+    return Source(str(path), [_state(path)], partial(reader, path, keys))
+
+
+def _open_task(corpus: TaskCorpus, use: Use) -> Source:
+    split = corpus.split or use.role
+    return Source(f"{corpus.task}[{split}]", [MAKING, split], partial(make, corpus, split))
+
+
+def _open_dataset(corpus: DatasetCorpus, use: Use) -> Source:
+    dataset = load(corpus, use.key)
+    read = partial(dataset_pairs, dataset, corpus, use.key)
+    return Source(f"{corpus.dataset}[{corpus.split}]", _dataset_state(dataset, corpus), read)
+
+
+def _open_columns(corpus: ColumnsCorpus, use: Use) -> Source:
+    path = _path(corpus.conll, f"{use.key}.conll")
+    return _labelled(corpus, use, Source(str(path), [_state(path)], partial(columns, path, corpus.columns)))
+
+
+def _open_labelled_table(corpus: LabelledTable, use: Use) -> Source:
+    path = _path(corpus.table, f"{use.key}.table")
+    keys: Any = corpus.columns
+    read: Read = (
+        partial(json_lines, path, keys, read=partial(pick, words=use.words))
+        if isinstance(keys[0], str)
+        else partial(cells, path, keys, use.scheme is not None, use.words)
+    )
+    return _labelled(corpus, use, Source(str(path), [_state(path)], read))
+
+
+def _open_labelled_dataset(corpus: LabelledDataset, use: Use) -> Source:
+    """Class labels, which are numbers in the dataset, are read by their names."""
+    dataset = load(corpus, use.key)
+    read_row = partial(pick, names=class_names(dataset, corpus.columns[1]), words=use.words)
+    read = partial(dataset_pairs, dataset, corpus, use.key, read=read_row)
+    name = f"{corpus.dataset}[{corpus.split}]"
+    return _labelled(corpus, use, Source(name, _dataset_state(dataset, corpus), read))
+
+
+def _labelled(corpus: ColumnsCorpus | LabelledTable | LabelledDataset, use: Use, rows: Source) -> Source:
+    """Check the labels of the rows of a corpus, or its tags if there is a scheme."""
+    name, scheme = rows.name, use.scheme
+    state = [rows.state, scheme, use.words]
     if scheme is None:
-        return Source(name, state, lambda report: labelled(read(report), name, report))
-    asked = f"{place}.columns {list(corpus.columns)}"
-    return Source(name, state, lambda report: tagged(read(report), scheme, name, asked, report))
+        return Source(name, state, lambda report: labelled(rows.read(report), name, report))
+    key = f"{use.key}.columns {list(corpus.columns)}"
+    return Source(name, state, lambda report: tagged(rows.read(report), scheme, name, key, report))
+
+
+OPENERS: dict[type, Callable[[Any, Use], Source]] = {
+    SampleCorpus: _open_sample,
+    FilesCorpus: _open_files,
+    TableCorpus: _open_table,
+    DatasetCorpus: _open_dataset,
+    TaskCorpus: _open_task,
+    ColumnsCorpus: _open_columns,
+    LabelledTable: _open_labelled_table,
+    LabelledDataset: _open_labelled_dataset,
+    LanguagesSample: _open_languages_sample,
+}
 
 
 def pairs(
@@ -131,12 +161,15 @@ def pairs(
     scheme: str | None = None,
     words: str = "auto",
 ) -> Iterator[Pair]:
-    """The pairs of a corpus in its order, as a stream; `corpus.limit` ends it. Nothing is filtered.
+    """Stream the pairs of a corpus in its order, up to `corpus.limit`. Nothing is filtered.
+
+    The arguments after `report` are the fields of `Use`; `place` is its key.
 
     Raises:
-        DataError: as `find` does, and at the first bad line if `report.stop`.
+        DataError: as `open_corpus` does, and at the first bad line if `report.stop`.
     """
-    for pair in islice(find(corpus, languages, role, place, scheme, words).read(report), corpus.limit):
+    source = open_corpus(corpus, Use(languages, role, place, scheme, words))
+    for pair in islice(source.read(report), corpus.limit):
         report.read += 1
         report.kept += 1
         yield pair
@@ -145,9 +178,11 @@ def pairs(
 def training_text(
     data: DataRecipe | LabelledDataRecipe, sides: tuple[int, ...] = (0, 1), words: str = "auto"
 ) -> Iterator[str]:
-    """The raw text of the training corpora, to learn a vocabulary from: of the source (0), the target (1), or
-    both in turn; what has labels is cut into `words`. All references count. Bad lines do what
-    `data.bad_lines` says.
+    """Stream the raw text of the training corpora, from which a vocabulary is learned.
+
+    sides: the source (0), the target (1) with all its references, or both in turn.
+    words: how labelled raw text is tokenized, see the recipe's `text.words`.
+    Bad lines are treated as `data.bad_lines` says.
     """
     report = Report(stop=data.bad_lines == "stop")
     for number, corpus in enumerate(data.train):
@@ -157,27 +192,22 @@ def training_text(
                 yield from (pair.target, *pair.references) if side else (pair.source,)
 
 
-def _sample(corpus: SampleCorpus, role: Role) -> Path:
+def _sample_path(corpus: SampleCorpus, role: Role) -> Path:
     return SAMPLES / corpus.sample / f"{corpus.split or role}.tsv.xz"
 
 
-def _sample_columns(corpus: SampleCorpus, languages: tuple[str, str]) -> tuple[int, int]:
-    there = corpus.languages
-    if sorted(languages) != sorted(there):
-        raise DataError(
-            f"data.languages: {corpus.sample} has {' and '.join(there)}, not {' and '.join(languages)}"
-        )
-    return there.index(languages[0]), there.index(languages[1])
-
-
-def _path(file: str, place: str) -> Path:
+def _path(file: str, key: str) -> Path:
     fault = missing(file)
     if fault is not None:
-        raise DataError(f"{place}: {fault}")
+        raise DataError(f"{key}: {fault}")
     return Path(file)
 
 
 def _state(path: Path) -> list[Any]:
-    """Changes when the file does."""
-    found = path.stat()
-    return [str(path.resolve()), found.st_size, found.st_mtime_ns]
+    """Return a value that changes when the file does."""
+    stat = path.stat()
+    return [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+
+
+def _dataset_state(dataset: Any, corpus: DatasetCorpus) -> Any:
+    return getattr(dataset, "_fingerprint", None) or [_state(path) for path in local_paths(corpus)]

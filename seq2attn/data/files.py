@@ -1,6 +1,5 @@
 """Lines of text files, plain or packed, with every fault named by file and line."""
 
-import bz2
 import gzip
 import json
 import lzma
@@ -14,8 +13,8 @@ from typing import Any, NamedTuple
 from seq2attn.alignment.word_alignment import AlignmentError, Link, parse_pharaoh
 from seq2attn.data.gold_alignments import beyond
 from seq2attn.data.report import DataError, Report
+from seq2attn.runtime.files import COMPRESSED
 
-_PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 _BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LINE_END = re.compile("\r\n?")
@@ -50,7 +49,7 @@ def missing(path: str) -> str | None:
 
 def lines(path: Path) -> Iterator[bytes]:
     r"""The lines of a file, without their ends. Only \n separates lines, as in `wc -l`."""
-    unpack = _PACKED.get(path.suffix, open)
+    unpack = COMPRESSED.get(path.suffix, open)
     try:
         with unpack(path, "rb") as stream:
             for number, line in enumerate(stream):

@@ -9,7 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
-from seq2attn.data.corpora import Role, Source, find
+from seq2attn.data.corpora import Role, Source, Use, open_corpus
 from seq2attn.data.examples import Examples, Part, digest
 from seq2attn.data.files import Pair
 from seq2attn.data.gold_alignments import between_pieces
@@ -78,7 +78,7 @@ def prepare(
     parts = []
     for number, corpus in enumerate(corpora):
         place = f"data.{role}" + (f".{number}" if role == "train" else "")
-        source = find(corpus, data.languages, role, place, data.tag_scheme, words)
+        source = open_corpus(corpus, Use(data.languages, role, place, data.tag_scheme, words))
         options = _Options(corpus, data, vocabularies, role == "train")
         path = _cache() / f"{options.name(source)}.arrow"
         report_path = path.with_suffix(".json")

@@ -16,7 +16,6 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "silu": nn.SiLU,
 }
-NORMS = ("pre", "post")
 
 
 class Dropout(nn.Module):

@@ -1,16 +1,19 @@
-"""Metrics of what a model says: each number with its signature and its confidence interval.
+"""Metrics of a model's outputs: each score has a signature and a confidence interval.
 
-BLEU, chrF and TER (translations) are sacreBLEU's, ROUGE (summaries) is rouge-score's. Where a target is right
-or wrong (sounds of a word, commands, made tasks), two others say more: how many are right as a whole, and
-how many edits would right them. Tags and labels (`entities`) are given as texts, too: a sentence is its tags
-with spaces between, or its label.
+BLEU, chrF and TER (for translations) are sacreBLEU's, ROUGE (for summaries) is rouge-score's. Where an output
+is right or wrong (the sounds of a word, commands, synthetic tasks), exact match counts the outputs that are
+right as a whole, and error rates count the edits that would correct them. Tags and labels (`entities`) are
+texts, too: the tags of a sentence with spaces between, or its label.
 
-To add one: write a function (hypotheses, references, bootstrap, seed) -> Score and add its line to METRICS
-(registry.py).
+To add a metric, write a function (hypotheses, references, bootstrap, seed) -> Score and add it to METRICS:
+
+    METRICS["my-metric"] = Metric(my_function, "texts")
 """
 
 from seq2attn.metrics.base import (
+    Measured,
     Metric,
+    MetricFunction,
     References,
     Score,
     ScoringError,
@@ -19,16 +22,16 @@ from seq2attn.metrics.base import (
     transposed,
 )
 from seq2attn.metrics.edits import edit_distances, exact, sentence_errors, word_errors
-from seq2attn.metrics.registry import DEFAULT, LOWER_IS_BETTER, METRICS, SLOW, score
+from seq2attn.metrics.registry import DEFAULT, METRICS, metrics_of, score
 from seq2attn.metrics.rouge import rouge
 from seq2attn.metrics.translation import bleu, chrf, ter
 
 __all__ = [
     "DEFAULT",
-    "LOWER_IS_BETTER",
     "METRICS",
-    "SLOW",
+    "Measured",
     "Metric",
+    "MetricFunction",
     "References",
     "Score",
     "ScoringError",
@@ -37,6 +40,7 @@ __all__ = [
     "chrf",
     "edit_distances",
     "exact",
+    "metrics_of",
     "rouge",
     "score",
     "score_lines",

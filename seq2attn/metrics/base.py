@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from seq2attn.errors import Seq2attnError
 References = Sequence[str] | Sequence[Sequence[str | None]]
 Numbers = NDArray[np.int64]
 Chosen = NDArray[np.int64]  # the numbers of the hypotheses that make a corpus, some of them repeated
+Measured = Literal["texts", "tagged words", "labelled texts"]
 SEED = 12345  # sacreBLEU's own, so that its command line gives the same interval
 
 
@@ -23,7 +24,9 @@ class ScoringError(Seq2attnError):
 
 @dataclass(frozen=True)
 class Score:
-    """A number that says how it was made. 0 to 100, higher is better; of LOWER_IS_BETTER: 0 is best.
+    """The value of a metric on a corpus, with the signature that says how it was computed.
+
+    It is a percentage (0 to 100), the higher the better; for metrics with `lower_is_better` 0 is best.
 
     `low` and `high` bound the 95 % confidence interval (None without bootstrap). They lie evenly around the
     mean of the resampled corpora, as sacreBLEU reports it, and so not quite evenly around `value`.
@@ -67,13 +70,33 @@ def score_lines(scores: Iterable[tuple[str, Score]]) -> list[str]:
     ]
 
 
-class Metric(Protocol):
-    """What every line of METRICS can be called with; `score` explains the parameters."""
+class MetricFunction(Protocol):
+    """A function that scores a whole corpus; `score` explains the parameters."""
 
     def __call__(
         self, hypotheses: Sequence[str], references: References, bootstrap: int = 1000, seed: int = SEED
     ) -> Score:
-        """The score of the whole corpus."""
+        """Return the score of the corpus."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """An entry of METRICS: the function, what it is a metric of, and how its values are read.
+
+    It is called like its function. measures: which tasks can use it: those whose outputs are texts, tags of
+    words, or labels of texts.
+    """
+
+    function: MetricFunction
+    measures: Measured
+    lower_is_better: bool = False
+    slow: bool = False  # minutes for a large corpus, where the others take seconds: not used in validation
+
+    def __call__(
+        self, hypotheses: Sequence[str], references: References, bootstrap: int = 1000, seed: int = SEED
+    ) -> Score:
+        """Return the score of the corpus."""
+        return self.function(hypotheses, references, bootstrap, seed)
 
 
 def resampled(

@@ -1,10 +1,10 @@
 """METRICS by name, and the scores of a corpus by some of them."""
 
 import difflib
-import functools
 from collections.abc import Sequence
+from functools import partial
 
-from seq2attn.metrics.base import SEED, Metric, References, Score, ScoringError
+from seq2attn.metrics.base import SEED, Measured, Metric, References, Score, ScoringError
 from seq2attn.metrics.edits import exact, sentence_errors, word_errors
 from seq2attn.metrics.entities import accuracy, f1, macro_f1, precision, recall, tag_accuracy
 from seq2attn.metrics.rouge import rouge
@@ -13,29 +13,32 @@ from seq2attn.metrics.translation import bleu, chrf, ter
 DEFAULT = ("bleu", "chrf", "ter")  # of METRICS
 
 METRICS: dict[str, Metric] = {
-    "bleu": bleu,
-    "bleu-zh": functools.partial(bleu, tokenize="zh"),
-    "bleu-char": functools.partial(bleu, tokenize="char"),
-    "chrf": chrf,
-    "chrf++": functools.partial(chrf, word_order=2),
-    "ter": ter,
-    "exact": exact,
-    "wer": word_errors,
-    "per": functools.partial(word_errors, name="PER"),
-    "g2p-wer": functools.partial(sentence_errors, name="g2p-WER"),
-    "rouge-1": functools.partial(rouge, variant="1"),
-    "rouge-2": functools.partial(rouge, variant="2"),
-    "rouge-l": functools.partial(rouge, variant="L"),
-    "rouge-lsum": functools.partial(rouge, variant="Lsum"),
-    "f1": f1,
-    "precision": precision,
-    "recall": recall,
-    "tag-accuracy": tag_accuracy,
-    "accuracy": accuracy,
-    "macro-f1": macro_f1,
+    "bleu": Metric(bleu, "texts"),
+    "bleu-zh": Metric(partial(bleu, tokenize="zh"), "texts"),
+    "bleu-char": Metric(partial(bleu, tokenize="char"), "texts"),
+    "chrf": Metric(chrf, "texts"),
+    "chrf++": Metric(partial(chrf, word_order=2), "texts"),
+    "ter": Metric(ter, "texts", lower_is_better=True, slow=True),
+    "exact": Metric(exact, "texts"),
+    "wer": Metric(word_errors, "texts", lower_is_better=True),
+    "per": Metric(partial(word_errors, name="PER"), "texts", lower_is_better=True),
+    "g2p-wer": Metric(partial(sentence_errors, name="g2p-WER"), "texts", lower_is_better=True),
+    "rouge-1": Metric(partial(rouge, variant="1"), "texts"),
+    "rouge-2": Metric(partial(rouge, variant="2"), "texts"),
+    "rouge-l": Metric(partial(rouge, variant="L"), "texts"),
+    "rouge-lsum": Metric(partial(rouge, variant="Lsum"), "texts"),
+    "f1": Metric(f1, "tagged words"),
+    "precision": Metric(precision, "tagged words"),
+    "recall": Metric(recall, "tagged words"),
+    "tag-accuracy": Metric(tag_accuracy, "tagged words"),
+    "accuracy": Metric(accuracy, "labelled texts"),
+    "macro-f1": Metric(macro_f1, "labelled texts"),
 }
-LOWER_IS_BETTER = {"ter", "wer", "per", "g2p-wer"}
-SLOW = {"ter"}  # minutes for a large corpus; the others take seconds
+
+
+def metrics_of(measures: Measured) -> list[str]:
+    """Return the names of the METRICS of texts, of tagged words, or of labelled texts."""
+    return [name for name, metric in METRICS.items() if metric.measures == measures]
 
 
 def score(

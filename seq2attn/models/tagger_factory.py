@@ -28,10 +28,10 @@ from seq2attn.recipe.tagger_model import (
     CharLSTMRecipe,
     LabelAttentionRecipe,
     PlainPoolingRecipe,
-    RecurrentReaderRecipe,
+    RecurrentWordEncoderRecipe,
     SelfAttentionRecipe,
     SpanHeadRecipe,
-    TransformerReaderRecipe,
+    TransformerWordEncoderRecipe,
     WordEmbeddingRecipe,
 )
 from seq2attn.runtime.devices import fitting
@@ -68,7 +68,7 @@ def _encoder(
 ) -> RecurrentEncoder | TransformerEncoder:
     reads = recipe.encoder
     embedding = _embedding(recipe.embedding, reads, words, characters, vectors)
-    if isinstance(reads, TransformerReaderRecipe):
+    if isinstance(reads, TransformerWordEncoderRecipe):
         return build_encoder(reads, embedding)
     dropout = Dropout(reads.dropout, variational=reads.variational)
     return RecurrentEncoder(embedding, reads.cell, reads.size, reads.layers, reads.bidirectional, dropout)
@@ -76,7 +76,7 @@ def _encoder(
 
 def _embedding(
     recipe: WordEmbeddingRecipe,
-    reads: RecurrentReaderRecipe | TransformerReaderRecipe,
+    reads: RecurrentWordEncoderRecipe | TransformerWordEncoderRecipe,
     words: int,
     characters: int,
     vectors: Tensor | None,
@@ -89,7 +89,7 @@ def _embedding(
             characters, section.embedding, section.size, section.window, section.dropout
         )
     size, positions = None, None
-    if isinstance(reads, TransformerReaderRecipe):
+    if isinstance(reads, TransformerWordEncoderRecipe):
         size = reads.size
         if POSITIONS[reads.positions.name].where == "embedding":
             positions = reads.positions.make(POSITIONS, size)

@@ -1,4 +1,4 @@
-"""A recipe: one YAML file -> one frozen tree; every fault at once, each with path, line and a guess."""
+"""Recipes: a YAML file becomes one frozen tree; all faults at once, each with key, line and a suggestion."""
 
 from seq2attn.recipe.attention import AttentionRecipe, CopyingRecipe
 from seq2attn.recipe.data import (
@@ -9,10 +9,8 @@ from seq2attn.recipe.data import (
     FilesCorpus,
     FilterRecipe,
     SampleCorpus,
-    SamplingRecipe,
     TableCorpus,
     TaskCorpus,
-    TextRecipe,
     TruncateRecipe,
     WindowRecipe,
 )
@@ -44,6 +42,7 @@ from seq2attn.recipe.seq2seq_model import (
     TransformerEncoderRecipe,
 )
 from seq2attn.recipe.tagger_model import ClassifierRecipe, TaggerRecipe
+from seq2attn.recipe.text import SamplingRecipe, TextRecipe
 from seq2attn.recipe.training import DecodingRecipe, LearningRecipe, TrainingRecipe
 
 __all__ = [

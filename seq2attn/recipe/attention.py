@@ -1,4 +1,4 @@
-"""What a recipe may say about an attention, and about copying by its weights."""
+"""Sections of a recipe: an attention, and copying by its weights."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -18,50 +18,63 @@ from seq2attn.recipe.wording import shown
 
 
 class SentencesRecipe(Section):
-    """Which sentences of a source are looked at scales which of their words are (Nallapati et al. 2016)."""
+    """Hierarchical attention: the weights of words are scaled by attention weights of their sentences
+    (Nallapati et al. 2016)."""
 
     score: Annotated[Part, Choice(SCORERS)] = Field(
-        "additive", validate_default=True, description="How queries and sentences are scored."
+        "additive", validate_default=True, description="Scoring function of queries and sentences."
     )
 
     def faults(self) -> Iterator[Fault]:
-        """A scorer that can score sentences."""
+        """Find a scorer that cannot score sentences."""
         if (why := sentence_incompatibility(SCORERS[self.score.name])) is not None:
             yield Fault("score", why)
 
 
 class AttentionRecipe(Section):
-    """One attention: how it scores and normalizes, and with how many heads."""
+    """An attention mechanism: scoring function, normalization and heads."""
 
     score: Annotated[Part, Choice(SCORERS)] = Field(
-        "scaled_dot", validate_default=True, description="How queries and keys are scored."
+        "scaled_dot", validate_default=True, description="Scoring function of queries and keys."
     )
     normalize: Annotated[Part, Choice(NORMALIZERS)] = Field(
-        "softmax", validate_default=True, description="How scores become weights."
+        "softmax", validate_default=True, description="Function that turns scores into weights."
     )
-    heads: Size = Field(1, description="In a recurrent decoder, one head attends without projections.")
-    dropout: Rate = Field(0.0, description="Of the weights, in training.")
+    heads: Size = Field(
+        1, description="Number of heads. In recurrent models, a single head has no projections."
+    )
+    dropout: Rate = Field(0.0, description="Dropout rate of the attention weights.")
     key_heads: Size | None = Field(
-        None, description="Heads of keys and values, which several heads share: 1 for all; as many, if null."
+        None,
+        description="Number of key and value heads (grouped-query attention); 1 = multi-query attention; "
+        "null = as many as `heads`.",
     )
-    query_key_norm: bool = Field(False, description="Layer normalization of each head's queries and keys.")
+    query_key_norm: bool = Field(
+        False, description="Apply layer normalization to the queries and keys of each head."
+    )
     talking: bool = Field(
-        False, description="Heads mix their scores and their weights (Shazeer et al. 2020)."
+        False, description="Talking heads: mix scores and weights across heads (Shazeer et al. 2020)."
     )
     window: Size | None = Field(
-        None, description="Self-attention sees this many tokens on each side, its own included; all, if null."
+        None,
+        description="Sliding window: self-attention sees this many tokens in each direction, counting the "
+        "token itself; null = all tokens.",
     )
-    sinks: int = Field(0, ge=0, description="First tokens of a sentence that stay visible beyond the window.")
+    sinks: int = Field(
+        0, ge=0, description="Number of first tokens that stay visible outside the window (attention sinks)."
+    )
     sentences: SentencesRecipe | None = Field(
-        None, description="Also look at the source's sentences, which its line feeds part; not, if null."
+        None,
+        description="Hierarchical attention over the sentences of the source, which line feeds separate; "
+        "null = none.",
     )
 
     def faults(self) -> Iterator[Fault]:
-        """What several heads ask of each other, and what needs a window."""
+        """Find numbers of heads that do not fit, and settings that need a window."""
         if self.heads % (self.key_heads or 1):
-            yield Fault("key_heads", f"{self.key_heads} heads of keys do not divide {self.heads} heads")
+            yield Fault("key_heads", f"{self.key_heads} key heads do not divide {self.heads} heads")
         if self.talking and self.heads == 1:
-            yield Fault("talking", "one head has nobody to talk to: set heads")
+            yield Fault("talking", "talking heads need at least two heads: set heads")
         elif self.talking:
             for part in self._parts():
                 if (why := talking_incompatibility(part)) is not None:
@@ -69,15 +82,15 @@ class AttentionRecipe(Section):
         if self.sinks and self.window is None:
             yield Fault("sinks", "without a window every token stays visible: set window, or sinks to 0")
 
-    def divided(self, path: str, size: int, rotary: bool = False) -> Iterator[Fault]:
-        """Faults of dividing a size among the heads."""
+    def head_size_faults(self, path: str, size: int, rotary: bool = False) -> Iterator[Fault]:
+        """Find faults of dividing a size among the heads."""
         if size % self.heads:
             yield Fault(f"{path}.heads", f"{self.heads} heads do not divide the size {size}")
         elif rotary and (size // self.heads) % 2:
             yield Fault(f"{path}.heads", f"rotary positions need an even head size, got {size // self.heads}")
 
     def incompatibilities(self, path: str, role: str) -> Iterator[Fault]:
-        """Faults of parts that make no sense together, or in this role."""
+        """Find parts that cannot be combined, or cannot be used in this role."""
         names = self.score.name, self.normalize.name
         for field, why in incompatibilities(
             *self._parts(), role, hierarchy=self.sentences is not None, names=names
@@ -85,46 +98,50 @@ class AttentionRecipe(Section):
             yield Fault(f"{path}.{field}", why)
         if self.window is not None and role != "self-attention":
             yield Fault(
-                f"{path}.window", "a window goes along with its query in self-attention alone; set it to null"
+                f"{path}.window",
+                "only self-attention can have a window, which moves with its query: set it to null",
             )
 
-    def uncounted(self, path: str) -> Iterator[Fault]:
-        """Faults of parts that count the places of slots, where a decoder keeps its window alone."""
+    def window_faults(self, path: str) -> Iterator[Fault]:
+        """Find parts that depend on key positions where a decoder keeps only the keys of its window."""
         score, normalize = self._parts()
-        reads = {self.score.name: score.position_dependent, self.normalize.name: normalize.position_dependent}
-        if self.window is not None and any(reads.values()):
-            counting = " and ".join(name for name, places in reads.items() if places)
+        dependent = [
+            name
+            for name, part in ((self.score.name, score), (self.normalize.name, normalize))
+            if part.position_dependent
+        ]
+        if self.window is not None and dependent:
             yield Fault(
                 f"{path}.window",
-                f"a decoder keeps its window alone, and {counting} would count other places in decoding than "
-                "in training: set it to null",
+                f"a decoder keeps only the keys of its window, so {' and '.join(dependent)} would see other "
+                "positions in decoding than in training: set it to null",
             )
 
     def _parts(self) -> tuple[type[Scorer], type[Normalizer]]:
         return SCORERS[self.score.name], NORMALIZERS[self.normalize.name]
 
-    def scores(self) -> Iterator[tuple[str, Part]]:
-        """Its scorers, each with its path."""
+    def scorers(self) -> Iterator[tuple[str, Part]]:
+        """Return its scorers, each with its path."""
         yield "score", self.score
         if self.sentences is not None:
             yield "sentences.score", self.sentences.score
 
-    def uncopied(self) -> str | None:
-        """Why its weights cannot say what is copied; None if they can."""
+    def copying_incompatibility(self) -> str | None:
+        """Return why its weights cannot be copy probabilities; None if they can."""
         with torch.random.fork_rng(devices=()):  # its options decide whether weights sum to 1
             normalize = self.normalize.make(NORMALIZERS)
         if self.talking:
-            return "needs weights that sum to 1, and those of heads that talk may sum to less or more"
+            return "needs weights that sum to 1, and those of talking heads may sum to less or more"
         if not normalize.sums_to_one:
             return f"needs weights that sum to 1, and those of {self.normalize.name} may sum to less or more"
         return None
 
-    def plain(self, path: str) -> Iterator[Fault]:
-        """Faults of one head without projections."""
+    def single_head_faults(self, path: str) -> Iterator[Fault]:
+        """Find faults of a single head, which has no projections."""
         if self.query_key_norm:
             yield Fault(
                 f"{path}.query_key_norm",
-                "one head of a recurrent decoder has no projections to normalize: set heads, or use cosine",
+                "a single head has no projections to normalize: set heads, or use cosine",
             )
 
 
@@ -138,13 +155,13 @@ PerLayer = Annotated[AttentionRecipe | list[AttentionRecipe], BeforeValidator(_o
 
 
 class CopyingRecipe(Section):
-    """Whose weights on the source say what is copied (pointer-generator, See et al. 2017)."""
+    """Pointer-generator copying: the attention whose weights are the copy distribution (See et al. 2017)."""
 
-    layer: int = Field(-1, description="Of a Transformer, from 0; -1 = the last.")
-    head: Count | None = Field(None, description="From 0; null = the mean of all.")
+    layer: int = Field(-1, description="Layer of a Transformer, from 0; -1 = the last.")
+    head: Count | None = Field(None, description="Head, from 0; null = the mean of all heads.")
 
     def incompatibilities(self, attentions: list[AttentionRecipe]) -> Iterator[Fault]:
-        """Faults of copying by one of these layers of attention."""
+        """Find faults of copying by one of these layers of attention."""
         count, heads = len(attentions), attentions[0].heads
         if self.head is not None and self.head >= heads:
             yield Fault("copying.head", f"the heads are 0 to {heads - 1}, got {self.head}")
@@ -153,12 +170,12 @@ class CopyingRecipe(Section):
                 "copying.layer",
                 f"the decoder's layers with attention are 0 to {count - 1}, got {self.layer}",
             )
-        elif (why := attentions[self.layer].uncopied()) is not None:
+        elif (why := attentions[self.layer].copying_incompatibility()) is not None:
             yield Fault("copying", why)
 
 
 class _Switch:
-    """Marks a section that true stands for as it is, and false leaves out."""
+    """Marks a section that may also be true (the section with its defaults) or false (null)."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(self.switched, handler(source))
@@ -169,7 +186,7 @@ class _Switch:
         return {"anyOf": [{"type": "boolean"}, handler(schema)]}
 
     def switched(self, value: Any) -> Any:
-        """A section, or None."""
+        """Return the section that a value stands for, or None."""
         if isinstance(value, bool):
             return CopyingRecipe() if value else None
         if value is None or isinstance(value, dict | CopyingRecipe):
@@ -178,4 +195,7 @@ class _Switch:
 
 
 Copying = Annotated[CopyingRecipe | None, _Switch()]
-COPYING = "Say pieces of the source, too, also unknown ones: true, or whose weights say which."
+COPYING = (
+    "Copy pieces of the source, also those that the vocabulary lacks (pointer-generator): true, or a section "
+    "that says by which attention."
+)

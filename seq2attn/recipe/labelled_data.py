@@ -1,4 +1,4 @@
-"""What a recipe may say about labelled data (tags of words, labels of sentences) and about words."""
+"""Sections of a recipe: labelled data (tags of words, labels of sentences) and word vocabularies."""
 
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
@@ -6,6 +6,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from seq2attn.recipe.data import (
+    BAD_LINES,
+    DEV,
+    TEST,
+    TRAIN,
     Corpus,
     DatasetCorpus,
     FilterRecipe,
@@ -15,61 +19,60 @@ from seq2attn.recipe.data import (
     TruncateRecipe,
     Weight,
 )
-from seq2attn.recipe.sections import Fault, OneOrMore, Section, Size, fault, told_by_key
+from seq2attn.recipe.sections import Fault, FilePath, Name, OneOrMore, Section, Size, by_key, fault
+from seq2attn.text.tag_schemes import SCHEMES
 
 Columns = tuple[int, int] | tuple[str, str]
-TRAIN, DEV = "One corpus or a list of several.", "The corpus that training is validated on."
-TEST = "The corpus that is scored at the end."
 
 # ---- data -------------------------------------------------------------------------------------------
 
 
 class ColumnsCorpus(Corpus):
-    """A CoNLL file: a word a line, its tag in a column, blank lines between sentences."""
+    """A CoNLL file: one word per line, with its tag in a column, and blank lines between sentences."""
 
-    conll: str = Field(description="The file, plain or .gz, .xz, .bz2.")
-    columns: tuple[int, int] = Field((0, -1), description="Columns of words and tags; -1 is the last.")
+    conll: FilePath = Field(description="The file, plain or compressed (.gz, .xz, .bz2).")
+    columns: tuple[int, int] = Field((0, -1), description="Columns of words and tags, from 0; -1 = the last.")
     weight: Weight = 1.0
     limit: Limit = None
 
     def faults(self) -> Iterator[Fault]:
-        """Two columns."""
+        """Find words and tags in the same column."""
         if self.columns[0] == self.columns[1]:
-            yield Fault("columns", f"words and tags stand in two columns, got {list(self.columns)}")
+            yield Fault("columns", f"expected different columns for words and tags, got {list(self.columns)}")
 
 
 class LabelledTable(TableCorpus):
-    """One file with both sides: JSONL (columns by dotted key: lists of words and of tags), or TSV (columns by
-    number: words and tags with spaces between)."""
+    """One file with words and tags: JSONL (columns by dotted key: lists of words and of tags), or TSV
+    (columns by number: words and tags separated by spaces)."""
 
-    columns: Columns = Field(("tokens", "tags"), description="Columns of words and of tags.")
+    columns: Columns = Field(("tokens", "tags"), description="Columns of words and tags.")
 
 
 class LabelledDataset(DatasetCorpus):
-    """Anything that `datasets.load_dataset` loads; class labels are read by their names."""
+    """A dataset that `datasets.load_dataset` loads; class labels are read as their names."""
 
-    columns: tuple[str, str] = Field(("tokens", "ner_tags"), description="Columns of words and of tags.")
+    columns: tuple[str, str] = Field(("tokens", "ner_tags"), description="Columns of words and tags.")
 
 
 class CategorizedTable(LabelledTable):
     """One file with texts and their labels: JSONL (columns by dotted key; a text may be a list of words), or
     TSV (columns by number)."""
 
-    columns: Columns = Field(("text", "label"), description="Columns of texts and of labels.")
+    columns: Columns = Field(("text", "label"), description="Columns of texts and labels.")
 
 
 class CategorizedDataset(LabelledDataset):
-    """Anything that `datasets.load_dataset` loads; class labels are read by their names."""
+    """A dataset that `datasets.load_dataset` loads; class labels are read as their names."""
 
-    columns: tuple[str, str] = Field(("text", "label"), description="Columns of texts and of labels.")
+    columns: tuple[str, str] = Field(("text", "label"), description="Columns of texts and labels.")
 
 
 class LanguagesSample(SampleCorpus):
-    """Sentences that ship with seq2attn, labelled with their languages."""
+    """Sentences that ship with seq2attn, labelled with their language."""
 
 
 def _without(key: str, why: str) -> BeforeValidator:
-    """Corpora of this key belong to another task."""
+    """Refuse corpora with a key that belongs to another task."""
 
     def check(value: Any) -> Any:
         if isinstance(value, dict) and key in value:
@@ -81,73 +84,75 @@ def _without(key: str, why: str) -> BeforeValidator:
 
 AnyTagged = Annotated[
     ColumnsCorpus | LabelledTable | LabelledDataset,
-    told_by_key({"conll": ColumnsCorpus, "table": LabelledTable, "dataset": LabelledDataset}),
-    _without("sample", "its sentences have a language each, and its words no tags: set task: classification"),
+    by_key({"conll": ColumnsCorpus, "table": LabelledTable, "dataset": LabelledDataset}),
+    _without(
+        "sample", "labels sentences with their language and has no tags of words: set task: classification"
+    ),
 ]
 AnyCategorized = Annotated[
     CategorizedTable | CategorizedDataset | LanguagesSample,
-    told_by_key({"table": CategorizedTable, "dataset": CategorizedDataset, "sample": LanguagesSample}),
-    _without("conll", "its words have a tag each, and its sentences no label: set task: tagging"),
+    by_key({"table": CategorizedTable, "dataset": CategorizedDataset, "sample": LanguagesSample}),
+    _without("conll", "labels words and has no labels of sentences: set task: tagging"),
 ]
 AnyLabelled = AnyTagged | AnyCategorized
 
 
 class LabelledFilterRecipe(FilterRecipe):
-    """Which training sentences are left out; each is counted by reason. Lengths are in words."""
+    """Filters of training sentences. The report counts what each filter leaves out. Lengths are in words."""
 
     min_length: Size = Field(1, description="Shortest sentence, in words.")
     max_length: Size = Field(200, description="Longest sentence, in words.")
-    max_ratio: float | None = Field(None, gt=1, description="Belongs to pairs: leave it null.")
-    duplicates: bool = Field(True, description="Keep sentences that occurred before.")
+    max_ratio: float | None = Field(None, gt=1, description="Not used here: only for pairs of texts.")
+    duplicates: bool = Field(True, description="Keep sentences that have occurred before.")
 
     def faults(self) -> Iterator[Fault]:
-        """Lengths in order, and of one side."""
+        """Find lengths in the wrong order, and a ratio of lengths, which needs two texts."""
         yield from super().faults()
         if self.max_ratio is not None:
-            yield Fault("max_ratio", "compares the lengths of two texts, and labels are none: leave it out")
+            yield Fault(
+                "max_ratio", "compares the lengths of two texts, and labels are not a text: leave it out"
+            )
 
 
 class LabelledDataRecipe(Section):
-    """Where labelled words come from: what is the same for words with tags and sentences with a label."""
+    """Labelled data: what tagging and classification have in common."""
 
     train: Sequence[AnyLabelled] = Field(description=TRAIN)
     dev: AnyLabelled = Field(description=DEV)
     test: AnyLabelled | None = Field(None, description=TEST)
-    filter: LabelledFilterRecipe = Field(
-        LabelledFilterRecipe(), description="Which training sentences are left out."
-    )
-    bad_lines: Literal["stop", "skip"] = Field("stop", description="What a line that cannot be read does.")
+    filter: LabelledFilterRecipe = Field(LabelledFilterRecipe(), description="Filters of training sentences.")
+    bad_lines: Literal["stop", "skip"] = Field("stop", description=BAD_LINES)
 
     @property
     def languages(self) -> tuple[str, str]:
-        """The two sides of an example."""
+        """Return the names of the two sides of an example."""
         return "words", "labels"
 
     @property
     def tag_scheme(self) -> str | None:
-        """How words are tagged; None if sentences have a label."""
+        """Return the scheme of the tags; None if sentences have a label."""
         return None
 
     @property
     def truncate(self) -> TruncateRecipe:
-        """All of a sentence is read."""
+        """Return no truncation: sentences are read whole."""
         return TruncateRecipe()
 
     def faults(self) -> Iterator[Fault]:
-        """Only training weighs its corpora."""
+        """Find weights of corpora that are not for training."""
         for use, corpus in (("dev", self.dev), ("test", self.test)):
             if corpus is not None and corpus.weight != 1:
                 yield Fault(f"{use}.weight", "only training corpora have weights")
 
 
 class TaggedDataRecipe(LabelledDataRecipe):
-    """Where tagged words come from."""
+    """Corpora of tagged words."""
 
     train: Annotated[list[AnyTagged], Field(min_length=1), OneOrMore()] = Field(description=TRAIN)
     dev: AnyTagged = Field(description=DEV)
     test: AnyTagged | None = Field(None, description=TEST)
-    scheme: Literal["auto", "iob1", "bio", "bioes", "bioul"] = Field(
-        "auto", description="How the data write tags; auto = as the first thousand sentences tell."
+    scheme: Annotated[str, Name(lambda: ["auto", *SCHEMES])] = Field(
+        "auto", description="Tag scheme of the data; auto = guess it from the first thousand sentences."
     )
 
     @property
@@ -157,7 +162,7 @@ class TaggedDataRecipe(LabelledDataRecipe):
 
 
 class CategorizedDataRecipe(LabelledDataRecipe):
-    """Where labelled sentences come from."""
+    """Corpora of labelled sentences."""
 
     train: Annotated[list[AnyCategorized], Field(min_length=1), OneOrMore()] = Field(description=TRAIN)
     dev: AnyCategorized = Field(description=DEV)
@@ -168,16 +173,19 @@ class CategorizedDataRecipe(LabelledDataRecipe):
 
 
 class WordsRecipe(Section):
-    """Which words have a vector of their own; the others share one, and are told by their characters."""
+    """The word vocabulary. All other words share one embedding, and differ only in their characters."""
 
-    size: Size = Field(50_000, description="The most frequent words of the training data, so many at most.")
-    min_count: Size = Field(1, description="Occurrences that a word needs.")
-    lowercase: bool = Field(True, description="Look words up lower-cased; characters stay as they are.")
-    digits: bool = Field(True, description="Look words up with every digit as 0.")
-    vectors: str | None = Field(
+    size: Size = Field(50_000, description="Largest number of words: the most frequent of the training data.")
+    min_count: Size = Field(1, description="Fewest occurrences of a word in the training data.")
+    lowercase: bool = Field(True, description="Look words up in lower case; characters stay as they are.")
+    digits: bool = Field(True, description="Look words up with every digit replaced by 0.")
+    vectors: FilePath | None = Field(
         None,
-        description="A text file of word vectors (GloVe, fastText), .gz or plain: word v1 v2 ... a line.",
+        description="Pre-trained word vectors (GloVe, fastText): a text file, plain or .gz, with lines `word "
+        "v1 v2 ...`.",
     )
     words: Literal["auto", "spaces"] = Field(
-        "auto", description="How raw text is cut: auto = punctuation and clitics by themselves; or at spaces."
+        "auto",
+        description="Tokenization of raw text. auto: split off punctuation and clitics; spaces: split at "
+        "spaces only.",
     )

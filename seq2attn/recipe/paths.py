@@ -1,12 +1,15 @@
-"""Where a recipe's data lie: `${VARIABLES}` and relative paths become absolute, files are looked for."""
+"""Paths in a recipe: `${VARIABLES}` are replaced, relative paths become absolute, missing files are faults.
+
+Which fields are paths is marked in the sections (`PathField`).
+"""
 
 import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
-from seq2attn.recipe.data import FORMATS
+from seq2attn.recipe.sections import PathField, Section
 from seq2attn.recipe.yaml_source import Keys
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -14,86 +17,93 @@ Note = Callable[[Keys, str], None]
 
 
 def expand_variables(recipe: dict[str, Any], note: Note) -> dict[str, Any]:
-    """A copy of the recipe with each ${VARIABLE} in the strings of its data section from the environment.
+    """Return a copy of the recipe with each ${VARIABLE} in its section `data` replaced by its value.
 
-    note: called with the first place of each variable that is not set.
+    note: called for each environment variable that is not set, with the key where it occurs first.
     """
     unset: set[str] = set()
 
-    def expanded(value: Any, path: Keys) -> Any:
+    def expanded(value: Any, keys: Keys) -> Any:
         if isinstance(value, dict):
-            return {key: expanded(inner, (*path, key)) for key, inner in value.items()}
+            return {key: expanded(inner, (*keys, key)) for key, inner in value.items()}
         if isinstance(value, list):
-            return [expanded(inner, (*path, index)) for index, inner in enumerate(value)]
+            return [expanded(inner, (*keys, index)) for index, inner in enumerate(value)]
         if not isinstance(value, str):
             return value
         for name in _VARIABLE.findall(value):
             if not os.environ.get(name) and name not in unset:
                 unset.add(name)
-                note(path, f"${{{name}}} is not set: give the environment variable {name} a value")
+                note(keys, f"${{{name}}} is not set: give the environment variable {name} a value")
         return _VARIABLE.sub(lambda match: os.environ.get(match[1]) or match[0], value)
 
     return {key: expanded(value, (key,)) if key == "data" else value for key, value in recipe.items()}
 
 
-def make_absolute(recipe: dict[str, Any], folder: Callable[[Keys], Path], note: Note | None) -> None:
-    """Makes paths absolute in place; `folder` says what a path in the recipe is relative to.
+def make_absolute(
+    recipe: dict[str, Any], kind: type[Section], folder: Callable[[Keys], Path], note: Note | None
+) -> None:
+    """Make the paths of a recipe absolute, in place.
 
-    note: called with each file that is missing, if that matters.
+    kind: the recipe's class, whose sections mark which fields are paths.
+    folder: returns the folder to which a path is relative, given its keys.
+    note: called for each missing file; None: missing files are no faults.
     """
-    for holder, key, path in _paths(recipe):
-        value = holder[key]
-        if not isinstance(value, str) or "://" in value or _VARIABLE.search(value):
+    for field in {field.keys: field for field in _path_fields(kind, recipe, ())}.values():
+        text = field.container[field.key]
+        if "://" in text or _VARIABLE.search(text):
             continue
-        place = folder(path) / os.path.expanduser(value)  # noqa: PTH111 (of an unknown user: no error)
-        if path[-1] == "dataset" and not _is_local(value, place):
+        path = folder(field.keys) / os.path.expanduser(text)  # noqa: PTH111 (no error for an unknown user)
+        if not field.marker.applies(field.section, text, path):
             continue
-        holder[key] = os.path.normpath(place)
-        if note is not None and not _exists(place):
-            note(path, f"no such {'folder' if path[-1] == 'dataset' else 'file'}: {holder[key]}")
+        field.container[field.key] = os.path.normpath(path)
+        if note is not None and not _exists(path):
+            note(field.keys, f"no such {field.marker.kind}: {os.path.normpath(path)}")
 
 
-def _paths(recipe: dict[str, Any]) -> Iterator[tuple[Any, Any, Keys]]:
-    """Each place that may hold a path: its container, its key there, and its path in the recipe."""
-    for corpus, path in _corpora(recipe.get("data")):
-        yield from _items(corpus, "files", path)
-        yield from _items(corpus, "alignments", path)
-        yield from _items(corpus, "table", path)
-        yield from _items(corpus, "conll", path)
-        yield from _items(corpus, "dataset", path)
-        if str(corpus.get("dataset")) in FORMATS:
-            yield from _items(corpus, "data_files", path)
-    if isinstance(text := recipe.get("text"), dict):
-        yield from _items(text, "files", ("text",))
-        yield from _items(text, "vectors", ("text",))
+class _PathText(NamedTuple):
+    """A text in a recipe that may be a path."""
+
+    container: Any  # the section or list that holds it
+    key: Any  # its key or index there
+    keys: Keys  # from the recipe's top
+    section: dict[str, Any]
+    marker: PathField
 
 
-def _corpora(data: Any) -> Iterator[tuple[dict[str, Any], Keys]]:
-    for use in ("train", "dev", "test"):
-        found = data.get(use) if isinstance(data, dict) else None
-        if isinstance(found, dict):
-            yield found, ("data", use)
-        elif isinstance(found, list):
-            for index, corpus in enumerate(found):
-                if isinstance(corpus, dict):
-                    yield corpus, ("data", use, index)
+def _path_fields(section: type[Section], values: dict[str, Any], keys: Keys) -> Iterator[_PathText]:
+    """Find the path fields of a section as written, and of the sections in it.
+
+    A section that can be of several classes is searched as each of them.
+    """
+    for name, field in section.model_fields.items():
+        types = [*field.metadata, *_within(field.annotation)]
+        marker = next((type_ for type_ in types if isinstance(type_, PathField)), None)
+        below = [type_ for type_ in types if isinstance(type_, type) and issubclass(type_, Section)]
+        for container, key, at in _items(values, name, keys):
+            if marker is not None and isinstance(container[key], str):
+                yield _PathText(container, key, at, values, marker)
+            for inner in below if isinstance(container[key], dict) else ():
+                yield from _path_fields(inner, container[key], at)
 
 
-def _items(holder: dict[str, Any], key: str, path: Keys) -> Iterator[tuple[Any, Any, Keys]]:
-    value = holder.get(key)
-    if isinstance(value, str):
-        yield holder, key, (*path, key)
-    elif isinstance(value, list):
+def _within(annotation: Any) -> Iterator[Any]:
+    """Return an annotation and all types and markers that it is made of."""
+    yield annotation
+    for inner in get_args(annotation):
+        yield from _within(inner)
+
+
+def _items(values: dict[str, Any], name: str, keys: Keys) -> Iterator[tuple[Any, Any, Keys]]:
+    """Return the value of a key, or each item if it is a list: its container, its key there, and all keys."""
+    value = values.get(name)
+    if isinstance(value, list):
         for index in range(len(value)):
-            yield value, index, (*path, key, index)
+            yield value, index, (*keys, name, index)
+    elif value is not None:
+        yield values, name, (*keys, name)
 
 
-def _is_local(dataset: str, place: Path) -> bool:
-    """Whether a dataset is a folder: by its looks, or because there is one of the name."""
-    return dataset not in FORMATS and (dataset.startswith((".", "/", "~")) or place.is_dir())
-
-
-def _exists(place: Path) -> bool:
-    if any(letter in str(place) for letter in "*?["):
-        return any(Path(place.anchor).glob(str(place.relative_to(place.anchor)))) or place.exists()
-    return place.exists()
+def _exists(path: Path) -> bool:
+    if any(letter in str(path) for letter in "*?["):
+        return any(Path(path.anchor).glob(str(path.relative_to(path.anchor)))) or path.exists()
+    return path.exists()

@@ -1,6 +1,6 @@
-"""Parts that others bring along, in modules that add to SCORERS, NORMALIZERS or POSITIONS.
+"""Plugins: modules that add parts to registries such as SCORERS, NORMALIZERS, POSITIONS or METRICS.
 
-A module of one's own is named on the command line (--import, SEQ2ATTN_IMPORT); a package names its module:
+A module is named on the command line (--import, SEQ2ATTN_IMPORT), or by an installed package:
 
     [project.entry-points."seq2attn"]
     my_scorers = "my_package.scorers"
@@ -17,30 +17,30 @@ from seq2attn.errors import Seq2attnError
 GROUP = "seq2attn"
 
 
-@cache  # a module is imported once, however many recipes are read
+@cache  # modules are imported once, however many recipes are read
 def load_plugins() -> tuple[EntryPoint, ...]:
     """Import the modules that installed packages name, so that recipes may use their parts.
 
     Raises Seq2attnError, with the package's name, where one cannot be imported.
     """
-    found = tuple(entry_points(group=GROUP))
-    for point in found:
+    points = tuple(entry_points(group=GROUP))
+    for point in points:
         try:
             point.load()
-        except Exception as error:  # of another's code, whatever it raises
+        except Exception as error:  # it is the package's code, which may raise anything
             package = point.dist.name if point.dist else point.value
             raise Seq2attnError(
-                f"the package {package} brings parts for seq2attn in {point.value}, which cannot be imported "
-                f"({_told(error)}): mend or uninstall it"
+                f"the package {package} has parts for seq2attn in {point.value}, which cannot be imported "
+                f"({_located(error)}): fix or uninstall it"
             ) from error
-    return found
+    return points
 
 
 def import_parts(module: str) -> None:
     """Import a module that a user has named, so that recipes may use its parts.
 
-    Raises Seq2attnError for a file in the place of a module's name, and, in one line with the place, for
-    whatever the module raises.
+    Raises Seq2attnError if it is a file and not the name of a module, and for anything that the module
+    raises; the message then has one line, with the file and the line number.
     """
     file = Path(module)
     if file.suffix == ".py" or {"/", "\\"} & {*module}:
@@ -51,19 +51,19 @@ def import_parts(module: str) -> None:
         )
     try:
         import_module(module)
-    except Exception as error:  # of the user's own code, whatever it raises
-        raise Seq2attnError(f"--import {module}: {_told(error)}") from error
+    except Exception as error:  # it is the user's code, which may raise anything
+        raise Seq2attnError(f"--import {module}: {_located(error)}") from error
 
 
-def _told(error: Exception) -> str:
-    """What is wrong in a module, in one line that begins with the file and the line, where that is known."""
-    said = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+def _located(error: Exception) -> str:
+    """Return an import error as one line, which begins with file and line number if they are known."""
+    message = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
     frames = traceback.extract_tb(error.__traceback__)
     files = [frame.filename for frame in frames if frame.name == "<module>"]
-    if not files:  # it was not even begun
-        looked = "; looked for here, on PYTHONPATH and among what is installed"
-        return said.partition(": ")[2] + looked if isinstance(error, ModuleNotFoundError) else said
+    if not files:  # the module itself was not found or cannot be read
+        searched = "; searched here, on PYTHONPATH and in the installed packages"
+        return message.partition(": ")[2] + searched if isinstance(error, ModuleNotFoundError) else message
     last = [frame for frame in frames if frame.filename == files[-1]][-1]
-    return f"{last.filename}:{last.lineno}: {said}"
+    return f"{last.filename}:{last.lineno}: {message}"

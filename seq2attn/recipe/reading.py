@@ -1,4 +1,4 @@
-"""From a YAML file to a recipe and back. Every fault at once, each with its path, its line and a guess."""
+"""Read recipes from YAML and write them. All faults are reported at once, with key, line and a suggestion."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ from seq2attn.recipe.plugins import load_plugins
 from seq2attn.recipe.roots import RECIPES, AnyRecipe, Recipe
 from seq2attn.recipe.wording import closest, shown, unknown
 from seq2attn.recipe.yaml_source import Keys, Source, dump, parse
-from seq2attn.runtime import files as atomic
+from seq2attn.runtime.files import write as write_atomically
 
 
 class LocatedFault(NamedTuple):
-    """A fault and where it stands: a line from 1, 0 for the file as a whole, None for the command line."""
+    """A fault and its location. The line counts from 1; 0 = the whole file, None = the command line."""
 
     file: str
     line: int | None
@@ -24,14 +24,14 @@ class LocatedFault(NamedTuple):
     message: str
 
     def __str__(self) -> str:
-        """One line: `quickstart.yaml:14  model.decoder.attention.score: unknown 'additve' (...)`."""
+        """Return one line: `quickstart.yaml:14  model.decoder.attention.score: unknown 'additve' (...)`."""
         where = f"{self.file}:{self.line}  " if self.line else f"{self.file}  "
         where = "command line: " if self.line is None else where
         return f"{where}{self.path}{': ' if self.path else ''}{self.message}"
 
 
 class RecipeError(Seq2attnError):
-    """All that is wrong with a recipe, in the order of the file; `str` has one line for each fault."""
+    """All faults of a recipe, in the order of the file; `str` has one line for each."""
 
     def __init__(self, faults: Sequence[LocatedFault]) -> None:
         super().__init__("\n".join(str(fault) for fault in faults))
@@ -39,7 +39,7 @@ class RecipeError(Seq2attnError):
 
 
 def read(path: str | Path, overrides: Sequence[str] = (), check_files: bool = True) -> AnyRecipe:
-    """A recipe from its file, or by the name of one that ships.
+    """Read a recipe from its file, or by the name of one that ships with seq2attn.
 
     overrides: `training.learning_rate=0.1`, `data.train.0.limit=100`, `data.train={files: [a, b]}`; values
         are YAML, and relative paths in them are relative to the working directory.
@@ -47,9 +47,9 @@ def read(path: str | Path, overrides: Sequence[str] = (), check_files: bool = Tr
     Raises RecipeError with every fault.
     """
     load_plugins()
-    place = _find(path)
-    file = str(path) if place == Path(path) else _short(place)
-    written = parse(_text(place, file))
+    recipe_path = _find(path)
+    file = str(path) if recipe_path == Path(path) else _short(recipe_path)
+    written = parse(_text(recipe_path, file))
     faults: list[tuple[int | None, Keys, str]] = [
         (fault.line, fault.path, fault.message) for fault in written.faults
     ]
@@ -66,12 +66,12 @@ def read(path: str | Path, overrides: Sequence[str] = (), check_files: bool = Tr
         faults.append((written.line(at), at, message))
 
     def folder(at: Keys) -> Path:
-        return Path.cwd() if written.line(at) is None else place.parent.absolute()
+        return Path.cwd() if written.line(at) is None else recipe_path.parent.absolute()
 
-    tree = expand_variables({"name": place.stem, **written.tree}, note)
+    tree = expand_variables({"name": recipe_path.stem, **written.tree}, note)
     if (task := _task(tree, note)) is None:  # on which depends what else is a fault
         raise _all(file, faults)
-    make_absolute(tree, folder, note if check_files else None)
+    make_absolute(tree, RECIPES[task], folder, note if check_files else None)
     try:
         recipe = RECIPES[task].model_validate({**tree, "task": task})
     except ValidationError as error:
@@ -85,12 +85,12 @@ def read(path: str | Path, overrides: Sequence[str] = (), check_files: bool = Tr
 
 
 def write(recipe: AnyRecipe, path: str | Path) -> None:
-    """Writes a recipe with all its values, at once or not at all; `read` gives the same recipe back."""
-    atomic.write(Path(path), dump(recipe.model_dump(mode="json")).encode())
+    """Write a recipe with all its values, atomically. `read` returns the same recipe."""
+    write_atomically(Path(path), dump(recipe.model_dump(mode="json")).encode())
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of a recipe, with the names and options of all parts."""
+    """Return the JSON schema (draft 2020-12) of a recipe, with the names and options of all parts."""
     load_plugins()
     every: Any = Union[tuple(RECIPES.values())]  # noqa: UP007 (of the values of a dict)
     whole = TypeAdapter(every).json_schema()
@@ -98,15 +98,15 @@ def schema() -> dict[str, Any]:
 
 
 def shipped() -> dict[str, Path]:
-    """The recipes that ship with seq2attn, by name."""
+    """Return the files of the recipes that ship with seq2attn, by name."""
     package = Path(__file__).parents[1]
     folders = (package / "recipes", package.parent / "recipes")  # installed, or in a checkout
-    found = next((folder for folder in folders if folder.is_dir()), folders[0])
-    return {path.stem: path for path in sorted(found.glob("*.yaml"))}
+    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def head(path: str | Path) -> list[str]:
-    """The comment lines that open a recipe: what, how long on which machine, which score."""
+    """Return the comment lines that open a recipe: what it is for, how long it takes, and its score."""
     lines: list[str] = []
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
@@ -153,7 +153,7 @@ def _count(task: str, tree: dict[str, Any]) -> int:
 
 
 def _all(file: str, faults: list[tuple[int | None, Keys, str]]) -> RecipeError:
-    """All faults as one error, in the order of the file; those of the command line come last."""
+    """Return all faults as one error, in the order of the file; those of the command line come last."""
     faults = sorted(faults, key=lambda fault: (fault[0] is None, fault[0] or 0))
     return RecipeError([LocatedFault(file, line, _dotted(at), message) for line, at, message in faults])
 
@@ -162,29 +162,33 @@ def _all(file: str, faults: list[tuple[int | None, Keys, str]]) -> RecipeError:
 
 
 def _find(path: str | Path) -> Path:
-    """The file, or the shipped recipe of that name."""
-    place = Path(path)
-    if place.exists() and not place.is_dir():
-        return place
-    if place.is_dir():
+    """Return the path of a recipe's file, or of the shipped recipe of that name."""
+    file_path = Path(path)
+    if file_path.exists() and not file_path.is_dir():
+        return file_path
+    if file_path.is_dir():
         raise RecipeError([LocatedFault(str(path), 0, "", "is a folder; give the recipe's file")])
     ships = shipped()
-    if place.stem in ships and str(place) in (place.stem, place.name, str(Path("recipes") / place.name)):
-        return ships[place.stem]
-    guess = closest(place.stem, ships)
+    if file_path.stem in ships and str(file_path) in (
+        file_path.stem,
+        file_path.name,
+        str(Path("recipes") / file_path.name),
+    ):
+        return ships[file_path.stem]
+    guess = closest(file_path.stem, ships)
     hint = f"did you mean {guess}? " if guess else ""
     message = f"no such file ({hint}recipes that ship: {', '.join(ships)})"
     raise RecipeError([LocatedFault(str(path), 0, "", message)])
 
 
-def _short(place: Path) -> str:
-    """The path from the working directory, if it lies below."""
-    return str(place.relative_to(Path.cwd())) if place.is_relative_to(Path.cwd()) else str(place)
+def _short(file_path: Path) -> str:
+    """Return a path relative to the working directory, if it is below it."""
+    return str(file_path.relative_to(Path.cwd())) if file_path.is_relative_to(Path.cwd()) else str(file_path)
 
 
-def _text(place: Path, file: str) -> str:
+def _text(file_path: Path, file: str) -> str:
     try:
-        return place.read_text(encoding="utf-8-sig")
+        return file_path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise RecipeError([LocatedFault(file, line, "", "is not UTF-8 text")]) from None
@@ -196,7 +200,7 @@ def _text(place: Path, file: str) -> str:
 
 
 def _override(written: Source, override: str) -> Iterator[tuple[Keys, str]]:
-    """Sets one value in the tree; yields what is wrong with the override."""
+    """Set a value in the tree; yield the faults of the override."""
     name, equals, text = (piece.strip() for piece in override.partition("="))
     if not equals or not name:
         yield (), f"expected key=value, got {shown(override)}"
@@ -213,19 +217,19 @@ def _override(written: Source, override: str) -> Iterator[tuple[Keys, str]]:
             written.lines[(*path, key)] = None
             holder[key] = {}
         elif not isinstance(holder, list) and isinstance(holder[key], str):
-            holder[key] = {"name": holder[key]}  # a part by its name, about to get an option
+            holder[key] = {"name": holder[key]}  # a part given by its name gets an option
         if (step := _step(holder, key)) is None:
             break
         holder, path = holder[step], (*path, step)
         if not isinstance(holder, dict | list):
-            yield (name,), f"{_dotted(path)} is {shown(holder)}, with nothing below"
+            yield (name,), f"{_dotted(path)} is {shown(holder)}, which has no keys"
             return
     else:
         if isinstance(holder, list) and last == str(len(holder)):
             holder.append(None)
         step = _step(holder, last)
     if step is None:
-        yield (name,), f"{_dotted(path)} is a list: name one by number, 0 to {len(holder) - 1}"
+        yield (name,), f"{_dotted(path)} is a list: give the number of an item, 0 to {len(holder) - 1}"
         return
     holder[step] = value.tree
     path = (*path, step)
@@ -235,7 +239,7 @@ def _override(written: Source, override: str) -> Iterator[tuple[Keys, str]]:
 
 
 def _steps(name: str, tree: dict[str, Any]) -> list[str]:
-    """The keys of a dotted name; one training corpus is number 0, be it in a list or not."""
+    """Return the keys of a dotted name; a single training corpus is number 0, in a list or not."""
     keys = name.split(".")
     data = tree.get("data")
     if keys[:3] == ["data", "train", "0"] and isinstance(data, dict) and isinstance(data.get("train"), dict):
@@ -244,14 +248,14 @@ def _steps(name: str, tree: dict[str, Any]) -> list[str]:
 
 
 def _step(holder: Any, key: str) -> str | int | None:
-    """A key as the index of a list or the key of a mapping; None if the list has no such place."""
+    """Return a key as the index of a list or the key of a mapping; None if the list has no such item."""
     if not isinstance(holder, list):
         return key
     return int(key) if key.isdigit() and int(key) < len(holder) else None
 
 
 def _as_written(path: Keys, tree: Any) -> Keys:
-    """The path as the recipe has it: what is one, be it a corpus or a metric, need not stand in a list."""
+    """Return the path as the recipe has it: a single corpus or metric need not be in a list."""
     kept: Keys = ()
     for key in path:
         if isinstance(key, int) and not isinstance(tree, list):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from seq2attn.attention.normalizers import NORMALIZERS
-from seq2attn.recipe.data import DataRecipe, SummaryDataRecipe, TextRecipe
+from seq2attn.recipe.data import DataRecipe, SummaryDataRecipe
 from seq2attn.recipe.labelled_data import CategorizedDataRecipe, TaggedDataRecipe, WordsRecipe
 from seq2attn.recipe.sections import Fault, Section
 from seq2attn.recipe.seq2seq_model import (
@@ -20,8 +20,9 @@ from seq2attn.recipe.tagger_model import (
     ClassifierRecipe,
     SpanHeadRecipe,
     TaggerRecipe,
-    TransformerReaderRecipe,
+    TransformerWordEncoderRecipe,
 )
+from seq2attn.recipe.text import TextRecipe
 from seq2attn.recipe.training import (
     ClassificationTrainingRecipe,
     DecodingRecipe,
@@ -193,7 +194,9 @@ def _of_words(recipe: "TaggingRecipe | ClassificationRecipe") -> Iterator[Fault]
             "frozen to false",
         )
     encoder, needed = recipe.model.encoder, recipe.data.filter.max_length
-    length = encoder.positions.options.get("length") if isinstance(encoder, TransformerReaderRecipe) else None
+    length = (
+        encoder.positions.options.get("length") if isinstance(encoder, TransformerWordEncoderRecipe) else None
+    )
     if isinstance(length, int) and length < needed:
         yield Fault(
             "model.encoder.positions",

@@ -1,12 +1,14 @@
-"""Sections of a recipe, and fields that name a part of a registry.
+"""Base class of a recipe's sections, and markers of fields that name an entry of a registry.
 
-The choices come from the registries themselves, and the options of a part are the keyword-only parameters
-of its constructor: a new scorer can be named in a recipe without a line here.
+Choices are read from the registries when a recipe is validated, and the options of a part are the
+keyword-only parameters of its constructor. So a new scorer can be named in a recipe without a line here.
 """
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import (
@@ -34,20 +36,20 @@ Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Size = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 
-_BROUGHT = "; others by --import MODULE, SEQ2ATTN_IMPORT or an entry point"  # see plugins.py
+_FROM_PLUGINS = "; others by --import MODULE, SEQ2ATTN_IMPORT or an entry point"  # see plugins.py
 
 
 class Fault(NamedTuple):
-    """Something that does not go together: where (dotted, below the section) and why."""
+    """A fault of a section: the dotted path of the key, below the section, and a message."""
 
     path: str
     message: str
 
 
 class Section(BaseModel):
-    """A part of a recipe: no unknown keys, frozen, and able to say what in it does not go together.
+    """Base class of a recipe's sections: frozen, no unknown keys, and checks across fields (`faults`).
 
-    Nothing is converted: 3 is no text, '3' and true are no numbers. Its errors are worded for the user.
+    No value is converted: 3 is not a text, '3' and true are not numbers. Errors are worded for the user.
     """
 
     model_config = ConfigDict(
@@ -55,13 +57,13 @@ class Section(BaseModel):
     )
 
     def faults(self) -> Iterator[Fault]:
-        """Combinations that make no sense; each field is valid by itself."""
+        """Find combinations that make no sense. Each field is already valid by itself."""
         yield from ()
 
     @field_validator("*", mode="before")
     @classmethod
     def _lists_are_tuples(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML knows only lists; a strict tuple would refuse them."""
+        """Turn lists into tuples: YAML has only lists, which a strict tuple would refuse."""
         length = _tuple_length(cls.model_fields[info.field_name or ""].annotation)
         if length is None or not isinstance(value, list):
             return value
@@ -84,22 +86,22 @@ class Section(BaseModel):
 
 
 class Part(Section):
-    """A part from a registry with its options: `additive`, or `{name: additive, size: 128}`."""
+    """An entry of a registry with its options: `additive`, or `{name: additive, size: 128}`."""
 
     name: str
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options, set or default, as the constructor takes them."""
+        """Return all options as the constructor takes them, defaults included."""
         return self.model_dump(exclude={"name"})
 
     def make(self, registry: Mapping[str, Callable[..., Any]], *sizes: int) -> Any:
-        """The part itself, with the sizes that its place in the model gives it."""
+        """Construct the part; `sizes` are the positional arguments, which follow from the model around it."""
         return registry[self.name](*sizes, **self.options)
 
 
 class Choice:
-    """Marks a field that takes a name of the registry, alone or with options."""
+    """Marks a field that takes a name of the registry, with or without options."""
 
     def __init__(self, registry: Mapping[str, type]) -> None:
         self.registry = registry
@@ -116,42 +118,89 @@ class Choice:
         return {"anyOf": [{"enum": list(self.registry)}, *with_options]}
 
     def written(self, part: Part) -> Any:
-        """A part as a recipe has it: with all its options, or its bare name if it has none."""
+        """Return a part as a recipe has it: with all options, or its bare name if it has none."""
         return part.model_dump() if part.options else part.name
 
     def part(self, value: Any) -> Section:
-        """The part that a value of the recipe stands for."""
+        """Return the part that a value of the recipe stands for."""
         registry = self.registry
         if isinstance(value, Part):
             return value
         if isinstance(value, str) and value not in registry:
-            raise fault(unknown(value, registry, more=_BROUGHT))
+            raise fault(unknown(value, registry, more=_FROM_PLUGINS))
         if not isinstance(value, str | dict):
             raise fault(f"expected a name, or {{name: ..., and its options}}, got {shown(value)}")
         given = {"name": value} if isinstance(value, str) else value
-        return _told_by("name", given, registry, lambda name: part_section(name, registry[name]), _BROUGHT)
+        return _section_by(
+            "name", given, registry, lambda name: part_section(name, registry[name]), _FROM_PLUGINS
+        )
 
 
-class OneOrMore:
-    """Marks a list that may also be given as its one item."""
+def _always(section: Mapping[str, Any], text: str, path: Path) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class PathField:
+    """Marks a text field that is the path of a file (or folder, as `kind` says), see paths.py.
+
+    applies: tells whether the text really is a path, from its section as written, the text, and that path.
+    """
+
+    kind: Literal["file", "folder"] = "file"
+    applies: Callable[[Mapping[str, Any], str, Path], bool] = _always
+
+
+FilePath = Annotated[str, PathField()]
+
+
+class Name:
+    """Marks a text field that takes one of the names that `names` returns.
+
+    It is called whenever a recipe is validated, so that a name added to a registry counts at once.
+    """
+
+    def __init__(self, names: Callable[[], Iterable[str]]) -> None:
+        self.names = names
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(self.several, handler(source))
+        return core_schema.no_info_plain_validator_function(self.check)
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        several = handler(schema)
-        return {"anyOf": [several["items"], several]}
+        return {"enum": list(self.names()), "type": "string"}
 
-    def several(self, value: Any) -> Any:
-        """A list, of one if it was none."""
+    def check(self, value: Any) -> str:
+        """Return the value, if it is one of the names."""
+        names = list(self.names())
+        if isinstance(value, str) and value in names:
+            return value
+        if isinstance(value, str):
+            raise fault(unknown(value, names))
+        raise fault(f"expected {' or '.join([', '.join(names[:-1]), names[-1]])}, got {shown(value)}")
+
+
+class OneOrMore:
+    """Marks a list that may also be given as its only item."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self.as_list, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        list_schema = handler(schema)
+        return {"anyOf": [list_schema["items"], list_schema]}
+
+    def as_list(self, value: Any) -> Any:
+        """Return the value as a list."""
         return value if isinstance(value, list) else [value]
 
 
-@cache  # one class for one part, so that equal recipes are equal
+@cache  # the same class each time, so that equal recipes are equal
 def part_section(name: str, part: type) -> type[Part]:
-    """The options of a part as a section, read from its constructor's signature."""
+    """Return the options of a part as a section, read from its constructor's signature."""
     empty = inspect.Parameter.empty
     fields: dict[str, Any] = {
         parameter.name: (
@@ -166,21 +215,21 @@ def part_section(name: str, part: type) -> type[Part]:
     return model
 
 
-def told_by_kind(sections: Mapping[str, type[Section]]) -> BeforeValidator:
-    """Which of the sections is meant is told by the value of its key `kind`."""
+def by_kind(sections: Mapping[str, type[Section]]) -> BeforeValidator:
+    """Choose between sections by the value of the key `kind`."""
 
     def check(value: Any) -> Any:
         if isinstance(value, Section):
             return value
         if not isinstance(value, dict):
             raise fault(f"expected a section with kind: {' or '.join(sections)}, got {shown(value)}")
-        return _told_by("kind", value, sections, sections.__getitem__)
+        return _section_by("kind", value, sections, sections.__getitem__)
 
     return BeforeValidator(check)
 
 
-def told_by_key(sections: Mapping[str, type[Section]]) -> BeforeValidator:
-    """Which of the sections is meant is told by which of their first keys is there."""
+def by_key(sections: Mapping[str, type[Section]]) -> BeforeValidator:
+    """Choose between sections by which of these keys is there."""
     expected = f"expected a section with one of the keys {', '.join(sections)}"
 
     def check(value: Any) -> Any:
@@ -188,10 +237,10 @@ def told_by_key(sections: Mapping[str, type[Section]]) -> BeforeValidator:
             return value
         if not isinstance(value, dict):
             raise fault(f"{expected}; got {shown(value)}")
-        found = [key for key in sections if key in value]
-        if len(found) > 1:
-            raise fault(f"{expected}; got {' and '.join(found)} together")
-        meant = found or [key for name in value if (key := closest(str(name), sections))]
+        present = [key for key in sections if key in value]
+        if len(present) > 1:
+            raise fault(f"{expected}; got {' and '.join(present)} together")
+        meant = present or [key for name in value if (key := closest(str(name), sections))]
         if not meant:
             raise fault(f"{expected}; got {shown(value)}")
         return sections[meant[0]].model_validate(value)
@@ -199,16 +248,16 @@ def told_by_key(sections: Mapping[str, type[Section]]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _told_by(
+def _section_by(
     key: str,
     value: dict[str, Any],
     names: Iterable[str],
     section: Callable[[str], type[Section]],
     more: str = "",
 ) -> Section:
-    """The section that the value of a key names. If that is misspelt, the rest is still looked through.
+    """Return the section that the value of a key names. If it is misspelt, the other keys are checked, too.
 
-    more: where there are other names.
+    more: where other names come from.
     """
     names = list(names)
     written = key if key in value else closest(key, value)  # the key itself may be misspelt
@@ -229,11 +278,11 @@ def _told_by(
     raise ValidationError.from_exception_data(key, lines)
 
 
-# ---- errors in the words of the house --------------------------------------------------------------
+# ---- errors in words for the user -----------------------------------------------------------------
 
 
 def fault(message: str) -> PydanticCustomError:
-    """What a validator raises to have its message reported as it is."""
+    """Make an error for a validator to raise, whose message is reported as it is."""
     return PydanticCustomError("fault", "{message}", {"message": message})
 
 
@@ -246,7 +295,7 @@ def _keys(path: str) -> tuple[int | str, ...]:
 
 
 def _tuple_length(annotation: Any) -> int | None:
-    """The length of the tuple that a field takes, perhaps among others; None if it takes none."""
+    """Return the length of the tuple that a field may take; None if it takes no tuple."""
     if get_origin(annotation) is tuple:
         return len(get_args(annotation))
     if get_origin(annotation) is list:
@@ -258,7 +307,7 @@ def _tuple_length(annotation: Any) -> int | None:
 def _reworded(
     error: ValidationError, given: Any, fields: Mapping[str, FieldInfo]
 ) -> Iterator[InitErrorDetails]:
-    """The lines of pydantic's error as faults, one for each place."""
+    """Turn pydantic's errors into faults, one for each key."""
     errors = error.errors(include_url=False)
     absent = [key for key in fields if key not in given] if isinstance(given, dict) else []
     extra = [str(line["loc"][0]) for line in errors if line["type"] == "extra_forbidden"]
@@ -278,8 +327,8 @@ def _reworded(
         elif kind == "literal_error" and isinstance(line["input"], str):
             yield _line(path, unknown(line["input"], _literals(fields[str(path[0])].annotation)))
         else:
-            place = (*path[:1], *(key for key in path[1:] if isinstance(key, int)))  # no names of types
-            expected.setdefault(place, []).append(line)
+            key = (*path[:1], *(part for part in path[1:] if isinstance(part, int)))  # no names of types
+            expected.setdefault(key, []).append(line)
     for path, lines in expected.items():
         wanted = " or ".join(dict.fromkeys(expectation(line) for line in lines))
         yield _line(path, f"expected {wanted}, got {shown(lines[0]['input'])}")
@@ -291,7 +340,7 @@ def _missing(key: str, fields: Mapping[str, FieldInfo]) -> str:
 
 
 def _literals(annotation: Any) -> list[str]:
-    """The strings that a field takes, if it takes only some."""
+    """Return the strings that a field takes, if they are listed in its type."""
     if get_origin(annotation) is Literal:
         return [str(value) for value in get_args(annotation)]
     return [literal for inner in get_args(annotation) for literal in _literals(inner)]

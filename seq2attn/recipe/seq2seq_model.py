@@ -1,4 +1,4 @@
-"""What a recipe may say about the model: encoder, decoder, and what does not go together."""
+"""Sections of a recipe: the encoder-decoder model."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -12,69 +12,90 @@ from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.attention.positions import POSITIONS, Distance
 from seq2attn.attention.scorers import SCORERS
 from seq2attn.errors import Seq2attnError
+from seq2attn.layers.basic import ACTIVATIONS
+from seq2attn.layers.recurrent import CELLS
 from seq2attn.recipe.attention import COPYING, AttentionRecipe, Copying, PerLayer
-from seq2attn.recipe.sections import Choice, Fault, Part, Rate, Section, Size, told_by_kind
+from seq2attn.recipe.sections import Choice, Fault, Name, Part, Rate, Section, Size, by_kind
 
-TOO_LARGE = (RuntimeError, TypeError, OverflowError)  # what torch says of sizes beyond all memory
+TOO_LARGE = (RuntimeError, TypeError, OverflowError)  # raised by torch for sizes beyond any memory
+
+
+KIND = "Type of the section."
 
 
 class _Recurrent(Section):
-    kind: Literal["recurrent"] = Field(description="Tells the kinds apart.")
-    cell: Literal["lstm", "gru"] = Field("lstm", description="What remembers.")
-    embedding: Size = Field(256, description="Width of the embeddings.")
-    layers: Size = Field(1, description="How many, one upon the other.")
-    dropout: Rate = Field(0.0, description="Between layers and of the output.")
-    embedding_dropout: Rate = Field(0.0, description="Of embeddings.")
-    word_dropout: Rate = Field(0.0, description="Rate at which a whole input word is dropped.")
-    variational: bool = Field(False, description="One dropout mask for all steps (Gal & Ghahramani 2016).")
+    kind: Literal["recurrent"] = Field(description=KIND)
+    cell: Annotated[str, Name(lambda: CELLS)] = Field("lstm", description="Type of the recurrent cells.")
+    embedding: Size = Field(256, description="Size of the embeddings.")
+    layers: Size = Field(1, description="Number of stacked layers.")
+    dropout: Rate = Field(0.0, description="Dropout rate between layers and of the output.")
+    embedding_dropout: Rate = Field(0.0, description="Dropout rate of the embeddings.")
+    word_dropout: Rate = Field(
+        0.0, description="Rate at which the embeddings of whole input tokens are dropped."
+    )
+    variational: bool = Field(
+        False, description="Variational dropout: one mask for all time steps (Gal & Ghahramani 2016)."
+    )
 
 
 class RecurrentEncoderRecipe(_Recurrent):
-    """LSTM or GRU over the source."""
+    """A recurrent encoder (LSTM or GRU)."""
 
-    size: Size = Field(256, description="Of each direction.")
-    bidirectional: bool = Field(True, description="Also read from right to left; states are joined.")
+    size: Size = Field(256, description="Size of the hidden states of each direction.")
+    bidirectional: bool = Field(
+        True, description="Also read from right to left; the states of both directions are concatenated."
+    )
 
     @property
     def output_size(self) -> int:
-        """The width of its states."""
+        """Return the size of its states."""
         return self.size * (2 if self.bidirectional else 1)
 
 
 class RecurrentDecoderRecipe(_Recurrent):
-    """LSTM or GRU over the target."""
+    """A recurrent decoder (LSTM or GRU)."""
 
-    size: Size = Field(256, description="Width of the states.")
+    size: Size = Field(256, description="Size of the hidden states.")
     order: Literal["bahdanau", "luong", "cho", "sutskever"] = Field(
-        description="bahdanau: the previous state asks; luong: the current state asks; without attention: "
-        "cho feeds the source's summary into every step, sutskever only starts from it."
+        description="bahdanau: the previous state is the query; luong: the current state is the query. "
+        "Without attention: cho feeds the summary of the source into every step, sutskever only into the "
+        "initial state."
     )
-    attention: AttentionRecipe | None = Field(None, description="To the source; bahdanau and luong need it.")
-    input_feeding: bool = Field(False, description="luong: the attentional vector enters the next step.")
+    attention: AttentionRecipe | None = Field(
+        None, description="Attention to the source; required by bahdanau and luong."
+    )
+    input_feeding: bool = Field(
+        False, description="Feed the attentional vector into the next step (luong only)."
+    )
     readout: Literal["tanh", "maxout"] = Field(
-        "tanh", description="tanh(W [context; state]) (Luong), maxout over state, word, context (Bahdanau)."
+        "tanh",
+        description="Input of the output layer: tanh(W [context; state]) (Luong et al. 2015), or maxout over "
+        "state, embedding and context (Bahdanau et al. 2015).",
     )
-    readout_size: Size | None = Field(None, description="The size, if null.")
+    readout_size: Size | None = Field(None, description="Size of the readout; null = `size`.")
     latent: Literal["none", "marginal", "posterior"] = Field(
         "none",
-        description="none: predict from the mean of the slots (soft attention); marginal: from each slot, "
-        "mixed by the weights; posterior: and what the token then says about the alignment goes on.",
+        description="Alignment as a latent variable. none: predict from the context vector (soft attention); "
+        "marginal: predict from each source position, and mix the predictions by the weights; posterior: "
+        "also pass on the posterior of the alignment, given the token, to the next step.",
     )
-    top: Size | None = Field(None, description="A latent alignment is to the likeliest so many; null = all.")
+    top: Size | None = Field(
+        None, description="Restrict a latent alignment to the k most probable positions; null = all."
+    )
     copying: Copying = Field(None, description=COPYING)
 
     @property
     def output_size(self) -> int:
-        """What the output layer reads."""
+        """Return the size of the output layer's input."""
         return self.readout_size or self.size
 
     @property
     def cross_attentions(self) -> list[AttentionRecipe]:
-        """The attention to the source, if any."""
+        """Return the attention to the source as a list, empty if there is none."""
         return [] if self.attention is None else [self.attention]
 
     def faults(self) -> Iterator[Fault]:
-        """The order decides what else makes sense."""
+        """Find settings that the order does not have."""
         attends = self.order in ("bahdanau", "luong")
         if attends and self.attention is None:
             yield Fault(
@@ -86,32 +107,34 @@ class RecurrentDecoderRecipe(_Recurrent):
                 f"the order {self.order} has no attention: set it to null, or use bahdanau or luong",
             )
         if self.input_feeding and self.order != "luong":
-            yield Fault("input_feeding", f"belongs to the order luong; {self.order} reads its context anyway")
+            yield Fault("input_feeding", f"is for the order luong; {self.order} reads its context anyway")
         if self.attention is not None:
             yield from self.attention.incompatibilities("attention", "target to source")
             if self.attention.heads > 1:
-                yield from self.attention.divided("attention", self.size)
+                yield from self.attention.head_size_faults("attention", self.size)
             else:
-                yield from self.attention.plain("attention")
-        yield from self._of_latent()
+                yield from self.attention.single_head_faults("attention")
+        yield from self._latent_faults()
         if self.copying is None:
             return
         if self.attention is None:
-            yield Fault("copying", f"the order {self.order} looks at nothing to copy: use bahdanau or luong")
+            yield Fault(
+                "copying", f"the order {self.order} has no attention to copy by: use bahdanau or luong"
+            )
             return
         yield from self.copying.incompatibilities([self.attention])
         if self.latent != "none":
             yield Fault(
                 "copying",
-                f"with latent {self.latent} every slot predicts by itself, and there is no one distribution "
-                "to mix with: set latent to none",
+                f"with latent {self.latent} each source position has its own prediction, and there is no "
+                "single distribution to mix with: set latent to none",
             )
 
-    def _of_latent(self) -> Iterator[Fault]:
-        """A latent alignment is to one slot at a time, drawn from weights that are probabilities."""
+    def _latent_faults(self) -> Iterator[Fault]:
+        """Find settings without which the alignment is no random variable over source positions."""
         if self.latent == "none":
             if self.top is not None:
-                yield Fault("top", "belongs to a latent alignment: set latent to marginal or posterior")
+                yield Fault("top", "is for a latent alignment: set latent to marginal or posterior")
             return
         if self.attention is None:
             yield Fault("latent", f"the order {self.order} has no alignment: use bahdanau or luong")
@@ -120,17 +143,23 @@ class RecurrentDecoderRecipe(_Recurrent):
             normalize = self.attention.normalize.make(NORMALIZERS)
         name = self.attention.normalize.name
         if self.attention.heads > 1:
-            yield Fault("latent", f"is to one slot at a time, {self.attention.heads} heads look at several")
+            yield Fault(
+                "latent",
+                f"needs one alignment, and {self.attention.heads} heads make {self.attention.heads}: set "
+                "heads to 1",
+            )
         if not normalize.sums_to_one:
             why = f"needs weights that sum to 1, and those of {name} may sum to less or more"
             yield Fault("latent", why)
         if normalize.samples():
-            yield Fault("latent", f"sums over the slots, and {name} draws one: choose")
+            yield Fault("latent", f"sums over the positions, and {name} samples one: use only one of them")
         if self.latent == "marginal":
             return
-        scorers, normalizers = _following(SCORERS), _following(NORMALIZERS)
+        scorers, normalizers = _posterior_readers(SCORERS), _posterior_readers(NORMALIZERS)
         if normalize.n_scores > 1:
-            yield Fault("latent", f"posterior: where {name} stands is not where it looks")
+            yield Fault(
+                "latent", f"posterior: the state of {name} is not the distribution that it attends by"
+            )
         elif not (
             self.input_feeding
             or self.attention.score.name in scorers
@@ -139,14 +168,17 @@ class RecurrentDecoderRecipe(_Recurrent):
             feeding = "input_feeding" if self.order == "luong" else "the order luong with input_feeding"
             yield Fault(
                 "latent",
-                "posterior would be marginal: nothing here follows what a token tells of its alignment; use "
+                "posterior would equal marginal: nothing here depends on the posterior of the last step; use "
                 f"{feeding}, the scorer {' or '.join(scorers)}, or the normalizer {' or '.join(normalizers)}",
             )
 
 
-def _following(parts: Mapping[str, type[Scorer] | type[Normalizer]]) -> list[str]:
-    """Those that go on from the posterior: not from notes that were made before the token was known, nor from
-    a place that is not where they look."""
+def _posterior_readers(parts: Mapping[str, type[Scorer] | type[Normalizer]]) -> list[str]:
+    """Return the parts whose next step depends on the posterior of the last alignment.
+
+    Excluded are parts with a trace, which is updated before the token is known, and those whose state is not
+    the distribution that they attend by.
+    """
     return [
         name
         for name, part in parts.items()
@@ -156,62 +188,72 @@ def _following(parts: Mapping[str, type[Scorer] | type[Normalizer]]) -> list[str
 
 
 class _Transformer(Section):
-    kind: Literal["transformer"] = Field(description="Tells the kinds apart.")
-    size: Size = Field(512, description="Width of embeddings and states.")
-    layers: Size = Field(6, description="How many, one upon the other.")
-    feed_forward: Size = Field(2048, description="Width within the feed-forward step.")
-    activation: Literal["relu", "gelu", "silu"] = Field("relu", description="Of the feed-forward step.")
+    kind: Literal["transformer"] = Field(description=KIND)
+    size: Size = Field(512, description="Size of embeddings and hidden states.")
+    layers: Size = Field(6, description="Number of stacked layers.")
+    feed_forward: Size = Field(2048, description="Inner size of the feed-forward layers.")
+    activation: Annotated[str, Name(lambda: ACTIVATIONS)] = Field(
+        "relu", description="Activation function of the feed-forward layers."
+    )
     norm: Literal["pre", "post"] = Field(
         "pre",
-        description="Layer normalization before each step (more stable), or after it (Vaswani et al. 2017).",
+        description="Layer normalization before each sublayer (more stable) or after it (Vaswani et al. "
+        "2017).",
     )
     positions: Annotated[Part, Choice(POSITIONS)] = Field(
-        "sinusoidal", validate_default=True, description="How a token's place is told."
+        "sinusoidal", validate_default=True, description="Position encoding."
     )
-    self_attention: PerLayer = Field(description="To the own side; a list has a section for each layer.")
-    dropout: Rate = Field(0.1, description="Of embeddings and of what each step adds.")
-    feed_forward_dropout: Rate = Field(0.0, description="Within the feed-forward step.")
-    word_dropout: Rate = Field(0.0, description="Rate at which a whole input word is dropped.")
-    causal: ClassVar[bool] = False  # True: no token sees those behind it
+    self_attention: PerLayer = Field(
+        description="Self-attention: one section for all layers, or a list with one for each layer."
+    )
+    dropout: Rate = Field(
+        0.1, description="Dropout rate of the embeddings and of the output of each sublayer."
+    )
+    feed_forward_dropout: Rate = Field(0.0, description="Dropout rate within the feed-forward layers.")
+    word_dropout: Rate = Field(
+        0.0, description="Rate at which the embeddings of whole input tokens are dropped."
+    )
+    causal: ClassVar[bool] = False  # True: no token sees later ones
 
     @property
     def embedding(self) -> int:
-        """The width of its embeddings."""
+        """Return the size of its embeddings."""
         return self.size
 
     @property
     def output_size(self) -> int:
-        """The width of its states."""
+        """Return the size of its states."""
         return self.size
 
     @property
     def self_attentions(self) -> list[AttentionRecipe]:
-        """The self-attention of each layer."""
+        """Return the self-attention of each layer."""
         return _each(self.self_attention, self.layers)
 
     def faults(self) -> Iterator[Fault]:
-        """Heads divide the size; self-attention has no past, and its positions go with it."""
+        """Find faults of head sizes, of self-attention, and of its positions."""
         yield from _length("self_attention", self.self_attention, self.layers)
         rotary = self.positions.name == "rotary"
-        for path, section in _places("self_attention", self.self_attention):
-            yield from section.divided(path, self.size, rotary)
+        for path, section in _with_paths("self_attention", self.self_attention):
+            yield from section.head_size_faults(path, self.size, rotary)
             yield from section.incompatibilities(path, "self-attention")
             if issubclass(POSITIONS[self.positions.name], Distance):
                 yield from self._distances(path, section)
         if issubclass(POSITIONS[self.positions.name], Distance):
-            try:  # they know best which options go together
+            try:  # only its constructor knows which options can be combined
                 with torch.device("meta"), contextlib.suppress(*TOO_LARGE):
                     self.positions.make(POSITIONS, 1, self.size, self.causal)
             except Seq2attnError as error:
                 yield Fault("positions", str(error))
 
     def _distances(self, path: str, section: AttentionRecipe) -> Iterator[Fault]:
-        """Faults of relative positions in one of the layers."""
+        """Find faults of relative positions in one of the layers."""
         name, heads = self.positions.name, self.self_attentions[0].heads
         if NORMALIZERS[section.normalize.name].needs_positive:
             yield Fault(
                 f"{path}.normalize",
-                f"divides by the scores' sum, and with {name} positions scores may be negative; use others",
+                f"divides by the sum of the scores, and with {name} positions scores may be negative; use "
+                "others",
             )
         kind = POSITIONS[name]
         if issubclass(kind, Distance) and kind.shared and section.heads != heads:
@@ -221,33 +263,37 @@ class _Transformer(Section):
 
 
 class TransformerEncoderRecipe(_Transformer):
-    """Self-attention over the source."""
+    """A Transformer encoder."""
 
 
 class TransformerDecoderRecipe(_Transformer):
-    """Causal self-attention over the target, cross-attention to the source."""
+    """A Transformer decoder: causal self-attention, and cross-attention to the source."""
 
     causal = True
-    cross_attention: PerLayer = Field(description="To the source; a list has a section for each layer.")
+    cross_attention: PerLayer = Field(
+        description="Cross-attention to the source: one section for all layers, or a list with one for each "
+        "layer."
+    )
     copying: Copying = Field(None, description=COPYING)
 
     @property
     def cross_attentions(self) -> list[AttentionRecipe]:
-        """The cross-attention of each layer."""
+        """Return the cross-attention of each layer."""
         return _each(self.cross_attention, self.layers)
 
     def faults(self) -> Iterator[Fault]:
-        """Heads divide the size; what is kept while decoding."""
+        """Find faults of both attentions, and of the window that is kept in decoding."""
         yield from super().faults()
-        for path, section in _places("self_attention", self.self_attention):
-            yield from section.uncounted(path)
+        for path, section in _with_paths("self_attention", self.self_attention):
+            yield from section.window_faults(path)
         yield from _length("cross_attention", self.cross_attention, self.layers)
-        for path, section in _places("cross_attention", self.cross_attention):
-            yield from section.divided(path, self.size)
+        for path, section in _with_paths("cross_attention", self.cross_attention):
+            yield from section.head_size_faults(path, self.size)
             yield from section.incompatibilities(path, "target to source")
             if section.heads != (heads := self.cross_attentions[0].heads):
                 yield Fault(
-                    f"{path}.heads", f"weights of all layers are looked at together: all need {heads}"
+                    f"{path}.heads",
+                    f"weights of all layers are put into one tensor: all layers need {heads} heads",
                 )
         if self.copying is not None:
             yield from self.copying.incompatibilities(self.cross_attentions)
@@ -257,8 +303,8 @@ class TransformerDecoderRecipe(_Transformer):
         if section.sinks:
             yield Fault(
                 f"{path}.sinks",
-                f"between the first tokens and the window there is a gap in what a decoder keeps, so "
-                f"{self.positions.name} positions would take the first for near: use rotary, or no sinks",
+                f"a decoder keeps no keys between the sinks and the window, so {self.positions.name} "
+                "positions would take the sinks for near tokens: use rotary, or no sinks",
             )
 
 
@@ -266,10 +312,10 @@ def _each(sections: AttentionRecipe | list[AttentionRecipe], layers: int) -> lis
     return sections if isinstance(sections, list) else [sections] * layers
 
 
-def _places(
+def _with_paths(
     path: str, sections: AttentionRecipe | list[AttentionRecipe]
 ) -> Iterator[tuple[str, AttentionRecipe]]:
-    """Each section with its path."""
+    """Return each section with its path."""
     if not isinstance(sections, list):
         yield path, sections
         return
@@ -281,37 +327,38 @@ def _length(path: str, sections: AttentionRecipe | list[AttentionRecipe], layers
     if isinstance(sections, list) and len(sections) != layers:
         yield Fault(
             path,
-            f"a list has a section for each of the {layers} layers, got {len(sections)}; one without a "
-            "list is for all",
+            f"expected a section for each of the {layers} layers, got a list of {len(sections)}; a section "
+            "without a list is for all layers",
         )
 
 
 AnyEncoder = Annotated[
     RecurrentEncoderRecipe | TransformerEncoderRecipe,
-    told_by_kind({"recurrent": RecurrentEncoderRecipe, "transformer": TransformerEncoderRecipe}),
+    by_kind({"recurrent": RecurrentEncoderRecipe, "transformer": TransformerEncoderRecipe}),
 ]
 AnyDecoder = Annotated[
     RecurrentDecoderRecipe | TransformerDecoderRecipe,
-    told_by_kind({"recurrent": RecurrentDecoderRecipe, "transformer": TransformerDecoderRecipe}),
+    by_kind({"recurrent": RecurrentDecoderRecipe, "transformer": TransformerDecoderRecipe}),
 ]
 
 
 class ModelRecipe(Section):
-    """An encoder, a decoder, and what they share; the two may be of different kinds."""
+    """An encoder and a decoder, which may be of different types."""
 
-    encoder: AnyEncoder = Field(description="What reads the source.")
-    decoder: AnyDecoder = Field(description="What writes the target.")
+    encoder: AnyEncoder = Field(description="Encoder of the source.")
+    decoder: AnyDecoder = Field(description="Decoder of the target.")
     tied: Literal["none", "decoder", "all"] = Field(
         "none",
-        description="The output layer shares its matrix with the target's embeddings, or with both sides'.",
+        description="Weight tying: the output layer shares its matrix with the target embeddings (decoder), "
+        "or with source and target embeddings (all).",
     )
 
     def faults(self) -> Iterator[Fault]:
-        """Sizes that must agree."""
+        """Find sizes that must agree and do not."""
         decoder, encoder = self.decoder, self.encoder
         if isinstance(decoder, RecurrentDecoderRecipe) and decoder.attention and decoder.attention.heads == 1:
-            for path, score in decoder.attention.scores():
-                try:  # a scorer knows best which sizes and options go together
+            for path, score in decoder.attention.scorers():
+                try:  # only its constructor knows which sizes and options can be combined
                     with torch.device("meta"), contextlib.suppress(*TOO_LARGE):
                         score.make(SCORERS, decoder.size, encoder.output_size)
                 except Seq2attnError as error:

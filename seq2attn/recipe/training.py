@@ -1,179 +1,216 @@
-"""What a recipe may say about training and decoding, section by section."""
+"""Sections of a recipe: training and decoding."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from seq2attn.optim import SCHEDULES
-from seq2attn.recipe.sections import Choice, Count, Fault, OneOrMore, Part, Rate, Section, Size
+from seq2attn.metrics.base import Measured
+from seq2attn.metrics.registry import metrics_of
+from seq2attn.optim import OPTIMIZERS, SCHEDULES
+from seq2attn.recipe.sections import Choice, Count, Fault, Name, OneOrMore, Part, Rate, Section, Size
+from seq2attn.runtime.devices import PRECISIONS
 
 Factor = Annotated[float, Field(ge=0)]
-WritingMetric = Literal[
-    "bleu",
-    "bleu-zh",
-    "bleu-char",
-    "chrf",
-    "chrf++",
-    "ter",
-    "exact",
-    "wer",
-    "per",
-    "g2p-wer",
-    "rouge-1",
-    "rouge-2",
-    "rouge-l",
-    "rouge-lsum",
-]
-TagMetric = Literal["f1", "precision", "recall", "tag-accuracy"]
-LabelMetric = Literal["accuracy", "macro-f1"]
-MEASURES = {  # what each measures
-    "texts": get_args(WritingMetric),
-    "tagged words": get_args(TagMetric),
-    "labelled texts": get_args(LabelMetric),
-}
-BEST = "What makes a checkpoint the best."
-MEASURED = "What is measured: at the end, by `score`, and (ter is too slow for it) in validation."
+
+
+class MetricOf(Name):
+    """Marks a text field that takes the name of a metric of this kind of output."""
+
+    def __init__(self, measures: Measured) -> None:
+        super().__init__(partial(metrics_of, measures))
+
+
+class BestBy(Name):
+    """Marks a text field that takes `loss`, or the name of a metric of this kind of output."""
+
+    def __init__(self, measures: Measured) -> None:
+        super().__init__(lambda: ["loss", *metrics_of(measures)])
+
+
+TextMetric = Annotated[str, MetricOf("texts")]
+TagMetric = Annotated[str, MetricOf("tagged words")]
+LabelMetric = Annotated[str, MetricOf("labelled texts")]
+BEST = "Metric by which the best checkpoint is chosen."
+MEASURED = "Metrics of the final scores and of `score`; also of validation, except ter, which is too slow."
 
 # ---- training ---------------------------------------------------------------------------------------
 
 
 class EarlyStopping(Section):
-    """Stop when validation has not improved."""
+    """Early stopping: end training when validation no longer improves."""
 
-    patience: Size = Field(5, description="So many validations without a new best.")
+    patience: Size = Field(5, description="Number of validations in a row without a new best score.")
 
 
 class AttentionLossesRecipe(Section):
-    """What attention is taught besides: a loss for each token, times its factor here; 0 = not."""
+    """Auxiliary losses of attention weights. Each is taken per token, times its factor; 0 = off."""
 
-    coverage: Factor = Field(0.0, description="Looking again where has been looked (See et al. 2017).")
+    coverage: Factor = Field(
+        0.0, description="Coverage loss: penalises attending to a position again (See et al. 2017)."
+    )
     doubly_stochastic: Factor = Field(
-        0.0, description="Slots that are not looked at once in all (Xu et al. 2015)."
+        0.0,
+        description="Penalises positions whose weights over all target tokens do not sum to 1 (Xu et al. "
+        "2015).",
     )
-    guided: Factor = Field(0.0, description="Looking where gold alignments do not (Garg et al. 2019).")
+    guided: Factor = Field(
+        0.0,
+        description="Guided attention: cross-entropy of the weights with gold alignments (Garg et al. 2019).",
+    )
     reinforce: Factor = Field(
-        0.0, description="Drawing slots from which a sentence is unlikely; for hard (Xu et al. 2015)."
+        0.0,
+        description="REINFORCE: raises the probability of sampled positions from which the target is likely; "
+        "for the normalizer `hard` (Xu et al. 2015).",
     )
-    entropy: Factor = Field(0.0, description="Weights that are sure of themselves; goes with reinforce.")
+    entropy: Factor = Field(
+        0.0, description="Penalises weights of low entropy, so that sampling with `reinforce` explores."
+    )
     layer: int | None = Field(
         None,
-        description="Of a Transformer, from 0 (-1 = the last), for the first three; null = the last, and for "
-        "guided the one before; with copying, its own.",
+        description="Layer of a Transformer for coverage, doubly_stochastic and guided, from 0 (-1 = the "
+        "last). null = the layer of `copying`; without copying, the last, and for guided the second to last.",
     )
     head: Count | None = Field(
         None,
-        description="For the first three, from 0; null = the mean of all, and for guided the first; with "
-        "copying and no layer, its own.",
+        description="Head for the same three losses, from 0. null = the mean of all heads, and for guided "
+        "the first; with copying and no layer here, the head of `copying`.",
     )
 
     def factors(self) -> dict[str, float]:
-        """The losses that are wanted, by name, and what each is multiplied by."""
+        """Return the factors of the losses that are on, by name."""
         names = ("coverage", "doubly_stochastic", "guided", "reinforce", "entropy")
         return {name: factor for name in names if (factor := getattr(self, name))}
 
     def faults(self) -> Iterator[Fault]:
-        """Losses without one are a mistake."""
+        """Find a section that turns no loss on."""
         if not self.factors():
-            yield Fault("", "names no loss: give one a factor, as in {coverage: 1.0}, or set it to null")
+            yield Fault("", "turns no loss on: give one a factor, as in {coverage: 1.0}, or set it to null")
 
 
 class LearningRecipe(Section):
-    """How any model learns. Steps count updates; metrics are those of the task."""
+    """Training settings of all tasks. Steps count updates of the weights."""
 
-    optimizer: Literal["adamw", "adam", "sgd"] = Field("adamw", description="What updates the weights.")
-    learning_rate: float = Field(1e-3, gt=0, description="At its highest.")
+    optimizer: Annotated[str, Name(lambda: OPTIMIZERS)] = Field("adamw", description="Optimizer.")
+    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate.")
     schedule: Annotated[Part, Choice(SCHEDULES)] = Field(
-        "constant", validate_default=True, description="How the learning rate goes."
+        "constant", validate_default=True, description="Learning-rate schedule."
     )
-    weight_decay: float = Field(0.0, ge=0, description="Of matrices; vectors (biases, norms) are spared.")
-    betas: tuple[Rate, Rate] = Field((0.9, 0.98), description="Of adam and adamw.")
-    eps: float = Field(1e-8, gt=0, description="Of adam and adamw.")
-    momentum: Rate = Field(0.0, description="Of sgd.")
+    weight_decay: float = Field(
+        0.0, ge=0, description="Weight decay of matrices; vectors (biases, norms) have none."
+    )
+    betas: tuple[Rate, Rate] = Field(
+        (0.9, 0.98), description="Decay rates of the moment estimates of adam and adamw."
+    )
+    eps: float = Field(1e-8, gt=0, description="Epsilon of adam and adamw.")
+    momentum: Rate = Field(0.0, description="Momentum of sgd.")
     clip: float | None = Field(
-        1.0, gt=0, description="Largest gradient norm of an update; null = no clipping."
+        1.0, gt=0, description="Largest norm of the gradient, to which it is clipped; null = no clipping."
     )
-    batch_tokens: Size = Field(4096, description="Tokens of a batch on its longer side, padding included.")
-    accumulate: Size = Field(1, description="Batches per update; the loss is exact over all their tokens.")
-    max_steps: Size | None = Field(None, description="The end, in updates.")
-    max_epochs: Size | None = Field(None, description="The end, in passes through the data.")
-    max_minutes: float | None = Field(None, gt=0, description="The end, in minutes of training.")
-    validate_every: Size = Field(500, description="Steps between validations (and checkpoints).")
-    save_every: Size | None = Field(None, description="Steps between checkpoints, if more often.")
-    log_every: Size = Field(50, description="Steps between lines in log.jsonl.")
+    batch_tokens: Size = Field(
+        4096, description="Most tokens in a batch, padding included, on the side that has more."
+    )
+    accumulate: Size = Field(
+        1,
+        description="Batches per update (gradient accumulation); the loss is the mean over all of their "
+        "tokens.",
+    )
+    max_steps: Size | None = Field(None, description="Train for at most this many updates.")
+    max_epochs: Size | None = Field(None, description="Train for at most this many epochs.")
+    max_minutes: float | None = Field(None, gt=0, description="Train for at most this many minutes.")
+    validate_every: Size = Field(500, description="Steps between validations; each also saves a checkpoint.")
+    save_every: Size | None = Field(
+        None, description="Steps between further checkpoints; null = only at validations."
+    )
+    log_every: Size = Field(50, description="Steps between records in log.jsonl.")
     metric: str = Field(description=BEST)
     metrics: Sequence[str] = Field(description=MEASURED)
-    early_stopping: EarlyStopping | None = Field(None, description="End when nothing improves.")
-    keep_best: Size = Field(1, description="So many best checkpoints stay.")
-    keep_last: Size = Field(1, description="So many last checkpoints stay.")
-    average: Count = Field(0, description="At the end, average the last so many checkpoints; 0 = no.")
+    early_stopping: EarlyStopping | None = Field(
+        None, description="End training when validation no longer improves; null = never."
+    )
+    keep_best: Size = Field(1, description="Number of best checkpoints to keep.")
+    keep_last: Size = Field(1, description="Number of last checkpoints to keep.")
+    average: Count = Field(0, description="Average this many last checkpoints at the end; 0 = none.")
     ema: Rate = Field(0.0, description="Decay of an exponential moving average of the weights; 0 = none.")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Of the computation.")
-    deterministic: bool = Field(False, description="Only deterministic kernels (slower on a GPU).")
+    precision: Annotated[str, Name(lambda: PRECISIONS)] = Field(
+        "fp32", description="Precision of the computation; weights are always kept in float32."
+    )
+    deterministic: bool = Field(False, description="Use only deterministic kernels (slower on a GPU).")
     tensorboard: bool = Field(
         False, description="Also write TensorBoard logs (pip install seq2attn[tensorboard])."
     )
 
     @classmethod
     def measurable(cls) -> tuple[str, ...]:
-        """The metrics of the task."""
+        """Return the names of all metrics that fit the task."""
         (name,) = get_args(cls.model_fields["metrics"].annotation)
-        return get_args(name)
+        _, marker = get_args(name)
+        return tuple(marker.names())
 
     def faults(self) -> Iterator[Fault]:
-        """An end, and enough checkpoints for what is asked of them."""
+        """Find training without an end, and settings that contradict each other."""
         ends = (self.max_steps, self.max_epochs, self.max_minutes, self.early_stopping)
         if all(end is None for end in ends):
             yield Fault("", "needs an end: set max_steps, max_epochs, max_minutes or early_stopping")
         if SCHEDULES[self.schedule.name].needs_total and self.max_steps is None and self.max_epochs is None:
             yield Fault(
-                "schedule", f"{self.schedule.name} needs to know the end: set max_steps or max_epochs"
+                "schedule",
+                f"{self.schedule.name} depends on the number of steps: set max_steps or max_epochs",
             )
         if self.average > self.keep_last:
             yield Fault(
                 "average", f"averages {self.average} checkpoints but keep_last keeps {self.keep_last}"
             )
         if self.average and self.ema:
-            yield Fault("average", "average and ema are two ways to one end: choose one")
+            yield Fault("average", "average and ema cannot be combined: use one of them")
         if self.momentum and self.optimizer != "sgd":
-            yield Fault("momentum", f"belongs to sgd, not to {self.optimizer}")
+            yield Fault("momentum", f"is an option of sgd, not of {self.optimizer}")
 
 
 class TrainingRecipe(LearningRecipe):
-    """How a model learns that translates."""
+    """Training settings of translation."""
 
-    label_smoothing: Rate = Field(0.0, description="Share of the target spread over the vocabulary.")
-    attention_losses: AttentionLossesRecipe | None = Field(None, description="What attention is taught.")
-    metric: Literal["loss", WritingMetric] = Field("bleu", description=BEST)
-    metrics: Annotated[list[WritingMetric], Field(min_length=1), OneOrMore()] = Field(
+    label_smoothing: Rate = Field(
+        0.0, description="Label smoothing: share of the probability spread over the vocabulary."
+    )
+    attention_losses: AttentionLossesRecipe | None = Field(
+        None, description="Auxiliary losses of the attention weights; null = none."
+    )
+    metric: Annotated[str, BestBy("texts")] = Field("bleu", description=BEST)
+    metrics: Annotated[list[TextMetric], Field(min_length=1), OneOrMore()] = Field(
         ["bleu", "chrf", "ter"], description=MEASURED
     )
 
 
 class SummaryTrainingRecipe(TrainingRecipe):
-    """How a model learns that summarizes."""
+    """Training settings of summarization."""
 
-    metric: Literal["loss", WritingMetric] = Field("rouge-l", description=BEST)
-    metrics: Annotated[list[WritingMetric], Field(min_length=1), OneOrMore()] = Field(
+    metric: Annotated[str, BestBy("texts")] = Field("rouge-l", description=BEST)
+    metrics: Annotated[list[TextMetric], Field(min_length=1), OneOrMore()] = Field(
         ["rouge-1", "rouge-2", "rouge-l", "rouge-lsum"], description=MEASURED
     )
 
 
 class TaggingTrainingRecipe(LearningRecipe):
-    """How a model learns that tags words."""
+    """Training settings of tagging."""
 
-    label_smoothing: Rate = Field(0.0, description="Share of a label spread over all; not with a CRF.")
-    metric: Literal["loss", TagMetric] = Field("f1", description=BEST)
+    label_smoothing: Rate = Field(
+        0.0, description="Label smoothing: share of the probability spread over all labels; not with a CRF."
+    )
+    metric: Annotated[str, BestBy("tagged words")] = Field("f1", description=BEST)
     metrics: Annotated[list[TagMetric], Field(min_length=1), OneOrMore()] = Field(
         ["f1", "precision", "recall"], description=MEASURED
     )
 
 
 class ClassificationTrainingRecipe(LearningRecipe):
-    """How a model learns that labels sentences."""
+    """Training settings of classification."""
 
-    label_smoothing: Rate = Field(0.0, description="Share of a label spread over all.")
-    metric: Literal["loss", LabelMetric] = Field("accuracy", description=BEST)
+    label_smoothing: Rate = Field(
+        0.0, description="Label smoothing: share of the probability spread over all labels."
+    )
+    metric: Annotated[str, BestBy("labelled texts")] = Field("accuracy", description=BEST)
     metrics: Annotated[list[LabelMetric], Field(min_length=1), OneOrMore()] = Field(
         ["accuracy", "macro-f1"], description=MEASURED
     )
@@ -183,45 +220,59 @@ class ClassificationTrainingRecipe(LearningRecipe):
 
 
 class DecodingRecipe(Section):
-    """How translations are searched for; the defaults of `translate` and `score`."""
+    """Decoding: beam search or sampling. These are the defaults of `translate` and `score`."""
 
-    beam: Annotated[int, Field(ge=1, le=500)] = Field(
-        5, description="Hypotheses that are followed; 1 = greedy."
-    )
+    beam: Annotated[int, Field(ge=1, le=500)] = Field(5, description="Beam size; 1 = greedy search.")
     length_normalization: Literal["gnmt", "simple", "none"] = Field(
-        "simple", description="gnmt: ((5 + n) / 6)^penalty (Wu et al. 2016); simple: n^penalty."
+        "simple",
+        description="Divisor of the log-probability of n tokens. gnmt: ((5 + n) / 6)^penalty (Wu et al. "
+        "2016); simple: n^penalty.",
     )
-    length_penalty: float = Field(1.0, ge=0, le=10, description="The penalty in length_normalization.")
+    length_penalty: float = Field(
+        1.0, ge=0, le=10, description="The exponent `penalty` in length_normalization."
+    )
     coverage_penalty: float = Field(
         0.0,
         ge=0,
-        description="Times log min(1, attention) of each source piece (Wu et al. 2016); 0 = none. With "
-        "sample it only ranks the draws of a sentence.",
+        description="Factor of the sum of log min(1, attention) over the source pieces (Wu et al. 2016); 0 = "
+        "none. With `sample` it only ranks the samples of a sentence.",
     )
-    min_length: Count = Field(0, description="Fewest pieces of a translation.")
-    max_length: Size = Field(256, description="Most pieces of a translation.")
-    max_length_ratio: float = Field(3.0, gt=0, description="Most pieces per source piece (plus 10).")
+    min_length: Count = Field(0, description="Shortest output, in pieces.")
+    max_length: Size = Field(256, description="Longest output, in pieces.")
+    max_length_ratio: float = Field(
+        3.0, gt=0, description="Longest output as a multiple of the source length, plus 10 pieces."
+    )
     max_source: Size = Field(
-        1024, description="Most pieces of a source; a longer one is cut, with a warning."
+        1024, description="Longest source, in pieces; longer ones are truncated, with a warning."
     )
-    no_repeat_ngram: Count = Field(0, description="No n-gram of so many pieces twice; 0 = no limit.")
-    replace_unknown: bool = Field(False, description="Unknown pieces become the source word looked at most.")
-    batch_tokens: Size = Field(4096, description="Source tokens times beam that are worked on at once.")
-    validation_beam: Size = Field(1, description="The beam while training.")
-    nbest: Size = Field(1, description="So many translations of each sentence, at most the beam.")
-    sample: bool = Field(False, description="Draw translations at random instead of searching for the best.")
-    temperature: float = Field(1.0, gt=0, description="Of sampling: below 1 is safer, above 1 more varied.")
-    top_k: Count = Field(0, description="Sample from the k likeliest pieces; 0 = from all.")
+    no_repeat_ngram: Count = Field(
+        0, description="Forbid n-grams of this many pieces to occur twice in an output; 0 = allow all."
+    )
+    replace_unknown: bool = Field(
+        False, description="Replace unknown pieces by the source word with the largest attention weight."
+    )
+    batch_tokens: Size = Field(4096, description="Most tokens in a batch: source tokens times beam.")
+    validation_beam: Size = Field(1, description="Beam size of validation.")
+    nbest: Size = Field(1, description="Number of outputs for each source, at most the beam size.")
+    sample: bool = Field(False, description="Sample outputs instead of searching for the most probable.")
+    temperature: float = Field(1.0, gt=0, description="Sampling temperature: logits are divided by it.")
+    top_k: Count = Field(0, description="Sample from the k most probable pieces; 0 = from all.")
     top_p: float = Field(
-        1.0, gt=0, le=1, description="Sample from the likeliest pieces of this total probability."
+        1.0,
+        gt=0,
+        le=1,
+        description="Nucleus sampling: sample from the most probable pieces with this total probability.",
     )
-    seed: Count = Field(1, description="Of sampling; sentence n of an input always draws the same.")
+    seed: Count = Field(
+        1,
+        description="Random seed of sampling; the sample of sentence n of an input depends on nothing else.",
+    )
 
     def faults(self) -> Iterator[Fault]:
-        """Lengths in order."""
+        """Find lengths and numbers of outputs that contradict each other."""
         if self.min_length > self.max_length:
             yield Fault("min_length", f"{self.min_length} is more than max_length {self.max_length}")
         if not self.sample and self.nbest > self.beam:
             yield Fault(
-                "nbest", f"{self.nbest} translations need a beam of at least {self.nbest}, not {self.beam}"
+                "nbest", f"{self.nbest} outputs need a beam of at least {self.nbest}, got {self.beam}"
             )

@@ -1,4 +1,4 @@
-"""What a fault says: expected what, got what, meant what. No word of the machinery that found it."""
+"""Words of fault messages: what was expected, what was given, what was probably meant. No pydantic terms."""
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-_KINDS = {
+_TYPES = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
@@ -30,14 +30,14 @@ _LIMITS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "string_too_short": lambda limit: "some text",
     "literal_error": lambda limit: limit["expected"].replace("'", ""),
 }
-_LISTED = 8  # names listed after a guess; without a guess all are
+_LISTED = 8  # names listed after a guess; without a guess all are listed
 
 
 def expectation(error: ErrorDetails) -> str:
-    """What the value of a pydantic error should have been."""
+    """Return what was expected where pydantic raised an error."""
     kind = error["type"]
-    if kind in _KINDS:
-        return _KINDS[kind]
+    if kind in _TYPES:
+        return _TYPES[kind]
     if kind in _LIMITS:
         return _LIMITS[kind](error["ctx"])
     return "another value"
@@ -46,9 +46,11 @@ def expectation(error: ErrorDetails) -> str:
 def unknown(
     name: str, choices: Iterable[str], what: str = "", guess: str | None = None, more: str = ""
 ) -> str:
-    """`unknown 'additve' (did you mean additive? one of additive, concat, ...)`; the closest, if no guess.
+    """Return a message such as `unknown 'additve' (did you mean additive? one of additive, concat, ...)`.
 
-    more: where there are others than the choices.
+    what: the kind of name, with a space after it.
+    guess: the choice that was probably meant; by default the closest.
+    more: where other choices come from.
     """
     choices = list(choices)
     if not choices:
@@ -61,7 +63,7 @@ def unknown(
 
 
 def closest(name: str, choices: Iterable[str]) -> str | None:
-    """The choice that was probably meant: a misspelling of it, or its initials (lr: learning_rate)."""
+    """Return the choice that was probably meant: by a misspelling, or by initials (lr: learning_rate)."""
     plain = {choice.lower().replace("-", "_"): choice for choice in choices}
     name = name.lower().replace("-", "_")
     near = difflib.get_close_matches(name, plain, n=1)
@@ -74,7 +76,7 @@ def closest(name: str, choices: Iterable[str]) -> str | None:
 
 
 def shown(value: object) -> str:
-    """A value as the recipe would have it, on one short line."""
+    """Return a value as a recipe would have it, on one short line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
-"""A recipe's YAML as written: plain values, and for each the line it stands on.
+"""Parse the YAML of a recipe: plain values, with the line of each.
 
-YAML as people mean it: only true and false are booleans (so that `no` can be a language), 1e-3 is a number,
-dates and base-60 numbers are text, and a key that occurs twice is a fault.
+The YAML dialect has few surprises: only true and false are booleans (`no` can be a language), 1e-3 is a
+number, dates and base-60 numbers are text, and a key that occurs twice is a fault.
 """
 
 import re
@@ -21,7 +21,7 @@ _FLOAT = re.compile(
 
 
 class SourceFault(NamedTuple):
-    """Something wrong with the YAML itself."""
+    """A fault of the YAML itself."""
 
     line: int
     path: Keys
@@ -29,14 +29,14 @@ class SourceFault(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Plain values, the line of each path (1 = first; None = command line), and what is wrong as YAML."""
+    """Plain values, the line of each key (from 1; None = the command line), and the faults of the YAML."""
 
     tree: Any
     lines: dict[Keys, int | None]
     faults: list[SourceFault]
 
     def line(self, path: Keys) -> int | None:
-        """The line of a path, or of its best-known ancestor."""
+        """Return the line of a key, or of the nearest key above it that has a line."""
         while path not in self.lines:
             path = path[:-1]
         return self.lines[path]
@@ -47,12 +47,12 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what _Loader would not read as text; short lists on one line."""
+    """Quotes texts that _Loader would not read as text; puts short lists on one line."""
 
     yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Values that are the same object are written out each time."""
+        """Write values out each time, also if they are the same object."""
         return True
 
 
@@ -79,7 +79,7 @@ _Dumper.add_representer(
 
 
 def parse(text: str) -> Source:
-    """The values of a YAML text. Whatever is wrong is among the faults, never an exception."""
+    """Parse a YAML text. Faults are returned, never raised."""
     faults: list[SourceFault] = []
     lines: dict[Keys, int | None] = {(): 1}
     try:
@@ -100,7 +100,7 @@ def parse(text: str) -> Source:
 
 
 def dump(tree: Any) -> str:
-    """Values as YAML that `parse` reads back as the same values."""
+    """Return values as YAML, which `parse` reads back as the same values."""
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
@@ -113,15 +113,15 @@ def _syntax(error: yaml.MarkedYAMLError) -> SourceFault:
 
 
 class _Values:
-    """Turns nodes into values and notes their lines."""
+    """Turns nodes into values, and records their lines."""
 
     def __init__(self, loader: _Loader, lines: dict[Keys, int | None], faults: list[SourceFault]) -> None:
         self.loader, self.lines, self.faults = loader, lines, faults
 
     def value(self, node: yaml.Node, path: Keys, above: tuple[yaml.Node, ...]) -> Any:
-        """The value of a node at a path, below the nodes `above`."""
+        """Return the value of a node with this path, below the nodes `above`."""
         if node in above:
-            self.fault(node, path, "an alias within what it stands for")
+            self.fault(node, path, "is an alias of a node that contains it")
             return None
         above = (*above, node)
         if isinstance(node, yaml.MappingNode):
@@ -135,7 +135,7 @@ class _Values:
         return self.loader.construct_object(node)
 
     def mapping(self, node: yaml.MappingNode, path: Keys, above: tuple[yaml.Node, ...]) -> dict[str, Any]:
-        """The values of a mapping; keys merged in with << give way to its own."""
+        """Return the values of a mapping. Its own keys take precedence over those merged in with <<."""
         values: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         for key_node, value_node in sorted(node.value, key=lambda pair: pair[0].tag != _MERGE):
@@ -160,5 +160,5 @@ class _Values:
         return {**merged, **values}
 
     def fault(self, node: yaml.Node, path: Keys, message: str) -> None:
-        """Notes what is wrong at a node."""
+        """Record a fault at a node."""
         self.faults.append(SourceFault(node.start_mark.line + 1, path, message))

@@ -24,7 +24,7 @@ import yaml
 from seq2attn.alignment.word_alignment import Gold, Link, error_rate, parse_gold
 from seq2attn.data import known_alignment
 from seq2attn.errors import Seq2attnError
-from seq2attn.metrics import SLOW
+from seq2attn.metrics import METRICS
 from seq2attn.recipe import AnyRecipe, TaskCorpus, read
 from seq2attn.runs.evaluation import held_out
 from seq2attn.runtime.files import write
@@ -191,7 +191,7 @@ def measure(row: Row, folder: Path, gold: list[Gold] | None = None) -> None:
     begun = time.perf_counter()
     texts = [str(result) for result in predictor.stream(sources)]
     row.decoding_speed = predictor.num_targets(texts) / (time.perf_counter() - begun)
-    metrics = [name for name in recipe.training.metrics if name not in SLOW]
+    metrics = [name for name in recipe.training.metrics if not METRICS[name].slow]
     for score in task.evaluate(predictor, examples, metrics).scores.values():
         bounds = [score.value if bound is None else bound for bound in (score.low, score.high)]
         row.scores[score.name] = [score.value, *bounds]

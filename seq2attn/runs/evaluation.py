@@ -12,8 +12,7 @@ from torch import nn
 
 from seq2attn.data import Examples, Role
 from seq2attn.inference.predictor import Predictor
-from seq2attn.metrics import LOWER_IS_BETTER, SLOW, References, Score
-from seq2attn.recipe.training import MEASURES
+from seq2attn.metrics import METRICS, References, Score
 from seq2attn.recipe.wording import unknown
 from seq2attn.runtime.devices import out_of_memory
 from seq2attn.tasks.loading import load_with_task
@@ -51,7 +50,7 @@ def read_examples(task: Task[Any], role: Role, display: Display) -> Examples:
 def validator(task: Task[Any], model: nn.Module, dev: Examples, device: torch.device) -> Validate:
     """Return a function that scores the model on the dev set: loss, perplexity, and the recipe's metrics."""
     settings = task.recipe.training
-    wanted = [name for name in settings.metrics if name not in SLOW]
+    wanted = [name for name in settings.metrics if not METRICS[name].slow]
     metrics = list(dict.fromkeys([*wanted, *([] if settings.metric == "loss" else [settings.metric])]))
     loader, objective = task.loader(dev), task.objective(model)
     predictor = task.predictor(model, device, validating=True)
@@ -81,7 +80,7 @@ def best(folder: RunFolder) -> str:
     """Return the name of a run's best weights, and the score that makes them the best."""
     name, metric = folder.version.best, folder.recipe.training.metric
     score = folder.version.scores[name][0]  # larger is better: where it is not, it is kept as its negative
-    value = -score if metric in {"loss", *LOWER_IS_BETTER} else score
+    value = -score if metric == "loss" or METRICS[metric].lower_is_better else score
     return f"{name} ({metric} {value:.2f})"
 
 
@@ -91,11 +90,11 @@ def chosen_metrics(run: str | Path, metrics: Sequence[str]) -> Sequence[str]:
     choices = recipe.training.measurable()
     for name in metrics:
         if name not in choices:
-            measures = next((kind for kind, names in MEASURES.items() if name in names), None)
-            if measures is None:
+            if name not in METRICS:
                 raise RunError(unknown(name, choices, "metric "))
             raise RunError(
-                f"{name} is of {measures}; {run} was trained for {recipe.task}: one of {', '.join(choices)}"
+                f"{name} is of {METRICS[name].measures}; {run} was trained for {recipe.task}: one of "
+                f"{', '.join(choices)}"
             )
     return metrics or recipe.training.metrics
 

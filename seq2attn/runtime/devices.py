@@ -8,6 +8,8 @@ import torch
 
 from seq2attn.errors import Seq2attnError
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 def pick_device(name: str = "auto") -> torch.device:
     """cpu, cuda, cuda:1, mps, ...; auto = the best there is."""
@@ -30,13 +32,12 @@ def pick_device(name: str = "auto") -> torch.device:
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context in which a model computes in fp32, bf16 or fp16; weights stay float32."""
-    types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if precision not in types:
+    if precision not in PRECISIONS:
         raise Seq2attnError(f"unknown precision '{precision}': expected fp32, bf16 or fp16")
     if precision == "fp16" and device.type == "cpu":
         raise Seq2attnError("precision fp16 needs a GPU, and this is a CPU: use bf16 or fp32")
     enabled = precision != "fp32"
-    return torch.autocast(device.type, types[precision] if enabled else None, enabled)
+    return torch.autocast(device.type, PRECISIONS[precision] if enabled else None, enabled)
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -1,11 +1,15 @@
-"""Files that are there whole or not at all, whenever the writer is killed."""
+"""Files: compressed ones, and ones that are written whole or not at all, whenever the writer is killed."""
 
+import bz2
+import gzip
+import lzma
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 DRAFT = ".unfinished."  # begins the name of a file that is being written
 
 

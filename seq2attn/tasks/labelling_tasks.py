@@ -10,7 +10,7 @@ import torch
 from typing_extensions import Self
 
 from seq2attn.data import Coders, Examples, Report, pairs, training_text
-from seq2attn.data.corpora import find
+from seq2attn.data.corpora import Use, open_corpus
 from seq2attn.data.pretrained_vectors import coverage, known_words, word_vectors
 from seq2attn.data.word_batches import LabelledBatchLoader
 from seq2attn.inference.recognizer import Categorizer, Recognizer
@@ -55,8 +55,9 @@ class LabellingTask(Task[LabellingRecipe]):
                 known=() if text.vectors is None else known_words(Path(text.vectors)),
             )
         except WordVocabularyError as error:
-            found = (find(one, data.languages, "train", "data.train", data.tag_scheme) for one in data.train)
-            raise WordVocabularyError(f"{' and '.join(one.name for one in found)}: {error}") from error
+            use = Use(data.languages, "train", "data.train", data.tag_scheme)
+            names = [open_corpus(corpus, use).name for corpus in data.train]
+            raise WordVocabularyError(f"{' and '.join(names)}: {error}") from error
         known = chain(training_text(data, (1,), text.words), (pair.target for pair in held))
         labels = Labels.learn(known, cls.scheme)
         return cls(recipe, word_vocabulary, labels)
@@ -176,8 +177,8 @@ class TaggingTask(LabellingTask):
         if words == tags:
             return None
         return (
-            f"expected a tag for each of the {words} words in {{source}}, got {tags}: a line has the words or "
-            "the tags of a whole sentence, with spaces between (a CoNLL file, a word a line, is scored as "
+            f"expected a tag for each of the {words} words in {{source}}, got {tags}: a line has the words "
+            "or the tags of a whole sentence, with spaces between (a CoNLL file, a word a line, is scored as "
             "data.test of a recipe)"
         )
 

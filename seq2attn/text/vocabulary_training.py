@@ -6,18 +6,16 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
-if TYPE_CHECKING:
-    import sentencepiece
 from seq2attn.text.vocabulary import LONGEST_SENTENCE, Vocabulary, VocabularyError, Words
 
-MOST_SENTENCES = 1_000_000  # of which a vocabulary is learned: more takes gigabytes and changes little
+if TYPE_CHECKING:
+    import sentencepiece
 
+PieceModel = Literal["unigram", "bpe", "char", "word"]
 
+MOST_SENTENCES = 1_000_000  # to learn a vocabulary from: more take gigabytes and change little
 SPECIALS = 4  # <pad>, <unk>, <s>, </s>
-
-
 BYTES = 256
-
 
 _SETTLED: dict[str, Any] = {  # of every training
     "max_sentence_length": LONGEST_SENTENCE,
@@ -28,15 +26,13 @@ _SETTLED: dict[str, Any] = {  # of every training
     "num_threads": 16,  # the model depends on it, so it must not depend on the machine
     "minloglevel": 2,
 }
-
-
 _BREAKS = "\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\u2028\u2029"  # a sentence stays on one line
 
 
 def train_vocabulary(
     texts: Iterable[str],
     *,
-    model: Literal["unigram", "bpe", "char", "word"] = "unigram",
+    model: PieceModel = "unigram",
     size: int = 8000,
     byte_fallback: bool = True,
     character_coverage: float = 1.0,

@@ -15,7 +15,7 @@ from torch import nn
 from seq2attn.data.batch_plan import Indices
 from seq2attn.data.batches import AnyBatch, AnyBatchLoader
 from seq2attn.errors import Seq2attnError
-from seq2attn.metrics import LOWER_IS_BETTER
+from seq2attn.metrics import METRICS
 from seq2attn.optim import SCHEDULES, Schedule, optimizer
 from seq2attn.recipe import LearningRecipe
 from seq2attn.runtime.devices import autocast, out_of_memory
@@ -307,7 +307,7 @@ def _value(scores: dict[str, float], metric: str) -> list[float]:
     """Larger is better: the metric, and where that is equal (a BLEU of 0) the loss."""
     if metric == "loss":
         return [-scores["loss"]]
-    return [-scores[metric] if metric in LOWER_IS_BETTER else scores[metric], -scores["loss"]]
+    return [-scores[metric] if METRICS[metric].lower_is_better else scores[metric], -scores["loss"]]
 
 
 def _validated(run: RunFolder, trainer: Trainer, progress: Progress, validate: Validate) -> dict[str, float]:

@@ -12,8 +12,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-KINDS = ("none", "marginal", "posterior")
-
 
 class PositionPredictions(NamedTuple):
     """What a step has predicted, slot by slot, until the token is known. Batch first."""

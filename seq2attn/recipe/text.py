@@ -1,0 +1,95 @@
+"""Sections of a recipe: subword vocabularies."""
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import Field, field_validator
+
+from seq2attn.recipe.sections import Fault, FilePath, Section, Size, fault
+from seq2attn.recipe.wording import shown, unknown
+from seq2attn.text.vocabulary import Words
+from seq2attn.text.vocabulary_training import PieceModel
+
+
+class SamplingRecipe(Section):
+    """Subword regularization in training (Kudo 2018; BPE-dropout, Provilkov et al. 2020)."""
+
+    nbest: int = Field(-1, ge=-1, description="Sample from this many best segmentations; -1 = from all.")
+    alpha: float = Field(0.1, ge=0, description="Smoothing parameter (unigram) or merge dropout rate (bpe).")
+
+
+class TextRecipe(Section):
+    """The vocabulary: how texts are split into pieces (SentencePiece)."""
+
+    model: PieceModel | tuple[PieceModel, PieceModel] = Field(
+        "unigram",
+        description="SentencePiece model type; word: words are separated by spaces. A list of two: of source "
+        "and target.",
+    )
+    size: Size = Field(
+        8000,
+        description="Size of the vocabulary (of each language if not joint); for char and word, the largest "
+        "size.",
+    )
+    joint: bool = Field(False, description="One vocabulary for both languages.")
+    files: tuple[FilePath, FilePath] | None = Field(
+        None, description="Existing SentencePiece .model files of source and target; null = train them."
+    )
+    lowercase: bool = Field(
+        False, description="Lower-case source and target; outputs are then in lower case."
+    )
+    nfkc: bool = Field(True, description="Unicode NFKC normalization.")
+    byte_fallback: bool = Field(
+        True, description="Encode unknown characters as bytes, so that nothing is lost; not for word models."
+    )
+    character_coverage: float = Field(
+        1.0,
+        gt=0.9,
+        le=1,
+        description="Share of the characters of the training text that the vocabulary covers.",
+    )
+    sampling: SamplingRecipe | None = Field(
+        None, description="Subword regularization in training; null = none."
+    )
+    words: Words = Field(
+        "auto",
+        description="Words in alignments. spaces: separated by spaces; pieces: each piece is a word; auto: "
+        "pieces in scripts without spaces, otherwise spaces.",
+    )
+
+    @property
+    def models(self) -> tuple[PieceModel, PieceModel]:
+        """Return the model types of source and target."""
+        return self.model if isinstance(self.model, tuple) else (self.model, self.model)
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _one_or_two(cls, value: Any) -> Any:
+        """Raise the same message for a name and for a list of two."""
+        names = get_args(PieceModel)
+        if isinstance(value, list | tuple) and len(value) != 2:
+            raise fault(f"expected a name, or two for source and target, got {shown(value)}")
+        for name in value if isinstance(value, list | tuple) else [value]:
+            if not isinstance(name, str):
+                raise fault(f"expected one of {', '.join(names)}, or a list of two, got {shown(name)}")
+            if name not in names:
+                raise fault(unknown(name, names))
+        return value
+
+    def faults(self) -> Iterator[Fault]:
+        """Find sampling from models with a single segmentation, and two models for a joint vocabulary."""
+        rigid = next((model for model in self.models if model in ("char", "word")), None)
+        if self.sampling and rigid:
+            yield Fault(
+                "sampling", f"a {rigid} model has only one segmentation; use unigram or bpe, or no sampling"
+            )
+        if self.joint and self.models[0] != self.models[1]:
+            yield Fault("model", "a joint vocabulary is one model: give one name, or joint: false")
+        if self.sampling and "bpe" in self.models and self.sampling.alpha > 1:
+            yield Fault(
+                "sampling.alpha", f"is the dropout rate of bpe merges, at most 1; got {self.sampling.alpha:g}"
+            )
+        if self.joint and self.files and self.files[0] != self.files[1]:
+            yield Fault(
+                "files", "a joint vocabulary is one .model: give the same file twice, or joint: false"
+            )
