@@ -8,6 +8,7 @@ import pickle
 import re
 import shutil
 import struct
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -450,6 +451,28 @@ def test_training_of_an_earlier_format_cannot_go_on(copy: Path) -> None:
         RunError, match=r"begun by an earlier seq2attn \(format 0\.1\): its weights can be used"
     ):
         RunFolder.open(copy).load_state()
+
+
+def test_an_interrupted_training_of_format_02_goes_on_and_says_what_differs(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(Path(__file__).parent / "model_0.2" / "interrupted" / "run", run)
+    folder = RunFolder.open(run)
+    with pytest.warns(UserWarning, match=r"begun with run format 0\.2: its training goes on, but random"):
+        state = folder.load_state()
+    assert state is not None and state["progress"]["step"] == 4
+    last = folder.load_weights("last")
+    assert state["trainer"]["model"].keys() == last.keys()
+    assert all(torch.equal(last[name], tensor) for name, tensor in state["trainer"]["model"].items())
+    with pytest.warns(UserWarning, match="an uninterrupted training would have given"):
+        trained = seq2attn.train(
+            run / "recipe.yaml", run, ["training.max_steps=6"], resume=True, device="cpu"
+        )
+    assert trained.progress.step == 6
+    assert RunFolder.open(run).version.format == FORMAT
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = seq2attn.train(run / "recipe.yaml", run, ["training.max_steps=8"], resume=True, device="cpu")
+    assert again.progress.step == 8
 
 
 def test_the_fixtures_of_all_formats_load() -> None:

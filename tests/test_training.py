@@ -84,6 +84,34 @@ def test_the_gradient_does_not_depend_on_how_an_update_is_cut(
         torch.testing.assert_close(four[name], gradient, rtol=0, atol=tolerance)
 
 
+def test_dropout_is_named_by_seed_step_and_batch() -> None:
+    """Whatever was drawn before: so a batch has the same gradient in any process, and after any resumption."""
+    batches = [batch(range(8)), batch(range(8))]
+
+    def gradients(seed: int, step: int, noise: int, chosen: list[Batch]) -> dict[str, torch.Tensor]:
+        one = sgd(dtype=torch.float64)
+        one.seed = seed
+        for part in one.model.modules():
+            if isinstance(part, Dropout):
+                part.rate = 0.3
+        torch.manual_seed(noise)
+        before = {name: tensor.clone() for name, tensor in one.model.named_parameters()}
+        one.update(chosen, step)
+        return {name: tensor - before[name] for name, tensor in one.model.named_parameters()}
+
+    def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+        return all(torch.equal(one[name], other[name]) for name in one)
+
+    first = gradients(1, 1, 0, batches[:1])
+    assert equal(first, gradients(1, 1, 9, batches[:1]))
+    assert not equal(first, gradients(2, 1, 0, batches[:1]))
+    assert not equal(first, gradients(1, 2, 0, batches[:1]))
+    # twice the same batch in an update: each has its own dropout, so their mean is not that of one
+    assert not torch.allclose(
+        first["decoder.output.weight"], gradients(1, 1, 0, batches)["decoder.output.weight"]
+    )
+
+
 def test_the_gradient_is_that_of_the_mean_over_all_tokens() -> None:
     one, some = sgd(dtype=torch.float64), batch(range(16))
     logits = one.model.train()(some.source, some.target_input).logits

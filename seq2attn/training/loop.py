@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from types import FrameType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -72,7 +73,11 @@ class Progress:
 
 
 class Trainer:
-    """A model, and all that changes with it: optimizer, schedule, moving average, generators."""
+    """A model, and all that changes with it: optimizer, schedule, moving average.
+
+    Everything random in an update (dropout, sampled attention) is named by (seed, step, index of the batch in
+    the update), so that a checkpoint needs no generators, and a batch is the same wherever it is computed.
+    """
 
     def __init__(
         self,
@@ -81,9 +86,10 @@ class Trainer:
         recipe: LearningRecipe,
         device: torch.device,
         total: int | None,
+        seed: int = 1,
     ) -> None:
         self.model, self.objective = model.to(device), objective
-        self.recipe, self.device, self.total = recipe, device, total
+        self.recipe, self.device, self.total, self.seed = recipe, device, total, seed
         self.optimizer = optimizer(
             recipe.optimizer,
             model.parameters(),
@@ -113,7 +119,8 @@ class Trainer:
             group["lr"] = rate
         tokens = sum(batch.num_targets for batch in batches)
         total, parts = 0.0, dict[str, float]()
-        for batch in batches:
+        for index, batch in enumerate(batches):
+            seed_batch(self.seed, step, index)
             losses = self._losses(batch.to(self.device))
             self.scaler.scale(losses.whole / tokens).backward()
             total += losses.loss.item() / tokens
@@ -152,12 +159,7 @@ class Trainer:
             load_weights(self.model, own)
 
     def state(self) -> dict[str, Any]:
-        """Everything, generators included."""
-        generators = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            generators["cuda"] = torch.cuda.get_rng_state(self.device)
-        elif self.device.type == "mps":
-            generators["mps"] = torch.mps.get_rng_state()
+        """Return all that changes in training."""
         return {
             "model": weights_of(self.model),
             "optimizer": self.optimizer.state_dict(),
@@ -165,7 +167,6 @@ class Trainer:
             "moving": self.moving,
             "scaler": self.scaler.state_dict(),
             "objective": self.objective.state(),
-            "generators": generators,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -177,11 +178,11 @@ class Trainer:
         if self.moving is not None:
             self.moving = {name: tensor.to(self.device) for name, tensor in state["moving"].items()}
         self.objective.restore(state["objective"])
-        torch.set_rng_state(state["generators"]["cpu"])
-        if self.device.type == "cuda" and "cuda" in state["generators"]:
-            torch.cuda.set_rng_state(state["generators"]["cuda"], self.device)
-        elif self.device.type == "mps" and "mps" in state["generators"]:
-            torch.mps.set_rng_state(state["generators"]["mps"])
+
+
+def seed_batch(seed: int, step: int, index: int) -> None:
+    """Seed torch, on all devices, for one batch of an update."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, step, index]).generate_state(1)[0]))
 
 
 def fit(
@@ -237,20 +238,20 @@ LOGGED = ("step", "epoch", "loss", "norm", "learning_rate", "tokens", "seconds")
 
 
 def resume(run: RunFolder, trainer: Trainer) -> Progress:
-    """Put the learner where the run's folder stands: exactly there, or at the start."""
+    """Restore the trainer from the run's folder, or start at step 0 if nothing was saved."""
     state = run.load_state()
     if state is None:
         first = weights_name(trainer.recipe.validate_every)
         if any(name > first for name in run.version.scores):  # else it was killed before it first saved
             raise RunError(f"{run.path / 'training_state.pt'} is missing: this run cannot go on exactly")
         return Progress()
-    trainer.restore(state["learner"])
+    trainer.restore(state["trainer"])
     return Progress(**state["progress"])
 
 
 def save(run: RunFolder, trainer: Trainer, progress: Progress) -> None:
     """Everything that resuming needs."""
-    run.save_state({"learner": trainer.state(), "progress": asdict(progress)})
+    run.save_state({"trainer": trainer.state(), "progress": asdict(progress)})
 
 
 def average_last(

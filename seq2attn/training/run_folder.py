@@ -16,6 +16,7 @@ import json
 import pickle
 import re
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -33,6 +34,7 @@ from seq2attn.runtime import files as atomic
 
 FORMAT = "0.3"
 READABLE = ("0.1", "0.2", FORMAT)
+RESUMABLE = ("0.2", FORMAT)
 NAMED = 3  # tensors that an error names
 Weights = dict[str, Tensor]
 
@@ -56,6 +58,8 @@ class Version:
     average: str = ""
     scores: dict[str, list[float]] = field(default_factory=dict)  # of the kept weights; larger is better
     checksums: dict[str, str] = field(default_factory=dict)  # SHA-256 by path
+    origin: dict[str, str] = field(default_factory=dict)  # where the run comes from, if it was not begun anew
+    alignment: dict[str, int | None] | None = None  # the layer and head that align best, once measured
 
 
 class RunFolder:
@@ -183,7 +187,7 @@ class RunFolder:
         file = self.path / "training_state.pt"
         if not file.exists():
             return None
-        if self.version.format != FORMAT:
+        if self.version.format not in RESUMABLE:
             raise RunError(
                 f"{self.path} was begun by an earlier seq2attn (format {self.version.format}): its weights "
                 "can be used, but its training cannot go on"
@@ -195,7 +199,20 @@ class RunFolder:
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         except (zipfile.BadZipFile, pickle.UnpicklingError, *_UNREADABLE) as error:
             raise RunError(f"{file} is damaged and training cannot go on from it: {error}") from error
-        return state
+        return self._upgraded(state) if "learner" in state else state
+
+    def _upgraded(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return the training state of format 0.2 as one of this format, and make the folder one of it."""
+        warnings.warn(
+            f"{self.path} was begun with run format 0.2: its training goes on, but random numbers (dropout, "
+            "sampled attention) are drawn in another way since 0.3, so that the weights will not be those that "
+            "an uninterrupted training would have given",
+            stacklevel=2,
+        )
+        self.version.format = FORMAT
+        trainer = state["learner"]
+        named = {name: trainer[name] and _renamed(trainer[name]) for name in ("model", "moving")}
+        return {"trainer": {**trainer, **named}, "progress": state["progress"]}
 
     def log(self, record: Mapping[str, Any]) -> None:
         """One line more in log.jsonl."""
