@@ -112,7 +112,7 @@ def test_operations_are_those_that_torch_counts(name):
         FlopCounterMode(display=False) as counter,
     ):
         objective.loss(objective.forward(model, batch), batch).whole.backward()
-    lengths = batch.source_mask.sum(1), batch.gold_mask.sum(1)
+    lengths = batch.source.mask.sum(1), batch.target_mask.sum(1)
     counted = bench_train.operations(recipe, task.tokenizer.source.size, *lengths)
     # Not counted are the masked half of causal attention, and the gradient of what needs none.
     assert counted == pytest.approx(counter.get_total_flops(), rel=0.02)

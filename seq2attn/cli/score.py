@@ -1,8 +1,9 @@
 """The command that measures: score."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -19,7 +20,7 @@ from seq2attn.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from seq2attn.runs.evaluation import RunScores
+    from seq2attn.metrics import Score
 
 # Named here, since help is quick only without the metrics themselves; a test compares the two.
 METRICS = (
@@ -85,48 +86,40 @@ def score(
     if (source is not None or hypotheses is not None) != bool(references):
         raise click.UsageError("--references goes with --source or --hypotheses, and they with it")
     if run is None:
-        _print(_score_texts(hypotheses, references, metrics), form)
+        from seq2attn.metrics import DEFAULT, tables
+        from seq2attn.metrics import score as score_texts
+
+        texts = list(lines(() if hypotheses is None else (hypotheses,)))
+        gold, metrics = [list(lines((file,))) for file in references], metrics or DEFAULT
+        _print({"": score_texts(texts, gold, metrics)}, tables(texts, gold, metrics), None, form)
         return
     from seq2attn.runs.evaluation import GivenTexts, score_run
 
     given = None
     if source is not None:
-        gold = {str(file): list(lines((file,))) for file in references}
-        given = GivenTexts(str(source), list(lines((source,))), gold)
+        by_file = {str(file): list(lines((file,))) for file in references}
+        given = GivenTexts(str(source), list(lines((source,))), by_file)
     options = context.meta.get(DECODING, {})
-    _print(score_run(run, metrics, data, given, options, checkpoint, device), form)
+    scored = score_run(run, metrics, data, given, options, checkpoint, device)
+    rows = {**scored.baselines, "": list(scored.evaluation.scores.values())}
+    _print(rows, scored.evaluation.tables, scored.signature, form)
 
 
-def _score_texts(
-    hypotheses: Path | None, references: tuple[Path, ...], metrics: tuple[str, ...]
-) -> "RunScores":
-    """Score a file of hypotheses, without a run."""
-    from seq2attn.metrics import DEFAULT, score
-    from seq2attn.runs.evaluation import RunScores
-    from seq2attn.tasks.labelling_tasks import TaggingTask
-    from seq2attn.tasks.task import Evaluation
-
-    metrics = metrics or DEFAULT
-    texts = list(lines(() if hypotheses is None else (hypotheses,)))
-    gold = [list(lines((file,))) for file in references]
-    scores = dict(zip(metrics, score(texts, gold, metrics), strict=True))
-    return RunScores(Evaluation(scores, TaggingTask.tables(texts, gold, metrics)), "", {})
-
-
-def _print(scored: "RunScores", form: str) -> None:
+def _print(
+    rows: "dict[str, list[Score]]", tables: "Mapping[str, Any]", signature: str | None, form: str
+) -> None:
+    """Print scores, those of baselines by their names, and tables with more of them."""
     from seq2attn.metrics import score_lines
 
-    scores, tables = scored.evaluation
     if form == "json":
-        report = {"signature": scored.signature or None, "scores": [one.to_json() for one in scores.values()]}
+        listed = {name: [score.to_json() for score in scores] for name, scores in rows.items()}
+        report = {"signature": signature, "scores": listed.pop("")}
         report |= {name: table.to_json() for name, table in tables.items()}
-        others = {name: [one.to_json() for one in several] for name, several in scored.baselines.items()}
-        click.echo(json.dumps(report | ({"baselines": others} if others else {}), indent=2))
+        click.echo(json.dumps(report | ({"baselines": listed} if listed else {}), indent=2))
         return
-    rows = {**scored.baselines, "": list(scores.values())}
-    for line in score_lines((name, score) for name, several in rows.items() for score in several):
+    for line in score_lines((name, score) for name, scores in rows.items() for score in scores):
         click.echo(line)
     for table in tables.values():
         click.echo(table)
-    if scored.signature:
-        click.echo(scored.signature)
+    if signature:
+        click.echo(signature)

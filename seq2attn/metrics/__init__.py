@@ -11,7 +11,6 @@ To add a metric, write a function (hypotheses, references, bootstrap, seed) -> S
 """
 
 from seq2attn.metrics.base import (
-    Measured,
     Metric,
     MetricFunction,
     References,
@@ -22,14 +21,13 @@ from seq2attn.metrics.base import (
     transposed,
 )
 from seq2attn.metrics.edits import edit_distances, exact, sentence_errors, word_errors
-from seq2attn.metrics.registry import DEFAULT, METRICS, metrics_of, score
+from seq2attn.metrics.registry import DEFAULT, METRICS, metrics_of, score, tables
 from seq2attn.metrics.rouge import rouge
 from seq2attn.metrics.translation import bleu, chrf, ter
 
 __all__ = [
     "DEFAULT",
     "METRICS",
-    "Measured",
     "Metric",
     "MetricFunction",
     "References",
@@ -45,6 +43,7 @@ __all__ = [
     "score",
     "score_lines",
     "sentence_errors",
+    "tables",
     "ter",
     "transposed",
     "word_errors",

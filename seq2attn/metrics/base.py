@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from seq2attn.errors import Seq2attnError
 References = Sequence[str] | Sequence[Sequence[str | None]]
 Numbers = NDArray[np.int64]
 Chosen = NDArray[np.int64]  # the numbers of the hypotheses that make a corpus, some of them repeated
-Measured = Literal["texts", "tagged words", "labelled texts"]
 SEED = 12345  # sacreBLEU's own, so that its command line gives the same interval
 
 
@@ -88,9 +87,10 @@ class Metric:
     """
 
     function: MetricFunction
-    measures: Measured
+    measures: str
     lower_is_better: bool = False
     slow: bool = False  # minutes for a large corpus, where the others take seconds: not used in validation
+    table: str = ""  # which of TABLES shows more of it
 
     def __call__(
         self, hypotheses: Sequence[str], references: References, bootstrap: int = 1000, seed: int = SEED

@@ -1,12 +1,13 @@
 """METRICS by name, and the scores of a corpus by some of them."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
-from seq2attn.metrics.base import SEED, Measured, Metric, References, Score, ScoringError
+from seq2attn.metrics.base import SEED, Metric, References, Score, ScoringError
 from seq2attn.metrics.edits import exact, sentence_errors, word_errors
-from seq2attn.metrics.entities import accuracy, f1, macro_f1, precision, recall, tag_accuracy
+from seq2attn.metrics.entities import accuracy, f1, macro_f1, precision, recall, report, tag_accuracy
 from seq2attn.metrics.rouge import rouge
 from seq2attn.metrics.translation import bleu, chrf, ter
 
@@ -27,16 +28,19 @@ METRICS: dict[str, Metric] = {
     "rouge-2": Metric(partial(rouge, variant="2"), "texts"),
     "rouge-l": Metric(partial(rouge, variant="L"), "texts"),
     "rouge-lsum": Metric(partial(rouge, variant="Lsum"), "texts"),
-    "f1": Metric(f1, "tagged words"),
-    "precision": Metric(precision, "tagged words"),
-    "recall": Metric(recall, "tagged words"),
+    "f1": Metric(f1, "tagged words", table="entities"),
+    "precision": Metric(precision, "tagged words", table="entities"),
+    "recall": Metric(recall, "tagged words", table="entities"),
     "tag-accuracy": Metric(tag_accuracy, "tagged words"),
     "accuracy": Metric(accuracy, "labelled texts"),
     "macro-f1": Metric(macro_f1, "labelled texts"),
 }
 
 
-def metrics_of(measures: Measured) -> list[str]:
+TABLES: dict[str, Callable[[Sequence[str], References], Any]] = {"entities": report}
+
+
+def metrics_of(measures: str) -> list[str]:
     """Return the names of the METRICS of texts, of tagged words, or of labelled texts."""
     return [name for name, metric in METRICS.items() if metric.measures == measures]
 
@@ -61,3 +65,11 @@ def score(
             meant = f"did you mean {guess[0]}? " if guess else ""
             raise ScoringError(f"unknown metric {name!r} ({meant}one of {', '.join(METRICS)})")
     return [METRICS[name](hypotheses, references, bootstrap, seed) for name in metrics]
+
+
+def tables(
+    hypotheses: Sequence[str], references: References, metrics: Sequence[str] = DEFAULT
+) -> dict[str, Any]:
+    """Return the tables with more of the named METRICS, by name: their `str` is for people, `to_json` not."""
+    names = dict.fromkeys(METRICS[name].table for name in metrics if METRICS[name].table)
+    return {name: TABLES[name](hypotheses, references) for name in names}

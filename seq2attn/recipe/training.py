@@ -6,7 +6,6 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from seq2attn.metrics.base import Measured
 from seq2attn.metrics.registry import metrics_of
 from seq2attn.optim import OPTIMIZERS, SCHEDULES
 from seq2attn.recipe.sections import Choice, Count, Fault, Name, OneOrMore, Part, Rate, Section, Size
@@ -18,14 +17,14 @@ Factor = Annotated[float, Field(ge=0)]
 class MetricOf(Name):
     """Marks a text field that takes the name of a metric of this kind of output."""
 
-    def __init__(self, measures: Measured) -> None:
+    def __init__(self, measures: str) -> None:
         super().__init__(partial(metrics_of, measures))
 
 
 class BestBy(Name):
     """Marks a text field that takes `loss`, or the name of a metric of this kind of output."""
 
-    def __init__(self, measures: Measured) -> None:
+    def __init__(self, measures: str) -> None:
         super().__init__(lambda: ["loss", *metrics_of(measures)])
 
 

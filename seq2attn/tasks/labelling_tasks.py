@@ -1,7 +1,7 @@
 """Tasks from words to labels: tagging and classification."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,8 +14,7 @@ from seq2attn.data.corpora import Use, open_corpus
 from seq2attn.data.pretrained_vectors import coverage, known_words, word_vectors
 from seq2attn.data.word_batches import LabelledBatchLoader
 from seq2attn.inference.recognizer import Categorizer, Recognizer
-from seq2attn.metrics import References
-from seq2attn.metrics.entities import EntityReport, parted, report
+from seq2attn.metrics.entities import parted
 from seq2attn.models.tagger_factory import build_tagger
 from seq2attn.recipe import LabellingRecipe
 from seq2attn.recipe.tagger_model import AttentivePoolingRecipe
@@ -26,7 +25,6 @@ from seq2attn.training.label_objectives import AnyTagger, LabelObjective, label_
 from seq2attn.training.run_folder import RunFolder
 
 MOST, RAREST = 12, 3  # labels whose counts `check` reports
-BY_TYPE = {"f1", "precision", "recall"}  # metrics that have a table by type
 
 
 class LabellingTask(Task[LabellingRecipe]):
@@ -162,13 +160,6 @@ class TaggingTask(LabellingTask):
     """A tag for each word: named entities, chunks."""
 
     predictor_class, scheme = Recognizer, "bioes"
-
-    @classmethod
-    def tables(
-        cls, texts: Sequence[str], references: References, metrics: Sequence[str]
-    ) -> dict[str, EntityReport]:
-        """See the base class: the scores of each type of entity."""
-        return {"entities": report(texts, references)} if BY_TYPE & {*metrics} else {}
 
     @classmethod
     def pair_fault(cls, source: str, reference: str) -> str | None:

@@ -17,7 +17,7 @@ from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.data import Coders, Examples, Role, prepare
 from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.inference.predictor import Predictor
-from seq2attn.metrics import References, Score, score, transposed
+from seq2attn.metrics import References, Score, score, tables, transposed
 from seq2attn.recipe import AnyRecipe, AttentionRecipe, Section
 from seq2attn.training.objectives import Objective
 from seq2attn.training.run_folder import RunFolder
@@ -34,7 +34,7 @@ class Units(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """The scores of a model by metric, and the task's tables with more of them by name."""
+    """The scores of a model by metric, and tables with more of them by name."""
 
     scores: dict[str, Score]
     tables: Mapping[str, Any] = MappingProxyType({})  # the str of each is for the terminal; it has to_json()
@@ -134,13 +134,8 @@ class Task(ABC, Generic[R]):
         """Score a model on texts that are given."""
         texts = [str(result) for result in predictor.stream(sources)]
         scores = score(texts, references, metrics, bootstrap)
-        tables = self.tables(texts, references, metrics) if bootstrap else {}  # none while validating
-        return Evaluation(dict(zip(metrics, scores, strict=True)), tables)
-
-    @classmethod
-    def tables(cls, texts: Sequence[str], references: References, metrics: Sequence[str]) -> dict[str, Any]:
-        """Return tables with more of the scores, by name."""
-        return {}
+        more = tables(texts, references, metrics) if bootstrap else {}  # none while validating
+        return Evaluation(dict(zip(metrics, scores, strict=True)), more)
 
     def score_baselines(
         self, sources: Sequence[str], references: References, metrics: Sequence[str]

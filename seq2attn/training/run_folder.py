@@ -205,8 +205,8 @@ class RunFolder:
         """Return the training state of format 0.2 as one of this format, and make the folder one of it."""
         warnings.warn(
             f"{self.path} was begun with run format 0.2: its training goes on, but random numbers (dropout, "
-            "sampled attention) are drawn in another way since 0.3, so that the weights will not be those that "
-            "an uninterrupted training would have given",
+            "sampled attention) are drawn in another way since 0.3, so that its weights will not be those "
+            "that an uninterrupted training would have given",
             stacklevel=2,
         )
         self.version.format = FORMAT
