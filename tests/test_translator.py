@@ -412,7 +412,7 @@ def test_layers_and_heads(translators: dict[str, Translator]) -> None:
         assert_close(weights(layer), (all_heads[layer][0] + all_heads[layer][1]) / 2)
     assert_close(weights(-1, -1), all_heads[2][1])
     assert_close(weights(), weights(1))  # the layer before the last
-    translator = replace(translator, alignment=AlignmentHead(2, 1))
+    translator = translator.with_alignment(2, 1)
     assert (translator.alignment_layer, translator.alignment_head) == (2, 1)
     assert_close(weights(), all_heads[2][1])
     assert_close(weights(0, 0), all_heads[0][0])

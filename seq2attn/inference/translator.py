@@ -100,6 +100,10 @@ class TextPredictor(Predictor):
         """See the base class."""
         return replace(self, decoding=self.settings(options))
 
+    def with_alignment(self, layer: int | None = None, head: int | None = None) -> Self:
+        """Return this predictor with alignments from another layer and head (`AlignmentHead`)."""
+        return replace(self, alignment=AlignmentHead(layer, head))
+
     def settings(self, options: Mapping[str, object]) -> DecodingRecipe:
         """Return the recipe's decoding with other options, those that are not None. Seq2attnError for a bad
         one."""
@@ -148,7 +152,7 @@ class TextPredictor(Predictor):
         """See the base class."""
         if options.target is None:
             head = AlignmentHead(options.layer, options.head)
-            predictor = self if head == DEFAULT_HEAD else replace(self, alignment=head)
+            predictor = self if head == DEFAULT_HEAD else self.with_alignment(*head)
             decoding = self.settings({"nbest": 1})
             (result,) = predictor.stream([text], decoding, alignment=True)
         else:
