@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from seq2attn.attention.attention import ROLES, Memory, Normalizer, Scorer, incompatibilities
+from seq2attn.attention import ROLES, Memory, Normalizer, Scorer, incompatibilities
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.attention.scorers import SCORERS
 
@@ -73,7 +73,7 @@ def fused(part: type[Normalizer]) -> bool:
     """Whether it takes a shortcut when it may."""
     few = torch.zeros(1, 50, 3)
     memory = Memory(few, few, torch.ones(1, 1, 50, dtype=torch.bool))
-    return part(3).eval().shortcut(few, memory, None, 0.0) is not None
+    return part(3).eval().fused(few, memory, None, 0.0) is not None
 
 
 def sensible(score: type[Scorer], normalize: type[Normalizer], role: str) -> bool:

@@ -48,7 +48,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import seq2attn
-from seq2attn.attention.attention import Attention
+from seq2attn.attention import Attention
 from seq2attn.attention.heads import MultiHead, TalkingScorer
 from seq2attn.attention.hierarchy import SentenceAttention
 from seq2attn.attention.normalizers import NORMALIZERS, Softmax, Sum

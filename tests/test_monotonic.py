@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention.attention import Attention, Past
+from seq2attn.attention import Attention, Past
 from seq2attn.attention.heads import MultiHead
 from seq2attn.attention.normalizers import HardMonotonic, MILk, MoChA, Monotonic
-from seq2attn.attention.normalizers.monotonic import Pointer, arrivals
+from seq2attn.attention.normalizers.monotonic import MonotonicScan, arrivals
 from seq2attn.attention.scorers import Additive
 from seq2attn.attention.state import reorder
 from seq2attn.errors import Seq2attnError
@@ -22,7 +22,7 @@ B, T, S, Q = 3, 5, 7, 11
 LENGTHS = torch.tensor([7, 4, 1])
 MASK = (torch.arange(S) < LENGTHS[:, None])[:, None]
 EXHAUSTED = ("zero", "keep", "last")
-Make = Callable[[], Pointer]
+Make = Callable[[], MonotonicScan]
 EVERY: dict[str, Make] = {
     **{f"monotonic {e}": lambda e=e: Monotonic(noise=0.0, exhausted=e) for e in EXHAUSTED},
     **{f"mocha {e}": lambda e=e: MoChA(width=3, noise=0.0, exhausted=e) for e in EXHAUSTED},
@@ -41,12 +41,14 @@ def random(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64)
 
 
-def energies(normalize: Pointer, *shape: int) -> Tensor:
+def energies(normalize: MonotonicScan, *shape: int) -> Tensor:
     """Random scores, as many as it needs."""
     return random(*shape) if normalize.n_scores == 1 else random(normalize.n_scores, *shape)
 
 
-def run(normalize: Pointer, scores: Tensor, mask: Tensor, past: Past | None = None) -> tuple[Tensor, Tensor]:
+def run(
+    normalize: MonotonicScan, scores: Tensor, mask: Tensor, past: Past | None = None
+) -> tuple[Tensor, Tensor]:
     """The weights of all queries (..., T, S), and where each left it (..., T, S)."""
     zeros = scores[0, ..., 0, :] if normalize.n_scores > 1 else scores[..., 0, :]
     zeros = torch.zeros_like(zeros)
@@ -461,5 +463,7 @@ def test_who_has_no_place_is_told_where_to_begin(make):
     normalize = make()
     nowhere = Past(None, None, 0)
     name = type(normalize).__name__
-    with pytest.raises(Seq2attnError, match=rf"{name} must know where it stands, .* begin with Attention"):
+    with pytest.raises(
+        Seq2attnError, match=rf"{name} needs the alignment state of the last query, .* start with Attention"
+    ):
         run(normalize, energies(normalize, B, 1, S), MASK, nowhere)

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention.attention import Attention, Normalizer, Past, Scorer
+from seq2attn.attention import Attention, Normalizer, Past, Scorer
 from seq2attn.attention.heads import MultiHead
-from seq2attn.attention.normalizers import NORMALIZERS, Hard, Hardmax, Softmax, seen
+from seq2attn.attention.normalizers import NORMALIZERS, Hard, Hardmax, Softmax, nonempty
 from seq2attn.attention.scorers import Dot, ScaledDot
 from seq2attn.errors import Seq2attnError
 from seq2attn.recipe.sections import part_section
@@ -88,7 +88,7 @@ def scattered() -> Tensor:
 
 
 def test_every_normalizer_of_these_files_has_its_variant():
-    files = {f"seq2attn.attention.normalizers.{file}" for file in ("dense", "sparse", "drawn")}
+    files = {f"seq2attn.attention.normalizers.{file}" for file in ("dense", "sparse", "sampled")}
     here = {name for name, part in NORMALIZERS.items() if part.__module__ in files}
     assert here == {name for name, _ in VARIANTS.values()}
 
@@ -347,7 +347,7 @@ def test_nan_is_avoided_and_not_replaced():
 def test_filling_with_the_smallest_number_looks_at_padding():
     mask, scores = torch.zeros(1, 1, S, dtype=torch.bool), torch.randn(1, 1, S)
     assert (scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1) > 0).all()
-    assert (weigh(Softmax(), scores, mask) == 0).all() and seen(mask).all()
+    assert (weigh(Softmax(), scores, mask) == 0).all() and nonempty(mask).all()
 
 
 # ---- softmax and its temperature ---------------------------------------------------------------------

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from seq2attn.attention.attention import Attention, Relative, incompatibilities
+from seq2attn.attention import Attention, Relative, incompatibilities
 from seq2attn.attention.heads import MultiHead, TalkingNormalizer, TalkingScorer
 from seq2attn.attention.normalizers import NORMALIZERS, Softmax
 from seq2attn.attention.pooling import Hierarchical, Pooling, SpanPooling, penalty
@@ -235,7 +235,7 @@ def test_heads_pool_as_torchs_do():
 
 def test_a_memory_may_hold_other_values():
     pooling, states, values = perceptron(R), random(B, S, D), random(B, S, V)
-    pooled = pooling.look(pooling.attention.remember(states, MASK[:, None], values))
+    pooled = pooling.pool(pooling.attention.remember(states, MASK[:, None], values))
     assert_close(pooled.weights, pooling(states, MASK).weights)
     assert_close(pooled.context, pooled.weights @ values)
 
@@ -513,7 +513,7 @@ def test_what_goes_along_a_target_cannot_pool():
 
 def test_queries_stand_nowhere():
     part = Attention(Dot(Q, Q), Softmax(), relative=Relative())
-    with pytest.raises(Seq2attnError, match="relative positions make no sense in pooling"):
+    with pytest.raises(Seq2attnError, match="pooling cannot use relative positions"):
         Pooling(part, R, Q)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seq2attn.attention.attention import Attention, Past, Scorer
+from seq2attn.attention import Attention, Past, Scorer
 from seq2attn.attention.heads import MultiHead
 from seq2attn.attention.normalizers import Softmax
 from seq2attn.attention.scorers import (
@@ -29,10 +29,10 @@ from seq2attn.attention.scorers import (
     Linear,
     Location,
     LocationSensitive,
+    MultiScorer,
     NeuralCoverage,
     Perceptron,
     ScaledDot,
-    Several,
     Trilinear,
 )
 from seq2attn.attention.state import reorder
@@ -700,7 +700,8 @@ def test_who_saw_nothing_has_nothing_to_note():
 def test_who_looks_back_needs_a_past(name):
     scorer = looking(name)
     with pytest.raises(
-        Seq2attnError, match=r"looks back, but the past does not say at what: expected that of"
+        Seq2attnError,
+        match=r"depends on earlier weights, but the past does not hold them: start with Attention",
     ):
         scores(scorer, random(B, 1, Q), random(B, S, K))
 
@@ -713,7 +714,7 @@ def test_several_are_each_for_itself(name):
     one_size = name in ("cosine", "dot", "gaussian", "linear", "scaled_dot", "trilinear")
     key_size = Q if one_size else K
     scorers = [SCORERS[name](Q, key_size).double() for _ in range(3)]
-    both, states, query = Several(scorers), random(B, S, key_size), random(B, 1, Q)
+    both, states, query = MultiScorer(scorers), random(B, S, key_size), random(B, 1, Q)
     parts = [Attention(scorer, Softmax()) for scorer in scorers]
     memories = [part.remember(states, MASK) for part in parts]
     keys = both.keys(states)
@@ -736,7 +737,7 @@ def test_several_are_each_for_itself(name):
 
 
 def test_several_have_weights_of_their_own():
-    both = Several([General(Q, K), General(Q, K)]).double()
+    both = MultiScorer([General(Q, K), General(Q, K)]).double()
     first, second = scores(both, random(B, T, Q), random(B, S, K))
     assert not torch.allclose(first, second)
     assert sum(part.numel() for part in both.parameters()) == 2 * Q * K
@@ -751,10 +752,8 @@ def test_several_have_weights_of_their_own():
     ],
 )
 def test_several_of_different_kinds_are_refused(scorers, got):
-    with pytest.raises(
-        Seq2attnError, match=f"needs scorers of one kind and of the same sizes, got {got}; make"
-    ):
-        Several(scorers)
+    with pytest.raises(Seq2attnError, match=f"needs scorers of the same class and sizes, got {got}; make"):
+        MultiScorer(scorers)
 
 
 # ---- what cannot be -------------------------------------------------------------------------------------
@@ -774,7 +773,7 @@ def test_gaussian_says_how_to_compare_things_of_two_sizes():
 
 
 def test_a_convolution_has_a_middle():
-    with pytest.raises(Seq2attnError, match="as many slots before as behind; got 4; take 5"):
+    with pytest.raises(Seq2attnError, match="as many positions before as behind; got 4; take 5"):
         LocationSensitive(Q, K, width=4)
 
 
