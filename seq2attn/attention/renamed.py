@@ -5,6 +5,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from torch import nn
+
 
 class RenamedHooks:
     """Base of the classes that users subclass: takes a hook that a subclass defines under its old name.
@@ -27,25 +29,46 @@ class RenamedHooks:
                 setattr(cls, new, vars(owner)[old])
             if old not in vars(cls) or vars(cls)[old] is vars(cls)[new]:
                 value = vars(cls)[new]
-                setattr(cls, old, _OldFlag(old, new) if isinstance(value, int) else value)
+                setattr(cls, old, (_OldFlag if isinstance(value, int) else _OldMethod)(old, new, value))
 
 
-class _OldFlag:
-    """The old name of a flag: reads and sets the flag under its new name."""
+class _OldMethod:
+    """The old name of a method, in a class that defines the method: a subclass may call it by super()."""
 
-    def __init__(self, old: str, new: str) -> None:
-        self.old, self.new = old, new
+    def __init__(self, old: str, new: str, value: Any) -> None:
+        self.old, self.new, self.value = old, new, value
 
     def __get__(self, instance: Any, owner: type) -> Any:
-        return getattr(owner if instance is None else instance, self.new)
+        if instance is not None:
+            try:  # a layer or a parameter may be called so
+                return nn.Module.__getattr__(instance, self.old)
+            except AttributeError:
+                pass
+        return self.read(instance, owner)
+
+    def read(self, instance: Any, owner: type) -> Any:
+        """Return the method."""
+        return self.value.__get__(instance, owner)
+
+
+class _OldFlag(_OldMethod):
+    """The old name of a flag, which may be set on an instance as well."""
+
+    def read(self, instance: Any, owner: type) -> Any:
+        """Return the flag."""
+        if instance is None:
+            return getattr(owner, self.new)
+        return vars(instance).get(self.old, getattr(instance, self.new))
 
     def __set__(self, instance: Any, value: Any) -> None:
-        warn_renamed(type(instance).__name__, self.old, self.new)
+        if not isinstance(value, int):  # an attribute that happens to be called so
+            vars(instance)[self.old] = value
+            return
+        warn_renamed(type(instance).__name__, self.old, self.new, 4)  # behind Module.__setattr__
         setattr(instance, self.new, value)
 
 
-def warn_renamed(owner: str, old: str, new: str) -> None:
-    """Warn whoever called the caller that a name of `owner` has changed."""
-    warnings.warn(
-        f"{owner}.{old} is deprecated: use its new name, {owner}.{new}", DeprecationWarning, stacklevel=3
-    )
+def warn_renamed(owner: str, old: str, new: str, stacklevel: int = 3) -> None:
+    """Warn that a name of `owner` has changed; the warning is that of the caller's caller."""
+    message = f"{owner}.{old} is deprecated: use its new name, {owner}.{new}"
+    warnings.warn(message, DeprecationWarning, stacklevel)
