@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from seq2attn.attention.attention import incompatibilities
+from seq2attn.attention import incompatibilities
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.attention.scorers import SCORERS
 from seq2attn.recipe import ModelRecipe, Recipe, read

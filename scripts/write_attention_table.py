@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from seq2attn.attention.attention import ROLES, Memory, Normalizer, Scorer, incompatibilities
+from seq2attn.attention import ROLES, Memory, Normalizer, Scorer, incompatibilities
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.attention.scorers import SCORERS
 

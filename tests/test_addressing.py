@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention.attention import Attention, Past
+from seq2attn.attention import Attention, Past
 from seq2attn.attention.heads import MultiHead
 from seq2attn.attention.normalizers import NTM, Softmax
 from seq2attn.attention.scorers import Additive
@@ -276,5 +276,7 @@ def test_in_heads_step_by_step_and_reordered():
 
 def test_who_has_no_place_is_told_where_to_begin():
     past = Past(None, None, 0)
-    with pytest.raises(Seq2attnError, match=r"NTM must know where it stands, .* begin with Attention"):
+    with pytest.raises(
+        Seq2attnError, match=r"NTM needs the alignment state of the last query, .* start with Attention"
+    ):
         run(NTM(Q), torch.randn(B, 1, S), MASK, torch.randn(B, 1, Q), past)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torchs import load_attention, randomised
 
-from seq2attn.attention.attention import Attention, Normalizer, Past, Scorer
+from seq2attn.attention import Attention, Normalizer, Past, Scorer
 from seq2attn.attention.heads import MultiHead, head_size
 from seq2attn.attention.normalizers import NORMALIZERS, Hard, MoChA, Softmax
-from seq2attn.attention.scorers import Additive, Concat, Dot, General, Linear, ScaledDot, Several
+from seq2attn.attention.scorers import Additive, Concat, Dot, General, Linear, MultiScorer, ScaledDot
 from seq2attn.errors import Seq2attnError
 
 B, T, S, Q, K = 3, 5, 7, 11, 13
@@ -256,7 +256,7 @@ def test_the_normalizer_says_where_the_past_begins():
 def test_of_no_slots_nothing_is_seen(name, heads, need_weights):
     part = NORMALIZERS[name]
     scores = [(Linear if part.needs_positive else Additive)(Q, Q) for _ in range(part.n_scores)]
-    module = Attention(scores[0] if part.n_scores == 1 else Several(scores), part(Q, heads or 1))
+    module = Attention(scores[0] if part.n_scores == 1 else MultiScorer(scores), part(Q, heads or 1))
     module = MultiHead(heads, Q * heads, K, module) if heads else module
     states = torch.randn(B, 0, K if heads else Q, requires_grad=True)
     query = torch.randn(B, T, Q * (heads or 1), requires_grad=True)
@@ -296,7 +296,7 @@ def test_a_part_must_say_what_it_does():
 
     with pytest.raises(NotImplementedError, match=r"Idle must say how it scores: write forward\(\)"):
         Idle()(random(B, T, Q), random(B, S, Q), NO_PAST)
-    with pytest.raises(NotImplementedError, match=r"Loose must say how it normalises: write forward\(\)"):
+    with pytest.raises(NotImplementedError, match=r"Loose must say how it normalizes: write forward\(\)"):
         Loose()(random(B, T, S), MASK, NO_PAST, random(B, T, Q))
 
 
@@ -335,11 +335,15 @@ class WrongWeights(Softmax):
         (
             "scores",
             lambda x: x.mT,
-            r"scores of every query and slot, of the shape \(3, 5, 7\); got \(3, 7, 5\)",
+            r"scores of every query and source position, of the shape \(3, 5, 7\); got \(3, 7, 5\)",
         ),
-        ("scores", lambda x: x[..., None], r"scores .* \(3, 5, 7\); got \(3, 5, 7, 1\): mend the class"),
+        ("scores", lambda x: x[..., None], r"scores .* \(3, 5, 7\); got \(3, 5, 7, 1\): fix the class"),
         ("scores", lambda x: x[0], r"scores .* \(3, 5, 7\); got \(5, 7\)"),
-        ("keys", lambda x: x.mean(-2), r"keys, one for every slot, of the shape \(3, 7, 11\); got \(3, 11\)"),
+        (
+            "keys",
+            lambda x: x.mean(-2),
+            r"keys, one for every source position, of the shape \(3, 7, 11\); got \(3, 11\)",
+        ),
         (
             "dot",
             lambda x: x[..., 1:],
@@ -362,7 +366,7 @@ def test_so_is_a_normalizer_also_behind_heads_and_several_scorers():
     heads = MultiHead(2, 22, K, Attention(Wrong("scores", lambda x: x.mT), Softmax())).double()
     with pytest.raises(Seq2attnError, match=r"^Wrong: .* \(3, 2, 5, 7\); got \(3, 2, 7, 5\)"):
         heads(random(B, T, 22), heads.remember(random(B, S, K), MASK))
-    chunks = Attention(Several([Dot(Q, Q), Dot(Q, Q)]), MoChA()).double()
+    chunks = Attention(MultiScorer([Dot(Q, Q), Dot(Q, Q)]), MoChA()).double()
     assert chunks(random(B, T, Q), chunks.remember(random(B, S, 2 * Q)[..., :Q], MASK)).weights.shape == (
         B,
         T,

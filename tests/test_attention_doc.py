@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from seq2attn.attention.attention import ROLES, incompatibilities
+from seq2attn.attention import ROLES, incompatibilities
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.attention.positions import POSITIONS
 from seq2attn.attention.scorers import SCORERS

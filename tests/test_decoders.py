@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torchs import load_decoder_layer, randomised
 
-from seq2attn.attention.attention import Attention
+from seq2attn.attention import Attention
 from seq2attn.attention.heads import MultiHead
 from seq2attn.attention.normalizers import Softmax
 from seq2attn.attention.scorers import ScaledDot

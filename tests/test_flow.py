@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention.attention import Attention, incompatibilities
+from seq2attn.attention import Attention, incompatibilities
 from seq2attn.attention.bidirectional import BidirectionalFlow
 from seq2attn.attention.normalizers import NORMALIZERS, Softmax
-from seq2attn.attention.scorers import SCORERS, Additive, Several, Trilinear
+from seq2attn.attention.scorers import SCORERS, Additive, MultiScorer, Trilinear
 from seq2attn.errors import Seq2attnError
 
 B, T, J, D = 3, 7, 5, 11
@@ -217,5 +217,5 @@ class Following(Trilinear):
 def test_what_goes_along_a_target_does_not_flow():
     with pytest.raises(Seq2attnError, match=r"Following needs a target .*; bidirectional attention has"):
         BidirectionalFlow(D, Following(D, D))
-    with pytest.raises(Seq2attnError, match=r"Several needs a target .*; bidirectional attention has"):
-        BidirectionalFlow(D, Several([Following(D, D)]))
+    with pytest.raises(Seq2attnError, match=r"MultiScorer needs a target .*; bidirectional attention has"):
+        BidirectionalFlow(D, MultiScorer([Following(D, D)]))

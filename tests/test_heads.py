@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torchs import load_attention, randomised
 
-from seq2attn.attention.attention import Attention, Memory, incompatibilities
+from seq2attn.attention import Attention, Memory, incompatibilities
 from seq2attn.attention.heads import MultiHead, TalkingNormalizer, TalkingScorer, Window
 from seq2attn.attention.normalizers import NORMALIZERS, Normalizer, Softmax
 from seq2attn.attention.positions import POSITIONS, T5
@@ -172,7 +172,7 @@ def test_heads_that_cannot_talk(flag, why):
     unfit = type("Unfit", (Softmax,), {flag: True})
     with pytest.raises(Seq2attnError, match=f"Unfit .*{why}"):
         TalkingNormalizer(unfit(), 4)
-    with pytest.raises(Seq2attnError, match="Location has a score for places that are never seen"):
+    with pytest.raises(Seq2attnError, match="Location has a score for positions that get no weight"):
         TalkingScorer(Location(6, 6, length=3), 4)
     drawn = type("Drawn", (Softmax,), {"sample": lambda self, weights, past: weights})
     with pytest.raises(Seq2attnError, match="Drawn follows the weights of its own head"):

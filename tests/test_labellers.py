@@ -19,7 +19,7 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from seq2attn.attention.attention import Attention, incompatibilities
+from seq2attn.attention import Attention, incompatibilities
 from seq2attn.attention.heads import Window
 from seq2attn.attention.normalizers import NORMALIZERS, LocalM, Softmax
 from seq2attn.attention.pooling import Pooling, penalty

@@ -13,7 +13,7 @@ from tiny_training import loader
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention.attention import Attention, Normalizer, Past
+from seq2attn.attention import Attention, Normalizer, Past
 from seq2attn.attention.normalizers import NORMALIZERS, Hard
 from seq2attn.attention.scorers import SCORERS, Additive
 from seq2attn.errors import Seq2attnError

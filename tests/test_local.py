@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention.attention import Attention, Past
+from seq2attn.attention import Attention, Past
 from seq2attn.attention.heads import MultiHead
 from seq2attn.attention.normalizers import LocalM, LocalP, Softmax
 from seq2attn.attention.normalizers.local import lengths

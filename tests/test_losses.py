@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import seq2attn.training.token_loss
-from seq2attn.attention.attention import Past
+from seq2attn.attention import Past
 from seq2attn.attention.normalizers import Softmax
 from seq2attn.errors import Seq2attnError
 from seq2attn.models.decoders import Decoded, PointerGenerator, Projection

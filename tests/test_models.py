@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from seq2attn.attention.attention import ROLES, Attention, incompatibilities
+from seq2attn.attention import ROLES, Attention, incompatibilities
 from seq2attn.attention.heads import MultiHead
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.attention.scorers import SCORERS, Additive

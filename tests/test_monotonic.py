@@ -2,69 +2,39 @@
 
 import itertools
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from tiny_monotonic import (
+    EXHAUSTED,
+    LENGTHS,
+    MASK,
+    B,
+    S,
+    T,
+    energies,
+    every,
+    one_hot,
+    random,
+    run,
+    scores_of,
+)
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention.attention import Attention, Past
+from seq2attn.attention import Attention, Past
 from seq2attn.attention.heads import MultiHead
-from seq2attn.attention.normalizers import HardMonotonic, MILk, MoChA, Monotonic
-from seq2attn.attention.normalizers.monotonic import Pointer, arrivals
+from seq2attn.attention.normalizers import Monotonic
+from seq2attn.attention.normalizers.monotonic import arrivals
 from seq2attn.attention.scorers import Additive
 from seq2attn.attention.state import reorder
 from seq2attn.errors import Seq2attnError
-
-B, T, S, Q = 3, 5, 7, 11
-LENGTHS = torch.tensor([7, 4, 1])
-MASK = (torch.arange(S) < LENGTHS[:, None])[:, None]
-EXHAUSTED = ("zero", "keep", "last")
-Make = Callable[[], Pointer]
-EVERY: dict[str, Make] = {
-    **{f"monotonic {e}": lambda e=e: Monotonic(noise=0.0, exhausted=e) for e in EXHAUSTED},
-    **{f"mocha {e}": lambda e=e: MoChA(width=3, noise=0.0, exhausted=e) for e in EXHAUSTED},
-    "milk": lambda: MILk(noise=0.0),
-    "hard_monotonic": HardMonotonic,
-}
-every = pytest.mark.parametrize("make", EVERY.values(), ids=EVERY)
 
 
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(2)
-
-
-def random(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64)
-
-
-def energies(normalize: Pointer, *shape: int) -> Tensor:
-    """Random scores, as many as it needs."""
-    return random(*shape) if normalize.n_scores == 1 else random(normalize.n_scores, *shape)
-
-
-def run(normalize: Pointer, scores: Tensor, mask: Tensor, past: Past | None = None) -> tuple[Tensor, Tensor]:
-    """The weights of all queries (..., T, S), and where each left it (..., T, S)."""
-    zeros = scores[0, ..., 0, :] if normalize.n_scores > 1 else scores[..., 0, :]
-    zeros = torch.zeros_like(zeros)
-    past = past or Past(zeros, zeros, 0, normalize.initial_state(zeros))
-    weights, beliefs = [], []
-    mask = mask.expand(*mask.shape[:-2], scores.shape[-2], -1)
-    for t in range(scores.shape[-2]):
-        now = slice(t, t + 1)
-        query = zeros.unsqueeze(-2)
-        answer, alignment_state = normalize.step(scores[..., now, :], mask[..., now, :], past, query)
-        past = past.then(answer, 1, alignment_state)
-        weights.append(answer), beliefs.append(alignment_state)
-    return torch.cat(weights, -2), torch.stack(beliefs, -2)
-
-
-def scores_of(stops: Tensor) -> Tensor:
-    """What gives these chances to a part whose bias is -1."""
-    return stops.logit() + 1
 
 
 # ---- the oracles -------------------------------------------------------------------------------------
@@ -109,11 +79,6 @@ def greedy(fires: list[list[bool]], visible: list[bool], exhausted: str) -> list
         at = at if found is None else found
         looked.append(found)
     return looked
-
-
-def one_hot(places: list[int | None], slots: int) -> Tensor:
-    rows = [[float(j == place) for j in range(slots)] for place in places]
-    return torch.tensor(rows, dtype=torch.float64)
 
 
 def clipped(stops: Tensor, before: Tensor) -> Tensor:
@@ -252,122 +217,6 @@ def test_the_last_visible_slot_takes_what_is_left():
     assert weights.tolist() == beliefs.tolist() == [[[0, 0, 1, 0], [0, 0, 1, 0]]]
 
 
-# ---- chunks ------------------------------------------------------------------------------------------
-
-
-def chunked(stops: Tensor, scores: Tensor, mask: Tensor, width: int) -> Tensor:
-    """Chiu & Raffel's beta, one chunk after the other; (S,) each."""
-    spread = torch.zeros_like(stops)
-    for k in range(len(stops)):
-        chunk = [j for j in range(max(k - width + 1, 0), k + 1) if mask[j]]
-        if chunk:
-            spread[chunk] += stops[k] * scores[chunk].softmax(0)
-    return spread
-
-
-@pytest.mark.parametrize("width", [1, 2, 3, 7, 50, None])
-@pytest.mark.parametrize("training", [True, False])
-def test_chunks_are_the_definition(width, training):
-    options = {"noise": 0.0, "exhausted": "keep"}
-    normalize = (MILk(**options) if width is None else MoChA(width=width, **options)).train(training)
-    scores = energies(normalize, B, T, S)
-    mask = MASK.clone()
-    mask[0, 0, [0, 3]] = False
-    stops, pointer = run(Monotonic(**options).train(training), scores[0], mask)
-    weights, beliefs = run(normalize, scores, mask)
-    for b, t in np.ndindex(B, T):
-        expected = chunked(stops[b, t], scores[1, b, t], mask[b, 0], S if width is None else width)
-        assert_close(weights[b, t], expected)
-    assert_close(beliefs, pointer)  # the pointer, not the chunk
-    assert_close(weights.sum(-1), stops.sum(-1))
-    assert width != 1 or torch.allclose(weights, stops)
-
-
-def test_milk_is_mocha_with_the_widest_chunk_and_a_softmax_at_the_end():
-    scores = energies(MILk(), B, T, S)
-    milk, mocha = run(MILk(noise=0.0), scores, MASK), run(MoChA(noise=0.0, width=S), scores, MASK)
-    assert_close(milk, mocha)
-    at_end = torch.stack([torch.full_like(scores[0], -1e4), scores[1]])
-    assert_close(run(MILk(noise=0.0), at_end, MASK)[0][0], scores[1, 0].softmax(-1))
-
-
-def test_an_outlier_in_one_chunk_does_not_silence_the_others():
-    """Moving sums of exp(u - max u) have nothing left where a chunk lies 60 nats below the highest u."""
-    chunk = torch.tensor([0.0, 1.0, 60.0, 0.5, 2.0, 1.0])
-    stops = torch.tensor([[-1e4, 1e4, -1e4, -1e4, -1e4, -1e4], [-1e4] * 4 + [1e4, -1e4]])
-    seen = torch.ones(1, 1, 6, dtype=torch.bool)
-    weights, _ = run(MoChA(noise=0.0, width=2), torch.stack([stops, chunk.expand(2, -1)])[:, None], seen)
-    expected = torch.tensor([[1.0, math.e, 0, 0, 0, 0], [0, 0, 0, math.exp(0.5), math.exp(2), 0]])
-    expected = expected / expected.sum(-1, keepdim=True)
-    assert_close(weights[0], expected)
-    powers = torch.nn.functional.pad((chunk - chunk.max()).exp(), (1, 1))
-    shares = torch.tensor([0, 1.0, 0, 0, 0, 0]) / (powers[1:-1] + powers[:-2] + 1e-10)
-    fast = powers[1:-1] * (shares + torch.nn.functional.pad(shares[1:], (0, 1)))
-    assert fast.sum() < 1e-6  # the fast form finds no chunk at all
-
-
-def test_only_the_energies_of_the_scan_are_noisy():
-    normalize = MoChA(width=S, bias=1e4, noise=1.0)  # stops at the first slot, whatever the noise
-    scores = energies(normalize, B, T, S)
-    assert_close(run(normalize, scores, MASK)[0], run(normalize.eval(), scores, MASK)[0])
-    mild = MoChA(width=S, noise=1.0)
-    assert not torch.allclose(run(mild, scores, MASK)[0], run(mild, scores, MASK)[0])
-
-
-# ---- the chain of Wu & Cotterell ---------------------------------------------------------------------
-
-
-def transitions(scores: Tensor, visible: Tensor) -> Tensor:
-    """softmax over k >= i in every row i, (S, S); the last visible slot keeps what is behind it."""
-    slots = len(scores)
-    matrix = torch.zeros(slots, slots, dtype=scores.dtype)
-    for i in range(slots):
-        ahead = [k for k in range(i, slots) if visible[k]] or [int(visible.nonzero().max())]
-        matrix[i, ahead] = scores[ahead].softmax(0)
-    return matrix
-
-
-def test_the_chain_is_its_transition_matrix():
-    scores, mask = 3 * random(B, T, S), MASK.clone()
-    mask[0, 0, [2, 6]] = False
-    weights, beliefs = run(HardMonotonic(), scores, mask)
-    for b in range(B):
-        alignment_state = one_hot([0], S)[0]
-        for t in range(T):
-            alignment_state = alignment_state @ transitions(scores[b, t], mask[b, 0])
-            assert_close(weights[b, t], alignment_state)
-    assert torch.equal(beliefs, weights)
-    assert_close(weights.sum(-1), torch.ones(B, T, dtype=torch.float64))
-
-
-def test_with_posteriors_the_chain_gives_the_likelihood_of_all_monotone_paths():
-    queries, slots = 4, 6
-    scores, chances = random(1, queries, slots), torch.rand(queries, slots, dtype=torch.float64)  # p(y_t | a)
-    matrices = [transitions(row, torch.ones(slots, dtype=torch.bool)) for row in scores[0]]
-    total = 0.0
-    for path in itertools.combinations_with_replacement(range(slots), queries):
-        one, at = 1.0, 0
-        for t, place in enumerate(path):
-            one, at = one * matrices[t][at, place] * chances[t, place], place
-        total += one
-    normalize, seen = HardMonotonic(), torch.ones(1, 1, slots, dtype=torch.bool)
-    alignment_state, likelihood = one_hot([0], slots), 1.0
-    for t in range(queries):
-        past = Past(None, None, t, alignment_state)
-        prior = run(normalize, scores[:, t : t + 1], seen, past)[0][:, 0]
-        joint = prior * chances[t]
-        likelihood, alignment_state = likelihood * joint.sum(), joint / joint.sum()
-    assert_close(likelihood, total)
-
-
-def test_the_chain_survives_scores_far_apart():
-    """exp(e_j) sum_i belief_i / Z_i over- and underflows; its ratios do not."""
-    scores = torch.tensor([[[0.0, 500.0, 3.0, 2.0, -300.0], [1000.0, -1000.0, -990.0, -991.0, -2000.0]]])
-    weights, _ = run(HardMonotonic(), scores, torch.ones(1, 1, 5, dtype=torch.bool))
-    ahead = torch.tensor([-1000.0, -990.0, -991.0, -2000.0]).softmax(0)
-    assert_close(weights[0], torch.stack([torch.eye(5)[1], torch.nn.functional.pad(ahead, (1, 0))]))
-
-
 # ---- what holds for all ------------------------------------------------------------------------------
 
 
@@ -461,5 +310,7 @@ def test_who_has_no_place_is_told_where_to_begin(make):
     normalize = make()
     nowhere = Past(None, None, 0)
     name = type(normalize).__name__
-    with pytest.raises(Seq2attnError, match=rf"{name} must know where it stands, .* begin with Attention"):
+    with pytest.raises(
+        Seq2attnError, match=rf"{name} needs the alignment state of the last query, .* start with Attention"
+    ):
         run(normalize, energies(normalize, B, 1, S), MASK, nowhere)

@@ -24,7 +24,7 @@ from seq2attn.tasks.loading import load
 PACKAGE = '''
 from torch import Tensor
 
-from seq2attn.attention.attention import Past
+from seq2attn.attention import Past
 from seq2attn.attention.scorers import SCORERS, Dot
 
 

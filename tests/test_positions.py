@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention.attention import Attention
+from seq2attn.attention import Attention
 from seq2attn.attention.heads import MultiHead
 from seq2attn.attention.normalizers import Softmax
 from seq2attn.attention.positions import (
@@ -18,7 +18,7 @@ from seq2attn.attention.positions import (
     Alibi,
     Distance,
     Learned,
-    Nowhere,
+    NoPosition,
     Rotary,
     Shaw,
     Sinusoidal,
@@ -154,7 +154,7 @@ def test_rotary_half_is_llamas():
 
 def test_nowhere_is_nowhere():
     x = torch.randn(3, 5, 11)
-    assert torch.equal(Nowhere(11)(x, START), x)
+    assert torch.equal(NoPosition(11)(x, START), x)
 
 
 # ---- relative ----------------------------------------------------------------------------------------

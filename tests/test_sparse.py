@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention.attention import Past
+from seq2attn.attention import Past
 from seq2attn.attention.normalizers import Entmax, Normalizer, Sparsemax
 from seq2attn.attention.normalizers.sparse import entmax
 from seq2attn.errors import Seq2attnError

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from seq2attn.attention.attention import Memory
+from seq2attn.attention import Memory
 from seq2attn.attention.state import (
     GrowingBuffer,
     PerSource,
@@ -84,7 +84,7 @@ def test_slots_grow_without_changing_those_that_were_there():
         longer = first.append(some[2])
         other = first.append(some[3])  # as a second hypothesis of the same past
         assert torch.equal(longer.append(some[0]).all, torch.cat([*some[:3], some[0]], -2))
-    assert longer.room is first.room and other.room is not first.room
+    assert longer.storage is first.storage and other.storage is not first.storage
     assert torch.equal(first.all, torch.cat(some[:2], -2)) and torch.equal(some[0], torch.ones(2, 3, 1, 4))
     assert torch.equal(longer.all, torch.cat(some[:3], -2))
     assert torch.equal(other.all, torch.cat([*some[:2], some[3]], -2))

@@ -25,7 +25,7 @@ import seq2attn.tasks.sequence_tasks
 import seq2attn.training.loop
 import seq2attn.training.objectives
 from seq2attn.alignment.word_alignment import Gold, Link, error_rate, parse_pharaoh
-from seq2attn.attention.attention import Past
+from seq2attn.attention import Past
 from seq2attn.attention.normalizers import Softmax
 from seq2attn.data import Report, known_alignment
 from seq2attn.data.batches import Batch

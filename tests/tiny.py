@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seq2attn.attention.attention import Past
+from seq2attn.attention import Past
 from seq2attn.attention.scorers import ScaledDot
 from seq2attn.attention.state import GrowingBuffer, PerSource
 from seq2attn.models.seq2seq import Seq2Seq

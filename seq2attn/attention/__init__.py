@@ -1,19 +1,17 @@
-"""Attention: scorers, normalizers, positions, heads and pooling."""
+"""Attention: scorers, normalizers, positions, heads and pooling.
 
-from seq2attn.attention.attention import (
-    Attended,
-    Attention,
-    Hierarchy,
-    Memory,
-    Normalizer,
-    Past,
-    Relative,
-    Scorer,
-    Sentences,
-)
+Letters: B batch, H heads, T queries (target positions), S source positions, Q/K/V feature sizes of queries,
+keys and values. "..." is (B,) for plain attention and (B, H) inside MultiHead; no part depends on which.
+"""
+
+from seq2attn.attention.attention import Attention
+from seq2attn.attention.compatibility import ROLES, incompatibilities
 from seq2attn.attention.heads import MultiHead
+from seq2attn.attention.interfaces import Hierarchy, Normalizer, Relative, Scorer
+from seq2attn.attention.memory import Attended, Memory, Past, Sentences
 
 __all__ = [
+    "ROLES",
     "Attended",
     "Attention",
     "Hierarchy",
@@ -24,4 +22,5 @@ __all__ = [
     "Relative",
     "Scorer",
     "Sentences",
+    "incompatibilities",
 ]

@@ -1,6 +1,6 @@
-"""Attention in both directions between two sequences: what a text says to a question, and a question to it.
+"""Attention in both directions between two sequences, a context (such as a text) and a query (a question).
 
-Letters: B batch, T context, J query words, D width of both.
+Letters: B batch, T context words, J query words, D width of both.
 """
 
 from typing import NamedTuple
@@ -9,14 +9,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from seq2attn.attention.attention import Normalizer, Past, Scorer, incompatibilities
-from seq2attn.attention.normalizers import Softmax, seen
+from seq2attn.attention.compatibility import incompatibilities
+from seq2attn.attention.interfaces import Normalizer, Scorer
+from seq2attn.attention.memory import Past
+from seq2attn.attention.normalizers import Softmax, nonempty
 from seq2attn.attention.scorers import Trilinear
 from seq2attn.errors import Seq2attnError
 
 
 class Flow(NamedTuple):
-    """A context that has seen its query, and what looked at what; zero on padding if H is."""
+    """The context encoded together with its query, and the weights of both directions; zero on padding if H
+    is."""
 
     states: Tensor  # (B, T, 4 D): G = [H; U~; H * U~; H * H~]
     query_weights: Tensor  # (B, T, J), of the query's words for each word of the context
@@ -27,11 +30,11 @@ class BidirectionalFlow(nn.Module):
     """Bidirectional attention flow (BiDAF; Seo et al. 2017, eq. 1-2 and section 2.4).
 
     S_tj = score(h_t, u_j) of context H (T, D) and query U (J, D).
-    To the query: a_t = normalize_j(S_tj), U~_t = sum_j a_tj u_j. To the context: b = normalize_t(max_j S_tj),
-    h~ = sum_t b_t h_t, the same H~ for every t. G = [H; U~; H * U~; H * H~].
+    Context-to-query attention: a_t = normalize_j(S_tj), U~_t = sum_j a_tj u_j. Query-to-context attention:
+    b = normalize_t(max_j S_tj), h~ = sum_t b_t h_t, the same H~ for every t. G = [H; U~; H * U~; H * H~].
 
     score: the paper's w . [h; u; h * u] (trilinear) if None. normalize: one for both directions, softmax if
-    None; where it reads its query (local_p), the query towards the context is the mean of the u_j.
+    None; if it depends on its query (local_p), that of the second direction is the mean of the u_j.
     """
 
     def __init__(self, size: int, score: Scorer | None = None, normalize: Normalizer | None = None) -> None:
@@ -48,26 +51,27 @@ class BidirectionalFlow(nn.Module):
         context_mask: Bool[Tensor, "B T"],
         query_mask: Bool[Tensor, "B J"],
     ) -> Flow:
-        """True in the masks = a word. Of an empty query nothing flows: G = [H; 0; 0; 0]."""
-        mask = context_mask.unsqueeze(-1) & query_mask.unsqueeze(-2)
+        """Return the flow; True in the masks = a word. With an empty query, G = [H; 0; 0; 0]."""
+        mask = context_mask.unsqueeze(-1) & query_mask.unsqueeze(-2)  # (B, T, J)
         past = Past(None, None, 0)
         with torch.autocast(mask.device.type, enabled=False):
             h, u = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (context, query))
-            scores = self.score(h, self.score.keys(u), past)
-            best = scores.masked_fill(~seen(mask), float("-inf")).amax(-1).unsqueeze(-2)
-            words = query_mask.unsqueeze(-1)  # the query as a whole is the mean of its words
-            whole = (u * words).sum(-2, keepdim=True) / words.sum(-2, keepdim=True).clamp(min=1)
-            to_query = self._weigh(scores, mask, past, h)
-            to_context = self._weigh(best, mask.any(-1).unsqueeze(-2), past, whole)
-        asked, told = (
-            looked.to(values.dtype) @ values
-            for (_, looked), values in ((to_query, query), (to_context, context))
+            scores = self.score(h, self.score.keys(u), past)  # (B, T, J)
+            best = scores.masked_fill(~nonempty(mask), float("-inf")).amax(-1).unsqueeze(-2)  # (B, 1, T)
+            words = query_mask.unsqueeze(-1)
+            mean = (u * words).sum(-2, keepdim=True) / words.sum(-2, keepdim=True).clamp(min=1)  # (B, 1, D)
+            query_weights = self.normalize(scores, mask, past, h)  # (B, T, J)
+            query_used = self._sampled(query_weights, past)
+            context_weights = self.normalize(best, mask.any(-1).unsqueeze(-2), past, mean)  # (B, 1, T)
+            context_used = self._sampled(context_weights, past)
+        attended_query = query_used.to(query.dtype) @ query  # (B, T, D), U~
+        attended_context = context_used.to(context.dtype) @ context  # (B, 1, D), h~
+        states = torch.cat(
+            [context, attended_query, context * attended_query, context * attended_context], -1
         )
-        states = torch.cat([context, asked, context * asked, context * told], -1)
-        return Flow(states, to_query[0], to_context[0].squeeze(-2))
+        return Flow(states, query_weights, context_weights.squeeze(-2))
 
-    def _weigh(self, scores: Tensor, mask: Tensor, past: Past, query: Tensor) -> tuple[Tensor, Tensor]:
-        """The weights, and what is looked at: the weights, or what is drawn from them."""
-        weights = self.normalize(scores, mask, past, query)
-        drawn = self.normalize.sample(weights, past)
-        return weights, weights if drawn is None else drawn
+    def _sampled(self, weights: Tensor, past: Past) -> Tensor:
+        """Return a sample from the weights if the normalizer samples, else the weights."""
+        sampled = self.normalize.sample(weights, past)
+        return weights if sampled is None else sampled

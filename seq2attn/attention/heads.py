@@ -1,4 +1,4 @@
-"""Several attentions side by side: in projections of their own, sharing keys, talking, within a window."""
+"""Multi-head attention: projections, grouped keys, talking heads, sliding windows."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,19 +7,23 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from seq2attn.attention.attention import Attended, Attention, Memory, Normalizer, Past, Scorer
+from seq2attn.attention.attention import Attention
+from seq2attn.attention.interfaces import Normalizer, Scorer
+from seq2attn.attention.memory import Attended, Memory, Past
+from seq2attn.attention.renamed import warn_renamed
 from seq2attn.errors import Seq2attnError
 
 
 class MultiHead(nn.Module):
-    """Several attentions side by side, each in its own projection of the space (Vaswani et al. 2017).
+    """H attentions side by side, each in its own projection of queries, keys and values (Vaswani et al.
+    2017).
 
-    rotary: turns projected queries and keys by their positions; None leaves them.
-    key_heads: G heads of keys and values for the H heads of queries; query head h looks at number
-        h // (H / G) (Ainslie et al. 2023), and 1 is multi-query attention (Shazeer 2019). None: G = H.
-        The memory holds G heads, so that what decoding keeps shrinks by H / G.
-    query_key_norm: layer normalization of each projected query and key, before they are turned (Dehghani et
-        al. 2023): their dot products stay bounded.
+    rotary: rotates projected queries and keys by their positions; None: no rotation.
+    key_heads: G heads of keys and values for the H heads of queries; query head h attends to key head
+        h // (H / G) (Ainslie et al. 2023), and G = 1 is multi-query attention (Shazeer 2019). None: G = H.
+        The memory holds G heads, so the key-value cache of decoding shrinks by H / G.
+    query_key_norm: layer normalization of each projected query and key, before rotation (Dehghani et al.
+        2023): their dot products stay bounded.
     """
 
     def __init__(
@@ -54,26 +58,34 @@ class MultiHead(nn.Module):
         start: int = 0,
         sentences: Tensor | None = None,
     ) -> Memory:
-        """States (B, S, K); mask (B, 1 or T, S); start: position of the first state;
-        sentences (B, S): see `Attention.remember`, each head looks at them in its own projection.
+        """Return the memory of states (B, S, K) with a mask (B, 1 or T, S); start: position of the first
+        state; sentences (B, S): see `Attention.remember`; each head scores them in its own projection.
 
-        Keys and values (B, G, S, D), mask (B, 1, 1 or T, S).
+        Keys and values are (B, G, S, D), the mask (B, 1, 1 or T, S).
         """
-        of = None if sentences is None else sentences.unsqueeze(1)
-        keys, values = self.key_norm(self._split(self.key(states))), self._split(self.value(states))
-        return self.attention.remember(self._turn(keys, start), mask.unsqueeze(1), values, of)
+        sentence_ids = None if sentences is None else sentences.unsqueeze(1)
+        keys = self.key_norm(self._split_heads(self.key(states)))
+        values = self._split_heads(self.value(states))
+        return self.attention.remember(self._rotate(keys, start), mask.unsqueeze(1), values, sentence_ids)
 
     def initial_state(self, memory: Memory) -> Past:
-        """The past before the first query."""
+        """Return the past before the first query."""
         past = self.attention.initial_state(memory)
         if self.group == 1:
             return past
+        # Repeated here, and not in the memory: a past is much smaller than keys and values.
+        return Past(
+            self._repeat_heads(past.weights),
+            self._repeat_heads(past.coverage),
+            past.step,
+            self._repeat_heads(past.alignment_state),
+            self._repeat_heads(past.trace),
+        )
 
-        def each(x: Tensor | None) -> Tensor | None:  # narrow: keys and values need not be repeated for it
-            return None if x is None else x.repeat_interleave(self.group, 1)
-
-        weights, coverage, step, alignment_state, trace = past
-        return Past(each(weights), each(coverage), step, each(alignment_state), each(trace))
+    def begin(self, memory: Memory) -> Past:
+        """The deprecated name of `initial_state`."""
+        warn_renamed("MultiHead", "begin", "initial_state")
+        return self.initial_state(memory)
 
     def forward(
         self,
@@ -82,21 +94,24 @@ class MultiHead(nn.Module):
         past: Past | None = None,
         need_weights: bool = True,
     ) -> Attended:
-        """Context (B, T, Q), weights (B, H, T, S)."""
-        queries = self.query_norm(self._split(self.query(query)))
-        queries = self._turn(queries, 0 if past is None else past.step)
-        attended: Attended = self.attention(queries, self._for_all(memory), past, need_weights)
+        """Attend with T queries: context (B, T, Q), weights (B, H, T, S)."""
+        queries = self.query_norm(self._split_heads(self.query(query)))
+        queries = self._rotate(queries, 0 if past is None else past.step)
+        attended: Attended = self.attention(queries, self._repeat_key_heads(memory), past, need_weights)
         return attended._replace(context=self.out(attended.context.transpose(1, 2).flatten(2)))
 
-    def _split(self, x: Tensor) -> Tensor:  # (B, L, heads * D) -> (B, heads, L, D)
+    def _split_heads(self, x: Tensor) -> Tensor:  # (B, L, heads * D) -> (B, heads, L, D)
         heads: Tensor = x.unflatten(-1, (-1, self.width))
         return heads.transpose(1, 2)
 
-    def _turn(self, x: Tensor, start: int) -> Tensor:
+    def _rotate(self, x: Tensor, start: int) -> Tensor:
         return x if self.rotary is None else self.rotary(x, start)
 
-    def _for_all(self, memory: Memory) -> Memory:
-        """Each head of keys and values once for every head of its group: neighbours share, no tiling."""
+    def _repeat_heads(self, x: Tensor | None) -> Tensor | None:  # (B, G, ...) -> (B, H, ...)
+        return None if x is None else x.repeat_interleave(self.group, 1)
+
+    def _repeat_key_heads(self, memory: Memory) -> Memory:
+        """Repeat each head of keys and values for the heads of its group, which are neighbours."""
         if self.group == 1:
             return memory
         keys, values = (part.repeat_interleave(self.group, 1) for part in (memory.keys, memory.values))
@@ -107,35 +122,38 @@ class MultiHead(nn.Module):
 
 
 def head_size(size: int, heads: int) -> int:
-    """The width of one head; an error if the heads do not divide the size."""
+    """Return the width of one head; Seq2attnError if the heads do not divide the size."""
     if heads < 1 or size % heads:
         raise Seq2attnError(f"heads must divide the size: got heads={heads} for size={size}")
     return size // heads
 
 
 class Window(NamedTuple):
-    """What self-attention sees: |i - j| < size, so `size` slots with its own; and the first `sinks` slots.
+    """A sliding window of self-attention: a query attends to the `size` positions |i - j| < size, its own
+    included, and to the first `sinks` positions.
 
-    Softmax parks the weight that it has no use for on the first slots, so a window that loses them breaks
-    (Xiao et al. 2024). Layers see further than one window: each reaches size - 1 slots beyond the one below.
+    Softmax puts the weight that it has no use for on the first positions, so a window that loses them breaks
+    (Xiao et al. 2024). A stack reaches further than one window: each layer adds size - 1 positions.
     """
 
     size: int
     sinks: int = 0
 
     def mask(self, length: int, device: torch.device) -> Bool[Tensor, "L L"]:
-        """Which of the slots each query sees, both sides of its own; a decoder cuts off the future itself."""
-        place = torch.arange(length, device=device)
-        return ((place[:, None] - place).abs() < self.size) | (place < self.sinks)
+        """Return which positions each query may attend to, before and after its own; a decoder masks the
+        future itself."""
+        positions = torch.arange(length, device=device)
+        return ((positions[:, None] - positions).abs() < self.size) | (positions < self.sinks)
 
     def keep(self, memory: Memory) -> Memory:
-        """What the next query can still see of a memory that ends at this one."""
-        slots, gone = memory.keys.shape[-2], memory.keys.shape[-2] - (self.size - 1)
-        if gone <= self.sinks:
+        """Return the part of a memory that the query at the next position may attend to."""
+        length = memory.keys.shape[-2]
+        start = length - (self.size - 1)
+        if start <= self.sinks:
             return memory
-        kept = [*range(self.sinks), *range(gone, slots)]
+        kept = [*range(self.sinks), *range(start, length)]
         index = torch.tensor(kept, dtype=torch.long, device=memory.keys.device)
-        keys, values = (part.index_select(-2, index) for part in memory[:2])
+        keys, values = memory.keys.index_select(-2, index), memory.values.index_select(-2, index)
         return Memory(keys, values, memory.mask.index_select(-1, index))
 
 
@@ -143,20 +161,20 @@ class Window(NamedTuple):
 
 
 class TalkingScorer(Scorer):
-    """e'_g = sum_h P_hg e_h: the heads' scores together (Shazeer et al. 2020); P = I at the start."""
+    """e'_g = sum_h P_hg e_h: mixes the scores of the heads (Shazeer et al. 2020); P = I at the start."""
 
     def __init__(self, score: Scorer, heads: int) -> None:
         super().__init__()
-        _may_talk(score)
+        _require_talking(score)
         self.score, self.mix = score, nn.Parameter(torch.eye(heads))
         self.stateful, self.position_dependent = score.stateful, score.position_dependent
 
     def keys(self, states: Float[Tensor, "*b S D"]) -> Float[Tensor, "*b S K"]:
-        """Those of the scorer."""
+        """Return the keys of the inner scorer."""
         return self.score.keys(states)
 
     def initial_state(self, keys: Float[Tensor, "*b S K"]) -> Float[Tensor, "*b S C"] | None:
-        """That of the scorer."""
+        """Return the initial state of the inner scorer."""
         return self.score.initial_state(keys)
 
     def update_trace(
@@ -166,18 +184,18 @@ class TalkingScorer(Scorer):
         weights: Float[Tensor, "*b T S"],
         past: Past,
     ) -> Float[Tensor, "*b S C"] | None:
-        """That of the scorer."""
+        """Return the next trace of the inner scorer."""
         return self.score.update_trace(query, keys, weights, past)
 
     def forward(
         self, query: Float[Tensor, "*b T Q"], keys: Float[Tensor, "*b S K"], past: Past
     ) -> Float[Tensor, "*b T S"]:
-        """See the class; the mask comes after, so that nothing infinite is mixed."""
-        return _mixed(self.score(query, keys, past), self.mix)
+        """See the class; the mask is applied later, so that nothing infinite is mixed."""
+        return _mix_heads(self.score(query, keys, past), self.mix)
 
 
 class TalkingNormalizer(Normalizer):
-    """a'_g = sum_h P_hg a_h: the heads' weights together (Shazeer et al. 2020); P = I at the start.
+    """a'_g = sum_h P_hg a_h: mixes the weights of the heads (Shazeer et al. 2020); P = I at the start.
 
     A head's weights may then sum to less or more than 1, and be negative.
     """
@@ -186,7 +204,7 @@ class TalkingNormalizer(Normalizer):
 
     def __init__(self, normalize: Normalizer, heads: int) -> None:
         super().__init__()
-        _may_talk(normalize)
+        _require_talking(normalize)
         self.normalize, self.mix = normalize, nn.Parameter(torch.eye(heads))
         self.position_dependent = normalize.position_dependent
 
@@ -198,26 +216,28 @@ class TalkingNormalizer(Normalizer):
         query: Float[Tensor, "*d T Q"],
     ) -> Float[Tensor, "*e T S"]:
         """See the class."""
-        return _mixed(self.normalize(scores, mask, past, query), self.mix)
+        return _mix_heads(self.normalize(scores, mask, past, query), self.mix)
 
 
 def talking_incompatibility(part: type[Scorer] | type[Normalizer]) -> str | None:
-    """Why the heads of a scorer or a normalizer cannot talk; None if they can."""
+    """Return the reason why the heads of a scorer or a normalizer cannot talk; None if they can."""
     name = part.__name__
     if issubclass(part, Scorer):
-        why = f"{name} has a score for places that are never seen: mixed with others' it is none, no talking"
+        why = (
+            f"{name} has a score for positions that get no weight, which mixing heads would lose: no talking"
+        )
         return None if part.allows_talking_heads else why
     if part.needs_positive:
         return f"{name} divides by the scores' sum, and mixed scores may be negative: no talking"
     if part.stateful or part.n_scores > 1 or part.samples():
-        return f"{name} follows the weights of its own head: mixed with others' they are none"
+        return f"{name} follows the weights of its own head, which mixing heads would change: no talking"
     return None
 
 
-def _may_talk(part: Scorer | Normalizer) -> None:
+def _require_talking(part: Scorer | Normalizer) -> None:
     if (why := talking_incompatibility(type(part))) is not None:
         raise Seq2attnError(why)
 
 
-def _mixed(x: Tensor, mix: Tensor) -> Tensor:  # (..., H, T, S)
+def _mix_heads(x: Tensor, mix: Tensor) -> Tensor:  # (..., H, T, S)
     return torch.einsum("...hts,hg->...gts", x, mix)

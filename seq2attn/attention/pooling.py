@@ -1,7 +1,7 @@
-"""Pooling: attention over a sequence -> one vector, or several.
+"""Pooling: attention over a sequence -> a vector, or one vector per query.
 
-Letters: B batch, S tokens, D width of their states, V width of the values (D unless said otherwise), Q width
-of a query, r queries ("hops"), N sentences of a document or spans of a sentence, W tokens of the widest.
+Letters: B batch, S tokens, D width of their states, V width of the values (D by default), Q width of a query,
+r queries ("hops"), N sentences of a document or spans of a sentence, W tokens of the widest.
 """
 
 from collections.abc import Callable
@@ -11,19 +11,22 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from seq2attn.attention.attention import Attended, Attention, Memory, incompatibilities
+from seq2attn.attention.attention import Attention
+from seq2attn.attention.compatibility import incompatibilities
 from seq2attn.attention.heads import MultiHead
+from seq2attn.attention.memory import Attended, Memory
+from seq2attn.attention.renamed import warn_renamed
 from seq2attn.errors import Seq2attnError
 
 
 class Pooling(nn.Module):
-    """r learned queries look at a sequence: A = normalize(score(Q, K)), M = A V.
+    """r learned queries attend to a sequence: A = normalize(score(Q, K)), M = A V.
 
     With the scorer `perceptron`, one query is the attention of HAN (Yang et al. 2016, eq. 5-7), and r
     without bias are the self-attentive embedding (Lin et al. 2017, eq. 6-7).
     zeros: start with queries of zeros, that is, with the mean of the values where scores are products with
-    the query (dot, scaled_dot, general, perceptron). Hops that start alike differ only as far as what reads
-    them does, and a penalty alone never parts them: use it with one query.
+    the query (dot, scaled_dot, general, perceptron). Hops that start alike differ only as far as the layers
+    that read them do, and a penalty alone never separates them: use it with one query.
     """
 
     def __init__(
@@ -34,7 +37,7 @@ class Pooling(nn.Module):
         for _, why in incompatibilities(inner.score, inner.normalize, "pooling"):
             raise Seq2attnError(why)
         if inner.relative is not None:
-            raise Seq2attnError("relative positions make no sense in pooling: its queries stand nowhere")
+            raise Seq2attnError("pooling cannot use relative positions: its queries have no position")
         if queries < 1:
             raise Seq2attnError(f"pooling needs at least one query, got queries={queries}")
         self.attention = attention
@@ -44,32 +47,38 @@ class Pooling(nn.Module):
     def forward(
         self, states: Float[Tensor, "B S D"], mask: Bool[Tensor, "B S"], need_weights: bool = True
     ) -> Attended:
-        """Context (B, r, V) and weights (B, r, S) of states; True in the mask = a token.
+        """Pool states: context (B, r, V) and weights (B, r, S); True in the mask = a token.
 
         With MultiHead the weights are (B, H, r, S). An empty sentence has weights 0 and context 0.
         """
-        return self.look(self.attention.remember(states, mask.unsqueeze(1)), need_weights)
+        return self.pool(self.attention.remember(states, mask.unsqueeze(1)), need_weights)
 
-    def look(self, memory: Memory, need_weights: bool = True) -> Attended:
-        """The same of a memory that is already made."""
+    def pool(self, memory: Memory, need_weights: bool = True) -> Attended:
+        """Pool a memory that is already made."""
         queries = self.queries.expand(len(memory.values), -1, -1)
         attended: Attended = self.attention(queries, memory, need_weights=need_weights)
         return attended
+
+    def look(self, memory: Memory, need_weights: bool = True) -> Attended:
+        """The deprecated name of `pool`."""
+        warn_renamed("Pooling", "look", "pool")
+        return self.pool(memory, need_weights)
 
 
 def penalty(weights: Float[Tensor, "*b r S"]) -> Float[Tensor, "*b"]:
     """|A A' - I|^2, the squared Frobenius norm, per sentence (Lin et al. 2017, eq. 8): hops should differ.
 
-    0 where every hop has one token of its own, r (r - 1) where all have the same one; with more hops than
-    tokens it cannot be 0. A hop that saw nothing owes nothing: an empty sentence has penalty and gradient 0.
+    0 where every hop attends to a token of its own, r (r - 1) where all attend to the same token; with more
+    hops than tokens it cannot be 0. A hop with no weight at all adds nothing: the penalty and gradient of an
+    empty sentence are 0.
     """
     with torch.autocast(weights.device.type, enabled=False):
-        own = torch.diag_embed((weights != 0).any(-1).to(weights.dtype))
-        return (weights @ weights.mT - own).square().sum((-2, -1))
+        identity = torch.diag_embed((weights != 0).any(-1).to(weights.dtype))  # (..., r, r)
+        return (weights @ weights.mT - identity).square().sum((-2, -1))
 
 
 class Document(NamedTuple):
-    """A document in one vector, and where it was looked at."""
+    """A document as a vector, and the weights of its words and sentences."""
 
     vector: Tensor  # (B, r V), the hops of the sentence pooling side by side
     words: Tensor  # (B, N, r, S), weights of the words in their sentence
@@ -77,11 +86,11 @@ class Document(NamedTuple):
 
 
 class Hierarchical(nn.Module):
-    """Words are pooled to sentences, sentences to the document (HAN; Yang et al. 2016, eq. 5-10).
+    """Pools words to sentences, and sentences to the document (HAN; Yang et al. 2016, eq. 5-10).
 
-    words, sentences: the two poolings, each with parameters of its own; r hops of words make a sentence
-    state of r V. encode: states (B, N, r V) and mask (B, N) of sentences -> states (B, N, D) in context, such
-    as the paper's GRU; None: each sentence stands for itself.
+    words, sentences: the two poolings, with parameters of their own; r hops of words make a sentence
+    state of r V. encode: states (B, N, r V) and mask (B, N) of sentences -> contextual states (B, N, D), such
+    as the paper's GRU; None: sentences are pooled as they are.
     """
 
     def __init__(
@@ -91,39 +100,45 @@ class Hierarchical(nn.Module):
         self.words, self.sentences, self.encode = words, sentences, encode
 
     def forward(self, words: Float[Tensor, "B N S D"], mask: Bool[Tensor, "B N S"]) -> Document:
-        """States of words; True in the mask = a word. Sentences without words are not there, wherever they
-        stand, and a document without any is zeros.
+        """Pool the states of words; True in the mask = a word. A sentence without words is masked, wherever
+        it stands, and the vector of a document without words is zero.
         """
-        context, of_words, *_ = self.words(words.flatten(0, 1), mask.flatten(0, 1))
-        sentences, real = context.flatten(1).unflatten(0, mask.shape[:2]), mask.any(-1)
+        pooled: Attended = self.words(words.flatten(0, 1), mask.flatten(0, 1))
+        sentences = pooled.context.flatten(1).unflatten(0, mask.shape[:2])  # (B, N, r V)
+        exists = mask.any(-1)  # (B, N)
         if self.encode is not None:
-            sentences = self.encode(sentences, real)
-        context, of_sentences, *_ = self.sentences(sentences, real)
-        return Document(context.flatten(1), of_words.unflatten(0, mask.shape[:2]), of_sentences)
+            sentences = self.encode(sentences, exists)
+        document: Attended = self.sentences(sentences, exists)
+        return Document(
+            document.context.flatten(1),
+            _needed(pooled.weights).unflatten(0, mask.shape[:2]),
+            _needed(document.weights),
+        )
 
 
 class Spans(NamedTuple):
-    """Spans of tokens, each in one vector by its parts; all zeros where the mask says that there is none."""
+    """Spans of tokens, each as a vector in parts; all zeros where the mask says that there is no span."""
 
     start: Tensor  # (B, N, D), the state of the first token
-    end: Tensor  # (B, N, D), the state of the last
-    attended: Tensor  # (B, N, V), what the attention found within: the head
-    width: Tensor  # (B, N, E), a learned vector of how many tokens there are
+    end: Tensor  # (B, N, D), the state of the last token
+    attended: Tensor  # (B, N, V), the context of the attention within the span: the head
+    width: Tensor  # (B, N, E), a learned vector for the number of tokens
     weights: Tensor  # (B, N, W), of the tokens start, start + 1, ...
 
     @property
     def vector(self) -> Tensor:
         """[start; end; attended; width] (B, N, 2 D + V + E)."""
-        return torch.cat(self[:4], -1)
+        return torch.cat([self.start, self.end, self.attended, self.width], -1)
 
 
 class SpanPooling(nn.Module):
     """[x_start; x_end; sum over the span of a_t v_t; phi(width)] (Lee et al. 2017, section 4).
 
-    Scores come from the states in context, `normalize` runs within each span, and what is summed may be
-    other vectors, in the paper the word embeddings. The tokens of each span are gathered (B, N, W): sums over
-    prefixes would be cheaper, but a high score anywhere outside drowns all that is within.
-    widths: how many widths have a vector of their own, wider spans share the last; width_size: E, 0 for none.
+    Scores come from contextual states, `normalize` runs within each span, and the vectors that are summed may
+    be others, in the paper the word embeddings. The tokens of each span are gathered (B, N, W): sums over
+    prefixes would be cheaper, but a high score anywhere outside drowns all scores within.
+    widths: the number of widths with a vector of their own, wider spans share the last; width_size: E, 0 for
+    no vector.
     """
 
     def __init__(
@@ -140,37 +155,46 @@ class SpanPooling(nn.Module):
         mask: Bool[Tensor, "B N"],
         values: Float[Tensor, "B S V"] | None = None,
     ) -> Spans:
-        """Spans are the places of their first and last tokens, both within; True in the mask = a span.
+        """Pool spans, given as the positions of their first and last tokens; True in the mask = a span.
 
-        What stands in masked spans does not matter. An error if another does not lie within the S slots.
+        Masked spans may have any positions. Seq2attnError if another does not lie within the S tokens.
         """
-        _check(spans, mask, states.shape[1])
-        start, end = (spans * mask.unsqueeze(-1)).unbind(-1)
-        width = (end - start + 1) * mask
-        steps = torch.arange(int(torch.cat([width.flatten(), width.new_ones(1)]).amax()), device=width.device)
-        within = steps < width.unsqueeze(-1)
-        places = (start.unsqueeze(-1) + steps).clamp(max=states.shape[1] - 1)
-        row = torch.arange(len(states), device=width.device).unsqueeze(-1)
+        _check_spans(spans, mask, states.shape[1])
+        start, end = (spans * mask.unsqueeze(-1)).unbind(-1)  # (B, N)
+        width = (end - start + 1) * mask  # (B, N), in tokens
+        widest = int(torch.cat([width.flatten(), width.new_ones(1)]).amax())
+        offsets = torch.arange(widest, device=width.device)  # (W,)
+        within = offsets < width.unsqueeze(-1)  # (B, N, W)
+        positions = (start.unsqueeze(-1) + offsets).clamp(max=states.shape[1] - 1)  # (B, N, W)
+        row = torch.arange(len(states), device=width.device).unsqueeze(-1)  # (B, 1)
         attention = cast(Attention, self.pooling.attention)
-        whole = attention.remember(states, mask, values)  # keys are made once for all spans
-        keys, values = (part[row.unsqueeze(-1), places].flatten(0, 1) for part in (whole.keys, whole.values))
-        found = self.pooling.look(Memory(keys, values, within.flatten(0, 1).unsqueeze(1)))
-        parts = (
-            states[row, start],
-            states[row, end],
-            found.context.unflatten(0, mask.shape).squeeze(-2),
-            self.width((width - 1).clamp(0, self.width.num_embeddings - 1)),
-            found.weights.unflatten(0, mask.shape).squeeze(-2),  # type: ignore[union-attr]  # they are asked for
+        source = attention.remember(states, mask, values)  # keys are made once for all spans
+        keys, values = (
+            part[row.unsqueeze(-1), positions].flatten(0, 1) for part in (source.keys, source.values)
         )
-        return Spans(*(part * mask.unsqueeze(-1) for part in parts))
+        pooled = self.pooling.pool(Memory(keys, values, within.flatten(0, 1).unsqueeze(1)))
+        exists = mask.unsqueeze(-1)
+        known_width = (width - 1).clamp(0, self.width.num_embeddings - 1)
+        return Spans(
+            start=states[row, start] * exists,
+            end=states[row, end] * exists,
+            attended=pooled.context.unflatten(0, mask.shape).squeeze(-2) * exists,
+            width=self.width(known_width) * exists,
+            weights=_needed(pooled.weights).unflatten(0, mask.shape).squeeze(-2) * exists,
+        )
 
 
-def _check(spans: Tensor, mask: Tensor, slots: int) -> None:
+def _needed(weights: Tensor | None) -> Tensor:
+    """Return weights that were asked for with need_weights."""
+    return cast(Tensor, weights)
+
+
+def _check_spans(spans: Tensor, mask: Tensor, length: int) -> None:
     start, end = spans.unbind(-1)
-    wrong = mask & ((start < 0) | (end < start) | (end >= slots))
-    if wrong.any():
-        row, n = wrong.nonzero()[0].tolist()
+    outside = mask & ((start < 0) | (end < start) | (end >= length))
+    if outside.any():
+        row, n = outside.nonzero()[0].tolist()
         raise Seq2attnError(
             f"span {n} of sentence {row} is {spans[row, n].tolist()}: expected its first and last token, "
-            f"0 <= first <= last < {slots}; set its mask to false if it is none"
+            f"0 <= first <= last < {length}; set its mask to false if it is none"
         )

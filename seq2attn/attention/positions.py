@@ -1,8 +1,8 @@
-"""Positions: where a token stands, told to embeddings, to queries and keys, or to scores.
+"""Positions of tokens: added to embeddings, or encoded by rotating queries and keys, or in the scores.
 
 Keyword-only parameters are options in a recipe. `start` is the position of the first token, so that decoding
-step by step sees the same positions as decoding all at once. Relative positions need none: the last query
-stands at the last key.
+step by step uses the same positions as decoding all at once. Relative positions need no start: the last query
+is at the last key.
 """
 
 import math
@@ -13,13 +13,12 @@ from annotated_types import Ge, Gt, Le
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from seq2attn.attention.attention import Relative
+from seq2attn.attention.interfaces import Relative
 from seq2attn.errors import Seq2attnError
 
 
 class Position(nn.Module):
-    """A way to say where a token stands. `where` tells whether it is added to embeddings, or turns queries
-    and keys."""
+    """Absolute positions. `where` says whether they are added to embeddings, or rotate queries and keys."""
 
     where: ClassVar[Literal["embedding", "rotation"]]
 
@@ -28,14 +27,14 @@ class Position(nn.Module):
         self.size = size
 
 
-class Nowhere(Position):
-    """No positions: a causal decoder can make out places from what it sees (Haviv et al. 2022), but to an
-    encoder its sentence is a bag of words."""
+class NoPosition(Position):
+    """No positions: a causal decoder can infer positions from its mask (Haviv et al. 2022), but to an encoder
+    its sentence is a bag of words."""
 
     where = "embedding"
 
     def forward(self, x: Float[Tensor, "B L D"], start: int) -> Float[Tensor, "B L D"]:
-        """x."""
+        """Return x."""
         return x
 
 
@@ -45,9 +44,9 @@ class Sinusoidal(Position):
     where = "embedding"
 
     def forward(self, x: Float[Tensor, "B L D"], start: int) -> Float[Tensor, "B L D"]:
-        """x plus its positions."""
+        """Return x plus its positions."""
         angles = _angles(x.shape[-2], self.size, x.device, start)  # (L, ceil(D/2))
-        table = torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)[..., : self.size]
+        table = torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)[..., : self.size]  # (L, D)
         return x + table.to(x.dtype)
 
 
@@ -62,19 +61,19 @@ class Learned(Position):
         nn.init.normal_(self.table.weight, std=size**-0.5)
 
     def forward(self, x: Float[Tensor, "B L D"], start: int) -> Float[Tensor, "B L D"]:
-        """x plus its positions; an error beyond the last position that was learned."""
+        """Return x plus its positions; Seq2attnError beyond the last learned position."""
         length, last = self.table.num_embeddings, start + x.shape[-2] - 1
         if last >= length:
             raise Seq2attnError(
                 f"position {last} is beyond the {length} learned positions; give learned "
                 "positions a larger length, filter longer sentences, or use sinusoidal positions"
             )
-        learned: Tensor = self.table(_positions(x.shape[-2], x.device, start))
-        return x + learned
+        vectors: Tensor = self.table(_positions(x.shape[-2], x.device, start))  # (L, D)
+        return x + vectors
 
 
 class Rotary(Position):
-    """Turns each pair of a query or key by p / base^(2i/d) (Su et al. 2021), so that their product depends
+    """Rotates each pair of a query or key by p / base^(2i/d) (Su et al. 2021), so that their product depends
     on the distance only. Pairs are (2i, 2i+1), interleaved (the paper), or (i, i+d/2), half (Llama)."""
 
     where = "rotation"
@@ -92,49 +91,49 @@ class Rotary(Position):
         self.base, self.layout = base, layout
 
     def forward(self, x: Float[Tensor, "B H L D"], start: int) -> Float[Tensor, "B H L D"]:
-        """x, turned. Angles are float32 whatever x is."""
-        angles = _angles(x.shape[-2], self.size, x.device, start, self.base)
+        """Return x, rotated. Angles are float32 whatever x is."""
+        angles = _angles(x.shape[-2], self.size, x.device, start, self.base)  # (L, D/2)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-        within = (
-            -1 if self.layout == "interleaved" else -2
-        )  # where the two of a pair stand: (d/2, 2) or (2, d/2)
-        pairs = x.unflatten(-1, (-1, 2) if within == -1 else (2, -1))
-        one, other = pairs.unbind(within)
-        return torch.stack([one * cos - other * sin, one * sin + other * cos], within).flatten(-2)
+        # The axis of length 2 that the members of a pair are on: (D/2, 2) or (2, D/2).
+        axis = -1 if self.layout == "interleaved" else -2
+        pairs = x.unflatten(-1, (-1, 2) if axis == -1 else (2, -1))
+        first, second = pairs.unbind(axis)  # (B, H, L, D/2) each
+        return torch.stack([first * cos - second * sin, first * sin + second * cos], axis).flatten(-2)
 
 
 # ---- relative ----------------------------------------------------------------------------------------
 
 
 class Distance(Relative):
-    """A relative position: only scores know of it, and embeddings get nothing added.
+    """A relative position: it changes scores, and adds nothing to embeddings.
 
-    heads: H; size: D, the width of one head; causal: no query sees the slots behind its own.
+    heads: H; size: D, the width of one head; causal: no query attends to keys behind its own.
     """
 
     where: ClassVar[Literal["scores"]] = "scores"
-    shared = False  # True: one for all layers of a stack
+    shared = False  # True: all layers of a stack share one module
 
     def __init__(self, heads: int, size: int, causal: bool = False) -> None:
         super().__init__()
 
 
 class Alibi(Distance):
-    """e - m_h |i - j|: the further, the less (Press et al. 2022). m_h = 2^(-8h/H) for h = 1...H; where H is
-    no power of 2, those of the next lower one, then every second of the next higher. Nothing is learned."""
+    """e - m_h |i - j|: a penalty that grows with the distance (Press et al. 2022). m_h = 2^(-8h/H) for
+    h = 1...H; where H is no power of 2, those of the next lower one, then every second of the next higher.
+    Nothing is learned."""
 
     def __init__(self, heads: int, size: int, causal: bool = False) -> None:
         super().__init__(heads, size, causal)
         self.slopes = slopes(heads)
 
-    def bias(self, query: Float[Tensor, "*b T Q"], slots: int) -> Float[Tensor, "H T S"]:
-        """-m_h |i - j| in float32: bfloat16 does not know 257 from 256."""
-        distances = _offsets(query, slots).abs().float()
+    def bias(self, query: Float[Tensor, "*b T Q"], n_keys: int) -> Float[Tensor, "H T S"]:
+        """Return -m_h |i - j| in float32: bfloat16 cannot tell 257 from 256."""
+        distances = _offsets(query, n_keys).abs().float()
         return -torch.tensor(self.slopes, device=query.device)[:, None, None] * distances
 
 
 def slopes(heads: int) -> list[float]:
-    """ALiBi's m of every head."""
+    """Return ALiBi's m of every head."""
     lower = 2 ** (heads.bit_length() - 1)
     geometric = [2 ** (-8 * (head + 1) / lower) for head in range(lower)]
     between = [2 ** (-4 * (head + 1) / lower) for head in range(0, 2 * lower, 2)]
@@ -145,7 +144,7 @@ class T5(Distance):
     """e + b[bucket(j - i), h], learned (Raffel et al. 2020): near distances have a bucket each, further ones
     share, all from max_distance on the last. One table for all layers of a stack. T5 scores by dot.
 
-    buckets: half of them are for j > i, where a query sees those.
+    buckets: half of them are for j > i, where a query may attend to those keys.
     """
 
     shared = True
@@ -162,24 +161,23 @@ class T5(Distance):
         super().__init__(heads, size, causal)
         side = buckets if causal else buckets // 2
         if max_distance < side:
-            own = "" if causal else f", {side} for each direction,"
+            each_side = "" if causal else f", {side} for each direction,"
             raise Seq2attnError(
-                f"{buckets} buckets{own} are more than max_distance {max_distance} has distances: raise it "
-                f"to {side}, or lower buckets"
+                f"{buckets} buckets{each_side} are more than max_distance {max_distance} has distances: "
+                f"raise it to {side}, or lower buckets"
             )
         self.table = nn.Embedding(buckets, heads)
         nn.init.normal_(self.table.weight, std=(heads * size) ** -0.5)
         self.causal, self.side, self.max_distance = causal, side, max_distance
-        # Looked up, not computed where it is needed: at the edge of a bucket devices round differently.
-        found = torch.tensor([self._bucket(distance) for distance in range(max_distance + 1)])
-        self.register_buffer("of_distance", found, persistent=False)
+        # A table in place of the logarithm: at the edge of a bucket, devices round it differently.
+        table = torch.tensor([self._bucket(distance) for distance in range(max_distance + 1)])
+        self.register_buffer("bucket_of_distance", table, persistent=False)
 
     def buckets(self, offsets: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
-        """The bucket of each j - i."""
-        behind = offsets > 0
+        """Return the bucket of each j - i."""
         distances = offsets.clamp(max=0).abs() if self.causal else offsets.abs()
-        found: Tensor = self.get_buffer("of_distance")[distances.clamp(max=self.max_distance)]
-        return found if self.causal else found + self.side * behind
+        buckets: Tensor = self.get_buffer("bucket_of_distance")[distances.clamp(max=self.max_distance)]
+        return buckets if self.causal else buckets + self.side * (offsets > 0)
 
     def _bucket(self, distance: int) -> int:
         exact = self.side // 2
@@ -188,15 +186,15 @@ class T5(Distance):
         far = math.log(distance / exact) / math.log(self.max_distance / exact)
         return min(exact + int(far * (self.side - exact) + 1e-9), self.side - 1)
 
-    def bias(self, query: Float[Tensor, "*b T Q"], slots: int) -> Float[Tensor, "H T S"]:
-        """b[bucket(j - i), h]."""
-        bias: Tensor = self.table(self.buckets(_offsets(query, slots)))
+    def bias(self, query: Float[Tensor, "*b T Q"], n_keys: int) -> Float[Tensor, "H T S"]:
+        """Return b[bucket(j - i), h]."""
+        bias: Tensor = self.table(self.buckets(_offsets(query, n_keys)))  # (T, S, H)
         return bias.movedim(-1, 0)
 
 
 class Shaw(Distance):
     """e + q . a_(j-i) / sqrt(d), and c + sum_j w_j b_(j-i), learned (Shaw et al. 2018); all distances from
-    `reach` on are one. The heads share a and b.
+    `reach` on share a vector. The heads share a and b.
 
     values: whether there is a b; with it no fused kernel can be used.
     """
@@ -215,27 +213,27 @@ class Shaw(Distance):
         self.of_keys = nn.Parameter(torch.randn(reach + 1 + self.behind, size) * size**-0.5)
         self.of_values = nn.Parameter(torch.randn_like(self.of_keys) * size**-0.5) if values else None
 
-    def bias(self, query: Float[Tensor, "*b T Q"], slots: int) -> Float[Tensor, "*b T S"]:
-        """q . a_(j-i) / sqrt(d): as many products as there are distances, then each where it belongs."""
-        products = query @ self.of_keys.mT / math.sqrt(query.shape[-1])
-        return products.gather(-1, self._rows(query, slots))
+    def bias(self, query: Float[Tensor, "*b T Q"], n_keys: int) -> Float[Tensor, "*b T S"]:
+        """Return q . a_(j-i) / sqrt(d): a product per distance, then gathered for each pair."""
+        products = query @ self.of_keys.mT / math.sqrt(query.shape[-1])  # (..., T, distances)
+        return products.gather(-1, self._rows(query, n_keys))
 
     def values(self, weights: Float[Tensor, "*b T S"]) -> Float[Tensor, "*b T V"] | None:
-        """sum_j w_j b_(j-i): weights of one distance are summed first."""
+        """Return sum_j w_j b_(j-i): weights at the same distance are summed first."""
         if self.of_values is None:
             return None
-        distances = weights.new_zeros(*weights.shape[:-1], len(self.of_values))
-        summed = distances.scatter_add(-1, self._rows(weights, weights.shape[-1]), weights)
-        return summed @ self.of_values.to(weights.dtype)
+        zeros = weights.new_zeros(*weights.shape[:-1], len(self.of_values))
+        by_distance = zeros.scatter_add(-1, self._rows(weights, weights.shape[-1]), weights)
+        return by_distance @ self.of_values.to(weights.dtype)
 
-    def _rows(self, x: Tensor, slots: int) -> Tensor:  # (..., T, S)
-        rows = _offsets(x, slots).clamp(-self.reach, self.behind) + self.reach
-        return rows.expand(*x.shape[:-1], slots)
+    def _rows(self, x: Tensor, n_keys: int) -> Tensor:  # (..., T, S), the rows of a and b
+        rows = _offsets(x, n_keys).clamp(-self.reach, self.behind) + self.reach
+        return rows.expand(*x.shape[:-1], n_keys)
 
 
-def _offsets(query: Tensor, slots: int) -> Tensor:  # (T, S), j - i; the last query stands at the last slot
-    places = torch.arange(slots, device=query.device)
-    return places - places[slots - query.shape[-2] :, None]
+def _offsets(query: Tensor, n_keys: int) -> Tensor:  # (T, S), j - i; the last query is at the last key
+    positions = torch.arange(n_keys, device=query.device)
+    return positions - positions[n_keys - query.shape[-2] :, None]
 
 
 def _positions(length: int, device: torch.device, start: int) -> Tensor:  # (L,)
@@ -256,5 +254,5 @@ POSITIONS: dict[str, type[Position] | type[Distance]] = {
     "alibi": Alibi,
     "t5": T5,
     "shaw": Shaw,
-    "none": Nowhere,
+    "none": NoPosition,
 }

@@ -1,8 +1,8 @@
-"""What decoders remember between steps: nested NamedTuples of tensors, batch first, and of numbers that all
-rows have in common.
+"""The state that a decoder carries between steps: nested NamedTuples of tensors, batch first, and of numbers
+that all rows share.
 
-A search keeps several hypotheses of each sentence and drops sentences that are done. All that it needs to
-know of a state is that it can be reordered.
+A search keeps K hypotheses of each sentence and drops sentences that are finished. All that it does with a
+state is to reorder it.
 """
 
 from collections.abc import Callable
@@ -19,68 +19,71 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class PerSource(Generic[Value]):
-    """What all hypotheses of a sentence have in common, such as the memory of its source: kept once for each
-    sentence, and not moved when hypotheses are."""
+    """A value that all hypotheses of a sentence share, such as the memory of its source: kept once per
+    sentence, and not reordered when only hypotheses are."""
 
-    value: Value  # (nested) NamedTuple of tensors, or a tensor; a row for each sentence
+    value: Value  # a tensor, or (nested) NamedTuples of tensors; one row per sentence
 
 
 @dataclass(frozen=True)
 class GrowingBuffer:
-    """Slots (..., S, D) that grow at their end, in place while there is room behind them, as a list does.
+    """Rows (..., S, D) that grow at their end, such as a key-value cache: in place while there is capacity,
+    as in a list.
 
-    What has been kept does not change when others append to it: whoever comes second finds the room taken,
-    and gets one of its own. So does whoever needs a gradient, or may not write there (inference mode).
+    A buffer that was kept does not change when a later one appends to the same storage: the second buffer to
+    append at the same place copies, as does one that needs gradients, or that may not write to the storage
+    (inference mode).
     """
 
-    room: Tensor  # (..., C, D), of which the first `count` are these
-    count: int
-    taken: list[int]  # one number: how many slots of the room are anyone's
+    storage: Tensor  # (..., C, D), of which the first `length` rows belong to this buffer
+    length: int
+    used: list[int]  # a single number, shared by all buffers of this storage: rows that any of them uses
 
     @classmethod
     def of(cls, x: Tensor) -> "GrowingBuffer":
-        """As many as there are, and no room."""
+        """Return a buffer of these rows, without spare capacity."""
         return cls(x, x.shape[-2], [x.shape[-2]])
 
     @property
     def all(self) -> Float[Tensor, "*b S D"]:
-        """The slots."""
-        return self.room[..., : self.count, :]
+        """All rows."""
+        return self.storage[..., : self.length, :]
 
     def append(self, new: Float[Tensor, "*b N D"]) -> "GrowingBuffer":
-        """These and new ones."""
-        room, count, taken = self.room, self.count + new.shape[-2], self.taken
+        """Return a buffer of these rows followed by new ones."""
+        storage, length, used = self.storage, self.length + new.shape[-2], self.used
         if torch.is_grad_enabled():
             return GrowingBuffer.of(torch.cat([self.all, new], -2))
-        foreign = room.is_inference() != torch.is_inference_mode_enabled()
-        if foreign or taken[0] > self.count or room.shape[-2] < count:
-            room, taken = new.new_empty(*new.shape[:-2], 2 * count, new.shape[-1]), [self.count]
-            room[..., : self.count, :] = self.all
-        room[..., self.count : count, :] = new
-        taken[0] = count
-        return GrowingBuffer(room, count, taken)
+        foreign = storage.is_inference() != torch.is_inference_mode_enabled()
+        if foreign or used[0] > self.length or storage.shape[-2] < length:
+            storage, used = new.new_empty(*new.shape[:-2], 2 * length, new.shape[-1]), [self.length]
+            storage[..., : self.length, :] = self.all
+        storage[..., self.length : length, :] = new
+        used[0] = length
+        return GrowingBuffer(storage, length, used)
 
 
 def reorder(state: State, index: Int[Tensor, " N"], sentences: Int[Tensor, " B"] | None = None) -> State:
-    """Take rows of every tensor in a state: they may be repeated, dropped and permuted. The rest stays.
+    """Return a state with the rows `index` of every tensor: repeated, dropped or permuted. Numbers stay.
 
-    sentences: those that stay, in ascending order, where hypotheses are several for each, N = K B: rows of
-    what is `Shared`. None: there is one hypothesis for each, and `index` counts there as well.
+    sentences: if there are K hypotheses per sentence, N = K B: the sentences that stay, in ascending order,
+    which are the rows of `PerSource` values. None: one hypothesis per sentence, and `index` applies to
+    these values as well.
     """
 
-    def move(x: Tensor) -> Tensor:
+    def select(x: Tensor) -> Tensor:
         return x.index_select(0, index)
 
-    def keep(x: Tensor) -> Tensor:
+    def select_sentences(x: Tensor) -> Tensor:
         if sentences is None:
-            return move(x)
+            return select(x)
         return x if len(sentences) == len(x) else x.index_select(0, sentences)
 
-    return _mapped(state, move, keep)  # type: ignore[no-any-return]
+    return _mapped(state, select, select_sentences)  # type: ignore[no-any-return]
 
 
 def expand_to_hypotheses(value: Value, rows: int) -> Value:
-    """Rows of what is shared, each repeated for its hypotheses, so that there are `rows` in all."""
+    """Return a value with each row repeated for its hypotheses, so that there are `rows` in all."""
 
     def repeat(x: Tensor) -> Tensor:
         return x if len(x) == rows else x.repeat_interleave(rows // len(x), 0)
@@ -89,25 +92,26 @@ def expand_to_hypotheses(value: Value, rows: int) -> Value:
 
 
 def fold_hypotheses(x: Float[Tensor, "*n 1 D"], sentences: int) -> Float[Tensor, "*b K D"]:
-    """What the hypotheses of each sentence have, one query or slot each, side by side: N = K `sentences`."""
+    """Put the K hypotheses of each sentence side by side, a row each: (K B, ..., 1, D) -> (B, ..., K, D)."""
     return x if len(x) == sentences else x.unflatten(0, (sentences, -1)).movedim(1, -3).flatten(-3, -2)
 
 
 def unfold_hypotheses(x: Float[Tensor, "*b K D"]) -> Float[Tensor, "*n 1 D"]:
-    """What stands side by side for each hypothesis by itself again."""
+    """Give each hypothesis a row of its own again: (B, ..., K, D) -> (K B, ..., 1, D)."""
     return x.unsqueeze(-2).movedim(-3, 1).flatten(0, 1)
 
 
 def _mapped(state: Any, each: Callable[[Tensor], Tensor], shared: Callable[[Tensor], Tensor]) -> Any:
+    """Apply `each` to all tensors of a state, and `shared` to those that hypotheses share."""
     if state is None or isinstance(state, int):
         return state
     if isinstance(state, Tensor):
         return each(state)
     if isinstance(state, GrowingBuffer):
-        here = state.all
-        moved = each(here)
-        return state if moved is here else GrowingBuffer.of(moved)
+        rows = state.all
+        changed = each(rows)
+        return state if changed is rows else GrowingBuffer.of(changed)
     if isinstance(state, PerSource):
         return PerSource(_mapped(state.value, shared, shared))
-    parts = [_mapped(part, each, shared) for part in state]
-    return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
+    fields = [_mapped(field, each, shared) for field in state]
+    return type(state)(*fields) if hasattr(state, "_fields") else tuple(fields)

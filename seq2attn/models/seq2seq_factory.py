@@ -5,12 +5,12 @@ from typing import Any
 
 from torch import nn
 
-from seq2attn.attention.attention import Attention, Relative
+from seq2attn.attention import Attention, Relative
 from seq2attn.attention.heads import MultiHead, TalkingNormalizer, TalkingScorer, Window, head_size
 from seq2attn.attention.hierarchy import SentenceAttention
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.attention.positions import POSITIONS, Distance, Position
-from seq2attn.attention.scorers import SCORERS, Several
+from seq2attn.attention.scorers import SCORERS, MultiScorer
 from seq2attn.layers.basic import Dropout, Embedding, Embeds, FeedForward, tie
 from seq2attn.models.decoders import (
     Cell,
@@ -58,7 +58,7 @@ def attention(
     """One attention for queries and keys of these sizes, for one head or for several side by side."""
     energies = NORMALIZERS[recipe.normalize.name].n_scores
     scores = [recipe.score.make(SCORERS, query_size, key_size) for _ in range(energies)]
-    score = scores[0] if energies == 1 else Several(scores)
+    score = scores[0] if energies == 1 else MultiScorer(scores)
     normalize = recipe.normalize.make(NORMALIZERS, query_size, heads)
     if recipe.talking:
         score, normalize = TalkingScorer(score, heads), TalkingNormalizer(normalize, heads)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from seq2attn.attention.attention import Attention
+from seq2attn.attention import Attention
 from seq2attn.attention.heads import MultiHead, Window
 from seq2attn.attention.pooling import Pooling, SpanPooling
 from seq2attn.attention.positions import POSITIONS

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from seq2attn.attention.attention import Attention, incompatibilities
+from seq2attn.attention import Attention, incompatibilities
 from seq2attn.attention.heads import MultiHead, Window
 from seq2attn.attention.pooling import Pooling, SpanPooling, penalty
 from seq2attn.errors import Seq2attnError

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchema
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from seq2attn.attention.attention import Normalizer, Scorer, incompatibilities
+from seq2attn.attention import Normalizer, Scorer, incompatibilities
 from seq2attn.attention.heads import talking_incompatibility
 from seq2attn.attention.hierarchy import sentence_incompatibility
 from seq2attn.attention.normalizers import NORMALIZERS

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import Field
 
-from seq2attn.attention.attention import Normalizer, Scorer
+from seq2attn.attention import Normalizer, Scorer
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.attention.positions import POSITIONS, Distance
 from seq2attn.attention.scorers import SCORERS

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from seq2attn.attention.attention import Attention
+from seq2attn.attention import Attention
 from seq2attn.errors import Seq2attnError
 from seq2attn.models.decoders import Decoded, Decoder
 from seq2attn.training.token_loss import cross_entropy

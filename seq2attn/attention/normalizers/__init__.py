@@ -1,12 +1,12 @@
 """Normalizers: scores (..., T, S) and mask (..., 1 or T, S) -> weights (..., T, S).
 
-To add one: write the class, add its line to NORMALIZERS (registry.py). Keyword-only parameters are its
-options in a recipe.
+To add a normalizer, write its class and add its line to NORMALIZERS (registry.py). Its keyword-only
+parameters are its options in a recipe.
 """
 
-from seq2attn.attention.attention import Normalizer
+from seq2attn.attention.interfaces import Normalizer
 from seq2attn.attention.normalizers.addressing import NTM
-from seq2attn.attention.normalizers.dense import Sigmoid, Softmax, SoftmaxSink, Sum, seen
+from seq2attn.attention.normalizers.dense import Sigmoid, Softmax, SoftmaxSink, Sum, nonempty, seen
 from seq2attn.attention.normalizers.local import LocalM, LocalP
 from seq2attn.attention.normalizers.monotonic import HardMonotonic, MILk, MoChA, Monotonic
 from seq2attn.attention.normalizers.registry import NORMALIZERS
@@ -32,5 +32,6 @@ __all__ = [
     "SoftmaxSink",
     "Sparsemax",
     "Sum",
+    "nonempty",
     "seen",
 ]

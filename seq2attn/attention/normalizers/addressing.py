@@ -1,4 +1,4 @@
-"""Addressing by content and by place, together (Graves et al. 2014, section 3.3)."""
+"""Addressing by content and by location together (Graves et al. 2014, section 3.3)."""
 
 from typing import Annotated
 
@@ -8,10 +8,11 @@ from annotated_types import Ge, Le
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from seq2attn.attention.attention import Normalizer, Past
-from seq2attn.attention.normalizers.dense import masked
-from seq2attn.attention.normalizers.local import lengths, places
-from seq2attn.attention.normalizers.monotonic import stands, start
+from seq2attn.attention.interfaces import Normalizer
+from seq2attn.attention.memory import Past
+from seq2attn.attention.normalizers.dense import mask_scores
+from seq2attn.attention.normalizers.local import lengths, positions
+from seq2attn.attention.normalizers.monotonic import first_position, previous_state
 
 
 class NTM(Normalizer):
@@ -22,11 +23,11 @@ class NTM(Normalizer):
     shift       w~_i = sum_o s_o w^g_{i-o},  s = softmax(W_s q + b_s) over offsets o = -r ... r
     sharpening  w_i = w~_i^gamma / sum_j w~_j^gamma,  gamma = 1 + softplus(w_gamma . q + b_gamma)
 
-    The memory is a ring of each row's own length; `circular` False: what leaves it at an end is lost, and the
-    rest sums to one again. Offset 1 goes to the next slot. Before the first query it stands at slot 0. Slots
-    that a mask with gaps hides count in a shift, but keep nothing.
+    The source is a ring of each row's own length; `circular` False: weight that leaves it at an end is lost,
+    and the rest is made to sum to one again. Offset 1 shifts to the next position. Before the first query,
+    all weight is on position 0. Positions that a mask with gaps hides count in a shift, but get no weight.
 
-    shifts: r; a step holds 2 r + 1 numbers for every slot.
+    shifts: r; a step holds 2 r + 1 numbers for every position.
     """
 
     stateful = position_dependent = True
@@ -46,8 +47,8 @@ class NTM(Normalizer):
         self.sharpen = nn.Linear(query_size, 1)
 
     def initial_state(self, zeros: Float[Tensor, "*b S"]) -> Float[Tensor, "*b S"]:
-        """At the first slot."""
-        return start(zeros)
+        """Return all weight on the first position."""
+        return first_position(zeros)
 
     def forward(
         self,
@@ -56,14 +57,15 @@ class NTM(Normalizer):
         past: Past,
         query: Float[Tensor, "*b 1 Q"],
     ) -> Float[Tensor, "*b 1 S"]:
-        """The weights; Seq2attnError without a `past.belief`."""
-        content = masked(scores, mask).softmax(-1)
+        """Return the weights; Seq2attnError without a `past.alignment_state`."""
+        content = mask_scores(scores, mask).softmax(-1)
         gate = self.gate(query).sigmoid()
-        moved = self.moved(gate * content + (1 - gate) * stands(self, past), mask, query)
+        gated = gate * content + (1 - gate) * previous_state(self, past)
+        shifted = self.shifted(gated, mask, query)
         gamma = 1 + F.softplus(self.sharpen(query))
         # In logarithms, as a power of small weights underflows; the floor keeps the gradient at 0 finite.
-        sharp = gamma * moved.clamp(min=torch.finfo(moved.dtype).tiny).log()
-        weights: Tensor = masked(sharp, mask).softmax(-1)
+        sharp = gamma * shifted.clamp(min=torch.finfo(shifted.dtype).tiny).log()
+        weights: Tensor = mask_scores(sharp, mask).softmax(-1)
         return weights * mask
 
     def step(
@@ -73,19 +75,20 @@ class NTM(Normalizer):
         past: Past,
         query: Float[Tensor, "*b 1 Q"],
     ) -> tuple[Float[Tensor, "*b 1 S"], Float[Tensor, "*b S"]]:
-        """The weights, which are the next belief; who sees nothing keeps the old one."""
+        """Return the weights, which are the next alignment state; an all-masked row keeps the old state."""
         weights = self(scores, mask, past, query)
-        return weights, torch.where(mask.any(-1, keepdim=True), weights, stands(self, past)).squeeze(-2)
+        state = torch.where(mask.any(-1, keepdim=True), weights, previous_state(self, past))
+        return weights, state.squeeze(-2)
 
-    def moved(
+    def shifted(
         self, weights: Float[Tensor, "*b 1 S"], mask: Bool[Tensor, "*c 1 S"], query: Float[Tensor, "*b 1 Q"]
     ) -> Float[Tensor, "*b 1 S"]:
-        """The convolution with the shifts, along each row's own length."""
-        chances: Tensor = self.shift(query).softmax(-1)
+        """Return the convolution with the shifts, along each row's own length."""
+        probabilities: Tensor = self.shift(query).softmax(-1)  # (..., 1, offsets)
         offsets = torch.arange(-self.shifts, self.shifts + 1, device=weights.device)
-        origins = places(weights)[:, None] - offsets  # (S, offsets): whence each slot gets its mass
+        origins = positions(weights)[:, None] - offsets  # (S, offsets): where the weight of each comes from
         length = lengths(mask).clamp(min=1).unsqueeze(-1)
         inside = self.circular | ((origins >= 0) & (origins < length))  # (..., 1, S, offsets)
-        taken = weights.unsqueeze(-1).expand(*weights.shape, len(offsets))
-        taken = taken.gather(-2, (origins % length).expand_as(taken)) * inside
-        return (taken * chances.unsqueeze(-2)).sum(-1)
+        expanded = weights.unsqueeze(-1).expand(*weights.shape, len(offsets))
+        gathered = expanded.gather(-2, (origins % length).expand_as(expanded)) * inside
+        return (gathered * probabilities.unsqueeze(-2)).sum(-1)

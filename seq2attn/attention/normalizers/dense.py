@@ -1,4 +1,5 @@
-"""Weights on every slot that may be seen: softmax, softmax with a sink, sigmoid, and the plain share."""
+"""Weights on every unmasked position: softmax, softmax with a sink, sigmoid, and plain division by the
+sum."""
 
 import math
 from typing import Annotated
@@ -9,27 +10,36 @@ from annotated_types import Gt
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from seq2attn.attention.attention import Memory, Normalizer, Past
+from seq2attn.attention.interfaces import Normalizer
+from seq2attn.attention.memory import Memory, Past
+from seq2attn.attention.renamed import warn_renamed
 
 
-def seen(mask: Bool[Tensor, "*c M S"]) -> Bool[Tensor, "*c M S"]:
-    """The mask, but all true where a query sees nothing: normalise over this, then multiply by the mask.
+def nonempty(mask: Bool[Tensor, "*c M S"]) -> Bool[Tensor, "*c M S"]:
+    """Return the mask, but with all-masked rows all True: normalize over this, then multiply by the mask.
 
-    That keeps value and gradient finite and zero where a softmax of -inf alone would give nan.
+    So value and gradient of such rows are zero, where a softmax of -inf alone would give nan.
     """
     return mask | ~mask.any(-1, keepdim=True)
 
 
-def masked(scores: Float[Tensor, "*b T S"], mask: Bool[Tensor, "*c M S"]) -> Float[Tensor, "*b T S"]:
-    """The scores, -inf where they may not be seen; a query that sees nothing keeps its scores."""
-    return scores.masked_fill(~seen(mask), float("-inf"))
+def seen(mask: Bool[Tensor, "*c M S"]) -> Bool[Tensor, "*c M S"]:
+    """The deprecated name of `nonempty`."""
+    warn_renamed("normalizers", "seen", "nonempty")
+    return nonempty(mask)
 
 
-def fused(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, dropout: float) -> Tensor:
-    """torch's kernel for softmax(query keys' + mask) values; a mask of bools says what may be seen.
+def mask_scores(scores: Float[Tensor, "*b T S"], mask: Bool[Tensor, "*c M S"]) -> Float[Tensor, "*b T S"]:
+    """Return the scores, -inf where masked; an all-masked row keeps its scores."""
+    return scores.masked_fill(~nonempty(mask), float("-inf"))
 
-    On a CPU the gradient of half precision takes ten times as long as that of float32. On MPS some of torch's
-    versions read a tensor that is a view as if it were none (pytorch#181133).
+
+def fused_softmax(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, dropout: float) -> Tensor:
+    """Return softmax(query keys' + mask) values by torch's fused kernel; a boolean mask is True where a query
+    may attend.
+
+    On a CPU the gradient of half precision takes ten times as long as that of float32. On MPS some versions
+    of torch read a tensor that is a view as if it were contiguous (pytorch#181133).
     """
     if query.device.type == "mps":
         query, keys, values = query.contiguous(), keys.contiguous(), values.contiguous()
@@ -43,9 +53,9 @@ def fused(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, dropout: fl
 
 
 class Softmax(Normalizer):
-    """exp(e / tau) / sum exp(e / tau) over the slots that may be seen.
+    """exp(e / tau) / sum exp(e / tau) over the unmasked positions.
 
-    temperature: tau; towards 0 the best slot takes all, towards infinity all slots are equal.
+    temperature: tau; towards 0 the best position has all the weight, towards infinity all are equal.
     learned_temperature: log tau is learned, one for each head, and starts at this temperature.
     """
 
@@ -70,31 +80,31 @@ class Softmax(Normalizer):
         query: Float[Tensor, "*b T Q"],
     ) -> Float[Tensor, "*b T S"]:
         """See the class."""
-        return masked(self._cool(scores), mask).softmax(-1) * mask
+        return mask_scores(self._tempered(scores), mask).softmax(-1) * mask
 
     def fused(
         self, dot: Tensor, memory: Memory, bias: Tensor | None, dropout: float
     ) -> Float[Tensor, "*b T V"] | None:
-        """torch's fused kernel, with the relative bias in the place of its mask."""
-        dot, mask = self._cool(dot), memory.mask
+        """Use torch's fused kernel, with the bias in the place of its mask."""
+        dot, mask = self._tempered(dot), memory.mask
         if bias is not None:
-            mask = self._cool(bias).masked_fill(~mask, float("-inf")).to(dot.dtype)
-        return fused(dot, memory.keys, memory.values, mask, dropout)
+            mask = self._tempered(bias).masked_fill(~mask, float("-inf")).to(dot.dtype)
+        return fused_softmax(dot, memory.keys, memory.values, mask, dropout)
 
-    def _cool(self, x: Tensor) -> Tensor:
-        """x / tau."""
+    def _tempered(self, x: Tensor) -> Tensor:
+        """Return x / tau."""
         if self.log_temperature is not None:
             return x * torch.exp(-self.log_temperature).to(x.dtype)
         return x if self.temperature == 1 else x / self.temperature
 
 
 class SoftmaxSink(Normalizer):
-    """exp(e) / (exp(s) + sum exp(e)): a sink s without a value takes mass, so that a query may look away.
+    """exp(e) / (exp(s) + sum exp(e)): a sink s without a value takes weight, so that a query need not attend.
 
     One s for each head. At 0 and not learned it is "softmax plus one", the zero sink that Xiao et al. (2024)
     compare. The same as softmax times sigmoid(logsumexp(e) - s).
 
-    start: s at first; learned: whether it changes.
+    start: the initial s; learned: whether it is learned.
     """
 
     sums_to_one = False
@@ -112,31 +122,32 @@ class SoftmaxSink(Normalizer):
         past: Past,
         query: Float[Tensor, "*b T Q"],
     ) -> Float[Tensor, "*b T S"]:
-        """See the class. The sink is always seen, so no row is empty."""
+        """See the class. The sink is never masked, so no row is empty."""
         return self._with_sink(scores.masked_fill(~mask, float("-inf"))).softmax(-1)[..., :-1]
 
     def fused(
         self, dot: Tensor, memory: Memory, bias: Tensor | None, dropout: float
     ) -> Float[Tensor, "*b T V"] | None:
-        """torch's fused kernel, with the sink as one more slot whose key and value are zero."""
+        """Use torch's fused kernel, with the sink as one more position whose key and value are zero."""
         bias = torch.zeros_like(memory.mask, dtype=dot.dtype) if bias is None else bias
-        added = self._with_sink(bias.masked_fill(~memory.mask, float("-inf"))).to(dot.dtype)
+        mask = self._with_sink(bias.masked_fill(~memory.mask, float("-inf"))).to(dot.dtype)
         keys, values = (F.pad(part, (0, 0, 0, 1)) for part in (memory.keys, memory.values))
-        return fused(dot, keys, values, added, dropout)
+        return fused_softmax(dot, keys, values, mask, dropout)
 
     def _with_sink(self, x: Tensor) -> Tensor:
-        """Scores (..., T, S) -> (..., T, S + 1), the sink behind them."""
+        """Append the sink to the scores: (..., T, S) -> (..., T, S + 1)."""
         last = torch.arange(x.shape[-1] + 1, device=x.device) == x.shape[-1]
         return F.pad(x, (0, 1)) + self.sink * last.to(x.dtype)
 
 
 class Sigmoid(Normalizer):
-    """sigmoid(e + b): each slot is looked at or not, whatever the others are (Ramapuram et al. 2024).
+    """sigmoid(e + b): the weight of a position does not depend on the others (Ramapuram et al. 2024).
 
     normalized: sigmoid(e + b) / sum sigmoid(e + b), the smoothing of Chorowski et al. (2015, section 2.3):
-    flatter than softmax, so that several slots share the weight.
-    start: b at first, learned, one for each head. If None nothing is learned: b is -log(slots that may be
-    seen), which makes the weights sum to about 1 at first, or 0 if normalized, as in the two papers.
+    flatter than softmax, so that more positions share the weight.
+    start: the initial b, learned, one for each head. None: nothing is learned, and b is
+    -log(number of unmasked positions), so that the weights sum to about 1 at first, or 0 if normalized, as in
+    the two papers.
     """
 
     def __init__(
@@ -156,15 +167,15 @@ class Sigmoid(Normalizer):
         """See the class."""
         if self.bias is not None:
             scores = scores + self.bias
-        if self.sums_to_one:  # in logarithms, so that a row of tiny sigmoids is no 0 / 0
-            return masked(F.logsigmoid(scores), mask).softmax(-1) * mask
+        if self.sums_to_one:  # in logarithms: a row of tiny sigmoids would be 0 / 0
+            return mask_scores(F.logsigmoid(scores), mask).softmax(-1) * mask
         if self.bias is None:
             scores = scores - mask.sum(-1, keepdim=True).clamp(min=1).to(scores.dtype).log()
         return scores.sigmoid() * mask
 
 
 class Sum(Normalizer):
-    """e / sum e over the slots that may be seen, for scores that are never negative.
+    """e / sum e over the unmasked positions, for scores that are never negative.
 
     With scores phi(q) . phi(k) this is linear attention (Katharopoulos et al. 2020, eq. 4 and 5). A query
     whose scores are all zero has the weights zero.
@@ -186,9 +197,9 @@ class Sum(Normalizer):
     def fused(
         self, dot: Tensor, memory: Memory, bias: Tensor | None, dropout: float
     ) -> Float[Tensor, "*b T V"] | None:
-        """q (K^T V) / q (K^T 1): time (T + S) K V in the place of T S (K + V), and no (T, S).
+        """Compute q (K^T V) / q (K^T 1): time (T + S) K V in the place of T S (K + V), and no (T, S) matrix.
 
-        Where all queries see the same slots, and there are so many of both that it is less.
+        None if queries have masks of their own, or if T and S are so small that it would take longer.
         """
         T, S, K, V = dot.shape[-2], *memory.keys.shape[-2:], memory.values.shape[-1]
         if memory.mask.shape[-2] > 1 or bias is not None or dropout > 0 or (T + S) * K * V > T * S * (K + V):
@@ -203,5 +214,5 @@ class Sum(Normalizer):
 
 
 def _divisor(total: Tensor) -> Tensor:
-    """A sum to divide by: 1 where it is too small for that."""
+    """Return a sum to divide by: 1 where it is too small for that."""
     return total.where(total > torch.finfo(total.dtype).tiny, 1.0)

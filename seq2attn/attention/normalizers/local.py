@@ -1,6 +1,6 @@
-"""Local attention: only slots near one place are looked at (Luong et al. 2015, section 3.2).
+"""Local attention: a window of source positions (Luong et al. 2015, section 3.2).
 
-Places are counted from 0. A row ends behind its last slot that may be seen, whatever pads follow.
+Positions are counted from 0. A row ends behind its last unmasked position, however much padding follows.
 """
 
 from typing import Annotated
@@ -10,26 +10,28 @@ from annotated_types import Ge, Gt
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from seq2attn.attention.attention import Normalizer, Past
-from seq2attn.attention.normalizers.dense import masked
+from seq2attn.attention.interfaces import Normalizer
+from seq2attn.attention.memory import Past
+from seq2attn.attention.normalizers.dense import mask_scores
 
 
-def places(scores: Float[Tensor, "*b S"]) -> Int[Tensor, " S"]:
-    """0, 1, ..., S-1: where the slots stand."""
+def positions(scores: Float[Tensor, "*b S"]) -> Int[Tensor, " S"]:
+    """Return the source positions 0, 1, ..., S-1."""
     return torch.arange(scores.shape[-1], device=scores.device)
 
 
 def lengths(mask: Bool[Tensor, "*c S"]) -> Int[Tensor, "*c 1"]:
-    """One past the last slot that may be seen; 0 where there is none."""
+    """Return the length of each row: the last unmasked position + 1; 0 where there is none."""
     return (mask * torch.arange(1, mask.shape[-1] + 1, device=mask.device)).amax(-1, keepdim=True)
 
 
 class LocalM(Normalizer):
     """Softmax over the window |s - p_t| <= reach with p_t = min(round(t pace), length - 1).
 
-    Local-m of Luong et al. (2015): the source is read at a steady pace. t counts the queries from 0;
-    `pace` is how many slots one query goes on (the paper's 1; about length / target length elsewhere).
-    A window always holds p_t; one whose slots are all hidden by a mask with gaps has weights 0.
+    Local-m of Luong et al. (2015): the window moves along the source at a steady pace. t counts the queries
+    from 0; `pace` is the number of positions from query to query (1 in the paper; source length / target
+    length elsewhere). A window always includes p_t; if a mask with gaps hides all its positions, its weights
+    are 0.
     """
 
     ordered = position_dependent = True
@@ -55,16 +57,16 @@ class LocalM(Normalizer):
         """See the class."""
         steps = past.step + torch.arange(scores.shape[-2], device=scores.device)[:, None]
         centre = (steps * self.pace + 0.5).floor().long().minimum(lengths(mask) - 1)
-        window = mask & ((places(scores) - centre).abs() <= self.reach)
-        return masked(scores, window).softmax(-1) * window
+        window = mask & ((positions(scores) - centre).abs() <= self.reach)
+        return mask_scores(scores, window).softmax(-1) * window
 
 
 class LocalP(Normalizer):
     """Softmax over the window |s - floor(p_t)| <= reach, times exp(-(s - p_t)^2 / (2 sigma^2)).
 
     Local-p of Luong et al. (2015, eq. 9-10): p_t = length sigmoid(v . tanh(W q)) and sigma = reach / 2. The
-    window moves by whole slots, at most to the last one; W and v learn through the Gaussian alone.
-    A window that falls into a gap of the mask sees nothing, and all its weights are 0.
+    window moves by whole positions, at most to the last one; W and v learn through the Gaussian alone.
+    If the window falls into a gap of the mask, all its weights are 0.
 
     size: width of the hidden layer (the query's size if None). renormalise: divide the product by its sum,
     which is softmax(score - (s - p_t)^2 / (2 sigma^2)) over the window; the paper does not, so its weights
@@ -96,11 +98,13 @@ class LocalP(Normalizer):
         query: Float[Tensor, "*b T Q"],
     ) -> Float[Tensor, "*b T S"]:
         """See the class."""
-        length = lengths(mask)
+        length = lengths(mask)  # (..., M, 1)
         centre = length * self.place(self.hidden(query).tanh()).sigmoid()
         middle = centre.floor().long().minimum(length - 1)
-        window = mask & ((places(scores) - middle).abs() <= self.reach)
-        gaussian = -2 * ((places(scores) - centre) / self.reach) ** 2  # its logarithm, as sigma = reach / 2
-        energies = scores + gaussian if self.sums_to_one else scores
-        weights: Tensor = masked(energies, window).softmax(-1) * window
+        window = mask & ((positions(scores) - middle).abs() <= self.reach)
+        gaussian = (
+            -2 * ((positions(scores) - centre) / self.reach) ** 2
+        )  # its logarithm, as sigma = reach / 2
+        scores = scores + gaussian if self.sums_to_one else scores
+        weights: Tensor = mask_scores(scores, window).softmax(-1) * window
         return weights if self.sums_to_one else weights * gaussian.exp()

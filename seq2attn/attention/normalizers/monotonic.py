@@ -1,12 +1,13 @@
-"""Monotonic attention: a pointer scans the memory from where it stands, and never goes back.
+"""Monotonic attention: a scan of the source that goes on from its last stop, and never goes back.
 
-One process serves all. From the place of the last stop, that slot included, the slots are visited in order;
-the scan stops at slot j with chance p_j, or goes on. If `belief` says where it stood before,
+All classes here use the same process. The scan visits the source positions in order, from its last stop on,
+that position included; it stops at position j with probability p_j, or goes on. If the alignment state b_j is
+the probability that its last stop was at j,
 
-    arrivals:  q_j = (1 - p_{j-1}) q_{j-1} + belief_j            weights:  alpha_j = p_j q_j
+    arrivals:  q_j = (1 - p_{j-1}) q_{j-1} + b_j            weights:  alpha_j = p_j q_j
 
-(Raffel et al. 2017, eq. 13-14). With p of 0 and 1 alone that *is* the hard scan, so that what is trained and
-what is decoded cannot mean different things. Cost: O(S log S) a query, log2(S) steps deep.
+(Raffel et al. 2017, eq. 13-14). With p of 0 and 1 alone that *is* the hard scan, so that training and
+decoding compute the same thing. Cost: O(S log S) a query, log2(S) steps deep.
 """
 
 from typing import Annotated, Literal
@@ -17,55 +18,57 @@ from annotated_types import Ge
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from seq2attn.attention.attention import Normalizer, Past
-from seq2attn.attention.normalizers.dense import masked
-from seq2attn.attention.normalizers.local import lengths, places
+from seq2attn.attention.interfaces import Normalizer
+from seq2attn.attention.memory import Past
+from seq2attn.attention.normalizers.dense import mask_scores
+from seq2attn.attention.normalizers.local import lengths, positions
 from seq2attn.errors import Seq2attnError
 
 Exhausted = Literal["zero", "keep", "last"]
 
 
 def arrivals(going: Float[Tensor, "*b S"], alignment_state: Float[Tensor, "*b S"]) -> Float[Tensor, "*b S"]:
-    """q_j = going_{j-1} q_{j-1} + belief_j: how likely a scan from `belief` arrives at each slot.
+    """Return q_j = going_{j-1} q_{j-1} + alignment_state_j: the probability that a scan arrives at each
+    position.
 
-    Every doubling lets what starts up to twice as far back arrive. There is no division by a product of
-    chances (the usual closed form: it loses all mass when that product nears 0), nor a logarithm of one, so
-    chances of 0 and 1 and gradients are exact.
+    Every doubling adds the scans that start up to twice as far back. There is no division by a product of
+    probabilities (the usual closed form: it loses all weight when that product nears 0), nor a logarithm of
+    one, so probabilities of 0 and 1 and gradients are exact.
     """
-    slots = alignment_state.shape[-1]
+    length = alignment_state.shape[-1]
     arriving, going = alignment_state, F.pad(going[..., :-1], (1, 0))
     reach = 1
-    while reach < slots:
+    while reach < length:
         arriving = arriving + going * F.pad(arriving[..., :-reach], (reach, 0))
         going = going * F.pad(going[..., :-reach], (reach, 0))
         reach *= 2
     return arriving
 
 
-def start(zeros: Float[Tensor, "*b S"]) -> Float[Tensor, "*b S"]:
-    """All belief at the first slot."""
-    return zeros + (places(zeros) == 0)
+def first_position(zeros: Float[Tensor, "*b S"]) -> Float[Tensor, "*b S"]:
+    """Return the alignment state at the first position."""
+    return zeros + (positions(zeros) == 0)
 
 
-def stands(part: Normalizer, past: Past) -> Tensor:
-    """The belief (..., 1, S) of the past; Seq2attnError where there is none."""
+def previous_state(part: Normalizer, past: Past) -> Tensor:
+    """Return the alignment state (..., 1, S) of the past; Seq2attnError if there is none."""
     if past.alignment_state is None:
         raise Seq2attnError(
-            f"{type(part).__name__} must know where it stands, but past.belief is None; "
-            "begin with Attention.begin(memory) and pass on the past of each answer"
+            f"{type(part).__name__} needs the alignment state of the last query, but past.alignment_state is "
+            "None; start with Attention.initial_state(memory), and pass on the past of each output"
         )
     return past.alignment_state.unsqueeze(-2)
 
 
-class Pointer(Normalizer):
-    """What all that scan a memory share: where they begin, and what they do at its end."""
+class MonotonicScan(Normalizer):
+    """Base class of the normalizers that scan a source: where a scan starts, and what it does at the end."""
 
     stateful = ordered = position_dependent = True
     exhausted: Exhausted = "last"
 
     def initial_state(self, zeros: Float[Tensor, "*b S"]) -> Float[Tensor, "*b S"]:
-        """At the first slot."""
-        return start(zeros)
+        """Return the alignment state at the first position."""
+        return first_position(zeros)
 
     def forward(
         self,
@@ -74,48 +77,50 @@ class Pointer(Normalizer):
         past: Past,
         query: Float[Tensor, "*b T Q"],
     ) -> Float[Tensor, "*b T S"]:
-        """The weights alone."""
-        return self.step(scores, mask, past, query)[0]
+        """Return the weights alone."""
+        weights, _ = self.step(scores, mask, past, query)
+        return weights
 
     def scan(
         self,
-        energies: Float[Tensor, "*b 1 S"],
+        scores: Float[Tensor, "*b 1 S"],
         mask: Bool[Tensor, "*c 1 S"],
         past: Past,
         hard: bool = False,
     ) -> tuple[Float[Tensor, "*b 1 S"], Float[Tensor, "*b S"]]:
-        """Where the scan stops, and the next belief; p = sigmoid(energies), or whether they are >= 0 if hard.
+        """Return where the scan stops, and the next alignment state; p = sigmoid(scores), or scores >= 0 if
+        hard.
 
-        Seq2attnError without a `past.belief`.
+        Seq2attnError without a `past.alignment_state`.
         """
-        energies = energies.masked_fill(~mask, float("-inf"))  # a scan passes what it may not see
-        before = stands(self, past)
+        scores = scores.masked_fill(~mask, float("-inf"))  # a scan passes masked positions
+        before = previous_state(self, past)
         if hard:
-            stops = (energies >= 0).to(energies)
+            stops = (scores >= 0).to(scores)
             going = 1 - stops
         else:
-            stops, going = energies.sigmoid(), (-energies).sigmoid()
+            stops, going = scores.sigmoid(), (-scores).sigmoid()
         arriving = arrivals(going, before)
         weights = after = stops * arriving
         if self.exhausted == "keep":
             after = weights + before * going.flip(-1).cumprod(-1).flip(-1)
         elif self.exhausted == "last":
             missed = (going * arriving)[..., -1:]
-            weights = after = weights + missed * (places(energies) == lengths(mask) - 1)
-        # Who has nothing to scan has not come to its end either.
+            weights = after = weights + missed * (positions(scores) == lengths(mask) - 1)
+        # The scan of an all-masked row has not come to its end: it stays where it was.
         return weights, torch.where(mask.any(-1, keepdim=True), after, before).squeeze(-2)
 
 
-class Monotonic(Pointer):
+class Monotonic(MonotonicScan):
     """p = sigmoid(e + r + noise), the expected stop of the scan (Raffel et al. 2017, section 2).
 
-    In training the expectation, with N(0, noise^2) added to the energies so that p gets near 0 or 1; in
-    evaluation the first slot with p >= 0.5 (`hard`; False: the expectation there too).
+    In training the expectation, with N(0, noise^2) added to the scores so that p gets near 0 or 1; in
+    evaluation the first position with p >= 0.5 (`hard`; False: the expectation there too).
 
-    bias: what r is at first, a number that each head learns (low: scans go far, which long memories need);
-    exhausted: what a scan does that no slot has stopped. "zero": it looks at nothing, now and ever after,
-    which is what the paper's expectation says; "keep": it looks at nothing, but stays where it stood;
-    "last": it looks at the last slot (Arivazhagan et al. 2019), and then weights sum to one.
+    bias: the initial r, a number that each head learns (low: scans go far, which long sources need);
+    exhausted: the result of a scan that stops nowhere. "zero": it has no weight, now and in all later
+    queries, as in the paper's expectation; "keep": it has no weight, but stays where it was; "last": it stops
+    at the last position (Arivazhagan et al. 2019), and then weights sum to one.
     """
 
     def __init__(
@@ -141,18 +146,18 @@ class Monotonic(Pointer):
         query: Float[Tensor, "*b 1 Q"],
     ) -> tuple[Float[Tensor, "*b 1 S"], Float[Tensor, "*b S"]]:
         """See the class."""
-        energies = scores + self.bias
+        scores = scores + self.bias
         if self.training and self.noise:
-            energies = energies + self.noise * torch.randn_like(energies)
-        return self.scan(energies, mask, past, hard=self.hard and not self.training)
+            scores = scores + self.noise * torch.randn_like(scores)
+        return self.scan(scores, mask, past, hard=self.hard and not self.training)
 
 
 class MoChA(Monotonic):
-    """A softmax over the `width` slots up to and with the stop of a monotonic scan (Chiu & Raffel 2018).
+    """A softmax over the `width` positions up to and with the stop of a monotonic scan (Chiu & Raffel 2018).
 
     beta_j = sum_k alpha_k softmax_{l in k-width+1 .. k}(u_l)_j: chunks reach back a little, so that small
-    swaps can be learnt. Scores (2, ..., T, S): the energies e of the scan, and u of the chunk. Each chunk has
-    a softmax of its own, memory (..., S, width): moving sums of exp(u) lose chunks far below the highest u.
+    swaps can be learned. Scores (2, ..., T, S): e of the scan, and u of the chunk. Each chunk has a softmax
+    of its own, memory (..., S, width): moving sums of exp(u) lose chunks far below the highest u.
     """
 
     n_scores = 2
@@ -180,25 +185,26 @@ class MoChA(Monotonic):
     ) -> tuple[Float[Tensor, "*b 1 S"], Float[Tensor, "*b S"]]:
         """See the class."""
         stops, alignment_state = super().step(scores[0], mask, past, query)
-        return self.look_back(stops, scores[1], mask), alignment_state
+        return self.spread(stops, scores[1], mask), alignment_state
 
-    def look_back(
+    def spread(
         self, stops: Float[Tensor, "*b 1 S"], scores: Float[Tensor, "*b 1 S"], mask: Bool[Tensor, "*c 1 S"]
     ) -> Float[Tensor, "*b 1 S"]:
-        """Every stop's mass, spread over the chunk that ends there."""
-        slots = scores.shape[-1]
-        width = slots if self.width is None else min(self.width, slots)
+        """Spread the weight of every stop over the chunk that ends there."""
+        length = scores.shape[-1]
+        width = length if self.width is None else min(self.width, length)
         before = (width - 1, 0)
         inside = F.pad(mask, before).unfold(-1, width, 1)  # (..., 1, S, width)
-        chunks = F.pad(scores, before).unfold(-1, width, 1)
-        shares = masked(chunks, inside).softmax(-1) * stops[..., None]  # where all is hidden, nothing stops
-        # Folding adds up what overlapping chunks give to the same slot.
-        spread = F.fold(shares.flatten(0, -3).mT, (1, slots + width - 1), (1, width))
+        chunks = F.pad(scores, before).unfold(-1, width, 1)  # (..., 1, S, width)
+        # An all-masked chunk has no stop, so its softmax does not matter.
+        shares = mask_scores(chunks, inside).softmax(-1) * stops[..., None]
+        # Folding sums the shares of a position in all chunks that overlap there.
+        spread = F.fold(shares.flatten(0, -3).mT, (1, length + width - 1), (1, width))
         return spread[..., width - 1 :].view_as(scores)
 
 
 class MILk(MoChA):
-    """MoChA whose chunks begin at the first slot: monotonic infinite look-back (Arivazhagan et al. 2019).
+    """MoChA whose chunks begin at the first position: monotonic infinite look-back (Arivazhagan et al. 2019).
 
     beta_j = sum_{k >= j} alpha_k exp(u_j) / sum_{l <= k} exp(u_l); memory (..., S, S).
     """
@@ -217,12 +223,12 @@ class MILk(MoChA):
         self.width = None
 
 
-class HardMonotonic(Pointer):
+class HardMonotonic(MonotonicScan):
     """The prior of exact hard monotonic attention (Wu & Cotterell 2019).
 
-    p_t(j) = sum_i belief_i softmax_{k >= i}(e_t)_j: a chain whose next place is any from the last one on. It
-    is the same scan with p_j = exp(e_j) / sum_{k >= j} exp(e_k), which always stops; training and evaluation
-    agree. The belief afterwards is p_t; a decoder that has seen its token puts the posterior in its place.
+    p_t(j) = sum_i b_i softmax_{k >= i}(e_t)_j: a chain whose next position is any from the last one on. It is
+    the same scan with p_j = exp(e_j) / sum_{k >= j} exp(e_k), which always stops; training and evaluation
+    agree. The next alignment state b is p_t; a decoder that has seen its token replaces it by the posterior.
     """
 
     def step(
@@ -235,5 +241,5 @@ class HardMonotonic(Pointer):
         """See the class."""
         lowest = torch.finfo(scores.dtype).min  # finite: of -inf alone, logcumsumexp has gradient nan
         scores = scores.masked_fill(~mask, lowest)
-        rest = scores.flip(-1).logcumsumexp(-1).flip(-1)  # of a slot and all behind it
+        rest = scores.flip(-1).logcumsumexp(-1).flip(-1)  # of a position and all behind it
         return self.scan(scores - F.pad(rest[..., 1:], (0, 1), value=lowest), mask, past)

@@ -1,6 +1,6 @@
-"""NORMALIZERS: one line for each. Its name here is its name in recipes."""
+"""NORMALIZERS: all normalizers, by the names that they have in recipes."""
 
-from seq2attn.attention.attention import Normalizer
+from seq2attn.attention.interfaces import Normalizer
 from seq2attn.attention.normalizers.addressing import NTM
 from seq2attn.attention.normalizers.dense import Sigmoid, Softmax, SoftmaxSink, Sum
 from seq2attn.attention.normalizers.local import LocalM, LocalP

@@ -1,9 +1,9 @@
-"""Weights that are exactly zero on most slots: sparsemax and its family, entmax.
+"""Weights that are exactly zero on most positions: sparsemax and its family, entmax.
 
 For alpha > 1 the weights are p = [(alpha - 1) e - tau]_+ ^ (1 / (alpha - 1)), with the threshold tau that
-makes them sum to one (Peters et al. 2019, section 3): softmax for alpha -> 1, sparsemax for alpha = 2. A slot
-that is 1 / (alpha - 1) better than all others takes everything. Outside of the support the gradient is
-exactly zero, and so is p: a loss of log p is infinite there.
+makes them sum to one (Peters et al. 2019, section 3): softmax for alpha -> 1, sparsemax for alpha = 2. A
+position whose score is 1 / (alpha - 1) above all others has all the weight. Outside of the support the
+gradient is exactly zero, and so is p: a loss of log p is infinite there.
 """
 
 import math
@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from seq2attn.attention.attention import Normalizer, Past
-from seq2attn.attention.normalizers.dense import masked
+from seq2attn.attention.interfaces import Normalizer
+from seq2attn.attention.memory import Past
+from seq2attn.attention.normalizers.dense import mask_scores
 from seq2attn.errors import Seq2attnError
 
 BISECTIONS = 50  # more than float32 has digits, nearly what float64 has
@@ -25,7 +26,7 @@ BISECTIONS = 50  # more than float32 has digits, nearly what float64 has
 class Sparsemax(Normalizer):
     """argmin_p |p - e|^2 over all distributions p (Martins & Astudillo 2016): many weights exactly zero.
 
-    By sorting: time O(S log S) for each query. The size of the scores decides how many slots stay.
+    By sorting: time O(S log S) for each query. The larger the scores, the fewer positions have weight.
     """
 
     def forward(
@@ -36,7 +37,7 @@ class Sparsemax(Normalizer):
         query: Float[Tensor, "*b T Q"],
     ) -> Float[Tensor, "*b T S"]:
         """See the class."""
-        return entmax(masked(scores, mask), 1.0) * mask
+        return entmax(mask_scores(scores, mask), 1.0) * mask
 
 
 class Entmax(Normalizer):
@@ -73,20 +74,22 @@ class Entmax(Normalizer):
     ) -> Float[Tensor, "*b T S"]:
         """See the class."""
         power = self.power if self.log_odds is None else self.log_odds.sigmoid()
-        return entmax(masked(scores, mask), power) * mask
+        return entmax(mask_scores(scores, mask), power) * mask
 
 
 def entmax(scores: Float[Tensor, "*b T S"], power: Tensor | float) -> Float[Tensor, "*b T S"]:
-    """Entmax over the last axis; power: alpha - 1, in (0, 1]. Some scores of a row may be -inf, not all."""
+    """Return entmax over the last axis; power: alpha - 1, in (0, 1]. Scores of a row may be -inf, but not
+    all."""
     return _Entmax.apply(scores, power)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Entmax(torch.autograd.Function):
-    """Its gradient needs only the weights: s g - s <s, g> / sum s, with s = p^(2 - alpha) on the support."""
+    """Entmax with a gradient that needs only the weights: s g - s <s, g> / sum s, with s = p^(2 - alpha) on
+    the support."""
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, power: Tensor | float) -> Tensor:
-        # A slot that is 1 or more below the best has no weight. Cut well below that, and -inf is finite.
+        # A score 1 or more below the best has no weight. The clamp, well below that, makes -inf finite.
         x = ((scores - scores.amax(-1, keepdim=True)) * power).clamp(min=-2)
         if isinstance(power, Tensor) or power not in (1.0, 0.5):
             weights = _bisected(x, power)
@@ -130,7 +133,7 @@ def _entmax15(x: Tensor) -> Tensor:
 
 
 def _bisected(x: Tensor, power: Tensor | float) -> Tensor:
-    """Any alpha: p = t^(1 / power) (1 + x / t)^(1 / power) with -tau = t in [S^-power, 1].
+    """Any alpha, by bisection: p = t^(1 / power) (1 + x / t)^(1 / power) with -tau = t in [S^-power, 1].
 
     The second factor, by log1p, stays exact as power goes to 0; the first cancels as the weights are divided
     by their sum.
@@ -143,8 +146,8 @@ def _bisected(x: Tensor, power: Tensor | float) -> Tensor:
     high = torch.ones_like(low)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        much = (middle.log() / power).exp() * shape(middle).sum(-1, keepdim=True) > 1
-        low, high = low.where(much, middle), middle.where(much, high)
+        too_much = (middle.log() / power).exp() * shape(middle).sum(-1, keepdim=True) > 1
+        low, high = low.where(too_much, middle), middle.where(too_much, high)
     weights = shape(low)
     return weights / weights.sum(-1, keepdim=True)
 

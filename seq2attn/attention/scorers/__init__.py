@@ -1,13 +1,14 @@
 """Scorers: (..., T, Q) queries and (..., S, K) keys -> (..., T, S) scores.
 
-To add one: write the class, add its line to SCORERS (registry.py). Keyword-only parameters are its
-options in a recipe.
+To add a scorer, write its class and add its line to SCORERS (registry.py). Its keyword-only parameters are
+its options in a recipe.
 """
 
-from seq2attn.attention.attention import Scorer
+from seq2attn.attention.interfaces import Scorer
 from seq2attn.attention.scorers.additive import Additive, Concat
 from seq2attn.attention.scorers.history import Coverage, Fertility, LocationSensitive, NeuralCoverage
 from seq2attn.attention.scorers.location import Location
+from seq2attn.attention.scorers.multi import MultiScorer
 from seq2attn.attention.scorers.products import (
     Cosine,
     Dot,
@@ -19,7 +20,6 @@ from seq2attn.attention.scorers.products import (
     Trilinear,
 )
 from seq2attn.attention.scorers.registry import SCORERS
-from seq2attn.attention.scorers.several import Several
 
 __all__ = [
     "SCORERS",
@@ -34,10 +34,10 @@ __all__ = [
     "Linear",
     "Location",
     "LocationSensitive",
+    "MultiScorer",
     "NeuralCoverage",
     "Perceptron",
     "ScaledDot",
     "Scorer",
-    "Several",
     "Trilinear",
 ]

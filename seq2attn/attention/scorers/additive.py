@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from seq2attn.attention.attention import Past, Scorer
+from seq2attn.attention.interfaces import Scorer
+from seq2attn.attention.memory import Past
 from seq2attn.errors import Seq2attnError
 
 
@@ -18,11 +19,13 @@ class Additive(Scorer):
 
     size: width of the hidden layer (the query's size if None); bias: whether there is a b.
     normalize: g v/|v| in the place of v, with g = 1/sqrt(size) at the start.
-    score_bias: the start of a learned r that is added to all scores; for normalizers to which it matters
-    (a softmax does not see it). Memory is (..., T, S, size), or `budget` if that is less.
+    score_bias: the initial value of a learned r that is added to all scores; it matters to some normalizers
+    (in a softmax it cancels). Memory is (..., T, S, size), or `budget` if that is less.
     """
 
-    budget = 2**26  # so many hidden numbers are held at once; more are made query by query, and made again
+    budget = (
+        2**26
+    )  # hidden numbers held at once; more are computed query by query, and again in the backward pass
 
     def __init__(
         self,
@@ -43,32 +46,32 @@ class Additive(Scorer):
         self.score_bias = None if score_bias is None else nn.Parameter(torch.tensor(float(score_bias)))
 
     def keys(self, states: Float[Tensor, "*b S D"]) -> Float[Tensor, "*b S K"]:
-        """U k + b, and behind it what else a subclass wants to know of k."""
+        """Return U k + b, followed by the features of k that a subclass needs."""
         return self.key(states)  # type: ignore[no-any-return]
 
-    def inside(self, keys: Float[Tensor, "*b S K"], past: Past) -> Float[Tensor, "*b S A"]:
-        """What stands beside W q inside the tanh; a subclass adds to it."""
+    def key_term(self, keys: Float[Tensor, "*b S K"], past: Past) -> Float[Tensor, "*b S A"]:
+        """Return the term that is added to W q inside the tanh; a subclass adds to it."""
         return keys
 
     def forward(
         self, query: Float[Tensor, "*b T Q"], keys: Float[Tensor, "*b S K"], past: Past
     ) -> Float[Tensor, "*b T S"]:
         """See the class."""
-        asked, held = self.query(query), self.inside(keys, past)
+        query_term, key_term = self.query(query), self.key_term(keys, past)  # (..., T, A), (..., S, A)
         vector = self.energy.weight
         if self.gain is not None:
             vector = self.gain * F.normalize(vector, dim=-1)
-        queries = max(1, self.budget // max(1, held.numel()))
-        if queries >= asked.shape[-2]:
-            scores = _energies(asked, held, vector)
+        queries = max(1, self.budget // max(1, key_term.numel()))
+        if queries >= query_term.shape[-2]:
+            scores = _scores(query_term, key_term, vector)
         else:
-            some = asked.split(queries, dim=-2)
-            scores = torch.cat([_energies_again(part, held, vector) for part in some], -2)
+            chunks = query_term.split(queries, dim=-2)
+            scores = torch.cat([_recomputed_scores(chunk, key_term, vector) for chunk in chunks], -2)
         return scores if self.score_bias is None else scores + self.score_bias
 
 
 class Concat(Additive):
-    """v . tanh(W [q; k] [+ b]) (Luong et al. 2015): additive scoring with W = [W_q | W_k], by its other name.
+    """v . tanh(W [q; k] [+ b]) (Luong et al. 2015): additive scoring with W = [W_q | W_k].
 
     key_identity: W_k is the identity, as in the runs that the paper reports; it needs size = key_size.
     """
@@ -95,16 +98,16 @@ class Concat(Additive):
             self.query = nn.Linear(query_size, size, bias=bias)
 
 
-def _energies(
+def _scores(
     query: Float[Tensor, "*b T A"], keys: Float[Tensor, "*b S A"], vector: Float[Tensor, "1 A"]
 ) -> Float[Tensor, "*b T S"]:
-    """v . tanh(q + k); memory (..., T, S, A)."""
+    """Return v . tanh(q + k); memory (..., T, S, A)."""
     return F.linear(torch.tanh(query.unsqueeze(-2) + keys.unsqueeze(-3)), vector).squeeze(-1)
 
 
-def _energies_again(query: Tensor, keys: Tensor, vector: Tensor) -> Tensor:
-    """The same, made once more on the way back instead of kept."""
+def _recomputed_scores(query: Tensor, keys: Tensor, vector: Tensor) -> Tensor:
+    """Return the same, but recompute the hidden layer in the backward pass instead of keeping it."""
     if not torch.is_grad_enabled():
-        return _energies(query, keys, vector)
-    scores: Tensor = checkpoint(_energies, query, keys, vector, use_reentrant=False, preserve_rng_state=False)
+        return _scores(query, keys, vector)
+    scores: Tensor = checkpoint(_scores, query, keys, vector, use_reentrant=False, preserve_rng_state=False)
     return scores

@@ -1,6 +1,6 @@
-"""Additive scores that know what was looked at before: U k + V f stands inside the tanh, f being the history.
+"""Additive scores that depend on earlier weights: U k + V f inside the tanh, with features f of the past.
 
-The past's weights are those before dropout, and zero on what is masked, so that padding changes nothing.
+The weights of the past are those before dropout, and zero where masked, so that padding changes nothing.
 """
 
 from typing import Annotated, Literal
@@ -11,13 +11,13 @@ from annotated_types import Ge, Gt
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seq2attn.attention.attention import Past
+from seq2attn.attention.memory import Past
 from seq2attn.attention.scorers.additive import Additive
 from seq2attn.errors import Seq2attnError
 
 
-class LookingBack(Additive):
-    """v . tanh(W q + U k + V f [+ b]) with some features f (..., S, F) of the past; a subclass says which."""
+class HistoryScorer(Additive):
+    """v . tanh(W q + U k + V f [+ b]) with features f (..., S, F) of the past, which a subclass defines."""
 
     stateful = True
 
@@ -26,21 +26,23 @@ class LookingBack(Additive):
         self.history = nn.Linear(features, self.energy.in_features, bias=False)
 
     def features(self, keys: Float[Tensor, "*b S K"], past: Past) -> Float[Tensor, "*b S F"]:
-        """What the past says about every slot."""
-        raise NotImplementedError(f"{type(self).__name__} must say what it knows of the past: features()")
+        """Return the features of every source position."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must say what it takes from the past: write features()"
+        )
 
-    def inside(self, keys: Float[Tensor, "*b S K"], past: Past) -> Float[Tensor, "*b S A"]:
-        """U k + V f."""
-        held = keys[..., : self.energy.in_features]
-        return held + self.history(self.features(keys, past))  # type: ignore[no-any-return]
+    def key_term(self, keys: Float[Tensor, "*b S K"], past: Past) -> Float[Tensor, "*b S A"]:
+        """Return U k + V f."""
+        key_term = keys[..., : self.energy.in_features]
+        return key_term + self.history(self.features(keys, past))  # type: ignore[no-any-return]
 
 
-class LocationSensitive(LookingBack):
+class LocationSensitive(HistoryScorer):
     """f = F * a: a convolution over the last weights (Chorowski et al. 2015, eq. 8 and 9).
 
-    filters, width: how many, and how many slots each sees (odd). cumulative: the sum of all weights so far is
-    a second channel (Shen et al. 2018, Tacotron 2). start: the last weights before the first query: `zeros`,
-    or all on the `first` slot (as Chorowski et al.).
+    filters: their number; width: the number of positions that each covers (odd). cumulative: the sum of all
+    weights so far is a second channel (Shen et al. 2018, Tacotron 2). start: the weights before the first
+    query: `zeros`, or all on the `first` position (as Chorowski et al.).
     """
 
     position_dependent = True
@@ -59,23 +61,23 @@ class LocationSensitive(LookingBack):
         super().__init__(query_size, key_size, filters, size, bias=True)
         if width % 2 == 0:
             raise Seq2attnError(
-                f"LocationSensitive needs an odd width, as many slots before as behind; got {width}; "
+                f"LocationSensitive needs an odd width, as many positions before as behind; got {width}; "
                 f"take {width + 1}"
             )
         self.cumulative, self.start = cumulative, start
         self.convolve = nn.Conv1d(1 + cumulative, filters, width, padding=width // 2, bias=False)
 
     def features(self, keys: Float[Tensor, "*b S K"], past: Past) -> Float[Tensor, "*b S F"]:
-        """F * [a; sum of a]."""
-        last, coverage = remembered(self, past.weights), remembered(self, past.coverage)
+        """Return F * [a; sum of a]."""
+        last, coverage = require_past(self, past.weights), require_past(self, past.coverage)
         if self.start == "first" and not past.step:
             last = last + (torch.arange(last.shape[-1], device=last.device) == 0)
         channels = torch.stack([last, coverage] if self.cumulative else [last], -2)  # (..., 1 or 2, S)
-        seen = self.convolve(channels.reshape(-1, *channels.shape[-2:]))
-        return seen.mT.reshape(*last.shape, -1)  # type: ignore[no-any-return]
+        filtered = self.convolve(channels.reshape(-1, *channels.shape[-2:]))  # (rows, filters, S)
+        return filtered.mT.reshape(*last.shape, -1)  # type: ignore[no-any-return]
 
 
-class Coverage(LookingBack):
+class Coverage(HistoryScorer):
     """f = the sum of all weights so far (See et al. 2017, eq. 11)."""
 
     def __init__(
@@ -84,14 +86,15 @@ class Coverage(LookingBack):
         super().__init__(query_size, key_size, 1, size, bias)
 
     def features(self, keys: Float[Tensor, "*b S K"], past: Past) -> Float[Tensor, "*b S F"]:
-        """The coverage."""
-        return remembered(self, past.coverage).unsqueeze(-1)
+        """Return the coverage."""
+        return require_past(self, past.coverage).unsqueeze(-1)
 
 
-class Fertility(LookingBack):
-    """f = the sum of all weights so far / Phi, Phi = N sigmoid(u . k): how many words a slot should become.
+class Fertility(HistoryScorer):
+    """f = the sum of all weights so far / Phi, Phi = N sigmoid(u . k): the number of target words of a
+    position.
 
-    The linguistic coverage of Tu et al. (2016, eq. 9 and 10). most: N, the most words a slot may become.
+    The linguistic coverage of Tu et al. (2016, eq. 9 and 10). most: N, the most target words of a position.
     """
 
     def __init__(
@@ -107,17 +110,17 @@ class Fertility(LookingBack):
         self.most, self.fertility = most, nn.Linear(key_size, 1, bias=False)
 
     def keys(self, states: Float[Tensor, "*b S D"]) -> Float[Tensor, "*b S K"]:
-        """[U k, Phi]; Phi is not let down to 0, by which the coverage is divided."""
+        """Return [U k, Phi]; Phi has a floor above 0, as the coverage is divided by it."""
         fertility = self.most * self.fertility(states).sigmoid().clamp(min=1e-3)
         return torch.cat([super().keys(states), fertility], -1)
 
     def features(self, keys: Float[Tensor, "*b S K"], past: Past) -> Float[Tensor, "*b S F"]:
-        """The coverage / Phi."""
-        return remembered(self, past.coverage).unsqueeze(-1) / keys[..., -1:]
+        """Return the coverage / Phi."""
+        return require_past(self, past.coverage).unsqueeze(-1) / keys[..., -1:]
 
 
-class NeuralCoverage(LookingBack):
-    """f = GRU([weight; k; q], f), one small state for every slot (Tu et al. 2016, eq. 7 and 8).
+class NeuralCoverage(HistoryScorer):
+    """f = GRU([weight; k; q], f), a small state for every source position (Tu et al. 2016, eq. 7 and 8).
 
     width: the size of that state; before the first query it is zero.
     """
@@ -135,12 +138,12 @@ class NeuralCoverage(LookingBack):
         self.cell = nn.GRUCell(1 + key_size + query_size, width)
 
     def keys(self, states: Float[Tensor, "*b S D"]) -> Float[Tensor, "*b S K"]:
-        """[U k, what k brings to the GRU's gates]: made once per source, as it is the larger part."""
+        """Return [U k, k's share of the GRU's gates]: the larger part of the gates, made once per source."""
         of_key = self.cell.weight_ih[:, 1 : 1 + states.shape[-1]]
         return torch.cat([super().keys(states), F.linear(states, of_key, self.cell.bias_ih)], -1)
 
     def initial_state(self, keys: Float[Tensor, "*b S K"]) -> Float[Tensor, "*b S C"] | None:
-        """Zeros."""
+        """Return states of zeros."""
         return keys.new_zeros(*keys.shape[:-1], self.cell.hidden_size)
 
     def update_trace(
@@ -150,28 +153,29 @@ class NeuralCoverage(LookingBack):
         weights: Float[Tensor, "*b T S"],
         past: Past,
     ) -> Float[Tensor, "*b S C"] | None:
-        """The next state of the GRU, for one query; the same if it saw nothing."""
-        trace, cell = remembered(self, past.trace), self.cell
+        """Return the next states of the GRU, after a single query; the same states where all weights are
+        0."""
+        trace, cell = require_past(self, past.trace), self.cell
         of_weight, of_query = cell.weight_ih[:, :1], cell.weight_ih[:, -query.shape[-1] :]
         new = (
             keys[..., self.energy.in_features :] + F.linear(query, of_query) + F.linear(weights.mT, of_weight)
         )
-        reset, update, fresh = new.chunk(3, -1)
+        reset, update, fresh = new.chunk(3, -1)  # (..., S, C) each
         old_reset, old_update, old = F.linear(trace, cell.weight_hh, cell.bias_hh).chunk(3, -1)
         fresh = torch.tanh(fresh + (reset + old_reset).sigmoid() * old)
         fresh = torch.lerp(fresh, trace, (update + old_update).sigmoid())
         return torch.where((weights != 0).any(-1, keepdim=True), fresh, trace)
 
     def features(self, keys: Float[Tensor, "*b S K"], past: Past) -> Float[Tensor, "*b S F"]:
-        """The GRU's state."""
-        return remembered(self, past.trace)
+        """Return the states of the GRU."""
+        return require_past(self, past.trace)
 
 
-def remembered(scorer: Additive, part: Tensor | None) -> Tensor:
-    """A part of the past that must be there."""
-    if part is None:
+def require_past(scorer: Additive, field: Tensor | None) -> Tensor:
+    """Return a field of the past; Seq2attnError if it is None."""
+    if field is None:
         raise Seq2attnError(
-            f"{type(scorer).__name__} looks back, but the past does not say at what: "
-            "expected that of Attention.begin, carried on with every answer; hand it over as `past`"
+            f"{type(scorer).__name__} depends on earlier weights, but the past does not hold them: start "
+            "with Attention.initial_state(memory), and pass on the past of each output"
         )
-    return part
+    return field

@@ -1,4 +1,4 @@
-"""Scores of places, whatever stands there."""
+"""Scores of source positions, whatever their keys are."""
 
 from typing import Annotated
 
@@ -7,15 +7,16 @@ from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seq2attn.attention.attention import Past, Scorer
+from seq2attn.attention.interfaces import Scorer
+from seq2attn.attention.memory import Past
 
 
 class Location(Scorer):
-    """W q [+ b], one number for each place, whatever stands there (Luong et al. 2015, "location").
+    """W q [+ b], a score for each source position, whatever its key is (Luong et al. 2015, "location").
 
-    length: how many places it knows; those behind get a score that no other is below, so that they are looked
-    at only where no place that it knows may be seen. bias: places have a score of their own, which does not
-    cancel as it is not the same for all.
+    length: the number of positions with a score; all behind them get a score below any other, so that they
+    have weight only where all positions before them are masked. bias: each position has a score of its own,
+    which does not cancel in a softmax as it is not the same for all.
     """
 
     position_dependent = True
@@ -28,16 +29,16 @@ class Location(Scorer):
         self.place = nn.Linear(query_size, length, bias=bias)
 
     def keys(self, states: Float[Tensor, "*b S D"]) -> Float[Tensor, "*b S 0"]:
-        """Nothing but how many there are."""
+        """Return empty keys: only their number matters."""
         return states[..., :0]
 
     def forward(
         self, query: Float[Tensor, "*b T Q"], keys: Float[Tensor, "*b S K"], past: Past
     ) -> Float[Tensor, "*b T S"]:
         """See the class."""
-        slots = keys.shape[-2]
-        scores = self.place(query)[..., :slots]
-        return F.pad(scores, (0, slots - scores.shape[-1]), value=NEVER)
+        length = keys.shape[-2]
+        scores = self.place(query)[..., :length]
+        return F.pad(scores, (0, length - scores.shape[-1]), value=LOWEST)
 
 
-NEVER = -1e9  # finite, so that a source that is seen behind all known places alone gives no nan
+LOWEST = -1e9  # finite, so that there is no nan if only positions behind `length` are unmasked

@@ -1,6 +1,7 @@
-"""Scores that are dot products of what is made of the query with what is made of the key.
+"""Scores that are dot products of a function of the query with a function of the key.
 
-A key's side is made once per source, and a fused kernel may take over where nobody asks for the weights.
+The function of the key is computed once per source, and a fused kernel can be used where no weights are
+needed.
 """
 
 import math
@@ -12,7 +13,8 @@ from annotated_types import Ge, Gt
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seq2attn.attention.attention import Past, Scorer
+from seq2attn.attention.interfaces import Scorer
+from seq2attn.attention.memory import Past
 from seq2attn.errors import Seq2attnError
 
 
@@ -21,10 +23,10 @@ class Dot(Scorer):
 
     def __init__(self, query_size: int, key_size: int) -> None:
         super().__init__()
-        one_size(self, query_size, key_size)
+        require_equal_sizes(self, query_size, key_size)
 
     def dot(self, query: Float[Tensor, "*b T Q"]) -> Float[Tensor, "*b T Q"] | None:
-        """q."""
+        """Return q."""
         return query
 
 
@@ -32,14 +34,14 @@ class ScaledDot(Dot):
     """q . k / sqrt(d) with d the size of one head (Vaswani et al. 2017): the variance of q . k is d."""
 
     def dot(self, query: Float[Tensor, "*b T Q"]) -> Float[Tensor, "*b T Q"] | None:
-        """q / sqrt(d)."""
+        """Return q / sqrt(d)."""
         return query / math.sqrt(query.shape[-1])
 
 
 class General(Scorer):
-    """q . W k (Luong et al. 2015); W k is made once per source.
+    """q . W k (Luong et al. 2015); W k is computed once per source.
 
-    rank: W = P^T Q with P and Q of so many rows, q's side P q and k's side Q k (None: W is full).
+    rank: W = P^T Q with P and Q of `rank` rows, so the score is (P q) . (Q k) (None: W is full).
     """
 
     def __init__(self, query_size: int, key_size: int, *, rank: Annotated[int, Ge(1)] | None = None) -> None:
@@ -48,19 +50,19 @@ class General(Scorer):
         self.query = None if rank is None else nn.Linear(query_size, rank, bias=False)
 
     def keys(self, states: Float[Tensor, "*b S D"]) -> Float[Tensor, "*b S K"]:
-        """W k, or Q k."""
+        """Return W k, or Q k."""
         return self.project(states)  # type: ignore[no-any-return]
 
     def dot(self, query: Float[Tensor, "*b T Q"]) -> Float[Tensor, "*b T K"] | None:
-        """q, or P q."""
+        """Return q, or P q."""
         return query if self.query is None else self.query(query)
 
 
 class Cosine(Scorer):
-    """g cos(q, k) with g > 0, so that no score is beyond +-g; a vector of zeros is at right angles to all.
+    """g cos(q, k) with g > 0, so that scores are in [-g, g]; the cosine of a zero vector is 0.
 
-    sharpness: what g starts with. strength: g is `learned` (Henry et al. 2020, with several heads: QK-norm),
-    `fixed`, or told by the `query` as softplus(w . q + b) (Graves et al. 2014, the Neural Turing Machine).
+    sharpness: the initial g. strength: g is `learned` (Henry et al. 2020, with heads: QK-norm), `fixed`, or
+    computed from the `query` as softplus(w . q + b) (Graves et al. 2014, the Neural Turing Machine).
     """
 
     def __init__(
@@ -72,30 +74,30 @@ class Cosine(Scorer):
         strength: Literal["learned", "fixed", "query"] = "learned",
     ) -> None:
         super().__init__()
-        one_size(self, query_size, key_size)
+        require_equal_sizes(self, query_size, key_size)
         self.strength = nn.Linear(query_size, 1, bias=False) if strength == "query" else None
         start = math.log(sharpness)
         if self.strength is not None:
-            start = sharpness + math.log(-math.expm1(-sharpness))  # whose softplus is the sharpness
+            start = sharpness + math.log(-math.expm1(-sharpness))  # its softplus is the sharpness
         self.start = nn.Parameter(torch.tensor(start), strength != "fixed")  # log g, or b
 
     def keys(self, states: Float[Tensor, "*b S D"]) -> Float[Tensor, "*b S D"]:
-        """k / |k|."""
-        return F.normalize(states, dim=-1, eps=SHORT)
+        """Return k / |k|."""
+        return F.normalize(states, dim=-1, eps=SHORTEST)
 
     def dot(self, query: Float[Tensor, "*b T Q"]) -> Float[Tensor, "*b T Q"] | None:
-        """g q / |q|."""
+        """Return g q / |q|."""
         if self.strength is None:
             sharpness = self.start.exp()
         else:
             sharpness = F.softplus(self.strength(query) + self.start)
-        return sharpness * F.normalize(query, dim=-1, eps=SHORT)
+        return sharpness * F.normalize(query, dim=-1, eps=SHORTEST)
 
 
 class Gaussian(Scorer):
     """-|q - k|^2 / (2 sigma^2): with the softmax, the smoother of Nadaraya (1964) and Watson (1964).
 
-    width: what sigma starts with (None: d^1/4, with which keys of one length are scored as by scaled_dot);
+    width: the initial sigma (None: d^1/4, which scores keys of equal length as scaled_dot does);
     learned: whether it is learned; project: compare with W k, so that sizes may differ.
     """
 
@@ -111,21 +113,21 @@ class Gaussian(Scorer):
         super().__init__()
         self.project = nn.Linear(key_size, query_size, bias=False) if project else None
         if self.project is None:
-            one_size(self, query_size, key_size, "give it project: true")
+            require_equal_sizes(self, query_size, key_size, "give it project: true")
         start = math.log(query_size) / 4 if width is None else math.log(width)
         self.log_width = nn.Parameter(torch.tensor(start), learned)
 
     def keys(self, states: Float[Tensor, "*b S D"]) -> Float[Tensor, "*b S K"]:
-        """k, or W k."""
+        """Return k, or W k."""
         return states if self.project is None else self.project(states)
 
     def forward(
         self, query: Float[Tensor, "*b T Q"], keys: Float[Tensor, "*b S K"], past: Past
     ) -> Float[Tensor, "*b T S"]:
-        """See the class; no product of [q, -1/2, -|q|^2 / 2] and [k, |k|^2, 1] for a kernel, since squares
-        of far points leave nothing when subtracted."""
-        apart = torch.cdist(query, keys, compute_mode="donot_use_mm_for_euclid_dist")
-        return -apart.square() / 2 * (-2 * self.log_width).exp()
+        """See the class. It is not written as the dot product of [q, -1/2, -|q|^2 / 2] and [k, |k|^2, 1], as
+        the squares of far points cancel and leave only rounding errors."""
+        distances = torch.cdist(query, keys, compute_mode="donot_use_mm_for_euclid_dist")
+        return -distances.square() / 2 * (-2 * self.log_width).exp()
 
 
 class Linear(Scorer):
@@ -138,24 +140,24 @@ class Linear(Scorer):
 
     def __init__(self, query_size: int, key_size: int) -> None:
         super().__init__()
-        one_size(self, query_size, key_size)
+        require_equal_sizes(self, query_size, key_size)
 
     def keys(self, states: Float[Tensor, "*b S D"]) -> Float[Tensor, "*b S D"]:
-        """phi(k)."""
+        """Return phi(k)."""
         return phi(states)
 
     def dot(self, query: Float[Tensor, "*b T Q"]) -> Float[Tensor, "*b T Q"] | None:
-        """phi(q)."""
+        """Return phi(q)."""
         return phi(query)
 
 
 def phi(x: Tensor) -> Tensor:
-    """elu(x) + 1, without the digits that exp(x) - 1 + 1 loses."""
+    """Return elu(x) + 1, without the rounding of exp(x) - 1 + 1."""
     return torch.where(x > 0, x + 1, x.clamp(max=0).exp())
 
 
 class Perceptron(Scorer):
-    """q . tanh(W k [+ b]): a vector is compared with a hidden layer over the key.
+    """q . tanh(W k [+ b]): a query is compared with a hidden layer over the key.
 
     With a learned q the pooling of Yang et al. (2016); without b, that of Lin et al. (2017).
     """
@@ -165,39 +167,42 @@ class Perceptron(Scorer):
         self.key = nn.Linear(key_size, query_size, bias=bias)
 
     def keys(self, states: Float[Tensor, "*b S D"]) -> Float[Tensor, "*b S K"]:
-        """tanh(W k + b)."""
+        """Return tanh(W k + b)."""
         return self.key(states).tanh()  # type: ignore[no-any-return]
 
     def dot(self, query: Float[Tensor, "*b T Q"]) -> Float[Tensor, "*b T Q"] | None:
-        """q."""
+        """Return q."""
         return query
 
 
 class Trilinear(Scorer):
-    """w . [q; k; q * k] = w1 . q + w2 . k + (w3 * q) . k (Seo et al. 2017), never building [q; k; q * k]."""
+    """w . [q; k; q * k] = w1 . q + w2 . k + (w3 * q) . k (Seo et al. 2017), without building [q; k; q *
+    k]."""
 
     def __init__(self, query_size: int, key_size: int) -> None:
         super().__init__()
-        one_size(self, query_size, key_size)
+        require_equal_sizes(self, query_size, key_size)
         self.weight = nn.Parameter(torch.empty(3, query_size))  # w1, w2, w3
         bound = 1 / math.sqrt(3 * query_size)  # as torch starts a linear layer on [q; k; q * k]
         nn.init.uniform_(self.weight, -bound, bound)
 
     def keys(self, states: Float[Tensor, "*b S D"]) -> Float[Tensor, "*b S K"]:
-        """[k, w2 . k, 1]."""
+        """Return [k, w2 . k, 1]."""
         return torch.cat([states, states @ self.weight[1, :, None], torch.ones_like(states[..., :1])], -1)
 
     def dot(self, query: Float[Tensor, "*b T Q"]) -> Float[Tensor, "*b T K"] | None:
-        """[w3 * q, 1, w1 . q]."""
+        """Return [w3 * q, 1, w1 . q]."""
         of_query = query @ self.weight[0, :, None]
         return torch.cat([query * self.weight[2], torch.ones_like(of_query), of_query], -1)
 
 
-SHORT = 1e-6  # a shorter vector has no direction
+SHORTEST = 1e-6  # the direction of a shorter vector is not used: it is all rounding
 
 
-def one_size(scorer: Scorer, query_size: int, key_size: int, remedy: str = "use general or additive") -> None:
-    """An error unless queries and keys are of one size."""
+def require_equal_sizes(
+    scorer: Scorer, query_size: int, key_size: int, remedy: str = "use general or additive"
+) -> None:
+    """Raise Seq2attnError unless queries and keys have the same size."""
     if query_size != key_size:
         raise Seq2attnError(
             f"{type(scorer).__name__} needs queries and keys of one size, got {query_size} and {key_size}; "

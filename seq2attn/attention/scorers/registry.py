@@ -1,6 +1,6 @@
-"""SCORERS: one line for each. Its name here is its name in recipes."""
+"""SCORERS: all scorers, by the names that they have in recipes."""
 
-from seq2attn.attention.attention import Scorer
+from seq2attn.attention.interfaces import Scorer
 from seq2attn.attention.scorers.additive import Additive, Concat
 from seq2attn.attention.scorers.history import Coverage, Fertility, LocationSensitive, NeuralCoverage
 from seq2attn.attention.scorers.location import Location

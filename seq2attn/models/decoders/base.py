@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from seq2attn.attention.attention import Attention, Memory, Past
+from seq2attn.attention import Attention, Memory, Past
 from seq2attn.attention.state import expand_to_hypotheses
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.basic import Embedding

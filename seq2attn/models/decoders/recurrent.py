@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from seq2attn.attention.attention import Attended, Attention, Memory, Past
+from seq2attn.attention import Attended, Attention, Memory, Past
 from seq2attn.attention.heads import MultiHead
 from seq2attn.attention.state import PerSource, expand_to_hypotheses
 from seq2attn.errors import Seq2attnError

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from seq2attn.attention.attention import Attended, Attention, Memory, Past
+from seq2attn.attention import Attended, Attention, Memory, Past
 from seq2attn.attention.heads import MultiHead, Window
 from seq2attn.attention.state import GrowingBuffer, PerSource, expand_to_hypotheses, fold_hypotheses
 from seq2attn.layers.basic import Embedding, FeedForward, Residual

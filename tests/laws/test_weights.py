@@ -1,0 +1,10 @@
+"""The laws of weights, over every scorer and normalizer of the registries."""
+
+import laws.weights  # noqa: F401 - writes them
+from laws.law import check, laws_of, over
+from laws.mechanisms import PRODUCT
+
+
+@over(laws_of("weights"), PRODUCT)
+def test_law(law, mechanism, options):
+    check(law, mechanism, options)
