@@ -37,3 +37,13 @@ def runs(stores: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
 
     folder = tmp_path_factory.mktemp("runs")
     return {kind: tiny_runs.train(folder / kind, *tiny_runs.MODELS[kind]).run for kind in tiny_runs.MODELS}
+
+
+@pytest.fixture
+def corpora(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder $SEQ2ATTN_DATA of the shipped recipes, with empty files."""
+    import tiny_recipes
+
+    folder = tiny_recipes.empty_corpora(tmp_path_factory.getbasetemp() / "corpora")
+    monkeypatch.setenv("SEQ2ATTN_DATA", str(folder))
+    return folder
