@@ -20,9 +20,9 @@ HEAD = """\
 <!-- Written by scripts/write_recipe_reference.py from the recipe's schema: do not edit. -->
 
 A recipe is a YAML file that describes a training run: data, vocabulary, model, training and decoding. Keys
-that it leaves out have the defaults below. `seq2attn check RECIPE` reports all faults of a recipe at once, each
-with its key, its line and a suggestion, and then runs a few steps to try it out. `seq2attn schema` prints the
-JSON schema, from which editors complete keys.
+that it leaves out have the defaults below. `seq2attn check RECIPE` reports all faults of a recipe at once,
+each with its key, its line and a suggestion, and then runs a few steps to try it out. `seq2attn schema`
+prints the JSON schema, from which editors complete keys.
 
 - **On the command line**, `key=value` sets any key by its dotted path: `training.learning_rate=1e-4`,
   `data.train.0.limit=1000` (items of a list are numbered from 0), `data.dev={files: [dev.de, dev.en]}` (a
