@@ -53,7 +53,7 @@ class Subwords:
         self._bytes = [processor.piece_to_id(f"<0x{byte:02X}>") for byte in range(256)]
         self._falls_back = processor.is_byte(self._bytes[0])
 
-    def draw(self, text: str, random: Random) -> list[int]:
+    def sample(self, text: str, random: Random) -> list[int]:
         """Ids of a segmentation of the text."""
         if self._nbest > 0:
             return self._among_best(text, random)

@@ -145,7 +145,7 @@ class Vocabulary:
         try:
             subwords = self._subwords.get((nbest, alpha)) or Subwords(self._processor, nbest, alpha)
             self._subwords[nbest, alpha] = subwords
-            return [subwords.draw(text, drawn) for text in texts]
+            return [subwords.sample(text, drawn) for text in texts]
         except RuntimeError as error:
             raise VocabularyError(
                 "text.sampling: sentences cannot be sampled with this vocabulary: expected a unigram or bpe "
