@@ -97,7 +97,7 @@ def test_the_scheme_of_tags_with_spans_is_found(sentence, scheme):
 @settings(max_examples=100, deadline=None)
 @given(st.data(), schemes)
 def test_any_tags_are_read_as_conlleval_reads_them(data, scheme):
-    found = data.sample(st.lists(st.sampled_from(every(scheme)), max_size=11))
+    found = data.draw(st.lists(st.sampled_from(every(scheme)), max_size=11))
     as_conlleval = [tag.replace("L-", "E-").replace("U-", "S-") for tag in found]
     assert read(found) == read(found, scheme) == [Span(*chunk) for chunk in conlleval.chunks(as_conlleval)]
 
@@ -105,7 +105,7 @@ def test_any_tags_are_read_as_conlleval_reads_them(data, scheme):
 @settings(max_examples=100, deadline=None)
 @given(st.data(), schemes)
 def test_repaired_tags_keep_to_the_scheme_and_have_the_same_spans(data, scheme):
-    found = data.sample(st.lists(st.sampled_from(every(scheme)), max_size=11))
+    found = data.draw(st.lists(st.sampled_from(every(scheme)), max_size=11))
     repaired, count = repair(found, scheme)
     assert spans(repaired, scheme) == read(found)
     assert count == sum(one != other for one, other in zip(found, repaired, strict=True))
@@ -232,7 +232,7 @@ def test_labels_with_which_a_span_is_a_span():
         (lambda: constraints(["O", "S-x"], "bio"), "tag 2 of 2 is 'S-x': expected one of O, B-TYPE, I-TYPE"),
         (
             lambda: allowed(Span("x", 0, 1), 1, ["I-x"], "iob1"),
-            "a span in iob1 depend on what is before it; convert",
+            "a span in iob1 depend on the span before it; convert",
         ),
     ],
 )
