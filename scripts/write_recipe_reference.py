@@ -1,6 +1,6 @@
-"""Writes docs/recipes.md, the reference of all keys of a recipe, from the recipe's own schema.
+"""Write docs/recipes.md, the reference of all keys of a recipe, from the recipe's schema.
 
-python scripts/write_recipe_reference.py            writes docs/recipes.md
+python scripts/write_recipe_reference.py            write docs/recipes.md
 python scripts/write_recipe_reference.py --check    exit status 1 if docs/recipes.md is not up to date
 """
 
@@ -19,28 +19,34 @@ HEAD = """\
 
 <!-- Written by scripts/write_recipe_reference.py from the recipe's schema: do not edit. -->
 
-A recipe is one YAML file that says all a run is made from. It says only what is special: the rest has the
-defaults below. `seq2attn check RECIPE` finds every fault of it at once, each with its path, its line and a
-guess, and then tries the recipe out; `seq2attn schema` prints its JSON schema, for completion in an editor.
+A recipe is a YAML file that describes a training run: data, vocabulary, model, training and decoding. Keys
+that it leaves out have the defaults below. `seq2attn check RECIPE` reports all faults of a recipe at once,
+each with its key, its line and a suggestion, and then runs a few steps to try it out. `seq2attn schema`
+prints the JSON schema, from which editors complete keys.
 
 - **On the command line**, `key=value` sets any key by its dotted path: `training.learning_rate=1e-4`,
-  `data.train.0.limit=1000` (entries of a list are numbered from 0), `data.dev={files: [dev.de, dev.en]}`
-  (a whole section). The value is YAML, and goes through the same checks as the file.
+  `data.train.0.limit=1000` (items of a list are numbered from 0), `data.dev={files: [dev.de, dev.en]}` (a
+  whole section). The value is YAML and is checked like the file.
 - **Paths** are relative to the recipe's folder; on the command line, to the working directory. `${NAME}` in
-  the section `data` is the environment variable NAME.
-- **A part** (a scorer, a schedule, ...) is given by its name, `score: additive`, or with its options,
+  the section `data` is replaced by the environment variable NAME.
+- **Parts** such as scorers and schedules are given by name, `score: additive`, or with options,
   `score: {name: additive, size: 128}`.
-- **YAML** as one means it: only `true` and `false` are booleans (`no` is Norwegian), `1e-3` is a number.
+- **YAML**: only `true` and `false` are booleans (`no` is Norwegian), and `1e-3` is a number.
 """
 TASKS = """\
-What is not the same for all is in the chapter of the task. Where a recipe says nothing of metrics, it has
-those of its task:
+All other keys depend on the task and are in its chapter. The default metrics of each task:
 """
 
 
 def reference() -> str:
-    """The whole document."""
-    lines = [HEAD, "## Recipes that ship", "", "| name | what | how long | score |", "|---|---|---|---|"]
+    """Return the whole document."""
+    lines = [
+        HEAD,
+        "## Recipes that ship",
+        "",
+        "| name | task and model | training time | score |",
+        "|---|---|---|---|",
+    ]
     for name, path in shipped().items():
         what, how_long, score = head(path)
         cells = (what, how_long.removeprefix("How long: "), score.removeprefix("Score: "))
@@ -49,20 +55,20 @@ def reference() -> str:
 
 
 class Reference:
-    """What all recipes have; then, for each kind of recipe, what it has of its own. Nothing is told twice."""
+    """The keys of all recipes, then the other keys of each task. Each section is described once."""
 
     def __init__(self) -> None:
         self.whole = schema()
         self.tasks = {task: kind.__name__ for task, kind in RECIPES.items()}
         self.recipes = {name: self.whole["$defs"][name] for name in dict.fromkeys(self.tasks.values())}
-        self.places: dict[str, dict[str, list[str]]] = {}  # of each section, by recipe
+        self.paths: dict[str, dict[str, list[str]]] = {}  # of each section, by recipe
         for recipe, top in self.recipes.items():
-            find_places(top, self.whole, "", recipe, self.places)
-        self.told: dict[str, None] = {}  # sections
-        self.choices: list[tuple[Any, str]] = []  # of parts, and where they were told
+            find_paths(top, self.whole, "", recipe, self.paths)
+        self.described: dict[str, None] = {}  # sections
+        self.choices: list[tuple[Any, str]] = []  # the parts of a key, and the section that lists them
 
     def chapters(self) -> Iterator[str]:
-        """All tasks, then each kind of recipe."""
+        """Yield the lines of all chapters: all tasks, then each task."""
         first = next(iter(self.recipes.values()))
         every = [key for key in first["properties"] if self.shared(key)]
         yield from ("", "## All tasks", "", *self.table(first, every, "All tasks"))
@@ -72,13 +78,13 @@ class Reference:
             metric, metrics = (shown_default(fields[key].default) for key in ("metric", "metrics"))
             yield f"| `{task}` | {metric} | {metrics} |"
         yield from self.sections(
-            [name for name, by in self.places.items() if by.keys() == self.recipes.keys()]
+            [name for name, by in self.paths.items() if by.keys() == self.recipes.keys()]
         )
         for recipe, top in self.recipes.items():
             title = " and ".join(task for task, of in self.tasks.items() if of == recipe).capitalize()
             own = [key for key in top["properties"] if key not in every]
             yield from ("", f"## {title}", "", top["description"], "", *self.table(top, own, title))
-            yield from self.sections([name for name, by in self.places.items() if recipe in by])
+            yield from self.sections([name for name, by in self.paths.items() if recipe in by])
 
     def shared(self, key: str) -> bool:
         """Whether a key is the same in all recipes."""
@@ -86,33 +92,36 @@ class Reference:
         return all(one == first for one in others)
 
     def sections(self, names: Iterable[str]) -> Iterator[str]:
-        """Those that were not told yet: what each is, where it stands, its keys, or those that it changes."""
+        """Yield the lines of sections that are not described yet: description, paths, and keys.
+
+        A section that extends another lists only the keys that differ.
+        """
         for name in names:
-            if name in self.told:
+            if name in self.described:
                 continue
-            paths = dict.fromkeys(path for some in self.places[name].values() for path in some)
+            paths = dict.fromkeys(path for some in self.paths[name].values() for path in some)
             section = self.whole["$defs"][name]
             what = " ".join(section["description"].split())
-            yield from ("", f"### {name}", "", f"{what} At {', '.join(f'`{path}`' for path in paths)}.", "")
+            yield from ("", f"### {name}", "", f"{what} In {', '.join(f'`{path}`' for path in paths)}.", "")
             keys = list(section["properties"])
-            if base := next((other for other in self.told if self.extends(name, other)), None):
+            if base := next((other for other in self.described if self.extends(name, other)), None):
                 known = self.whole["$defs"][base]["properties"]
                 keys = [key for key in keys if section["properties"][key] != known.get(key)]
-                more = "; instead or besides:" if keys else "."
+                more = "; these are new or different:" if keys else "."
                 yield from (f"It has the keys of [{base}](#{base.lower()}){more}", *[""] * bool(keys))
             if keys:
                 yield from self.table(section, keys, name)
-            self.told[name] = None
+            self.described[name] = None
 
     def extends(self, name: str, other: str) -> bool:
-        """Whether a section has all keys of another, and takes the same for them."""
+        """Whether a section has all keys of another, with values of the same types."""
         own, known = (self.whole["$defs"][one]["properties"] for one in (name, other))
         same = own.keys() >= known.keys() and all(takes(own[key]) == takes(known[key]) for key in known)
         return same and len(known) > 2
 
     def table(self, section: dict[str, Any], keys: Iterable[str], title: str) -> Iterator[str]:
-        """Keys of a section, and after them the parts that some of them choose from."""
-        yield "| key | takes | default | meaning |"
+        """Yield a table of keys of a section, and after it tables of the parts that they can name."""
+        yield "| key | values | default | meaning |"
         yield "|---|---|---|---|"
         values = {key: section["properties"][key] for key in keys}
         for key, value in values.items():
@@ -125,36 +134,36 @@ class Reference:
                 yield from ("", *self.choice(key, parts, title))
 
     def choice(self, key: str, parts: list[dict[str, Any]], title: str) -> Iterator[str]:
-        """The parts that a key chooses from."""
+        """Yield a table of the parts that a key can name."""
         where = next((place for known, place in self.choices if known == parts), None)
         if where is not None:
-            yield f"What `{key}` chooses from is told at [{where}](#{where.lower()})."
+            yield f"The choices of `{key}` are listed at [{where}](#{where.lower()})."
             return
         self.choices.append((parts, title))
-        yield from (f"What `{key}` chooses from:", "", "| name | what | options |", "|---|---|---|")
+        yield from (f"Choices of `{key}`:", "", "| name | description | options |", "|---|---|---|")
         for part in parts:
             yield f"| `{part['properties']['name']['const']}` | {first(part)} | {options(part)} |"
 
 
-def find_places(
+def find_paths(
     node: dict[str, Any],
     whole: dict[str, Any],
     path: str,
     recipe: str,
-    places: dict[str, dict[str, list[str]]],
+    paths: dict[str, dict[str, list[str]]],
 ) -> None:
-    """Notes for each section at which paths of a recipe it stands, in the order of the file."""
+    """Record the paths of each section in a recipe, in the order of the file."""
     for key, value in node["properties"].items():
         below = f"{path}.{key}" if path else key
         for name in dict.fromkeys(references(value)):
-            known = places.setdefault(name, {}).setdefault(recipe, [])
+            known = paths.setdefault(name, {}).setdefault(recipe, [])
             if below not in known:
                 known.append(below)
-                find_places(whole["$defs"][name], whole, below, recipe, places)
+                find_paths(whole["$defs"][name], whole, below, recipe, paths)
 
 
 def changed(value: dict[str, Any], whole: dict[str, Any]) -> Any:
-    """The default of a key; of that of a section, only what differs from the section's own defaults."""
+    """Return the default of a key; of a section, only the keys that differ from its own defaults."""
     default = value["default"]
     if not isinstance(default, dict):
         return default
@@ -167,12 +176,12 @@ def changed(value: dict[str, Any], whole: dict[str, Any]) -> Any:
 
 
 def bare(value: Any) -> Any:
-    """A part by its name alone."""
+    """Return a part by its name alone."""
     return value.get("name", value) if isinstance(value, dict) else value
 
 
 def references(value: Any) -> Iterator[str]:
-    """The sections that a value may be."""
+    """Yield the sections that a value may be."""
     if isinstance(value, dict):
         if "$ref" in value:
             yield value["$ref"].rsplit("/", 1)[1]
@@ -184,7 +193,7 @@ def references(value: Any) -> Iterator[str]:
 
 
 def takes(value: dict[str, Any]) -> str:
-    """The kinds of values that a key takes, in words."""
+    """Return the values that a key takes, in words."""
     if "$ref" in value:
         name = value["$ref"].rsplit("/", 1)[1]
         return f"[{name}](#{name.lower()})"
@@ -192,7 +201,7 @@ def takes(value: dict[str, Any]) -> str:
         return " or ".join(f"`{name}`" for name in value.get("enum", [value.get("const")]))
     if "anyOf" in value:
         if len(value["anyOf"]) == 2 and value["anyOf"][1].get("items") == value["anyOf"][0]:
-            return f"{takes(value['anyOf'][0])}; or a list of such"
+            return f"{takes(value['anyOf'][0])}; or a list of these"
         kinds = [takes(kind) for kind in value["anyOf"] if "name" not in kind.get("properties", {})]
         return " or ".join(dict.fromkeys(kinds))
     if value["type"] == "array":
@@ -204,21 +213,21 @@ def takes(value: dict[str, Any]) -> str:
 
 
 def limits(value: dict[str, Any]) -> str:
-    """The range of a number."""
+    """Return the range of a number."""
     words = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     found = [f"{sign} {value[key]}".removesuffix(".0") for key, sign in words.items() if key in value]
     return f" ({', '.join(found)})" if found else ""
 
 
 def shown_default(default: Any) -> str:
-    """A default on one line; that of a section which changes nothing is told by the section."""
+    """Return a default on one line; nothing for a section with its own defaults."""
     if isinstance(default, dict):
         default = {key: bare(value) for key, value in default.items()}
     return "" if default == {} else f"`{json.dumps(default)}`".replace('"', "")
 
 
 def options(part: dict[str, Any]) -> str:
-    """The options of a part with their defaults."""
+    """Return the options of a part with their defaults."""
     found = [
         f"`{key}` = {shown_default(value['default'])}" if "default" in value else f"`{key}` (required)"
         for key, value in part["properties"].items()
@@ -228,12 +237,12 @@ def options(part: dict[str, Any]) -> str:
 
 
 def first(part: dict[str, Any]) -> str:
-    """The first paragraph of a part's docstring, on one line."""
+    """Return the first paragraph of a docstring on one line."""
     return " ".join(str(part.get("description", "")).split("\n\n")[0].split()).replace("|", "\\|")
 
 
 def main() -> int:
-    """Writes the document, or with --check compares it."""
+    """Write the document, or with --check compare it."""
     if "--check" not in sys.argv[1:]:
         PLACE.write_text(reference(), encoding="utf-8")
     elif not PLACE.is_file() or PLACE.read_text(encoding="utf-8") != reference():

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,3 +38,40 @@ def runs(stores: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
 
     folder = tmp_path_factory.mktemp("runs")
     return {kind: tiny_runs.train(folder / kind, *tiny_runs.MODELS[kind]).run for kind in tiny_runs.MODELS}
+
+
+@pytest.fixture
+def corpora(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder $SEQ2ATTN_DATA of the shipped recipes, with empty files."""
+    import tiny_recipes
+
+    folder = tiny_recipes.empty_corpora(tmp_path_factory.getbasetemp() / "corpora")
+    monkeypatch.setenv("SEQ2ATTN_DATA", str(folder))
+    return folder
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder that no other test uses."""
+    import datasets
+
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("SEQ2ATTN_CACHE", str(folder))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    return folder
+
+
+@pytest.fixture
+def copies(tmp_path: Path, own_cache: Path) -> dict[str, dict[str, Any]]:
+    """Local datasets of all kinds with the same rows: their corpora."""
+    import tiny_corpora
+
+    return tiny_corpora.local_datasets(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def vocabularies() -> tuple[Any, Any]:
+    """Vocabularies of the two languages of the sample corpus."""
+    import tiny_corpora
+
+    return tiny_corpora.sample_vocabularies()

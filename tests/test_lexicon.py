@@ -137,8 +137,8 @@ def test_labels_of_sentences_may_have_spaces() -> None:
 @pytest.mark.parametrize(
     ("texts", "scheme", "message"),
     [
-        (["spam", "spam"], None, "two labels or more to tell apart, got spam"),
-        (["O O"], "bio", "got none but O"),
+        (["spam", "spam"], None, "at least two labels, got spam"),
+        (["O O"], "bio", "got only O"),
     ],
 )
 def test_there_must_be_something_to_tell_apart(texts: list[str], scheme: str, message: str) -> None:

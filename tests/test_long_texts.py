@@ -1,202 +1,36 @@
-"""Long texts: sentences and turns that stay visible, several references, and how much of a text is read."""
+"""Long texts: how much of a text is read."""
 
-import gzip
-import itertools
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pytest
+import tiny_documents
 import torch
 from pydantic import ValidationError
+from tiny_documents import ROWS, SOURCES, TARGETS, lines, prepared, recipe, texts
 
 from seq2attn.alignment.word_alignment import Link
-from seq2attn.data import DataError, Examples, Report, Role, pairs, prepare, training_text
+from seq2attn.data import DataError, Role, prepare
 from seq2attn.data.batches import BatchLoader
 from seq2attn.data.gold_alignments import between_pieces
 from seq2attn.inference.translator import Translator
-from seq2attn.metrics import score, transposed
 from seq2attn.models.seq2seq_factory import build
-from seq2attn.recipe import DataRecipe, ModelRecipe, SamplingRecipe, TruncateRecipe, WindowRecipe
-from seq2attn.text.sentence_splitter import sentences
+from seq2attn.recipe import ModelRecipe, SamplingRecipe, TruncateRecipe, WindowRecipe
 from seq2attn.text.vocabulary import Vocabulary
-from seq2attn.text.vocabulary_training import train_vocabulary
 
-ROWS: list[dict[str, Any]] = [
-    {"article": ["It rained.", "Tom had\nno hat. ", "He sneezed."], "highlights": ["Tom got wet .", "Rain fell ."]},
-    {"article": ["Only one."], "highlights": ["One .", "One .", "One is there ."]},
-    {"article": "Ann: Hi\r\nBob: Hello\r\rAnn: Bye", "highlights": "They met\r\nand parted ."},
-    {"article": [], "highlights": ["Nothing .", ""]},
-]  # fmt: skip
-SOURCES = ["It rained.\nTom had no hat. \nHe sneezed.", "Only one.", "Ann: Hi\nBob: Hello\n\nAnn: Bye", ""]
-TARGETS = [
-    ["Tom got wet .", "Rain fell ."],
-    ["One .", "One .", "One is there ."],
-    ["They met\nand parted ."],
-    ["Nothing .", ""],
-]
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEQ2ATTN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")
 def vocabularies() -> tuple[Vocabulary, Vocabulary]:
-    source, target = (text for text in (SOURCES * 9, list(itertools.chain(*TARGETS)) * 9))
-    return train_vocabulary(source, size=293, model="bpe"), train_vocabulary(target, size=283, model="bpe")
-
-
-def lines(path: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return {"table": str(path), "columns": ["article", "highlights"]}
+    return tiny_documents.vocabularies()
 
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> dict[str, Any]:
     return lines(tmp_path / "x.jsonl", ROWS)
-
-
-def recipe(corpus: dict[str, Any], **options: Any) -> DataRecipe:
-    return DataRecipe.model_validate(
-        {"languages": ["doc", "sum"], "train": [corpus], "dev": corpus, **options}
-    )
-
-
-def prepared(
-    corpus: dict[str, Any], sides: tuple[Vocabulary, Vocabulary], role: Role = "train", **options: Any
-) -> Examples:
-    data = recipe(corpus, **options)
-    return prepare(data.train if role == "train" else [data.dev], data, sides, role)
-
-
-def texts(examples: Examples) -> list[tuple[str, str]]:
-    return [(examples.source_text(n), examples.target_text(n)) for n in range(len(examples))]
-
-
-# ---- sentences, turns, references -------------------------------------------------------------------
-
-
-def test_lists_of_sentences_and_of_references_are_read(corpus: dict[str, Any]) -> None:
-    found = list(pairs(recipe(corpus).train[0], ("doc", "sum"), Report()))
-    assert [pair.source for pair in found] == SOURCES
-    assert [[pair.target, *pair.references] for pair in found] == TARGETS
-    assert [pair.line for pair in found] == [1, 2, 3, 4]
-    assert sentences(found[0].source) == ["It rained.", "Tom had no hat.", "He sneezed."]
-    assert [[one.target for one in pair.apart()] for pair in found] == TARGETS
-    assert all(not one.references and one.source == found[0].source for one in found[0].apart())
-
-
-@pytest.mark.parametrize("streaming", [False, True])
-@pytest.mark.parametrize("kind", ["parquet", "json", "folder"])
-@pytest.mark.parametrize("columns", [("article", "highlights"), ("document", "summary")])
-def test_datasets_of_the_hub_are_read_the_same(
-    tmp_path: Path, kind: str, columns: tuple[str, str], streaming: bool
-) -> None:
-    plain = [0, 1] if columns[0] == "article" else [2]  # a column is of lists, or of texts
-    rows = [{"id": str(n), columns[0]: ROWS[n]["article"], columns[1]: ROWS[n]["highlights"]} for n in plain]
-    folder = tmp_path / "hub"
-    folder.mkdir()
-    datasets.disable_progress_bars()
-    dataset = datasets.Dataset.from_list(rows)
-    file = folder / ("train.jsonl" if kind == "json" else "train.parquet")
-    _ = dataset.to_json(file) if kind == "json" else dataset.to_parquet(file)
-    named = {"dataset": str(folder)} if kind == "folder" else {"dataset": kind, "data_files": str(file)}
-    data = recipe({**named, "columns": list(columns), "streaming": streaming})
-    found = list(pairs(data.train[0], data.languages, Report()))
-    assert [pair.source for pair in found] == [SOURCES[n] for n in plain]
-    assert [[pair.target, *pair.references] for pair in found] == [TARGETS[n] for n in plain]
-
-
-def test_faults_of_lists(tmp_path: Path) -> None:
-    rows = [
-        {"article": ["a", 3], "highlights": ["x"]},
-        {"article": ["a"], "highlights": []},
-        {"article": ["a"], "highlights": [["x"]]},
-        {"article": ["a\ud83d"], "highlights": ["x"]},
-        {"article": ["a"], "highlights": {"0": "x"}},
-    ]
-    data = recipe(lines(tmp_path / "x.jsonl", rows), bad_lines="skip")
-    report = Report(stop=False)
-    assert list(pairs(data.train[0], data.languages, report)) == []
-    path, expected = tmp_path / "x.jsonl", "where a text, or a list of texts, was expected"
-    assert {reason: entry.examples for reason, entry in report.reasons.items()} == {
-        "not a text": [
-            f'{path}:1: article is ["a", 3] {expected}',
-            f'{path}:3: highlights is [["x"]] {expected}',
-            f'{path}:5: highlights is {{"0": "x"}} {expected}',
-        ],
-        "no reference": [f"{path}:2: highlights is an empty list where at least one text was expected"],
-        "broken UTF-16": [f"{path}:4: article has half a surrogate pair, which is no character"],
-    }
-    with pytest.raises(DataError, match=r"x\.jsonl:1: article is .* data\.bad_lines: skip"):
-        list(pairs(data.train[0], data.languages, Report()))
-
-
-def test_each_reference_is_a_pair_in_training(
-    corpus: dict[str, Any], vocabularies: tuple[Vocabulary, Vocabulary]
-) -> None:
-    examples = prepared(corpus, vocabularies)
-    expected = [
-        (source, target) for source, several in zip(SOURCES, TARGETS, strict=True) for target in several
-    ]
-    assert texts(examples) == list(dict.fromkeys(expected))[:-2]  # without the duplicate and the empty ones
-    assert all(
-        examples.references(number) == [examples.target_text(number)] for number in range(len(examples))
-    )
-    counts = {reason: entry.count for reason, entry in examples.report.reasons.items()}
-    assert (examples.report.read, examples.report.kept, counts) == (8, 5, {"duplicate": 1, "empty": 2})
-    assert len(prepared(corpus | {"limit": 1}, vocabularies)) == 2  # a limit counts what is read
-    assert list(training_text(recipe(corpus))) == [
-        text for source, several in zip(SOURCES, TARGETS, strict=True) for text in (source, *several)
-    ]
-    assert list(training_text(recipe(corpus), (0,))) == SOURCES
-
-
-def test_all_references_are_kept_for_measuring(
-    corpus: dict[str, Any], vocabularies: tuple[Vocabulary, Vocabulary]
-) -> None:
-    for _ in range(2):  # from the cache, too
-        examples = prepared(corpus, vocabularies, "dev")
-        assert texts(examples) == [(s, several[0]) for s, several in zip(SOURCES, TARGETS, strict=True)]
-        assert [examples.references(number) for number in range(4)] == TARGETS
-    with pytest.raises(IndexError, match="example 4 of 4"):
-        examples.references(4)
-    golds = transposed([examples.references(number) for number in range(3)])
-    said = ["Rain fell .", "One is there .", "They met and parted ."]
-    assert [one.value for one in score(said, golds, ["rouge-l", "exact"], bootstrap=0)] == [100.0, 100.0]
-    fewer = [{**row, "highlights": TARGETS[n][0]} for n, row in enumerate(ROWS)]
-    changed = prepared(lines(Path(corpus["table"]).with_name("y.jsonl"), fewer), vocabularies, "dev")
-    assert texts(changed) == texts(examples) and changed.fingerprint != examples.fingerprint
-
-
-@pytest.mark.parametrize("options", [{}, {"nfkc": False}, {"lowercase": True}, {"model": "word"}])
-def test_a_vocabulary_reads_line_feeds_as_spaces(options: dict[str, Any]) -> None:
-    vocabulary = train_vocabulary(
-        [*SOURCES, *TARGETS[0], *TARGETS[2]], **{"size": 300, "model": "bpe", **options}
-    )
-    for text in SOURCES:
-        assert vocabulary.encode([text]) == vocabulary.encode([text.replace("\n", " ")])
-    assert not any("\n" in piece for text in SOURCES for piece in vocabulary.split(text).pieces)
-
-
-def test_plain_files_stay_one_sentence_a_line(tmp_path: Path) -> None:
-    for name, text in (("a", "x\ry\r\nz\n"), ("b", "1\n2\n")):
-        (tmp_path / name).write_bytes(text.encode())
-    data = recipe({"files": [str(tmp_path / "a"), str(tmp_path / "b")]})
-    assert [pair[:2] for pair in pairs(data.train[0], data.languages, Report())] == [
-        ("x\ry", "1"),
-        ("z", "2"),
-    ]
-
-
-# ---- how much is read -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -356,7 +190,7 @@ def test_tokens_at_places_keep_their_words(vocabularies: tuple[Vocabulary, Vocab
         ({"sorce": 3}, r"truncate\.sorce\n +unknown key 'sorce' \(did you mean source\?"),
         (
             {"source": {"head": 150, "tail": 51}},
-            r"truncate\.source\n +keeps 201 pieces, but filter\.max_length leaves out what has more than 200: "
+            r"truncate\.source\n +keeps 201 pieces, but filter\.max_length leaves out texts of more than 200: "
             "raise it to 201",
         ),
     ],
@@ -374,37 +208,3 @@ def test_a_window_may_be_a_number() -> None:
     assert TruncateRecipe().cut(0, range(9)) == range(9)
     schema = TruncateRecipe.model_json_schema()["properties"]["source"]
     assert {"type": "integer", "minimum": 1} in schema["anyOf"]
-
-
-# ---- real data --------------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(not os.environ.get("SEQ2ATTN_DATA"), reason="needs samsum in $SEQ2ATTN_DATA")
-def test_samsum() -> None:
-    folder = Path(os.environ["SEQ2ATTN_DATA"]) / "samsum"
-    corpus = {"table": str(folder / "dev.jsonl.gz"), "columns": ["source", "target"]}
-    found = list(pairs(recipe(corpus).train[0], ("x", "y"), Report()))
-    assert len(found) == 818 and not any("\r" in pair.source + pair.target for pair in found)
-    turns = [len(sentences(pair.source)) for pair in found]
-    assert np.mean(turns) == pytest.approx(10.83, abs=0.5) and not any(pair.references for pair in found)
-    speakers = [line.partition(":")[0] for line in sentences(found[0].source)]
-    assert set(speakers) == {"A", "B"}
-
-
-@pytest.mark.skipif(not os.environ.get("SEQ2ATTN_DATA"), reason="needs scitldr in $SEQ2ATTN_DATA")
-def test_scitldr() -> None:
-    folder = Path(os.environ["SEQ2ATTN_DATA"]) / "scitldr"
-    train, dev = ({"table": str(folder / f"{split}.jsonl.gz"), "columns": ["source", "targets"]}
-                  for split in ("train", "dev"))  # fmt: skip
-    data = recipe(train, dev=dev, truncate={"source": 200, "target": 40})
-    vocabulary = train_vocabulary(itertools.islice(training_text(data), 500), size=1000)
-    held = prepare([data.dev], data, (vocabulary, vocabulary), "dev")
-    counts = [len(held.references(number)) for number in range(len(held))]
-    assert len(held) == 619 and min(counts) == 1 and max(counts) > 2
-    assert (held.source_lengths.max(), held.target_lengths.max()) == (200, 40)
-    rows = (folder / "dev.jsonl.gz").read_bytes()
-    first = json.loads(gzip.decompress(rows).split(b"\n")[0])
-    assert sentences(held.source_text(0)) == [" ".join(one.split("\n")).strip() for one in first["source"]]
-    assert held.references(0) == first["targets"]
-    training = prepare(data.train, data, (vocabulary, vocabulary), "train")
-    assert len(training) == training.report.kept > 1900

@@ -62,7 +62,7 @@ def test_sampled_pieces_know_them_too(seed):
 
 
 def test_a_vocabulary_that_keeps_line_feeds_is_refused():
-    with pytest.raises(Seq2attnError, match="takes for letters: expected one that reads them as spaces"):
+    with pytest.raises(Seq2attnError, match="takes for letters: expected a vocabulary that turns them into spaces"):
         numbered(["a"], "a\nb", lambda text: text)
 
 

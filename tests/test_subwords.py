@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
-from test_text import GERMAN
+from tiny_text import GERMAN
 
 from seq2attn.text.subword_sampling import Subwords, bpe, unigram
 from seq2attn.text.vocabulary import Vocabulary

@@ -232,7 +232,7 @@ def test_labels_with_which_a_span_is_a_span():
         (lambda: constraints(["O", "S-x"], "bio"), "tag 2 of 2 is 'S-x': expected one of O, B-TYPE, I-TYPE"),
         (
             lambda: allowed(Span("x", 0, 1), 1, ["I-x"], "iob1"),
-            "a span in iob1 depend on what is before it; convert",
+            "a span in iob1 depend on the span before it; convert",
         ),
     ],
 )

@@ -26,13 +26,19 @@ FORMATS = ("parquet", "json", "csv", "text", "arrow")  # that the library `datas
 JSON_LINES = (".jsonl", ".json", ".ndjson")
 
 Weight = Annotated[
-    float, Field(gt=0, description="Number of passes through the corpus in an epoch (training only).")
+    float,
+    Field(
+        gt=0, description="Passes through the corpus in an epoch, which may be a fraction (training only)."
+    ),
 ]
 TRAIN = "A corpus, or a list of corpora."
 DEV = "Corpus for validation."
 TEST = "Corpus for the final score; null = none."
 BAD_LINES = "Whether a line that cannot be read stops the program or is skipped."
-Limit = Annotated[int | None, Field(ge=1, description="Use only this many first pairs; null = all.")]
+Limit = Annotated[
+    int | None,
+    Field(ge=1, description="Use only the first pairs of the corpus, up to this number; null = all."),
+]
 Item = TypeVar("Item")
 
 

@@ -173,7 +173,7 @@ class CategorizedDataRecipe(LabelledDataRecipe):
 
 
 class WordsRecipe(Section):
-    """The word vocabulary. All other words share one embedding, and differ only in their characters."""
+    """The word vocabulary. Words outside of it share one embedding and differ only in their characters."""
 
     size: Size = Field(50_000, description="Largest number of words: the most frequent of the training data.")
     min_count: Size = Field(1, description="Fewest occurrences of a word in the training data.")

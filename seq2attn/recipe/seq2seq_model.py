@@ -20,11 +20,8 @@ from seq2attn.recipe.sections import Choice, Fault, Name, Part, Rate, Section, S
 TOO_LARGE = (RuntimeError, TypeError, OverflowError)  # raised by torch for sizes beyond any memory
 
 
-KIND = "Type of the section."
-
-
 class _Recurrent(Section):
-    kind: Literal["recurrent"] = Field(description=KIND)
+    kind: Literal["recurrent"] = Field(description="Type of encoder or decoder.")
     cell: Annotated[str, Name(lambda: CELLS)] = Field("lstm", description="Type of the recurrent cells.")
     embedding: Size = Field(256, description="Size of the embeddings.")
     layers: Size = Field(1, description="Number of stacked layers.")
@@ -188,7 +185,7 @@ def _posterior_readers(parts: Mapping[str, type[Scorer] | type[Normalizer]]) -> 
 
 
 class _Transformer(Section):
-    kind: Literal["transformer"] = Field(description=KIND)
+    kind: Literal["transformer"] = Field(description="Type of encoder or decoder.")
     size: Size = Field(512, description="Size of embeddings and hidden states.")
     layers: Size = Field(6, description="Number of stacked layers.")
     feed_forward: Size = Field(2048, description="Inner size of the feed-forward layers.")

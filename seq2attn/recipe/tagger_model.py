@@ -12,7 +12,7 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.layers.recurrent import CELLS
 from seq2attn.recipe.attention import AttentionRecipe, PerLayer
 from seq2attn.recipe.sections import Choice, Count, Fault, Name, Part, Rate, Section, Size, by_kind
-from seq2attn.recipe.seq2seq_model import KIND, TOO_LARGE, TransformerEncoderRecipe
+from seq2attn.recipe.seq2seq_model import TOO_LARGE, TransformerEncoderRecipe
 
 Join = Literal["concat", "gate"]
 
@@ -22,7 +22,7 @@ Join = Literal["concat", "gate"]
 class CharLSTMRecipe(Section):
     """A character encoder: the last states of a bidirectional LSTM (Lample et al. 2016)."""
 
-    kind: Literal["lstm"] = Field(description=KIND)
+    kind: Literal["lstm"] = Field(description="Type of character encoder.")
     embedding: Size = Field(25, description="Size of the character embeddings.")
     size: Size = Field(25, description="Size of the hidden states of each direction.")
     dropout: Rate = Field(0.0, description="Dropout rate of the character embeddings.")
@@ -31,7 +31,7 @@ class CharLSTMRecipe(Section):
 class CharCNNRecipe(Section):
     """A character encoder: a convolution and max-pooling over the characters (Ma & Hovy 2016)."""
 
-    kind: Literal["cnn"] = Field(description=KIND)
+    kind: Literal["cnn"] = Field(description="Type of character encoder.")
     embedding: Size = Field(30, description="Size of the character embeddings.")
     size: Size = Field(30, description="Number of filters.")
     window: Size = Field(3, description="Width of the filters, in characters.")
@@ -76,7 +76,7 @@ class WordEmbeddingRecipe(Section):
 class RecurrentWordEncoderRecipe(Section):
     """A recurrent encoder (LSTM or GRU) of word vectors."""
 
-    kind: Literal["recurrent"] = Field(description=KIND)
+    kind: Literal["recurrent"] = Field(description="Type of encoder.")
     cell: Annotated[str, Name(lambda: CELLS)] = Field("lstm", description="Type of the recurrent cells.")
     size: Size = Field(200, description="Size of the hidden states of each direction.")
     layers: Size = Field(1, description="Number of stacked layers.")
@@ -138,7 +138,7 @@ class LabelAttentionRecipe(AttentionRecipe):
 class AttentivePoolingRecipe(AttentionRecipe):
     """Attentive pooling of a sentence into one vector, by learned queries."""
 
-    kind: Literal["attention"] = Field(description=KIND)
+    kind: Literal["attention"] = Field(description="Type of pooling.")
     score: Annotated[Part, Choice(SCORERS)] = Field(
         "perceptron", validate_default=True, description="Scoring function of queries and keys."
     )
@@ -185,7 +185,7 @@ class SpanHeadRecipe(Section):
     """A span head: a type, or none, for each span, from the states at its ends and attention over its words
     (Lee et al. 2017)."""
 
-    kind: Literal["spans"] = Field(description=KIND)
+    kind: Literal["spans"] = Field(description="Type of head.")
     width: Size = Field(8, description="Largest width of a span, in words; wider spans are never predicted.")
     attention: AttentionRecipe = Field(
         AttentionRecipe.model_validate({"score": "perceptron"}),

@@ -12,7 +12,7 @@ from seq2attn.text.vocabulary_training import PieceModel
 
 
 class SamplingRecipe(Section):
-    """Subword regularization in training (Kudo 2018; BPE-dropout, Provilkov et al. 2020)."""
+    """Subword regularisation in training (Kudo 2018; BPE-dropout, Provilkov et al. 2020)."""
 
     nbest: int = Field(-1, ge=-1, description="Sample from this many best segmentations; -1 = from all.")
     alpha: float = Field(0.1, ge=0, description="Smoothing parameter (unigram) or merge dropout rate (bpe).")
@@ -38,7 +38,7 @@ class TextRecipe(Section):
     lowercase: bool = Field(
         False, description="Lower-case source and target; outputs are then in lower case."
     )
-    nfkc: bool = Field(True, description="Unicode NFKC normalization.")
+    nfkc: bool = Field(True, description="Unicode NFKC normalisation.")
     byte_fallback: bool = Field(
         True, description="Encode unknown characters as bytes, so that nothing is lost; not for word models."
     )
@@ -49,7 +49,7 @@ class TextRecipe(Section):
         description="Share of the characters of the training text that the vocabulary covers.",
     )
     sampling: SamplingRecipe | None = Field(
-        None, description="Subword regularization in training; null = none."
+        None, description="Subword regularisation in training; null = none."
     )
     words: Words = Field(
         "auto",

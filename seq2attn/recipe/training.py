@@ -32,7 +32,9 @@ TextMetric = Annotated[str, MetricOf("texts")]
 TagMetric = Annotated[str, MetricOf("tagged words")]
 LabelMetric = Annotated[str, MetricOf("labelled texts")]
 BEST = "Metric by which the best checkpoint is chosen."
-MEASURED = "Metrics of the final scores and of `score`; also of validation, except ter, which is too slow."
+MEASURED = "Metrics of the final scores and of `score`; also of validation, except slow ones (ter)."
+MEASURED_LABELS = "Metrics of the final scores, of `score` and of validation."
+
 
 # ---- training ---------------------------------------------------------------------------------------
 
@@ -108,7 +110,9 @@ class LearningRecipe(Section):
         1.0, gt=0, description="Largest norm of the gradient, to which it is clipped; null = no clipping."
     )
     batch_tokens: Size = Field(
-        4096, description="Most tokens in a batch, padding included, on the side that has more."
+        4096,
+        description="Largest number of tokens in a batch, padding included: of source or target, whichever "
+        "has more.",
     )
     accumulate: Size = Field(
         1,
@@ -199,7 +203,7 @@ class TaggingTrainingRecipe(LearningRecipe):
     )
     metric: Annotated[str, BestBy("tagged words")] = Field("f1", description=BEST)
     metrics: Annotated[list[TagMetric], Field(min_length=1), OneOrMore()] = Field(
-        ["f1", "precision", "recall"], description=MEASURED
+        ["f1", "precision", "recall"], description=MEASURED_LABELS
     )
 
 
@@ -211,7 +215,7 @@ class ClassificationTrainingRecipe(LearningRecipe):
     )
     metric: Annotated[str, BestBy("labelled texts")] = Field("accuracy", description=BEST)
     metrics: Annotated[list[LabelMetric], Field(min_length=1), OneOrMore()] = Field(
-        ["accuracy", "macro-f1"], description=MEASURED
+        ["accuracy", "macro-f1"], description=MEASURED_LABELS
     )
 
 
@@ -250,7 +254,9 @@ class DecodingRecipe(Section):
     replace_unknown: bool = Field(
         False, description="Replace unknown pieces by the source word with the largest attention weight."
     )
-    batch_tokens: Size = Field(4096, description="Most tokens in a batch: source tokens times beam.")
+    batch_tokens: Size = Field(
+        4096, description="Largest number of tokens in a batch: source tokens times beam."
+    )
     validation_beam: Size = Field(1, description="Beam size of validation.")
     nbest: Size = Field(1, description="Number of outputs for each source, at most the beam size.")
     sample: bool = Field(False, description="Sample outputs instead of searching for the most probable.")
@@ -264,7 +270,7 @@ class DecodingRecipe(Section):
     )
     seed: Count = Field(
         1,
-        description="Random seed of sampling; the sample of sentence n of an input depends on nothing else.",
+        description="Random seed of sampling; sentence n of an input always gets the same sample.",
     )
 
     def faults(self) -> Iterator[Fault]:

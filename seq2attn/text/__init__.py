@@ -1,4 +1,4 @@
-"""Strings to ids and back: subword vocabularies, words with their characters, tags of spans."""
+"""Strings to ids and back: subword vocabularies, word vocabularies with characters, tag schemes."""
 
 from seq2attn.text.vocabulary import Tokens, Vocabulary, VocabularyError
 from seq2attn.text.vocabulary_training import train_vocabulary

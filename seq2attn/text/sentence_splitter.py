@@ -1,4 +1,4 @@
-"""Where the sentences of a text end: at its line feeds; without any, at full stops."""
+"""Split texts into sentences: at line feeds, or, in a text without any, at full stops."""
 
 import re
 from bisect import bisect_right
@@ -7,52 +7,54 @@ from itertools import accumulate
 
 from seq2attn.errors import Seq2attnError
 
-# Marks that end a sentence, with what closes behind them. Chinese and Japanese have no space after theirs.
+# Sentence-final marks, with closing quotes and brackets. Chinese and Japanese have no space after theirs.
 _END = re.compile(r"(?P<marks>[.!?…]+)[\"'”’»)\]]*\s+|[。！？]+[”’」』）]*\s*")
-# What a full stop follows without ending a sentence: titles and the like, initials (J.), letters (e.g.).
+# Before a full stop that ends no sentence: titles and other abbreviations, initials (J.), letters (e.g.).
 _SHORT = re.compile(
     r"(?<![\w.])(?:mr|mrs|ms|dr|prof|st|jr|sr|vs|etc|fig|eq|al|cf|approx|inc|ltd|(?!i\Z)[^\W\d_]"
     r"|[^\W\d_](?:\.[^\W\d_])+)\Z",
     re.IGNORECASE,
 )
-_LONGEST = 12  # characters before a full stop that are looked at
+_LONGEST = 12  # characters before a full stop that are searched for an abbreviation
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences (or turns of a dialogue, or paragraphs) of a text, without the space round them.
+    """Return the sentences (or turns of a dialogue, or paragraphs) of a text, stripped of white space.
 
-    A text with line feeds is cut at them and nowhere else; blank lines do not count. Another is cut after
-    . ! ? … and what closes behind them (quotes, brackets) if white space follows, and after 。！？ anywhere;
-    but not after a common abbreviation, an initial, or letters with stops between (e.g., U.S.), and after an
-    ellipsis only if no lower-case letter follows. No capital need follow a stop: texts may be lower-cased.
+    A text with line feeds is split at them and nowhere else; blank lines do not count. Other texts are split
+    after . ! ? … and closing quotes or brackets if white space follows, and after 。！？ everywhere. They are
+    not split after a common abbreviation, an initial, or letters with full stops between (e.g., U.S.), and
+    after an ellipsis only if no lower-case letter follows. No capital letter need follow, as texts may be in
+    lower case.
     """
     text = text.strip()
     if "\n" in text:
         return [line.strip() for line in text.split("\n") if line.strip()]
-    found, begin = [], 0
+    split, begin = [], 0
     for end in _END.finditer(text):
-        if not _goes_on(text, end):
-            found.append(text[begin : end.end()].strip())
+        if not _within_sentence(text, end):
+            split.append(text[begin : end.end()].strip())
             begin = end.end()
-    return [*found, text[begin:]] if begin < len(text) else found
+    return [*split, text[begin:]] if begin < len(text) else split
 
 
 def numbered(pieces: Sequence[str], text: str, normalize: Callable[[str], str]) -> list[int]:
-    """For each piece of a text the number of the line that it stands in, from 0; without line feeds, 0.
+    """Return for each piece of a text the number of its line, from 0.
 
-    pieces: all of them, into which the text is cut in whatever way, with "▁" for spaces (SentencePiece);
-    normalize: the text as they spell it (`Vocabulary.normalize`). Line feeds have to be spaces there, so that
-    the words of a line tell its end; Seq2attnError if they are not.
+    pieces: all pieces of the text, in any segmentation, with "▁" for spaces (SentencePiece).
+    normalize: returns a text as the pieces spell it (`Vocabulary.normalize`). Line feeds must become spaces
+    there, so that counting words finds the end of a line; Seq2attnError if they do not.
     """
     if "\n" not in text:
         return [0] * len(pieces)
     if "\n" in normalize("a\nb"):
         raise Seq2attnError(
-            "sentences end at line feeds, which this vocabulary takes for letters: expected one that reads "
-            "them as spaces, as those that seq2attn learns"
+            "sentences end at line feeds, which this vocabulary takes for letters: expected a vocabulary "
+            "that turns them into spaces, as those that seq2attn trains"
         )
     lines = text.split("\n")
-    ends = [*accumulate(len(_words(normalize(line), " ")) for line in lines)]  # words up to a line's end
+    # the number of words up to the end of each line
+    ends = [*accumulate(len(_words(normalize(line), " ")) for line in lines)]
     numbers, word, between = [], -1, True
     for piece in pieces:
         visible = piece.lstrip("▁")
@@ -68,8 +70,8 @@ def _words(text: str, space: str) -> list[str]:
     return [word for word in text.split(space) if word]
 
 
-def _goes_on(text: str, end: re.Match[str]) -> bool:
-    """Whether marks that look like an end are none."""
+def _within_sentence(text: str, end: re.Match[str]) -> bool:
+    """Whether sentence-final marks do not end the sentence here."""
     marks = end["marks"]
     if marks == ".":
         start = end.start()

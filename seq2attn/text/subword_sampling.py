@@ -1,7 +1,7 @@
-"""Subword regularisation: one of the possible segmentations of a sentence, drawn at random.
+"""Subword regularisation: sample one of the possible segmentations of a sentence.
 
-SentencePiece samples, too, but since 0.2.2 it mixes a number of the process into every seed, so that a run
-that is resumed would not see what it would have seen. Here a sample depends on text, seed and options alone.
+SentencePiece samples, too, but since 0.2.2 it mixes a number of the process into every seed, so that a
+resumed run would see other samples. Here a sample depends on text, seed and options alone.
 """
 
 import re
@@ -16,23 +16,23 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import sentencepiece
 
-UNKNOWN = 10.0  # by so much less likely than the rarest piece, as in SentencePiece
-WORDS = 1 << 14  # whose lattices are remembered
+UNKNOWN = 10.0  # log-probability of unknown characters below that of the rarest piece, as in SentencePiece
+WORDS = 1 << 14  # number of words whose lattices are cached
 
-Random = Callable[[], float]  # the next number, at least 0 and less than 1
-Segment = Callable[[str, Random], list[str]]  # cuts a word at random
+Random = Callable[[], float]  # returns the next random number in [0, 1)
+Segment = Callable[[str, Random], list[str]]  # samples a segmentation of a word
 
 
 class Subwords:
-    """Cuts sentences into the pieces of a SentencePiece model.
+    """Samples segmentations of sentences into the pieces of a SentencePiece model.
 
     Args:
-        nbest: draw from so many best segmentations of a sentence; -1: from all (BPE always does).
-        alpha: a unigram model draws with probability proportional to p^alpha (Kudo 2018); BPE leaves out each
-            merge with probability alpha (BPE-dropout, Provilkov et al. 2020).
+        nbest: sample from this many best segmentations of a sentence; -1: from all (as BPE always does).
+        alpha: a unigram model samples with probability proportional to p^alpha (Kudo 2018); BPE leaves out
+            each merge with probability alpha (BPE-dropout, Provilkov et al. 2020).
 
     Raises:
-        RuntimeError: SentencePiece's, if the model has one segmentation only, or for an nbest above 512.
+        RuntimeError: SentencePiece's, if the model has only one segmentation, or if nbest is above 512.
     """
 
     def __init__(self, processor: "sentencepiece.SentencePieceProcessor", nbest: int, alpha: float) -> None:
@@ -42,19 +42,19 @@ class Subwords:
         self._ids: dict[str, int] = {
             processor.id_to_piece(number): number
             for number in range(processor.get_piece_size())
-            if not any(is_one(number) for is_one in special)
+            if not any(is_special(number) for is_special in special)
         }
         scores = {piece: processor.get_score(number) for piece, number in self._ids.items()}
         self._segment = unigram(scores, alpha) if _is_unigram(processor) else bpe(scores, alpha)
         self._nbest = nbest if _is_unigram(processor) else -1
-        # Almost always no piece reaches from one word into the next, and words can be cut one by one.
+        # Almost always no piece spans two words, and words can be segmented one by one.
         reaches = any("▁" in piece[1:] for piece in self._ids)
         self._words = re.compile(".+" if reaches else "▁?[^▁]+|▁", re.DOTALL)
         self._bytes = [processor.piece_to_id(f"<0x{byte:02X}>") for byte in range(256)]
         self._falls_back = processor.is_byte(self._bytes[0])
 
-    def draw(self, text: str, random: Random) -> list[int]:
-        """Ids of a segmentation of the text."""
+    def sample(self, text: str, random: Random) -> list[int]:
+        """Return the ids of a sampled segmentation of the text."""
         if self._nbest > 0:
             return self._among_best(text, random)
         ids: list[int] = []
@@ -65,7 +65,7 @@ class Subwords:
                     ids.append(number)
                 elif self._falls_back:
                     ids += [self._bytes[byte] for byte in piece.encode()]
-                elif ids[-1:] != [unknown]:  # several in a row are one
+                elif ids[-1:] != [unknown]:  # adjacent unknown pieces are one
                     ids.append(unknown)
         return ids
 
@@ -78,28 +78,28 @@ class Subwords:
 def _is_unigram(processor: "sentencepiece.SentencePieceProcessor") -> bool:
     try:
         processor.nbest_encode_as_ids("a", 2)
-    except RuntimeError:  # only unigram models know a second best
+    except RuntimeError:  # only unigram models have n-best segmentations
         return False
     return True
 
 
 def _shares(logs: list[float]) -> tuple[list[float], float]:
-    """Cumulative probabilities, without the last (which is 1), and the logarithm of their sum before."""
-    most = max(logs)
-    weights = [exp(one - most) for one in logs]
-    whole = fsum(weights)
-    return [share / whole for share in accumulate(weights)][:-1], most + log(whole)
+    """Normalise; return cumulative probabilities without the last (which is 1), and the log of the sum."""
+    largest = max(logs)
+    weights = [exp(value - largest) for value in logs]
+    total = fsum(weights)
+    return [share / total for share in accumulate(weights)][:-1], largest + log(total)
 
 
 class _End(NamedTuple):
-    """Where the pieces begin that end at a place, and their cumulative probabilities."""
+    """The pieces that end at a position: where they begin, and their cumulative probabilities."""
 
     begins: list[int]
     shares: list[float]
 
 
 def unigram(scores: dict[str, float], alpha: float) -> Segment:
-    """Draws with probability proportional to p^alpha by forward filtering and backward sampling."""
+    """Sample with probability proportional to p^alpha by forward filtering and backward sampling."""
     longest = max(map(len, scores))
     unknown = min(scores.values()) - UNKNOWN
 
@@ -107,11 +107,11 @@ def unigram(scores: dict[str, float], alpha: float) -> Segment:
     def lattice(word: str) -> list[_End]:
         total, ends = [0.0], [_End([], [])]
         for end in range(1, len(word) + 1):
-            places = range(max(0, end - longest), end)
-            begins = [begin for begin in places if word[begin:end] in scores or begin == end - 1]
+            positions = range(max(0, end - longest), end)
+            begins = [begin for begin in positions if word[begin:end] in scores or begin == end - 1]
             logs = [total[begin] + alpha * scores.get(word[begin:end], unknown) for begin in begins]
-            shares, whole = _shares(logs)
-            total.append(whole)
+            shares, log_sum = _shares(logs)
+            total.append(log_sum)
             ends.append(_End(begins, shares))
         return ends
 
@@ -127,7 +127,7 @@ def unigram(scores: dict[str, float], alpha: float) -> Segment:
 
 
 def bpe(scores: dict[str, float], alpha: float) -> Segment:
-    """Merges from the best down, each left out with probability alpha."""
+    """Apply merges from the best down, each left out with probability alpha."""
 
     def segment(word: str, random: Random) -> list[str]:
         symbols, size = list(word), len(word)
@@ -138,13 +138,13 @@ def bpe(scores: dict[str, float], alpha: float) -> Segment:
             if left >= 0 and right < size and (pair := symbols[left] + symbols[right]) in scores:
                 heappush(pairs, (-scores[pair], left, pair))
 
-        for place in range(size - 1):
-            offer(place, place + 1)
+        for position in range(size - 1):
+            offer(position, position + 1)
         while pairs:
             _, left, pair = heappop(pairs)
             right = after[left]
             if not symbols[left] or right == size or symbols[left] + symbols[right] != pair:
-                continue  # one of the two has been merged with another since
+                continue  # one of the two symbols has been merged since
             if random() < alpha:
                 continue
             symbols[left], symbols[right], after[left] = pair, "", after[right]

@@ -1,10 +1,10 @@
-"""Tags <-> spans: named entities and chunks, written as one tag for each word.
+"""Tag schemes: tags of words <-> spans of words (named entities, chunks).
 
-A tag is `O`, outside of all spans, or a letter and a type, `B-PER`. What the letters say, a scheme (SCHEMES)
-says. There is one reading, that of conlleval (Tjong Kim Sang & Buchholz 2000), which makes spans of any tags
-whatsoever, and one writing for each scheme. Tags keep to a scheme if writing what was read gives them back:
-`spans` insists on that, `repair` makes it so and says how often, and the `constraints` of a CRF are the
-pairs of tags that writing makes.
+A tag is `O` (outside of all spans), or a letter and a type: `B-PER`. A scheme (SCHEMES) defines the letters.
+Tags are read in one way, that of conlleval (Tjong Kim Sang & Buchholz 2000), which finds spans in any
+sequence of tags; they are written in one way for each scheme. Tags are valid in a scheme if writing the spans
+that were read gives the same tags: `spans` refuses other tags, `repair` corrects and counts them, and the
+`constraints` of a CRF are the pairs of tags that can be written.
 """
 
 import itertools
@@ -18,17 +18,17 @@ OUTSIDE = "O"
 
 
 class TagError(Seq2attnError):
-    """Tags that are none, or do not keep to their scheme; spans that cannot be written as tags."""
+    """Invalid tags, or spans that cannot be written as tags."""
 
 
 class Letters(NamedTuple):
-    """The letters of the words of a span."""
+    """The letters of a scheme, by the position of a word in its span."""
 
     first: str
     inside: str
     last: str
-    only: str  # of a span of one word
-    next: str | None = None  # first word, in place of the others, where a span of the same type ends before
+    only: str  # the word of a span of one word
+    next: str | None = None  # instead of them, the first word right after a span of the same type
 
 
 SCHEMES: dict[Scheme, Letters] = {
@@ -38,11 +38,11 @@ SCHEMES: dict[Scheme, Letters] = {
     "bioul": Letters("B", "I", "L", "U"),  # also BILOU
 }
 _EVERY = frozenset("BIELSU")
-_GOES_ON, _CONTINUES = frozenset("BI"), frozenset("IEL")  # letters after, and of, which a span may go on
+_OPEN, _CONTINUES = frozenset("BI"), frozenset("IEL")  # letters that may be continued, and continue
 
 
 class Span(NamedTuple):
-    """Words start, start + 1, ..., end - 1, counted from 0, of one type."""
+    """A span of words of one type: words start, start + 1, ..., end - 1, counted from 0."""
 
     type: str
     start: int
@@ -50,31 +50,32 @@ class Span(NamedTuple):
 
 
 class Repaired(NamedTuple):
-    """Tags that keep to their scheme, and how many of them had to be changed for that."""
+    """Valid tags, and the number of tags that were changed."""
 
     tags: list[str]
     repairs: int
 
 
 class Constraints(NamedTuple):
-    """Which of K labels may come first, follow each other, and come last; True = may."""
+    """Which of K labels may be first, follow each other, and be last; True = allowed."""
 
     start: list[bool]  # (K,)
-    transition: list[list[bool]]  # (K, K), from the label of the row to that of the column
+    transition: list[list[bool]]  # (K, K), from the row's label to the column's
     end: list[bool]  # (K,)
 
 
 def spans(tags: Sequence[str], scheme: Scheme) -> list[Span]:
-    """The spans of tags that keep to the scheme. Raises TagError at the first tag that does not."""
-    found = read(tags, scheme)
+    """Return the spans of tags. Raises TagError at the first tag that is not valid in the scheme."""
+    result = read(tags, scheme)
     if fault := _fault(tags, scheme):
         raise TagError(f"{fault}; repair the tags, or name another scheme (guess_scheme)")
-    return found
+    return result
 
 
 def tags(spans: Sequence[Span], length: int, scheme: Scheme) -> list[str]:
-    """The tags of `length` words with these spans, in any order. Raises TagError if they overlap, are empty
-    or not within the words, or have no type.
+    """Return the tags of `length` words with these spans, given in any order.
+
+    Raises TagError if spans overlap, are empty, are not within the words, or have no type.
     """
     ordered, free = sorted(spans, key=lambda span: span.start), 0
     for span in ordered:
@@ -88,51 +89,53 @@ def tags(spans: Sequence[Span], length: int, scheme: Scheme) -> list[str]:
 
 
 def convert(tags: Sequence[str], source: Scheme, target: Scheme) -> list[str]:
-    """The tags of one scheme in another. Raises TagError if they do not keep to the first: `repair` them."""
+    """Convert tags from one scheme to another. Raises TagError if they are not valid: use `repair` first."""
     return _write(spans(tags, source), len(tags), target)
 
 
 def repair(tags: Sequence[str], scheme: Scheme) -> Repaired:
-    """The tags of the scheme that have the spans which conlleval reads; tags that keep to it stay as they
-    are. Raises TagError only at what is no tag of the scheme.
+    """Return valid tags with the spans that conlleval reads in these tags; valid tags do not change.
+
+    Raises TagError only for a tag that the scheme does not have.
     """
     written = _write(read(tags, scheme), len(tags), scheme)
     return Repaired(written, sum(tag != right for tag, right in zip(tags, written, strict=True)))
 
 
 def read(tags: Sequence[str], scheme: Scheme | None = None) -> list[Span]:
-    """The spans that conlleval reads in any tags, with the letters of the scheme (None: of all of them).
+    """Return the spans that conlleval reads in any tags of the scheme (None: of all schemes).
 
-    A word continues the span of the word before it if both have one type, its letter is I, E or L, and that
-    before it B or I; any other but `O` starts a span. Raises TagError at what is no tag of the scheme.
+    A word continues the span of the word before it if both have the same type, its letter is I, E or L, and
+    the letter before it is B or I. Any other tag except `O` starts a span. Raises TagError for a tag that the
+    scheme does not have.
     """
     letters = frozenset("".join(filter(None, _letters(scheme)))) if scheme else _EVERY
-    found: list[Span] = []
+    spans: list[Span] = []
     before, kind = OUTSIDE, ""
-    for place, tag in enumerate(tags):
+    for index, tag in enumerate(tags):
         letter, _, type = tag.partition("-")  # types may have hyphens of their own
         if tag != OUTSIDE and not (letter in letters and type):
             known = ", ".join([OUTSIDE, *(f"{letter}-TYPE" for letter in sorted(letters))])
-            raise TagError(f"tag {place + 1} of {len(tags)} is {tag!r}: expected one of {known}")
-        if letter in _CONTINUES and before in _GOES_ON and type == kind:
-            found[-1] = found[-1]._replace(end=place + 1)
+            raise TagError(f"tag {index + 1} of {len(tags)} is {tag!r}: expected one of {known}")
+        if letter in _CONTINUES and before in _OPEN and type == kind:
+            spans[-1] = spans[-1]._replace(end=index + 1)
         elif tag != OUTSIDE:
-            found.append(Span(type, place, place + 1))
+            spans.append(Span(type, index, index + 1))
         before, kind = letter, type
-    return found
+    return spans
 
 
 def is_tag(tag: str) -> bool:
-    """Whether it is a tag of any scheme: O, or one of its letters and a type."""
+    """Whether this is a tag of any scheme: O, or a letter and a type."""
     letter, _, type = tag.partition("-")
     return tag == OUTSIDE or (letter in _EVERY and bool(type))
 
 
 def guess_scheme(sentences: Sequence[Sequence[str]], places: Sequence[str] = ()) -> Scheme:
-    """The scheme that all these tags keep to. Without any span all fit, and it is bio.
+    """Return the scheme in which all these tags are valid; bio if there are no spans at all.
 
-    places: what errors call the sentences, `sentence 1` and so on if not given. Raises TagError if no scheme
-    fits, with how many sentences do not keep to each, and why the first.
+    places: names of the sentences in errors; by default `sentence 1` and so on.
+    Raises TagError if no scheme fits, with the number of invalid sentences in each and the first fault.
     """
     why = []
     for scheme in sorted(SCHEMES, key=lambda scheme: scheme != "bio"):
@@ -148,62 +151,66 @@ def guess_scheme(sentences: Sequence[Sequence[str]], places: Sequence[str] = ())
 
 
 def constraints(labels: Sequence[str], scheme: Scheme) -> Constraints:
-    """What the scheme allows: a label may follow another if it does in the tags of some sentence.
+    """Return which labels the scheme allows after which: those that follow each other in valid tags.
 
-    Raises TagError if a label is there twice or is no tag of the scheme.
+    Raises TagError if a label occurs twice or is not a tag of the scheme.
     """
     read(labels, scheme)
     if len(set(labels)) < len(labels):
         raise TagError(f"expected each label once, got {', '.join(labels)}")
     types = sorted({label.partition("-")[2] for label in labels if label != OUTSIDE})
     sentences = list(_neighbours(types, scheme))
-    firsts, lasts = ({sentence[place] for sentence in sentences} for place in (0, -1))
+    firsts, lasts = ({sentence[index] for sentence in sentences} for index in (0, -1))
     pairs = {pair for sentence in sentences for pair in itertools.pairwise(sentence)}
     return Constraints(
         [label in firsts for label in labels],
-        [[(one, other) in pairs for other in labels] for one in labels],
+        [[(before, after) in pairs for after in labels] for before in labels],
         [label in lasts for label in labels],
     )
 
 
 def allowed(span: Span, length: int, labels: Sequence[str], scheme: Scheme) -> list[list[bool]]:
-    """The labels (length, K) with which the span is a span: all, but in its `window`."""
-    seen = window(span, length, labels, scheme)
-    before, behind = span.start, length - span.start - len(seen)
+    """Return the labels (length, K) with which this span is read: all labels outside of its `window`."""
+    inner = window(span, length, labels, scheme)
+    before, after = span.start, length - span.start - len(inner)
     return [
         *([True] * len(labels) for _ in range(before)),
-        *seen,
-        *([True] * len(labels) for _ in range(behind)),
+        *inner,
+        *([True] * len(labels) for _ in range(after)),
     ]
 
 
 def window(span: Span, length: int, labels: Sequence[str], scheme: Scheme) -> list[list[bool]]:
-    """The labels (n, K) with which the span is a span: its own tags within it, and at the word behind it, if
-    there is one, none that continues it. For its probability under a CRF (`CRF.within`).
+    """Return the labels (n, K) that words may have if this span is to be read: its tags at its words, and at
+    the word after it, if there is one, all labels that do not continue it. For its probability under a CRF
+    (`CRF.within`).
 
     Raises TagError for iob1, where a span's tags depend on the type of the span before it.
     """
     if _letters(scheme).next is not None:
-        raise TagError(f"the tags of a span in {scheme} depend on what is before it; convert to bio or bioes")
+        raise TagError(
+            f"the tags of a span in {scheme} depend on the span before it; convert to bio or bioes"
+        )
     size = span.end - span.start
     own = tags([Span(span.type, 0, size)], size, scheme)
-    behind = [read([*own, label])[0].end == size for label in labels]
-    return [*([label == tag for label in labels] for tag in own), *([behind] if span.end < length else [])]
+    after = [read([*own, label])[0].end == size for label in labels]
+    return [*([label == tag for label in labels] for tag in own), *([after] if span.end < length else [])]
 
 
 def _fault(tags: Sequence[str], scheme: Scheme) -> str | None:
-    """The first tag that breaks the scheme, what is around it, and what conlleval takes it for."""
+    """Return a message about the first invalid tag, with its neighbours; None if all are valid."""
     try:
         repaired = repair(tags, scheme).tags
     except TagError as error:
         return str(error)
-    place = next((n for n, (tag, right) in enumerate(zip(tags, repaired, strict=True)) if tag != right), None)
-    if place is None:
+    pairs = enumerate(zip(tags, repaired, strict=True))
+    index = next((index for index, (tag, right) in pairs if tag != right), None)
+    if index is None:
         return None
-    before = f"after {tags[place - 1]!r}" if place else "at the start"
-    after = f"before {tags[place + 1]!r}" if place + 1 < len(tags) else "at the end"
-    what = f"tag {place + 1} of {len(tags)} is {tags[place]!r} ({before}, {after})"
-    return f"{what}: {scheme} expects {repaired[place]!r}"
+    before = f"after {tags[index - 1]!r}" if index else "at the start"
+    after = f"before {tags[index + 1]!r}" if index + 1 < len(tags) else "at the end"
+    what = f"tag {index + 1} of {len(tags)} is {tags[index]!r} ({before}, {after})"
+    return f"{what}: {scheme} expects {repaired[index]!r}"
 
 
 def _letters(scheme: Scheme) -> Letters:
@@ -213,7 +220,7 @@ def _letters(scheme: Scheme) -> Letters:
 
 
 def _write(spans: Sequence[Span], length: int, scheme: Scheme) -> list[str]:
-    """The tags of spans that are in order and do not overlap."""
+    """Return the tags of spans that are in order and do not overlap."""
     letters, written, before = _letters(scheme), [OUTSIDE] * length, Span("", 0, 0)
     for span in spans:
         inside = [letters.inside] * (span.end - span.start - 2)
@@ -226,13 +233,13 @@ def _write(spans: Sequence[Span], length: int, scheme: Scheme) -> list[str]:
 
 
 def _neighbours(types: Sequence[str], scheme: Scheme) -> Iterator[list[str]]:
-    """The tags of sentences that have, together, all that can stand at an end or side by side: within a span
-    of up to four words, and in a row of spans of which two have the same type.
+    """Yield tags of sentences that together have all possible first, last and neighbouring tags: in spans of
+    up to four words, and in rows of spans of which two have the same type.
     """
     yield [OUTSIDE, OUTSIDE]
-    rows = [[Span(one, 0, words)] for one in types for words in (1, 2, 3, 4)]
-    for one, other, n, m in itertools.product(types, types, (1, 2), (1, 2)):
-        rows.append([Span(one, 0, n), Span(one, n, 2 * n), Span(other, 2 * n, 2 * n + m)])
+    rows = [[Span(type, 0, words)] for type in types for words in (1, 2, 3, 4)]
+    for type, other, n, m in itertools.product(types, types, (1, 2), (1, 2)):
+        rows.append([Span(type, 0, n), Span(type, n, 2 * n), Span(other, 2 * n, 2 * n + m)])
     for row in rows:
         written = _write(row, row[-1].end, scheme)
         yield from (written, [OUTSIDE, *written, OUTSIDE])

@@ -1,4 +1,4 @@
-"""Subword vocabularies trained on a text."""
+"""Train subword vocabularies."""
 
 import io
 import random
@@ -17,16 +17,16 @@ MOST_SENTENCES = 1_000_000  # to learn a vocabulary from: more take gigabytes an
 SPECIALS = 4  # <pad>, <unk>, <s>, </s>
 BYTES = 256
 
-_SETTLED: dict[str, Any] = {  # of every training
+_FIXED_OPTIONS: dict[str, Any] = {
     "max_sentence_length": LONGEST_SENTENCE,
     "pad_id": 0,
     "unk_id": 1,
     "bos_id": 2,
     "eos_id": 3,
-    "num_threads": 16,  # the model depends on it, so it must not depend on the machine
+    "num_threads": 16,  # the model depends on it, so that it must be the same on all machines
     "minloglevel": 2,
 }
-_BREAKS = "\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\u2028\u2029"  # a sentence stays on one line
+_BREAKS = "\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\u2028\u2029"  # become spaces
 
 
 def train_vocabulary(
@@ -41,33 +41,33 @@ def train_vocabulary(
     words: Words = "auto",
     seed: int = 1,
 ) -> Vocabulary:
-    """Learn the pieces of a language from sentences: <pad> 0, <unk> 1, <s> 2, </s> 3.
+    """Train a vocabulary on sentences. Its special pieces are <pad> 0, <unk> 1, <s> 2, </s> 3.
 
-    The same texts and arguments give the same model. Of more than a million sentences, a million are drawn.
+    The same texts and arguments give the same model. More than a million sentences are sampled to a million.
 
     Args:
-        texts: one or several languages, in any order; blank ones do not count.
-        model: how pieces are found: unigram (Kudo 2018), bpe (Sennrich et al. 2016), single characters, or
-            whole words (the most frequent; what stands between spaces, punctuation and all).
-        size: pieces in all; of a char or word model, at most.
-        byte_fallback: a character outside the vocabulary becomes its UTF-8 bytes instead of <unk>. Not of a
-            word model: each of its unknown words is one <unk>.
-        character_coverage: share of the text whose characters get a piece; rarer ones are outside.
-        lowercase: letter by letter, as `str.lower` does (ß stays ß).
-        nfkc: Unicode NFKC, without control characters; if not, only spaces and line breaks change.
+        texts: sentences of one language or more, in any order; blank ones do not count.
+        model: unigram (Kudo 2018), bpe (Sennrich et al. 2016), char (single characters), or word (the most
+            frequent words, separated by spaces, with their punctuation).
+        size: number of pieces; for char and word models, the largest number.
+        byte_fallback: unknown characters become UTF-8 bytes instead of <unk>. Not for word models, where each
+            unknown word is one <unk>.
+        character_coverage: share of the text whose characters have a piece; rarer characters are unknown.
+        lowercase: lower-case each letter as `str.lower` does (ß stays ß).
+        nfkc: normalise to NFKC without control characters; if false, only spaces and line breaks change.
         words: see `Vocabulary`.
-        seed: of the draw of sentences.
+        seed: of sampling sentences.
 
     Raises:
-        VocabularyError: no text, or `size` is more or less than the text can give; the message says how much.
+        VocabularyError: no text, or a `size` too large or too small for it; the message has the limit.
     """
-    byte_fallback = byte_fallback and model != "word"  # SentencePiece would spell the space before it, too
+    byte_fallback = byte_fallback and model != "word"  # SentencePiece would encode the space before, too
     least = SPECIALS + BYTES * byte_fallback
     if size <= least:
         raise VocabularyError(
             f"text.size: {size} is too small: special pieces{' and bytes' * byte_fallback} alone are {least}"
         )
-    sentences = _draw(texts, seed)
+    sentences = _sample(texts, seed)
     if not sentences:
         raise VocabularyError("no text to learn a vocabulary from: there is no sentence, or all are blank")
     import sentencepiece
@@ -84,27 +84,29 @@ def train_vocabulary(
             byte_fallback=byte_fallback,
             character_coverage=character_coverage,
             normalizer=_normalizer(lowercase, nfkc),
-            **_SETTLED,
+            **_FIXED_OPTIONS,
         )
     except RuntimeError as error:
         raise VocabularyError(_explain(str(error), size)) from error
     return Vocabulary(trained.getvalue(), words)
 
 
-def _draw(texts: Iterable[str], seed: int) -> list[str]:
-    """At most MOST_SENTENCES of the texts that are not blank, each with the same chance (Vitter 1985, R)."""
+def _sample(texts: Iterable[str], seed: int) -> list[str]:
+    """Sample at most MOST_SENTENCES texts that are not blank, uniformly (reservoir sampling: Vitter 1985,
+    R)."""
     generator = random.Random(seed)
-    drawn: list[str] = []
+    sample: list[str] = []
     for count, text in enumerate(text for text in texts if text.strip()):
         if count < MOST_SENTENCES:
-            drawn.append(text)
-        elif (place := generator.randrange(count + 1)) < MOST_SENTENCES:
-            drawn[place] = text
-    return drawn
+            sample.append(text)
+        elif (index := generator.randrange(count + 1)) < MOST_SENTENCES:
+            sample[index] = text
+    return sample
 
 
 def _normalizer(lowercase: bool, nfkc: bool) -> "sentencepiece.SentencePieceNormalizer":
-    """Rules for SentencePiece. Its own lower-casing rules fold case (ß to ss), which nobody wants to read."""
+    """Make normalisation rules. SentencePiece's own rules for lower case fold case (ß to ss), which reads
+    badly."""
     import sentencepiece
 
     named = sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc")
@@ -120,7 +122,7 @@ def _normalizer(lowercase: bool, nfkc: bool) -> "sentencepiece.SentencePieceNorm
 
 
 def _explain(failure: str, size: int) -> str:
-    """What SentencePiece's message means for the recipe."""
+    """Return SentencePiece's error message in terms of the recipe."""
     if most := re.search(r"value <= (\d+)", failure):
         return (
             f"text.size: {size} pieces are more than this text can give: the largest possible size is "

@@ -1,4 +1,4 @@
-"""Words as a tagger knows them: their numbers, their characters, and where they stand in a text."""
+"""Tokenization of raw text into words; indices of words, characters and labels."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from seq2attn.errors import Seq2attnError
 from seq2attn.text.tag_schemes import OUTSIDE, Scheme, convert, read
 
-PADDING, UNKNOWN = 0, 1  # of words and of characters
+PADDING, UNKNOWN = 0, 1  # indices of words and of characters
 _SPACE = re.compile(r"\s")
 _DIGIT = re.compile(r"\d")
 _MARK, _JOINER = "\u0300", "\u200d"  # as _TOKEN reads marks; ZERO WIDTH JOINER
@@ -21,7 +21,7 @@ _LETTER = rf"[^\W\d_]{_MARK}*"
 _TOKEN = re.compile(
     rf"""
     (?:
-      (?:https?://|www\.)\S*[^\s.,;:!?'"’”»)\]}}>]   # addresses, without what closes behind them
+      (?:https?://|www\.)\S*[^\s.,;:!?'"’”»)\]}}>]   # addresses, without punctuation after them
     | [\w{_MARK}.+-]+@\w[\w{_MARK}-]*(?:\.\w[\w{_MARK}-]*)+  # mail
     | [@\#]{_W}+                                     # names and topics of social media
     | (?:{_LETTER}\.){{2,}}(?:-{_W}+)*               # U.S.  U.S.-led
@@ -37,7 +37,7 @@ _TOKEN = re.compile(
     | {_W}+(?:(?:[-_&]|['’](?!(?:s|m|d|re|ve|ll)(?!{_W}))){_W}+)*  # EU-wide  S&P  O'Brien
     | \.{{2,}} | -{{2,}}
     | [\U0001f1e6-\U0001f1ff]{{2}}                     # flags
-    | [^\w\s]{_MARK}*(?:{_JOINER}[^\w\s]{_MARK}*)*   # a sign, or several in one
+    | [^\w\s]{_MARK}*(?:{_JOINER}[^\w\s]{_MARK}*)*   # a sign, or signs that are joined into one
     )
     [{_MARK}{_JOINER}]*
     """,
@@ -46,15 +46,15 @@ _TOKEN = re.compile(
 
 
 class _Seen(dict[int, int]):
-    """Characters as _TOKEN sees them, one for one: what changes the one before it is a mark.
+    """Maps each character to the one that _TOKEN sees: characters that modify the one before become marks.
 
-    Such are marks of all kinds (accents, vowel signs, variation selectors), ZERO WIDTH NON-JOINER, the tints
-    of emoji, and the letters of tags in flags. Python's \\w knows none of them.
+    These are marks of all kinds (accents, vowel signs, variation selectors), ZERO WIDTH NON-JOINER, skin
+    tones of emoji, and the tag letters of flags. Python's \\w matches none of them.
     """
 
     def __missing__(self, sign: int) -> int:
-        tint, tag = 0x1F3FB <= sign <= 0x1F3FF, 0xE0020 <= sign <= 0xE007F
-        mark = unicodedata.category(chr(sign))[0] == "M" or sign == 0x200C or tint or tag
+        skin_tone, tag = 0x1F3FB <= sign <= 0x1F3FF, 0xE0020 <= sign <= 0xE007F
+        mark = unicodedata.category(chr(sign))[0] == "M" or sign == 0x200C or skin_tone or tag
         self[sign] = ord(_MARK) if mark else sign
         return self[sign]
 
@@ -63,11 +63,11 @@ _SEEN = _Seen()
 
 
 class WordVocabularyError(Seq2attnError):
-    """Words or labels that cannot be read."""
+    """Words or labels from which no vocabulary can be made."""
 
 
 class Word(NamedTuple):
-    """A word and where it stands: characters start, start + 1, ..., end - 1 of its text, from 0."""
+    """A word and its characters in the text: start, start + 1, ..., end - 1, counted from 0."""
 
     text: str
     start: int
@@ -75,30 +75,33 @@ class Word(NamedTuple):
 
 
 def tokenize(text: str, words: str = "auto") -> list[Word]:
-    """The words of a raw text. auto: punctuation stands by itself, as do clitics (it|'s, did|n't), as in the
-    Penn Treebank and most tagged data; spaces: what stands between white space.
+    """Split a raw text into words.
 
-    Marks belong to what they stand on: no word begins with one, unless there is nothing before it.
+    words: auto = punctuation and clitics (it|'s, did|n't) are words, as in the Penn Treebank and most tagged
+    data; spaces = words are separated by white space.
+
+    Marks stay with the character that they modify: a word begins with a mark only at the start of the text or
+    after white space.
     """
     pattern = re.compile(r"\S+") if words == "spaces" else _TOKEN
-    places = [found.span() for found in pattern.finditer(text.translate(_SEEN))]
-    return [Word(text[start:end], start, end) for start, end in places]
+    spans = [match.span() for match in pattern.finditer(text.translate(_SEEN))]
+    return [Word(text[start:end], start, end) for start, end in spans]
 
 
 def join_words(words: Iterable[str]) -> str:
-    """Words as one text with single spaces; a space within a word becomes a no-break space (U+00A0)."""
+    """Join words with single spaces; a space within a word becomes a no-break space (U+00A0)."""
     return " ".join(_SPACE.sub("\u00a0", word) for word in words)
 
 
 def split_words(text: str) -> list[str]:
-    """The inverse of `joined`."""
+    """Split a text that `join_words` has made."""
     return text.split(" ") if text else []
 
 
 class WordVocabulary:
-    """Numbers of words and characters. Make it with `learn`, or from the `content` of another.
+    """Indices of words and characters. Make it with `learn`, or with `read` from the `content` of another.
 
-    A word that is not in it is UNKNOWN; the same of a character.
+    Words and characters that it does not have are UNKNOWN.
     """
 
     def __init__(
@@ -120,46 +123,48 @@ class WordVocabulary:
         digits: bool = True,
         known: Iterable[str] = (),
     ) -> "WordVocabulary":
-        """From texts as `joined` makes them. known: words that get a number whatever the texts say, because
-        there are vectors of them; beyond size."""
+        """Make a vocabulary from texts of `join_words`.
+
+        known: further words, which have pre-trained vectors; they do not count towards `size`.
+        """
         counts: Counter[str] = Counter()
         for text in texts:
             counts.update(split_words(text))
         if not counts:
             raise WordVocabularyError("no words to learn from: data.train has no sentence, or all are blank")
         characters: Counter[str] = Counter()
-        looked_up: Counter[str] = Counter()
+        keys: Counter[str] = Counter()
         empty = cls([], [], lowercase, digits)
         for word, count in counts.items():
-            looked_up[empty.key(word)] += count
+            keys[empty.key(word)] += count
             spelling = Counter(unicodedata.normalize("NFC", word))
             characters.update({sign: count * number for sign, number in spelling.items()})
-        often = [word for word, count in looked_up.most_common(size) if count >= min_count]
+        frequent = [key for key, count in keys.most_common(size) if count >= min_count]
         more = dict.fromkeys(empty.key(word) for word in known)
-        words = list(dict.fromkeys([*often, *(word for word in more if word not in looked_up)]))
+        words = list(dict.fromkeys([*frequent, *(key for key in more if key not in keys)]))
         return cls(words, [sign for sign, _ in characters.most_common()], lowercase, digits)
 
     @property
     def size(self) -> int:
-        """Numbers of words in all, padding and the unknown word included."""
+        """Return the number of word indices, with padding and the unknown word."""
         return len(self.words) + 2
 
     def key(self, word: str) -> str:
-        """How a word is looked up: in NFC, as vectors are, whether or not its accents are written apart."""
+        """Return the form in which a word is looked up: in NFC (composed accents), as vectors are."""
         word = unicodedata.normalize("NFC", word.lower() if self.lowercase else word)
         return _DIGIT.sub("0", word) if self.digits else word
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The numbers of the words of texts as `joined` makes them."""
+        """Return the indices of the words of texts of `join_words`."""
         return [[self._numbers.get(self.key(word), UNKNOWN) for word in split_words(text)] for text in texts]
 
     def spell(self, word: str) -> list[int]:
-        """The numbers of a word's characters, in NFC."""
+        """Return the indices of a word's characters, in NFC."""
         return [self._characters.get(sign, UNKNOWN) for sign in unicodedata.normalize("NFC", word)]
 
     @cached_property
     def content(self) -> bytes:
-        """The lexicon as a file, from which `read` makes it again."""
+        """Return the content of a file from which `read` makes the same vocabulary."""
         return _json(
             {
                 "words": self.words,
@@ -171,19 +176,17 @@ class WordVocabulary:
 
     @classmethod
     def read(cls, content: bytes) -> "WordVocabulary":
-        """From its content."""
+        """Make it from its `content`."""
         return cls(**json.loads(content))
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal lexicons."""
+        """Return a hash that is equal for equal vocabularies."""
         return sha256(self.content).hexdigest()
 
 
 class Labels:
-    """Numbers of labels. Of words: the tags of the types in a scheme, whatever scheme texts are in (bio); of
-    whole sentences: their names.
-    """
+    """Indices of labels: of tags in a scheme (texts have tags in bio), or of the labels of sentences."""
 
     def __init__(self, names: Sequence[str], scheme: Scheme | None = None) -> None:
         self.names, self.scheme = list(names), scheme
@@ -191,21 +194,20 @@ class Labels:
 
     @classmethod
     def learn(cls, texts: Iterable[str], scheme: Scheme | None = None) -> "Labels":
-        """From labels, or from tags (bio) with spaces between if there is a scheme."""
+        """Make it from labels; or, if there is a scheme, from tags in bio with spaces between."""
         seen = sorted(set(texts))
         if scheme is None:
             if len(seen) < 2:
-                raise WordVocabularyError(
-                    f"expected two labels or more to tell apart, got {', '.join(seen) or 'none'}"
-                )
+                raise WordVocabularyError(f"expected at least two labels, got {', '.join(seen) or 'none'}")
             return cls(seen)
         types = sorted({span.type for text in seen for span in read(split_words(text))})
         if not types:
-            raise WordVocabularyError("expected tags such as B-PER in the training data, got none but O")
+            raise WordVocabularyError("expected tags such as B-PER in the training data, got only O")
         return cls(list(_tags(types, scheme)), scheme)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Their numbers; a label that is not known counts as the first (O), as it can never be predicted."""
+        """Return the indices of labels. An unknown label, which is never predicted, has that of the first
+        (O)."""
         if self.scheme is None:
             return [[self._numbers.get(text, 0)] for text in texts]
         return [
@@ -215,17 +217,17 @@ class Labels:
 
     @cached_property
     def content(self) -> bytes:
-        """The labels as a file, from which `read` makes them again."""
+        """Return the content of a file from which `read` makes the same labels."""
         return _json({"names": self.names, "scheme": self.scheme})
 
     @classmethod
     def read(cls, content: bytes) -> "Labels":
-        """From its content."""
+        """Make it from its `content`."""
         return cls(**json.loads(content))
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal labels."""
+        """Return a hash that is equal for equal labels."""
         return sha256(self.content).hexdigest()
 
 

@@ -1,0 +1,178 @@
+"""Datasets as corpora: local ones in every format, the hub, and what is said if it cannot be reached."""
+
+import http.server
+import socket
+import threading
+
+import datasets
+import huggingface_hub.constants
+import pytest
+from tiny_corpora import COLUMNS, ROWS, SENTENCES, read, recipe, skipped, write
+
+import seq2attn.data.hub
+from seq2attn.data import DataError
+from seq2attn.data.corpora import Use, open_corpus
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", ["parquet", "json", "csv", "hub"])
+def test_every_kind_of_local_dataset_gives_the_same_pairs(copies, kind, streaming, monkeypatch):
+    def connect(*_):
+        raise ConnectionError("local data need no network")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    corpus = copies[kind] | {"streaming": streaming}
+    assert read(corpus) == SENTENCES
+    assert read(corpus | {"limit": 1}) == SENTENCES[:1]
+
+
+def test_a_dataset_can_be_sliced(copies):
+    assert read(copies["hub"] | {"split": "validation[1:]"}) == SENTENCES[1:]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_missing_column_lists_those_that_exist(copies, streaming):
+    corpus = copies["hub"] | {"columns": ["translation.de", "translation.fr"], "streaming": streaming}
+    message = r"data\.train\.0\.columns: no column translation\.fr; there are: id, translation\.de, translation\.en$"
+    with pytest.raises(DataError, match=message):
+        read(corpus)
+
+
+def test_rows_that_are_no_text_are_named(tmp_path):
+    path = write(
+        tmp_path / "x.jsonl", '{"a": "x", "b": ["y"]}\n{"a": null, "b": ["z"]}\n{"a": "x", "b": []}\n'
+    )
+    corpus = {"dataset": "json", "data_files": path, "columns": ["a", "b.0"]}
+    found, report = skipped(corpus)
+    assert found == [("x", "y")]
+    assert report.reasons["not a text"].examples == [
+        "json[train]:1: a is null where a text, or a list of texts, was expected"
+    ]
+    assert report.reasons["missing column"].examples == ["json[train]:2: no column b.0; there are: a, b"]
+    with pytest.raises(DataError, match=r"json\[train\]:1: a is null .* data\.bad_lines: skip"):
+        read(corpus)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"split": "test"},
+            r"""hub' cannot be loaded: Unknown split "test"\. Should be one of \['validation'\]""",
+        ),
+        (
+            {"config": "de-fr"},
+            r"hub' cannot be loaded: BuilderConfig 'de-fr' not found\. Available: \['de-en'\]",
+        ),
+        ({"dataset": "/no/where"}, r"data\.train\.0\.dataset: no such folder: /no/where"),
+        (
+            {"dataset": "a name"},
+            r"no dataset 'a name' on the hub, .* data\.train\.0\.dataset=/path/to/folder",
+        ),
+        (
+            {"dataset": "parquet", "data_files": __file__},
+            r"'parquet' \(.*test_datasets\.py\) cannot be loaded: Parquet",
+        ),
+    ],
+)
+def test_a_dataset_that_cannot_be_loaded_says_why(copies, change, message):
+    with pytest.raises(DataError, match=message):
+        read(copies["hub"] | change)
+
+
+@pytest.mark.parametrize("name", ["wmt.py", "other.py"])
+def test_a_dataset_made_by_a_script_says_what_to_do(tmp_path, name):
+    folder = tmp_path / "wmt"
+    folder.mkdir()
+    write(folder / name, "import this")
+    with pytest.raises(
+        DataError, match=r"made by a script, .* data\.train\.0\.revision=refs/convert/parquet"
+    ):
+        read({"dataset": str(folder), "columns": COLUMNS})
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Stands in for the hub; `answer` is the status it gives, None = it never answers; it counts requests."""
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        answer, requests = None, 0
+
+        def do_GET(self):
+            Hub.requests += 1
+            if Hub.answer is None:
+                done.wait()
+                return
+            self.send_response(Hub.answer)
+            self.send_header("X-Error-Code", "RepoNotFound" if Hub.answer == 404 else "")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    done = threading.Event()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(seq2attn.data.hub, "PATIENCE", 0.5)
+    yield Hub
+    done.set()
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("answer", [None, 503])
+def test_an_unreachable_hub_ends_soon_with_advice(hub, answer, streaming):
+    hub.answer = answer
+    reason = r"\((no answer in 0\.5 s|.*timed out.*)\)" if answer is None else r"\(.*503.*\)"
+    message = rf"the hub cannot be reached for 'wmt/wmt14' {reason}.* data\.train\.0\.dataset=/path/to/folder"
+    with pytest.raises(DataError, match=message):
+        read({"dataset": "wmt/wmt14", "config": "de-en", "columns": COLUMNS, "streaming": streaming})
+    assert hub.requests == 1  # nothing is tried again
+    assert not datasets.config.HF_HUB_OFFLINE and not huggingface_hub.constants.HF_HUB_OFFLINE
+
+
+def test_a_name_server_that_hangs_is_not_waited_for(hub, monkeypatch):
+    released, answered = threading.Event(), threading.Event()
+
+    def dataset_info(*_, **__):
+        released.wait()
+        answered.set()
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
+    with pytest.raises(DataError, match=r"cannot be reached for 'wmt/wmt14' \(no answer in 0\.5 s\)"):
+        read({"dataset": "wmt/wmt14", "columns": COLUMNS})
+    assert not answered.is_set()
+    released.set()
+    assert answered.wait(60)
+
+
+def test_an_unknown_dataset_is_not_called_unreachable(hub):
+    hub.answer = 404
+    with pytest.raises(
+        DataError, match=r"there is no dataset 'wmt/wmt41' on the hub, or it is closed to you"
+    ):
+        read({"dataset": "wmt/wmt41", "columns": COLUMNS})
+
+
+def test_without_the_hub_what_was_loaded_before_is_taken(hub, copies, tmp_path):
+    assert read(copies["hub"]) == SENTENCES
+    (tmp_path / "hf" / "hub").rename(tmp_path / "hf" / "acme___hub")  # as if it had come from the hub
+    corpus = copies["hub"] | {"dataset": "acme/hub"}
+    assert read(corpus) == SENTENCES
+    assert open_corpus(
+        recipe(corpus).train[0], Use(("de", "en"), "train", "data.train.0")
+    ).state  # for the cache
+
+
+def test_what_save_to_disk_wrote_says_how_it_is_read(tmp_path):
+    folder = tmp_path / "saved"
+    datasets.Dataset.from_list(ROWS).save_to_disk(folder)
+    message = rf"'{folder}' was written by save_to_disk: set dataset: arrow, data_files: {folder}/\*\.arrow$"
+    with pytest.raises(DataError, match=message):
+        read({"dataset": str(folder), "columns": COLUMNS})
+    assert read({"dataset": "arrow", "data_files": f"{folder}/*.arrow", "columns": COLUMNS}) == SENTENCES
