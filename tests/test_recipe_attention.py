@@ -32,14 +32,14 @@ OWN, ACROSS = "model.decoder.self_attention", "model.decoder.cross_attention"
          f"{OWN}.1.window: a decoder keeps only the keys of its window, so local_p would see other positions in "
          "decoding than in training: set it to null"),
         ([f"{OWN}.talking=true", f"{OWN}.score=location"],
-         f"{OWN}.talking: Location has a score for places that are never seen: mixed with others' it is none, no "
+         f"{OWN}.talking: Location has a score for positions that get no weight, which mixing heads would lose: no "
          "talking"),
         ([f"{OWN}.sinks=3"], f"{OWN}.sinks: without a window every token stays visible: set window, or sinks to 0"),
         ([f"{OWN}={{talking: true}}"], f"{OWN}.talking: talking heads need at least two heads: set heads"),
         ([f"{OWN}.talking=true", f"{OWN}.normalize=sum", f"{OWN}.score=linear"],
          f"{OWN}.talking: Sum divides by the scores' sum, and mixed scores may be negative: no talking"),
         ([f"{ACROSS}.talking=true", f"{ACROSS}.normalize=monotonic"],
-         f"{ACROSS}.talking: Monotonic follows the weights of its own head: mixed with others' they are none"),
+         f"{ACROSS}.talking: Monotonic follows the weights of its own head, which mixing heads would change: no talking"),
         (["model.decoder.positions=alibi", f"{OWN}.normalize=sum", f"{OWN}.score=linear"],
          f"{OWN}.normalize: divides by the sum of the scores, and with alibi positions scores may be negative; use others"),
         (["model.decoder.positions=t5", f"{OWN}.window=5", f"{OWN}.sinks=3"],
