@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from seq2attn.data.batches import BatchLoader, in_sentences, numbered_slots
+from seq2attn.data.batches import BatchLoader
+from seq2attn.data.sources import PairTokenizer, Source, number_sentences
 from seq2attn.errors import Seq2attnError
 from seq2attn.recipe import SamplingRecipe, TruncateRecipe
 from seq2attn.text.sentence_splitter import numbered
@@ -62,7 +63,9 @@ def test_sampled_pieces_know_them_too(seed):
 
 
 def test_a_vocabulary_that_keeps_line_feeds_is_refused():
-    with pytest.raises(Seq2attnError, match="takes for letters: expected a vocabulary that turns them into spaces"):
+    with pytest.raises(
+        Seq2attnError, match="takes for letters: expected a vocabulary that turns them into spaces"
+    ):
         numbered(["a"], "a\nb", lambda text: text)
 
 
@@ -74,18 +77,20 @@ def test_truncation_keeps_the_numbers_of_what_is_read():
 
     def of(**window: Any) -> list[int]:
         truncate = TruncateRecipe.model_validate(window)
-        return in_sentences(text, truncate.cut(0, ids), None, one, truncate)
+        tokenizer = PairTokenizer(one, one, truncate, hierarchical=True)
+        return tokenizer.source_ids(truncate.cut(0, ids), lambda: text).sentence_ids or []
 
     assert of() == [0, 0, 0, 1, 1, 2, 3, 3, 3]
     assert of(source=4) == [0, 0, 0, 1]
     assert of(source={"head": 2, "tail": 4}) == [0, 0, 2, 3, 3, 3]
-    truncate = TruncateRecipe()
-    assert in_sentences(text, ids[:4], None, one, truncate) == [0, 0, 0, 1]  # decoding.max_source
-    assert in_sentences("a b", [7, 8], None, one, truncate) == [0, 0]
+    tokenizer = PairTokenizer(one, one, hierarchical=True)
+    assert tokenizer.source_ids(ids[:4], lambda: text).sentence_ids == [0, 0, 0, 1]  # decoding.max_source
+    assert tokenizer.source_ids([7, 8], lambda: "a b").sentence_ids == [0, 0]
+    assert tokenizer.source_ids([7, 8]).sentence_ids == [0, 0]
 
 
 def test_slots_have_numbers_without_gaps_and_ends_are_of_the_last_sentence():
-    found = numbered_slots([[0, 0, 2, 5], [], [3]])
+    found = number_sentences([[0, 0, 2, 5], [], [3]])
     assert found.tolist() == [[0, 0, 1, 2, 2], [0, -1, -1, -1, -1], [0, 0, -1, -1, -1]]
 
 
@@ -114,16 +119,20 @@ def test_batches_know_their_sentences(sampled, window):
     one = learnt("bpe")
     truncate = TruncateRecipe.model_validate(window)
     corpus = Texts([TEXT, "hello", "", "ok\nbye"], one, truncate)
-    loader = BatchLoader(corpus, one, one, 999, 1, SamplingRecipe(alpha=0.5) if sampled else None, truncate)
-    assert loader.batch(np.arange(4), 0).sentences is None
-    loader.hierarchical = True
-    found = loader.batch(np.arange(4), 0)
-    assert found.sentences is not None and found.to(torch.device("cpu")).sentences is not None
-    assert ((found.sentences >= 0) == found.source_mask).all()
+    sampling = SamplingRecipe(alpha=0.5) if sampled else None
+
+    def source(hierarchical: bool) -> Source:
+        tokenizer = PairTokenizer(one, one, truncate, hierarchical=hierarchical)
+        return BatchLoader(corpus, tokenizer, 999, 1, sampling).batch(np.arange(4), 0).source
+
+    assert source(False).sentence_ids is None
+    found = source(True)
+    assert found.sentence_ids is not None and found.to(torch.device("cpu")).sentence_ids is not None
+    assert ((found.sentence_ids >= 0) == found.mask).all()
     for row, text in enumerate([LINES, ["hello"], [], ["ok", "bye"]]):
-        length = int(found.source_mask[row].sum())
-        pieces = one.pieces(found.source[row, : length - 1].tolist(), corpus.texts[row])
-        of = found.sentences[row, :length].tolist()
+        length = int(found.mask[row].sum())
+        pieces = one.pieces(found.tokens[row, : length - 1].tolist(), corpus.texts[row])
+        of = found.sentence_ids[row, :length].tolist()
         assert of[-1] == max(of) and {*of} == {*range(max(of) + 1)}
         if not (window and row == 0):
             assert said(pieces, of[:-1]) == [one.normalize(line) for line in text]
