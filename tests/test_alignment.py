@@ -148,7 +148,7 @@ def test_nothing_aligned_is_an_empty_line() -> None:
         (lambda: by_words(torch.ones(2, 1), [0, 2], [0], False), r"without a gap, got \[0, 2\]"),
         (lambda: by_words(torch.ones(1, 1), [0], [1], False), r"without a gap, got \[1\]"),
         (lambda: shifted(torch.ones(2, 2), 2), "alignment_shift is 0 .* or 1 .*, got 2"),
-        (lambda: shifted(torch.ones(0, 2), 0), "got no row at all"),
+        (lambda: shifted(torch.ones(0, 2), 0), "got no rows"),
         (lambda: links(WordAlignment(torch.ones(1, 1), torch.zeros(1)), 1.5), "between 0 and 1, got 1.5"),
         (lambda: parse_pharaoh("0-0 1:2"), "expected links such as 0-0 1-2 .*, got '1:2'"),
         (lambda: parse_pharaoh("-1-2"), "got '-1-2'"),
@@ -167,7 +167,7 @@ def test_the_error_rate_by_hand():
     assert error_rate([[], [Link(0, 0)]], [gold, parse_gold("0-0")]) == 1 - 2 / (1 + 3)
     with pytest.raises(AlignmentError, match="links for each of 1 pairs of sentences, got 2"):
         error_rate([[], []], [gold])
-    with pytest.raises(AlignmentError, match="neither found nor sure"):
+    with pytest.raises(AlignmentError, match="neither predicted nor sure"):
         error_rate([[]], [parse_gold("")])
     with pytest.raises(AlignmentError, match="got '1x2'"):
         parse_gold("0-0 1x2")

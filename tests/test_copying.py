@@ -427,14 +427,14 @@ def test_a_recipe_switches_it_on_and_off():
         ),
         (
             recurrent(latent="marginal"),
-            "copying.*with latent marginal every slot predicts by itself, and the",
+            "copying.*with latent marginal each source position has its own prediction, and the",
         ),
         (recurrent(copying={"layer": 1}), r"copying.layer.*layers with attention are 0 to 0, got 1"),
         (recurrent(copying={"head": 1}), r"copying.head.*the heads are 0 to 0, got 1"),
         (transformer({"layer": -3}), r"copying.layer.*are 0 to 1, got -3"),
         (
             transformer(cross_attention={"heads": 5, "talking": True}),
-            "copying.*those of heads that talk may sum to less or more",
+            "copying.*those of talking heads may sum to less or more",
         ),
         (
             transformer({"layer": 0}, cross_attention=[{"heads": 5, "normalize": "sigmoid"}, {"heads": 5}]),
@@ -449,7 +449,7 @@ def test_faults_of_the_recipe(recipe, message):
 
 def test_without_attention_there_is_nothing_to_copy():
     recipe = {"encoder": tiny.recurrent_encoder(), "decoder": tiny.recurrent_decoder("cho", copying=True)}
-    with pytest.raises(ValueError, match="the order cho looks at nothing to copy: use bahdanau or luong"):
+    with pytest.raises(ValueError, match="the order cho has no attention to copy by: use bahdanau or luong"):
         ModelRecipe.model_validate(recipe)
 
 

@@ -92,7 +92,7 @@ def test_lines_without_links_are_counted_and_a_file_of_them_is_an_error(tmp_path
     assert reason == ("without links", Reason(1, [f"{tmp_path}/links.pharaoh:2"]))
     corpus = aligned(tmp_path, ["", " ", ""])
     message = (
-        r"links\.pharaoh: expected links such as 0-0 1-2, and no line has any, so that nothing can be learnt"
+        r"links\.pharaoh: expected links such as 0-0 1-2, and no line has one: align the sentences again"
     )
     for stop in (True, False):
         with pytest.raises(DataError, match=message):

@@ -258,7 +258,7 @@ def test_labels_and_texts_that_are_none_are_named(tmp_path: Path) -> None:
     for line, message in {
         5: 'label is {"b": 1} where a label (a text or a whole number), or a list of them, was expected',
         6: "label is 1.5 where a label",
-        7: "text has an empty text at place 2 of 2",
+        7: "text has an empty text at position 2 of 2",
         8: "text is 7 where a text",
     }.items():
         file.write_text(json.dumps(rows[line - 1]) + "\n", encoding="utf-8")

@@ -630,28 +630,32 @@ def test_the_recipe_refuses_what_the_networks_refuse():
         (
             TaggerRecipe,
             {"attention": {"query_key_norm": True}},
-            "attention.query_key_norm: one head has no projections to normalize: set heads, or use cosine",
+            "attention.query_key_norm: a single head has no projections to normalize: set heads, or use cosine",
         ),
         (
             TaggerRecipe,
             {"label_attention": {"score": "dot", "size": 3}},
             "label_attention.score: Dot needs queries and keys of one size, got 400 and 3; ",
         ),
-        (TaggerRecipe, {"label_attention": {"window": 3}}, "label_attention.window: a window goes along"),
+        (
+            TaggerRecipe,
+            {"label_attention": {"window": 3}},
+            "label_attention.window: only self-attention can have a window",
+        ),
         (
             TaggerRecipe,
             {"head": {"kind": "spans"}, "attention": {}},
-            "attention: belongs to words, and the head spans has its own: set head.attention",
+            "attention: is for labels of words, and the head spans has its own attention: set head.attention",
         ),
         (
             TaggerRecipe,
             {"head": {"kind": "spans", "attention": {"heads": 2}}},
-            "head.attention.heads: one head finds the head of a span: set heads to 1",
+            "head.attention.heads: attention over a span has a single head: set heads to 1",
         ),
         (
             TaggerRecipe,
             {"embedding": {"join": "gate", "characters": None}},
-            "embedding.join: a gate chooses between words and characters: set characters, or use concat",
+            "embedding.join: a gate mixes words and characters: set characters, or use concat",
         ),
         (
             TaggerRecipe,
@@ -666,7 +670,7 @@ def test_the_recipe_refuses_what_the_networks_refuse():
         (
             ClassifierRecipe,
             {"pooling": {"kind": "attention", "penalty": 0.1}},
-            "pooling.penalty: one query has none to differ from: set queries, or penalty to 0",
+            "pooling.penalty: compares queries, and there is only one: set queries, or penalty to 0",
         ),
         (ClassifierRecipe, {"pooling": {"kind": "mean", "queries": 2}}, "pooling.queries: unknown key"),
     ],

@@ -148,7 +148,7 @@ def test_as_text_and_as_json() -> None:
         (lambda: score(["a", "b"], ["a"]), "a reference for each of 2 hypotheses, got 1"),
         (
             lambda: score(["a", "b"], [["a", "b"], ["a"]]),
-            "got 1 in list 2 of 2 .*several lists, each as long",
+            "got 1 in list 2 of 2 .*further lists, each as long",
         ),
         (lambda: score(["a"], []), "a reference for each of 1 hypotheses, got 0"),
         (lambda: score([], []), "at least one hypothesis to score, got an empty list"),

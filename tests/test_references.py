@@ -38,8 +38,8 @@ def test_lists_of_sentences_and_of_references_are_read(corpus: dict[str, Any]) -
     assert [[pair.target, *pair.references] for pair in found] == TARGETS
     assert [pair.line for pair in found] == [1, 2, 3, 4]
     assert sentences(found[0].source) == ["It rained.", "Tom had no hat.", "He sneezed."]
-    assert [[one.target for one in pair.apart()] for pair in found] == TARGETS
-    assert all(not one.references and one.source == found[0].source for one in found[0].apart())
+    assert [[one.target for one in pair.per_reference()] for pair in found] == TARGETS
+    assert all(not one.references and one.source == found[0].source for one in found[0].per_reference())
 
 
 @pytest.mark.parametrize("streaming", [False, True])

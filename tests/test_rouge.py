@@ -144,7 +144,9 @@ def test_empty_summaries_score_nothing() -> None:
 
 
 def test_no_reference_can_be_counted() -> None:
-    with pytest.raises(ScoringError, match=r"letters a to z alone, .* \(the first is 今日\): take chrf"):
+    with pytest.raises(
+        ScoringError, match=r"only words of the letters a to z, .* \(the first is 今日\): use chrf"
+    ):
         rouge(["今日"], ["今日"])
     with pytest.raises(ScoringError, match="expected a reference for hypothesis 2, got None in all lists"):
         rouge(["a", "b"], [["a", None], ["a", None]])

@@ -73,10 +73,10 @@ def test_a_task_has_no_more_sentences_than_there_are():
     corpus = {"task": "copy", "symbols": 3, "lengths": [1, 3], "count": 100}
     with pytest.raises(
         DataError,
-        match=r"copy: expected 100 different sentences for train, found \d+: lower count, or raise symbols or l",
+        match=r"copy: expected 100 different sentences for train, got \d+: lower count, or raise symbols or l",
     ) as error:
         read(corpus)
-    assert int(re.search(r"found (\d+)", str(error.value))[1]) <= 3 + 6 + 6
+    assert int(re.search(r"got (\d+)", str(error.value))[1]) <= 3 + 6 + 6
 
 
 def test_a_task_is_stored_by_what_it_is(vocabularies):

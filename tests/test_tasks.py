@@ -254,7 +254,7 @@ def test_vectors_of_another_width_say_which_to_set(tmp_path: Path) -> None:
     recipe = labelling(
         tmp_path, "Bo B-PER\n", text={"vectors": str(vectors)}, model={"embedding": {"size": 7}}
     )
-    message = f"{vectors}: its vectors have 3 values, and words 7: set model.embedding.size to 3"
+    message = f"{vectors}: its vectors have 3 values, and word embeddings 7: set model.embedding.size to 3"
     with pytest.raises(Seq2attnError, match=re.escape(message)):
         TaggingTask.learn(recipe).build()
 

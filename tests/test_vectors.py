@@ -45,6 +45,6 @@ def test_how_many_words_have_one_is_said(file: Path) -> None:
 
 
 def test_a_width_that_is_not_the_models_is_said_with_the_file(file: Path) -> None:
-    message = f"{file}: its vectors have 2 values, and words 7: set model.embedding.size to 2, or name a file"
+    message = f"{file}: its vectors have 2 values, and word embeddings 7: set model.embedding.size to 2, or name a file"
     with pytest.raises(Seq2attnError, match=re.escape(message)):
         word_vectors(file, LEXICON, 7)

@@ -1,1 +1,1 @@
-"""Word alignments: from attention weights, from files, and how far two of them agree."""
+"""Word alignments: from attention weights and from files; alignment error rate."""

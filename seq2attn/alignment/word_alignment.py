@@ -1,6 +1,7 @@
-"""Alignment: attention weights, piece by piece, become links between words.
+"""Word alignments from attention weights between pieces.
 
-Letters: Tp, Sp pieces and Tw, Sw words of the target and the source; all tensors are float32 on the CPU.
+Tp and Sp are the numbers of pieces, Tw and Sw the numbers of words of target and source. All tensors are
+float32 on the CPU.
 """
 
 import re
@@ -15,18 +16,19 @@ from seq2attn.errors import Seq2attnError
 
 
 class AlignmentError(Seq2attnError):
-    """Weights, words or links that do not belong together."""
+    """Weights, words or links that do not fit together."""
 
 
 class WordAlignment(NamedTuple):
-    """How much each target word looked at each source word; a row and its end_of_sentence share one mass."""
+    """Attention weights of each target word over source words. A row and its end_of_sentence have one
+    total."""
 
     weights: Tensor  # (Tw, Sw)
-    end_of_sentence: Tensor  # (Tw,)  what lay on the source's end-of-sentence mark, zeros if it has none
+    end_of_sentence: Tensor  # (Tw,)  weights of the source's </s>; zeros if it has none
 
 
 class Link(NamedTuple):
-    """One hard link between two words, both counted from 0."""
+    """A link between two words, both counted from 0."""
 
     source: int
     target: int
@@ -36,41 +38,41 @@ class Link(NamedTuple):
 
 
 def shifted(weights: Float[Tensor, "steps S"], shift: int) -> Float[Tensor, "Tp S"]:
-    """The row of each token, from the rows of all decoding steps (step t predicts token t, the last the end).
+    """Return the weights of each token, from those of all decoding steps (step t predicts token t, the last
+    </s>).
 
-    With shift 0 weights belong to the token that the step predicts: token t has row t. With shift 1 they
-    belong to the token that the step has just read: token t has row t + 1. Raises AlignmentError for another
-    shift or no row.
+    With shift 0 the weights of a step belong to the token that it predicts: token t has row t. With shift 1
+    they belong to the token that it has just read: token t has row t + 1. Raises AlignmentError for another
+    shift, or if there is no row.
     """
     if shift not in (0, 1):
         raise AlignmentError(
             f"alignment_shift is 0 (the query predicts the token) or 1 (it has read the token), got {shift}"
         )
     if not len(weights):
-        raise AlignmentError(
-            "expected a row of weights for every token and one for the end, got no row at all"
-        )
+        raise AlignmentError("expected a row of weights for every token and one for </s>, got no rows")
     return weights[shift : shift + len(weights) - 1]
 
 
 def by_words(
     weights: Float[Tensor, "Tp S"], target: Sequence[int], source: Sequence[int], source_eos: bool
 ) -> WordAlignment:
-    """Weights between words: the columns of a source word are summed, the rows of a target word averaged.
+    """Return weights between words: sum the columns of a source word, average the rows of a target word.
 
-    `target` and `source` say for each piece the index of its word (Tokens.word_of). With source_eos the last
-    column is the source's end-of-sentence mark, which comes back apart. So each row plus its end_of_sentence
-    is the mean of the row sums of its pieces (1 for a softmax). Raises AlignmentError when sizes do not fit.
+    `target` and `source` have the index of the word of each piece (Tokens.word_of). With source_eos the last
+    column is the source's </s>, which is returned separately. So a row and its end_of_sentence sum to the
+    mean of the row sums of its pieces (1 for a softmax). Raises AlignmentError for sizes that do not fit.
     """
     expected = (len(target), len(source) + source_eos)
     if weights.shape != expected:
-        eos = " + 1 for the end of sentence" if source_eos else ""
+        eos = " + 1 for </s>" if source_eos else ""
         raise AlignmentError(
             f"expected weights of {len(target)} target by {len(source)} source pieces{eos}, got "
-            f"{tuple(weights.shape)}; give the rows that `shifted` returns and the pieces that were read"
+            f"{tuple(weights.shape)}; give the rows that `shifted` returns, and the pieces of the model's "
+            "input"
         )
     Tw, Sw = _count_words(target), _count_words(source)
-    # the end-of-sentence mark is one more word
+    # </s> is one more word
     columns = torch.tensor([*source, Sw] if source_eos else source, dtype=torch.long)
     rows = torch.tensor(target, dtype=torch.long)
     pieces = weights.detach().to("cpu", torch.float32)
@@ -81,7 +83,8 @@ def by_words(
 
 
 def _count_words(word_of: Sequence[int]) -> int:
-    """How many words the pieces make; a word without a piece would get weights of 0/0."""
+    """Return the number of words. Raises AlignmentError for a word without a piece, whose mean would be
+    0/0."""
     count = max(word_of, default=-1) + 1
     if set(word_of) != set(range(count)):
         raise AlignmentError(f"expected pieces of the words 0, 1, 2, ... without a gap, got {list(word_of)}")
@@ -89,11 +92,11 @@ def _count_words(word_of: Sequence[int]) -> int:
 
 
 def links(alignment: WordAlignment, threshold: float | None = None) -> list[Link]:
-    """The hard links, target word by target word.
+    """Return links between words, in the order of the target words.
 
-    Without a threshold each target word has the source word it looked at most, and none if it looked more at
-    the end of sentence or nowhere. With one, every pair of words whose weight is above it is linked: with 0
-    all but those whose weight is 0. So a word that looked at nothing has no link, whatever the threshold.
+    Without a threshold each target word is linked to the source word of largest weight; to none if the weight
+    of </s> is larger, or if all weights are 0. With a threshold, all pairs of words with a larger weight are
+    linked; with 0, all pairs whose weight is not 0.
     """
     weights, end_of_sentence = alignment
     if threshold is not None:
@@ -108,46 +111,48 @@ def links(alignment: WordAlignment, threshold: float | None = None) -> list[Link
 
 
 def pharaoh(alignment: WordAlignment, threshold: float | None = None) -> str:
-    """The links in Pharaoh's format, `source-target source-target ...` from 0, as fast_align writes it."""
+    """Return links in Pharaoh format, `source-target source-target ...` from 0, as fast_align writes it."""
     return " ".join(map(str, links(alignment, threshold)))
 
 
 class Gold(NamedTuple):
-    """The links that people have drawn for a pair of sentences."""
+    """Manual alignment of a pair of sentences."""
 
     sure: frozenset[Link]
-    possible: frozenset[Link]  # the sure ones among them
+    possible: frozenset[Link]  # including the sure links
 
 
 def parse_gold(line: str) -> Gold:
-    """Gold links of one line: `0-0` is sure, `1?2` possible. Raises AlignmentError at what is no link."""
+    """Parse a line of gold links: `0-0` is sure, `1?2` possible. Raises AlignmentError for anything else."""
     marks = line.split()
     sure = frozenset(parse_pharaoh(" ".join(mark for mark in marks if "?" not in mark)))
     possible = parse_pharaoh(" ".join(mark.replace("?", "-", 1) for mark in marks if "?" in mark))
     return Gold(sure, sure.union(possible))
 
 
-def error_rate(found: Sequence[Collection[Link]], gold: Sequence[Gold]) -> float:
-    """The alignment error rate of a corpus (Och & Ney 2003), from 0 to 1, the lower the better:
-    1 - (|A and S| + |A and P|) / (|A| + |S|), with the found links A, the sure S and the possible P."""
-    if len(found) != len(gold):
-        raise AlignmentError(f"expected links for each of {len(gold)} pairs of sentences, got {len(found)}")
-    right = wanted = 0
-    for some, (sure, possible) in zip(found, gold, strict=True):
-        links = set(some)
-        right += len(links & sure) + len(links & possible)
-        wanted += len(links) + len(sure)
-    if not wanted:
-        raise AlignmentError("no links at all, neither found nor sure: there is no error rate")
-    return 1 - right / wanted
+def error_rate(predicted: Sequence[Collection[Link]], gold: Sequence[Gold]) -> float:
+    """Return the alignment error rate of a corpus (Och & Ney 2003), from 0 to 1, the lower the better:
+    1 - (|A and S| + |A and P|) / (|A| + |S|), with predicted links A, sure links S and possible links P."""
+    if len(predicted) != len(gold):
+        raise AlignmentError(
+            f"expected links for each of {len(gold)} pairs of sentences, got {len(predicted)}"
+        )
+    matches = total = 0
+    for pair, (sure, possible) in zip(predicted, gold, strict=True):
+        links = set(pair)
+        matches += len(links & sure) + len(links & possible)
+        total += len(links) + len(sure)
+    if not total:
+        raise AlignmentError("no links at all, neither predicted nor sure: there is no error rate")
+    return 1 - matches / total
 
 
 def parse_pharaoh(line: str) -> list[Link]:
-    """The links of one line in Pharaoh's format, in its order. Raises AlignmentError at what is no link."""
-    found = []
+    """Parse a line of links in Pharaoh format. Raises AlignmentError for anything else."""
+    links = []
     for word in line.split():
         match = re.fullmatch(r"([0-9]+)-([0-9]+)", word)
         if match is None:
             raise AlignmentError(f"expected links such as 0-0 1-2 (source-target, from 0), got {word!r}")
-        found.append(Link(int(match[1]), int(match[2])))
-    return found
+        links.append(Link(int(match[1]), int(match[2])))
+    return links

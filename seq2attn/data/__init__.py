@@ -1,4 +1,4 @@
-"""Corpora (files, tables, datasets, samples, tasks) -> tokenised store -> examples; bad lines reported."""
+"""Corpora (files, tables, datasets, samples, synthetic tasks) -> tokenised store -> examples."""
 
 from seq2attn.data.corpora import Role, pairs, training_text
 from seq2attn.data.examples import Examples

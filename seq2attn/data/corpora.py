@@ -157,18 +157,18 @@ def pairs(
     languages: tuple[str, str],
     report: Report,
     role: Role = "train",
-    place: str = "data",
+    key: str = "data",
     scheme: str | None = None,
     words: str = "auto",
 ) -> Iterator[Pair]:
     """Stream the pairs of a corpus in its order, up to `corpus.limit`. Nothing is filtered.
 
-    The arguments after `report` are the fields of `Use`; `place` is its key.
+    The other arguments are the fields of `Use`.
 
     Raises:
         DataError: as `open_corpus` does, and at the first bad line if `report.stop`.
     """
-    source = open_corpus(corpus, Use(languages, role, place, scheme, words))
+    source = open_corpus(corpus, Use(languages, role, key, scheme, words))
     for pair in islice(source.read(report), corpus.limit):
         report.read += 1
         report.kept += 1
@@ -186,8 +186,8 @@ def training_text(
     """
     report = Report(stop=data.bad_lines == "stop")
     for number, corpus in enumerate(data.train):
-        place = f"data.train.{number}"
-        for pair in pairs(corpus, data.languages, report, "train", place, data.tag_scheme, words):
+        key = f"data.train.{number}"
+        for pair in pairs(corpus, data.languages, report, "train", key, data.tag_scheme, words):
             for side in sides:
                 yield from (pair.target, *pair.references) if side else (pair.source,)
 

@@ -1,4 +1,4 @@
-"""Lines of text files, plain or packed, with every fault named by file and line."""
+"""Read text files, plain or compressed; every fault is reported with file and line."""
 
 import gzip
 import json
@@ -22,72 +22,73 @@ _COLUMNS = "wrong number of columns"
 
 
 class Pair(NamedTuple):
-    """A sentence and its translation, as they stand in the data."""
+    """A source and a target as they are in the data."""
 
     source: str
     target: str
-    line: int  # of the file, from 1; of a dataset, the row, from 0
-    links: tuple[Link, ...] | None = None  # between words, as `alignments.words` cuts them; None: not known
-    references: tuple[str, ...] = ()  # other targets, as good as the first
+    line: int  # line of the file, from 1; or row of the dataset, from 0
+    links: tuple[Link, ...] | None = None  # between words of `gold_alignments.words`; None: not given
+    references: tuple[str, ...] = ()  # further targets
 
-    def apart(self) -> "Iterator[Pair]":
-        """A pair for each target."""
+    def per_reference(self) -> "Iterator[Pair]":
+        """Yield a pair for each target."""
         for target in (self.target, *self.references):
             yield self._replace(target=target, references=())
 
 
-# From a row, the keys of its two sides, its number, where it stands, and the report of bad lines.
+# Makes a pair of a row, given the keys of its sides, its number, its "file:line", and the report of bad
+# lines.
 Pick = Callable[[Any, tuple[str, str], int, str, Report], Pair | None]
 
 
 def missing(path: str) -> str | None:
-    """Why the file that a recipe names cannot be read; None if it can."""
+    """Return why the file that a recipe names cannot be read; None if it can."""
     if Path(path).is_file():
         return None
     return f"{path} is a folder" if Path(path).is_dir() else f"no such file: {path}"
 
 
 def lines(path: Path) -> Iterator[bytes]:
-    r"""The lines of a file, without their ends. Only \n separates lines, as in `wc -l`."""
-    unpack = COMPRESSED.get(path.suffix, open)
+    r"""Yield the lines of a file without their ends. Only \n separates lines, as in `wc -l`."""
+    opener = COMPRESSED.get(path.suffix, open)
     try:
-        with unpack(path, "rb") as stream:
+        with opener(path, "rb") as stream:
             for number, line in enumerate(stream):
                 start = len(_BOM) if number == 0 and line.startswith(_BOM) else 0
                 yield line[start:].rstrip(b"\r\n")
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: damaged, or not packed as its name says: {error}") from error
+        raise DataError(f"{path}: damaged, or not compressed as its name says: {error}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def parallel(source: Path, target: Path, alignments: Path | None, report: Report) -> Iterator[Pair]:
-    """Pairs of two files that have a sentence a line; and of a third, if any, the links of each pair.
+    """Yield the pairs of two parallel files, with links from a third if it is given.
 
-    DataError if that one is read to its end and has no link at all.
+    Raises DataError if the third is read to its end and has no link at all.
     """
     files = [path for path in (source, target, alignments) if path is not None]
     counts = [0] * len(files)
-    linked: set[bool] = set()  # whether pairs have links: some, and some not
+    linked: set[bool] = set()  # whether pairs have links
     for number, row in enumerate(zip_longest(*map(lines, files)), 1):
         counts = [count + (line is not None) for count, line in zip(counts, row, strict=True)]
         if None in row:
             continue
-        places = [f"{path}:{number}" for path in files]
-        texts = [decoded(line, where, report) for line, where in zip(row, places, strict=True)]
+        positions = [f"{path}:{number}" for path in files]
+        texts = [decoded(line, where, report) for line, where in zip(row, positions, strict=True)]
         first, second = texts[:2]
         if first is None or second is None:
             continue
         if alignments is None:
             yield Pair(first, second, number)
-        elif (found := _links(texts[2], first, second, places[2], report)) is not None:
-            linked.add(bool(found))
-            yield Pair(first, second, number, found)
+        elif (links := _links(texts[2], first, second, positions[2], report)) is not None:
+            linked.add(bool(links))
+            yield Pair(first, second, number, links)
     fewest, most = min(counts), max(counts)
     if linked == {False}:
         raise DataError(
-            f"{alignments}: expected links such as 0-0 1-2, and no line has any, so that nothing can be "
-            "learnt from it: align the sentences anew, or leave alignments out"
+            f"{alignments}: expected links such as 0-0 1-2, and no line has one: align the sentences again, "
+            "or leave alignments out"
         )
     if fewest != most:
         shorter, longer = files[counts.index(fewest)], files[counts.index(most)]
@@ -100,7 +101,8 @@ def parallel(source: Path, target: Path, alignments: Path | None, report: Report
 
 
 def table(path: Path, columns: tuple[int, int], report: Report) -> Iterator[Pair]:
-    """Pairs of a file with tab-separated columns, by their numbers from 0; quotes mean nothing."""
+    """Yield the pairs of a file with tab-separated columns, given by number from 0. Quotes have no
+    meaning."""
     expected = 0
     for number, line in enumerate(lines(path), 1):
         text = _row(line, f"{path}:{number}", report)
@@ -110,7 +112,7 @@ def table(path: Path, columns: tuple[int, int], report: Report) -> Iterator[Pair
         came = f"{len(cells)} column{'s' * (len(cells) != 1)} where"
         if len(cells) <= max(columns):
             came = f"{came} at least {max(columns) + 1} were expected"
-            hint = f" (tabs part columns; CSV is read by dataset: csv, data_files: {path})"
+            hint = f" (tabs separate columns; CSV is read by dataset: csv, data_files: {path})"
             report.bad(_COLUMNS, f"{path}:{number}", came + hint * (".csv" in path.suffixes))
         elif len(cells) != (expected or len(cells)):
             report.bad(_COLUMNS, f"{path}:{number}", f"{came} {expected} were expected, as before")
@@ -120,8 +122,10 @@ def table(path: Path, columns: tuple[int, int], report: Report) -> Iterator[Pair
 
 
 def json_lines(path: Path, keys: tuple[str, str], report: Report, read: Pick | None = None) -> Iterator[Pair]:
-    """Pairs of a file with a JSON object a line, by dotted keys such as translation.de; `read` makes the pair
-    of a row, `pick` if it is not given."""
+    """Yield the pairs of a file with one JSON object per line, by dotted keys such as translation.de.
+
+    read: makes the pair of a row; `pick` by default.
+    """
     for number, line in enumerate(lines(path), 1):
         where = f"{path}:{number}"
         text = _row(line, where, report)
@@ -138,19 +142,19 @@ def json_lines(path: Path, keys: tuple[str, str], report: Report, read: Pick | N
 
 
 def pick(row: Any, keys: tuple[str, str], number: int, where: str, report: Report) -> Pair | None:
-    """The pair of a row of this number; None, and a bad line, if a text is missing or none.
+    """Return the pair of a row; None, and a bad line in the report, if a text is missing or is not a text.
 
-    A source that is a list of texts is those texts, a line each (sentences, turns of a dialogue); a target
-    that is a list is several references. Line ends within a text become line feeds.
+    If the source is a list of texts (sentences, turns of a dialogue), they become the lines of a text; if the
+    target is a list, its items are references. Line ends within a text become line feeds.
     """
-    found: list[str | list[str]] = []
+    sides: list[str | list[str]] = []
     for key in keys:
         value = _text(row, key, where, report)
         if value is None:
             return None
-        found.append(value)
-    source, target = found
-    if isinstance(source, list):  # a line feed within would end a sentence that is not over
+        sides.append(value)
+    source, target = sides
+    if isinstance(source, list):  # a line feed within a sentence would split it
         source = "\n".join(text.replace("\n", " ") for text in source)
     targets = [target] if isinstance(target, str) else target
     if not targets:
@@ -160,7 +164,7 @@ def pick(row: Any, keys: tuple[str, str], number: int, where: str, report: Repor
 
 
 def _text(row: Any, key: str, where: str, report: Report) -> str | list[str] | None:
-    """The text, or the list of texts, under a key; None, and a bad line, if there is none."""
+    """Return the text, or the list of texts, under a key; None, and a bad line, if there is none."""
     try:
         value = at(row, key)
     except LookupError:
@@ -180,15 +184,16 @@ def _text(row: Any, key: str, where: str, report: Report) -> str | list[str] | N
 
 
 def halved(texts: list[str], key: str, where: str, report: Report) -> bool:
-    """Whether the texts under a key have half a surrogate pair, which nobody can write; then a bad line."""
-    found = any(map(_SURROGATE.search, texts))
-    if found:
+    """Whether a text under a key has half a surrogate pair, which cannot be encoded; if so, report a bad
+    line."""
+    broken = any(map(_SURROGATE.search, texts))
+    if broken:
         report.bad("broken UTF-16", where, f"{key} has half a surrogate pair, which is no character")
-    return found
+    return broken
 
 
 def at(row: Any, key: str) -> Any:
-    """What lies under a dotted key, in objects and lists. LookupError if nothing does."""
+    """Return the value under a dotted key, in objects and lists. Raises LookupError if there is none."""
     if isinstance(row, dict) and key in row:
         return row[key]
     for part in key.split("."):
@@ -202,14 +207,14 @@ def at(row: Any, key: str) -> Any:
 
 
 def names(row: Any, prefix: str = "") -> list[str]:
-    """The dotted names of all columns of a row."""
+    """Return the dotted names of all columns of a row."""
     if not isinstance(row, dict):
         return [prefix.rstrip(".")] if prefix else []
     return [name for key, value in row.items() for name in names(value, f"{prefix}{key}.")]
 
 
 def _row(line: bytes, where: str, report: Report) -> str | None:
-    """The text of a line of a table; None if it is blank or cannot be read."""
+    """Return the text of a line of a table; None if it is blank or cannot be decoded."""
     if not line.strip():
         report.note("blank line", where)
         return None
@@ -217,25 +222,25 @@ def _row(line: bytes, where: str, report: Report) -> str | None:
 
 
 def _links(text: str | None, source: str, target: str, where: str, report: Report) -> tuple[Link, ...] | None:
-    """The links of a line; None if it has others, or cannot be read."""
+    """Return the links of a line; None, and a bad line, if it has invalid ones."""
     if text is None:
         return None
     try:
-        found = parse_pharaoh(text)
+        links = parse_pharaoh(text)
     except AlignmentError as error:
         report.bad("not an alignment", where, str(error))
         return None
-    fault = beyond(found, source, target)
+    fault = beyond(links, source, target)
     if fault is not None:
         report.bad("link beyond the sentence", where, fault)
         return None
-    if not found:
+    if not links:
         report.note("without links", where)
-    return tuple(found)
+    return tuple(links)
 
 
 def decoded(line: bytes, where: str, report: Report) -> str | None:
-    """The text of a line; None, and a bad line, if it is not UTF-8."""
+    """Return the text of a line; None, and a bad line, if it is not UTF-8."""
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""Gold alignments: links between words, as alignment tools write them, become links between pieces."""
+"""Gold alignments: turn links between words, as alignment tools write them, into links between pieces."""
 
 import re
 from collections.abc import Collection
@@ -6,17 +6,17 @@ from collections.abc import Collection
 from seq2attn.alignment.word_alignment import Link
 from seq2attn.text.vocabulary import Vocabulary
 
-# Only ASCII white space parts words, as in the tools that write such links (fast_align, GIZA++).
+# Only ASCII white space separates words, as in the tools that write links (fast_align, GIZA++).
 _WORD = re.compile(r"[^ \t\n\v\f\r]+")
 
 
 def words(text: str) -> list[str]:
-    """The words of a sentence that links count, from 0."""
+    """Split a sentence into words as links count them, from 0."""
     return _WORD.findall(text)
 
 
 def beyond(links: Collection[Link], source: str, target: str) -> str | None:
-    """What is wrong with links that lead to a word that a pair does not have; None if all do."""
+    """Return a message about a link to a word that the pair does not have; None if there is none."""
     counts = Link(len(words(source)), len(words(target)))
     for link in links:
         if link.source >= counts.source or link.target >= counts.target:
@@ -30,36 +30,37 @@ def beyond(links: Collection[Link], source: str, target: str) -> str | None:
 def between_pieces(
     links: Collection[Link], texts: tuple[str, str], vocabularies: tuple[Vocabulary, Vocabulary]
 ) -> list[Link]:
-    """Links between pieces: of each piece of a word with each piece of a word linked to it. Sorted.
+    """Return sorted links between pieces: each piece of a word is linked to each piece of the words linked to
+    it.
 
-    A piece that stands for several words has the links of all. A word that normalisation deletes has no piece
-    and keeps no link.
+    A piece of more than one word has the links of all of them. A word that normalisation deletes has no
+    pieces and loses its links.
     """
     source, target = map(_pieces, texts, vocabularies)
-    found = {
+    linked = {
         Link(first, second)
         for link in links
         for first in source[link.source]
         for second in target[link.target]
     }
-    return sorted(found)
+    return sorted(linked)
 
 
 def _pieces(text: str, vocabulary: Vocabulary) -> list[list[int]]:
-    """For each word of the text, the pieces that stand for it.
+    """Return the pieces of each word of the text.
 
-    The words of a vocabulary may be cut elsewhere (at any space, and within scripts that have none), but are
-    the same text: which word of ours they are in is told by counting visible characters.
+    The vocabulary may split words differently (at any space, and within scripts that have none), but its
+    words are the same text, so that counting visible characters finds the word here that they belong to.
     """
     own, tokens = words(text), vocabulary.split(text)
     word_at = [number for number, word in enumerate(own) for letter in word if not letter.isspace()]
-    means: list[set[int]] = []  # for each word of the vocabulary, which of ours are in it
-    place = 0
+    means: list[set[int]] = []  # for each word of the vocabulary, the words here that it overlaps
+    start = 0
     for size in (sum(not letter.isspace() for letter in word) for word in tokens.words):
-        inside = {*word_at[place : place + size]}
-        # what normalisation deletes lies in the word before
+        inside = {*word_at[start : start + size]}
+        # characters that normalisation deletes are in the word before
         means.append(inside if len(inside) == 1 else {n for n in inside if vocabulary.normalize(own[n])})
-        place += size
+        start += size
     pieces: list[list[int]] = [[] for _ in own]
     for piece, word in enumerate(tokens.word_of):
         for number in means[word]:

@@ -1,4 +1,4 @@
-"""Pairs of anything that `datasets.load_dataset` loads: the hub, a folder, parquet, json, csv, text."""
+"""Read datasets with `datasets.load_dataset`: from the hub, a folder, or parquet, json, csv, text files."""
 
 import glob
 from collections.abc import Iterator
@@ -17,22 +17,22 @@ from seq2attn.recipe import FORMATS, DatasetCorpus
 if TYPE_CHECKING:
     import datasets
 
-PATIENCE = 8.0  # seconds; the hub's own client would try for minutes
-ROWS = 1000
+PATIENCE = 8.0  # seconds to wait for the hub, whose client would retry for minutes
+ROWS = 1000  # read at a time
 
 
-def load(corpus: DatasetCorpus, place: str) -> "datasets.Dataset | datasets.IterableDataset":
-    """The dataset; `place` is the corpus's path in the recipe, for errors.
+def load(corpus: DatasetCorpus, key: str) -> "datasets.Dataset | datasets.IterableDataset":
+    """Load a dataset. `key` is that of the corpus in the recipe, for errors.
 
     Raises:
-        DataError: it cannot be loaded; within seconds if the hub cannot be reached.
+        DataError: it cannot be loaded. If the hub cannot be reached, this is raised within seconds.
     """
     library = _library()
     name = corpus.dataset
     local = name in FORMATS or _is_path(name)
     for field, message in missing_parts(corpus):
-        raise DataError(f"{place}.{field}: {message}")
-    unreached = None if local else _unreached(name, corpus.revision, place)
+        raise DataError(f"{key}.{field}: {message}")
+    unreached = None if local else _unreached(name, corpus.revision, key)
     try:
         with _from_cache_alone(unreached is not None):
             return library.load_dataset(
@@ -44,26 +44,26 @@ def load(corpus: DatasetCorpus, place: str) -> "datasets.Dataset | datasets.Iter
                 streaming=corpus.streaming,
             )
     except _failures() as error:
-        raise DataError(_explain(corpus, place, error, unreached)) from error
+        raise DataError(_explain(corpus, key, error, unreached)) from error
 
 
 def _patterns(corpus: DatasetCorpus) -> list[str]:
-    """The patterns of the data files of the corpus."""
+    """Return the data files of the corpus, which may have wildcards."""
     files = corpus.data_files or []
     return [files] if isinstance(files, str) else files
 
 
 def local_paths(corpus: DatasetCorpus) -> list[Path]:
-    """The files on this machine that the dataset is made of, as far as they exist; sorted."""
-    found = [path for file in _patterns(corpus) for path in _matches(file)]
+    """Return the local files of the dataset that exist, sorted."""
+    paths = [path for file in _patterns(corpus) for path in _matches(file)]
     folder = Path(corpus.dataset)
     if corpus.dataset not in FORMATS and folder.is_dir():
-        found += folder.rglob("*")
-    return sorted(path for path in found if path.is_file())
+        paths += folder.rglob("*")
+    return sorted(path for path in paths if path.is_file())
 
 
 def missing_parts(corpus: DatasetCorpus) -> Iterator[tuple[str, str]]:
-    """(field, message) for every local file or folder that is named and does not exist."""
+    """Yield (field, message) for every local file or folder that is named and does not exist."""
     if corpus.dataset not in FORMATS and _is_path(corpus.dataset) and not Path(corpus.dataset).is_dir():
         yield "dataset", f"no such folder: {corpus.dataset}"
     elif corpus.dataset in FORMATS:
@@ -75,57 +75,58 @@ def missing_parts(corpus: DatasetCorpus) -> Iterator[tuple[str, str]]:
 
 
 def dataset_pairs(
-    dataset: Any, corpus: DatasetCorpus, place: str, report: Report, read: Pick = pick
+    dataset: Any, corpus: DatasetCorpus, key: str, report: Report, read: Pick = pick
 ) -> Iterator[Pair]:
-    """The pairs of a dataset from `load`; `read` makes the pair of a row.
+    """Yield the pairs of a dataset from `load`; `read` makes the pair of a row.
 
     Raises:
         DataError: a column does not exist (the message lists those that do), or a row cannot be read.
     """
-    for number, row in enumerate(_rows(dataset, corpus, place)):
+    for number, row in enumerate(_rows(dataset, corpus, key)):
         pair = read(row, corpus.columns, number, f"{corpus.dataset}[{corpus.split}]:{number}", report)
         if pair is not None:
             yield pair
 
 
 def class_names(dataset: Any, column: str) -> list[str] | None:
-    """The names of a column's class labels, be they single or in a list; None if it has no such labels."""
+    """Return the names of the class labels in a column, single or in lists; None if it has no class
+    labels."""
     feature = (dataset.features or {}).get(column)
     feature = getattr(feature, "feature", feature)
-    return list(found) if (found := getattr(feature, "names", None)) else None
+    return list(labels) if (labels := getattr(feature, "names", None)) else None
 
 
-def _rows(dataset: Any, corpus: DatasetCorpus, place: str) -> Iterator[dict[str, Any]]:
-    """The rows, with only the columns that are asked for."""
+def _rows(dataset: Any, corpus: DatasetCorpus, key: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows, with only the columns of the corpus."""
     try:
-        # A stream may not know its features.
+        # A stream may have no features.
         first: dict[str, Any] = dataset.features or next(iter(dataset), {})
         columns = list(dataset.features.flatten()) if dataset.features else names(first)
-        absent = [key for key in corpus.columns if not any(_begins(key, column) for column in columns)]
-        heads = dict.fromkeys(key if key in first else key.split(".")[0] for key in corpus.columns)
+        absent = [name for name in corpus.columns if not any(_begins(name, column) for column in columns)]
+        heads = dict.fromkeys(name if name in first else name.split(".")[0] for name in corpus.columns)
         if not absent:
             for batch in dataset.select_columns(list(heads)).iter(ROWS):
                 for row in zip(*batch.values(), strict=True):
                     yield dict(zip(batch, row, strict=True))
     except _failures() as error:
-        raise DataError(_explain(corpus, place, error)) from error
+        raise DataError(_explain(corpus, key, error)) from error
     if absent:
-        raise DataError(f"{place}.columns: no column {absent[0]}; there are: {', '.join(columns) or 'none'}")
+        raise DataError(f"{key}.columns: no column {absent[0]}; there are: {', '.join(columns) or 'none'}")
 
 
-def _begins(key: str, column: str) -> bool:
-    """Whether a key names a column, or something in it."""
-    return f"{key}.".startswith(f"{column}.")
+def _begins(name: str, column: str) -> bool:
+    """Whether a dotted key is that of a column or of a value in it."""
+    return f"{name}.".startswith(f"{column}.")
 
 
 def _library() -> ModuleType:
-    library = import_module("datasets")  # takes a second, and most commands need none
+    library = import_module("datasets")  # imported late: it takes a second, and most commands do not need it
     library.disable_progress_bars()
     return library
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What loading raises for data that cannot be had or read."""
+    """Return the errors that loading raises for data that cannot be read."""
     from datasets.exceptions import DatasetsError
 
     return (OSError, ValueError, RuntimeError, LookupError, DatasetsError)
@@ -136,12 +137,12 @@ def _matches(pattern: str) -> list[Path]:
 
 
 def _is_path(name: str) -> bool:
-    """Whether a dataset's name is a folder of this machine; `datasets` looks there first, too."""
+    """Whether a dataset's name is a local folder, which `datasets` would prefer, too."""
     return name.startswith(("/", ".", "~")) or name.count("/") > 1 or Path(name).is_dir()
 
 
-def _unreached(name: str, revision: str | None, place: str) -> BaseException | None:
-    """Why the hub cannot be reached; None if it can. DataError if it can, and has no such dataset."""
+def _unreached(name: str, revision: str | None, key: str) -> BaseException | None:
+    """Return why the hub cannot be reached; None if it can. Raises DataError if it has no such dataset."""
     from huggingface_hub import HfApi, errors
 
     pool = ThreadPoolExecutor(1)
@@ -154,19 +155,19 @@ def _unreached(name: str, revision: str | None, place: str) -> BaseException | N
         pool.shutdown(wait=False)
     if isinstance(fault, errors.RevisionNotFoundError):
         raise DataError(
-            f"{place}.revision: the dataset '{name}' has no revision {revision} on the hub"
+            f"{key}.revision: the dataset '{name}' has no revision {revision} on the hub"
         ) from fault
     if isinstance(fault, errors.RepositoryNotFoundError | errors.HFValidationError):
         raise DataError(
-            f"{place}.dataset: there is no dataset '{name}' on the hub, or it is closed to you: check the "
-            f"name (as in wmt/wmt14), log in with `hf auth login`, or name a local copy: {_advice(place)}"
+            f"{key}.dataset: there is no dataset '{name}' on the hub, or it is closed to you: check the "
+            f"name (as in wmt/wmt14), log in with `hf auth login`, or name a local copy: {_advice(key)}"
         ) from fault
     return fault
 
 
 @contextmanager
 def _from_cache_alone(alone: bool) -> Iterator[None]:
-    """Within, `datasets` asks the hub for nothing: it takes what it has loaded before, or fails at once."""
+    """Let `datasets` load only what is in its cache, without requests to the hub."""
     import datasets
     from huggingface_hub import constants
 
@@ -179,36 +180,36 @@ def _from_cache_alone(alone: bool) -> Iterator[None]:
         datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
 
 
-def _advice(place: str) -> str:
-    return f"{place}.dataset=/path/to/folder"
+def _advice(key: str) -> str:
+    return f"{key}.dataset=/path/to/folder"
 
 
 def _explain(
-    corpus: DatasetCorpus, place: str, error: BaseException, unreached: BaseException | None = None
+    corpus: DatasetCorpus, key: str, error: BaseException, unreached: BaseException | None = None
 ) -> str:
-    """What went wrong with a dataset, and what to do."""
+    """Return what is wrong with a dataset, and what to do."""
     name = corpus.dataset
     if "Dataset scripts are no longer supported" in str(error) or any(Path(name).glob("*.py")):
         return (
-            f"{place}.dataset: '{name}' is made by a script, which `datasets` no longer runs: take it from "
-            f"the hub with {place}.revision=refs/convert/parquet, or name a copy in parquet: {_advice(place)}"
+            f"{key}.dataset: '{name}' is made by a script, which `datasets` no longer runs: take it from "
+            f"the hub with {key}.revision=refs/convert/parquet, or name a copy in parquet: {_advice(key)}"
         )
     if (Path(name) / "state.json").is_file():
         return (
-            f"{place}.dataset: '{name}' was written by save_to_disk: set dataset: arrow, data_files: "
+            f"{key}.dataset: '{name}' was written by save_to_disk: set dataset: arrow, data_files: "
             f"{name}/*.arrow"
         )
     if unreached is not None:
         return (
-            f"{place}.dataset: the hub cannot be reached for '{name}' ({_root(unreached)}), and it has not "
-            f"been loaded on this machine before: name a local copy: {_advice(place)}"
+            f"{key}.dataset: the hub cannot be reached for '{name}' ({_root(unreached)}), and it has not "
+            f"been loaded on this machine before: name a local copy: {_advice(key)}"
         )
     files = f" ({', '.join(_patterns(corpus))})" if corpus.data_files else ""
-    return f"{place}.dataset: '{name}'{files} cannot be loaded: {_root(error)}"
+    return f"{key}.dataset: '{name}'{files} cannot be loaded: {_root(error)}"
 
 
 def _root(error: BaseException) -> str:
-    """The first line of an error; of the one below, if `datasets` only says that something failed."""
+    """Return the first line of an error; of its cause, if `datasets` only says that something failed."""
     from datasets.exceptions import DatasetGenerationError
 
     if isinstance(error, DatasetGenerationError) and error.__cause__ is not None:

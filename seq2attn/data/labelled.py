@@ -1,7 +1,7 @@
-"""Labelled words: sentences whose words have tags, or that have a label themselves.
+"""Read labelled data: sentences whose words have tags, or that have a label.
 
-A sentence becomes a pair: its words with single spaces between, and its tags (always bio) likewise, or its
-label.
+A sentence becomes a pair. Its source is its words with single spaces between; its target is its tags (always
+in bio) with spaces between, or its label.
 """
 
 import json
@@ -17,17 +17,18 @@ from seq2attn.data.report import DataError, Report
 from seq2attn.text.tag_schemes import TagError, convert, guess_scheme, is_tag, repair
 from seq2attn.text.word_vocabulary import join_words, split_words, tokenize
 
-GUESSING = 1000  # sentences by which a scheme is told
-# Lines, by their first cell, that end a sentence: blank ones, and what CoNLL-2003 puts between documents.
+GUESSING = 1000  # number of sentences from which the scheme is guessed
+# First cells of lines that end a sentence: blank lines, and those between the documents of CoNLL-2003.
 _ENDS: tuple[list[bytes], ...] = ([], [b"-DOCSTART-"])
 _CELL = re.compile(r"[^ \t]+")  # other spaces, such as U+00A0, are part of a word
 
 
 def columns(path: Path, chosen: tuple[int, int], report: Report) -> Iterator[Pair]:
-    """Sentences of a CoNLL file: a word a line, columns with spaces or tabs between, a blank line at the end.
+    """Yield the sentences of a CoNLL file: one word per line, columns with spaces or tabs between, blank
+    lines between sentences.
 
-    A sentence also ends where a document begins. One with a line that cannot be read is left out as a whole.
-    Columns that are counted from the last are only certain where each line has as many as the first.
+    A sentence also ends where a document begins. A sentence with a line that cannot be read is left out as a
+    whole. Columns can be counted from the last only if all lines have the same number of columns.
     """
     rows: list[tuple[str, str]] = []
     begin, expected, whole = 0, 0, True
@@ -53,14 +54,15 @@ def columns(path: Path, chosen: tuple[int, int], report: Report) -> Iterator[Pai
 
 
 def _count_fault(cells: list[str], chosen: tuple[int, int], expected: int) -> str | None:
-    """What is wrong with the number of a line's columns; `expected` as in the lines before, 0 if unknown."""
+    """Return what is wrong with the number of columns; `expected` is that of the lines before, 0 at the
+    first."""
     came = f"{len(cells)} column{'s' * (len(cells) != 1)} where"
     if len(cells) < max(2, *(column + 1 if column >= 0 else -column for column in chosen)):
         return f"{came} {list(chosen)} were expected"
     if min(chosen) < 0 and len(cells) != (expected or len(cells)):
         return (
-            f"{came} {expected} were expected, as before (spaces and tabs part columns; count columns from "
-            "the first, as in [0, 1], if lines may have more)"
+            f"{came} {expected} were expected, as before (spaces and tabs separate columns; count columns "
+            "from the first, as in [0, 1], if lines may have more)"
         )
     return None
 
@@ -74,10 +76,11 @@ def pick(
     names: Sequence[str] | None = None,
     words: str = "auto",
 ) -> Pair | None:
-    """The pair of a row: words (a list, or a text that is cut) and tags (a list), or a text and its label.
+    """Return the pair of a row: words (a list, or a text that is tokenized) and tags (a list), or a text and
+    a label.
 
-    names: of labels that are numbers, by number; None if they are names themselves.
-    words: how a text is cut.
+    names: the names of labels that are numbers, by number; None if labels are names themselves.
+    words: how a text is tokenized.
     """
     try:
         text, labels = (at(row, key) for key in keys)
@@ -85,36 +88,37 @@ def pick(
         there = ", ".join(column_names(row)) or "none"
         report.bad("missing column", where, f"no column {error}; there are: {there}")
         return None
-    several = labels if isinstance(labels, list) else [labels]
+    values = labels if isinstance(labels, list) else [labels]
     if names is not None:
-        numbers = [label for label in several if type(label) is int]
+        numbers = [label for label in values if type(label) is int]
         if beyond := sorted({*numbers} - {*range(len(names))}):
             none = "-1, which stands for no label" if beyond[0] == -1 else f"{beyond[0]}, which has no name"
             report.bad("unknown label", where, f"{keys[1]} is or has {none}: expected 0 to {len(names) - 1}")
             return None
-        several = [names[label] if type(label) is int else label for label in several]
-    several = [json.dumps(label) if isinstance(label, int) else label for label in several]  # 1, true
-    faults = _text_fault(keys[0], text, text), _text_fault(keys[1], labels, several, or_empty=False)
+        values = [names[label] if type(label) is int else label for label in values]
+    values = [json.dumps(label) if isinstance(label, int) else label for label in values]  # 1, true
+    faults = _text_fault(keys[0], text, text), _text_fault(keys[1], labels, values, or_empty=False)
     for fault in filter(None, faults):
         report.bad("not a text", where, fault)
         return None
     texts = text if isinstance(text, list) else [text]
-    if halved(texts, keys[0], where, report) or halved(several, keys[1], where, report):
+    if halved(texts, keys[0], where, report) or halved(values, keys[1], where, report):
         return None
-    source = join_words(text) if isinstance(text, list) else _cut(text, words)
-    target = join_words(several) if isinstance(labels, list) else several[0]
+    source = join_words(text) if isinstance(text, list) else _tokenized(text, words)
+    target = join_words(values) if isinstance(labels, list) else values[0]
     return Pair(source, target, number)
 
 
-def _cut(text: str, words: str) -> str:
-    """A raw text as its words."""
+def _tokenized(text: str, words: str) -> str:
+    """Return the words of a raw text, with spaces between."""
     return join_words(word.text for word in tokenize(text, words))
 
 
 def _text_fault(key: str, came: Any, value: Any, or_empty: bool = True) -> str | None:
-    """Why what came under a key is no text and no list of texts; those of a list are not empty.
+    """Return why the value under a key is not a text or a list of non-empty texts; None if it is.
 
-    value: the same, perhaps as a list, once numbers are texts.
+    came: the value as it is in the data.
+    value: the value, perhaps as a list, with numbers turned into texts.
     """
     texts = value if isinstance(value, list) else [value]
     if not all(isinstance(text, str) for text in texts):
@@ -122,30 +126,30 @@ def _text_fault(key: str, came: Any, value: Any, or_empty: bool = True) -> str |
         shown = json.dumps(came, default=str, ensure_ascii=False)
         return f"{key} is {shown[:40]} where {expected}, or a list of them, was expected"
     if not all(texts) and (isinstance(came, list) or not or_empty):
-        place = f" at place {texts.index('') + 1} of {len(texts)}" if isinstance(came, list) else ""
-        return f"{key} has an empty text{place}"
+        position = f" at position {texts.index('') + 1} of {len(texts)}" if isinstance(came, list) else ""
+        return f"{key} has an empty text{position}"
     return None
 
 
 def cells(path: Path, chosen: tuple[int, int], tags: bool, words: str, report: Report) -> Iterator[Pair]:
-    """Sentences of a TSV file: words and tags with spaces between, or a raw text and its label."""
+    """Yield the sentences of a TSV file: words and tags with spaces between, or a raw text and its label."""
     for pair in table(path, chosen, report):
         if tags:
             source, target = (join_words(_CELL.findall(side)) for side in pair[:2])
             yield pair._replace(source=source, target=target)
         else:
-            yield pair._replace(source=_cut(pair.source, words))
+            yield pair._replace(source=_tokenized(pair.source, words))
 
 
 def each_side(path: Path, labels: tuple[str, str], words: str, report: Report) -> Iterator[Pair]:
-    """The sentences of both columns of a TSV file, each labelled with its column's label."""
+    """Yield the sentences of both columns of a TSV file, each with its column's label."""
     for pair in table(path, (0, 1), report):
         for text, label in zip(pair[:2], labels, strict=True):
-            yield Pair(_cut(text, words), label, pair.line)
+            yield Pair(_tokenized(text, words), label, pair.line)
 
 
 def labelled(pairs: Iterator[Pair], name: str, report: Report) -> Iterator[Pair]:
-    """Pairs with a label. A sentence without one is a bad line."""
+    """Yield the pairs that have a label; report the others as bad lines."""
     for pair in pairs:
         if pair.target.strip():
             yield pair
@@ -154,49 +158,50 @@ def labelled(pairs: Iterator[Pair], name: str, report: Report) -> Iterator[Pair]
 
 
 def tagged(pairs: Iterator[Pair], scheme: str, name: str, columns: str, report: Report) -> Iterator[Pair]:
-    """Pairs with a tag for each word, in bio. What conlleval's reading must repair is reported.
+    """Yield pairs with a tag for each word, in bio. Tags are repaired as conlleval reads them, and reported.
 
-    scheme: auto = as the first sentences tell. A sentence with another number of tags than words, or with
-    what is no tag, is a bad line, and perhaps the recipe's `columns` are others.
+    scheme: auto = guess it from the first sentences.
+    columns: the key and value of the columns in the recipe, for errors.
+    A sentence with an invalid tag, or with another number of tags than words, is a bad line.
     """
     pairs = _with_tags(pairs, name, columns, report)
     first = list(islice(pairs, GUESSING))
-    known: Any = scheme
+    actual: Any = scheme
     if scheme == "auto":
         try:
-            known = guess_scheme(
+            actual = guess_scheme(
                 [split_words(pair.target) for pair in first], [f"{name}:{pair.line}" for pair in first]
             )
         except TagError as error:
             raise DataError(f"data.scheme: {error}") from error
-    report.schemes = sorted({*report.schemes, known})
+    report.schemes = sorted({*report.schemes, actual})
     for pair in chain(first, pairs):
         where = f"{name}:{pair.line}"
         try:
-            written, repairs = repair(split_words(pair.target), known)
+            written, repairs = repair(split_words(pair.target), actual)
         except TagError as error:
-            report.bad("not a tag", where, f"{error} (data.scheme is {known})")
+            report.bad("not a tag", where, f"{error} (data.scheme is {actual})")
             continue
         if repairs:
-            report.note(f"tags repaired to {known}", where, repairs)
-        yield pair._replace(target=join_words(convert(written, known, "bio")))
+            report.note(f"tags repaired to {actual}", where, repairs)
+        yield pair._replace(target=join_words(convert(written, actual, "bio")))
 
 
 def _with_tags(pairs: Iterator[Pair], name: str, columns: str, report: Report) -> Iterator[Pair]:
-    """The pairs that have a tag, of whatever scheme, for each word."""
+    """Yield the pairs with a tag of any scheme for each word."""
     for pair in pairs:
         where = f"{name}:{pair.line}"
         words, tags = split_words(pair.source), split_words(pair.target)
         if len(words) != len(tags):
             report.bad("tags do not fit", where, f"{len(words)} words and {len(tags)} tags")
             continue
-        place = next((place for place, tag in enumerate(tags) if not is_tag(tag)), None)
-        if place is None:
+        index = next((index for index, tag in enumerate(tags) if not is_tag(tag)), None)
+        if index is None:
             yield pair
             continue
         report.bad(
             "not a tag",
             where,
-            f"word {place + 1}, {words[place]!r}, has {tags[place]!r}, a tag of no scheme (O, B-TYPE, "
+            f"word {index + 1}, {words[index]!r}, has {tags[index]!r}, a tag of no scheme (O, B-TYPE, "
             f"I-TYPE, ...): is {columns} right?",
         )

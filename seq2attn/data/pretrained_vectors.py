@@ -1,4 +1,4 @@
-"""Vectors of words that others have learnt, from text files as GloVe and fastText write them."""
+"""Pre-trained word vectors, from text files in the format of GloVe and fastText."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -13,49 +13,50 @@ from seq2attn.data import lines
 from seq2attn.errors import Seq2attnError
 from seq2attn.text.word_vocabulary import UNKNOWN, WordVocabulary, split_words
 
-_HEADER = re.compile(rb"\d+ \d+\s*")  # how many words and values; fastText begins with it
+_HEADER = re.compile(rb"\d+ \d+\s*")  # numbers of words and values: the first line of fastText
 
 
 def known_words(path: Path) -> Iterator[str]:
-    """The words that have vectors, in the file's order."""
+    """Yield the words that have vectors, in the order of the file."""
     for _, word, _ in _rows(path):
         yield word
 
 
 def coverage(path: Path, word_vocabulary: WordVocabulary, texts: Iterable[str]) -> str:
-    """How many of the words of texts, as `joined` makes them, have vectors: `3 of 2,567 words (0.1 %)`."""
+    """Count the words of texts (of `join_words`) that have vectors, as text: `3 of 2,567 words (0.1 %)`."""
     words = {word_vocabulary.key(word) for text in texts for word in split_words(text)}
-    having = len(words.intersection(map(word_vocabulary.key, known_words(path))))
-    return f"{having:,} of {len(words):,} words ({100 * having / max(1, len(words)):.1f} %)"
+    covered = len(words.intersection(map(word_vocabulary.key, known_words(path))))
+    return f"{covered:,} of {len(words):,} words ({100 * covered / max(1, len(words)):.1f} %)"
 
 
 def word_vectors(path: Path, word_vocabulary: WordVocabulary, width: int | None = None) -> Tensor:
-    """A vector (lexicon.size, D) for each word; nan where the file has none.
+    """Return the vectors of the vocabulary's words (word_vocabulary.size, D); nan where the file has none.
 
-    A word's own spelling comes before others that are looked up alike (Paris before paris); of these the
-    first. Seq2attnError at a line that is no vector of the width of the first, or if that is not `width`.
+    If the file has words that are looked up alike (Paris, paris), the spelling of the vocabulary is
+    preferred, then the first one. Raises Seq2attnError at a vector that is not as long as the first, or if
+    that is not of `width` values.
     """
     table: Tensor | None = None
     exact = set[int]()
     for number, word, values in _rows(path):
         if table is None:
-            found = len(values.split())
-            if found != (width or found):
+            size = len(values.split())
+            if size != (width or size):
                 raise Seq2attnError(
-                    f"{path}: its vectors have {found} values, and words {width}: set model.embedding.size "
-                    f"to {found}, or name a file with vectors of {width}"
+                    f"{path}: its vectors have {size} values, and word embeddings {width}: set "
+                    f"model.embedding.size to {size}, or name a file with vectors of {width} values"
                 )
-            table = torch.full((word_vocabulary.size, found), float("nan"))
-        place = word_vocabulary.encode([word])[0]
-        if place == [UNKNOWN] or len(place) != 1 or place[0] in exact:
+            table = torch.full((word_vocabulary.size, size), float("nan"))
+        ids = word_vocabulary.encode([word])[0]
+        if ids == [UNKNOWN] or len(ids) != 1 or ids[0] in exact:
             continue
-        if not table[place[0]].isnan().all() and word_vocabulary.key(word) != word:
+        if not table[ids[0]].isnan().all() and word_vocabulary.key(word) != word:
             continue
         vector = _numbers(values, f"{path}:{number}", table.shape[1])
-        table[place[0]] = torch.from_numpy(vector)
-        exact |= {place[0]} if word_vocabulary.key(word) == word else set()
+        table[ids[0]] = torch.from_numpy(vector)
+        exact |= {ids[0]} if word_vocabulary.key(word) == word else set()
     if table is None:
-        raise Seq2attnError(f"{path}: expected a word and its vector a line, and there is no line")
+        raise Seq2attnError(f"{path}: expected lines with a word and its vector, and there are none")
     return table
 
 

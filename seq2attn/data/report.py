@@ -1,69 +1,69 @@
-"""What was read, what was left out, and why: bad lines by file and line, counted by reason."""
+"""Reports of reading data: examples read and left out, counted by reason, with file and line."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from seq2attn.errors import Seq2attnError
 
-EXAMPLES = 3  # of each reason are kept
+EXAMPLES = 3  # number of examples that are kept for each reason
 
 
 class DataError(Seq2attnError):
-    """Data that cannot be read as the recipe says."""
+    """Data that do not exist, or cannot be read as the recipe says."""
 
 
 @dataclass
 class Reason:
-    """One reason for which examples were left out (or noticed)."""
+    """A reason why examples were left out, or are worth a notice."""
 
     count: int = 0
-    examples: list[str] = field(default_factory=list)  # "file:line: what came"
+    examples: list[str] = field(default_factory=list)  # "file:line: message"
 
 
 @dataclass
 class Report:
-    """Counts of a reading of data. `str(report)` is a readable table.
+    """Counts of examples while data are read. `str(report)` is a table.
 
     Args:
-        stop: a bad line ends the reading with DataError; otherwise it is skipped and counted.
+        stop: a bad line raises DataError; otherwise it is skipped and counted.
     """
 
     stop: bool = True
-    read: int = 0  # examples that could be read
-    kept: int = 0  # examples that can be used
-    schemes: list[str] = field(default_factory=list)  # that tags of words were written in
+    read: int = 0  # number of examples that were read
+    kept: int = 0  # number of them that were not left out
+    schemes: list[str] = field(default_factory=list)  # tag schemes of the data
     reasons: dict[str, Reason] = field(default_factory=dict)
 
     def bad(self, reason: str, where: str, message: str, count: int = 1) -> None:
-        """A line that cannot be read. DataError if such a line is to stop the run."""
+        """Count a line that cannot be read. Raises DataError if `stop`."""
         if self.stop:
             raise DataError(f"{where}: {message}; fix it, or set data.bad_lines: skip")
         self.note(reason, f"{where}: {message}", count)
 
     def note(self, reason: str, example: str, count: int = 1) -> None:
-        """A pair that a filter leaves out, or that is worth a notice."""
+        """Count an example that a filter leaves out, or that is worth a notice."""
         entry = self.reasons.setdefault(reason, Reason())
         entry.count += count
         if len(entry.examples) < EXAMPLES:
             entry.examples.append(example)
 
     def add(self, other: "Report") -> None:
-        """Count what another report counted, too."""
+        """Add the counts of another report."""
         self.read += other.read
         self.kept += other.kept
         self.schemes = sorted({*self.schemes, *other.schemes})
-        for reason, found in other.reasons.items():
+        for reason, theirs in other.reasons.items():
             entry = self.reasons.setdefault(reason, Reason())
-            entry.count += found.count
-            entry.examples += found.examples[: EXAMPLES - len(entry.examples)]
+            entry.count += theirs.count
+            entry.examples += theirs.examples[: EXAMPLES - len(entry.examples)]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; `from_dict` reads it back."""
+        """Return the report as JSON; `from_dict` reads it."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Report":
-        """The inverse of `to_dict`."""
+        """Make a report from the result of `to_dict`."""
         reasons = {reason: Reason(**entry) for reason, entry in values["reasons"].items()}
         return cls(**{**values, "reasons": reasons})
 

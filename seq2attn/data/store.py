@@ -1,4 +1,4 @@
-"""Pairs -> a tokenised Arrow store, memory-mapped and cached -> examples."""
+"""Pairs of texts -> a tokenised Arrow store, cached on disk and memory-mapped -> examples."""
 
 import hashlib
 import json
@@ -19,19 +19,19 @@ from seq2attn.text.vocabulary import Vocabulary
 
 
 class Coder(Protocol):
-    """What makes ids of texts: a vocabulary of pieces, a lexicon of words, labels."""
+    """Turns texts into ids: a vocabulary of pieces, a word vocabulary, or labels."""
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal ids of all texts."""
+        """A hash that is equal if the ids of all texts are equal."""
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text."""
+        """Return the ids of each text."""
 
 
 Coders = tuple[Coder, Coder]
 
-FORMAT = 4  # of a store; another one makes it anew
+FORMAT = 4  # version of the store's format; stores of other versions are made again
 ROWS = 1000  # encoded and written at a time
 
 
@@ -40,14 +40,14 @@ class _Row(NamedTuple):
     target: Sequence[int]
     source_text: str
     target_text: str
-    references: tuple[str, ...]  # beyond the target; in training each is a row of its own
+    references: tuple[str, ...]  # further targets; in training each has its own row
     links: list[int]  # between pieces: source, target, source, target, ...
-    truncated: bool  # its ids are not those of the whole texts
-    ended: bool  # its target is read to its end
+    truncated: bool  # the ids are not those of the whole texts
+    ended: bool  # the ids have the end of the target
 
 
 def _silent(_: int) -> None:
-    """Progress that nobody watches."""
+    """Report no progress."""
 
 
 def prepare(
@@ -58,27 +58,27 @@ def prepare(
     progress: Callable[[int], None] = _silent,
     words: str = "auto",
 ) -> Examples:
-    """Read, filter and tokenise corpora, or take the result from the cache if nothing has changed since.
+    """Read, filter and tokenise corpora, or take the result from the cache if nothing has changed.
 
-    Ids are what `data.truncate` leaves; texts are whole. Pairs are filtered for training alone, where each of
-    several references makes a pair of its own: what the model is measured on stays as it is, all references
-    included, and its empty sentences are only reported. Each corpus has a store of its own, in
-    $SEQ2ATTN_CACHE or the cache folder of `datasets`; the data, the vocabularies and the options give its
-    name.
+    Ids are truncated by `data.truncate`; texts are whole. Only training pairs are filtered, and each of their
+    references makes a pair. Dev and test sets stay as they are, with all references; their empty sentences
+    are only reported. Each corpus has its own store, in $SEQ2ATTN_CACHE or the cache folder of `datasets`,
+    which is named by a hash of the data, the vocabularies and the options.
 
     Args:
         corpora: `data.train`, or `[data.dev]`.
-        role: what they are for.
-        progress: is called now and then with the number of pairs read since; not if the cache has them.
-        words: how raw text that has labels is cut into words, as the recipe's `text.words` says.
+        role: what they are used for.
+        progress: called now and then with the number of pairs read since the last call; not if the cache has
+            them.
+        words: how labelled raw text is tokenized, see the recipe's `text.words`.
 
     Raises:
-        DataError: data that cannot be read, a bad line if `data.bad_lines` is stop, or no pair at all.
+        DataError: data cannot be read, there is a bad line and `data.bad_lines` is stop, or no pair is left.
     """
     parts = []
     for number, corpus in enumerate(corpora):
-        place = f"data.{role}" + (f".{number}" if role == "train" else "")
-        source = open_corpus(corpus, Use(data.languages, role, place, data.tag_scheme, words))
+        key = f"data.{role}" + (f".{number}" if role == "train" else "")
+        source = open_corpus(corpus, Use(data.languages, role, key, data.tag_scheme, words))
         options = _Options(corpus, data, vocabularies, role == "train")
         path = _cache() / f"{options.name(source)}.arrow"
         report_path = path.with_suffix(".json")
@@ -89,7 +89,7 @@ def prepare(
 
 
 class _Options(NamedTuple):
-    """What the store of a corpus depends on, beside its data."""
+    """The settings on which the store of a corpus depends, besides its data."""
 
     corpus: AnyCorpus | AnyLabelled
     data: DataRecipe | LabelledDataRecipe
@@ -98,11 +98,12 @@ class _Options(NamedTuple):
 
     @property
     def measured(self) -> tuple[int, str]:
-        """How many sides have a length that counts (of labelled data only the source), and of what."""
+        """Return the number of sides whose length is filtered (labelled data: the source only), and its
+        unit."""
         return (1, "words") if isinstance(self.data, LabelledDataRecipe) else (2, "pieces")
 
     def name(self, source: Source) -> str:
-        """Of the store; different if its content could be."""
+        """Return the name of the store; it differs if the content may differ."""
         corpus = self.corpus.model_dump(mode="json", exclude={"weight"})
         filters = self.data.filter.model_dump(mode="json") if self.training else None
         vocabularies = [vocabulary.fingerprint for vocabulary in self.vocabularies]
@@ -111,7 +112,7 @@ class _Options(NamedTuple):
 
 
 def _cache() -> Path:
-    """Where stores lie."""
+    """Return the folder of the stores."""
     import datasets
 
     folder = Path(os.environ.get("SEQ2ATTN_CACHE") or Path(datasets.config.HF_DATASETS_CACHE) / "seq2attn")
@@ -125,7 +126,7 @@ def _cache() -> Path:
 
 
 def _complete(path: Path, report_path: Path) -> bool:
-    """Whether the store was written to its end: its report is written last and knows its size."""
+    """Whether the store is complete: its report is written last and has the store's size."""
     try:
         return bool(path.stat().st_size == json.loads(report_path.read_text(encoding="utf-8"))["size"])
     except (OSError, ValueError, LookupError):
@@ -143,7 +144,7 @@ def _open(path: Path, report_path: Path, weight: float) -> Part:
 def _write(
     path: Path, report_path: Path, source: Source, options: _Options, progress: Callable[[int], None]
 ) -> None:
-    """Write a store beside its place and then move it there, so that it is never seen half done."""
+    """Write a store to a temporary folder and then move it, so that it is never incomplete."""
     import datasets
     from datasets.arrow_writer import ArrowWriter
 
@@ -181,13 +182,13 @@ def _write(
 def _rows(
     source: Source, options: _Options, report: Report, progress: Callable[[int], None]
 ) -> Iterator[list[_Row]]:
-    """Encoded pairs, some at a time; without those that the filters leave out."""
+    """Yield batches of encoded pairs, without those that the filters leave out."""
     limits = options.data.filter if options.training else None
     cut, ends, (count, unit) = options.data.truncate.cut, options.data.truncate.ends, options.measured
     seen: set[bytes] = set()
     stream: Iterator[Pair] = islice(source.read(report), options.corpus.limit)
     if options.training:
-        stream = chain.from_iterable(pair.apart() for pair in stream)
+        stream = chain.from_iterable(pair.per_reference() for pair in stream)
     while pairs := list(islice(stream, ROWS)):
         report.read += len(pairs)
         source_ids = options.vocabularies[0].encode([pair.source for pair in pairs])
@@ -196,15 +197,15 @@ def _rows(
         for pair, *whole in zip(pairs, source_ids, target_ids, strict=True):
             sides = cut(0, whole[0]), cut(1, whole[1])
             lengths = len(sides[0]), len(sides[1])
-            place = f"{source.name}:{pair.line}"
+            where = f"{source.name}:{pair.line}"
             reason = _reason(pair, lengths[:count], limits, seen)
             if reason is not None:
-                report.note(reason, f"{place}: {' and '.join(map(str, lengths[:count]))} {unit}")
+                report.note(reason, f"{where}: {' and '.join(map(str, lengths[:count]))} {unit}")
             if reason is None or limits is None:
                 truncated = lengths != (len(whole[0]), len(whole[1]))
                 if truncated:
-                    came = f"{place}: {len(whole[0])} and {len(whole[1])} pieces"
-                    report.note("truncated, but kept", came)
+                    message = f"{where}: {len(whole[0])} and {len(whole[1])} pieces"
+                    report.note("truncated, but kept", message)
                 texts, links = (pair.source, pair.target), _links(pair, options, whole)
                 rows.append(_Row(*sides, *texts, pair.references, links, truncated, ends(whole[1])))
         report.kept += len(rows)
@@ -213,22 +214,23 @@ def _rows(
 
 
 def _links(pair: Pair, options: _Options, whole: Sequence[Sequence[int]]) -> list[int]:
-    """The links between the pieces of a pair that are read, one behind the other."""
+    """Return the links between the kept pieces of a pair: source, target, source, target, ..."""
     if pair.links is None:
         return []
     source, target = (
-        {piece: place for place, piece in enumerate(options.data.truncate.cut(side, range(len(pieces))))}
+        {piece: index for index, piece in enumerate(options.data.truncate.cut(side, range(len(pieces))))}
         for side, pieces in enumerate(whole)
     )
-    found = between_pieces(pair.links, pair[:2], cast("tuple[Vocabulary, Vocabulary]", options.vocabularies))
-    kept = [link for link in found if link.source in source and link.target in target]
-    return [place for link in kept for place in (source[link.source], target[link.target])]
+    links = between_pieces(pair.links, pair[:2], cast("tuple[Vocabulary, Vocabulary]", options.vocabularies))
+    kept = [link for link in links if link.source in source and link.target in target]
+    return [index for link in kept for index in (source[link.source], target[link.target])]
 
 
 def _reason(
     pair: Pair, lengths: tuple[int, ...], limits: FilterRecipe | None, seen: set[bytes]
 ) -> str | None:
-    """Why a pair is left out or worth a notice, if it is; `seen` holds the pairs before."""
+    """Return why a pair is left out or worth a notice; None if neither. `seen` has hashes of the pairs
+    before."""
     if limits is None:
         return "empty, but kept" if 0 in lengths else None
     if 0 in lengths:

@@ -1,4 +1,4 @@
-"""What all metrics share: the score, the lists it compares, and the interval of the bootstrap."""
+"""Common to all metrics: scores, lists of references, bootstrap confidence intervals."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 from seq2attn.errors import Seq2attnError
 
-# One for each hypothesis, or lists of them, one a translator; None where a hypothesis has no reference there.
+# A reference for each hypothesis; or lists of them, one for each translator, with None where one is missing.
 References = Sequence[str] | Sequence[Sequence[str | None]]
 Numbers = NDArray[np.int64]
-Chosen = NDArray[np.int64]  # the numbers of the hypotheses that make a corpus, some of them repeated
-SEED = 12345  # sacreBLEU's own, so that its command line gives the same interval
+Chosen = NDArray[np.int64]  # indices of the hypotheses in a resampled corpus, with repetitions
+SEED = 12345  # that of sacreBLEU, so that its command line gives the same interval
 
 
 class ScoringError(Seq2attnError):
-    """Hypotheses and references that cannot be compared, or an unknown metric."""
+    """Hypotheses and references that do not fit together, or an unknown metric."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Score:
 
     It is a percentage (0 to 100), the higher the better; for metrics with `lower_is_better` 0 is best.
 
-    `low` and `high` bound the 95 % confidence interval (None without bootstrap). They lie evenly around the
-    mean of the resampled corpora, as sacreBLEU reports it, and so not quite evenly around `value`.
+    `low` and `high` bound the 95 % confidence interval (None without bootstrap). As in sacreBLEU, the
+    interval is centred on the mean of the resampled corpora, and so not exactly on `value`.
     """
 
     name: str
@@ -42,29 +42,30 @@ class Score:
 
     @property
     def number(self) -> str:
-        """The value and its interval, without the signature."""
+        """Return the value and its interval as text, without the signature."""
         interval = "" if self.low is None else f" [{self.low:.1f}, {self.high:.1f}]"
         return f"{self.name} = {self.value:.1f}{interval}"
 
     def to_json(self) -> dict[str, str | float | None]:
-        """The fields by name, ready for json.dumps."""
+        """Return the fields by name, ready for json.dumps."""
         return asdict(self)
 
 
 def score_lines(scores: Iterable[tuple[str, Score]]) -> list[str]:
-    """Scores to be read, each after whose it is ("" = nobody's); a signature of several stands below."""
+    """Return scores as lines of text, each after its label ("" = none). A signature that scores share comes
+    last."""
     scores, names = list(scores), dict[str, list[str]]()
-    for _, one in scores:
-        names.setdefault(one.signature, []).append(one.name)
+    for _, score in scores:
+        names.setdefault(score.signature, []).append(score.name)
     return [
         *(
-            f"{whose}{': ' * bool(whose)}{one.number if len(names[one.signature]) > 1 else one}"
-            for whose, one in scores
+            f"{label}{': ' * bool(label)}{score.number if len(names[score.signature]) > 1 else score}"
+            for label, score in scores
         ),
         *(
-            f"{', '.join(dict.fromkeys(some))} |{signature}|"
-            for signature, some in names.items()
-            if len(some) > 1
+            f"{', '.join(dict.fromkeys(sharing))} |{signature}|"
+            for signature, sharing in names.items()
+            if len(sharing) > 1
         ),
     ]
 
@@ -107,13 +108,13 @@ def resampled(
     bootstrap: int,
     seed: int,
 ) -> Score:
-    """The statistic of a corpus of `count` hypotheses, with the bootstrap interval as sacreBLEU takes it.
+    """Return a statistic of a corpus of `count` hypotheses, with sacreBLEU's bootstrap interval.
 
-    `statistic` gives the value of the hypotheses of these numbers, some of them repeated. `signature` gets
-    what says how they were drawn ("|bs:1000|seed:12345", or "" without an interval).
+    statistic: returns the value of a corpus, given the indices of its hypotheses, with repetitions.
+    signature: returns the signature, given its part about resampling ("|bs:1000|seed:12345", or "").
     """
     check_bootstrap(bootstrap)
-    samples = bootstrap if count > 1 else 0  # one hypothesis, drawn again and again, has no spread
+    samples = bootstrap if count > 1 else 0  # resampling a single hypothesis has no variance
     value = statistic(np.arange(count))
     if not samples:
         return Score(name, value, signature(""))
@@ -125,7 +126,7 @@ def resampled(
 
 
 def check_bootstrap(bootstrap: int) -> None:
-    """Raise ScoringError for a number of samples that leaves nothing at the ends of the interval."""
+    """Raise ScoringError for fewer samples than a 95 % interval needs."""
     if bootstrap < 0 or 0 < bootstrap < 40:
         raise ScoringError(
             f"bootstrap is 0 (no interval) or at least 40 (95 % leaves 1 of 40 at each end), got {bootstrap}"
@@ -133,25 +134,28 @@ def check_bootstrap(bootstrap: int) -> None:
 
 
 def transposed(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
-    """References given hypothesis by hypothesis, as the lists by translator that `score` takes; None where a
-    hypothesis has fewer than another."""
+    """Turn the references of each hypothesis into lists by translator, as `score` takes them; None where a
+    hypothesis has fewer references."""
     return [list(row) for row in zip_longest(*references)]
 
 
 def by_translator(hypotheses: Sequence[str], references: References) -> list[list[str | None]]:
-    """The references as lists as long as the hypotheses; sacreBLEU itself would silently cut the longer."""
+    """Return the references as lists as long as the hypotheses; sacreBLEU would silently truncate longer
+    ones."""
     if isinstance(hypotheses, str) or isinstance(references, str):
         raise ScoringError("expected lists of sentences, got one string; give [sentence]")
     if not hypotheses:
         raise ScoringError("expected at least one hypothesis to score, got an empty list")
     single: list[str | None] = [reference for reference in references if isinstance(reference, str)]
-    lists = [single] if len(single) == len(references) else [list(some or ()) for some in references]
+    lists = (
+        [single] if len(single) == len(references) else [list(sentences or ()) for sentences in references]
+    )
     for number, sentences in enumerate(lists, 1):
         if len(sentences) != len(hypotheses):
             which = f" in list {number} of {len(lists)}" if len(lists) > 1 else ""
             raise ScoringError(
                 f"expected a reference for each of {len(hypotheses)} hypotheses, got {len(sentences)}{which} "
-                "(several references are given as several lists, each as long as the hypotheses)"
+                "(further references are given as further lists, each as long as the hypotheses)"
             )
     for number, row in enumerate(zip(*lists, strict=True), 1):
         if all(reference is None for reference in row):
@@ -160,12 +164,12 @@ def by_translator(hypotheses: Sequence[str], references: References) -> list[lis
 
 
 def by_hypothesis(hypotheses: Sequence[str], references: References) -> list[list[str]]:
-    """The references of each hypothesis, at least one, in the order of their lists."""
+    """Return the references of each hypothesis, at least one, in the order of their lists."""
     rows = zip(*by_translator(hypotheses, references), strict=True)
     return [[reference for reference in row if reference is not None] for row in rows]
 
 
 def nrefs(references: Sequence[Sequence[str]]) -> str:
-    """How many references a hypothesis has, as sacreBLEU's signatures say it."""
-    counts = {len(some) for some in references}
+    """Return the number of references of a hypothesis, as it is in sacreBLEU's signatures."""
+    counts = {len(golds) for golds in references}
     return f"nrefs:{counts.pop() if len(counts) == 1 else 'var'}"

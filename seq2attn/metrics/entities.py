@@ -1,8 +1,8 @@
-"""Right or wrong in tagging: entities as conlleval counts them, tags one by one, and labels of sentences.
+"""Metrics of labels: entities as conlleval counts them, single tags, and labels of sentences.
 
-For the first two, a sentence is its tags with spaces or tabs between. An entity is right if its type and both
-of its ends are. Tags are read as conlleval reads them (`tags.read`), in any scheme and also where they are of
-none.
+For entities and tags, a sentence is given as its tags with spaces or tabs between. An entity is correct if
+its type and both of its boundaries are. Tags are read as conlleval reads them (`tag_schemes.read`): in any
+scheme, and also if they are not valid in their scheme.
 """
 
 import re
@@ -30,7 +30,7 @@ _TAG = re.compile(r"[^ \t]+")  # other spaces, such as U+00A0, are part of a typ
 
 
 class Counts(NamedTuple):
-    """Entities, and what follows from their numbers, from 0 to 100; 0 where there is nothing to divide by."""
+    """Numbers of entities, and the percentages that follow from them; 0 instead of a division by 0."""
 
     correct: int
     found: int
@@ -38,41 +38,41 @@ class Counts(NamedTuple):
 
     @property
     def precision(self) -> float:
-        """The share of what was found that is correct."""
+        """Return the percentage of the predicted entities that are correct."""
         return 100 * self.correct / max(1, self.found)
 
     @property
     def recall(self) -> float:
-        """The share of what is gold that was found."""
+        """Return the percentage of the gold entities that were predicted."""
         return 100 * self.correct / max(1, self.gold)
 
     @property
     def f1(self) -> float:
-        """2 P R / (P + R), which is twice the correct over all that were found and all that are gold."""
+        """Return 2 P R / (P + R), which is 2 correct / (predicted + gold)."""
         return 200 * self.correct / max(1, self.found + self.gold)
 
     def to_json(self) -> dict[str, float]:
-        """All numbers by name."""
+        """Return all numbers by name."""
         shares = {"precision": self.precision, "recall": self.recall, "f1": self.f1}
         return {**self._asdict(), **shares}
 
 
 @dataclass(frozen=True)
 class EntityReport:
-    """What conlleval says of a corpus; as text, in its form."""
+    """The report of conlleval on a corpus; `str` has its format."""
 
     tokens: int
-    right: int  # tokens whose tag is that of the reference, letter for letter
-    types: dict[str, Counts]  # by the alphabet
+    right: int  # number of tokens with exactly the tag of the reference
+    types: dict[str, Counts]  # in alphabetical order
 
     @property
     def accuracy(self) -> float:
-        """The share of right tokens, from 0 to 100."""
+        """Return the percentage of tokens with the right tag."""
         return 100 * self.right / max(1, self.tokens)
 
     @property
     def overall(self) -> Counts:
-        """Of all types together (micro-average)."""
+        """Return the counts of all types together (micro-average)."""
         return Counts(*np.sum([*self.types.values(), (0, 0, 0)], axis=0).tolist())
 
     def __str__(self) -> str:
@@ -87,7 +87,7 @@ class EntityReport:
         )
 
     def to_json(self) -> dict[str, object]:
-        """All numbers by name, ready for json.dumps."""
+        """Return all numbers by name, ready for json.dumps."""
         return {
             "tokens": self.tokens,
             "accuracy": self.accuracy,
@@ -97,16 +97,16 @@ class EntityReport:
 
 
 def parted(sentence: str) -> list[str]:
-    """The tags of a sentence."""
+    """Split a sentence of tags."""
     return _TAG.findall(sentence)
 
 
 def report(hypotheses: Sequence[str], references: References) -> EntityReport:
-    """Counts by type. Raises ScoringError for tags that are none, or not as many as in the reference."""
+    """Count entities by type. Raises ScoringError for invalid tags, or a wrong number of tags."""
     pairs = _tags(hypotheses, references)
     correct, found, gold = Counter[str](), Counter[str](), Counter[str]()
-    for said, true in _entities(pairs):
-        for counter, spans in ((correct, said & true), (found, said), (gold, true)):
+    for predicted, true in _entities(pairs):
+        for counter, spans in ((correct, predicted & true), (found, predicted), (gold, true)):
             counter.update(span.type for span in spans)
     types = sorted({*found, *gold})
     return EntityReport(
@@ -117,7 +117,7 @@ def report(hypotheses: Sequence[str], references: References) -> EntityReport:
 
 
 def f1(hypotheses: Sequence[str], references: References, bootstrap: int = 1000, seed: int = SEED) -> Score:
-    """F1 of entities of all types together, strict: twice the correct over the found and the gold."""
+    """F1 of entities of all types together (micro-average), exact matches only."""
     correct, found, gold = _counts(hypotheses, references)
     return _mean("F1", 2 * correct, found + gold, "entity", bootstrap, seed)
 
@@ -125,7 +125,7 @@ def f1(hypotheses: Sequence[str], references: References, bootstrap: int = 1000,
 def precision(
     hypotheses: Sequence[str], references: References, bootstrap: int = 1000, seed: int = SEED
 ) -> Score:
-    """The share of the found entities that are correct."""
+    """Precision: the percentage of the predicted entities that are correct."""
     correct, found, _ = _counts(hypotheses, references)
     return _mean("precision", correct, found, "entity", bootstrap, seed)
 
@@ -133,7 +133,7 @@ def precision(
 def recall(
     hypotheses: Sequence[str], references: References, bootstrap: int = 1000, seed: int = SEED
 ) -> Score:
-    """The share of the gold entities that are found."""
+    """Recall: the percentage of the gold entities that are predicted."""
     correct, _, gold = _counts(hypotheses, references)
     return _mean("recall", correct, gold, "entity", bootstrap, seed)
 
@@ -141,7 +141,7 @@ def recall(
 def tag_accuracy(
     hypotheses: Sequence[str], references: References, bootstrap: int = 1000, seed: int = SEED
 ) -> Score:
-    """The share of tokens with the right tag, letter for letter, `O` among them: most tokens are."""
+    """The percentage of tokens with exactly the right tag, including `O`, which most tokens have."""
     pairs = _tags(hypotheses, references)
     tokens = np.array([len(true) for _, true in pairs])
     return _mean("tag-accuracy", _right(pairs), tokens, "token", bootstrap, seed)
@@ -150,19 +150,22 @@ def tag_accuracy(
 def accuracy(
     hypotheses: Sequence[str], references: References, bootstrap: int = 1000, seed: int = SEED
 ) -> Score:
-    """The share of sentences with the right label."""
-    right = np.array([said == true for said, true in _labels(hypotheses, references)], np.int64)
+    """The percentage of sentences with the right label."""
+    right = np.array([predicted == true for predicted, true in _labels(hypotheses, references)], np.int64)
     return _mean("accuracy", right, np.ones_like(right), "sentence", bootstrap, seed)
 
 
 def macro_f1(
     hypotheses: Sequence[str], references: References, bootstrap: int = 1000, seed: int = SEED
 ) -> Score:
-    """The mean F1 of all labels that a sentence has or is given; the rare count as much as the frequent."""
+    """The mean of the F1 of all labels that occur, gold or predicted; rare labels count like frequent
+    ones."""
     pairs = _labels(hypotheses, references)
     every = sorted({label for pair in pairs for label in pair})
-    said, true = (np.array(labels)[:, None] == every for labels in zip(*pairs, strict=True))
-    return _mean("macro-F1", 2 * (said & true), said + true.astype(np.int64), "label", bootstrap, seed)
+    predicted, true = (np.array(labels)[:, None] == every for labels in zip(*pairs, strict=True))
+    return _mean(
+        "macro-F1", 2 * (predicted & true), predicted + true.astype(np.int64), "label", bootstrap, seed
+    )
 
 
 def _row(counts: Counts) -> str:
@@ -170,51 +173,52 @@ def _row(counts: Counts) -> str:
 
 
 def _labels(hypotheses: Sequence[str], references: References) -> list[tuple[str, str]]:
-    """What was said of each sentence and what is true; there is one truth."""
+    """Return the predicted and the gold label of each sentence. Raises ScoringError for further
+    references."""
     golds = by_hypothesis(hypotheses, references)
-    for number, several in enumerate(golds, 1):
-        if len(several) > 1:
+    for number, labels in enumerate(golds, 1):
+        if len(labels) > 1:
             raise ScoringError(
-                f"expected one reference of labels or tags, got {len(several)} for hypothesis {number}"
+                f"expected one reference of labels or tags, got {len(labels)} for hypothesis {number}"
             )
-    return [(said.strip(), true.strip()) for said, (true,) in zip(hypotheses, golds, strict=True)]
+    return [(predicted.strip(), true.strip()) for predicted, (true,) in zip(hypotheses, golds, strict=True)]
 
 
 def _tags(hypotheses: Sequence[str], references: References) -> list[tuple[list[str], list[str]]]:
-    pairs = [(parted(said), parted(true)) for said, true in _labels(hypotheses, references)]
-    for number, (said, true) in enumerate(pairs, 1):
-        if len(said) != len(true):
+    pairs = [(parted(predicted), parted(true)) for predicted, true in _labels(hypotheses, references)]
+    for number, (predicted, true) in enumerate(pairs, 1):
+        if len(predicted) != len(true):
             raise ScoringError(
-                f"expected a tag for each word, got {len(said)} in hypothesis {number}, {len(true)} in its "
-                "reference"
+                f"expected a tag for each word, got {len(predicted)} in hypothesis {number}, {len(true)} in "
+                "its reference"
             )
     return pairs
 
 
 def _right(pairs: Sequence[tuple[list[str], list[str]]]) -> Numbers:
-    """How many tags of each sentence are right (n,)."""
-    return np.array([sum(map(str.__eq__, said, true)) for said, true in pairs])
+    """Return the number of right tags of each sentence (n,)."""
+    return np.array([sum(map(str.__eq__, predicted, true)) for predicted, true in pairs])
 
 
 def _entities(pairs: Sequence[tuple[list[str], list[str]]]) -> list[tuple[set[Span], set[Span]]]:
-    """The entities that were found and that are gold in each sentence."""
-    found = []
-    for number, (said, true) in enumerate(pairs, 1):
+    """Return the predicted and the gold entities of each sentence."""
+    entities = []
+    for number, (predicted, true) in enumerate(pairs, 1):
         try:
-            found.append((set(read(said)), set(read(true))))
+            entities.append((set(read(predicted)), set(read(true))))
         except TagError as error:
             raise ScoringError(f"sentence {number}: {error}") from error
-    return found
+    return entities
 
 
 def _counts(hypotheses: Sequence[str], references: References) -> Numbers:
-    """How many entities of each sentence are correct, found and gold (3, n)."""
+    """Return the numbers of correct, predicted and gold entities of each sentence (3, n)."""
     entities = _entities(_tags(hypotheses, references))
-    return np.array([(len(said & true), len(said), len(true)) for said, true in entities]).T
+    return np.array([(len(predicted & true), len(predicted), len(true)) for predicted, true in entities]).T
 
 
 def _mean(name: str, counts: Numbers, units: Numbers, unit: str, bootstrap: int, seed: int) -> Score:
-    """100 * counts / units over the corpus; of several columns the mean, of those that have units."""
+    """Return 100 * counts / units over the corpus; of more columns the mean, over those that have units."""
     counts, units = (values.reshape(len(values), -1) for values in (counts, units))
 
     def mean(chosen: Chosen) -> float:
@@ -222,7 +226,7 @@ def _mean(name: str, counts: Numbers, units: Numbers, unit: str, bootstrap: int,
         above, below = times @ counts, times @ units
         return 100 * float((above[below > 0] / below[below > 0]).mean()) if below.any() else 0.0
 
-    def signature(drawn: str) -> str:
-        return f"nrefs:1{drawn}|case:mixed|unit:{unit}|version:seq2attn {__version__}"
+    def signature(resampling: str) -> str:
+        return f"nrefs:1{resampling}|case:mixed|unit:{unit}|version:seq2attn {__version__}"
 
     return resampled(name, mean, len(counts), signature, bootstrap, seed)

@@ -1,4 +1,4 @@
-"""METRICS by name, and the scores of a corpus by some of them."""
+"""METRICS by name, and scores of a corpus."""
 
 import difflib
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from seq2attn.metrics.entities import accuracy, f1, macro_f1, precision, recall,
 from seq2attn.metrics.rouge import rouge
 from seq2attn.metrics.translation import bleu, chrf, ter
 
-DEFAULT = ("bleu", "chrf", "ter")  # of METRICS
+DEFAULT = ("bleu", "chrf", "ter")  # the metrics of `score`
 
 METRICS: dict[str, Metric] = {
     "bleu": Metric(bleu, "texts"),
@@ -52,12 +52,13 @@ def score(
     bootstrap: int = 1000,
     seed: int = SEED,
 ) -> list[Score]:
-    """The scores of a corpus by the named METRICS.
+    """Return the scores of a corpus by the named METRICS.
 
-    `references` is one sentence for each hypothesis or, as in sacreBLEU, several lists (one a translator;
-    None where a hypothesis has fewer than another: `transposed` makes such lists).
-    `bootstrap` resampled corpora give the confidence interval; 0 gives none and is fast; a corpus of one
-    sentence has none. Raises ScoringError for lists that do not fit together and for unknown names.
+    references: a sentence for each hypothesis; or, as in sacreBLEU, a list of such lists, one for each
+        translator, with None where a hypothesis has fewer references (`transposed` makes such lists).
+    bootstrap: number of resampled corpora for the confidence interval; 0 = no interval, which is fast. A
+        corpus of one sentence has no interval.
+    Raises ScoringError for lists that do not fit together and for unknown names.
     """
     for name in metrics:
         if name not in METRICS:

@@ -1,12 +1,12 @@
-"""ROUGE (Lin 2004): how much of a reference summary is in a summary, and of the summary in the reference.
+"""ROUGE (Lin 2004): F1 of the overlap of a summary with a reference.
 
-What is counted are words as `rouge-score` cuts them: runs of a-z and 0-9, lower-cased, and by default stemmed
-(Porter 1980). So it is a metric for English.
+Words are those of `rouge-score`: runs of a-z and 0-9 in lower case, by default stemmed (Porter 1980). So it
+is a metric for English.
 
-    ROUGE-n     n-grams in common
-    ROUGE-L     the longest common subsequence of words of the whole summaries
-    ROUGE-Lsum  for each sentence of the reference the words that are in its longest common subsequence with
-                any sentence of the summary, each word counted as often as it stands in both
+    ROUGE-n     common n-grams ROUGE-L     the longest common subsequence of words of the whole summaries
+    ROUGE-Lsum  for each sentence of the reference, the union of its longest common subsequences with the
+    sentences
+                of the summary; each word counts as often as it occurs in both
 """
 
 import re
@@ -41,33 +41,33 @@ def rouge(
     variant: Variant = "L",
     stem: bool = True,
 ) -> Score:
-    """100 * the mean F1 of the documents by a variant of ROUGE. For Lsum, sentences are those of `sentences`.
+    """Return 100 * the mean F1 of the documents by a variant of ROUGE. For Lsum, `sentences` splits texts.
 
-    Of several references the one with the best F1 counts, for each variant anew: the original's -f B, which
-    is not its default (-f A, the mean). The bootstrap draws documents. Raises ScoringError if no reference
-    has a word that is counted.
+    If a document has more than one reference, the one with the best F1 counts, for each variant separately:
+    -f B of the original, whose default is -f A, the mean. The bootstrap resamples documents. Raises
+    ScoringError if no reference has a word that is counted.
     """
     check_bootstrap(bootstrap)
     golds = by_hypothesis(hypotheses, references)
     _check_letters(golds)
-    found = 100 * np.array(_f1(hypotheses, golds, variant, stem))
+    scores = 100 * np.array(_f1(hypotheses, golds, variant, stem))
     split = "|split:line feeds, else stops" if variant == "Lsum" else ""
     how = f"measure:f1|refs:best|stem:{'porter' if stem else 'no'}{split}"
     versions = f"rouge-score {version('rouge-score')}, seq2attn {__version__}"
 
     def mean(chosen: Chosen) -> float:
-        return float(found[chosen].mean())
+        return float(scores[chosen].mean())
 
-    def signature(drawn: str) -> str:
-        return f"{nrefs(golds)}{drawn}|{how}|version:{versions}"
+    def signature(resampling: str) -> str:
+        return f"{nrefs(golds)}{resampling}|{how}|version:{versions}"
 
-    return resampled(f"ROUGE-{variant}", mean, len(found), signature, bootstrap, seed)
+    return resampled(f"ROUGE-{variant}", mean, len(scores), signature, bootstrap, seed)
 
 
 def _f1(
     hypotheses: Sequence[str], golds: Sequence[Sequence[str]], variant: Variant, stem: bool
 ) -> list[float]:
-    """The F1 of each hypothesis with the best of its references, from 0 to 1."""
+    """Return the F1 of each hypothesis with the best of its references, from 0 to 1."""
     from rouge_score.rouge_scorer import RougeScorer
 
     kind = f"rouge{variant}"
@@ -77,17 +77,17 @@ def _f1(
         return "\n".join(sentences(text)) if variant == "Lsum" else text
 
     return [
-        scorer.score_multi([lines(gold) for gold in several], lines(one))[kind].fmeasure
-        for one, several in zip(hypotheses, golds, strict=True)
+        scorer.score_multi([lines(gold) for gold in references], lines(hypothesis))[kind].fmeasure
+        for hypothesis, references in zip(hypotheses, golds, strict=True)
     ]
 
 
 def _check_letters(golds: Sequence[Sequence[str]]) -> None:
-    """Raise ScoringError for references in a script of which no word would be counted."""
-    texts = [gold for several in golds for gold in several]
+    """Raise ScoringError if no reference has a word that would be counted, as in other scripts."""
+    texts = [gold for references in golds for gold in references]
     if any(text.strip() for text in texts) and not any(re.search("[A-Za-z0-9]", text) for text in texts):
         shown = next(text for text in texts if text.strip())
         raise ScoringError(
-            "rouge counts words of the letters a to z alone, and no reference has one (the first is "
-            f"{shown:.40}): take chrf"
+            "rouge counts only words of the letters a to z, and no reference has one (the first is "
+            f"{shown:.40}): use chrf"
         )

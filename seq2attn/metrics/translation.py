@@ -1,4 +1,4 @@
-"""The metrics of translation: sacreBLEU's, with its numbers, signatures and intervals."""
+"""Metrics of translation: sacreBLEU's, with its values, signatures and intervals."""
 
 import json
 import os
@@ -37,14 +37,14 @@ def chrf(
     seed: int = SEED,
     word_order: int = 0,
 ) -> Score:
-    """chrF2 (Popovic 2015); with word_order 2 chrF2++ (Popovic 2017)."""
+    """chrF2 (Popovic 2015); with word_order 2, chrF2++ (Popovic 2017)."""
     from sacrebleu.metrics.chrf import CHRF
 
     return _score(CHRF(word_order=word_order), hypotheses, references, bootstrap, seed)
 
 
 def ter(hypotheses: Sequence[str], references: References, bootstrap: int = 1000, seed: int = SEED) -> Score:
-    """Translation edit rate (Snover et al. 2006), lower-cased as usual: the lower the better."""
+    """Translation edit rate (Snover et al. 2006), in lower case, as usual: the lower the better."""
     from sacrebleu.metrics.ter import TER
 
     return _score(TER(), hypotheses, references, bootstrap, seed)
@@ -57,27 +57,27 @@ def _score(
     bootstrap: int,
     seed: int,
 ) -> Score:
-    """Score a corpus with one of sacreBLEU's metrics and take the interval out of its public JSON."""
+    """Score a corpus with a metric of sacreBLEU, and read the interval from its public JSON."""
     check_bootstrap(bootstrap)
-    lists: Any = by_translator(hypotheses, references)  # it takes None, whatever its annotations say
-    samples = bootstrap if len(hypotheses) > 1 else 0  # one sentence, drawn again and again, has no spread
+    lists: Any = by_translator(hypotheses, references)  # it takes None, although its annotations do not
+    samples = bootstrap if len(hypotheses) > 1 else 0  # resampling a single sentence has no variance
     with _sacrebleu_seed(seed):
         try:
             result = metric.corpus_score(list(hypotheses), lists, n_bootstrap=samples)
-        except TypeError:  # sacreBLEU cannot take the mean if some resampled corpora have no text at all
+        except TypeError:  # sacreBLEU cannot take the mean if a resampled corpus has no text at all
             samples, result = 0, metric.corpus_score(list(hypotheses), lists)
     signature = metric.get_signature().format()
     if not samples:
         return Score(result.name, result.score, signature)
     report = json.loads(result.format(width=9, signature=signature, is_json=True))
-    # sacreBLEU leaves the interval out when every resampled corpus scores 0
+    # sacreBLEU leaves the interval out if all resampled corpora score 0
     mean, half = report.get("confidence_mean", 0.0), report.get("confidence_var", 0.0)
     return Score(result.name, result.score, signature, mean - half, mean + half)
 
 
 @contextmanager
 def _sacrebleu_seed(seed: int) -> Iterator[None]:
-    """sacreBLEU takes the seed of its bootstrap from the environment alone."""
+    """Set the seed of sacreBLEU's bootstrap, which it reads only from the environment."""
     with _environment:
         before = os.environ.get("SACREBLEU_SEED")
         os.environ["SACREBLEU_SEED"] = str(seed)

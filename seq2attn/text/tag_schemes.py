@@ -131,10 +131,10 @@ def is_tag(tag: str) -> bool:
     return tag == OUTSIDE or (letter in _EVERY and bool(type))
 
 
-def guess_scheme(sentences: Sequence[Sequence[str]], places: Sequence[str] = ()) -> Scheme:
+def guess_scheme(sentences: Sequence[Sequence[str]], names: Sequence[str] = ()) -> Scheme:
     """Return the scheme in which all these tags are valid; bio if there are no spans at all.
 
-    places: names of the sentences in errors; by default `sentence 1` and so on.
+    names: those of the sentences in errors; by default `sentence 1` and so on.
     Raises TagError if no scheme fits, with the number of invalid sentences in each and the first fault.
     """
     why = []
@@ -143,8 +143,8 @@ def guess_scheme(sentences: Sequence[Sequence[str]], places: Sequence[str] = ())
         if not faults:
             return scheme
         number, first = faults[0]
-        place = places[number] if places else f"sentence {number + 1}"
-        why.append(f"{scheme}: {len(faults)} of {len(sentences)} sentences break it, first {place}: {first}")
+        name = names[number] if names else f"sentence {number + 1}"
+        why.append(f"{scheme}: {len(faults)} of {len(sentences)} sentences break it, first {name}: {first}")
     raise TagError(
         "\n  ".join(["no scheme fits all tags: name the nearest, and tags that break it are repaired", *why])
     )
