@@ -21,7 +21,7 @@ def test_the_table_is_up_to_date():
 
 @pytest.mark.parametrize("name", [*SCORERS, *NORMALIZERS, *POSITIONS])
 def test_every_mechanism_is_explained(name):
-    before = WRITTEN.split("## What goes with what")[0]
+    before = WRITTEN.split("## Combinations")[0]
     assert re.search(rf"^\|.*`{name}`.*\|", before, re.MULTILINE)
 
 

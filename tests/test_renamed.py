@@ -12,7 +12,7 @@ from seq2attn.attention import Attention, MultiHead, Normalizer, Past, Scorer
 from seq2attn.attention.interfaces import Normalizer as BaseNormalizer
 from seq2attn.attention.normalizers import MoChA, Monotonic, Softmax, nonempty, seen
 from seq2attn.attention.pooling import Pooling
-from seq2attn.attention.scorers import Coverage, Dot, ScaledDot
+from seq2attn.attention.scorers import Additive, Coverage, Dot, ScaledDot
 
 B, T, S, Q = 3, 5, 7, 11
 
@@ -166,6 +166,21 @@ def test_attributes_may_be_called_so_in_a_new_class():
         layered = Layered()
     assert isinstance(layered.shortcut, torch.nn.Linear) and layered.energies == [4] and layered.draw == 5
     assert layered.n_scores == 1 and layered.sample(torch.ones(1, 1, 1), Past(None, None, 0)) is None
+
+
+def test_the_key_term_of_additive_scores():
+    with renames(("inside", "key_term")):
+
+        class Old(Additive):
+            def inside(self, keys: Tensor, past: Past) -> Tensor:
+                return 2 * super().inside(keys, past)
+
+    scorer = Old(Q, Q)
+    plain = Additive(Q, Q)
+    plain.load_state_dict(scorer.state_dict())
+    query, memory = inputs(Attention(plain, Softmax()))
+    past = Past(None, None, 0)
+    assert_close(scorer(query, memory.keys, past), plain(query, 2 * memory.keys, past))
 
 
 def test_a_mixin_may_have_them():

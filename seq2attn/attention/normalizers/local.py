@@ -102,9 +102,7 @@ class LocalP(Normalizer):
         centre = length * self.place(self.hidden(query).tanh()).sigmoid()
         middle = centre.floor().long().minimum(length - 1)
         window = mask & ((positions(scores) - middle).abs() <= self.reach)
-        gaussian = (
-            -2 * ((positions(scores) - centre) / self.reach) ** 2
-        )  # its logarithm, as sigma = reach / 2
-        scores = scores + gaussian if self.sums_to_one else scores
+        log_gaussian = -2 * ((positions(scores) - centre) / self.reach) ** 2  # as sigma = reach / 2
+        scores = scores + log_gaussian if self.sums_to_one else scores
         weights: Tensor = mask_scores(scores, window).softmax(-1) * window
-        return weights if self.sums_to_one else weights * gaussian.exp()
+        return weights if self.sums_to_one else weights * log_gaussian.exp()

@@ -1,6 +1,7 @@
 """Additive scores: a hidden layer over query and key together."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,12 +21,12 @@ class Additive(Scorer):
     size: width of the hidden layer (the query's size if None); bias: whether there is a b.
     normalize: g v/|v| in the place of v, with g = 1/sqrt(size) at the start.
     score_bias: the initial value of a learned r that is added to all scores; it matters to some normalizers
-    (in a softmax it cancels). Memory is (..., T, S, size), or `budget` if that is less.
+    (in a softmax it cancels). The hidden layer is (..., T, S, size), or `budget` numbers if that is less.
     """
 
-    budget = (
-        2**26
-    )  # hidden numbers held at once; more are computed query by query, and again in the backward pass
+    renamed: ClassVar[Mapping[str, str]] = {**Scorer.renamed, "inside": "key_term"}
+    # The largest hidden layer, in numbers: a larger one is computed in chunks, and again for the gradient.
+    budget = 2**26
 
     def __init__(
         self,
@@ -101,7 +102,7 @@ class Concat(Additive):
 def _scores(
     query: Float[Tensor, "*b T A"], keys: Float[Tensor, "*b S A"], vector: Float[Tensor, "1 A"]
 ) -> Float[Tensor, "*b T S"]:
-    """Return v . tanh(q + k); memory (..., T, S, A)."""
+    """Return v . tanh(q + k); the hidden layer is (..., T, S, A)."""
     return F.linear(torch.tanh(query.unsqueeze(-2) + keys.unsqueeze(-3)), vector).squeeze(-1)
 
 

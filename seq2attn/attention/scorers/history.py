@@ -91,8 +91,8 @@ class Coverage(HistoryScorer):
 
 
 class Fertility(HistoryScorer):
-    """f = the sum of all weights so far / Phi, Phi = N sigmoid(u . k): the number of target words of a
-    position.
+    """f = the sum of all weights so far / Phi; Phi = N sigmoid(u . k), the fertility, is the number of target
+    words of a position.
 
     The linguistic coverage of Tu et al. (2016, eq. 9 and 10). most: N, the most target words of a position.
     """
@@ -153,8 +153,7 @@ class NeuralCoverage(HistoryScorer):
         weights: Float[Tensor, "*b T S"],
         past: Past,
     ) -> Float[Tensor, "*b S C"] | None:
-        """Return the next states of the GRU, after a single query; the same states where all weights are
-        0."""
+        """Return the next states of the GRU, after a single query; unchanged where all weights are 0."""
         trace, cell = require_past(self, past.trace), self.cell
         of_weight, of_query = cell.weight_ih[:, :1], cell.weight_ih[:, -query.shape[-1] :]
         new = (

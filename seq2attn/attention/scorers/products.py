@@ -176,8 +176,7 @@ class Perceptron(Scorer):
 
 
 class Trilinear(Scorer):
-    """w . [q; k; q * k] = w1 . q + w2 . k + (w3 * q) . k (Seo et al. 2017), without building [q; k; q *
-    k]."""
+    """w . [q; k; q * k] = w1 . q + w2 . k + (w3 * q) . k (Seo et al. 2017); [q; k; q * k] is never built."""
 
     def __init__(self, query_size: int, key_size: int) -> None:
         super().__init__()
@@ -196,7 +195,7 @@ class Trilinear(Scorer):
         return torch.cat([query * self.weight[2], torch.ones_like(of_query), of_query], -1)
 
 
-SHORTEST = 1e-6  # the direction of a shorter vector is not used: it is all rounding
+SHORTEST = 1e-6  # a shorter vector is divided by this, and not by its length
 
 
 def require_equal_sizes(
