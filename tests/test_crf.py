@@ -230,7 +230,7 @@ def test_an_empty_sentence_costs_nothing_and_teaches_nothing(part):
     before = [scores.grad.clone() for scores in part.parameters()]
     part.zero_grad()
     rest = torch.tensor([0, 1, 3, 4, 5, 6])
-    part(e[rest], labels[some], MASK[some]).sum().backward()
+    part(e[rest], labels[rest], MASK[rest]).sum().backward()
     assert_close([scores.grad for scores in part.parameters()], before)
     assert part.decode(e, MASK).log_probability[2] == 0 and (part.marginals(e, MASK)[2] == 0).all()
 
