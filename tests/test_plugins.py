@@ -71,8 +71,7 @@ def test_a_package_brings_a_scorer(tmp_path, monkeypatch):
     for decoder, encoder in ((recurrent, recurrent_encoder()), (crossed, transformer())):
         torch.manual_seed(1)
         model = build(ModelRecipe.model_validate({"encoder": encoder, "decoder": decoder}), SOURCE, TARGET)
-        tokens, mask = sources(5, 3)
-        weights = model.eval()(tokens, mask, reads(2, 4), look=(0,)).weights
+        weights = model.eval()(sources(5, 3), reads(2, 4), weights_of=(0,)).weights
         assert torch.allclose(weights.sum(-1), torch.ones(()))
         found = beam_search(
             model.step, model.start(tokens, mask), Rules(bos=2, eos=3), torch.tensor([6, 6]), 3
