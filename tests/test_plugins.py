@@ -74,7 +74,7 @@ def test_a_package_brings_a_scorer(tmp_path, monkeypatch):
         weights = model.eval()(sources(5, 3), reads(2, 4), weights_of=(0,)).weights
         assert torch.allclose(weights.sum(-1), torch.ones(()))
         found = beam_search(
-            model.step, model.start(tokens, mask), Rules(bos=2, eos=3), torch.tensor([6, 6]), 3
+            model.step, model.start(sources(5, 3)), Rules(bos=2, eos=3), torch.tensor([6, 6]), 3
         )
         assert len(found) == 2 and all(found)
 
