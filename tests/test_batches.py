@@ -256,9 +256,9 @@ def test_words_are_spelt_once_in_blocks_of_words_about_as_long():
     words = collate_words(
         sentences, word_vocabulary.encode([" ".join(sentence) for sentence in sentences]), word_vocabulary
     )
-    assert [tuple(block.shape) for block in words.spellings] == [(4, 4), (1, 14), (1, 29)]
-    spellings = [row[row != PADDING].tolist() for block in words.spellings for row in block]
-    for sentence, places, mask in zip(sentences, words.places, words.mask, strict=True):
+    assert [tuple(block.shape) for block in words.characters] == [(4, 4), (1, 14), (1, 29)]
+    spellings = [row[row != PADDING].tolist() for block in words.characters for row in block]
+    for sentence, places, mask in zip(sentences, words.character_rows, words.mask, strict=True):
         assert [spellings[place] for place in places[mask]] == [
             word_vocabulary.spell(word) for word in sentence
         ]
@@ -302,4 +302,4 @@ def test_labelled_batches_count_what_is_labelled(said: list[str], scheme: Any, u
 
 def test_no_words_at_all_are_spelt_as_one_without_characters():
     words = collate_words([[]], [[]], WordVocabulary.learn(["a"]))
-    assert len(words.spellings) == 1 and len(words.spellings[0]) == 1 and not words.mask.any()
+    assert len(words.characters) == 1 and len(words.characters[0]) == 1 and not words.mask.any()

@@ -1,6 +1,6 @@
-"""The CRF against the sum over all labellings, against `torchcrf` where it is, and in its limits.
+"""The CRF against the sum over all labellings, against `torchcrf` where it is installed, and in its limits.
 
-Sizes are different primes: 5 labels, 7 sentences of 0 to 5 tokens in 11 slots at most.
+Sizes are different primes: 5 labels, 7 sentences of 0 to 5 tokens in 11 positions at most.
 """
 
 import itertools
@@ -40,10 +40,10 @@ def tagger(scheme: str = "bio", labels: tuple[str, ...] = BIO) -> CRF:
     return crf(*constraints(labels, scheme), size=len(labels))
 
 
-@pytest.fixture(params=[FREE, "bio", "some"])
+@pytest.fixture(params=[FREE, "bio", "unreachable"])
 def part(request: pytest.FixtureRequest) -> CRF:
     """A CRF in which all is allowed, one of a tag scheme, and one where a label is out of reach."""
-    if request.param == "some":
+    if request.param == "unreachable":
         follow = [[True, False, True], [True, False, True], [False, False, True]]
         return crf([True, False, True], follow, [True, True, True])
     return crf() if request.param == FREE else tagger()
@@ -67,15 +67,15 @@ def array(x: Tensor) -> np.ndarray:
 def enumerated(part: CRF, e: np.ndarray) -> dict[tuple[int, ...], float]:
     """s(e, y) of every y that may be, from the definition."""
     start, follow, end = array(part.start), array(part.transition), array(part.end)
-    found = {}
+    scores = {}
     for y in itertools.product(range(e.shape[1]), repeat=len(e)):
         pairs = list(itertools.pairwise(y))
         if y and not (part.may_start[y[0]] and part.may_end[y[-1]]):
             continue
         if all(part.may_follow[pair] for pair in pairs):
-            found[y] = sum(e[t, k] for t, k in enumerate(y)) + sum(follow[pair] for pair in pairs)
-            found[y] += start[y[0]] + end[y[-1]] if y else 0
-    return found
+            scores[y] = sum(e[t, k] for t, k in enumerate(y)) + sum(follow[pair] for pair in pairs)
+            scores[y] += start[y[0]] + end[y[-1]] if y else 0
+    return scores
 
 
 def log_sum(scores: list[float]) -> float:
@@ -89,8 +89,8 @@ def sentences(part: CRF, e: Tensor) -> list[dict[tuple[int, ...], float]]:
 
 def test_log_partition_is_the_sum_over_all_labellings(part):
     e = emissions(part)
-    found = part.log_partition(e, MASK)
-    assert_close(found, torch.tensor([log_sum(list(s.values())) for s in sentences(part, e)]).double())
+    log_z = part.log_partition(e, MASK)
+    assert_close(log_z, torch.tensor([log_sum(list(s.values())) for s in sentences(part, e)]).double())
 
 
 def test_cost_is_minus_log_probability_of_the_labels(part):
@@ -144,12 +144,12 @@ def test_the_best_labels_are_the_best_of_all(part):
 
 def test_allowed_labels_restrict_the_sum(part):
     e, may = emissions(part), torch.rand(B, T, len(part.start)) < 0.7
-    found, expected = part.log_partition(e, MASK, may), []
+    log_z, expected = part.log_partition(e, MASK, may), []
     for row, scores in enumerate(sentences(part, e)):
         left = [s for y, s in scores.items() if all(may[row, t, k] for t, k in enumerate(y))]
         expected.append(log_sum(left) if left else -np.inf)
-    assert_close(found, torch.tensor(expected).double())
-    assert_close(part.probability(e, MASK, may), (found - part.log_partition(e, MASK)).exp())
+    assert_close(log_z, torch.tensor(expected).double())
+    assert_close(part.probability(e, MASK, may), (log_z - part.log_partition(e, MASK)).exp())
     assert_close(part.probability(e, MASK, torch.ones_like(may)), torch.ones(B).double())
 
 
@@ -163,7 +163,7 @@ def test_the_probability_of_an_entity_is_that_of_all_labellings_which_have_it(sc
     e = random(4, len(labels))
     scores = enumerated(part, array(e))
     z = log_sum(list(scores.values()))
-    some = [
+    all_spans = [
         Span("x", 0, 1),
         Span("x", 1, 3),
         Span("x", 2, 4),
@@ -171,11 +171,11 @@ def test_the_probability_of_an_entity_is_that_of_all_labellings_which_have_it(sc
         Span("y", 3, 4),
         Span("y", 1, 2),
     ]
-    may = torch.tensor([allowed(span, 4, labels, scheme) for span in some])
-    mask = torch.ones(len(some), 4, dtype=torch.bool)
+    may = torch.tensor([allowed(span, 4, labels, scheme) for span in all_spans])
+    mask = torch.ones(len(all_spans), 4, dtype=torch.bool)
     with torch.inference_mode():
-        found = part.probability(e.expand(len(some), -1, -1), mask, may)
-    for span, p in zip(some, found.tolist(), strict=True):
+        probabilities = part.probability(e.expand(len(all_spans), -1, -1), mask, may)
+    for span, p in zip(all_spans, probabilities.tolist(), strict=True):
         having = [s for y, s in scores.items() if span in spans([labels[k] for k in y], scheme)]
         assert p == pytest.approx(np.exp(log_sum(having) - z)) and 0 < p < 1
 
@@ -215,9 +215,9 @@ def test_gradients_where_nothing_is_possible_are_zero():
     may[0, 2] = False  # no label at all
     may[1, 0] = may[1, 1] = torch.tensor([True, False, False, False, False])
     may[1, 2] = torch.tensor([False, False, True, False, False])  # I-x after O
-    found = part.log_partition(e, torch.ones(2, T, dtype=torch.bool), may)
-    assert (found == -torch.inf).all()
-    found.sum().backward()
+    log_z = part.log_partition(e, torch.ones(2, T, dtype=torch.bool), may)
+    assert (log_z == -torch.inf).all()
+    log_z.sum().backward()
     assert (e.grad == 0).all() and all((scores.grad == 0).all() for scores in part.parameters())
 
 
@@ -229,13 +229,13 @@ def test_an_empty_sentence_costs_nothing_and_teaches_nothing(part):
     assert (e.grad[~MASK] == 0).all() and (e.grad[MASK] != 0).any()
     before = [scores.grad.clone() for scores in part.parameters()]
     part.zero_grad()
-    some = torch.tensor([0, 1, 3, 4, 5, 6])
-    part(e[some], labels[some], MASK[some]).sum().backward()
+    rest = torch.tensor([0, 1, 3, 4, 5, 6])
+    part(e[rest], labels[rest], MASK[rest]).sum().backward()
     assert_close([scores.grad for scores in part.parameters()], before)
     assert part.decode(e, MASK).log_probability[2] == 0 and (part.marginals(e, MASK)[2] == 0).all()
 
 
-def test_no_slots_at_all(part):
+def test_no_positions_at_all(part):
     e, mask = random(2, 0, len(part.start)).requires_grad_(), torch.ones(2, 0, dtype=torch.bool)
     cost = part(e, torch.zeros(2, 0, dtype=torch.long), mask)
     cost.sum().backward()
@@ -382,6 +382,6 @@ def test_constraints_of_a_wrong_size_are_an_error():
     ):
         CRF(3, [True, False])
     with pytest.raises(
-        Seq2attnError, match=r"'transition' of a CRF are bools \(3, 3\), True = may, got torch.float32"
+        Seq2attnError, match=r"'transition' of a CRF are bools \(3, 3\), True = allowed, got torch.float32"
     ):
         CRF(3, transition=torch.zeros(3, 3))

@@ -48,21 +48,21 @@ def test_recurrent_is_torchs_on_each_sentence_alone(cell, layers, bidirectional)
             for name, tensor in rnn.state_dict().items()
         }
     )
-    tokens, mask = tiny.sources(3, 7, 1, 5)  # not sorted
-    encoded = ours(tokens, mask)
+    source = tiny.sources(3, 7, 1, 5)  # not sorted
+    encoded = ours(source.tokens, source.mask)
     assert ours.size == encoded.states.shape[-1] == encoded.summary.shape[-1] == 7 * (1 + bidirectional)
     for row, length in enumerate((3, 7, 1, 5)):
-        states, last = theirs(embedding.table(tokens[row : row + 1, :length]))
+        states, last = theirs(embedding.table(source.tokens[row : row + 1, :length]))
         hidden = last[0] if cell == "lstm" else last
         assert_close(encoded.states[row : row + 1, :length], states)
         top = hidden.view(layers, 1 + bidirectional, 1, 7)[-1]
         assert_close(encoded.summary[row], top.flatten())
 
 
-def test_the_summary_has_read_the_whole_sentence():
+def test_the_summary_is_of_the_whole_sentence():
     """Forwards the last state, backwards the first."""
-    encoder = tiny.model(tiny.MODELS["bahdanau-additive-lstm-1-tanh"]).encoder
-    encoded = encoder(*tiny.sources(3, 7))
+    model = tiny.model(tiny.MODELS["bahdanau-additive-lstm-1-tanh"])
+    encoded = model.encode(tiny.sources(3, 7))
     assert_close(encoded.summary[0], torch.cat([encoded.states[0, 2, :5], encoded.states[0, 0, 5:]]))
 
 
@@ -85,35 +85,35 @@ def test_a_layer_is_torchs(norm, activation):
 
 
 def test_padding_never_leaks(encoder):
-    tokens, mask = tiny.sources(7, 3, 1)
-    encoded = encoder(tokens, mask)
-    garbage, wider = tiny.sources(7, 3, 1, width=11, seed=5)
-    garbage[:, :7] = torch.where(mask, tokens, garbage[:, :7])
-    padded = encoder(garbage, wider)
-    assert torch.equal(padded.mask, wider[:, None]) and (encoded.states[~mask] == 0).all()
+    source, wider = tiny.sources(7, 3, 1), tiny.sources(7, 3, 1, width=11, seed=5)
+    encoded = encoder(source.tokens, source.mask)
+    wider.tokens[:, :7] = torch.where(source.mask, source.tokens, wider.tokens[:, :7])
+    padded = encoder(wider.tokens, wider.mask)
+    assert torch.equal(padded.mask, wider.mask[:, None]) and (encoded.states[~source.mask] == 0).all()
     assert_close(padded.states[:, :7], encoded.states)
     assert (padded.states[:, 7:] == 0).all()
     assert_close(padded.summary, encoded.summary)
 
 
 def test_a_batch_is_a_list_of_sentences(encoder):
-    tokens, mask = tiny.sources(7, 3, 5)
-    encoded = encoder(tokens, mask)
+    source = tiny.sources(7, 3, 5)
+    encoded = encoder(source.tokens, source.mask)
     for row, length in enumerate((7, 3, 5)):
-        alone = encoder(tokens[row : row + 1, :length], mask[row : row + 1, :length])
+        sentence = tiny.rows(source, [row], length)
+        alone = encoder(sentence.tokens, sentence.mask)
         assert_close(alone.states, encoded.states[row : row + 1, :length])
         assert_close(alone.summary, encoded.summary[row : row + 1])
 
 
 def test_an_empty_source_gives_zeros_and_disturbs_nobody(encoder):
     encoder.train()  # all dropout rates are 0
-    tokens, mask = tiny.sources(7, 0, 3)
-    encoded = encoder(tokens, mask)
+    source = tiny.sources(7, 0, 3)
+    encoded = encoder(source.tokens, source.mask)
     assert (encoded.states[1] == 0).all() and (encoded.summary[1] == 0).all()
     (encoded.states.square().sum() + encoded.summary.square().sum()).backward()
     gradients = {name: p.grad.clone() for name, p in encoder.named_parameters()}
     encoder.zero_grad()
-    alone = encoder(tokens[[0, 2]], mask[[0, 2]])
+    alone = encoder(source.tokens[[0, 2]], source.mask[[0, 2]])
     (alone.states.square().sum() + alone.summary.square().sum()).backward()
     assert_close(encoded.states[[0, 2]], alone.states)
     for name, parameter in encoder.named_parameters():
@@ -122,27 +122,27 @@ def test_an_empty_source_gives_zeros_and_disturbs_nobody(encoder):
 
 
 def test_order_matters(encoder):
-    tokens, mask = tiny.sources(7)
-    tokens[0, :2] = torch.tensor([5, 9])
-    swapped = tokens.clone()
+    source = tiny.sources(7)
+    source.tokens[0, :2] = torch.tensor([5, 9])
+    swapped = source.tokens.clone()
     swapped[0, :2] = torch.tensor([9, 5])
-    before, after = encoder(tokens, mask).states, encoder(swapped, mask).states
-    assert (before[0, 2] - after[0, 2]).abs().max() > 1e-3  # who stands behind sees the order
+    before, after = (encoder(tokens, source.mask).states for tokens in (source.tokens, swapped))
+    assert (before[0, 2] - after[0, 2]).abs().max() > 1e-3  # the state of a later token
 
 
 @pytest.mark.parametrize("name", ["lstm", "pre-sinusoidal", "post-rotary"])
 def test_dropout_is_drawn_in_training_alone(name):
     recipe = {**ENCODERS[name], "dropout": 0.5}
-    encoder = tiny.model({"encoder": recipe, "decoder": tiny.recurrent_decoder("sutskever")}).encoder
+    model = tiny.model({"encoder": recipe, "decoder": tiny.recurrent_decoder("sutskever")})
     source = tiny.sources(7, 3)
-    assert torch.equal(encoder(*source).states, encoder(*source).states)
-    encoder.train()
-    assert not torch.allclose(encoder(*source).states, encoder(*source).states)
+    assert torch.equal(model.encode(source).states, model.encode(source).states)
+    model.train()
+    assert not torch.allclose(model.encode(source).states, model.encode(source).states)
 
 
-def test_an_encoder_must_say_how_it_encodes():
+def test_an_encoder_must_implement_encode():
     class Idle(Encoder):
         pass
 
-    with pytest.raises(NotImplementedError, match=r"Idle must say how it encodes: write read\(\)"):
-        Idle().read(torch.zeros(1, 3, 5), tiny.sources(3)[1])
+    with pytest.raises(NotImplementedError, match=r"Idle must implement encode\(\)"):
+        Idle().encode(torch.zeros(1, 3, 5), tiny.sources(3).mask)

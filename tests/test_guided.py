@@ -25,7 +25,7 @@ SMALL = [
 
 
 def trained(folder: Path, steps: int, losses: str, *others: str) -> Translator:
-    """A Transformer that learns to copy, and where to look while it does; as it is loaded again."""
+    """A loaded Transformer that has learnt to copy, with guided attention."""
     training = [
         f"training={{max_steps: {steps}, validate_every: {steps}, batch_tokens: 300, learning_rate: 0.005, "
         "metric: loss, metrics: exact}",
@@ -37,7 +37,7 @@ def trained(folder: Path, steps: int, losses: str, *others: str) -> Translator:
     return load(folder, device="cpu")
 
 
-def test_a_guided_transformer_aligns_by_the_head_that_was_taught(tmp_path: Path, stores: None) -> None:
+def test_a_guided_transformer_aligns_by_the_head_that_was_trained(tmp_path: Path, stores: None) -> None:
     model = trained(tmp_path / "run", 150, "{guided: 0.5, layer: -1, head: 2}")
     assert (model.alignment_layer, model.alignment_head) == (2, 2)
     corpus = RunFolder.open(tmp_path / "run").recipe.data.test
@@ -46,23 +46,23 @@ def test_a_guided_transformer_aligns_by_the_head_that_was_taught(tmp_path: Path,
     links = [frozenset(itertools.starmap(Link, _known(pair.source))) for pair in test]
 
     def wrong(layer: int | None = None, head: int | None = None) -> float:
-        found = [model.align(pair.source, pair.target, layer, head).links() for pair in test]
-        return error_rate(found, [Gold(one, one) for one in links])
+        alignments = [model.align(pair.source, pair.target, layer, head).links() for pair in test]
+        return error_rate(alignments, [Gold(gold, gold) for gold in links])
 
     assert wrong() == wrong(2, 2) < 0.03
-    assert all(wrong(2, head) > 0.06 for head in (0, 1, 3))  # nobody told them where to look
-    said = model.translate(test[0].source)  # translations are aligned by it, too
-    assert_close(said.weights, model.align(test[0].source, said.text, 2, 2).weights)
+    assert all(wrong(2, head) > 0.06 for head in (0, 1, 3))  # they were not guided
+    result = model.translate(test[0].source)  # translations are aligned by it, too
+    assert_close(result.weights, model.align(test[0].source, result.text, 2, 2).weights)
 
 
-def _known(source: str) -> list[tuple[int, int]]:
-    return [(place, number) for number, place in enumerate(known_alignment("copy", source))]
+def _known(text: str) -> list[tuple[int, int]]:
+    return [(source, target) for target, source in enumerate(known_alignment("copy", text))]
 
 
 @pytest.mark.parametrize(
     ("losses", "expected"),
     [
-        ("{guided: 0.5}", (1, 0)),  # by itself the first head of the layer before the last is taught
+        ("{guided: 0.5}", (1, 0)),  # the default: the first head of the layer before the last
         ("{guided: 0.5, layer: 0, coverage: 1.0}", (0, 0)),
     ],
 )

@@ -1,32 +1,33 @@
-"""Decoders whose attention weights sentences, too: the laws of all decoders, and copying."""
+"""Decoders that attend to words and sentences: the laws of decoders hold for them, too."""
 
 from typing import Any
 
+import decoder_laws as laws
 import pytest
 import tiny
 import torch
-from test_decoders import (  # noqa: F401 - collected again, with the models of this file
-    step_by_step,
-    test_coverage_is_what_all_steps_have_looked_at,
-    test_every_parameter_learns,
-    test_padding_of_the_source_changes_nothing,
-    test_reordering_commutes_with_stepping,
-    test_steps_and_forward_agree,
-    test_the_future_is_not_seen,
-    test_weights_are_a_distribution_over_the_source,
-)
-from test_decoders import test_a_batch_is_a_list_of_sentences as test_batches_of_decoders  # noqa: F401
-from tiny_hierarchical import ABOVE, recurrent, transformer
-from torch import Tensor
+from cases import choose_names
+from decoder_laws import has_posterior, step_by_step
 from torch.testing import assert_close
 
-from seq2attn.attention import Attention
+from seq2attn.attention.attention import Attention
 from seq2attn.errors import Seq2attnError
 from seq2attn.models.seq2seq import Seq2Seq
 
-# ---- the laws of decoders ----------------------------------------------------------------------------
+
+def recurrent(order: str = "luong", sentences: Any = None, attention: Any = None, **options: Any) -> Any:
+    decoder = tiny.recurrent_decoder(order, **options)
+    decoder["attention"] = {"score": "additive", **(attention or {}), "sentences": sentences or {}}
+    return {"encoder": tiny.recurrent_encoder(), "decoder": decoder}
 
 
+def transformer(*layers: Any, **options: Any) -> Any:
+    cross = [{"heads": 5, **layer} for layer in layers]
+    decoder = tiny.transformer(decoder=True, cross_attention=cross if len(cross) > 1 else cross[0], **options)
+    return {"encoder": tiny.transformer(), "decoder": decoder}
+
+
+SENTENCES: dict[str, Any] = {"sentences": {"score": {"name": "additive", "size": 7}}}
 MODELS = {
     "luong": recurrent(),
     "bahdanau": recurrent("bahdanau", {"score": "general"}, readout="maxout", cell="gru"),
@@ -36,80 +37,93 @@ MODELS = {
     "marginal": recurrent(latent="marginal"),
     "posterior": recurrent(latent="posterior", input_feeding=True, top=3),
     "transformer": transformer({"sentences": {"score": "scaled_dot"}}),
-    "transformer-one-layer": transformer({}, ABOVE),
+    "transformer-one-layer": transformer({}, SENTENCES),
     "transformer-shared": transformer(
-        {"heads": 4, "key_heads": 2, "query_key_norm": True, **ABOVE}, norm="post"
+        {"heads": 4, "key_heads": 2, "query_key_norm": True, **SENTENCES}, norm="post"
     ),
-    "transformer-talking": transformer({"talking": True, **ABOVE}, {"score": "general"}, positions="rotary"),
+    "transformer-talking": transformer(
+        {"talking": True, **SENTENCES}, {"score": "general"}, positions="rotary"
+    ),
 }
-
-
-def told(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Which sentence each token is of: some tokens begin one."""
-    return (tokens % 3 == 0).long().cumsum(-1).masked_fill(~mask, -1)
-
-
-class ToldModel(Seq2Seq):
-    """A model that is told them."""
-
-    def forward(self, source: Tensor, mask: Tensor, reads: Tensor, look: Any = (), copies: Any = None) -> Any:
-        return super().forward(source, mask, reads, look, copies, told(source, mask))
-
-
-def tiny_model(name: str) -> Seq2Seq:
-    made = tiny.model(MODELS[name])
-    made.encoder.register_forward_hook(lambda _, given, found: found._replace(sentences=told(*given)))
-    made.__class__ = ToldModel
-    return made
 
 
 @pytest.fixture(params=MODELS)
 def model(request: pytest.FixtureRequest) -> Seq2Seq:
-    return tiny_model(request.param)
+    return tiny.model(MODELS[request.param])
 
 
-@pytest.fixture(params=MODELS)
-def looking(request: pytest.FixtureRequest) -> Seq2Seq:
-    return tiny_model(request.param)
+recording = pytest.mark.parametrize("gradients", [False, True], ids=["without gradients", "with gradients"])
 
 
-def test_sentences_count(model):
-    """Other sentences, other answers; one alone, those of the model without."""
-    (source, mask), tokens = tiny.sources(7, 3), tiny.reads(2, 5)
-    assert model.decoder.hierarchical
-    said, one = model(source, mask, tokens).logits, (mask.long() - 1)
-    alone = Seq2Seq.forward(model, source, mask, tokens, sentences=one).logits
-    assert ((said - alone).abs().amax(-1) > 1e-6).any()
+@recording
+def test_steps_and_forward_agree(model, gradients):
+    with torch.set_grad_enabled(gradients):
+        laws.steps_and_forward_agree(model)
+
+
+def test_weights_are_a_distribution_over_the_source(model):
+    laws.weights_are_a_distribution_over_the_source(model)
+
+
+def test_only_past_tokens_matter(model):
+    laws.only_past_tokens_matter(model)
+
+
+@recording
+@pytest.mark.parametrize("coverage", [False, True])
+def test_reordering_commutes_with_stepping(model, coverage, gradients):
+    with torch.set_grad_enabled(gradients):
+        laws.reordering_commutes_with_stepping(model, coverage)
+
+
+def test_tracking_coverage_changes_no_step(model):
+    laws.tracking_coverage_changes_no_step(model)
+
+
+@pytest.mark.parametrize("name", choose_names(MODELS, lambda r: not has_posterior(r), at_least=10))
+def test_coverage_is_the_sum_of_weights(name):
+    laws.coverage_is_the_sum_of_weights(tiny.model(MODELS[name]))
+
+
+def test_padding_of_the_source_changes_nothing(model):
+    laws.padding_of_the_source_changes_nothing(model)
+    laws.padding_has_no_weights(model)
+
+
+def test_a_batch_is_a_list_of_sentences(model):
+    laws.a_batch_is_a_list_of_sentences(model)
+
+
+def test_every_parameter_learns(model):
+    laws.every_parameter_learns(model)
+
+
+def test_sentences_matter(model):
+    """Other sentences, other logits; with a single one, those of the model without a hierarchy."""
+    source, tokens = tiny.sources(7, 3, model=model), tiny.reads(2, 5)
+    assert model.decoder.hierarchical and (source.sentence_ids > 0).any()
+    single = source._replace(sentence_ids=source.mask.long() - 1)
+    logits, of_single = model(source, tokens).logits, model(single, tokens).logits
+    assert ((logits - of_single).abs().amax(-1) > 1e-6).any()
     for part in model.modules():
         if isinstance(part, Attention):
             part.hierarchy = None
     assert not model.decoder.hierarchical
-    plain = Seq2Seq.forward(model, source, mask, tokens).logits
-    assert_close(alone, plain, atol=1e-5, rtol=1e-5)  # a fused kernel may differ
+    plain = model(source._replace(sentence_ids=None), tokens).logits
+    assert_close(of_single, plain, atol=1e-5, rtol=1e-5)  # a fused kernel may differ
 
 
-def test_a_decoder_that_is_not_told_says_so():
+def test_a_hierarchy_needs_sentence_ids():
     plain = tiny.model(MODELS["luong"])
-    with pytest.raises(Seq2attnError, match="weights the sentences of a source: pass the sentence of each"):
-        plain(*tiny.sources(7), tiny.reads(1, 3))
-
-
-def copy_ids(source: Tensor, mask: Tensor) -> Tensor:
-    """The ids that tokens are copied as: those from 11 on are not in the target's vocabulary."""
-    ids = torch.full_like(source, tiny.TARGET + 1)
-    for row, length in enumerate(mask.sum(1).tolist()):
-        tokens = source[row, :length].tolist()
-        ids[row, :length] = torch.tensor([t if t < 11 else tiny.TARGET + tokens.index(t) for t in tokens])
-    return ids
+    with pytest.raises(Seq2attnError, match=r"this attention .* sentences"):
+        plain(tiny.sources(7), tiny.reads(1, 3))
 
 
 def test_it_copies():
-    recipe = recurrent(copying=True)
-    pointer_generator, (source, mask), tokens = tiny.model(recipe), tiny.sources(7, 3), tiny.reads(2, 5)
-    copies, of = copy_ids(source, mask), told(source, mask)
-    whole = pointer_generator(source, mask, tokens, (), copies, of).logits
+    model = tiny.model(recurrent(copying=True))
+    source, tokens = tiny.sources(7, 3, model=model), tiny.reads(2, 5)
+    assert source.copy_ids is not None and source.sentence_ids is not None
+    whole = model(source, tokens).logits
     assert_close(whole.softmax(-1).sum(-1), torch.ones(2, 5))
-    stepped, _ = step_by_step(
-        pointer_generator.decoder, tokens, pointer_generator.start(source, mask, copies, of)
-    )
+    stepped, _ = step_by_step(model.decoder, tokens, model.start(source))
     assert_close(stepped, whole, atol=1e-5, rtol=1e-5)

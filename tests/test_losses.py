@@ -338,7 +338,7 @@ def taught(
     decoder.attention_layers, decoder.pointer_generator = layers, pointer_generator
     one = AttentionLosses(factors, decoder, layer, head)
     every = torch.stack([torch.stack([looks(10 * n + h) for h in range(2)], 1) for n in range(layers)], 1)
-    return one, Decoded(torch.zeros(B, T, V), every[:, list(one.look)])
+    return one, Decoded(torch.zeros(B, T, V), every[:, list(one.layers)])
 
 
 def told(one: AttentionLosses, decoded: Decoded, links: Tensor | None = None) -> dict[str, Tensor]:
@@ -359,7 +359,7 @@ def test_layer_and_head_say_which_weights_are_taught(layer, head, covered, guide
     found = told(one, decoded, links)
     assert_close(found["coverage"], coverage(sum(looks(n) for n in covered) / len(covered), MASK))
     assert_close(found["guided"], guided(sum(looks(n) for n in guides) / len(guides), links, MASK))
-    assert len(one.look) == len({*covered, *guides} - {1, 21}) or layer is not None
+    assert len(one.layers) == len({*covered, *guides} - {1, 21}) or layer is not None
 
 
 @pytest.mark.parametrize(
@@ -381,13 +381,13 @@ def test_where_a_decoder_copies_it_is_taught_unless_told_otherwise(layer, head, 
     assert_close(found["coverage"], coverage(covers, MASK))
     assert_close(found["doubly_stochastic"], doubly_stochastic(covers, MASK, SOURCES))
     assert_close(found["guided"], guided(guides, links, MASK))
-    assert len(one.look) == 1
+    assert len(one.layers) == 1
 
 
 def test_nothing_is_looked_at_that_is_not_needed():
-    assert taught(coverage=1.0)[0].look == [2] and taught(guided=1.0)[0].look == [1]
-    assert taught(coverage=1.0, guided=1.0)[0].look == [1, 2]
-    assert taught(entropy=1.0)[0].look == [0, 1, 2]
+    assert taught(coverage=1.0)[0].layers == [2] and taught(guided=1.0)[0].layers == [1]
+    assert taught(coverage=1.0, guided=1.0)[0].layers == [1, 2]
+    assert taught(entropy=1.0)[0].layers == [0, 1, 2]
 
 
 def test_factors_weigh_and_entropy_is_a_reward():
@@ -436,18 +436,18 @@ def test_what_cannot_be_taught_is_refused():
         AttentionLosses({"coverage": 1.0}, decoder)
     with pytest.raises(Seq2attnError, match="layer: the decoder has 3 attention layers, 0 to 2; got 3"):
         taught(layer=3, coverage=1.0)
-    with pytest.raises(
-        Seq2attnError, match="needs slots that are drawn: set the decoder's normalizer to hard"
-    ):
+    with pytest.raises(Seq2attnError, match="needs sampled positions: set the decoder's normalizer to hard"):
         taught(reinforce=1.0)
     one, decoded = taught(guided=1.0)
     with pytest.raises(Seq2attnError, match="guided needs gold alignments, and the training data have none"):
         told(one, decoded)
-    with pytest.raises(Seq2attnError, match="gave no weights: its forward must look at the layers named"):
+    with pytest.raises(
+        Seq2attnError, match="returned no weights: its forward must return those of weights_of"
+    ):
         told(one, decoded._replace(weights=None))
     one, decoded = taught(coverage=1.0, head=2)
     with pytest.raises(Seq2attnError, match="head: the layer has 2 heads; got 2"):
         told(one, decoded)
     one.factors = {"reinforce": 1.0}
-    with pytest.raises(Seq2attnError, match=r"reinforce needs Decoded\.drawn, and this decoder does not"):
+    with pytest.raises(Seq2attnError, match=r"reinforce needs Decoded\.sampled, and this decoder does not"):
         told(one, decoded)

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from cases import choose, choose_names
+from decoder_laws import all_layers, attends
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -16,6 +18,7 @@ from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.attention.scorers import SCORERS, Additive
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.basic import Dropout, Embedding
+from seq2attn.models.decoders import BahdanauDecoder, LuongDecoder, SummaryDecoder
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.models.seq2seq_factory import build
 from seq2attn.recipe import ModelRecipe
@@ -40,7 +43,7 @@ def parameters(model: Seq2Seq) -> dict[str, Tensor]:
 
 
 def decode(model: Seq2Seq) -> Tensor:
-    return model(*tiny.sources(7, 3, 0), tiny.reads(3, 5)).logits
+    return model(tiny.sources(7, 3, 0), tiny.reads(3, 5)).logits
 
 
 # ---- every part of the registries in every place -----------------------------------------------------
@@ -58,23 +61,24 @@ PAIRS += [("dot" if fit("dot", name, ROLES[0]) else "linear", name) for name in 
 @pytest.mark.parametrize("heads", [1, 2])
 def test_every_part_goes_into_every_decoder(score, normalize, heads):
     attention = {"score": score, "normalize": normalize, "heads": heads}
+    fits = fit(score, normalize, "self-attention")
     recurrent = {**tiny.recurrent_decoder("luong"), "size": 10, "attention": attention}
     transformer = {
         **tiny.transformer(decoder=True),
         "cross_attention": attention,
-        "self_attention": attention if fit(score, normalize, "self-attention") else {"heads": heads},
+        "self_attention": attention if fits else {"heads": heads},
     }
     for decoder in (recurrent, {**recurrent, "order": "bahdanau"}, transformer):
         model = tiny.model({"encoder": tiny.recurrent_encoder(), "decoder": decoder})
-        decoded = model(*tiny.sources(7, 3, 0), tiny.reads(3, 5), [0])
+        decoded = model(tiny.sources(7, 3, 0), tiny.reads(3, 5), [0])
         logits, weights = decoded.logits, decoded.weights
         assert logits.shape == (3, 5, tiny.TARGET) and logits.isfinite().all()
         assert weights.shape == (3, 1, heads, 5, 7)
-        looks = [m for m in model.decoder.modules() if isinstance(m, Attention) and m.relative is None]
-        assert any(type(look.normalize) is NORMALIZERS[normalize] for look in looks)
-        energies = NORMALIZERS[normalize].n_scores
+        attentions = [m for m in model.decoder.modules() if isinstance(m, Attention) and m.relative is None]
+        assert any(type(part.normalize) is NORMALIZERS[normalize] for part in attentions)
         scorers = [module for module in model.decoder.modules() if type(module) is SCORERS[score]]
-        assert len(scorers) == len(looks) * energies or not fit(score, normalize, "self-attention")
+        everywhere = attentions if decoder["kind"] == "recurrent" or fits else attentions[1::2]
+        assert len(scorers) == len(everywhere) * NORMALIZERS[normalize].n_scores
 
 
 def test_one_head_of_a_recurrent_decoder_has_no_projections():
@@ -102,7 +106,7 @@ def test_options_of_a_part_reach_it():
     assert model.encoder.embedding.positions is None
 
 
-def test_rates_of_dropout_reach_their_places():
+def test_rates_of_dropout_reach_their_layers():
     rates = {"dropout": 0.1, "embedding_dropout": 0.2, "word_dropout": 0.3, "variational": True, "layers": 2}
     model = tiny.model(
         {
@@ -135,31 +139,42 @@ def test_rates_of_dropout_reach_their_places():
 def test_a_model_is_its_encoder_and_its_decoder(name):
     model = tiny.model(tiny.SOME[name])
     source, tokens = tiny.sources(7, 3, 0), tiny.reads(3, 5)
-    logits = model(*source, tokens).logits
-    assert_close(logits, model.decoder(tokens, model.encoder(*source)).logits)
-    first, _ = model.step(tokens[:, 0], model.start(*source))
+    logits = model(source, tokens).logits
+    assert_close(logits, model.decoder(tokens, model.encoder(source.tokens, source.mask)).logits)
+    first, _ = model.step(tokens[:, 0], model.start(source))
     assert_close(first, logits[:, 0], atol=1e-5, rtol=1e-5)
     assert model.decoder.embedding.table.num_embeddings == tiny.TARGET == logits.shape[-1]
     assert model.encoder.embedding.table.num_embeddings == tiny.SOURCE
 
 
-@pytest.mark.parametrize("name", dict.fromkeys([*tiny.SOME, *(f"transformer-{way}" for way in tiny.SIGHTS)]))
+SPECIAL = [f"transformer-{name}" for name in tiny.SIGHTS]
+AUTOCAST = {name: tiny.MODELS[name] for name in (*tiny.SOME, *SPECIAL)}
+
+
+@pytest.mark.parametrize("name", choose_names(AUTOCAST, attends, at_least=15))
+def test_weights_stay_wide_in_bfloat16(name):
+    model, source, tokens = tiny.model(tiny.MODELS[name]), tiny.sources(7, 3, 0), tiny.reads(3, 5)
+    exact = model(source, tokens, all_layers(model)).weights
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = model(source, tokens, all_layers(model)).weights
+    assert narrow.dtype == torch.float32
+    assert_close(narrow.sum(-1), exact.sum(-1))
+
+
+@pytest.mark.parametrize("name", AUTOCAST)
 def test_a_model_runs_in_bfloat16(name):
     model, source, tokens = tiny.model(tiny.MODELS[name]), tiny.sources(7, 3, 0), tiny.reads(3, 5)
-    layers = list(range(model.decoder.attention_layers))
-    exact = model(*source, tokens, layers)
+    layers = all_layers(model)
+    exact = model(source, tokens, layers)
     with torch.autocast("cpu", torch.bfloat16):
-        narrow, fused = model(*source, tokens, layers), model(*source, tokens).logits
-        stepped, _ = model.step(tokens[:, 0], model.start(*source))
+        narrow, fused = model(source, tokens, layers), model(source, tokens).logits
+        stepped, _ = model.step(tokens[:, 0], model.start(source))
     for logits, expected in (
         (narrow.logits, exact.logits),
         (fused, exact.logits),
         (stepped, exact.logits[:, 0]),
     ):
         assert_close(logits.float(), expected, atol=0.25, rtol=0)
-    if layers:
-        assert narrow.weights.dtype == torch.float32
-        assert_close(narrow.weights.sum(-1), exact.weights.sum(-1))
     fused.float().square().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
@@ -215,14 +230,14 @@ def test_tied_matrices_stay_one(kind):
 
 
 @pytest.mark.parametrize("name", tiny.SOME)
-def test_the_seed_says_the_weights(name):
+def test_the_seed_decides_the_weights(name):
     first, again, other = (parameters(tiny.model(tiny.SOME[name], seed)) for seed in (1, 1, 2))
     assert all(torch.equal(first[key], again[key]) for key in first)
     random = [key for key, value in first.items() if value.dim() > 1]
     assert len(random) > 5 and all(not torch.equal(first[key], other[key]) for key in random)
 
 
-def test_a_transformer_begins_as_in_the_paper():
+def test_a_transformer_is_initialised_as_in_the_paper():
     torch.manual_seed(1)
     sizes: dict[str, Any] = {"size": 64, "feed_forward": 256}
     recipe = {"encoder": tiny.transformer(**sizes), "decoder": tiny.transformer(decoder=True, **sizes)}
@@ -240,7 +255,7 @@ def test_a_transformer_begins_as_in_the_paper():
 
 
 @pytest.mark.parametrize("name", tiny.SOME)
-def test_weights_can_be_taken_elsewhere(name):
+def test_weights_can_be_loaded_elsewhere(name):
     one, other = (tiny.model(tiny.SOME[name], seed) for seed in (1, 2))
     assert not torch.allclose(decode(one), decode(other))
     other.load_state_dict(one.state_dict())
@@ -250,42 +265,78 @@ def test_weights_can_be_taken_elsewhere(name):
 def test_a_normalizer_of_two_scores_gets_two_scorers():
     attention = {"score": "additive", "normalize": "milk", "heads": 2}
     decoder = {**tiny.recurrent_decoder("luong"), "attention": attention}
-    looks = tiny.model({"encoder": tiny.recurrent_encoder(), "decoder": decoder}).decoder.attention
-    one, other = (module for module in looks.modules() if type(module) is Additive)
+    made = tiny.model({"encoder": tiny.recurrent_encoder(), "decoder": decoder}).decoder.attention
+    one, other = (module for module in made.modules() if type(module) is Additive)
     assert NORMALIZERS["milk"].n_scores == 2
     assert not torch.equal(one.query.weight, other.query.weight)
 
 
-# ---- latent alignments -------------------------------------------------------------------------------
+# ---- orders and latent alignments --------------------------------------------------------------------
 
 
-def test_a_latent_alignment_reaches_the_readout():
-    for latent, top in (("none", None), ("marginal", 3), ("posterior", None)):
-        options = {"input_feeding": True, "latent": latent, "top": top}
-        decoder = tiny.recurrent_decoder("luong", "additive", **options)
-        readout = tiny.model({"encoder": tiny.recurrent_encoder(), "decoder": decoder}).decoder.readout
-        assert (readout.latent, readout.top) == (latent, top)
+@pytest.mark.parametrize(
+    ("name", "kind", "option"),
+    [
+        ("bahdanau-additive-gru-1-tanh", BahdanauDecoder, {"sequential": True}),
+        ("luong-heads-lstm-1-tanh", LuongDecoder, {"sequential": False, "input_feeding": False}),
+        ("feeding-additive-lstm-1-tanh", LuongDecoder, {"sequential": True, "input_feeding": True}),
+        ("cho-gru-1-maxout", SummaryDecoder, {"summary_in_steps": True}),
+        ("sutskever-lstm-2-tanh", SummaryDecoder, {"summary_in_steps": False}),
+    ],
+)
+def test_every_order_has_its_decoder(name, kind, option):
+    decoder = tiny.model(tiny.MODELS[name]).decoder
+    assert type(decoder) is kind and {key: getattr(decoder, key) for key in option} == option
 
 
-@pytest.mark.parametrize("normalize", NORMALIZERS)
-def test_every_normalizer_has_latent_alignments_or_the_recipe_says_why_not(normalize):
-    """And what works, works in steps, in training and without a source."""
-    for latent in ("marginal", "posterior"):
-        attention = {"score": "additive", "normalize": normalize}
-        if NORMALIZERS[normalize].needs_positive:
-            attention["score"] = "linear"
-        decoder = tiny.recurrent_decoder("luong", latent=latent, input_feeding=True)
-        recipe = {"encoder": tiny.recurrent_encoder(size=7), "decoder": {**decoder, "attention": attention}}
-        try:
-            model = tiny.model(recipe)
-        except (Seq2attnError, ValidationError) as error:
-            reasons = "sum to 1|draws one|where it looks"
-            assert re.search(reasons, str(error))
-            continue
-        source, tokens = tiny.sources(7, 3, 0), tiny.reads(3, 4)
-        logits, state = model(*source, tokens).logits, model.start(*source)
-        for place, token in enumerate(tokens.unbind(1)):
-            stepped, state = model.step(token, state)
-            assert_close(stepped, logits[:, place], atol=1e-5, rtol=1e-5)
-        model.train()(*source, tokens).logits.square().sum().backward()
-        assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+def latent_model(latent: str, attention: Any, **options: Any) -> Seq2Seq:
+    decoder = tiny.recurrent_decoder("luong", latent=latent, input_feeding=True, **options)
+    recipe = {"encoder": tiny.recurrent_encoder(size=7), "decoder": {**decoder, "attention": attention}}
+    return tiny.model(recipe)
+
+
+def test_a_latent_alignment_reaches_the_decoder():
+    additive = {"score": "additive"}
+    assert latent_model("none", additive).decoder.latent is None
+    for kind, top in (("marginal", 3), ("posterior", None)):
+        latent = latent_model(kind, additive, top=top).decoder.latent
+        assert (latent.kind, latent.top) == (kind, top)
+
+
+def section(normalize: str) -> dict[str, Any]:
+    """The recipe of an attention with that normalizer."""
+    return {
+        "score": "linear" if NORMALIZERS[normalize].needs_positive else "additive",
+        "normalize": normalize,
+    }
+
+
+def refusal(case: tuple[str, str]) -> str:
+    """Why the recipe refuses a latent alignment with a normalizer; empty if it does not."""
+    latent, normalize = case
+    try:
+        latent_model(latent, section(normalize))
+    except (Seq2attnError, ValidationError) as error:
+        return str(error)
+    return ""
+
+
+LATENT = [(latent, normalize) for latent in ("marginal", "posterior") for normalize in NORMALIZERS]
+
+
+@pytest.mark.parametrize(("latent", "normalize"), choose(LATENT, refusal, at_least=6))
+def test_the_recipe_says_why_a_normalizer_has_no_latent_alignment(latent, normalize):
+    assert re.search("sum to 1|draws one|where it looks", refusal((latent, normalize)))
+
+
+@pytest.mark.parametrize(("latent", "normalize"), choose(LATENT, lambda case: not refusal(case), at_least=20))
+def test_latent_alignments_work_with_every_other_normalizer(latent, normalize):
+    """In steps, in training and without a source."""
+    model = latent_model(latent, section(normalize))
+    source, tokens = tiny.sources(7, 3, 0), tiny.reads(3, 4)
+    logits, state = model(source, tokens).logits, model.start(source)
+    for step, token in enumerate(tokens.unbind(1)):
+        stepped, state = model.step(token, state)
+        assert_close(stepped, logits[:, step], atol=1e-5, rtol=1e-5)
+    model.train()(source, tokens).logits.square().sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

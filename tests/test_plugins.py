@@ -12,7 +12,6 @@ from tiny import SOURCE, TARGET, reads, recurrent_decoder, recurrent_encoder, so
 
 from seq2attn.attention.scorers import SCORERS
 from seq2attn.cli import cli
-from seq2attn.data.sources import Source
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.search import Rules, beam_search
 from seq2attn.models.seq2seq_factory import build
@@ -72,11 +71,11 @@ def test_a_package_brings_a_scorer(tmp_path, monkeypatch):
     for decoder, encoder in ((recurrent, recurrent_encoder()), (crossed, transformer())):
         torch.manual_seed(1)
         model = build(ModelRecipe.model_validate({"encoder": encoder, "decoder": decoder}), SOURCE, TARGET)
-        tokens, mask = sources(5, 3)[:2]
-        source = Source(tokens, mask)
-        weights = model.eval()(source, reads(2, 4), look=(0,)).weights
+        weights = model.eval()(sources(5, 3), reads(2, 4), weights_of=(0,)).weights
         assert torch.allclose(weights.sum(-1), torch.ones(()))
-        found = beam_search(model.step, model.start(source), Rules(bos=2, eos=3), torch.tensor([6, 6]), 3)
+        found = beam_search(
+            model.step, model.start(sources(5, 3)), Rules(bos=2, eos=3), torch.tensor([6, 6]), 3
+        )
         assert len(found) == 2 and all(found)
 
 

@@ -1,6 +1,6 @@
-"""Word embeddings against each word spelt alone and the papers' formulas written out.
+"""Word embeddings against each word encoded alone and the papers' formulas written out.
 
-Sizes are different primes: words of 7, characters of 5, spellers of 3 (each direction) or 11 filters.
+Sizes are different primes: words of 7, characters of 5, LSTMs of 3 (each direction) or 11 filters.
 """
 
 import copy
@@ -10,24 +10,19 @@ import pytest
 import tiny_words
 import torch
 import torch.nn.functional as F
+from tiny import tensors
 from torch import nn
 from torch.testing import assert_close
 
 from seq2attn.attention.positions import Sinusoidal
+from seq2attn.data.word_batches import LabelledBatch
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.basic import Dropout, Gate
-from seq2attn.layers.word_embedding import (
-    CharacterEncoder,
-    CharCNN,
-    CharLSTM,
-    LabelledBatch,
-    WordEmbedding,
-    word_table,
-)
+from seq2attn.layers.word_embedding import CharacterEncoder, CharCNN, CharLSTM, WordEmbedding, word_table
 from seq2attn.models.encoders import RecurrentEncoder
 from seq2attn.text.word_vocabulary import UNKNOWN
 
-SPELLERS = {
+ENCODERS = {
     "lstm": lambda: CharLSTM(tiny_words.CHARACTERS, 5, 3),
     "cnn": lambda: CharCNN(tiny_words.CHARACTERS, 5, 11),
     "cnn-even": lambda: CharCNN(tiny_words.CHARACTERS, 5, 11, window=4),
@@ -40,9 +35,9 @@ def seed():
     torch.manual_seed(2)
 
 
-@pytest.fixture(params=SPELLERS)
+@pytest.fixture(params=ENCODERS)
 def character_encoder(request: pytest.FixtureRequest) -> CharacterEncoder:
-    return SPELLERS[request.param]().double().eval()
+    return ENCODERS[request.param]().double().eval()
 
 
 def embedding(character_encoder: CharacterEncoder | None = None, **options: object) -> WordEmbedding:
@@ -53,31 +48,31 @@ def embedding(character_encoder: CharacterEncoder | None = None, **options: obje
 # ---- characters --------------------------------------------------------------------------------------
 
 
-def test_a_word_is_spelt_as_if_alone(character_encoder):
+def test_a_word_is_encoded_as_if_alone(character_encoder):
     words = tiny_words.batch(*SENTENCES, garbage=True)
-    for block in words.spellings:
+    for block in words.characters:
         whole = character_encoder(block)
         assert whole.shape == (len(block), character_encoder.size)
-        for number, spelling in enumerate(block):
-            alone = character_encoder(spelling[spelling != 0][None])
-            assert_close(whole[number], alone[0])
+        for row, characters in enumerate(block):
+            alone = character_encoder(characters[characters != 0][None])
+            assert_close(whole[row], alone[0])
 
 
 def test_a_word_without_characters_is_zeros_without_gradients(character_encoder):
-    spellings = torch.tensor([[3, 4, 5], [0, 0, 0]])
-    collate_words = character_encoder(spellings)
-    assert (collate_words[1] == 0).all() and (collate_words[0] != 0).any()
-    collate_words[1].sum().backward()
+    vectors = character_encoder(torch.tensor([[3, 4, 5], [0, 0, 0]]))
+    assert (vectors[1] == 0).all() and (vectors[0] != 0).any()
+    vectors[1].sum().backward()
     assert all((p.grad == 0).all() for p in character_encoder.parameters() if p.grad is not None)
 
 
 def test_the_lstm_is_torchs_last_states():
-    character_encoder = SPELLERS["lstm"]().double()
-    spelling = torch.tensor([4, 9, 2, 7])
-    x = character_encoder.table(spelling)[None]
+    character_encoder = ENCODERS["lstm"]().double()
+    characters = torch.tensor([4, 9, 2, 7])
+    x = character_encoder.table(characters)[None]
     (forwards, backwards), *_ = character_encoder.rnn.layers
-    (there, _), (back, _) = forwards(x), backwards(x.flip(1))
-    assert_close(character_encoder(F.pad(spelling, (0, 3))[None])[0], torch.cat([there[0, -1], back[0, -1]]))
+    (forward, _), (backward, _) = forwards(x), backwards(x.flip(1))
+    vectors = character_encoder(F.pad(characters, (0, 3))[None])
+    assert_close(vectors[0], torch.cat([forward[0, -1], backward[0, -1]]))
 
 
 @pytest.mark.parametrize(("window", "before"), [(3, 1), (4, 1), (1, 0)])
@@ -90,10 +85,10 @@ def test_the_cnn_is_the_formula(window, before):
     kernel, bias = (
         p.detach().numpy() for p in (character_encoder.convolution.weight, character_encoder.convolution.bias)
     )
-    found = [np.einsum("we,few->f", x[start : start + window], kernel) + bias for start in range(2)]
+    windows = [np.einsum("we,few->f", x[start : start + window], kernel) + bias for start in range(2)]
     assert_close(
         character_encoder(torch.tensor([[*characters, 0, 0, 0]]))[0].detach().numpy(),
-        np.tanh(np.max(found, 0)),
+        np.tanh(np.max(windows, 0)),
     )
 
 
@@ -102,20 +97,18 @@ def test_the_order_of_characters_matters(character_encoder):
     assert (one - other).abs().max() > 1e-3
 
 
-def test_gradients_of_spellings_are_those_of_the_formula(character_encoder):
-    spellings = torch.tensor([[3, 4, 5], [6, 0, 0]])
+def test_gradients_of_characters_are_those_of_the_formula(character_encoder):
+    characters = torch.tensor([[3, 4, 5], [6, 0, 0]])
     table = character_encoder.table.weight.detach().clone().requires_grad_()
 
-    def collate_words(table: torch.Tensor) -> torch.Tensor:
-        return torch.func.functional_call(character_encoder, {"table.weight": table}, (spellings,))
+    def encode(table: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(character_encoder, {"table.weight": table}, (characters,))
 
-    assert torch.autograd.gradcheck(collate_words, (table,))
+    assert torch.autograd.gradcheck(encode, (table,))
 
 
-def test_a_speller_must_say_how_it_reads():
-    with pytest.raises(
-        NotImplementedError, match=r"CharacterEncoder must say how it reads characters: write forward"
-    ):
+def test_a_character_encoder_must_implement_forward():
+    with pytest.raises(NotImplementedError, match=r"CharacterEncoder must implement forward\(\)"):
         CharacterEncoder(5, 3, 0.0)(torch.ones(1, 2, dtype=torch.long))
 
 
@@ -130,8 +123,8 @@ def test_a_word_does_not_depend_on_its_batch(character_encoder, join):
     assert whole.shape == (*words.ids.shape, part.size)
     assert part.size == (7 if join == "gate" else 7 + character_encoder.size)
     for row, sentence in enumerate(SENTENCES):
-        for place, word in enumerate(sentence):
-            assert_close(whole[row, place], part(tiny_words.batch([word]))[0, 0])
+        for position, word in enumerate(sentence):
+            assert_close(whole[row, position], part(tiny_words.batch([word]))[0, 0])
 
 
 def test_concat_is_word_then_characters(character_encoder):
@@ -139,7 +132,7 @@ def test_concat_is_word_then_characters(character_encoder):
     expected = torch.cat(
         [
             part.table(words.ids),
-            torch.cat([character_encoder(block) for block in words.spellings])[words.places],
+            torch.cat([character_encoder(block) for block in words.characters])[words.character_rows],
         ],
         -1,
     )
@@ -150,7 +143,11 @@ def test_the_gate_is_the_formula(character_encoder):
     """Rei et al. 2016: z = sigmoid(W3 tanh(W1 x + W2 m)), z x + (1 - z) m with m = tanh(W h + b)."""
     part, words = embedding(character_encoder, joined="gate"), tiny_words.batch(SENTENCES[0])
     x = part.table(words.ids)[0].detach().numpy()
-    h = torch.cat([character_encoder(block) for block in words.spellings])[words.places][0].detach().numpy()
+    h = (
+        torch.cat([character_encoder(block) for block in words.characters])[words.character_rows][0]
+        .detach()
+        .numpy()
+    )
     weights = {name: p.detach().numpy() for name, p in part.named_parameters()}
     m = np.tanh(h @ weights["enter.0.weight"].T + weights["enter.0.bias"])
     inner = np.tanh(x @ weights["gate.one.weight"].T + m @ weights["gate.other.weight"].T)
@@ -158,7 +155,7 @@ def test_the_gate_is_the_formula(character_encoder):
     assert_close(part(words)[0].detach().numpy(), z * x + (1 - z) * m)
 
 
-def test_an_open_gate_lets_one_through_and_a_closed_one_the_other():
+def test_an_open_gate_passes_x_and_a_closed_one_m():
     gate, x, m = Gate(7).double(), torch.rand(5, 7).double() + 1, torch.randn(5, 7).double()
     with torch.no_grad():
         for layer in (gate.one, gate.choice):
@@ -177,16 +174,14 @@ def test_gradients_of_the_gate_are_those_of_the_formula():
     assert torch.autograd.gradcheck(gate, (x, m))
 
 
-def test_each_distinct_word_is_spelt_once(character_encoder, monkeypatch):
-    seen = []
+def test_each_distinct_word_is_encoded_once(character_encoder, monkeypatch):
+    shapes = []
     monkeypatch.setattr(character_encoder, "dropout", nn.Identity())
-    character_encoder.table.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
+    character_encoder.table.register_forward_hook(lambda _, inputs, __: shapes.append(inputs[0].shape))
     words = tiny_words.batch([3, 3, 3], [3, 4])
     embedding(character_encoder)(words)
-    assert (
-        seen == [block.shape for block in words.spellings]
-        and sum(len(block) for block in words.spellings) == 2
-    )
+    assert shapes == [block.shape for block in words.characters]
+    assert sum(len(block) for block in words.characters) == 2
 
 
 def test_without_characters_it_is_a_table():
@@ -198,12 +193,13 @@ def test_a_dropped_word_is_unknown_and_keeps_its_characters(character_encoder):
     part, words = embedding(character_encoder, word_dropout=0.4), tiny_words.batch(*[[5, 6, 7]] * 200)
     assert torch.equal(part(words), part(words))
     part.train()
-    found = part(words)
-    unknown = (found[..., :7] == part.table.weight[UNKNOWN]).all(-1)
+    vectors = part(words)
+    unknown = (vectors[..., :7] == part.table.weight[UNKNOWN]).all(-1)
     assert 0.3 < unknown.double().mean() < 0.5
-    assert torch.equal(found[..., :7][~unknown], part.table(words.ids)[~unknown])
+    assert torch.equal(vectors[..., :7][~unknown], part.table(words.ids)[~unknown])
     assert torch.equal(
-        found[..., 7:], torch.cat([part.character_encoder(block) for block in words.spellings])[words.places]
+        vectors[..., 7:],
+        torch.cat([part.character_encoder(block) for block in words.characters])[words.character_rows],
     )
 
 
@@ -216,7 +212,7 @@ def test_a_projection_and_positions_come_last():
 
 
 def test_an_encoder_reads_words():
-    encoder = RecurrentEncoder(embedding(SPELLERS["cnn"]()), "lstm", 3, 1, True, Dropout(0.0)).double()
+    encoder = RecurrentEncoder(embedding(ENCODERS["cnn"]()), "lstm", 3, 1, True, Dropout(0.0)).double()
     words = tiny_words.batch(*SENTENCES, garbage=True)
     encoded = encoder(words, words.mask)
     assert (encoded.states[~words.mask] == 0).all()
@@ -239,7 +235,7 @@ def test_given_vectors_are_the_start_of_words_that_have_one():
     assert table.weight[[0, 3]].abs().max() <= (3 / 7) ** 0.5 and table.weight.requires_grad
 
 
-def test_frozen_vectors_learn_nothing():
+def test_frozen_vectors_are_not_trained():
     table = word_table(11, 7, torch.randn(11, 7), frozen=True)
     assert not table.weight.requires_grad
 
@@ -262,15 +258,14 @@ def test_vectors_of_another_shape_are_refused(shape):
 def test_a_batch_goes_to_a_device_as_a_whole():
     words = tiny_words.batch(*SENTENCES)
     batch = LabelledBatch(words, torch.zeros(4, 7, dtype=torch.long), 12, "4 sentences of 7")
-    there = batch.to(torch.device("meta"))
-    parts = (*there.words[:3], *there.words.spellings, there.labels)
-    assert {part.device.type for part in parts} == {"meta"}
-    assert (there.units, there.shape) == (12, "4 sentences of 7")
+    moved = batch.to(torch.device("meta"))
+    assert {part.device.type for part in (*tensors(moved.words), moved.labels)} == {"meta"}
+    assert (moved.num_targets, moved.shape) == (12, "4 sentences of 7")
     same = copy.copy(batch).to(torch.device("cpu"))
-    pairs = zip((*same.words[:3], *same.words.spellings), (*words[:3], *words.spellings), strict=True)
+    pairs = zip(tensors(same.words), tensors(words), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
 
 
-def test_nothing_is_said_of_what_is_unknown(character_encoder):
+def test_unknown_words_and_characters_start_at_zero(character_encoder):
     for table in (word_table(11, 5), character_encoder.table):
         assert (table.weight[UNKNOWN] == 0).all() and (table.weight[UNKNOWN + 1] != 0).any()

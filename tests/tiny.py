@@ -13,6 +13,7 @@ from torch import Tensor
 from seq2attn.attention import Past
 from seq2attn.attention.scorers import ScaledDot
 from seq2attn.attention.state import GrowingBuffer, PerSource
+from seq2attn.data.sources import Source
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.models.seq2seq_factory import build
 from seq2attn.recipe import ModelRecipe
@@ -43,25 +44,18 @@ def recurrent_encoder(**options: Any) -> dict[str, Any]:
 
 
 def recurrent_decoder(order: str, attention: str | None = None, **options: Any) -> dict[str, Any]:
-    looking = {} if attention is None else {"attention": ATTENTIONS[attention]}
-    return {
-        "kind": "recurrent",
-        "order": order,
-        "embedding": 13,
-        "size": 14,
-        "readout_size": 9,
-        **looking,
-        **options,
-    }
+    section = {} if attention is None else {"attention": ATTENTIONS[attention]}
+    sizes = {"embedding": 13, "size": 14, "readout_size": 9}
+    return {"kind": "recurrent", "order": order, **sizes, **section, **options}
 
 
 def transformer(decoder: bool = False, **options: Any) -> dict[str, Any]:
     sizes = {"size": 20, "layers": 2, "feed_forward": 23, "dropout": 0.0}
-    looking = {"cross_attention": {"heads": 5}} if decoder else {}
-    return {"kind": "transformer", **sizes, "self_attention": {"heads": 2}, **looking, **options}
+    section = {"cross_attention": {"heads": 5}} if decoder else {}
+    return {"kind": "transformer", **sizes, "self_attention": {"heads": 2}, **section, **options}
 
 
-# Positions, self-attention and cross-attention of Transformers that see in special ways.
+# Norm, positions, self-attention and cross-attention of Transformers with special attention.
 SIGHTS: dict[str, tuple[str, Any, Any, Any]] = {
     "alibi-window": ("pre", "alibi", {"heads": 5, "window": 3}, {"heads": 2, "talking": True}),
     "t5-dot": (
@@ -98,9 +92,9 @@ SIGHTS: dict[str, tuple[str, Any, Any, Any]] = {
 }
 
 
-def _every() -> dict[str, dict[str, Any]]:
+def _all_models() -> dict[str, dict[str, Any]]:
     """Every kind of decoder with an encoder, by its name."""
-    found = {}
+    recipes = {}
     orders = [(o, a) for o in ("bahdanau", "luong", "feeding") for a in ATTENTIONS] + [
         ("cho", None),
         ("sutskever", None),
@@ -114,35 +108,35 @@ def _every() -> dict[str, dict[str, Any]]:
         else:
             decoder = recurrent_decoder(order, attention, **options)
         name = "-".join([order, *([attention] if attention else []), cell, str(layers), readout])
-        found[name] = {"encoder": recurrent_encoder(cell=cell), "decoder": decoder}
+        recipes[name] = {"encoder": recurrent_encoder(cell=cell), "decoder": decoder}
     for norm, positions in itertools.product(("pre", "post"), ("sinusoidal", "learned", "rotary")):
         options = {"norm": norm, "positions": positions}
-        found[f"transformer-{norm}-{positions}"] = {
+        recipes[f"transformer-{norm}-{positions}"] = {
             "encoder": transformer(**options),
             "decoder": transformer(decoder=True, **options),
         }
-    for name, (norm, positions, own, source) in SIGHTS.items():
-        options = {"norm": norm, "positions": positions, "self_attention": own}
-        found[f"transformer-{name}"] = {
+    for name, (norm, positions, self_attention, cross_attention) in SIGHTS.items():
+        options = {"norm": norm, "positions": positions, "self_attention": self_attention}
+        recipes[f"transformer-{name}"] = {
             "encoder": transformer(**options),
-            "decoder": transformer(decoder=True, **options, cross_attention=source),
+            "decoder": transformer(decoder=True, **options, cross_attention=cross_attention),
         }
     for name, options in LATENT.items():
         decoder = recurrent_decoder(attention="additive", **options)
-        found[name] = {"encoder": recurrent_encoder(), "decoder": decoder}
-    found["transformer-reads-recurrent"] = {
+        recipes[name] = {"encoder": recurrent_encoder(), "decoder": decoder}
+    recipes["transformer-reads-recurrent"] = {
         "encoder": recurrent_encoder(),
         "decoder": transformer(decoder=True),
     }
-    found["recurrent-reads-transformer"] = {
+    recipes["recurrent-reads-transformer"] = {
         "encoder": transformer(),
         "decoder": recurrent_decoder("luong", "additive"),
     }
-    return found
+    return recipes
 
 
-MODELS = _every()
-SOME = {  # one of each kind, for what takes longer
+MODELS = _all_models()
+SOME = {  # one of each kind, for tests that take longer
     name: MODELS[name]
     for name in (
         "bahdanau-additive-gru-1-maxout",
@@ -162,7 +156,7 @@ SOME = {  # one of each kind, for what takes longer
 
 
 class Fading(ScaledDot):
-    """A scorer that follows its past: what has been looked at is worth less."""
+    """A stateful scorer: the more a position was attended to, the lower its score."""
 
     stateful = True
 
@@ -174,7 +168,7 @@ class Fading(ScaledDot):
 
 
 def model(recipe: dict[str, Any], seed: int = 1, target: int = TARGET) -> Seq2Seq:
-    """In evaluation, freshly initialised; its output is sharpened so that tokens differ clearly."""
+    """A model in evaluation mode, freshly initialised; its output is sharpened so that tokens differ."""
     torch.manual_seed(seed)
     built = build(ModelRecipe.model_validate(recipe), SOURCE, target).eval()
     with torch.no_grad():
@@ -182,15 +176,43 @@ def model(recipe: dict[str, Any], seed: int = 1, target: int = TARGET) -> Seq2Se
     return built
 
 
-def sources(*lengths: int, width: int | None = None, seed: int = 1) -> tuple[Tensor, Tensor]:
-    """Random sentences of these lengths, padded with garbage, and their mask."""
+def sources(*lengths: int, width: int | None = None, seed: int = 1, model: Seq2Seq | None = None) -> Source:
+    """Random sentences of these lengths, padded with garbage; with the ids that the model needs."""
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(SPECIALS, SOURCE, (len(lengths), width or max(lengths)), generator=generator)
-    return tokens, torch.arange(tokens.shape[1]) < torch.tensor(lengths)[:, None]
+    source = Source(tokens, torch.arange(tokens.shape[1]) < torch.tensor(lengths)[:, None])
+    return source if model is None else with_ids(source, model)
+
+
+def with_ids(source: Source, model: Seq2Seq) -> Source:
+    """The source with copy ids and sentence ids, if the model's decoder needs them."""
+    if model.decoder.pointer_generator is not None:
+        source = source._replace(copy_ids=copy_ids(source))
+    return source._replace(sentence_ids=sentence_ids(source)) if model.decoder.hierarchical else source
+
+
+def copy_ids(source: Source) -> Tensor:
+    """The target ids of the source's tokens: the target vocabulary lacks those from 11 on. Garbage at
+    padding."""
+    ids = torch.full_like(source.tokens, TARGET + 1)
+    for row, length in enumerate(source.mask.sum(1).tolist()):
+        tokens = source.tokens[row, :length].tolist()
+        ids[row, :length] = torch.tensor([t if t < 11 else TARGET + tokens.index(t) for t in tokens])
+    return ids
+
+
+def sentence_ids(source: Source) -> Tensor:
+    """The sentence of each token: tokens that 3 divides begin one."""
+    return (source.tokens % 3 == 0).long().cumsum(-1).masked_fill(~source.mask, -1)
+
+
+def rows(source: Source, index: slice | list[int], width: int | None = None) -> Source:
+    """Some sources of a batch, up to a width."""
+    return Source(*(None if part is None else part[index, :width] for part in source))
 
 
 def reads(count: int, length: int, seed: int = 1) -> Tensor:
-    """What a decoder reads: the begin-of-sentence, then random tokens."""
+    """Input of a decoder: the begin-of-sentence, then random tokens."""
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(SPECIALS, TARGET, (count, length), generator=generator)
     tokens[:, 0] = BOS
@@ -198,7 +220,7 @@ def reads(count: int, length: int, seed: int = 1) -> Tensor:
 
 
 def tensors(state: Any) -> Iterator[Tensor]:
-    """All that a decoder's state holds."""
+    """All tensors in a decoder's state."""
     if isinstance(state, Tensor):
         yield state
     if isinstance(state, GrowingBuffer):

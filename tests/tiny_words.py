@@ -1,4 +1,4 @@
-"""Sentences of words that have characters and labels, and tiny labellers, for their tests."""
+"""Sentences of words with characters and labels, and tiny taggers and classifiers, for their tests."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from seq2attn.models.tagger_factory import build_tagger
 from seq2attn.models.taggers import Classifier, SpanTagger, Tagger
 from seq2attn.recipe import ClassifierRecipe, TaggerRecipe
 
-WORDS, CHARACTERS = 23, 13  # how many there are
+WORDS, CHARACTERS = 23, 13  # sizes of the vocabularies
 TYPES = ("LOC", "PER")
 LABELS = ["O", *(f"{letter}-{kind}" for kind in TYPES for letter in "BI")]
 TINY: dict[str, Any] = {
@@ -26,29 +26,30 @@ TRANSFORMER: dict[str, Any] = {
 }
 
 
-def spelling(word: int) -> list[int]:
+def characters_of(word: int) -> list[int]:
     """The characters of a word, from 1 to 6 of them."""
-    return [2 + (word * 5 + place * (word + 1)) % (CHARACTERS - 2) for place in range(1 + word % 6)]
+    return [2 + (word * 5 + position * (word + 1)) % (CHARACTERS - 2) for position in range(1 + word % 6)]
 
 
 def batch(*sentences: list[int], garbage: bool = False, width: int = 0) -> Words:
-    """Sentences of word numbers, padded; on padding stands garbage if that is wanted."""
+    """Sentences of word ids, padded; with garbage at padding if that is wanted."""
     distinct = sorted({word for sentence in sentences for word in sentence}) or [1]
     longest = max([1, width, *map(len, sentences)])
     mask = torch.arange(longest) < torch.tensor([len(sentence) for sentence in sentences])[:, None]
-    ids, places = torch.zeros(2, *mask.shape, dtype=torch.long)
+    ids, character_rows = torch.zeros(2, *mask.shape, dtype=torch.long)
     if garbage:
         ids += WORDS - 1
-        places += len(distinct) - 1
+        character_rows += len(distinct) - 1
     for row, sentence in enumerate(sentences):
         ids[row, : len(sentence)] = torch.tensor(sentence, dtype=torch.long)
-        places[row, : len(sentence)] = torch.tensor([distinct.index(word) for word in sentence]).long()
-    rows = [spelling(word) for word in distinct]
-    spellings = torch.zeros(len(rows), max(map(len, rows)) + 2 * garbage, dtype=torch.long)
-    for number, row in enumerate(rows):
-        spellings[number, : len(row)] = torch.tensor(row)
-    half = len(rows) // 2
-    return Words(ids, mask, places, (spellings[:half], spellings[half:]) if half else (spellings,))
+        character_rows[row, : len(sentence)] = torch.tensor([distinct.index(w) for w in sentence]).long()
+    words = [characters_of(word) for word in distinct]
+    characters = torch.zeros(len(words), max(map(len, words)) + 2 * garbage, dtype=torch.long)
+    for row, word in enumerate(words):
+        characters[row, : len(word)] = torch.tensor(word)
+    half = len(words) // 2
+    blocks = (characters[:half], characters[half:]) if half else (characters,)
+    return Words(ids, mask, character_rows, blocks)
 
 
 def sentences(*lengths: int, seed: int = 1) -> list[list[int]]:

@@ -2,11 +2,29 @@
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
 
 from seq2attn.data.batch_plan import Batches, Corpus, Indices
 from seq2attn.data.sources import Row, pad
-from seq2attn.layers.word_embedding import LabelledBatch, Words
+from seq2attn.layers.word_embedding import Words
 from seq2attn.text.word_vocabulary import PADDING, Labels, WordVocabulary, split_words
+
+
+class LabelledBatch(NamedTuple):
+    """Sentences of words, and the labels of the words or of the sentences."""
+
+    words: Words
+    labels: Tensor  # (B, S), long, of words, arbitrary at padding; or (B,), of sentences
+    num_targets: int  # the number of words or sentences that the loss is the mean of
+    shape: str  # the batch's shape in words, for out-of-memory messages
+
+    def to(self, device: torch.device) -> "LabelledBatch":
+        """Move to a device."""
+        labels = self.labels.to(device, non_blocking=True)
+        return self._replace(words=self.words.to(device), labels=labels)
 
 
 class LabelledBatchLoader(Batches):
@@ -44,9 +62,9 @@ def collate_words(
     distinct = sorted(
         {word for sentence in sentences for word in sentence}, key=lambda word: (len(word), word)
     )
-    places = {word: place for place, word in enumerate(distinct)}
-    rows = [[places[word] for word in sentence] for sentence in sentences]
-    alike = groupby(distinct or [""], lambda word: max(2, (len(word) - 1).bit_length()))
-    spellings = [pad([word_vocabulary.spell(word) for word in some], PADDING)[0] for _, some in alike]
+    row_of = {word: row for row, word in enumerate(distinct)}
+    rows = [[row_of[word] for word in sentence] for sentence in sentences]
+    blocks = groupby(distinct or [""], lambda word: max(2, (len(word) - 1).bit_length()))
+    characters = [pad([word_vocabulary.spell(word) for word in block], PADDING)[0] for _, block in blocks]
     padded, mask = pad(ids, PADDING)
-    return Words(padded, mask, pad(rows, 0)[0], tuple(spellings))
+    return Words(padded, mask, pad(rows, 0)[0], tuple(characters))

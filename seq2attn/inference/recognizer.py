@@ -16,7 +16,7 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.inference.label_results import Annotation, Category, Entity
 from seq2attn.inference.predictor import PlotOptions, Predictor
 from seq2attn.metrics.entities import parted
-from seq2attn.models.taggers import Classifier, Labelled, SpanTagger, Tagger
+from seq2attn.models.taggers import Classifier, LabelScores, SpanTagger, Tagger
 from seq2attn.runtime.devices import autocast
 from seq2attn.text.tag_schemes import tags
 from seq2attn.text.word_vocabulary import Labels, Word, WordVocabulary, join_words, split_words, tokenize
@@ -118,7 +118,7 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
             ids = self.word_vocabulary.encode([join_words(words) for words in spelled])
             words = collate_words(spelled, ids, self.word_vocabulary).to(self.device)
             with autocast(self.device, self.precision):
-                answer = self.model(words, look=weights)
+                answer = self.model(words, need_weights=weights)
             found |= zip(rows, self.results(some, answer), strict=True)
         return [found[row] for row in range(len(sentences))]
 
@@ -127,11 +127,11 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
         found = self.label([self.read(one) for one in self.texts(text)], weights)
         return found[0] if isinstance(text, str) else found
 
-    def results(self, sentences: Sequence[Read], answer: Labelled) -> list[Result]:
+    def results(self, sentences: Sequence[Read], answer: LabelScores) -> list[Result]:
         """What an answer says of each sentence."""
         raise NotImplementedError(f"{type(self).__name__} must say what answers mean: write results()")
 
-    def _weights(self, answer: Labelled, row: int) -> Tensor | None:
+    def _weights(self, answer: LabelScores, row: int) -> Tensor | None:
         return None if answer.weights is None else answer.weights[row].float().cpu()
 
 
@@ -160,10 +160,12 @@ class Recognizer(LabelPredictor[Tagger | SpanTagger, Annotation]):
         """See the base class: a tag is of a word, and the words of a line have spaces or tabs between."""
         return join_words(parted(line))
 
-    def results(self, sentences: Sequence[Read], answer: Labelled) -> list[Annotation]:
+    def results(self, sentences: Sequence[Read], answer: LabelScores) -> list[Annotation]:
         """See the base class."""
         found = []
-        for row, (sentence, spans) in enumerate(zip(sentences, self.model.find(answer), strict=True)):
+        for row, (sentence, spans) in enumerate(
+            zip(sentences, self.model.predicted_spans(answer), strict=True)
+        ):
             text, words = sentence
             count = len(words)
             entities = []
@@ -210,7 +212,7 @@ class Categorizer(LabelPredictor[Classifier, Category]):
         """See the base class: cut as `classify` does."""
         return join_words(word.text for word in self.read(line).words)
 
-    def results(self, sentences: Sequence[Read], answer: Labelled) -> list[Category]:
+    def results(self, sentences: Sequence[Read], answer: LabelScores) -> list[Category]:
         """See the base class."""
         shares = answer.scores.float().softmax(-1).tolist()
         found = []

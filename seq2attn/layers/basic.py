@@ -1,4 +1,7 @@
-"""The small parts that encoders and decoders share: embeddings, dropout, feed-forward, residuals."""
+"""The small layers that encoders and decoders share: embeddings, dropout, feed-forward, residuals.
+
+Letters: B batch, L positions, D width.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,17 +15,17 @@ from torch import Tensor, nn
 from seq2attn.attention.positions import Position
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": partial(nn.ReLU, inplace=True),  # nobody else reads what it reads
+    "relu": partial(nn.ReLU, inplace=True),  # its input is not used elsewhere
     "gelu": nn.GELU,
     "silu": nn.SiLU,
 }
 
 
 class Dropout(nn.Module):
-    """Dropout over (B, L, D) in the three kinds that the papers use.
+    """Dropout over (B, L, D) of the three kinds in the papers.
 
-    rate: of single values (Srivastava et al. 2014); with `variational` one mask serves all L positions
-    of a sentence (Gal & Ghahramani 2016); `word` is the rate at which a whole position is dropped.
+    rate: of single values (Srivastava et al. 2014); with `variational` all L positions of a sentence share
+    one mask (Gal & Ghahramani 2016); `word` is the rate at which whole positions are dropped.
     """
 
     def __init__(self, rate: float, *, variational: bool = False, word: float = 0.0) -> None:
@@ -30,7 +33,7 @@ class Dropout(nn.Module):
         self.rate, self.variational, self.word = rate, variational, word
 
     def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
-        """x, or in training x with some values dropped and the others scaled up."""
+        """Return x; in training, with values dropped and the others scaled up."""
         if not self.training:
             return x
         if self.word:
@@ -41,18 +44,21 @@ class Dropout(nn.Module):
 
 
 def dropped(x: Tensor, rate: float) -> Tensor:
-    """x with values dropped at a rate, the others scaled up: `F.dropout`. Where random numbers cost more than
-    all else, on a CPU, 16 bits decide for each value, so that a rate is one to 1 / 65536 there."""
-    kept = round((1 - rate) * 2**16)
-    if x.device.type != "cpu" or not 0 < kept < 2**16:
+    """Return x with values dropped at a rate and the others scaled up, as `F.dropout` does.
+
+    On a CPU random numbers cost more than everything else: there 16 random bits decide on each value, and the
+    rate is exact to 1 / 65536.
+    """
+    n_keep = round((1 - rate) * 2**16)  # of the 2**16 values of 16 bits
+    if x.device.type != "cpu" or not 0 < n_keep < 2**16:
         return F.dropout(x, rate)
     bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    keep = bits.view(torch.int16)[: x.numel()].view(x.shape) < kept - 2**15
-    return x * keep.to(x.dtype).mul_(2**16 / kept)
+    keep = bits.view(torch.int16)[: x.numel()].view(x.shape) < n_keep - 2**15
+    return x * keep.to(x.dtype).mul_(2**16 / n_keep)
 
 
 class Embedding(nn.Module):
-    """Token ids -> vectors, with positions where the model needs them (Transformer).
+    """Token ids -> vectors, with positions if the model needs them (Transformer).
 
     scaled: multiply by sqrt(size), as Vaswani et al. 2017 do where the table is tied to the output.
     """
@@ -73,7 +79,7 @@ class Embedding(nn.Module):
         self.scale = size**0.5 if scaled else 1.0
 
     def forward(self, tokens: Int[Tensor, "B L"], start: int = 0) -> Float[Tensor, "B L D"]:
-        """Vectors of tokens whose first stands at position `start`."""
+        """Return the vectors of tokens; the first one is at position `start`."""
         x = self.table(tokens) * self.scale
         if self.positions is not None:
             x = self.positions(x, start)
@@ -82,12 +88,12 @@ class Embedding(nn.Module):
 
 @runtime_checkable
 class Embeds(Protocol):
-    """What an encoder needs of an embedding, such as `Embedding` for ids, or `WordEmbedding` for words."""
+    """The interface of embeddings that encoders use: `Embedding` for ids, `WordEmbedding` for words."""
 
     size: int
 
     def __call__(self, tokens: Any) -> Tensor:
-        """Vectors (B, S, size) of tokens of the kind that it takes."""
+        """Return the vectors (B, S, size) of tokens, which are of the kind that it takes."""
 
 
 class FeedForward(nn.Module):
@@ -104,7 +110,7 @@ class FeedForward(nn.Module):
 
 
 class Residual(nn.Module):
-    """A step beside which the input passes on: normalised before it (pre) or after the sum (post).
+    """A residual connection around f with layer normalisation: before f (pre) or after the sum (post).
 
     `x + f(norm(x))` trains without warm-up tricks; `norm(x + f(x))` is the paper's own.
     Use: `y = residual.enter(x)`, then `residual.leave(x, f(y))`.
@@ -115,11 +121,11 @@ class Residual(nn.Module):
         self.norm, self.pre, self.dropout = nn.LayerNorm(size), norm == "pre", Dropout(dropout)
 
     def enter(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
-        """What the step reads."""
+        """Return the input of f."""
         return self.norm(x) if self.pre else x
 
     def leave(self, x: Float[Tensor, "B L D"], y: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
-        """The sum of what came in and what the step made of it."""
+        """Return the sum of the input x and the output y of f."""
         y = x + self.dropout(y)
         return y if self.pre else self.norm(y)
 
@@ -134,8 +140,8 @@ class Maxout(nn.Module):
 
 
 class Gate(nn.Module):
-    """z * x + (1 - z) * m, where z = sigmoid(W3 tanh(W1 x + W2 m)) (Rei et al. 2016, section 4): for every
-    value of its own, which of two vectors it comes from."""
+    """z * x + (1 - z) * m, where z = sigmoid(W3 tanh(W1 x + W2 m)) (Rei et al. 2016, section 4): a choice
+    between two vectors, for each value on its own."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -144,12 +150,15 @@ class Gate(nn.Module):
     def forward(self, x: Float[Tensor, "*b D"], m: Float[Tensor, "*b D"]) -> Float[Tensor, "*b D"]:
         """See the class."""
         z = self.choice((self.one(x) + self.other(m)).tanh()).sigmoid()
-        mixed: Tensor = z * x + (1 - z) * m
-        return mixed
+        chosen: Tensor = z * x + (1 - z) * m
+        return chosen
 
 
 def tie(output: nn.Linear, *embeddings: Embedding) -> None:
-    """Let embeddings share the output layer's matrix (Press & Wolf 2017)."""
+    """Let embeddings share the output layer's matrix (Press & Wolf 2017).
+
+    The matrix starts as the table of the first embedding.
+    """
     with torch.no_grad():
         output.weight.copy_(embeddings[0].table.weight)
     for embedding in embeddings:

@@ -1,6 +1,7 @@
-"""Words and their characters -> vectors, and batches of words that have labels.
+"""Words and their characters -> vectors.
 
-Letters: B batch, S words of a sentence, U distinct words (of a block), C characters of its longest.
+Letters: B batch, S words of a sentence, E width of an embedding, U distinct words (of a block), C characters
+of its longest word, M width of a word's vector from its characters.
 """
 
 import math
@@ -19,41 +20,33 @@ from seq2attn.text.word_vocabulary import PADDING, UNKNOWN
 
 
 class Words(NamedTuple):
-    """Sentences of words. Each distinct word is spelt once, so that its characters are read once, in blocks
-    of words about as long, so that one long word does not make all others long."""
+    """Sentences of words, and the characters of each distinct word.
 
-    ids: Tensor  # (B, S), long, words in the lexicon
+    Each distinct word is encoded once, in blocks of words of similar length, so that one long word does not
+    add padding to all others.
+    """
+
+    ids: Tensor  # (B, S), long, in the vocabulary of words
     mask: Tensor  # (B, S), bool, True = a word
-    places: Tensor  # (B, S), long, the row of each word in the blocks of `spellings`, one below the other
-    spellings: tuple[Tensor, ...]  # (U, C) each, long, characters, PADDING behind them; at least one row
+    character_rows: Tensor  # (B, S), long, the row of each word in the concatenated blocks of `characters`
+    characters: tuple[Tensor, ...]  # (U, C) each, long, ids, PADDING behind them; at least one row
 
     def to(self, device: torch.device) -> "Words":
-        """On a device."""
-        ids, mask, places = (part.to(device, non_blocking=True) for part in self[:3])
-        return Words(ids, mask, places, tuple(some.to(device, non_blocking=True) for some in self.spellings))
-
-
-class LabelledBatch(NamedTuple):
-    """What a labeller learns from."""
-
-    words: Words
-    labels: Tensor  # (B, S), long, of words, anything on padding; or (B,), of sentences
-    num_targets: int  # words or sentences that the loss is the mean of
-    shape: str  # how large it is, in words
-
-    def to(self, device: torch.device) -> "LabelledBatch":
-        """On a device."""
-        labels = self.labels.to(device, non_blocking=True)
-        return self._replace(words=self.words.to(device), labels=labels)
+        """Move to a device."""
+        ids, mask, character_rows = (
+            part.to(device, non_blocking=True) for part in (self.ids, self.mask, self.character_rows)
+        )
+        characters = tuple(block.to(device, non_blocking=True) for block in self.characters)
+        return Words(ids, mask, character_rows, characters)
 
 
 # ---- characters ------------------------------------------------------------------------------------------
 
 
 class CharacterEncoder(nn.Module):
-    """The base of what makes a vector of each word from its characters: `size` is the vector's width.
+    """The base class of encoders of a word from its characters: `size` is the width M of its vector.
 
-    characters: how many there are; embedding: the width of theirs; dropout: of those.
+    characters: the size of their vocabulary; embedding: the width of their vectors; dropout: on those.
     """
 
     size: int
@@ -61,12 +54,12 @@ class CharacterEncoder(nn.Module):
     def __init__(self, characters: int, embedding: int, dropout: float) -> None:
         super().__init__()
         self.table = nn.Embedding(characters, embedding)
-        _start(self.table)
+        _initialise(self.table)
         self.dropout = Dropout(dropout)
 
-    def forward(self, spellings: Int[Tensor, "U C"]) -> Float[Tensor, "U M"]:
-        """Vectors of words; of a word without characters, zeros."""
-        raise NotImplementedError(f"{type(self).__name__} must say how it reads characters: write forward()")
+    def forward(self, characters: Int[Tensor, "U C"]) -> Float[Tensor, "U M"]:
+        """Return the vectors of words; zeros for a word without characters."""
+        raise NotImplementedError(f"{type(self).__name__} must implement forward()")
 
 
 class CharLSTM(CharacterEncoder):
@@ -77,17 +70,17 @@ class CharLSTM(CharacterEncoder):
         self.rnn = Recurrent("lstm", embedding, size, bidirectional=True)
         self.size = self.rnn.size
 
-    def forward(self, spellings: Int[Tensor, "U C"]) -> Float[Tensor, "U M"]:
+    def forward(self, characters: Int[Tensor, "U C"]) -> Float[Tensor, "U M"]:
         """See the class."""
-        there = spellings != PADDING
-        last: Tensor = self.rnn(self.dropout(self.table(spellings)), there).last
-        return last * there.any(-1, keepdim=True)
+        mask = characters != PADDING  # (U, C)
+        last: Tensor = self.rnn(self.dropout(self.table(characters)), mask).last  # (U, M)
+        return last * mask.any(-1, keepdim=True)
 
 
 class CharCNN(CharacterEncoder):
-    """tanh(max over places of a convolution over `window` characters) (Ma & Hovy 2016, section 2.1).
+    """tanh(max over positions of a convolution over `window` characters) (Ma & Hovy 2016, section 2.1).
 
-    Beyond a word's ends stand zeros, so that a word shorter than the window is read too.
+    Words are padded with zeros on both sides, so that words shorter than the window work, too.
     """
 
     def __init__(
@@ -95,27 +88,27 @@ class CharCNN(CharacterEncoder):
     ) -> None:
         super().__init__(characters, embedding, dropout)
         self.size = size
-        self.around = (window - 1) // 2, window // 2
+        self.padding = (window - 1) // 2, window // 2
         self.convolution = nn.Conv1d(embedding, size, window)
 
-    def forward(self, spellings: Int[Tensor, "U C"]) -> Float[Tensor, "U M"]:
+    def forward(self, characters: Int[Tensor, "U C"]) -> Float[Tensor, "U M"]:
         """See the class."""
-        there = (spellings != PADDING).unsqueeze(1)
-        x = self.dropout(self.table(spellings)).mT * there
-        found: Tensor = self.convolution(F.pad(x, self.around))
-        return found.masked_fill(~there, float("-inf")).amax(-1).tanh() * there.any(-1)
+        mask = (characters != PADDING).unsqueeze(1)  # (U, 1, C)
+        x = self.dropout(self.table(characters)).mT * mask  # (U, embedding, C)
+        features: Tensor = self.convolution(F.pad(x, self.padding))  # (U, M, C)
+        return features.masked_fill(~mask, float("-inf")).amax(-1).tanh() * mask.any(-1)
 
 
 # ---- words -----------------------------------------------------------------------------------------------
 
 
 class WordEmbedding(nn.Module):
-    """Vectors of words: from a table, and from their characters if there is a speller.
+    """Vectors of words: x from a table, and m from their characters if there is a character encoder.
 
-    joined: concat: [x; m] (Lample et al. 2016); gate: z * x + (1 - z) * tanh(W m), where each value chooses
+    joined: concat: [x; m] (Lample et al. 2016); gate: z * x + (1 - z) * tanh(W m), a choice for each value
         (Rei et al. 2016, section 4).
-    word_dropout: the rate at which words are unknown in training; their characters stay.
-    size: project to this width, times its root as in `Embedding`; None: as wide as they are.
+    word_dropout: the rate at which words become unknown in training; their characters stay.
+    size: project to this width, times its root as in `Embedding`; None: no projection.
     """
 
     def __init__(
@@ -129,12 +122,8 @@ class WordEmbedding(nn.Module):
         positions: Position | None = None,
     ) -> None:
         super().__init__()
-        self.table, self.dropout, self.character_encoder, self.positions = (
-            table,
-            dropout,
-            character_encoder,
-            positions,
-        )
+        self.table, self.dropout = table, dropout
+        self.character_encoder, self.positions = character_encoder, positions
         self.word_dropout, width = word_dropout, table.embedding_dim
         self.enter: nn.Module | None = None
         self.gate: Gate | None = None
@@ -147,17 +136,17 @@ class WordEmbedding(nn.Module):
         self.size = width if size is None else size
 
     def forward(self, words: Words) -> Float[Tensor, "B S E"]:
-        """See the class; what stands on padding does not matter."""
+        """See the class; vectors at padding are arbitrary."""
         ids = words.ids
         if self.training and self.word_dropout:
-            lost = torch.rand(ids.shape, device=ids.device) < self.word_dropout
-            ids = ids.masked_fill(lost, UNKNOWN)
-        x = self.table(ids)
+            dropped = torch.rand(ids.shape, device=ids.device) < self.word_dropout
+            ids = ids.masked_fill(dropped, UNKNOWN)
+        x = self.table(ids)  # (B, S, W), W the table's width
         if self.character_encoder is not None:
-            m = torch.cat([self.character_encoder(some) for some in words.spellings])
-            m = m if self.enter is None else self.enter(m)
-            collate_words = F.embedding(words.places, m)
-            x = torch.cat([x, collate_words], -1) if self.gate is None else self.gate(x, collate_words)
+            distinct = torch.cat([self.character_encoder(block) for block in words.characters])  # (sum U, M)
+            distinct = distinct if self.enter is None else self.enter(distinct)
+            m = F.embedding(words.character_rows, distinct)  # (B, S, M)
+            x = torch.cat([x, m], -1) if self.gate is None else self.gate(x, m)
         if self.project is not None:
             x = self.project(x) * math.sqrt(self.size)
         if self.positions is not None:
@@ -166,14 +155,14 @@ class WordEmbedding(nn.Module):
 
 
 def word_table(words: int, size: int, vectors: Tensor | None = None, frozen: bool = False) -> nn.Embedding:
-    """A vector (size,) for each word, uniform in +-sqrt(3 / size) (Lample et al. 2016; Ma & Hovy 2016); zeros
-    for the unknown one.
+    """Return a table of word vectors, uniform in +-sqrt(3 / size) (Lample et al. 2016; Ma & Hovy 2016); zeros
+    for the unknown word.
 
-    vectors (words, size): what to start from; words whose rows are nan have none. frozen: nothing is learnt.
+    vectors (words, size): initial values; words whose rows are nan have none. frozen: they are not trained.
     Seq2attnError if the vectors are of another number or size.
     """
     table = nn.Embedding(words, size)
-    _start(table)
+    _initialise(table)
     if vectors is not None:
         if vectors.shape != (words, size):
             raise Seq2attnError(
@@ -181,14 +170,15 @@ def word_table(words: int, size: int, vectors: Tensor | None = None, frozen: boo
                 "model.embedding.size to that of the vectors"
             )
         with torch.no_grad():
-            known = ~vectors.isnan().any(-1, keepdim=True)
-            table.weight.copy_(vectors.where(known, table.weight))
+            has_vector = ~vectors.isnan().any(-1, keepdim=True)  # (words, 1)
+            table.weight.copy_(vectors.where(has_vector, table.weight))
     table.weight.requires_grad_(not frozen)
     return table
 
 
-def _start(table: nn.Embedding) -> None:
-    """Nothing is said of what is unknown: where training never meets it, chance would stay in it for good."""
+def _initialise(table: nn.Embedding) -> None:
+    """Draw vectors, and set that of the unknown entry to zero: if it does not occur in training, random
+    values would stay in it for good."""
     bound = math.sqrt(3 / table.embedding_dim)
     nn.init.uniform_(table.weight, -bound, bound)
     nn.init.zeros_(table.weight[UNKNOWN])

@@ -1,7 +1,9 @@
-"""Encoders: source tokens -> states, one per token, and a summary for the decoder to start from.
+"""Encoders: source tokens -> states, one per token, and a summary that the decoder starts from.
 
 Padding never leaks: recurrent encoders read it last in either direction, self-attention masks it, and the
-states on padding are zero.
+states at padding are zero.
+
+Letters: B batch, S source tokens, E width of an embedding, D of a state.
 """
 
 from typing import Any, NamedTuple
@@ -15,31 +17,31 @@ from seq2attn.layers.recurrent import Recurrent
 
 
 class Encoded(NamedTuple):
-    """A source as the decoder sees it."""
+    """The output of an encoder, and the ids of the source that decoders need."""
 
-    states: Tensor  # (B, S, D), zero on padding
+    states: Tensor  # (B, S, D), zero at padding
     mask: Tensor  # (B, 1, S), bool, True = a token
-    summary: Tensor  # (B, D), the whole sentence in one vector
+    summary: Tensor  # (B, D), one vector for the whole sentence
     copy_ids: Tensor | None = None  # (B, S), see data.sources.Source
     sentence_ids: Tensor | None = None  # (B, S), see data.sources.Source
 
 
 class Encoder(nn.Module):
-    """The base of encoders: `size` is D, the width of states and summary.
+    """The base class of encoders: `size` is D, the width of states and summary.
 
-    A token is what the embedding takes for one: an id, or a word with its characters.
+    Tokens are of the kind that the embedding takes: ids, or words with their characters.
     """
 
     size: int
     embedding: Embeds
 
     def forward(self, tokens: Any, mask: Bool[Tensor, "B S"]) -> Encoded:
-        """Encode a padded batch; True in the mask = a token. Padding stands on the right."""
-        return self.read(self.embedding(tokens), mask)
+        """Encode a batch, padded on the right; True in the mask = a token."""
+        return self.encode(self.embedding(tokens), mask)
 
-    def read(self, vectors: Float[Tensor, "B S E"], mask: Bool[Tensor, "B S"]) -> Encoded:
-        """Encode what the embedding has made of the tokens."""
-        raise NotImplementedError(f"{type(self).__name__} must say how it encodes: write read()")
+    def encode(self, vectors: Float[Tensor, "B S E"], mask: Bool[Tensor, "B S"]) -> Encoded:
+        """Encode the embeddings of the tokens."""
+        raise NotImplementedError(f"{type(self).__name__} must implement encode()")
 
 
 class RecurrentEncoder(Encoder):
@@ -54,15 +56,15 @@ class RecurrentEncoder(Encoder):
         self.rnn = Recurrent(cell, embedding.size, size, layers, bidirectional, between)
         self.size = self.rnn.size
 
-    def read(self, vectors: Float[Tensor, "B S E"], mask: Bool[Tensor, "B S"]) -> Encoded:
-        """See the class. A source without any token gets zero states and the summary of nothing: zeros."""
-        states, last = self.rnn(vectors, mask)
-        states = self.dropout(states) * mask.unsqueeze(-1)
-        return Encoded(states, mask.unsqueeze(1), last * mask.any(-1, keepdim=True))
+    def encode(self, vectors: Float[Tensor, "B S E"], mask: Bool[Tensor, "B S"]) -> Encoded:
+        """See the base class. A source without any token gets states and a summary of zeros."""
+        outputs = self.rnn(vectors, mask)
+        states = self.dropout(outputs.states) * mask.unsqueeze(-1)  # (B, S, D)
+        return Encoded(states, mask.unsqueeze(1), outputs.last * mask.any(-1, keepdim=True))
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention, perhaps within a window, then feed-forward, each with its residual."""
+    """Self-attention (in a window, if any), then feed-forward, each with its residual."""
 
     def __init__(
         self,
@@ -78,10 +80,10 @@ class EncoderLayer(nn.Module):
         self.self_attention_residual = Residual(size, norm, dropout)
         self.feed_forward_residual = Residual(size, norm, dropout)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x (B, S, D); mask (B, 1, S)."""
+    def forward(self, x: Float[Tensor, "B S D"], mask: Bool[Tensor, "B 1 S"]) -> Float[Tensor, "B S D"]:
+        """See the class."""
         if self.window is not None:
-            mask = mask & self.window.mask(x.shape[1], x.device)
+            mask = mask & self.window.mask(x.shape[1], x.device)  # (B, S, S)
         y = self.self_attention_residual.enter(x)
         attended = self.self_attention(y, self.self_attention.remember(y, mask), need_weights=False)
         x = self.self_attention_residual.leave(x, attended.context)
@@ -98,8 +100,8 @@ class TransformerEncoder(Encoder):
         self.embedding, self.layers = embedding, nn.ModuleList(layers)
         self.norm = nn.LayerNorm(self.size) if norm == "pre" else nn.Identity()
 
-    def read(self, vectors: Float[Tensor, "B S E"], mask: Bool[Tensor, "B S"]) -> Encoded:
-        """See the class."""
+    def encode(self, vectors: Float[Tensor, "B S E"], mask: Bool[Tensor, "B S"]) -> Encoded:
+        """See the base class."""
         x = vectors
         for layer in self.layers:
             x = layer(x, mask.unsqueeze(1))

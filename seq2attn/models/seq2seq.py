@@ -18,14 +18,18 @@ class Seq2Seq(nn.Module):
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
 
-    def forward(self, source: Source, target_input: Int[Tensor, "B T"], look: Sequence[int] = ()) -> Decoded:
-        """Return the logits (B, T, V) of the token after each of `target_input`, and the cross-attention
-        weights of the decoder layers in `look`."""
-        decoded: Decoded = self.decoder(target_input, self.encode(source), look)
+    def forward(
+        self, source: Source, target_input: Int[Tensor, "B T"], weights_of: Sequence[int] = ()
+    ) -> Decoded:
+        """Return the logits (B, T, V) of the token after each of `target_input`.
+
+        weights_of: the decoder layers whose cross-attention weights are returned, in this order.
+        """
+        decoded: Decoded = self.decoder(target_input, self.encode(source), weights_of)
         return decoded
 
     def encode(self, source: Source) -> Encoded:
-        """Return the source as the decoder sees it."""
+        """Return the encoder's states, with the ids of the source that decoders need."""
         encoded: Encoded = self.encoder(source.tokens, source.mask)
         return encoded._replace(copy_ids=source.copy_ids, sentence_ids=source.sentence_ids)
 

@@ -13,11 +13,16 @@ from seq2attn.attention.positions import POSITIONS, Distance, Position
 from seq2attn.attention.scorers import SCORERS, MultiScorer
 from seq2attn.layers.basic import Dropout, Embedding, Embeds, FeedForward, tie
 from seq2attn.models.decoders import (
+    BahdanauDecoder,
     Cell,
+    Decoder,
     DecoderLayer,
+    LatentAlignment,
+    LuongDecoder,
+    OutputLayers,
     PointerGenerator,
     Readout,
-    RecurrentDecoder,
+    SummaryDecoder,
     TransformerDecoder,
 )
 from seq2attn.models.encoders import EncoderLayer, RecurrentEncoder, TransformerEncoder
@@ -34,7 +39,7 @@ from seq2attn.runtime.devices import fitting
 
 
 def build(recipe: ModelRecipe, source_size: int, target_size: int) -> Seq2Seq:
-    """The model that a recipe describes, for vocabularies of these sizes, freshly initialised.
+    """Return the model that a recipe describes, for vocabularies of these sizes, freshly initialised.
 
     Seed torch before: initial weights are random.
     """
@@ -55,10 +60,10 @@ def build(recipe: ModelRecipe, source_size: int, target_size: int) -> Seq2Seq:
 def attention(
     recipe: AttentionRecipe, query_size: int, key_size: int, heads: int = 1, relative: Relative | None = None
 ) -> Attention:
-    """One attention for queries and keys of these sizes, for one head or for several side by side."""
-    energies = NORMALIZERS[recipe.normalize.name].n_scores
-    scores = [recipe.score.make(SCORERS, query_size, key_size) for _ in range(energies)]
-    score = scores[0] if energies == 1 else MultiScorer(scores)
+    """Return an attention for queries and keys of these sizes; `heads` of them share it side by side."""
+    n_scores = NORMALIZERS[recipe.normalize.name].n_scores
+    scores = [recipe.score.make(SCORERS, query_size, key_size) for _ in range(n_scores)]
+    score = scores[0] if n_scores == 1 else MultiScorer(scores)
     normalize = recipe.normalize.make(NORMALIZERS, query_size, heads)
     if recipe.talking:
         score, normalize = TalkingScorer(score, heads), TalkingNormalizer(normalize, heads)
@@ -75,11 +80,11 @@ def multi_head(
     rotary: Position | None = None,
     relative: Relative | None = None,
 ) -> MultiHead:
-    """Heads of that attention, each in its own projection."""
+    """Return heads of that attention, each with its own projections."""
     head = head_size(query_size, recipe.heads)
-    looks = attention(recipe, head, head, recipe.heads, relative)
+    inner = attention(recipe, head, head, recipe.heads, relative)
     return MultiHead(
-        recipe.heads, query_size, key_size, looks, rotary, recipe.key_heads, recipe.query_key_norm
+        recipe.heads, query_size, key_size, inner, rotary, recipe.key_heads, recipe.query_key_norm
     )
 
 
@@ -96,7 +101,7 @@ def _embedding(recipe: Any, vocabulary: int) -> Embedding:
 def _self_attentions(
     recipe: TransformerEncoderRecipe | TransformerDecoderRecipe, causal: bool
 ) -> Iterator[tuple[MultiHead, Window | None]]:
-    """The self-attention of each layer, with its positions, and its window."""
+    """Yield the self-attention of each layer, with its positions, and its window."""
     kind, relative = POSITIONS[recipe.positions.name], None
     for section in recipe.self_attentions:
         head, rotary = head_size(recipe.size, section.heads), None
@@ -105,8 +110,8 @@ def _self_attentions(
                 relative = recipe.positions.make(POSITIONS, section.heads, head, causal)
         elif kind.where == "rotation":
             rotary = recipe.positions.make(POSITIONS, head)
-        looks = multi_head(section, recipe.size, recipe.size, rotary, relative)
-        yield looks, None if section.window is None else Window(section.window, section.sinks)
+        self_attention = multi_head(section, recipe.size, recipe.size, rotary, relative)
+        yield self_attention, None if section.window is None else Window(section.window, section.sinks)
 
 
 def _feed_forward(recipe: TransformerEncoderRecipe | TransformerDecoderRecipe) -> FeedForward:
@@ -116,65 +121,98 @@ def _feed_forward(recipe: TransformerEncoderRecipe | TransformerDecoderRecipe) -
 def build_encoder(
     recipe: RecurrentEncoderRecipe | TransformerEncoderRecipe, embedding: Embeds
 ) -> RecurrentEncoder | TransformerEncoder:
-    """The encoder of a recipe upon that embedding; a Transformer is still to be initialised."""
+    """Return the encoder of a recipe upon that embedding; a Transformer is not yet initialised."""
     if isinstance(recipe, RecurrentEncoderRecipe):
         dropout = Dropout(recipe.dropout, variational=recipe.variational)
         return RecurrentEncoder(
             embedding, recipe.cell, recipe.size, recipe.layers, recipe.bidirectional, dropout
         )
     layers = [
-        EncoderLayer(own, _feed_forward(recipe), recipe.norm, recipe.dropout, window)
-        for own, window in _self_attentions(recipe, causal=False)
+        EncoderLayer(self_attention, _feed_forward(recipe), recipe.norm, recipe.dropout, window)
+        for self_attention, window in _self_attentions(recipe, causal=False)
     ]
     return TransformerEncoder(embedding, layers, recipe.norm)
 
 
 def _decoder(
     recipe: RecurrentDecoderRecipe | TransformerDecoderRecipe, vocabulary: int, source: int
-) -> RecurrentDecoder | TransformerDecoder:
+) -> Decoder:
+    """Return the decoder of a recipe; source: the width of the encoder's states."""
     embedding, output = _embedding(recipe, vocabulary), nn.Linear(recipe.output_size, vocabulary)
-    if isinstance(recipe, RecurrentDecoderRecipe):
-        return _recurrent_decoder(recipe, embedding, output, source)
+    if isinstance(recipe, TransformerDecoderRecipe):
+        return _transformer_decoder(recipe, embedding, output, source)
+    if recipe.attention is None:
+        return _summary_decoder(recipe, embedding, output, source)
+    return _attentional_decoder(recipe, recipe.attention, embedding, output, source)
+
+
+def _transformer_decoder(
+    recipe: TransformerDecoderRecipe, embedding: Embedding, output: nn.Linear, source: int
+) -> TransformerDecoder:
     layers = [
         DecoderLayer(
-            own,
+            self_attention,
             multi_head(section, recipe.size, source),
             _feed_forward(recipe),
             recipe.norm,
             recipe.dropout,
             window,
         )
-        for (own, window), section in zip(
+        for (self_attention, window), section in zip(
             _self_attentions(recipe, causal=True), recipe.cross_attentions, strict=True
         )
     ]
-    decoder = TransformerDecoder(embedding, layers, recipe.norm, output)
+    pointer_generator = None
     if recipe.copying is not None:
         layer = recipe.copying.layer % recipe.layers
-        decoder.copying(PointerGenerator(3 * recipe.size, layer, recipe.copying.head))
-    return decoder
+        pointer_generator = PointerGenerator(3 * recipe.size, layer, recipe.copying.head)
+    return TransformerDecoder(embedding, layers, recipe.norm, output, pointer_generator)
 
 
-def _recurrent_decoder(
+def _summary_decoder(
     recipe: RecurrentDecoderRecipe, embedding: Embedding, output: nn.Linear, source: int
-) -> RecurrentDecoder:
-    looks: Attention | MultiHead | None = None
-    context = 0 if recipe.order == "sutskever" else source
-    if recipe.attention is not None and recipe.attention.heads == 1:
-        looks = attention(recipe.attention, recipe.size, source)
-    elif recipe.attention is not None:
-        looks, context = multi_head(recipe.attention, recipe.size, source), recipe.size
-    entering = {"bahdanau": context, "cho": context, "sutskever": 0, "luong": 0}[recipe.order]
-    if recipe.input_feeding:
-        entering = recipe.output_size
-    cell = Cell(recipe.cell, recipe.embedding + entering, recipe.size, source, recipe.layers, recipe.dropout)
-    sizes = recipe.size, context, recipe.embedding, recipe.output_size
-    readout = Readout(recipe.readout, *sizes, recipe.latent, recipe.top)
-    dropout = Dropout(recipe.dropout, variational=recipe.variational)
-    decoder = RecurrentDecoder(embedding, cell, recipe.order, looks, readout, output, dropout)
+) -> SummaryDecoder:
+    summary_in_steps = recipe.order == "cho"
+    context = source if summary_in_steps else 0
+    cell = _cell(recipe, context, source)
+    layers = _output_layers(recipe, context, output)
+    return SummaryDecoder(embedding, cell, layers, summary_in_steps)
+
+
+def _attentional_decoder(
+    recipe: RecurrentDecoderRecipe,
+    section: AttentionRecipe,
+    embedding: Embedding,
+    output: nn.Linear,
+    source: int,
+) -> BahdanauDecoder | LuongDecoder:
+    cross_attention: Attention | MultiHead
+    if section.heads == 1:
+        cross_attention, context = attention(section, recipe.size, source), source
+    else:
+        cross_attention, context = multi_head(section, recipe.size, source), recipe.size
+    fed = context if recipe.order == "bahdanau" else recipe.output_size if recipe.input_feeding else 0
+    cell, layers = _cell(recipe, fed, source), _output_layers(recipe, context, output)
+    latent = None if recipe.latent == "none" else LatentAlignment(recipe.latent, recipe.top)
+    pointer_generator = None
     if recipe.copying is not None:
-        decoder.copying(PointerGenerator(context + recipe.size + recipe.embedding, head=recipe.copying.head))
-    return decoder
+        size = context + recipe.size + recipe.embedding
+        pointer_generator = PointerGenerator(size, head=recipe.copying.head)
+    if recipe.order == "bahdanau":
+        return BahdanauDecoder(embedding, cell, cross_attention, layers, latent, pointer_generator)
+    return LuongDecoder(
+        embedding, cell, cross_attention, layers, recipe.input_feeding, latent, pointer_generator
+    )
+
+
+def _cell(recipe: RecurrentDecoderRecipe, fed: int, source: int) -> Cell:
+    """Return the cell; fed: the width of its input besides the word."""
+    return Cell(recipe.cell, recipe.embedding + fed, recipe.size, source, recipe.layers, recipe.dropout)
+
+
+def _output_layers(recipe: RecurrentDecoderRecipe, context: int, output: nn.Linear) -> OutputLayers:
+    readout = Readout(recipe.readout, recipe.size, context, recipe.embedding, recipe.output_size)
+    return OutputLayers(readout, output, Dropout(recipe.dropout, variational=recipe.variational))
 
 
 def initialise(module: nn.Module) -> None:

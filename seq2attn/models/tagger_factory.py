@@ -1,4 +1,4 @@
-"""From the recipe of a labeller to its network: what `models.build` is to encoders with decoders."""
+"""From the recipe of a tagger or classifier to its network."""
 
 from collections.abc import Sequence
 
@@ -13,15 +13,8 @@ from seq2attn.layers.basic import Dropout
 from seq2attn.layers.word_embedding import CharacterEncoder, CharCNN, CharLSTM, WordEmbedding, word_table
 from seq2attn.models.encoders import RecurrentEncoder, TransformerEncoder
 from seq2attn.models.seq2seq_factory import attention, build_encoder, initialise, multi_head
-from seq2attn.models.taggers import (
-    AttentivePooling,
-    Classifier,
-    LabelAttention,
-    PlainPooling,
-    SelfAttention,
-    SpanTagger,
-    Tagger,
-)
+from seq2attn.models.tagger_layers import AttentivePooling, LabelAttention, PlainPooling, SelfAttention
+from seq2attn.models.taggers import Classifier, SpanTagger, Tagger
 from seq2attn.recipe import AttentionRecipe, ClassifierRecipe, TaggerRecipe
 from seq2attn.recipe.tagger_model import (
     AttentivePoolingRecipe,
@@ -46,11 +39,12 @@ def build_tagger(
     scheme: Scheme | None,
     vectors: Tensor | None = None,
 ) -> Tagger | SpanTagger | Classifier:
-    """The model that a recipe describes, freshly initialised, for so many words and characters, padding and
-    unknown ones included. Seed torch before: initial weights are random.
+    """Return the model that a recipe describes, freshly initialised. Seed torch before: initial weights are
+    random.
 
-    labels: their names; scheme: that of tags, None for labels of sentences. vectors (words, size): what
-    words start from, nan where there is none.
+    words, characters: the sizes of their vocabularies, padding and unknown ones included; labels: their
+    names; scheme: that of tags, None for labels of sentences; vectors (words, size): the initial vectors of
+    words, nan for words without one.
     """
     with fitting():
         encoder = _encoder(recipe, words, characters, vectors)
@@ -66,17 +60,19 @@ def build_tagger(
 def _encoder(
     recipe: TaggerRecipe | ClassifierRecipe, words: int, characters: int, vectors: Tensor | None
 ) -> RecurrentEncoder | TransformerEncoder:
-    reads = recipe.encoder
-    embedding = _embedding(recipe.embedding, reads, words, characters, vectors)
-    if isinstance(reads, TransformerWordEncoderRecipe):
-        return build_encoder(reads, embedding)
-    dropout = Dropout(reads.dropout, variational=reads.variational)
-    return RecurrentEncoder(embedding, reads.cell, reads.size, reads.layers, reads.bidirectional, dropout)
+    section = recipe.encoder
+    embedding = _embedding(recipe.embedding, section, words, characters, vectors)
+    if isinstance(section, TransformerWordEncoderRecipe):
+        return build_encoder(section, embedding)
+    dropout = Dropout(section.dropout, variational=section.variational)
+    return RecurrentEncoder(
+        embedding, section.cell, section.size, section.layers, section.bidirectional, dropout
+    )
 
 
 def _embedding(
     recipe: WordEmbeddingRecipe,
-    reads: RecurrentWordEncoderRecipe | TransformerWordEncoderRecipe,
+    encoder: RecurrentWordEncoderRecipe | TransformerWordEncoderRecipe,
     words: int,
     characters: int,
     vectors: Tensor | None,
@@ -89,10 +85,10 @@ def _embedding(
             characters, section.embedding, section.size, section.window, section.dropout
         )
     size, positions = None, None
-    if isinstance(reads, TransformerWordEncoderRecipe):
-        size = reads.size
-        if POSITIONS[reads.positions.name].where == "embedding":
-            positions = reads.positions.make(POSITIONS, size)
+    if isinstance(encoder, TransformerWordEncoderRecipe):
+        size = encoder.size
+        if POSITIONS[encoder.positions.name].where == "embedding":
+            positions = encoder.positions.make(POSITIONS, size)
     table = word_table(words, recipe.size, vectors, recipe.frozen)
     dropout = Dropout(recipe.dropout, variational=recipe.variational)
     return WordEmbedding(table, dropout, character_encoder, recipe.join, recipe.word_dropout, size, positions)
@@ -106,8 +102,8 @@ def _tagger(
 ) -> Tagger | SpanTagger:
     size, head = encoder.size, recipe.head
     if isinstance(head, SpanHeadRecipe):
-        looks = attention(head.attention, size, size)
-        spans = SpanPooling(looks, size, widths=head.width, width_size=head.width_size)
+        span_attention = attention(head.attention, size, size)
+        spans = SpanPooling(span_attention, size, widths=head.width, width_size=head.width_size)
         return SpanTagger(encoder, labels, scheme, spans, head.width, head.hidden)
     return Tagger(
         encoder,
@@ -115,21 +111,23 @@ def _tagger(
         scheme,
         head.kind == "crf",
         None if recipe.attention is None else _self_attention(recipe.attention, size),
-        None if recipe.label_attention is None else _of_labels(recipe.label_attention, size, len(labels)),
+        None
+        if recipe.label_attention is None
+        else _label_attention(recipe.label_attention, size, len(labels)),
         None if recipe.pooling is None else _pooling(recipe.pooling, size),
     )
 
 
 def _self_attention(recipe: SelfAttentionRecipe, size: int) -> SelfAttention:
     window = None if recipe.window is None else Window(recipe.window, recipe.sinks)
-    looks = _attention(recipe, size, size)
-    return SelfAttention(looks, size, recipe.join, exclude_self=recipe.exclude_self, window=window)
+    inner = _attention(recipe, size, size)
+    return SelfAttention(inner, size, recipe.join, exclude_self=recipe.exclude_self, window=window)
 
 
-def _of_labels(recipe: LabelAttentionRecipe, size: int, labels: int) -> LabelAttention:
+def _label_attention(recipe: LabelAttentionRecipe, size: int, labels: int) -> LabelAttention:
     width = recipe.size or size
-    found = size if recipe.heads > 1 else width
-    return LabelAttention(_attention(recipe, size, width), labels, width, found)
+    context = size if recipe.heads > 1 else width
+    return LabelAttention(_attention(recipe, size, width), labels, width, context)
 
 
 def _pooling(

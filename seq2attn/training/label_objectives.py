@@ -1,14 +1,14 @@
-"""What labellers learn: losses of words, spans and sentences, as sums over what a batch counts."""
+"""The objectives of taggers and classifiers: losses of words, spans and sentences, as sums over a batch."""
 
 from collections.abc import Callable
 
 from jaxtyping import Int
 from torch import Tensor
 
+from seq2attn.data.word_batches import LabelledBatch
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.crf import CRF
-from seq2attn.layers.word_embedding import LabelledBatch
-from seq2attn.models.taggers import Classifier, Labelled, SpanTagger, Tagger
+from seq2attn.models.taggers import Classifier, LabelScores, SpanTagger, Tagger
 from seq2attn.training.objectives import Losses
 from seq2attn.training.token_loss import Loss, cross_entropy
 
@@ -16,7 +16,7 @@ AnyTagger = Tagger | SpanTagger | Classifier
 
 
 class LabelObjective:
-    """To predict labels (cross-entropy) of words or sentences.
+    """Predicts labels (cross-entropy) of words or sentences.
 
     smoothing: of the labels; penalty: the factor of |A A' - I|^2, of each sentence's pooling
     (`pooling.penalty`).
@@ -25,32 +25,34 @@ class LabelObjective:
     def __init__(self, smoothing: float = 0.0, penalty: float = 0.0) -> None:
         self.smoothing, self.penalty = smoothing, penalty
 
-    def forward(self, model: AnyTagger, batch: LabelledBatch) -> Labelled:
+    def forward(self, model: AnyTagger, batch: LabelledBatch) -> LabelScores:
         """See Objective."""
-        answer: Labelled = model(batch.words, look=self.penalty > 0)
-        return answer
+        output: LabelScores = model(batch.words, need_weights=self.penalty > 0)
+        return output
 
-    def loss(self, answer: Labelled, batch: LabelledBatch) -> Losses:
+    def loss(self, output: LabelScores, batch: LabelledBatch) -> Losses:
         """See Objective."""
-        loss = self.cost(answer, batch)
+        loss = self.label_loss(output, batch)
+        losses = Losses(whole=loss.smoothed, loss=loss.smoothed, nll=loss.nll)
         if not self.penalty:
-            return Losses(loss.smoothed, *loss)
-        if answer.penalty is None:
+            return losses
+        if output.penalty is None:
             raise Seq2attnError(
-                "a penalty is on how far a pooling's queries look alike, and this model has none: set it to 0"
+                "a penalty is on how similar the weights of a pooling's queries are, and this model has no "
+                "such queries: set it to 0"
             )
-        alike = answer.penalty.sum()
-        return Losses(loss.smoothed + self.penalty * alike, *loss, {"penalty": alike})
+        penalty = output.penalty.sum()
+        return losses._replace(whole=loss.smoothed + self.penalty * penalty, parts={"penalty": penalty})
 
-    def cost(self, answer: Labelled, batch: LabelledBatch) -> Loss:
-        """What the answer's scores cost."""
-        return self.compared(answer, batch.labels)
+    def label_loss(self, output: LabelScores, batch: LabelledBatch) -> Loss:
+        """Return the loss of the scores, without the penalty."""
+        return self.masked_cross_entropy(output, batch.labels)
 
-    def compared(self, answer: Labelled, gold: Int[Tensor, "..."]) -> Loss:
-        """Cross-entropy with labels, one for each row of scores; whatever stands on padding."""
-        scores, mask = answer.scores.flatten(0, -2), answer.mask.flatten()
-        gold = gold.flatten().masked_fill(~mask, 0)
-        return cross_entropy(scores[None], gold[None], mask[None], self.smoothing)
+    def masked_cross_entropy(self, output: LabelScores, target: Int[Tensor, "..."]) -> Loss:
+        """Return the cross-entropy with a target for each row of scores; targets at padding are ignored."""
+        scores, mask = output.scores.flatten(0, -2), output.mask.flatten()  # (N, K), (N,)
+        target = target.flatten().masked_fill(~mask, 0)  # (N,)
+        return cross_entropy(scores[None], target[None], mask[None], self.smoothing)
 
     def updated(self) -> None:
         """See Objective."""
@@ -63,37 +65,38 @@ class LabelObjective:
 
 
 class CRFObjective(LabelObjective):
-    """To predict all labels of a sentence together: -log p(labels) of a CRF."""
+    """Predicts all labels of a sentence together: -log p(labels) of a CRF."""
 
     def __init__(self, crf: CRF, penalty: float = 0.0) -> None:
         super().__init__(penalty=penalty)
         self.crf = crf
 
-    def cost(self, answer: Labelled, batch: LabelledBatch) -> Loss:
+    def label_loss(self, output: LabelScores, batch: LabelledBatch) -> Loss:
         """See the class."""
-        nll = self.crf(answer.scores, batch.labels, answer.mask).sum()
+        nll = self.crf(output.scores, batch.labels, output.mask).sum()
         return Loss(nll, nll.detach())
 
 
 class SpanObjective(LabelObjective):
-    """To predict of each span its type, or that it is none.
+    """Predicts the type of each span, or that it has none.
 
-    gold: from labels (B, S) of words and their mask to types (B, N) of spans, `SpanTagger.gold`.
+    span_targets: from labels (B, S) of words and their mask to types (B, N) of spans,
+    `SpanTagger.span_targets`.
     """
 
-    def __init__(self, gold: Callable[[Tensor, Tensor], Tensor], smoothing: float = 0.0) -> None:
+    def __init__(self, span_targets: Callable[[Tensor, Tensor], Tensor], smoothing: float = 0.0) -> None:
         super().__init__(smoothing)
-        self.gold = gold
+        self.span_targets = span_targets
 
-    def cost(self, answer: Labelled, batch: LabelledBatch) -> Loss:
+    def label_loss(self, output: LabelScores, batch: LabelledBatch) -> Loss:
         """See the class."""
-        return self.compared(answer, self.gold(batch.labels, batch.words.mask))
+        return self.masked_cross_entropy(output, self.span_targets(batch.labels, batch.words.mask))
 
 
 def label_objective(model: AnyTagger, smoothing: float = 0.0, penalty: float = 0.0) -> LabelObjective:
-    """What a model learns by. Seq2attnError for smoothing with a CRF."""
+    """Return the objective of a model. Seq2attnError for smoothing with a CRF."""
     if isinstance(model, SpanTagger):
-        return SpanObjective(model.gold, smoothing)
+        return SpanObjective(model.span_targets, smoothing)
     if isinstance(model, Tagger) and model.crf is not None:
         if smoothing:
             raise Seq2attnError(

@@ -1,7 +1,7 @@
-"""What predicting tokens costs: cross-entropy over a vocabulary, of logits or of what they are made from.
+"""The loss of predicted tokens: cross-entropy over a vocabulary, from logits or from their projection.
 
 The vocabulary makes logits the widest tensors of all. Both functions here write out their gradients, because
-composed operations would pass over those tensors five times more; and the second never makes them whole.
+composed operations would pass over those tensors five times more; and the second never holds them as a whole.
 """
 
 from typing import Any, NamedTuple
@@ -14,53 +14,58 @@ from torch import Tensor
 from seq2attn.models.decoders import Projection
 from seq2attn.runtime.chunks import blocks
 
-ROWS = 512  # of logits that are made at once: enough to keep a device busy
+ROWS = 512  # of logits that are computed at once: enough to keep a device busy
 
 
 class Loss(NamedTuple):
-    """Sums over the tokens that count; divide by their number to report."""
+    """Sums over the tokens under the mask; divide by their number to report."""
 
-    smoothed: Tensor  # (), what is minimised: cross-entropy against the smoothed target, in nats
-    nll: Tensor  # (), the negative log-likelihood of the gold tokens, in nats; has no gradient
+    smoothed: Tensor  # (), minimised: cross-entropy against the smoothed target, in nats
+    nll: Tensor  # (), the negative log-likelihood of the target, in nats; has no gradient
 
 
 def cross_entropy(
     predicted: Tensor | Projection,
-    gold: Int[Tensor, "B T"],
+    target: Int[Tensor, "B T"],
     mask: Bool[Tensor, "B T"],
     smoothing: float = 0.0,
-    beyond: int = 0,
+    num_copied: int = 0,
 ) -> Loss:
-    """Cross-entropy with label smoothing (Szegedy et al. 2016): the gold token has 1 - e, and e is spread
-    evenly over the whole vocabulary (as in `F.cross_entropy`). Padding does not count. Float32.
+    """Return the cross-entropy with label smoothing (Szegedy et al. 2016).
 
-    predicted: logits (B, T, V); or what they are made from, of which no more than ROWS (B T) are ever made at
-    once, and none for padding, with their gradient.
-    beyond: the last so many tokens are none of the vocabulary, but copied (decoders/copying.py).
+    The target token has probability 1 - e, and e is spread evenly over the whole vocabulary (as in
+    `F.cross_entropy`). Padding does not count. Float32.
+
+    predicted: logits (B, T, V); or their projection, of which no more than ROWS of the B T rows are ever
+    computed at once, with their gradient, and none for padding.
+    num_copied: the last so many logits are of copied pieces, not of the vocabulary (decoders/copying.py).
     """
     if isinstance(predicted, Projection):
-        states, layer, learning = predicted.states[mask], predicted.layer, torch.is_grad_enabled()
-        return Loss(*_Projected.apply(states, layer.weight, layer.bias, gold[mask], smoothing, learning))  # type: ignore[no-untyped-call]
+        states, layer = predicted.states[mask], predicted.layer  # (N, R)
+        smoothed, nll = _ProjectedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            states, layer.weight, layer.bias, target[mask], smoothing, torch.is_grad_enabled()
+        )
+        return Loss(smoothed, nll)
     wide = predicted.float() if predicted.dtype in (torch.float16, torch.bfloat16) else predicted
-    size = predicted.shape[-1] - beyond
-    return Loss(*_SmoothedCrossEntropy.apply(wide, gold, mask, smoothing, size))  # type: ignore[no-untyped-call]
+    size = predicted.shape[-1] - num_copied
+    smoothed, nll = _CrossEntropy.apply(wide, target, mask, smoothing, size)  # type: ignore[no-untyped-call]
+    return Loss(smoothed, nll)
 
 
-class _SmoothedCrossEntropy(torch.autograd.Function):
-    """Written out because the vocabulary makes this the widest tensor of all: the gradient is made in the
-    place of the log-probabilities, where composed operations would pass over it five times more."""
+class _CrossEntropy(torch.autograd.Function):
+    """Smoothed cross-entropy of logits. The gradient overwrites the log-probabilities."""
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, gold: Tensor, mask: Tensor, smoothing: float, size: int
+        ctx: Any, logits: Tensor, target: Tensor, mask: Tensor, smoothing: float, size: int
     ) -> tuple[Tensor, Tensor]:
-        log_p = logits.log_softmax(-1)
-        nll = -(log_p.gather(-1, gold[..., None]).squeeze(-1) * mask).sum()
+        log_p = logits.log_softmax(-1)  # (B, T, V)
+        nll = -(log_p.gather(-1, target[..., None]).squeeze(-1) * mask).sum()
         smoothed = nll.clone()
         if smoothing:
             uniform = -(log_p[..., :size].mean(-1) * mask).sum()
             smoothed = (1 - smoothing) * nll + smoothing * uniform
-        ctx.save_for_backward(log_p, gold, mask)
+        ctx.save_for_backward(log_p, target, mask)
         ctx.smoothing, ctx.size = smoothing, size
         ctx.mark_non_differentiable(nll)
         return smoothed, nll
@@ -68,15 +73,15 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None]:
-        log_p, gold, mask = ctx.saved_tensors
-        gradient = _gradient(log_p, gold, ctx.smoothing, ctx.size)
+        log_p, target, mask = ctx.saved_tensors
+        gradient = _logit_gradient(log_p, target, ctx.smoothing, ctx.size)  # (B, T, V)
         gradient *= (grad * mask)[..., None]
         return gradient, None, None, None, None
 
 
-class _Projected(torch.autograd.Function):
-    """Logits W h + b are made some rows at a time, and from them at once the gradient to h, W and b: what is
-    as wide as the vocabulary is gone before the next rows come."""
+class _ProjectedCrossEntropy(torch.autograd.Function):
+    """Smoothed cross-entropy of logits W h + b, computed in blocks of rows together with the gradients of h,
+    W and b: no tensor as wide as the vocabulary outlives its block."""
 
     @staticmethod
     def forward(
@@ -84,50 +89,52 @@ class _Projected(torch.autograd.Function):
         states: Float[Tensor, "N R"],
         weight: Float[Tensor, "V R"],
         bias: Float[Tensor, " V"] | None,
-        gold: Int[Tensor, " N"],
+        target: Int[Tensor, " N"],
         smoothing: float,
-        learning: bool,
+        needs_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
-        narrow = weight.to(states.dtype)
-        offset = None if bias is None else bias.to(states.dtype)
-        to_states, to_weight = torch.empty_like(states), torch.zeros_like(weight)
-        to_bias = None if bias is None else torch.zeros_like(bias)
+        narrow = weight.to(states.dtype)  # (V, R)
+        narrow_bias = None if bias is None else bias.to(states.dtype)  # (V,)
+        states_grad, weight_grad = torch.empty_like(states), torch.zeros_like(weight)  # (N, R), (V, R)
+        bias_grad = None if bias is None else torch.zeros_like(bias)  # (V,)
         smoothed, nll = weight.new_zeros(()), weight.new_zeros(())
-        for some, right, to_some in zip(*(x.split(ROWS) for x in (states, gold, to_states)), strict=True):
-            logits = F.linear(some, narrow, offset)
-            for rows in blocks(len(some), some.device):
+        parts = (states.split(ROWS), target.split(ROWS), states_grad.split(ROWS))
+        for part, part_target, part_grad in zip(*parts, strict=True):
+            logits = F.linear(part, narrow, narrow_bias)  # (ROWS, V)
+            for rows in blocks(len(part), part.device):
                 log_p = logits[rows].to(weight.dtype).log_softmax(-1)
-                lost = -log_p.gather(-1, right[rows, None]).sum()
-                nll += lost
-                smoothed += (1 - smoothing) * lost
+                part_nll = -log_p.gather(-1, part_target[rows, None]).sum()
+                nll += part_nll
+                smoothed += (1 - smoothing) * part_nll
                 if smoothing:
                     smoothed -= smoothing * log_p.mean(-1).sum()
-                if not learning:
+                if not needs_gradient:
                     continue
-                gradient = _gradient(log_p, right[rows], smoothing, len(weight))
+                gradient = _logit_gradient(log_p, part_target[rows], smoothing, len(weight))
                 logits[rows] = gradient
-                if to_bias is not None:
-                    to_bias += gradient.sum(0)
-            if learning:
-                torch.mm(logits, narrow, out=to_some)
-                to_weight += logits.T @ some
-        ctx.save_for_backward(to_states, to_weight, to_bias)
+                if bias_grad is not None:
+                    bias_grad += gradient.sum(0)
+            if needs_gradient:
+                torch.mm(logits, narrow, out=part_grad)
+                weight_grad += logits.T @ part
+        ctx.save_for_backward(states_grad, weight_grad, bias_grad)
         ctx.mark_non_differentiable(nll)
         return smoothed, nll
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None, None]:
-        to_states, to_weight, to_bias = ctx.saved_tensors
-        of_bias = None if to_bias is None else to_bias * grad
-        return to_states * grad.to(to_states.dtype), to_weight * grad, of_bias, None, None, None
+        states_grad, weight_grad, bias_grad = ctx.saved_tensors
+        if bias_grad is not None:
+            bias_grad = bias_grad * grad
+        return states_grad * grad.to(states_grad.dtype), weight_grad * grad, bias_grad, None, None, None
 
 
-def _gradient(log_p: Tensor, gold: Tensor, smoothing: float, size: int) -> Tensor:
-    """That of the loss to the logits (..., V): softmax less the smoothed target over the first `size`. Made
-    in place of the log-probabilities, which nobody else holds."""
+def _logit_gradient(log_p: Tensor, target: Tensor, smoothing: float, size: int) -> Tensor:
+    """Return the gradient of the loss with respect to the logits (..., V), in place of the log-probabilities:
+    softmax minus the smoothed target over the first `size`."""
     gradient = log_p.exp_()
     if smoothing:
         gradient[..., :size] -= smoothing / size
-    right = gold[..., None]
-    return gradient.scatter_add_(-1, right, gradient.new_full((), smoothing - 1).expand(right.shape))
+    index = target[..., None]  # (..., 1)
+    return gradient.scatter_add_(-1, index, gradient.new_full((), smoothing - 1).expand(index.shape))

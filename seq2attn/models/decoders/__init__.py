@@ -1,33 +1,48 @@
 """Decoders: `start(encoded) -> state`, `step(token, state) -> logits, state`, `forward` = all steps at once.
 
-The same gold tokens through `forward` and through `step` give the same logits. Tokens are what is read:
-the first is the begin-of-sentence, and logits of step t predict the token that step t + 1 reads.
+The same target tokens through `forward` and through `step` give the same logits. Tokens are the decoder's
+input: the first is the begin-of-sentence, and logits of step t predict the token that step t + 1 reads.
 """
 
 from seq2attn.models.decoders.base import Decoded, Decoder, Projection
-from seq2attn.models.decoders.copying import Copies, PointerGenerator
-from seq2attn.models.decoders.recurrent import Cell, Readout, RecurrentDecoder, RecurrentState
+from seq2attn.models.decoders.cell import Cell
+from seq2attn.models.decoders.copying import CopySource, PointerGenerator
+from seq2attn.models.decoders.latent import LatentAlignment
+from seq2attn.models.decoders.readout import OutputLayers, Readout
+from seq2attn.models.decoders.recurrent import (
+    BahdanauDecoder,
+    LuongDecoder,
+    RecurrentDecoder,
+    RecurrentState,
+)
+from seq2attn.models.decoders.summary import SummaryDecoder, SummaryState
 from seq2attn.models.decoders.transformer import (
     DecoderLayer,
     LayerState,
-    Sight,
+    SelfAttentionMasks,
     TransformerDecoder,
     TransformerState,
 )
 
 __all__ = [
+    "BahdanauDecoder",
     "Cell",
-    "Copies",
+    "CopySource",
     "Decoded",
     "Decoder",
     "DecoderLayer",
+    "LatentAlignment",
     "LayerState",
+    "LuongDecoder",
+    "OutputLayers",
     "PointerGenerator",
     "Projection",
     "Readout",
     "RecurrentDecoder",
     "RecurrentState",
-    "Sight",
+    "SelfAttentionMasks",
+    "SummaryDecoder",
+    "SummaryState",
     "TransformerDecoder",
     "TransformerState",
 ]

@@ -1,4 +1,4 @@
-"""What every decoder can do, and what it gives back."""
+"""The base class of decoders, and their output."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,54 +12,54 @@ from seq2attn.attention import Attention, Memory, Past
 from seq2attn.attention.state import expand_to_hypotheses
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.basic import Embedding
-from seq2attn.models.decoders.copying import Copies, PointerGenerator
+from seq2attn.models.decoders.copying import CopySource, PointerGenerator
 from seq2attn.models.encoders import Encoded
 
 
 class Projection(NamedTuple):
-    """Logits (B, T, V) that are still to be made, so that a loss can make them piece by piece."""
+    """Logits (B, T, V) that are not yet computed, so that a loss can compute them in parts."""
 
-    states: Tensor  # (B, T, R), what the output layer reads, in the precision in which it is to multiply
+    states: Tensor  # (B, T, R), the input of the output layer, in the precision of the product
     layer: nn.Linear
 
     @classmethod
     def of(cls, states: Tensor, layer: nn.Linear) -> "Projection":
-        """In the precision of now."""
-        kind = states.device.type
-        narrow = states.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else states
+        """Return the projection of states (B, T, R) in the precision of autocast, if that is enabled."""
+        device = states.device.type
+        narrow = states.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else states
         return cls(narrow, layer)
 
     def whole(self) -> Tensor:
-        """All the logits at once."""
+        """Compute all logits (B, T, V) at once."""
         other = self.states.dtype != self.layer.weight.dtype
         with torch.autocast(self.states.device.type, self.states.dtype if other else None, other):
             return F.linear(self.states, self.layer.weight, self.layer.bias)
 
 
 class Decoded(NamedTuple):
-    """What a decoder makes of the tokens that it has read: all that a loss may ask for."""
+    """The output of a decoder for T target tokens."""
 
-    predicted: Tensor | Projection  # `logits`, or what they are to be made from
-    weights: Tensor | None  # (B, L, H, T, S) of the layers that were asked for, float32
-    sampled: Tensor | None = None  # (B, L, H, T, S), what those that draw looked at; zeros of the others
-    gate: Tensor | None = None  # (B, T), float32, the share that is generated and not copied, where it copies
+    predicted: Tensor | Projection  # `logits`, or the projection that they are computed from
+    weights: Tensor | None = None  # (B, L, H, T, S), float32, of the L layers whose weights are wanted
+    sampled: Tensor | None = None  # (B, L, H, T, S), samples of hard attention; zeros in other layers
+    gate: Tensor | None = None  # (B, T), float32, the pointer generator's probability of generating
 
     @property
     def logits(self) -> Tensor:
-        """(B, T, V), up to a constant the log-probabilities of the next token; (B, T, V + S) if it copies."""
+        """(B, T, V), log-probabilities of the next token up to a constant; (B, T, V + S) with copying."""
         return self.predicted.whole() if isinstance(self.predicted, Projection) else self.predicted
 
 
 class Decoder(nn.Module):
-    """The base of decoders.
+    """The base class of decoders.
 
-    attention_layers: how many layers look at the source (0 = none);
+    attention_layers: the number of layers with cross-attention (0 = none);
     alignment_shift: 0 if the weights of step t belong to the token that the step predicts, 1 if to the token
-    that it has read. Queries that have read a token are said to look for that token's source word (Luong
+    that it has read. Queries that have read a token are said to attend to that token's source word (Luong
     2016, thesis, ch. 4; Chen et al. 2020); measured (docs/results.md), all of these decoders look ahead.
 
-    With a copier (`copying`) its logits go on beyond the vocabulary, with one for each slot of the source
-    (decoders/copying.py); it reads such a token as the vocabulary's sign for unknown pieces.
+    With a pointer generator its logits go on beyond the vocabulary, with one for each position of the source
+    (decoders/copying.py); it reads such a token as the vocabulary's <unk>.
     """
 
     attention_layers = 0
@@ -71,8 +71,49 @@ class Decoder(nn.Module):
         super().__init__()
         self.pointer_generator: PointerGenerator | None = None
 
-    def copying(self, pointer_generator: PointerGenerator) -> None:
-        """Copy from the source from now on. Seq2attnError if this decoder cannot."""
+    def cross_attention(self, layer: int) -> Attention:
+        """Return the cross-attention of one of the attention_layers, from 0."""
+        raise NotImplementedError(f"{type(self).__name__} must implement cross_attention()")
+
+    @property
+    def hierarchical(self) -> bool:
+        """Whether it attends to sentences, and needs the source's sentence_ids (hierarchy.py)."""
+        layers = range(self.attention_layers)
+        return any(self.cross_attention(layer).hierarchy is not None for layer in layers)
+
+    def start(self, encoded: Encoded) -> Any:
+        """Return the state before the first token; keys and values of the source are computed here, once."""
+        raise NotImplementedError(f"{type(self).__name__} must implement start()")
+
+    def step(self, token: Int[Tensor, " B"], state: Any) -> tuple[Float[Tensor, "B V"], Any]:
+        """Read one token; return the logits of the next one, and the state after it."""
+        raise NotImplementedError(f"{type(self).__name__} must implement step()")
+
+    def forward(
+        self, tokens: Int[Tensor, "B T"], encoded: Encoded, weights_of: Sequence[int] = ()
+    ) -> Decoded:
+        """Read T tokens at once.
+
+        weights_of: the layers whose cross-attention weights are returned, in this order.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement forward()")
+
+    def track_coverage(self, state: Any) -> Any:
+        """Return the state of start() such that the steps after it track coverage.
+
+        For that, one layer of a Transformer does without its fused kernel.
+        """
+        return state
+
+    def coverage(self, state: Any) -> Float[Tensor, "B S"] | None:
+        """Return the sum of the attention weights of the steps so far, the mean of the heads; 1 at padding,
+        which needs no attention. None if the steps do not track it."""
+        return None
+
+    def _check_copying(self, pointer_generator: PointerGenerator | None) -> PointerGenerator | None:
+        """Return the pointer generator. Seq2attnError if this decoder cannot copy with it."""
+        if pointer_generator is None:
+            return None
         count = self.attention_layers
         if not 0 <= pointer_generator.layer < count:
             raise Seq2attnError(
@@ -85,20 +126,10 @@ class Decoder(nn.Module):
                 f"copying needs weights that sum to 1, and those of {type(normalize).__name__} may sum to "
                 "less or more"
             )
-        self.pointer_generator = pointer_generator
+        return pointer_generator
 
-    def cross_attention(self, layer: int) -> Attention:
-        """What looks at the source in one of the attention_layers, from 0."""
-        raise NotImplementedError(f"{type(self).__name__} must say what looks: write source_attention()")
-
-    @property
-    def hierarchical(self) -> bool:
-        """Whether it looks at sentences, and must be told where they are (hierarchy.py)."""
-        layers = range(self.attention_layers)
-        return any(self.cross_attention(layer).hierarchy is not None for layer in layers)
-
-    def copies(self, encoded: Encoded) -> Copies | None:
-        """What the slots of a source copy, if this decoder copies."""
+    def _copy_source(self, encoded: Encoded) -> CopySource | None:
+        """Return what can be copied from a source, if this decoder copies."""
         if self.pointer_generator is None:
             return None
         if encoded.copy_ids is None:
@@ -106,35 +137,13 @@ class Decoder(nn.Module):
                 "this decoder copies from its source: give the model a Source with copy_ids "
                 "(data.sources.PairTokenizer with copying=True makes it)"
             )
-        return Copies.of(encoded.copy_ids, encoded.mask.squeeze(1))
-
-    def start(self, encoded: Encoded) -> Any:
-        """The state before the first token; keys and values of the source are made here, once."""
-        raise NotImplementedError(f"{type(self).__name__} must say how it starts: write start()")
-
-    def step(self, token: Int[Tensor, " B"], state: Any) -> tuple[Float[Tensor, "B V"], Any]:
-        """Read one token; logits of the next, and the state after it."""
-        raise NotImplementedError(f"{type(self).__name__} must say how it steps: write step()")
-
-    def forward(self, tokens: Int[Tensor, "B T"], encoded: Encoded, look: Sequence[int] = ()) -> Decoded:
-        """Read T tokens at once; `look` names the layers whose weights on the source are wanted."""
-        raise NotImplementedError(f"{type(self).__name__} must say how it decodes: write forward()")
-
-    def track_coverage(self, state: Any) -> Any:
-        """What start() has given, if its steps are to count where they look: for that, a Transformer has to
-        do without a fused kernel in one layer."""
-        return state
-
-    def coverage(self, state: Any) -> Float[Tensor, "B S"] | None:
-        """How much each slot of the source has been looked at until this state, the mean of the heads; 1 for
-        slots under the mask, which need no look. None if the steps keep no count."""
-        return None
+        return CopySource.of(encoded.copy_ids, encoded.mask.squeeze(1))
 
 
-def covered(memory: Memory, past: Past) -> Float[Tensor, "B S"] | None:
-    """`Decoder.coverage` of one attention, with or without heads, from its memory and its past."""
+def masked_coverage(memory: Memory, past: Past) -> Float[Tensor, "B S"] | None:
+    """Return `Decoder.coverage` of one attention, with or without heads, from its memory and its past."""
     if past.coverage is None:
         return None
-    seen = expand_to_hypotheses(memory.mask.any(-2), len(past.coverage))
-    coverage = past.coverage.masked_fill(~seen, 1.0)
+    real = expand_to_hypotheses(memory.mask.any(-2), len(past.coverage))
+    coverage = past.coverage.masked_fill(~real, 1.0)  # (B, S) or (B, H, S)
     return coverage.mean(1) if coverage.dim() == 3 else coverage

@@ -1,11 +1,11 @@
-"""Copying: a step may say a piece of the source, also one that the vocabulary does not know.
+"""Copying: a step may produce a piece of the source, also one that the vocabulary does not have.
 
 The pointer-generator (See et al. 2017, "Get To The Point"), for every decoder with attention:
 
-    P(w) = g P_vocab(w) + (1 - g) sum_{i: slot i copies w} a_i    (eq. 9)
-    g = sigmoid(w [context; state; word] + b)                     (eq. 8)
+    P(w) = g P_vocab(w) + (1 - g) sum_{i: position i copies w} a_i    (eq. 9)
+    g = sigmoid(w [context; state; word] + b)                         (eq. 8)
 
-Ids from the vocabulary's size V on stand for pieces that it lacks: V + i for the one in slot i of the source.
+Ids from the vocabulary's size V on stand for pieces that it lacks: V + i for the piece at source position i.
 """
 
 from collections.abc import Sequence
@@ -17,25 +17,26 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 
-class Copies(NamedTuple):
-    """What the slots of a source copy. Batch first, so that a search can reorder it."""
+class CopySource(NamedTuple):
+    """The ids that the positions of a source copy. Batch first, so that a search can reorder it."""
 
-    ids: Tensor  # (B, S), in the vocabulary; or V + the first slot of its kind
-    first: Tensor  # (B, S), the first slot with the same id
+    ids: Tensor  # (B, S), in the vocabulary; or V + the first position of the same piece
+    first: Tensor  # (B, S), the first position with the same id
 
     @classmethod
-    def of(cls, ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> "Copies":
-        """Once per source; under the mask stands nothing that could be copied."""
+    def of(cls, ids: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> "CopySource":
+        """Compute it once per source; nothing can be copied from padding."""
         ids = ids * mask
-        same = ids.unsqueeze(-1) == ids.unsqueeze(-2)
+        same = ids.unsqueeze(-1) == ids.unsqueeze(-2)  # (B, S, S)
         return cls(ids, same.byte().argmax(-1))
 
 
 class PointerGenerator(nn.Module):
-    """The gate between generating and copying, and the mixture of the two.
+    """The gate between generating and copying, and the mixture of the two distributions.
 
     size: of [context; state; word] together;
-    layer, head: whose weights on the source say what is copied, from 0; head None: the mean of the heads.
+    layer, head: the cross-attention whose weights are the distribution over source positions, from 0; head
+    None: the mean of the heads.
     """
 
     def __init__(self, size: int, layer: int = 0, head: int | None = None) -> None:
@@ -45,29 +46,34 @@ class PointerGenerator(nn.Module):
     def forward(
         self,
         logits: Float[Tensor, "B T V"],
-        asked: Sequence[Float[Tensor, "B T _"]],
+        gate_inputs: Sequence[Float[Tensor, "B T _"]],
         weights: Float[Tensor, "B *h T S"],
-        copies: Copies,
+        source: CopySource,
     ) -> tuple[Float[Tensor, "B T W"], Float[Tensor, "B T"]]:
-        """Logits (B, T, V + S) of the mixture, and g (B, T); asked: context, state and word.
+        """Return the logits (B, T, V + S) of the mixture, and g (B, T).
+
+        gate_inputs: context, state and word.
 
         With g = 1 the first V are the logits that came in. An id beyond V that a sentence does not have is
-        impossible, -inf. Who sees nothing copies nothing. All is float32 at least, also under autocast.
+        impossible, -inf. All-masked rows have copy probability 0. Everything is float32 or wider, also under
+        autocast.
         """
         with torch.autocast(logits.device.type, enabled=False):
-            kind = self.gate.weight.dtype
-            odds = self.gate(torch.cat([part.to(kind) for part in asked], -1))
-            looked = self.looks(weights)
-            odds = odds.masked_fill(~(looked > 0).any(-1, keepdim=True), float("inf"))
-            ids, first = (part.unsqueeze(1).expand_as(looked) for part in copies)
-            mass = torch.zeros_like(looked).scatter_add(-1, first, looked).gather(-1, first)
-            log_mass = mass.clamp(min=torch.finfo(mass.dtype).tiny).log().to(kind)
-            own = first == torch.arange(first.shape[-1], device=first.device)
-            mixed: Tensor = _Mixture.apply(logits.to(kind), odds, log_mass, ids, own)  # type: ignore[no-untyped-call]
-        return mixed, odds.squeeze(-1).sigmoid()
+            dtype = self.gate.weight.dtype
+            gate_logit = self.gate(torch.cat([part.to(dtype) for part in gate_inputs], -1))  # (B, T, 1)
+            weights = self.select_head(weights)  # (B, T, S)
+            gate_logit = gate_logit.masked_fill(~(weights > 0).any(-1, keepdim=True), float("inf"))
+            ids = source.ids.unsqueeze(1).expand_as(weights)  # (B, T, S)
+            first = source.first.unsqueeze(1).expand_as(weights)  # (B, T, S)
+            # (B, T, S): at each position, the weights of all positions with the same id
+            mass = torch.zeros_like(weights).scatter_add(-1, first, weights).gather(-1, first)
+            log_mass = mass.clamp(min=torch.finfo(mass.dtype).tiny).log().to(dtype)  # (B, T, S)
+            is_first = first == torch.arange(first.shape[-1], device=first.device)  # (B, T, S)
+            mixed: Tensor = _Mixture.apply(logits.to(dtype), gate_logit, log_mass, ids, is_first)  # type: ignore[no-untyped-call]
+        return mixed, gate_logit.squeeze(-1).sigmoid()
 
-    def looks(self, weights: Float[Tensor, "B *h T S"]) -> Float[Tensor, "B T S"]:
-        """The weights of its layer, with or without heads, as it reads them."""
+    def select_head(self, weights: Float[Tensor, "B *h T S"]) -> Float[Tensor, "B T S"]:
+        """Return the weights of its head, from those of its layer with or without heads."""
         if weights.dim() == 3:
             return weights
         return weights.mean(1) if self.head is None else weights[:, self.head]
@@ -77,40 +83,41 @@ class PointerGenerator(nn.Module):
         self,
         gate: Float[Tensor, "B T"],
         weights: Float[Tensor, "B H T S"],
-        copies: Int[Tensor, "B S"],
-        gold: Int[Tensor, "B T"],
+        copy_ids: Int[Tensor, "B S"],
+        target: Int[Tensor, "B T"],
         log_probability: Float[Tensor, "B T"],
     ) -> Float[Tensor, "B T"]:
-        """How much of each gold token's probability was copied: (1 - g) sum_{i: i copies it} a_i / P."""
-        there = copies.unsqueeze(1) == gold.unsqueeze(2)
-        mass = (self.looks(weights) * there).sum(-1) * (1 - gate)
+        """Return the share of each target token's probability that was copied, (1 - g) sum_{i: i copies it}
+        a_i / P."""
+        same = copy_ids.unsqueeze(1) == target.unsqueeze(2)  # (B, T, S)
+        mass = (self.select_head(weights) * same).sum(-1) * (1 - gate)  # (B, T)
         return (mass.log() - log_probability).exp().clamp(max=1.0)
 
 
 class _Mixture(torch.autograd.Function):
-    """logits l, odds z of generating, log masses m -> the logits of the mixture.
+    """Logits l, gate logits z, log masses m -> the logits of the mixture.
 
-    Up to the constant log(sum exp l / g), log P(w) is l_w where nothing copies w, and else
+    Up to the constant log(sum exp l / g), log P(w) is l_w where no position copies w, and else
     logaddexp(l_w, logsumexp(l) - z + m_w): as (1 - g) / g = exp(-z), only the S entries that are copied
     differ from l. Written out since composed operations would pass over the vocabulary four times more.
-    Slots that copy the same have the same mass; only the first (`own`) has its gradient.
+    Positions that copy the same id have the same mass; only the first one passes its gradient on.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
         logits: Float[Tensor, "B T V"],
-        odds: Float[Tensor, "B T 1"],
+        gate_logit: Float[Tensor, "B T 1"],
         log_mass: Float[Tensor, "B T S"],
         ids: Int[Tensor, "B T S"],
-        own: Bool[Tensor, "B T S"],
+        is_first: Bool[Tensor, "B T S"],
     ) -> Float[Tensor, "B T W"]:
-        total = logits.logsumexp(-1, keepdim=True)
-        wide = F.pad(logits, (0, ids.shape[-1]), value=float("-inf"))
-        copied = total - odds + log_mass
-        mixed = torch.logaddexp(wide.gather(-1, ids), copied)
+        total = logits.logsumexp(-1, keepdim=True)  # (B, T, 1)
+        wide = F.pad(logits, (0, ids.shape[-1]), value=float("-inf"))  # (B, T, V + S)
+        copied = total - gate_logit + log_mass  # (B, T, S)
+        mixed = torch.logaddexp(wide.gather(-1, ids), copied)  # (B, T, S)
         wide.scatter_(-1, ids, mixed)
-        share = torch.where(own & odds.isfinite(), (copied - mixed).exp(), 0.0)
+        share = torch.where(is_first & gate_logit.isfinite(), (copied - mixed).exp(), 0.0)  # (B, T, S)
         ctx.save_for_backward(logits, total, ids, share)
         return wide
 
@@ -118,9 +125,9 @@ class _Mixture(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         logits, total, ids, share = ctx.saved_tensors
-        size = logits.shape[-1]
-        copied = grad.gather(-1, ids) * share
-        through = copied.sum(-1, keepdim=True)
-        gradient = (logits - total).exp_().mul_(through).add_(grad[..., :size])
+        size = logits.shape[-1]  # V
+        copied = grad.gather(-1, ids) * share  # (B, T, S)
+        copied_sum = copied.sum(-1, keepdim=True)  # (B, T, 1)
+        gradient = (logits - total).exp_().mul_(copied_sum).add_(grad[..., :size])  # (B, T, V)
         gradient.scatter_add_(-1, ids.clamp(max=size - 1), -copied.masked_fill(ids >= size, 0.0))
-        return gradient, -through, copied, None, None
+        return gradient, -copied_sum, copied, None, None

@@ -1,4 +1,8 @@
-"""The Transformer's decoder."""
+"""The Transformer's decoder.
+
+Letters: B batch, T new tokens, S source positions, K hypotheses of a sentence (N = K B), D width, V
+vocabulary.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple, cast
@@ -11,31 +15,30 @@ from seq2attn.attention import Attended, Attention, Memory, Past
 from seq2attn.attention.heads import MultiHead, Window
 from seq2attn.attention.state import GrowingBuffer, PerSource, expand_to_hypotheses, fold_hypotheses
 from seq2attn.layers.basic import Embedding, FeedForward, Residual
-from seq2attn.models.decoders.base import Decoded, Decoder, Projection, covered
-from seq2attn.models.decoders.copying import Copies
+from seq2attn.models.decoders.base import Decoded, Decoder, Projection, masked_coverage
+from seq2attn.models.decoders.copying import CopySource, PointerGenerator
 from seq2attn.models.encoders import Encoded
 
-SelfMemory = (
-    Memory | PerSource[tuple[GrowingBuffer, GrowingBuffer]]
-)  # keys and values: of each hypothesis, or of all of a sentence
+# Keys and values of the tokens so far: of each hypothesis, or in one buffer for all hypotheses of a sentence.
+SelfMemory = Memory | PerSource[tuple[GrowingBuffer, GrowingBuffer]]
 
 
 class LayerState(NamedTuple):
-    """What one layer of a Transformer decoder keeps between steps."""
+    """The state of one layer of a Transformer decoder between steps."""
 
-    self_memory: SelfMemory | None  # of the tokens that can still be seen
+    self_memory: SelfMemory | None  # of the tokens that later ones can still attend to
     cross_memory: PerSource[Memory]
-    cross_past: Past  # with its weights and coverage where it counts, or looks back
+    cross_past: Past  # with weights and coverage if it tracks coverage or its attention is stateful
 
 
-class Sight(NamedTuple):
-    """Which tokens are read now, and which of them and of those before each may look at."""
+class SelfAttentionMasks(NamedTuple):
+    """Which tokens the new ones may attend to."""
 
-    step: int  # how many came before them
-    mask: Tensor  # (N, T, T), of the new ones
-    seen: (
-        Tensor | None
-    )  # (B, 1, K, slots), of what a sentence's hypotheses share, while they read a token each
+    step: int  # the number of tokens before the new ones
+    causal: Tensor  # (N, T, T), among the new ones
+    # (B, 1, K, L), in steps: for each hypothesis, its own tokens among the L that all hypotheses of its
+    # sentence have read
+    shared: Tensor | None
 
 
 class DecoderLayer(nn.Module):
@@ -52,7 +55,7 @@ class DecoderLayer(nn.Module):
     ) -> None:
         super().__init__()
         size = self_attention.out.out_features
-        # All hypotheses of a sentence write into one memory, if it matters to nobody where a slot stands.
+        # All hypotheses of a sentence write into one memory, if weights do not depend on positions in it.
         self.shares = window is None and self_attention.attention.foldable
         self.self_attention, self.cross_attention = self_attention, cross_attention
         self.feed_forward, self.window = feed_forward, window
@@ -61,7 +64,7 @@ class DecoderLayer(nn.Module):
         )
 
     def start(self, encoded: Encoded) -> LayerState:
-        """Keys and values of the source, once."""
+        """Compute keys and values of the source, once."""
         memory = self.cross_attention.remember(encoded.states, encoded.mask, sentences=encoded.sentence_ids)
         past = self.cross_attention.initial_state(memory)
         if not self.cross_attention.attention.stateful:
@@ -69,17 +72,21 @@ class DecoderLayer(nn.Module):
         return LayerState(None, PerSource(memory), past)
 
     def track_coverage(self, state: LayerState) -> LayerState:
-        """The same start, which counts how much it looks at each slot; no fused kernel then."""
+        """Return the same start, whose steps track coverage; they cannot use a fused kernel."""
         return state._replace(cross_past=self.cross_attention.initial_state(state.cross_memory.value))
 
     def forward(
-        self, x: Tensor, sight: Sight, state: LayerState, need_weights: bool = False
-    ) -> tuple[Tensor, Attended, LayerState]:
-        """x (B, T, D), and what came back from the source."""
+        self,
+        x: Float[Tensor, "N T D"],
+        masks: SelfAttentionMasks,
+        state: LayerState,
+        need_weights: bool = False,
+    ) -> tuple[Float[Tensor, "N T D"], Attended, LayerState]:
+        """Return the layer's output, that of its cross-attention, and the state after the new tokens."""
         y = self.self_attention_residual.enter(x)
-        memory, kept = self._remember(y, sight, state.self_memory)
+        memory, self_memory = self._remember(y, masks, state.self_memory)
         past = self.self_attention.initial_state(memory)._replace(
-            weights=None, coverage=None, step=sight.step
+            weights=None, coverage=None, step=masks.step
         )
         attended = self.self_attention(y, memory, past, need_weights=False)
         x = self.self_attention_residual.leave(x, attended.context)
@@ -88,19 +95,25 @@ class DecoderLayer(nn.Module):
         attended = self.cross_attention(y, state.cross_memory.value, state.cross_past, need_weights)
         x = self.cross_attention_residual.leave(x, attended.context)
         x = self.feed_forward_residual.leave(x, self.feed_forward(self.feed_forward_residual.enter(x)))
-        return x, attended, LayerState(kept, state.cross_memory, attended.past)
+        return x, attended, LayerState(self_memory, state.cross_memory, attended.past)
 
-    def _remember(self, y: Tensor, sight: Sight, before: SelfMemory | None) -> tuple[Memory, SelfMemory]:
-        """What the new tokens look at, themselves included, and what is kept of it."""
-        mask = sight.mask if self.window is None else sight.mask & self.window.mask(y.shape[1], y.device)
-        new = self.self_attention.remember(y, mask, sight.step)
-        if self.shares and sight.seen is not None:
-            parts = [fold_hypotheses(part, len(sight.seen)) for part in new[:2]]
+    def _remember(
+        self, y: Float[Tensor, "N T D"], masks: SelfAttentionMasks, before: SelfMemory | None
+    ) -> tuple[Memory, SelfMemory]:
+        """Return the memory that the new tokens attend to, themselves included, and the one to keep."""
+        causal = masks.causal  # (N, T, T)
+        if self.window is not None:
+            causal = causal & self.window.mask(y.shape[1], y.device)
+        new = self.self_attention.remember(y, causal, masks.step)  # keys (N, heads, T, K)
+        if self.shares and masks.shared is not None:
+            sentences = len(masks.shared)
+            new_keys, new_values = (fold_hypotheses(part, sentences) for part in (new.keys, new.values))
             if isinstance(before, PerSource):
-                keys, values = (kept.append(part) for kept, part in zip(before.value, parts, strict=True))
+                old_keys, old_values = before.value
+                keys, values = old_keys.append(new_keys), old_values.append(new_values)
             else:
-                keys, values = map(GrowingBuffer.of, parts)
-            return Memory(keys.all, values.all, sight.seen), PerSource((keys, values))
+                keys, values = GrowingBuffer.of(new_keys), GrowingBuffer.of(new_values)
+            return Memory(keys.all, values.all, masks.shared), PerSource((keys, values))
         memory = before.append(new) if isinstance(before, Memory) else new
         return memory, memory if self.window is None else self.window.keep(memory)
 
@@ -108,67 +121,77 @@ class DecoderLayer(nn.Module):
 class TransformerState(NamedTuple):
     """Batch first, so that a search can reorder it."""
 
-    step: int  # tokens read so far, as many by each hypothesis
-    seen: (
+    step: int  # the number of tokens that each hypothesis has read
+    own_tokens: (
         Tensor | None
-    )  # (N, slots), which of the tokens that its sentence shares a hypothesis has read, if any
+    )  # (N, L), of the L tokens that its sentence's hypotheses share, those it has read
     layers: tuple[LayerState, ...]
-    copies: PerSource[Copies | None]  # of the source, where it is copied from
+    copy_source: PerSource[CopySource | None]  # with copying
 
 
 class TransformerDecoder(Decoder):
     """Layers of self- and cross-attention (Vaswani et al. 2017)."""
 
     def __init__(
-        self, embedding: Embedding, layers: list[DecoderLayer], norm: str, output: nn.Linear
+        self,
+        embedding: Embedding,
+        layers: list[DecoderLayer],
+        norm: str,
+        output: nn.Linear,
+        pointer_generator: PointerGenerator | None = None,
     ) -> None:
         super().__init__()
         self.embedding, self.layers, self.output = embedding, nn.ModuleList(layers), output
         self.norm = nn.LayerNorm(output.in_features) if norm == "pre" else nn.Identity()
         self.attention_layers, self.shares = len(layers), any(layer.shares for layer in layers)
+        self.pointer_generator = self._check_copying(pointer_generator)
 
     def start(self, encoded: Encoded) -> TransformerState:
         """See the base class."""
         layers = cast("list[DecoderLayer]", list(self.layers))
-        starts = tuple(layer.start(encoded) for layer in layers)
-        return TransformerState(0, None, starts, PerSource(self.copies(encoded)))
+        states = tuple(layer.start(encoded) for layer in layers)
+        return TransformerState(0, None, states, PerSource(self._copy_source(encoded)))
 
     def step(
-        self, token: Int[Tensor, " B"], state: TransformerState
-    ) -> tuple[Float[Tensor, "B V"], TransformerState]:
+        self, token: Int[Tensor, " N"], state: TransformerState
+    ) -> tuple[Float[Tensor, "N V"], TransformerState]:
         """See the base class."""
         rows, sentences = len(token), len(state.layers[0].cross_memory.value.keys)
-        seen = shared = None
+        own_tokens = shared = None
         if self.shares and rows:
-            # Each hypothesis of a sentence writes a slot, and sees the slots of the tokens that led to it.
-            own = torch.eye(rows // sentences, dtype=torch.bool, device=token.device).repeat(sentences, 1)
-            seen = own if state.seen is None else torch.cat([state.seen, own], 1)
-            shared = seen.unflatten(0, (sentences, -1)).unsqueeze(1)
-        mask = torch.ones(rows, 1, 1, dtype=torch.bool, device=token.device)
-        decoded, layers = self._advance(token.unsqueeze(1), Sight(state.step, mask, shared), state)
-        after = TransformerState(state.step + 1, seen, layers, state.copies)
+            # Each hypothesis of a sentence writes one key, and attends to those of the tokens that led to it.
+            new = torch.eye(rows // sentences, dtype=torch.bool, device=token.device).repeat(sentences, 1)
+            own_tokens = new if state.own_tokens is None else torch.cat([state.own_tokens, new], 1)  # (N, L)
+            shared = own_tokens.unflatten(0, (sentences, -1)).unsqueeze(1)  # (B, 1, K, L)
+        causal = torch.ones(rows, 1, 1, dtype=torch.bool, device=token.device)
+        masks = SelfAttentionMasks(state.step, causal, shared)
+        decoded, layers = self._advance(token.unsqueeze(1), masks, state)
+        after = TransformerState(state.step + 1, own_tokens, layers, state.copy_source)
         return decoded.logits.squeeze(1), after
 
-    def forward(self, tokens: Int[Tensor, "B T"], encoded: Encoded, look: Sequence[int] = ()) -> Decoded:
+    def forward(
+        self, tokens: Int[Tensor, "B T"], encoded: Encoded, weights_of: Sequence[int] = ()
+    ) -> Decoded:
         """See the base class."""
         length = tokens.shape[1]
         causal = torch.ones(1, length, length, dtype=torch.bool, device=tokens.device).tril()
-        sight = Sight(0, causal.expand(len(tokens), -1, -1), None)
-        return self._advance(tokens, sight, self.start(encoded), look)[0]
+        masks = SelfAttentionMasks(0, causal.expand(len(tokens), -1, -1), None)
+        decoded, _ = self._advance(tokens, masks, self.start(encoded), weights_of)
+        return decoded
 
     def track_coverage(self, state: TransformerState) -> TransformerState:
-        """See the base class: the layer that copies counts, else the last one."""
-        layers, number = list(state.layers), self._counted
-        layers[number] = cast(DecoderLayer, self.layers[number]).track_coverage(layers[number])
+        """See the base class: of the layer with the pointer generator, else of the last one."""
+        layers, tracking = list(state.layers), self._tracking_layer
+        layers[tracking] = cast(DecoderLayer, self.layers[tracking]).track_coverage(layers[tracking])
         return state._replace(layers=tuple(layers))
 
     def coverage(self, state: TransformerState) -> Float[Tensor, "B S"] | None:
-        """See the base class; of the layer that counts."""
-        counted = state.layers[self._counted]
-        return covered(counted.cross_memory.value, counted.cross_past)
+        """See the base class; of the layer that tracks it."""
+        layer = state.layers[self._tracking_layer]
+        return masked_coverage(layer.cross_memory.value, layer.cross_past)
 
     @property
-    def _counted(self) -> int:
+    def _tracking_layer(self) -> int:
         return len(self.layers) - 1 if self.pointer_generator is None else self.pointer_generator.layer
 
     def cross_attention(self, layer: int) -> Attention:
@@ -176,37 +199,50 @@ class TransformerDecoder(Decoder):
         return cast(DecoderLayer, self.layers[layer]).cross_attention.attention
 
     def _advance(
-        self, tokens: Tensor, sight: Sight, state: TransformerState, look: Sequence[int] = ()
+        self,
+        tokens: Int[Tensor, "N T"],
+        masks: SelfAttentionMasks,
+        state: TransformerState,
+        weights_of: Sequence[int] = (),
     ) -> tuple[Decoded, tuple[LayerState, ...]]:
-        words, states, answers = self.embedding(tokens, state.step), [], dict[int, Attended]()
-        wanted = [*look] if self.pointer_generator is None else [*look, self.pointer_generator.layer]
-        x = words
+        """Read T tokens; return the decoder's output and the states of the layers after them."""
+        words = self.embedding(tokens, state.step)  # (N, T, D)
+        with_weights = {*weights_of}
+        if self.pointer_generator is not None:
+            with_weights.add(self.pointer_generator.layer)
+        x, states, answers = words, list[LayerState](), dict[int, Attended]()
         for number, (layer, before) in enumerate(zip(self.layers, state.layers, strict=True)):
-            x, attended, after = layer(x, sight, before, number in wanted)
-            if number in wanted:
+            x, attended, after = layer(x, masks, before, number in with_weights)
+            if number in with_weights:
                 answers[number] = attended
             states.append(after)
-        x, gate = self.norm(x), None
-        projection = Projection.of(x, self.output)
+        x = self.norm(x)
+        projection, gate = Projection.of(x, self.output), None
         predicted: Tensor | Projection = projection
-        copies = expand_to_hypotheses(state.copies.value, len(tokens))
-        if self.pointer_generator is not None and copies is not None:
-            looked = answers[self.pointer_generator.layer]
+        copy_source = expand_to_hypotheses(state.copy_source.value, len(tokens))
+        if self.pointer_generator is not None and copy_source is not None:
+            attended = answers[self.pointer_generator.layer]
+            gate_inputs = attended.context, x, words  # (N, T, D) each
             predicted, gate = self.pointer_generator(
-                projection.whole(), (looked.context, x, words), looked.weights, copies
+                projection.whole(), gate_inputs, attended.weights, copy_source
             )
-        decoded = Decoded(predicted, *_looked([answers[number] for number in look]), gate)
+        wanted = [answers[layer] for layer in weights_of]
+        decoded = Decoded(predicted, _stack_weights(wanted), _stack_samples(wanted), gate)
         return decoded, tuple(states)
 
 
-def _looked(answers: list[Attended]) -> tuple[Tensor | None, Tensor | None]:
-    """Weights (B, L, H, T, S) of some layers, and what they drew: zeros where a layer does not draw."""
-    weights = [cast(Tensor, answer.weights) for answer in answers]
-    if not weights:
-        return None, None
-    drawn = [
-        torch.zeros_like(looked) if answer.sampled is None else answer.sampled
-        for answer, looked in zip(answers, weights, strict=True)
+def _stack_weights(answers: list[Attended]) -> Tensor | None:
+    """Return the weights (B, L, H, T, S) of layers."""
+    return torch.stack([cast(Tensor, answer.weights) for answer in answers], 1) if answers else None
+
+
+def _stack_samples(answers: list[Attended]) -> Tensor | None:
+    """Return the samples (B, L, H, T, S) of layers: zeros where a layer does not sample; None if none
+    does."""
+    if all(answer.sampled is None for answer in answers):
+        return None
+    samples = [
+        torch.zeros_like(cast(Tensor, answer.weights)) if answer.sampled is None else answer.sampled
+        for answer in answers
     ]
-    draws = any(answer.sampled is not None for answer in answers)
-    return torch.stack(weights, 1), torch.stack(drawn, 1) if draws else None
+    return torch.stack(samples, 1)
