@@ -11,7 +11,7 @@ from html_page import Page
 from tiny_copying import MODELS, V, set_gate, sources, words
 from torch.testing import assert_close
 
-from seq2attn.data.batches import Pair, collate
+from seq2attn.data.batches import PairIds, collate
 from seq2attn.data.sources import PairTokenizer, SourceIds
 from seq2attn.inference.generator import ForcedDecoding, Generator
 from seq2attn.inference.results import Translation
@@ -201,7 +201,7 @@ def test_the_share_that_was_copied_is_bayes():
     copied = tokenizer.collate([source]).copy_ids[0].tolist()
     target = [copied[1], copied[0], copied[4], 7]
     forced = forced_decoding(predictor, text, target)
-    batch = collate(tokenizer, [Pair(source, target)])
+    batch = collate(tokenizer, [PairIds(source, target)])
     with torch.no_grad():
         decoded = predictor.model(batch.source, batch.target_input, [0])
     p, weights = decoded.logits[0].softmax(-1), decoded.weights[0, 0, 0]

@@ -121,7 +121,11 @@ def test_the_recipe_refuses_what_the_networks_refuse():
             {"label_attention": {"score": "dot", "size": 3}},
             "label_attention.score: Dot needs queries and keys of one size, got 400 and 3; ",
         ),
-        (TaggerRecipe, {"label_attention": {"window": 3}}, "label_attention.window: only self-attention can have a window"),
+        (
+            TaggerRecipe,
+            {"label_attention": {"window": 3}},
+            "label_attention.window: only self-attention can have a window",
+        ),
         (
             TaggerRecipe,
             {"head": {"kind": "spans"}, "attention": {}},
