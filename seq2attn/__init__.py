@@ -48,7 +48,7 @@ _HOMES = {
     "train": "runs.training_run",
     "translate": "tasks.loading",
 }
-# Modules that moved in 0.2, by the names under which they were documented before.
+# Modules that have moved, by the names under which the documentation had them.
 _MOVED = {
     "flow": "attention.bidirectional",
     "normalizers": "attention.normalizers",
