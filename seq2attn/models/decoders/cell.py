@@ -44,8 +44,7 @@ class Cell(nn.Module):
         return outputs, tuple(part.transpose(0, 1) for part in parts)
 
     def _step(self, x: Float[Tensor, "B I"], state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Read one token, cell by cell: on a CPU torch's layers would pack their weights anew at each
-        call."""
+        """Read one token, cell by cell: on a CPU torch's layers pack their weights anew at each call."""
         layers: list[tuple[Tensor, ...]] = []
         for weights, *before in zip(self.rnn.all_weights, *(part.unbind(1) for part in state), strict=True):
             if layers and self.training:

@@ -33,20 +33,21 @@ class PositionPredictions(NamedTuple):
 
 
 class LatentAlignment:
-    """From what the next token is predicted, if not from the context (soft attention).
+    """Predicts the next token from single source positions, not from the context (soft attention).
+
+    kind is one of:
 
     - marginal: from every position on its own, mixed by the weights; only from the `top` positions with the
       largest weights, if given. States go on with the mean. In the order luong without input feeding no state
       depends on attention, and the likelihood is exactly that of a model that draws each alignment
       independently (Wu et al. 2018); else states remember a mean, as in Deng et al. 2018;
-    - posterior: as well, once a token is known, the posterior of the alignment replaces the weights: in the
-      past, in the alignment state of a normalizer that has one (if that state is the weights, this is exact
-      filtering in a hidden Markov model, Wu and Cotterell 2019), and in the context of the attentional vector
-      that enters the next step. In the order bahdanau the cell has read the mean by then.
+    - posterior: likewise, and once a token is known, the posterior of the alignment replaces the weights: in
+      the past, in the alignment state of a normalizer that has one (if that state is the weights, this is
+      exact filtering in a hidden Markov model, Wu and Cotterell 2019), and in the context of the attentional
+      vector that enters the next step. In the order bahdanau the cell has read the mean by then.
 
     The logits of a mixture are log-probabilities. It costs an output layer for every position; in training,
-    the (B, S, V) numbers of a step are computed again for its gradient, so that they are never kept for all
-    T.
+    the (B, S, V) numbers of a step are computed again for its gradient: they are never kept for all T steps.
     """
 
     def __init__(self, kind: Literal["marginal", "posterior"], top: int | None = None) -> None:
@@ -158,8 +159,7 @@ def mixture(
 def posterior(
     predictions: PositionPredictions, token: Int[Tensor, " B"], output: nn.Linear, positions: int
 ) -> Float[Tensor, "B S"]:
-    """Return the posterior of the alignment to S positions, w_a p(token | a) / sum, once the token is
-    known."""
+    """Return the posterior of the alignment, given the token: w_a p(token | a) / sum, of S positions."""
     vectors = output.weight[token].unsqueeze(-1)  # (B, R, 1)
     logits = (predictions.readouts @ vectors).squeeze(-1).to(predictions.log_normalizers.dtype)  # (B, K)
     if output.bias is not None:

@@ -75,8 +75,7 @@ class RecurrentDecoder(Decoder):
 
     @property
     def sequential(self) -> bool:
-        """Whether each step needs the result of the one before, so that T steps cannot be computed at
-        once."""
+        """Whether each step needs the result of the one before: then T steps cannot be computed at once."""
         raise NotImplementedError(f"{type(self).__name__} must implement sequential")
 
     def _advance(
@@ -97,7 +96,7 @@ class RecurrentDecoder(Decoder):
     ) -> tuple[Float[Tensor, "B V"], RecurrentState]:
         """See the base class."""
         tokens = token.unsqueeze(1)  # (B, 1)
-        # One query's weights cost nothing, and with them the state knows its coverage.
+        # The weights of a single query cost nothing, and with them the past tracks coverage.
         steps, state = self._read(tokens, self.embedding(tokens), state, self._dropout_mask(tokens), True)
         decoded = self._decoded([steps], expand_to_hypotheses(state.copy_source.value, len(token)))
         return decoded.logits.squeeze(1), state
@@ -105,7 +104,7 @@ class RecurrentDecoder(Decoder):
     def forward(
         self, tokens: Int[Tensor, "B T"], encoded: Encoded, weights_of: Sequence[int] = ()
     ) -> Decoded:
-        """See the base class. All steps are computed at once where none needs the result of another."""
+        """See the base class. All steps are computed at once unless the decoder is sequential."""
         state, words, dropout_mask = self.start(encoded), self.embedding(tokens), self._dropout_mask(tokens)
         need_weights = bool(weights_of) or self.pointer_generator is not None
         length = 1 if self.sequential else tokens.shape[1]
@@ -159,7 +158,8 @@ class RecurrentDecoder(Decoder):
         need_weights: bool,
     ) -> tuple[RecurrentSteps, RecurrentState]:
         """Read tokens, whose embeddings are the words; return the state after them."""
-        state = self.observe(tokens[:, 0], state)
+        if state.predictions is not None:
+            state = self.observe(tokens[:, 0], state)
         steps, after = self._advance(words, state, need_weights or dropout_mask is not None)
         if self.latent is None or dropout_mask is None:
             return steps, after
@@ -221,8 +221,8 @@ class BahdanauDecoder(RecurrentDecoder):
 class LuongDecoder(RecurrentDecoder):
     """The cell reads the word, then its hidden state is the query (Luong et al. 2015).
 
-    input_feeding: the cell also reads the attentional vector of the step before (section 3.3), that is its
-    readout before dropout.
+    input_feeding: the cell also reads the attentional vector of the step before (section 3.3), which is its
+    readout without dropout.
     """
 
     def __init__(

@@ -1,7 +1,6 @@
 """The Transformer's decoder.
 
-Letters: B batch, T new tokens, S source positions, K hypotheses of a sentence (N = K B), D width, V
-vocabulary.
+Letters: B sentences, K hypotheses of each (N = K B), T new tokens, S source positions, D width, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -36,8 +35,8 @@ class SelfAttentionMasks(NamedTuple):
 
     step: int  # the number of tokens before the new ones
     causal: Tensor  # (N, T, T), among the new ones
-    # (B, 1, K, L), in steps: for each hypothesis, its own tokens among the L that all hypotheses of its
-    # sentence have read
+    # (B, 1, K, L), in steps: which of the L tokens in the memory that the K hypotheses of a sentence share
+    # are a hypothesis's own
     shared: Tensor | None
 
 
@@ -122,9 +121,8 @@ class TransformerState(NamedTuple):
     """Batch first, so that a search can reorder it."""
 
     step: int  # the number of tokens that each hypothesis has read
-    own_tokens: (
-        Tensor | None
-    )  # (N, L), of the L tokens that its sentence's hypotheses share, those it has read
+    # (N, L): of the L tokens that the hypotheses of its sentence have read, those that a hypothesis has read
+    own_tokens: Tensor | None
     layers: tuple[LayerState, ...]
     copy_source: PerSource[CopySource | None]  # with copying
 
