@@ -11,6 +11,7 @@ from tiny_corpora import SAMPLE, SENTENCES, recipe, table, write
 
 from seq2attn.data import DataError, Report, pairs, prepare, training_text
 from seq2attn.data.batches import BatchLoader
+from seq2attn.data.sources import PairTokenizer
 from seq2attn.recipe import SamplingRecipe, TaggedDataRecipe
 from seq2attn.recipe.labelled_data import CategorizedDataRecipe
 from seq2attn.text.word_vocabulary import Labels, WordVocabulary
@@ -97,13 +98,13 @@ def test_the_end_of_a_target_that_was_cut_off_is_not_learnt(
     examples = prepare([data.dev], data, vocabularies, role)
     assert [examples.ended(number) for number in range(2)] == ends
     sampling = SamplingRecipe(alpha=0.9) if sampled else None
-    loader = BatchLoader(examples, *vocabularies, 99, sampling=sampling, truncate=data.truncate)
+    loader = BatchLoader(examples, PairTokenizer(*vocabularies, data.truncate), 99, sampling=sampling)
     made = loader.batch(np.arange(2), 0)
-    assert (made.gold == vocabularies[1].eos).any(1).tolist() == ends
-    learnt = [row[mask].tolist() for row, mask in zip(made.gold, made.gold_mask, strict=True)]
-    read = [row[mask].tolist() for row, mask in zip(made.reads, made.gold_mask, strict=True)]
+    assert (made.target == vocabularies[1].eos).any(1).tolist() == ends
+    learnt = [row[mask].tolist() for row, mask in zip(made.target, made.target_mask, strict=True)]
+    read = [row[mask].tolist() for row, mask in zip(made.target_input, made.target_mask, strict=True)]
     assert read == [[vocabularies[1].bos, *row[:-1]] for row in learnt]
-    assert made.units == sum(map(len, learnt)) and (window is None or len(learnt[1]) == 7 + ends[1])
+    assert made.num_targets == sum(map(len, learnt)) and (window is None or len(learnt[1]) == 7 + ends[1])
 
 
 @pytest.mark.parametrize("tagged", [False, True])

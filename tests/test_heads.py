@@ -208,7 +208,7 @@ def test_a_window_keeps_what_the_next_query_sees(size, sinks):
 @pytest.mark.parametrize("name", ["alibi-window", "shaw-keys-window", "rotary-sinks"])
 def test_what_a_decoder_keeps_does_not_grow(name):
     model = tiny.model(tiny.MODELS[f"transformer-{name}"])
-    state, kept = model.start(*tiny.sources(7, 3, 0)), []
+    state, kept = model.start(tiny.sources(7, 3, 0)), []
     for token in tiny.reads(3, 9).unbind(1):
         _, state = model.step(token, state)
         kept.append([part.shape for part in tiny.tensors(state)])
@@ -222,7 +222,7 @@ def test_a_window_is_not_wider_than_it_says():
     """Two layers of a window of 3 reach 4 tokens back, and 4 ahead in an encoder."""
     model = tiny.model(tiny.MODELS["transformer-alibi-window"])
     source, tokens = tiny.sources(15), tiny.reads(1, 15)
-    states, logits = model.encoder(*source).states, model(*source, tokens).logits
+    states, logits = model.encode(source).states, model(source, tokens).logits
     encoded = model.encoder(*source)
     source[0][:, 7], tokens[:, 7] = 5 if source[0][0, 7] != 5 else 6, 5 if tokens[0, 7] != 5 else 6
     around = (model.encoder(*source).states - states).abs().amax(-1)[0] > 1e-6
@@ -239,8 +239,8 @@ TRANSFORMERS = [f"transformer-{name}" for name in tiny.SIGHTS]
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_padding_does_not_move_what_an_encoder_sees(name):
     encoder = tiny.model(tiny.MODELS[name]).encoder
-    tokens, mask = tiny.sources(7, 3, 1)
-    garbage, wider = tiny.sources(7, 3, 1, width=11, seed=5)
+    tokens, mask = tiny.sources(7, 3, 1)[:2]
+    garbage, wider = tiny.sources(7, 3, 1, width=11, seed=5)[:2]
     garbage[:, :7] = torch.where(mask, tokens, garbage[:, :7])
     expected = encoder(tokens, mask)
     padded = encoder(garbage, wider)
@@ -268,7 +268,7 @@ def test_layers_share_t5s_table_and_it_is_kept_once():
     one.train()
     optimizer = torch.optim.SGD(one.parameters(), lr=0.1)
     before = one.decoder.layers[1].self_attention.attention.relative.table.weight.detach().clone()
-    one(*tiny.sources(7, 3), tiny.reads(2, 5)).logits.square().sum().backward()
+    one(tiny.sources(7, 3), tiny.reads(2, 5)).logits.square().sum().backward()
     optimizer.step()
     after = one.decoder.layers[0].self_attention.attention.relative.table.weight
     assert not torch.equal(before, after)

@@ -15,9 +15,11 @@ from seq2attn.alignment.word_alignment import Link
 from seq2attn.data import DataError, Role, prepare
 from seq2attn.data.batches import BatchLoader
 from seq2attn.data.gold_alignments import between_pieces
+from seq2attn.data.sources import PairTokenizer, SourceIds
+from seq2attn.inference.generator import Generator
 from seq2attn.inference.translator import Translator
 from seq2attn.models.seq2seq_factory import build
-from seq2attn.recipe import ModelRecipe, SamplingRecipe, TruncateRecipe, WindowRecipe
+from seq2attn.recipe import DecodingRecipe, ModelRecipe, SamplingRecipe, TruncateRecipe, WindowRecipe
 from seq2attn.text.vocabulary import Vocabulary
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -115,20 +117,21 @@ def test_sampled_pieces_are_truncated_the_same(
 ) -> None:
     truncate = TruncateRecipe.model_validate({"source": {"head": 2, "tail": 3}, "target": 4})
     examples = prepared(corpus, vocabularies, truncate=truncate.model_dump())
-    loader = BatchLoader(examples, *vocabularies, 99, 5, SamplingRecipe(alpha=0.6), truncate)
+    sampling = SamplingRecipe(alpha=0.6)
+    loader = BatchLoader(examples, PairTokenizer(*vocabularies, truncate), 99, 5, sampling)
     numbers = np.arange(len(examples))
     batch, free = (
         loader.batch(numbers, 1),
-        BatchLoader(examples, *vocabularies, 99, 5, SamplingRecipe(alpha=0.6)),
+        BatchLoader(examples, PairTokenizer(*vocabularies), 99, 5, sampling),
     )
-    assert batch.source_mask.sum(1).tolist() == [
-        min(5, n) + 1 for n in free.batch(numbers, 1).source_mask.sum(1) - 1
+    assert batch.source.mask.sum(1).tolist() == [
+        min(5, n) + 1 for n in free.batch(numbers, 1).source.mask.sum(1) - 1
     ]
-    assert batch.gold_mask.sum(1).max() == 4  # an end that was cut off is not learnt
-    whole = free.batch(numbers, 1).source[0].tolist()
-    length = int(free.batch(numbers, 1).source_mask[0].sum()) - 1
-    assert batch.source[0, :5].tolist() == whole[:2] + whole[length - 3 : length]
-    assert not torch.equal(batch.source, loader.batch(numbers, 2).source)  # still drawn anew
+    assert batch.target_mask.sum(1).max() == 4  # an end that was cut off is not learnt
+    whole = free.batch(numbers, 1).source.tokens[0].tolist()
+    length = int(free.batch(numbers, 1).source.mask[0].sum()) - 1
+    assert batch.source.tokens[0, :5].tolist() == whole[:2] + whole[length - 3 : length]
+    assert not torch.equal(batch.source.tokens, loader.batch(numbers, 2).source.tokens)  # still drawn anew
 
 
 @pytest.fixture(scope="module")
@@ -141,25 +144,27 @@ def translator(vocabularies: tuple[Vocabulary, Vocabulary]) -> Iterator[Translat
         *(one.size for one in vocabularies),
     )
     truncate = TruncateRecipe.model_validate({"source": {"head": 4, "tail": 3}, "target": 2})
-    yield Translator(model, *vocabularies, truncate=truncate)
+    yield Translator(Generator(model, PairTokenizer(*vocabularies, truncate)), DecodingRecipe())
 
 
 def test_inference_reads_what_training_read(
     corpus: dict[str, Any], vocabularies: tuple[Vocabulary, Vocabulary], translator: Translator
 ) -> None:
-    examples = prepared(corpus, vocabularies, "dev", truncate=translator.truncate.model_dump())
-    plain = Translator(translator.model, *vocabularies)
+    examples = prepared(
+        corpus, vocabularies, "dev", truncate=translator.generator.tokenizer.truncate.model_dump()
+    )
+    plain = Generator(translator.model, PairTokenizer(*vocabularies))
     found = translator.translate(SOURCES[:3])
     for number, one in enumerate(found):
         ids = examples.source(number).tolist()
         assert one.source.ids == ids
         assert (len(one.alignment), len(one.alignment[0])) == (len(one.target.words), len(one.source.words))
-        [searched] = plain.hypotheses([ids], plain.decoding)
+        [searched] = plain.search([SourceIds(ids)], translator.decoding)
         assert one.score == pytest.approx(searched[0].score, abs=1e-5)
         target = TARGETS[number][0]
         forced = translator.align(SOURCES[number], target)
         assert forced.source.ids == ids and forced.text == target  # what is given is not cut
-        [known] = plain.forced_decoding([ids], vocabularies[1].encode([target]), weights=False)
+        [known] = plain.forced_decoding([SourceIds(ids)], vocabularies[1].encode([target]), 4096, None)
         assert forced.log_probability == pytest.approx(known.log_probability, abs=1e-5)
         [said] = translator.log_probabilities([SOURCES[number]], [target])
         assert said == pytest.approx(known.log_probability, abs=1e-5)
