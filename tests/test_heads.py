@@ -223,9 +223,9 @@ def test_a_window_is_not_wider_than_it_says():
     model = tiny.model(tiny.MODELS["transformer-alibi-window"])
     source, tokens = tiny.sources(15), tiny.reads(1, 15)
     states, logits = model.encode(source).states, model(source, tokens).logits
-    encoded = model.encoder(*source)
-    source[0][:, 7], tokens[:, 7] = 5 if source[0][0, 7] != 5 else 6, 5 if tokens[0, 7] != 5 else 6
-    around = (model.encoder(*source).states - states).abs().amax(-1)[0] > 1e-6
+    encoded = model.encode(source)
+    source.tokens[:, 7], tokens[:, 7] = 5 if source.tokens[0, 7] != 5 else 6, 5 if tokens[0, 7] != 5 else 6
+    around = (model.encode(source).states - states).abs().amax(-1)[0] > 1e-6
     behind = (model.decoder(tokens, encoded).logits - logits).abs().amax(-1)[0] > 1e-6
     assert around.nonzero().flatten().tolist() == [*range(3, 12)]
     assert behind.nonzero().flatten().tolist() == [*range(7, 12)]

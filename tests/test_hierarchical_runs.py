@@ -67,15 +67,13 @@ def test_from_lists_of_turns_to_answers(tmp_path, decoder):
     together = predictor.summarize([*others, text], nbest=2)[-1]
     assert together.text == found.text
     assert together.log_probability == pytest.approx(found.log_probability, abs=1e-5)
-    ids, told_copies = [found.source.ids], predictor.copies([found.source.ids], [found.source])
-    (forced,) = predictor.forced_decoding(
-        ids, [found.target.ids], copies=told_copies, sentences=predictor.sentences(ids, [text])
-    )  # what is searched is what is forced
+    source = predictor.generator.tokenizer.source_ids(found.source.ids, lambda: text)
+    (forced,) = predictor.generator.forced_decoding([source], [found.target.ids], 4096)  # as in the search
     assert forced.log_probability == pytest.approx(found.log_probability, abs=1e-4)
     one = predictor.align(text, word)
     (known,) = predictor.log_probabilities([text], [word])
     assert known == pytest.approx(one.log_probability, abs=1e-5)
-    (looked,) = predictor.looks([text], [word])
+    (looked,) = predictor.attention_weights([text], [word])
     assert_close(looked[:1, : one.weights.shape[1]], one.weights[:1], atol=1e-5, rtol=1e-5)
     flat = predictor.align(text.replace("\n", " "), word)  # the same ids, but one sentence
     assert flat.source.ids == one.source.ids and abs(flat.log_probability - one.log_probability) > 1e-7
