@@ -79,7 +79,7 @@ def formats(text: str, *others: str) -> Callable[[Callable[..., None]], Callable
     "May be repeated. Or set SEQ2ATTN_IMPORT.",
 )
 def cli(modules: tuple[str, ...]) -> None:
-    """Train, evaluate, run and inspect models with exchangeable attention, for translation, summarization,
+    """Train, evaluate, run and inspect models with pluggable attention, for translation, summarization,
     tagging (named entities, for example) and text classification.
 
     \b
