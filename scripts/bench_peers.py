@@ -76,8 +76,8 @@ NOTES = {
     "all": "Transformer of 7.6 M parameters: 3+3 layers, 256 wide, 4 heads, feed-forward 1024, one matrix "
     "for all embeddings and the output. LSTM: 1 x 512 with additive attention and input feeding, encoder "
     "2 x 256, embeddings 256. The same joint BPE of 8,000 pieces, Multi30k en-de, fp32 unless stated, "
-    "dropout 0.1 (LSTM: 0.2, embeddings 0.1), label smoothing 0.1, Adam, gradients clipped at 1. Target tokens "
-    "are counted without padding, with </s>.",
+    "dropout 0.1 (LSTM: 0.2, embeddings 0.1), label smoothing 0.1, Adam, gradients clipped at 1. "
+    "Target tokens are counted without padding, with </s>.",
     "decoding": "Random weights; every sentence takes {steps} steps (</s> is forbidden before), so that all "
     "do the same work. From text to text; sentences sorted by length, longest first.",
     OURS: "Batches of sentences of similar length, at most 4,096 tokens on the longer side with padding. "
