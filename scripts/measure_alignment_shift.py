@@ -11,9 +11,12 @@ import re
 import sys
 
 from seq2attn.alignment.word_alignment import by_words, shifted
+from seq2attn.data.sources import SourceIds
+from seq2attn.inference.generator import AlignmentHead
 from seq2attn.runs.evaluation import held_out, source_and_reference_texts
 from seq2attn.tasks.loading import load_with_task
 
+BATCH_TOKENS = 4000
 SHORTEST = 3  # letters; shorter words are alike by chance
 
 
@@ -41,8 +44,12 @@ def main(run: str, checkpoint: str = "best") -> None:
                 ]
                 if not same:
                     continue
-                weights = model.align(source_text, target_text, layer).weights
-                words = by_words(shifted(weights, shift), target.word_of, source.word_of, source_eos=True)
+                (forced,) = model.generator.forced_decoding(
+                    [SourceIds(source.ids)], [target.ids], BATCH_TOKENS, AlignmentHead(layer)
+                )
+                words = by_words(
+                    shifted(forced.weights, shift), target.word_of, source.word_of, source_eos=True
+                )
                 for word in same:
                     row, column = words.weights[targets.index(word)], sources.index(word)
                     count += 1
