@@ -1,4 +1,4 @@
-"""seq2attn: train, score, translate with, and look into seq2seq models whose attention is pluggable.
+"""seq2attn: train, evaluate, run and inspect sequence-to-sequence models with pluggable attention.
 
 >>> import seq2attn
 >>> model = seq2attn.load("runs/quickstart")
@@ -48,7 +48,7 @@ _HOMES = {
     "train": "runs.training_run",
     "translate": "tasks.loading",
 }
-# Modules that moved in 0.2, by the names under which they were documented before.
+# Modules that have moved: the names under which they were documented before, and the present ones.
 _MOVED = {
     "flow": "attention.bidirectional",
     "normalizers": "attention.normalizers",
