@@ -1,9 +1,9 @@
-"""Make tests/model_X.Y: a tiny trained run of the current run format, and its expected translations.
+"""Make tests/model_X.Y: a tiny trained run of the present run format, and what it is expected to say.
 
     OMP_NUM_THREADS=1 python scripts/make_model_fixture.py
 
-Takes a minute. Run it once for each new format (`run_folder.FORMAT`). Folders of older formats stay
-unchanged, so that tests check whether this version still reads them.
+Takes a minute. Run it once for each new format (`checkpoint.FORMAT`): older folders stay as they are, so that
+the tests see whether this version still reads them.
 """
 
 import json
@@ -43,15 +43,15 @@ SENTENCES = [
 
 
 def expected(model: Translator) -> list[dict[str, str | float]]:
-    """Return the translations of the sentences, in the form that tests compare."""
+    """What the model makes of the sentences, as the tests compare it."""
     return [
-        {"source": source, "text": result.text, "score": result.score, "alignment": result.pharaoh()}
-        for source, result in zip(SENTENCES, model.translate(SENTENCES), strict=True)
+        {"source": source, "text": said.text, "score": said.score, "alignment": said.pharaoh()}
+        for source, said in zip(SENTENCES, model.translate(SENTENCES), strict=True)
     ]
 
 
 def main() -> None:
-    """Train the model, and write its translations."""
+    """Train, tidy up, write down."""
     torch.set_num_threads(1)
     folder = Path(__file__).parents[1] / "tests" / f"model_{FORMAT}"
     run = seq2attn.train("quickstart", folder / "run", OVERRIDES, device="cpu").run

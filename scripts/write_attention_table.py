@@ -1,6 +1,6 @@
-"""Write the tables of combinations into docs/attention.md, from the registries.
+"""Writes the table of what goes with what into docs/attention.md, from the parts themselves.
 
-python scripts/write_attention_table.py            write them
+python scripts/write_attention_table.py            writes it
 python scripts/write_attention_table.py --check    exit status 1 if docs/attention.md is not up to date
 """
 

@@ -1,4 +1,4 @@
-"""Run the command line. An error that the user can fix is printed as one message, without a traceback."""
+"""python -m seq2attn: the command line, where what a user can mend is one message and no traceback."""
 
 import sys
 import warnings
@@ -17,7 +17,7 @@ def main() -> None:
     except Seq2attnError as error:
         print(f"seq2attn: {error}", file=sys.stderr)
         sys.exit(1)
-    except OSError as error:  # a full disk, a file without permission to read, ...
+    except OSError as error:  # the disk is full, a file may not be read, ...
         print(f"seq2attn: {error.strerror or error}: {error.filename or 'output'}", file=sys.stderr)
         sys.exit(1)
 
@@ -30,7 +30,7 @@ def _warn(
     file: object = None,
     line: object = None,
 ) -> None:
-    """Print a warning without the line of code that it comes from."""
+    """Warnings are for who reads the terminal, who need not know which line of code gave them."""
     if not issubclass(category, (DeprecationWarning, FutureWarning)):
         print(f"seq2attn: warning: {message}", file=sys.stderr)
 
