@@ -7,16 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny_runs
 from click.testing import CliRunner, Result
 
 from seq2attn.__main__ import main
 from seq2attn.cli import cli
 
-MODEL = str(tiny_runs.MODEL)
 GERMAN = "Tom ist nicht hier.\n\nWo ist Tom?\n"
 ENGLISH = "Tom isn't here.\n\nWhere's Tom?\n"
 ROOT = Path(__file__).parents[1]
+MODEL = str(ROOT / "tests" / "model_0.2" / "run")  # a run of an older format, as users have them
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
