@@ -1,11 +1,11 @@
-# Two commands on a fresh machine: `make demo` and `make check`. PYTHON chooses the interpreter (3.10 to 3.14).
+# On a fresh machine: `make demo`, `make check`. Both make .venv first; PYTHON is its interpreter (3.10 to 3.14).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/quickstart
 export SEQ2ATTN_DATA ?= $(wildcard $(CURDIR)/../shared/data)
 
-.PHONY: demo check format docs clean
+.PHONY: demo check quick format docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -25,6 +25,14 @@ check: $(VENV)/developing
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n auto --dist loadfile
+
+# The order of imports, all laws of attention on one mechanism, the tables in the docs, and a training with `check`.
+QUICK := $(wildcard tests/test_imports.py tests/laws tests/test_attention_doc.py tests/test_cli_train.py)
+
+quick: $(VENV)/developing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pytest $(QUICK) -k "(not test_law or additive-softmax) and not moved"
 
 format: $(VENV)/developing
 	$(BIN)/ruff format .

@@ -1,15 +1,15 @@
-"""How fast models translate: sentences and tokens a second, latency, memory, and when the first one is there.
+"""Measure the speed of decoding: sentences and tokens a second, latency, memory, time to start.
 
     python scripts/bench_decode.py transformer additive --beams 1,5 --batches 1,16,64 --json speed.json
-    python scripts/bench_decode.py --run runs/multi30k_transformer   # a trained model, lengths as they come
-    python scripts/bench_decode.py --starts                          # only what starting takes
+    python scripts/bench_decode.py --run runs/multi30k_transformer   # a trained model, its own lengths
+    python scripts/bench_decode.py --starts                          # only the time that starting takes
 
-Models have random weights, and each translation is forced to --length pieces (0: as they come), so that all
-do the same work. Sentences are those of Multi30k's test set, or of the sample that ships, sorted by length;
-each call of Translator.translate, from text to text and without alignments, gets one batch of them. p50 and
-p95 are of those calls: with batches of 1, the latency of a sentence. The time to the first translation is
-that of `seq2attn translate` on one line, from the start of the process to its end, with a small Transformer
-that has been saved (or with the run).
+Models have random weights, and each translation is forced to have --length pieces (0: the model's own
+length), so that all do the same work. Sentences are from the test set of Multi30k, or from the sample that
+ships, sorted by length. Each call of Translator.translate, from text to text and without alignments,
+translates one batch. p50 and p95 are percentiles of the time of a call; with batches of 1, of the latency of
+a sentence. The time to the first translation is that of `seq2attn translate` on one line, from start to end
+of the process, with a small saved Transformer (or with the run).
 """
 
 import argparse
@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import bench_models
 import numpy as np
 import torch
-from bench_models import MODELS, Measured, Sample, positive, precisions, several
+from bench_models import MODELS, Measured, Sample, positive, positives, precisions
 
 from seq2attn.inference.translator import Translator
 from seq2attn.runtime.devices import pick_device
@@ -52,17 +52,17 @@ HEADS = (
 
 
 class Case(NamedTuple):
-    """What is measured in a process of its own."""
+    """A measurement, which gets a process of its own."""
 
-    model: str  # of MODELS, or a run's folder
+    model: str  # a name in MODELS, or a run folder
     precision: str
     beam: int
-    batch: int  # sentences of a call
+    batch: int  # sentences in a call
     device: torch.device
     threads: int
-    clock: str  # of bench_models.CLOCKS
-    sentences: int  # of a turn
-    length: int  # of every translation, in pieces; 0: as they come
+    clock: str  # a name in bench_models.CLOCKS
+    sentences: int  # in a turn
+    length: int  # of every translation, in pieces; 0: the model's own
     pieces: Path | None
 
 
@@ -70,20 +70,22 @@ class Case(NamedTuple):
 
 
 def translator(case: Case) -> Translator:
-    """A run's model, or one with random weights that writes only pieces of its vocabulary."""
+    """Return the model of a run, or one with random weights that generates only pieces of its vocabulary."""
     if case.pieces is None:
         loaded: Translator = load(case.model, device=str(case.device), precision=case.precision)
         return loaded
     torch.manual_seed(1)
     task = bench_models.task(case.model, case.pieces)
     model = task.build()
-    with torch.no_grad():  # a larger table's other rows cost their time, and are never chosen
+    with (
+        torch.no_grad()
+    ):  # embeddings may have more rows than the vocabulary: they take their time, and are never chosen
         model.decoder.output.bias[Vocabulary.load(case.pieces).size :] = -1e9
     return task.predictor(model, case.device, case.precision)
 
 
 def texts(pieces: Path | None, run: str) -> list[str]:
-    """The sources of a run's test (or dev) set, or of the text that there is."""
+    """Return the sources of a run's test (or dev) set, or of the test set that is available."""
     if pieces is None:
         from seq2attn.runs.evaluation import held_out
 
@@ -95,7 +97,7 @@ def texts(pieces: Path | None, run: str) -> list[str]:
 
 
 def save(pieces: Path, run: Path) -> None:
-    """A run's folder as training makes it, with a small Transformer that has learnt nothing."""
+    """Write a run folder like training does, with a small untrained Transformer."""
     task = TranslationTask(bench_models.recipe("transformer", pieces), [Vocabulary.load(pieces)])
     folder = RunFolder.create(run, task.recipe, Version(seq2attn=__version__), task.files())
     torch.manual_seed(1)
@@ -109,27 +111,27 @@ def save(pieces: Path, run: Path) -> None:
 
 
 def prepare(case: Case) -> Callable[[int], Sample]:
-    """What translates sentences for a turn, warmed up."""
+    """Return a function that translates the sentences of a turn; warm up before."""
     torch.set_num_threads(case.threads)
     model, clock = translator(case), bench_models.CLOCKS[case.clock]
     changes = {"beam": case.beam, "nbest": 1, "batch_tokens": 10**6}  # a call is a batch
     if case.length:
         changes |= {"min_length": case.length, "max_length": case.length}
     model = model.configured(changes)
-    some = list(islice(cycle(texts(case.pieces, case.model)), case.sentences))
-    some.sort(key=lambda text: len(model.source.encode([text])[0]))
-    batches = [some[begin : begin + case.batch] for begin in range(0, len(some), case.batch)]
+    sentences = list(islice(cycle(texts(case.pieces, case.model)), case.sentences))
+    sentences.sort(key=lambda text: len(model.source.encode([text])[0]))
+    batches = [sentences[begin : begin + case.batch] for begin in range(0, len(sentences), case.batch)]
 
     def measure(turn: int) -> Sample:
-        seconds, written = [], []
+        seconds, translations = [], []
         for batch in batches:
             begun = clock()
-            written += model.translate(batch, alignment=False)
+            translations += model.translate(batch, alignment=False)
             bench_models.synchronize(case.device)
             seconds.append(clock() - begun)
-        tokens = sum(len(one.target.ids) + 1 for one in written)
+        tokens = sum(len(translation.target.ids) + 1 for translation in translations)
         return {
-            "sentences_per_second": len(some) / sum(seconds),
+            "sentences_per_second": len(sentences) / sum(seconds),
             "tokens_per_second": tokens / sum(seconds),
             "p50": float(np.percentile(seconds, 50)),
             "p95": float(np.percentile(seconds, 95)),
@@ -141,7 +143,7 @@ def prepare(case: Case) -> Callable[[int], Sample]:
 
 
 def starts(folder: Path, run: str | None, pieces: Path | None, repeat: int) -> dict[str, list[float]]:
-    """Seconds of what starts, in turns: Python alone, the import, the help, a first translation."""
+    """Return the seconds that starting takes, in turns: Python, the import, the help, a first translation."""
     if run is None and pieces is not None:
         run = str(folder / "run")
         save(pieces, Path(run))
@@ -161,84 +163,86 @@ def starts(folder: Path, run: str | None, pieces: Path | None, repeat: int) -> d
     return seconds
 
 
-# ---- what comes out ----------------------------------------------------------------------------------
+# ---- results -----------------------------------------------------------------------------------------
 
 
-def described(case: Case, found: Measured) -> dict[str, Any]:
-    """A case with all that was measured of it."""
-    told: dict[str, Any] = {name: getattr(case, name) for name in ("model", "precision", "beam", "batch")}
-    told |= {name: [sample[name] for sample in found.samples] for name in found.samples[0]}
-    return {**told, "memory": found.memory}
+def described(case: Case, measured: Measured) -> dict[str, Any]:
+    """Return a case with its measurements, as JSON has it."""
+    record: dict[str, Any] = {name: getattr(case, name) for name in ("model", "precision", "beam", "batch")}
+    record |= {name: [sample[name] for sample in measured.samples] for name in measured.samples[0]}
+    return {**record, "memory": measured.memory}
 
 
-def row(told: dict[str, Any]) -> list[str]:
-    """A line of the table."""
+def row(record: dict[str, Any]) -> list[str]:
+    """Return a row of the table."""
     spread = bench_models.spread
     return [
-        *(str(told[name]) for name in ("model", "precision", "beam", "batch")),
-        spread(told["sentences_per_second"], ",.1f"),
-        spread(told["tokens_per_second"]),
-        *(f"{statistics.median(told[name]) * 1000:,.0f} ms" for name in ("p50", "p95")),
-        f"{told['memory'] / 1e6:,.0f} MB",
+        *(str(record[name]) for name in ("model", "precision", "beam", "batch")),
+        spread(record["sentences_per_second"], ",.1f"),
+        spread(record["tokens_per_second"]),
+        *(f"{statistics.median(record[name]) * 1000:,.0f} ms" for name in ("p50", "p95")),
+        f"{record['memory'] / 1e6:,.0f} MB",
     ]
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """What was asked for."""
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(MODELS)}; the first three")
-    parser.add_argument("--run", help="a run's folder instead")
     parser.add_argument(
-        "--precision", type=precisions, default="fp32", help="fp32, bf16, fp16, or several: fp32,bf16"
+        "models", nargs="*", metavar="MODEL", help=f"{', '.join(MODELS)}; default: the first three"
     )
-    parser.add_argument("--beams", type=several, default="1,5")
-    parser.add_argument("--batches", type=several, default="1,16,64", help="sentences of a call")
-    parser.add_argument("--length", type=int, help="of every translation, in pieces; 0 = as they come")
+    parser.add_argument("--run", help="a run folder instead")
+    parser.add_argument(
+        "--precision", type=precisions, default="fp32", help="fp32, bf16, fp16, or a list: fp32,bf16"
+    )
+    parser.add_argument("--beams", type=positives, default="1,5")
+    parser.add_argument("--batches", type=positives, default="1,16,64", help="sentences in a call")
+    parser.add_argument("--length", type=int, help="pieces of every translation; 0 = the model's own length")
     parser.add_argument("--sentences", type=positive, default=128, help="in each turn")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=positive, default=os.cpu_count())
     parser.add_argument("--clock", choices=bench_models.CLOCKS, default="wall")
     parser.add_argument("--repeat", type=positive, default=5, help="turns")
-    parser.add_argument("--json", type=Path, help="write everything that was measured to a file")
-    parser.add_argument("--starts", action="store_true", help="only what starting takes")
-    asked = parser.parse_args(words)
-    if asked.run and asked.models:
+    parser.add_argument("--json", type=Path, help="write all measurements to this file")
+    parser.add_argument("--starts", action="store_true", help="only the time that starting takes")
+    options = parser.parse_args(words)
+    if options.run and options.models:
         parser.error("give models or --run")
-    asked.models = [asked.run] if asked.run else asked.models or ["additive", "luong", "transformer"]
-    if not asked.run and (unknown := set(asked.models) - MODELS.keys()):
+    options.models = [options.run] if options.run else options.models or ["additive", "luong", "transformer"]
+    if not options.run and (unknown := set(options.models) - MODELS.keys()):
         parser.error(f"unknown model {', '.join(unknown)}: expected {', '.join(MODELS)}")
-    asked.length = (0 if asked.run else 16) if asked.length is None else asked.length
-    return asked
+    options.length = (0 if options.run else 16) if options.length is None else options.length
+    return options
 
 
 def main() -> None:
     """Measure, and print two tables in Markdown."""
-    asked = arguments()
-    device, repeat = pick_device(asked.device), asked.repeat
+    options = arguments()
+    device, repeat = pick_device(options.device), options.repeat
     with tempfile.TemporaryDirectory() as folder:
-        pieces = None if asked.run else bench_models.learn_pieces(Path(folder))
-        fixed = (device, asked.threads, asked.clock, asked.sentences, asked.length, pieces)
+        pieces = None if options.run else bench_models.learn_pieces(Path(folder))
+        fixed = (device, options.threads, options.clock, options.sentences, options.length, pieces)
         cases = [
             Case(model, precision, beam, batch, *fixed)
-            for model in asked.models
-            for precision in asked.precision
-            for beam in asked.beams
-            for batch in asked.batches
+            for model in options.models
+            for precision in options.precision
+            for beam in options.beams
+            for batch in options.batches
         ]
-        measured = [] if asked.starts else bench_models.in_turns(cases, prepare, device, repeat)
-        seconds = starts(Path(folder), asked.run, pieces, repeat)
-    told = [described(case, found) for case, found in zip(cases, measured, strict=bool(measured))]
-    data = "run" if asked.run else bench_models.corpus()
-    what = f"data:{data}|sentences:{asked.sentences}|length:{asked.length or 'free'}|repeat:{repeat}"
-    signature = f"{what}|clock:{asked.clock}|{bench_models.signature(device, asked.threads)}"
-    if told:
-        print(bench_models.table(HEADS, [row(one) for one in told]), "\n")
-    begun = [[name, f"{min(some):.2f}", bench_models.spread(some, ".2f")] for name, some in seconds.items()]
-    print(bench_models.table(("start", "best, s", "median, s"), begun))
+        measured = [] if options.starts else bench_models.in_turns(cases, prepare, device, repeat)
+        seconds = starts(Path(folder), options.run, pieces, repeat)
+    records = [described(case, samples) for case, samples in zip(cases, measured, strict=bool(measured))]
+    data = "run" if options.run else bench_models.corpus()
+    what = f"data:{data}|sentences:{options.sentences}|length:{options.length or 'free'}|repeat:{repeat}"
+    signature = f"{what}|clock:{options.clock}|{bench_models.signature(device, options.threads)}"
+    if records:
+        print(bench_models.table(HEADS, [row(record) for record in records]), "\n")
+    rows = [[name, f"{min(times):.2f}", bench_models.spread(times, ".2f")] for name, times in seconds.items()]
+    print(bench_models.table(("start", "best, s", "median, s"), rows))
     print(f"\nMedian [least, most]. {signature}")
-    if asked.json:
-        content = {"signature": signature, "measured": told, "starts": seconds}
-        asked.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    if options.json:
+        content = {"signature": signature, "measured": records, "starts": seconds}
+        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

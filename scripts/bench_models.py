@@ -1,7 +1,7 @@
-"""What the benchmarks share: the models that they measure, the data, the machine, and measuring in turns.
+"""Shared code of the benchmarks: models, data, facts about the machine, and measurements in turns.
 
-Imported by the scripts beside it, not run. SEQ2ATTN_DATA names a folder with multi30k/ in it; without that,
-text is the German-English sample that ships.
+This module is imported by the scripts beside it. SEQ2ATTN_DATA names a folder with multi30k/ in it; without
+it, the text is the German-English sample that ships.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from seq2attn.text.vocabulary import Vocabulary
 from seq2attn.version import __version__
 
 Case = TypeVar("Case")
-Sample = dict[str, Any]  # what one turn has measured
+Sample = dict[str, Any]  # the measurements of one turn
 Clock = Callable[[], float]
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 PIECES = 8000  # joint, of both languages
@@ -42,19 +42,19 @@ TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def positive(word: str) -> int:
-    """A whole number of at least 1, for argparse."""
+    """Read a whole number of at least 1, for argparse."""
     if int(word) < 1:
         raise ValueError
     return int(word)
 
 
-def several(word: str) -> list[int]:
-    """Such numbers with commas between."""
+def positives(word: str) -> list[int]:
+    """Read such numbers, separated by commas."""
     return [positive(part) for part in word.split(",")]
 
 
 def precisions(word: str) -> list[str]:
-    """Names of TYPES with commas between."""
+    """Read names of TYPES, separated by commas."""
     if unknown := set(word.split(",")) - TYPES.keys():
         raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown)}: expected {', '.join(TYPES)}")
     return word.split(",")
@@ -64,10 +64,10 @@ def precisions(word: str) -> list[str]:
 
 
 def _recurrent(score: str, feeding: bool) -> dict[str, Any]:
-    """A bidirectional encoder of 2 x 256 and a decoder of 512, as JoeyNMT's and Eole's users have them."""
+    """Return a bidirectional encoder of 2 x 256 and a decoder of 512, as is usual with JoeyNMT and Eole."""
     side = {"kind": "recurrent", "embedding": 256, "dropout": 0.2, "embedding_dropout": 0.1}
-    looks = {"order": "luong", "attention": {"score": score}, "input_feeding": feeding}
-    return {"encoder": {**side, "size": 256}, "decoder": {**side, "size": 512, **looks}}
+    attention = {"order": "luong", "attention": {"score": score}, "input_feeding": feeding}
+    return {"encoder": {**side, "size": 256}, "decoder": {**side, "size": 512, **attention}}
 
 
 def _transformer(layers: int, size: int, heads: int) -> dict[str, Any]:
@@ -83,11 +83,11 @@ MODELS: dict[str, dict[str, Any]] = {
     "base": _transformer(6, 512, 8),
     "big": _transformer(6, 1024, 16),
 }
-TABLES = {"big": 32_000}  # rows of the embeddings where they are not PIECES; what text has not is never met
+TABLES = {"big": 32_000}  # rows of the embeddings, if not PIECES; the text uses PIECES of them
 
 
 def recipe(model: str, pieces: Path | None = None, **training: Any) -> Recipe:
-    """The recipe of one of MODELS on the text that is there, with pieces that have been learnt, if given."""
+    """Return the recipe of one of MODELS on the available text; pieces: a trained vocabulary."""
     folder = os.environ.get("SEQ2ATTN_DATA")
     data: dict[str, Any] = {"languages": ["de", "en"]}
     data |= {role: {"sample": "tatoeba_de_en"} for role in ("train", "dev", "test")}
@@ -102,40 +102,40 @@ def recipe(model: str, pieces: Path | None = None, **training: Any) -> Recipe:
 
 
 def corpus() -> str:
-    """What text there is."""
+    """Return the name of the available text."""
     return "multi30k" if recipe("transformer").data.languages == ("en", "de") else "tatoeba_de_en"
 
 
 def task(model: str, pieces: Path | None, **training: Any) -> SequenceTask:
-    """The task of one of MODELS; without pieces, for ids that stand for no text."""
+    """Return the task of one of MODELS; without pieces, for random ids."""
     vocabulary = cast(Vocabulary, Specials()) if pieces is None else Vocabulary.load(pieces)
     vocabulary.size = TABLES.get(model, PIECES)
     return TranslationTask(recipe(model, pieces, **training), [vocabulary])
 
 
 def learn_pieces(folder: Path) -> Path:
-    """The joint pieces of the training text, in a file below the folder."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as aside:  # its memory is nobody's peak
-        return aside.submit(_learn_pieces, folder).result()
+    """Train a joint vocabulary on the training text; return its file in the folder."""
+    with ProcessPoolExecutor(
+        1, multiprocessing.get_context("spawn")
+    ) as process:  # so that no peak has its memory
+        return process.submit(_learn_pieces, folder).result()
 
 
 def _learn_pieces(folder: Path) -> Path:
-    learnt = TranslationTask.learn(recipe("transformer"))
-    learnt.source.save(folder / "joint.model")
-    TranslationTask(recipe("transformer", folder / "joint.model"), learnt.vocabularies).examples(
-        "train"
-    )  # stored
+    task = TranslationTask.learn(recipe("transformer"))
+    task.vocabularies[0].save(folder / "joint.model")
+    TranslationTask(recipe("transformer", folder / "joint.model"), task.vocabularies).examples("train")
     return folder / "joint.model"
 
 
 class Specials:
-    """What a feed needs of a vocabulary whose ids stand for no text."""
+    """The special ids of a vocabulary without text."""
 
     pad, unk, bos, eos, size = 0, 1, 2, 3, PIECES
 
 
 class Synthetic:
-    """Pairs of random ids, all of one length on each side (ends not counted)."""
+    """Examples of random ids, with one length for all sources and one for all targets (without </s>)."""
 
     def __init__(self, source: int, target: int, size: int, count: int = 20_000) -> None:
         random = np.random.default_rng(1)
@@ -147,21 +147,21 @@ class Synthetic:
         )
 
     def source(self, number: int) -> NDArray[np.int32]:
-        """Ids of a source."""
+        """Return the ids of a source."""
         return cast(NDArray[np.int32], self.sides[0][number])
 
     def target(self, number: int) -> NDArray[np.int32]:
-        """Ids of a target."""
+        """Return the ids of a target."""
         return cast(NDArray[np.int32], self.sides[1][number])
 
     def source_text(self, number: int) -> str:
-        """There is none."""
+        """Return no text."""
         return ""
 
     target_text = source_text
 
     def epoch(self, epoch: int, seed: int) -> NDArray[np.int64]:
-        """All of them."""
+        """Return the indices of all examples."""
         return np.arange(len(self.source_lengths))
 
 
@@ -169,13 +169,13 @@ class Synthetic:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until what was asked of a device is done; only then may the clock be read."""
+    """Wait until a device has finished; read the clock only then."""
     if device.type != "cpu":
         getattr(torch, device.type).synchronize()
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most bytes that this process has held: of a GPU's memory, else of the machine's."""
+    """Return the peak memory of this process in bytes: of the GPU, or of the machine."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -183,7 +183,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 class MatrixPeak:
-    """How many operations a second a large matrix product makes: what the machine can do at that moment."""
+    """Measures the operations a second of a large matrix product: the speed of the machine at that moment."""
 
     def __init__(self, device: torch.device, precision: str, clock: Clock) -> None:
         self.device, self.clock, size = device, clock, 8192 if device.type == "cuda" else 1024
@@ -193,7 +193,7 @@ class MatrixPeak:
         self()
 
     def __call__(self) -> float:
-        """The median of seven products."""
+        """Return the median of seven products."""
         seconds = []
         for _ in range(7):
             synchronize(self.device)
@@ -205,7 +205,7 @@ class MatrixPeak:
 
 
 def processor() -> str:
-    """The CPU's name, as well as the system knows it."""
+    """Return the name of the CPU."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -213,7 +213,7 @@ def processor() -> str:
 
 
 def signature(device: torch.device, threads: int) -> str:
-    """Where and with what something was measured, as it stands below a table."""
+    """Return date, machine and versions of a measurement, for the line below a table."""
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     facts = {
         "date": date.today().isoformat(),
@@ -234,7 +234,7 @@ def signature(device: torch.device, threads: int) -> str:
 
 
 class Measured(NamedTuple):
-    """What came of a case: a sample of every turn, and the most memory that its process held, in bytes."""
+    """The measurements of a case: a sample of every turn, and the peak memory of its process in bytes."""
 
     samples: list[Sample]
     memory: int
@@ -246,12 +246,12 @@ def in_turns(
     device: torch.device,
     repeat: int,
 ) -> list[Measured]:
-    """Every case once, then every case again, ...: what else the machine does hits all of them alike.
+    """Measure every case once, then every case again, and so on: other work affects all of them alike.
 
-    Each case has a process of its own, which prepares (and warms up) what measures a turn, by its number; one
-    measures at a time, but all are there at once, so their memory together must fit.
+    Each case has a process of its own. `prepare` returns the function that measures a turn, by its number.
+    One process measures at a time, but all exist at once, so their memory must fit together.
     """
-    settle()  # as the command line does; how threads wait is for the processes that follow
+    settle()  # as the command line does, for the processes that are started below
     spawn = multiprocessing.get_context("spawn")
     ends: list[Connection] = []
     for case in cases:
@@ -276,7 +276,7 @@ def _answer(end: Connection, case: object) -> Any:
     try:
         return end.recv()
     except EOFError:
-        sys.exit(f"{case} failed: its process has said why above")
+        sys.exit(f"{case} failed: see the error of its process above")
 
 
 def _serve(
@@ -290,11 +290,11 @@ def _serve(
     end.send(peak_memory(device))
 
 
-# ---- what comes out ----------------------------------------------------------------------------------
+# ---- results -----------------------------------------------------------------------------------------
 
 
 def spread(values: Sequence[float], form: str = ",.0f", factor: float = 1.0) -> str:
-    """The median, and between what the values lie."""
+    """Return the median and the range of values, as text."""
     median, low, high = (
         f"{value * factor:{form}}" for value in (statistics.median(values), min(values), max(values))
     )
@@ -302,5 +302,5 @@ def spread(values: Sequence[float], form: str = ",.0f", factor: float = 1.0) -> 
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown."""
+    """Return a table in Markdown."""
     return "\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows])

@@ -1,12 +1,12 @@
-"""seq2attn side by side with what one would use otherwise: training and decoding, in one interleaved run.
+"""Compare the speed of seq2attn with other toolkits: training and decoding, in one interleaved run.
 
     SEQ2ATTN_DATA=... python scripts/bench_peers.py --joeynmt PATH/bin/python --eole ... --transformers ...
 
-Each peer has a virtual environment of its own (scripts/peers/README.md says how to make it); one that is not
-given is left out. Data, vocabularies and configurations are made in the work folder. Every measurement is a
-process of its own, which warms up before its clocks start; the contenders take turns, round by round, so that
-whatever else the machine does hits all of them. Rates are by wall time and by CPU time: where the machine is
-not idle, the second says more.
+Each toolkit has a virtual environment of its own (see scripts/peers/README.md); one that is not given is left
+out. Data, vocabularies and configurations are written to the work folder. Every measurement is a process of
+its own, which warms up before its clocks start. The contenders take turns, round by round, so that other work
+on the machine affects all of them. Rates are given by wall time and by CPU time, which says more if the
+machine is not idle.
 """
 
 import argparse
@@ -33,21 +33,21 @@ OURS = "seq2attn"
 
 
 class Contender(NamedTuple):
-    """One side of a comparison."""
+    """A toolkit, with its settings, in a comparison."""
 
     name: str
-    environment: str  # whose Python runs it
+    environment: str  # the virtual environment that runs it
     runner: str
-    model: str = ""  # the job's, if empty
+    model: str = ""  # empty: the job's
     precision: str = "float32"
 
     def of(self, job: Job) -> Job:
-        """Its own form of a job."""
+        """Return a job with the model and precision of this contender."""
         return replace(job, model=self.model or job.model, precision=self.precision)
 
 
 class Work(NamedTuple):
-    """What is compared."""
+    """A job, and the contenders that do it."""
 
     name: str
     unit: str  # of the rates
@@ -56,14 +56,14 @@ class Work(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """What a contender reached in each round."""
+    """The rates of a contender in each round."""
 
     wall: list[float]
     cpu: list[float]
 
 
 SELF = Contender(OURS, OURS, "run_seq2attn.py")
-SELF_NARROW = Contender(f"{OURS} bf16", OURS, "run_seq2attn.py", precision="bfloat16")
+SELF_BF16 = Contender(f"{OURS} bf16", OURS, "run_seq2attn.py", precision="bfloat16")
 JOEYNMT = Contender("JoeyNMT", "joeynmt", "run_joeynmt.py")
 EOLE = Contender("Eole", "eole", "run_eole.py")
 MARIAN = Contender("Transformers MarianMT", "transformers", "run_marian.py")
@@ -75,35 +75,35 @@ CONVERTED = [
 NOTES = {
     "all": "Transformer of 7.6 M parameters: 3+3 layers, 256 wide, 4 heads, feed-forward 1024, one matrix "
     "for all embeddings and the output. LSTM: 1 x 512 with additive attention and input feeding, encoder "
-    "2 x 256, embeddings 256. The same joint BPE of 8,000 pieces, Multi30k en-de, fp32 unless said, dropout "
-    "0.1 (LSTM: 0.2, embeddings 0.1), label smoothing 0.1, Adam, gradients clipped at 1. Target tokens are "
-    "without padding, ends included.",
-    "decoding": "Random weights; every sentence takes {steps} steps (no end before), so that all do the same "
-    "work. Text in, text out, of sentences sorted by length, longest first.",
-    OURS: "Batches of sentences of about one length, at most 4,096 tokens on the longer side with padding. "
-    "The last step of decoding writes the end; alignments are off. LSTM: source and target embeddings are "
+    "2 x 256, embeddings 256. The same joint BPE of 8,000 pieces, Multi30k en-de, fp32 unless stated, "
+    "dropout 0.1 (LSTM: 0.2, embeddings 0.1), label smoothing 0.1, Adam, gradients clipped at 1. "
+    "Target tokens are counted without padding, with </s>.",
+    "decoding": "Random weights; every sentence takes {steps} steps (</s> is forbidden before), so that all "
+    "do the same work. From text to text; sentences sorted by length, longest first.",
+    OURS: "Batches of sentences of similar length, at most 4,096 tokens on the longer side with padding. "
+    "The last step of decoding generates </s>; alignments are off. LSTM: source and target embeddings are "
     "two matrices.",
     f"{OURS} bf16": "The same with `precision: bf16`: weights and their updates stay float32. None of the "
-    "others trains in bf16 on a CPU by an option of its own.",
-    "JoeyNMT": "Its own `train`, and the `predict` of its `translate`. Batches are cut from shuffled "
-    "sentences, not sorted by length: at least 4,096 tokens on the longer side with padding. It tokenises "
-    "while it trains. LSTM: source and target embeddings are one matrix.",
+    "others has an option for training in bf16 on a CPU.",
+    "JoeyNMT": "Its own `train`, and the `predict` of its `translate`. Batches are made from shuffled "
+    "sentences, not sorted by length: at least 4,096 tokens on the longer side with padding. It tokenizes "
+    "during training. LSTM: source and target embeddings are one matrix.",
     "Eole": "Its own `train`, and the engine of its `predict`. Batches are sorted by length, 4,096 tokens "
-    "with padding. It tokenises all before the clocks start. Decoding: the weights after one update.",
-    "Transformers MarianMT": "A plain training loop with batches as seq2attn's, tokenised before, and "
-    "cross-entropy on all logits. Decoding with `generate`. Normalization after each step, as Marian has it.",
+    "with padding. It tokenizes everything before the clocks start. Decoding: the weights after one update.",
+    "Transformers MarianMT": "A plain training loop with batches as seq2attn's, tokenized before, and "
+    "cross-entropy on all logits. Decoding with `generate`. Post-norm layers, as in Marian.",
     "CTranslate2 float32": "The weights of Transformers MarianMT; one worker with all the threads.",
     "CTranslate2 int8": "The same weights in int8.",
 }
 
 
 def prepare(data: Path, work: Path) -> None:
-    """Unpack Multi30k, learn the vocabulary, and write everyone's configuration."""
+    """Unpack Multi30k, train the vocabulary, and write the configuration of each toolkit."""
     work.mkdir(parents=True, exist_ok=True)
     names = {"train": "train", "val": "val", "test": "test_2016_flickr"}
-    for name, packed in names.items():
+    for name, compressed in names.items():
         for side in ("en", "de"):
-            lines = gzip.decompress((data / "multi30k" / f"{packed}.{side}.gz").read_bytes())
+            lines = gzip.decompress((data / "multi30k" / f"{compressed}.{side}.gz").read_bytes())
             (work / f"{name}.{side}").write_bytes(lines)
     model = work / "joint.model"
     if not model.exists():
@@ -120,10 +120,10 @@ def prepare(data: Path, work: Path) -> None:
             minloglevel=2,
         )
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(model))
-    known = [pieces.id_to_piece(number) for number in range(len(pieces))]
-    (work / "joeynmt.vocab").write_text("\n".join(known) + "\n", encoding="utf-8")
-    counted = "".join(f"{piece}\t1\n" for piece in known if piece not in SPECIALS)
-    (work / "eole.vocab").write_text(counted, encoding="utf-8")
+    vocabulary = [pieces.id_to_piece(index) for index in range(len(pieces))]
+    (work / "joeynmt.vocab").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    counts = "".join(f"{piece}\t1\n" for piece in vocabulary if piece not in SPECIALS)
+    (work / "eole.vocab").write_text(counts, encoding="utf-8")
     sources = (work / "test.en").read_text(encoding="utf-8").splitlines()
     ordered = sorted(sources, key=lambda line: -len(pieces.encode(line)))
     (work / "sorted.en").write_text("\n".join(ordered) + "\n", encoding="utf-8")
@@ -136,83 +136,84 @@ def prepare(data: Path, work: Path) -> None:
             (work / files[-1].name).write_text(written, encoding="utf-8")
 
 
-def works(asked: argparse.Namespace) -> list[Work]:
-    """All that is compared, in the order of the table."""
+def works(options: argparse.Namespace) -> list[Work]:
+    """Return all comparisons, in the order of the table."""
     job = Job(
-        folder=str(asked.work.resolve()),
+        folder=str(options.work.resolve()),
         kind="train",
-        threads=asked.threads,
-        warmup=asked.warmup,
-        updates=asked.updates,
-        sentences=asked.sentences,
+        threads=options.threads,
+        warmup=options.warmup,
+        updates=options.updates,
+        sentences=options.sentences,
     )
-    decoders = [SELF, SELF_NARROW, MARIAN, *CONVERTED, JOEYNMT, EOLE]
-    found = [
-        Work("train transformer", "target tokens/s", job, [SELF, SELF_NARROW, JOEYNMT, EOLE, MARIAN]),
-        Work("train lstm", "target tokens/s", replace(job, model="lstm"), [SELF, SELF_NARROW, JOEYNMT]),
+    decoders = [SELF, SELF_BF16, MARIAN, *CONVERTED, JOEYNMT, EOLE]
+    comparisons = [
+        Work("train transformer", "target tokens/s", job, [SELF, SELF_BF16, JOEYNMT, EOLE, MARIAN]),
+        Work("train lstm", "target tokens/s", replace(job, model="lstm"), [SELF, SELF_BF16, JOEYNMT]),
     ]
     for batch in (64, 16, 1):
-        count = asked.sentences if batch > 1 else asked.single
+        count = options.sentences if batch > 1 else options.single
         decoding = replace(job, kind="decode", batch=batch, sentences=count)
-        found.append(Work(f"decode beam 5 batch {batch}", "sentences/s", decoding, decoders))
-    return [work for work in found if f" {asked.only} " in f" {work.name} " or not asked.only]
+        comparisons.append(Work(f"decode beam 5 batch {batch}", "sentences/s", decoding, decoders))
+    return [work for work in comparisons if f" {options.only} " in f" {work.name} " or not options.only]
 
 
 def measure(python: str, runner: str, job: Job) -> dict[str, Any]:
-    """What a contender reports from a process of its own."""
+    """Run a job in a process of its own, and return its report."""
     environment = {
         **os.environ,
         **{f"{library}_NUM_THREADS": str(job.threads) for library in ("OMP", "MKL", "OPENBLAS")},
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
     }
-    done = subprocess.run(
+    process = subprocess.run(
         [python, str(HERE / runner), json.dumps(asdict(job))],
         env=environment,
         capture_output=True,
         text=True,
     )
-    lines = [line for line in done.stdout.splitlines() if line.startswith('{"tokens"')]
-    if done.returncode or not lines:
-        raise RuntimeError(f"{runner} ended with status {done.returncode}:\n{done.stderr[-2000:]}")
+    lines = [line for line in process.stdout.splitlines() if line.startswith('{"tokens"')]
+    if process.returncode or not lines:
+        raise RuntimeError(f"{runner} ended with status {process.returncode}:\n{process.stderr[-2000:]}")
     report: dict[str, Any] = json.loads(lines[-1])
     return report
 
 
 def compare(work: Work, pythons: dict[str, str], rounds: int) -> dict[str, list[dict[str, Any]]]:
-    """The reports of all contenders that are there, by name; one that fails is said and left out."""
+    """Return the reports of all available contenders, by name. One that fails is left out, with a message."""
     reports: dict[str, list[dict[str, Any]]] = {
-        one.name: [] for one in work.contenders if one.environment in pythons
+        contender.name: [] for contender in work.contenders if contender.environment in pythons
     }
-    for number in range(rounds):
-        for one in work.contenders:
-            if one.name not in reports:
+    for number in range(1, rounds + 1):
+        for contender in work.contenders:
+            name = contender.name
+            if name not in reports:
                 continue
             try:
-                report = measure(pythons[one.environment], one.runner, one.of(work.job))
+                report = measure(pythons[contender.environment], contender.runner, contender.of(work.job))
             except (RuntimeError, OSError) as error:
-                print(f"{work.name}: {one.name} is left out: {error}", file=sys.stderr)
-                del reports[one.name]
+                print(f"{work.name}: {name} is left out: {error}", file=sys.stderr)
+                del reports[name]
                 continue
-            reports[one.name].append(report)
+            reports[name].append(report)
             rate = rates(work, [report]).wall[0]
-            print(f"{work.name}, round {number + 1}: {one.name} {rate:,.1f} {work.unit}", file=sys.stderr)
+            print(f"{work.name}, round {number}: {name} {rate:,.1f} {work.unit}", file=sys.stderr)
     return reports
 
 
 def rates(work: Work, reports: Sequence[dict[str, Any]]) -> Rates:
-    """Tokens a second in training, sentences a second in decoding."""
+    """Return tokens a second in training, sentences a second in decoding."""
     counted = "tokens" if work.job.kind == "train" else "parts"
     clocks = ([report[counted] / report[clock] for report in reports] for clock in ("seconds", "cpu_seconds"))
     return Rates(*clocks)
 
 
 def summary(work: Work, reports: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """A row for each contender: medians over the rounds; ratios of speed are taken round by round."""
+    """Return a row for each contender: medians over the rounds. Ratios of speed are taken in each round."""
     ours = rates(work, reports.get(OURS, []))
     rows = []
-    for name, some in reports.items():
-        reached = rates(work, some)
+    for name, of_contender in reports.items():
+        reached = rates(work, of_contender)
         ratios = {
             f"{clock}_ratio": statistics.median(a / b for a, b in zip(mine, theirs, strict=True))
             for clock, mine, theirs in zip(Rates._fields, ours, reached, strict=True)
@@ -226,9 +227,11 @@ def summary(work: Work, reports: dict[str, list[dict[str, Any]]]) -> list[dict[s
                 "wall": statistics.median(reached.wall),
                 "wall_range": [min(reached.wall), max(reached.wall)],
                 "cpu": statistics.median(reached.cpu),
-                "tokens_each": statistics.median(one["tokens"] / one["parts"] for one in some),
-                "peak_memory": statistics.median(one["peak_memory"] for one in some),
-                "versions": some[0]["versions"],
+                "tokens_each": statistics.median(
+                    report["tokens"] / report["parts"] for report in of_contender
+                ),
+                "peak_memory": statistics.median(report["peak_memory"] for report in of_contender),
+                "versions": of_contender[0]["versions"],
                 **ratios,
             }
         )
@@ -236,10 +239,10 @@ def summary(work: Work, reports: dict[str, list[dict[str, Any]]]) -> list[dict[s
 
 
 def table(rows: Sequence[dict[str, Any]], steps: int) -> str:
-    """Markdown, with the notes of all contenders in it."""
+    """Return a table in Markdown, with notes on all contenders."""
     lines = [
         "| work | contender | median [range] | by CPU second | seq2attn is faster by | by CPU time "
-        "| tokens of an update, a sentence | peak memory |",
+        "| tokens an update, a sentence | peak memory |",
         "|---" * 8 + "|",
     ]
     for row in rows:
@@ -262,7 +265,7 @@ def table(rows: Sequence[dict[str, Any]], steps: int) -> str:
 
 
 def machine(rows: Sequence[dict[str, Any]], threads: int) -> str:
-    """When and where it was measured, and with what."""
+    """Return date, machine and versions of the measurement."""
     versions = {name: number for row in rows for name, number in row["versions"].items()}
     made = ", ".join(f"{name} {number}" for name, number in versions.items())
     load = f"load of the last 15 minutes {os.getloadavg()[2]:.1f}"
@@ -270,43 +273,47 @@ def machine(rows: Sequence[dict[str, Any]], threads: int) -> str:
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name in ("joeynmt", "eole", "transformers"):
         parser.add_argument(f"--{name}", metavar="PYTHON", help="the interpreter of its environment")
-    parser.add_argument("--work", type=Path, default=Path("runs/peers"), help="a folder; runs/peers")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/peers"), help="the work folder; default: runs/peers"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--warmup", type=int, default=3, help="updates before the clocks start")
     parser.add_argument("--updates", type=int, default=10)
     parser.add_argument("--sentences", type=int, default=1000)
     parser.add_argument("--single", type=int, default=100, help="sentences with batch 1")
-    parser.add_argument("--only", default="", help="works whose name has this in it: train, lstm, batch 64")
+    parser.add_argument(
+        "--only", default="", help="comparisons with this in their name: train, lstm, batch 64"
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     """Measure, and print a table in Markdown and all rows in JSON."""
-    asked = arguments()
-    data, chosen = Path(os.environ.get("SEQ2ATTN_DATA", "")), works(asked)
+    options = arguments()
+    data, chosen = Path(os.environ.get("SEQ2ATTN_DATA", "")), works(options)
     if not (data / "multi30k").is_dir():
-        sys.exit("set SEQ2ATTN_DATA to the folder that has multi30k/ in it")
-    if not chosen or asked.rounds < 1:
-        sys.exit(f"nothing to measure with --only {asked.only!r} and --rounds {asked.rounds}")
-    prepare(data, asked.work)
+        sys.exit("set SEQ2ATTN_DATA to the folder with multi30k/ in it")
+    if not chosen or options.rounds < 1:
+        sys.exit(f"nothing to measure with --only {options.only!r} and --rounds {options.rounds}")
+    prepare(data, options.work)
     pythons = {OURS: sys.executable}
     for name in ("joeynmt", "eole", "transformers"):
-        given = getattr(asked, name)
+        given = getattr(options, name)
         if given:
             pythons[name] = given
         else:
             print(f"{name} is left out: give its interpreter with --{name}", file=sys.stderr)
     rows, steps = [], Job("", "").steps
     for work in chosen:
-        rows += summary(work, compare(work, pythons, asked.rounds))
-    print(f"{machine(rows, asked.threads)}\n\n{table(rows, steps)}\n")
+        rows += summary(work, compare(work, pythons, options.rounds))
+    print(f"{machine(rows, options.threads)}\n\n{table(rows, steps)}\n")
     print(json.dumps(rows))
 
 

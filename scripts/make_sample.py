@@ -1,15 +1,14 @@
-"""Cut the sample that ships with seq2attn from the Tatoeba pairs: python scripts/make_sample.py FOLDER
+"""Make the sample that ships with seq2attn from Tatoeba pairs: python scripts/make_sample.py FOLDER
 
-FOLDER holds {train,dev,test}.tsv.gz, english<TAB>german, split so that no sentence is in two of them. The
-same criteria hold for all three splits:
+FOLDER has {train,dev,test}.tsv.gz, english<TAB>german, split so that no sentence is in two of them. For all
+three splits:
 
 - both sides have 3 to 15 words and only the characters of PLAIN;
-- the order is that of the SHA-256 of the pair: random, yet the same everywhere, so that any first N are a
+- pairs are sorted by their SHA-256: in random order, but the same on every machine, so that the first N are a
   random sample.
 
-Dev and test are stricter, because they test: each sentence is there once, on either side, and none is in the
-whole training file or in the other of the two, also when case and punctuation are not looked at. The result
-is german<TAB>english.
+In dev and test, each sentence occurs once, on either side, and none occurs in the whole training file or in
+the other of the two, ignoring case and punctuation. The result is german<TAB>english.
 """
 
 import gzip
@@ -28,28 +27,28 @@ Pair = tuple[str, str]
 
 
 def read(path: Path) -> list[Pair]:
-    """The pairs of a file, German first."""
+    """Return the pairs of a file, German first."""
     with gzip.open(path, "rt", encoding="utf-8", newline="\n") as lines:
         return [(german, english) for english, german in (line.rstrip("\n").split("\t") for line in lines)]
 
 
 def fits(pair: Pair) -> bool:
-    """Both sides are of everyday length and characters."""
+    """Whether both sides have few enough words, and common characters only."""
     return all(len(side.split()) in WORDS and PLAIN.fullmatch(side) for side in pair)
 
 
 def order(pair: Pair) -> str:
-    """Sorts pairs at random."""
+    """Return the key that sorts pairs in random order."""
     return hashlib.sha256("\t".join(pair).encode()).hexdigest()
 
 
 def bare(sentence: str) -> str:
-    """The words alone: sentences that differ only in case and punctuation are the same here."""
+    """Return the words of a sentence, without case and punctuation."""
     return " ".join(re.findall(r"\w+", sentence.casefold()))
 
 
 def choose(folder: Path) -> dict[str, list[Pair]]:
-    """The pairs of each split."""
+    """Return the pairs of each split."""
     pairs = {split: read(folder / f"{split}.tsv.gz") for split in SIZES}
     seen = [{bare(pair[side]) for pair in pairs["train"]} for side in (0, 1)]
     chosen: dict[str, list[Pair]] = {

@@ -1,8 +1,8 @@
 """Write the simple split of SCAN (Lake & Baroni 2018) as tables: python scripts/make_scan.py ARCHIVE FOLDER
 
-ARCHIVE is scan.tar.xz (or .tar.gz) of https://github.com/brendenlake/SCAN, with simple_split/ in it. FOLDER
-gets train.tsv, dev.tsv and test.tsv, command<TAB>actions. The test set is SCAN's own; SCAN has no dev set, so
-every 32nd pair of its training set, which is in random order, is taken out to be one.
+ARCHIVE is scan.tar.xz (or .tar.gz) of https://github.com/brendenlake/SCAN, with simple_split/ in it. Writes
+train.tsv, dev.tsv and test.tsv, command<TAB>actions, to FOLDER. The test set is SCAN's own. SCAN has no dev
+set, so every 32nd pair of its training set, which is in random order, becomes one.
 """
 
 import re
@@ -10,20 +10,20 @@ import sys
 import tarfile
 from pathlib import Path
 
-DEV = 32  # every so manieth training pair
+DEV = 32  # every 32nd training pair
 LINE = re.compile(r"IN: (.+) OUT: (.+)")
 
 Pair = tuple[str, str]
 
 
 def read(archive: Path, split: str) -> list[Pair]:
-    """The pairs of one of SCAN's own two splits, train or test."""
+    """Return the pairs of train or test."""
     name = f"simple_split/tasks_{split}_simple.txt"
-    with tarfile.open(archive) as packed:
-        found = [member for member in packed if member.name.endswith(name)]
-        content = packed.extractfile(found[0]) if found else None
+    with tarfile.open(archive) as members:
+        matches = [member for member in members if member.name.endswith(name)]
+        content = members.extractfile(matches[0]) if matches else None
         if content is None:
-            raise SystemExit(f"{archive}: expected {name} in it, found no such file")
+            raise SystemExit(f"{archive}: expected the file {name} in it, got none")
         lines = content.read().decode("utf-8").splitlines()
     pairs = []
     for number, line in enumerate(lines, 1):
@@ -35,7 +35,7 @@ def read(archive: Path, split: str) -> list[Pair]:
 
 
 def tables(archive: Path) -> dict[str, list[Pair]]:
-    """The pairs of each table."""
+    """Return the pairs of each table."""
     train = read(archive, "train")
     return {
         "train": [pair for number, pair in enumerate(train) if number % DEV],

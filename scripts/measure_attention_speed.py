@@ -1,9 +1,9 @@
-"""How fast each attention trains in the recurrent decoder of a recipe: target pieces a second.
+"""Measure how fast each attention trains in the recurrent decoder of a recipe, in target pieces a second.
 
-python scripts/measure_attention_speed.py RECIPE [--rounds 5] [--threads 1]
+    python scripts/measure_attention_speed.py RECIPE [--rounds 5] [--threads 1]
 
-All variants take turns on the same batches in one process, so that whatever else the machine does hits all of
-them; the median over rounds is reported. One update is forward, loss, backward and Adam.
+All variants take turns on the same batches in one process, so that other work on the machine affects all of
+them. Prints medians over the rounds. An update is forward, loss, backward and Adam.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from seq2attn.training.loop import Trainer
 
 
 def variants(recipe: Recipe) -> Iterator[tuple[str, ModelRecipe]]:
-    """Every scorer with the softmax, every normalizer with additive scores, and the latent alignments."""
+    """Yield every scorer with softmax, every normalizer with additive scores, and latent alignments."""
     tree = recipe.model.model_dump()
     pairs = [("additive", name) for name in NORMALIZERS] + [(name, "softmax") for name in SCORERS]
     pairs += [("linear", "sum")]
@@ -41,7 +41,7 @@ def variants(recipe: Recipe) -> Iterator[tuple[str, ModelRecipe]]:
 
 
 def sized(score: str) -> Any:
-    """A scorer with the hidden layer of the recipe, where it has one."""
+    """Return a scorer; if it has a hidden layer, with the size of the recipe's."""
     return {"name": score, "size": 256} if "size" in SCORERS[score].__init__.__annotations__ else score
 
 
@@ -51,30 +51,29 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    recipe = read(asked.recipe)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    recipe = read(options.recipe)
     task = TranslationTask.learn(recipe)
     loader = task.loader(task.examples("train"))
-    batches = [loader.batch(numbers, 0) for numbers in loader.epoch(0)[: asked.rounds]]
-    learners = {}
+    batches = [loader.batch(indices, 0) for indices in loader.epoch(0)[: options.rounds]]
+    trainers = {}
     for name, model in variants(recipe):
         torch.manual_seed(1)
         try:
-            built = TranslationTask(recipe.model_copy(update={"model": model}), task.vocabularies).build()
+            network = TranslationTask(recipe.model_copy(update={"model": model}), task.vocabularies).build()
         except ValueError as error:
             print(f"{name}: {error}")
             continue
-        objective = token_objective(built, recipe.training)
-        learners[name] = Trainer(built, objective, recipe.training, torch.device("cpu"), None)
-    seconds: dict[str, list[float]] = {name: [] for name in learners}
-    for batch, (name, trainer) in itertools.product(batches, learners.items()):
-        trainer.update([batch], 1)  # the memory that it needs is there the next time
-        tokens = batch.units
+        objective = token_objective(network, recipe.training)
+        trainers[name] = Trainer(network, objective, recipe.training, torch.device("cpu"), None)
+    seconds: dict[str, list[float]] = {name: [] for name in trainers}
+    for batch, (name, trainer) in itertools.product(batches, trainers.items()):
+        trainer.update([batch], 1)  # allocates memory
         begun = time.perf_counter()
         trainer.update([batch], 1)
-        seconds[name].append((time.perf_counter() - begun) / tokens)
-    speed = {name: 1 / statistics.median(some) for name, some in seconds.items()}
+        seconds[name].append((time.perf_counter() - begun) / batch.num_targets)
+    speed = {name: 1 / statistics.median(times) for name, times in seconds.items()}
     print("| attention | target pieces a second | of additive's |\n|---|---|---|")
     for name, value in speed.items():
         print(f"| {name} | {value:,.0f} | {value / speed['additive + softmax']:.2f} |")

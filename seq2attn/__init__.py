@@ -1,4 +1,4 @@
-"""seq2attn: train, score, translate with, and look into seq2seq models whose attention is pluggable.
+"""seq2attn: train, evaluate, run and inspect sequence-to-sequence models with pluggable attention.
 
 >>> import seq2attn
 >>> model = seq2attn.load("runs/quickstart")

@@ -162,4 +162,4 @@ def test_the_command(tmp_path):
     assert "| entmax (alpha 1.5) |" in (out / "table.md").read_text()
     assert (out / "table.png").read_bytes()[:4] == b"\x89PNG"
     result = CliRunner().invoke(cli, [*asked[:4], "--scorers", "{dot"])
-    assert "--scorers: expected names with commas between" in str(result.exception)
+    assert "--scorers: expected names separated by commas" in str(result.exception)

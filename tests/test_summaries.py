@@ -292,12 +292,12 @@ def test_several_of_each_and_drawn_ones(run: Path, chats: Path) -> None:
     [
         (
             b'{"text": "a"}\n',
-            r":1: no source in it (there are: text): name what is to be summarized with --key",
+            r":1: no key source (keys: text); name the key of the documents with --key",
         ),
         (b'\n{"source": 3}\n', r":2: source is 3 where a text, or a list of texts, was expected"),
         (b'{"source": ["a", 3]}\n', r":1: source is [\"a\", 3] where a text"),
         (b"no json\n", ":1: not JSON: "),
-        (b'["a"]\n', ":1: no source in it (there are: none)"),
+        (b'["a"]\n', ":1: no key source (keys: none)"),
         (b'{"source": "caf\xe9"}\n', ":1: byte 0xe9 in column 16 is no UTF-8"),
         (b'{"source": "\\ud83d"}\n', ":1: source has half a surrogate pair"),
     ],

@@ -1,6 +1,6 @@
-"""What the contenders of bench_peers.py do alike: read their job, run the clocks, report.
+"""Shared code of the contenders of bench_peers.py: the job of a process, its clocks and its report.
 
-It runs in the environment of every peer, so it needs nothing but Python.
+It runs in the virtual environment of every toolkit, so it needs the standard library only.
 """
 
 import json
@@ -15,9 +15,9 @@ from types import ModuleType
 
 @dataclass(frozen=True)
 class Job:
-    """One measurement of one contender."""
+    """A measurement of a contender."""
 
-    folder: str  # of the data, the vocabularies and the configurations
+    folder: str  # with data, vocabularies and configurations
     kind: str  # train or decode
     model: str = "transformer"  # or lstm
     threads: int = 1
@@ -26,43 +26,43 @@ class Job:
     sentences: int = 1000
     batch: int = 64  # sentences
     beam: int = 5
-    steps: int = 16  # of every sentence, the end included
+    steps: int = 16  # of every sentence, </s> included
     precision: str = "float32"
 
     @classmethod
     def given(cls) -> "Job":
-        """The job on the command line."""
+        """Return the job on the command line."""
         return cls(**json.loads(sys.argv[1]))
 
     @property
     def path(self) -> Path:
-        """The folder."""
+        """The folder, as a path."""
         return Path(self.folder)
 
     def texts(self) -> list[str]:
-        """Source sentences, longest first, of all lengths."""
+        """Return source sentences of all lengths, longest first."""
         lines = (self.path / "sorted.en").read_text(encoding="utf-8").splitlines()
         return lines[:: max(1, len(lines) // self.sentences)][: self.sentences]
 
-    def cut(self, texts: list[str]) -> Iterator[list[str]]:
-        """Batches of neighbours."""
+    def batches(self, texts: list[str]) -> Iterator[list[str]]:
+        """Yield batches of consecutive sentences."""
         for begin in range(0, len(texts), self.batch):
             yield texts[begin : begin + self.batch]
 
 
 class Clocks:
-    """Wall and CPU time of the work between `start` and `report`."""
+    """Wall and CPU time between `start` and `report`."""
 
     def __init__(self, job: Job, *packages: ModuleType) -> None:
         self.job, self.packages, self.made = job, packages, 0
         self.start()
 
     def start(self) -> None:
-        """From here on it counts."""
+        """Start the clocks."""
         self.tokens, self.wall, self.cpu = 0, time.perf_counter(), time.process_time()
 
     def updated(self, tokens: int) -> None:
-        """An update from so many target tokens is made. After the last it reports, and ends the process."""
+        """Count an update from this many target tokens. After the last update, report and end the process."""
         self.made += 1
         self.tokens += tokens
         if self.made == self.job.warmup:
@@ -76,12 +76,12 @@ class Clocks:
         texts = self.job.texts()
         translate(texts[: self.job.batch])
         self.start()
-        found = translate(texts)
-        self.tokens = len(found) * self.job.steps
-        self.report(len(found))
+        translations = translate(texts)
+        self.tokens = len(translations) * self.job.steps
+        self.report(len(translations))
 
     def report(self, parts: int) -> None:
-        """What was measured, as a line of JSON; parts: updates or sentences."""
+        """Print the measurement as a line of JSON; parts: the number of updates or sentences."""
         seconds, cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         measured = {
@@ -90,13 +90,13 @@ class Clocks:
             "seconds": seconds,
             "cpu_seconds": cpu,
             "peak_memory": peak if sys.platform == "darwin" else peak * 1024,
-            "versions": {one.__name__: str(one.__version__) for one in self.packages},
+            "versions": {package.__name__: str(package.__version__) for package in self.packages},
         }
         print("\n" + json.dumps(measured), flush=True)
 
 
 def run(train: Callable[[Job], None], decode: Callable[[Job], None]) -> None:
-    """Do the job on the command line."""
+    """Run the job on the command line."""
     job = Job.given()
     if job.kind == "decode":
         decode(job)

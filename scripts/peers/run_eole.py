@@ -1,4 +1,4 @@
-"""Eole as a contender: its own `train`, and the engine of its `predict`."""
+"""Run Eole: its `train`, and the engine of its `predict`."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from measuring import Clocks, Job, run
 
 
 def configuration(job: Job, **changes: Any) -> TrainConfig:
-    """As `eole train -config` reads it."""
+    """Return the configuration, as `eole train -config` reads it."""
     torch.set_num_threads(job.threads)
     tree = yaml.safe_load((job.path / "eole.yaml").read_text())
     tree["training"].update(changes)
@@ -21,7 +21,7 @@ def configuration(job: Job, **changes: Any) -> TrainConfig:
 
 
 def train(job: Job) -> None:
-    """Its own training, with the clocks between its updates."""
+    """Run its training, with our clocks between the updates."""
     clocks, own = Clocks(job, eole, torch), Trainer._train_step
 
     def step(trainer: Any, batches: list[dict[str, Any]], *given: Any, **named: Any) -> None:
@@ -34,7 +34,7 @@ def train(job: Job) -> None:
 
 
 def decode(job: Job) -> None:
-    """The weights after one update."""
+    """Translate with the weights after one update."""
     path = job.path / "eole"
     if not any(path.glob("*.safetensors")):
         own_train(configuration(job, train_steps=1))
@@ -55,7 +55,7 @@ def decode(job: Job) -> None:
     )
 
     def translate(texts: list[str]) -> list[str]:
-        return [found[0] for found in engine.infer_list(texts)[2]]
+        return [hypotheses[0] for hypotheses in engine.infer_list(texts)[2]]
 
     Clocks(job, eole, torch).decoded(translate)
 

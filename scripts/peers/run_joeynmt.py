@@ -1,4 +1,4 @@
-"""JoeyNMT as a contender: its own `train`, and the `predict` of its `translate`."""
+"""Run JoeyNMT: its `train`, and the `predict` of its `translate`."""
 
 import functools
 from typing import Any
@@ -7,18 +7,18 @@ import joeynmt
 import sentencepiece
 import torch
 import yaml
-from joeynmt import token_objective, training
+from joeynmt import prediction, training
 from joeynmt.config import parse_global_args
 from joeynmt.data import load_data
 from joeynmt.model import build_model
 from measuring import Clocks, Job, run
 
-# JoeyNMT 2.3 calls it, SentencePiece has dropped it; the vocabulary has all pieces, so nothing is restricted.
+# JoeyNMT 2.3 calls this method, which SentencePiece no longer has. The vocabulary has all pieces anyway.
 sentencepiece.SentencePieceProcessor.SetVocabulary = lambda self, pieces: None
 
 
 def configuration(job: Job) -> dict[str, Any]:
-    """As `python -m joeynmt` reads it."""
+    """Return the configuration, as `python -m joeynmt` reads it."""
     torch.set_num_threads(job.threads)
     torch.manual_seed(1)
     tree: dict[str, Any] = yaml.safe_load((job.path / f"joeynmt_{job.model}.yaml").read_text())
@@ -29,12 +29,12 @@ def configuration(job: Job) -> dict[str, Any]:
 
 
 def train(job: Job) -> None:
-    """Its own training, with the clocks between its updates."""
+    """Run its training, with our clocks between the updates."""
     clocks, own = Clocks(job, joeynmt, torch), training.TrainManager._train_step
     tokens: list[int] = []
 
     def step(manager: Any, batch: Any) -> Any:
-        if tokens:  # the last one's update is made only now, and the next batch too
+        if tokens:  # only now is the update of the previous batch finished, and this batch made
             clocks.updated(tokens.pop())
         tokens.append(int(batch.ntokens))
         return own(manager, batch)
@@ -45,8 +45,8 @@ def train(job: Job) -> None:
 
 
 def decode(job: Job) -> None:
-    """Random weights. `predict` forgets min_output_length, so the search is told."""
-    token_objective.search = functools.partial(token_objective.search, min_output_length=job.steps)
+    """Translate with random weights. `predict` ignores min_output_length, so it is bound to the search."""
+    prediction.search = functools.partial(prediction.search, min_output_length=job.steps)
     given = parse_global_args(configuration(job), rank=0, mode="translate")
     source, target, *_, data = load_data(cfg=given.data, datasets=["stream"])
     model = build_model(given.model, src_vocab=source, trg_vocab=target)
@@ -55,10 +55,10 @@ def decode(job: Job) -> None:
         data.reset_cache()
         for text in texts:
             data.set_item(text)
-        _, _, found, *_ = token_objective.predict(
+        _, _, translations, *_ = prediction.predict(
             model, data, given.device, 0, normalization="none", args=given.test, autocast=given.autocast
         )
-        return list(found)
+        return list(translations)
 
     Clocks(job, joeynmt, torch).decoded(translate)
 

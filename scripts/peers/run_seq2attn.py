@@ -1,4 +1,4 @@
-"""seq2attn as a contender: the updates of `seq2attn train`, and `Translator.translate`."""
+"""Run seq2attn: the updates of `seq2attn train`, and `Translator.translate`."""
 
 import itertools
 
@@ -14,8 +14,8 @@ from seq2attn.training.loop import Trainer
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
 
 
-def task(job: Job) -> SequenceTask:
-    """With the vocabulary that all contenders have, and freed memory as the command line keeps it."""
+def make_task(job: Job) -> SequenceTask:
+    """Return the task, with the shared vocabulary; keep freed memory, as the command line does."""
     keep_memory()
     torch.set_num_threads(job.threads)
     torch.manual_seed(1)
@@ -28,29 +28,29 @@ def task(job: Job) -> SequenceTask:
 
 
 def train(job: Job) -> None:
-    """Batches of the first epochs, as `fit` makes them."""
-    learnt = task(job)
-    loader = learnt.loader(learnt.examples("train"), training=True)
-    model, settings = learnt.build(), learnt.recipe.training
-    trainer = Trainer(model, learnt.objective(model, True), settings, torch.device("cpu"), None)
+    """Train on the batches of the first epochs, as `fit` does."""
+    task = make_task(job)
+    loader = task.loader(task.examples("train"), training=True)
+    model, settings = task.build(), task.recipe.training
+    trainer = Trainer(model, task.objective(model, True), settings, torch.device("cpu"), None)
     clocks, steps = Clocks(job, seq2attn, torch), itertools.count(1)
     for epoch in itertools.count():
-        for numbers in loader.epoch(epoch):
-            clocks.updated(trainer.update([loader.batch(numbers, epoch)], next(steps)).tokens)
+        for indices in loader.epoch(epoch):
+            clocks.updated(trainer.update([loader.batch(indices, epoch)], next(steps)).tokens)
 
 
 def decode(job: Job) -> None:
-    """Random weights; pieces before the end are forced to be one fewer than steps."""
-    learnt = task(job)
-    translator = learnt.predictor(learnt.build(), torch.device("cpu"), PRECISIONS[job.precision])
+    """Translate with random weights. Each translation has one piece fewer than steps, and then </s>."""
+    task = make_task(job)
+    translator = task.predictor(task.build(), torch.device("cpu"), PRECISIONS[job.precision])
     length = job.steps - 1
 
     def translate(texts: list[str]) -> list[str]:
         return [
-            found.text
-            for some in job.cut(texts)
-            for found in translator.translate(
-                some,
+            result.text
+            for batch in job.batches(texts)
+            for result in translator.translate(
+                batch,
                 beam=job.beam,
                 min_length=length,
                 max_length=length,

@@ -1,4 +1,4 @@
-"""The command line: each command calls the function of its name. Heavy imports wait for their command."""
+"""The command line. Commands import torch and other large libraries only when they run, so help is quick."""
 
 from seq2attn.cli import heatmap, score, show, tag, train, translate
 from seq2attn.cli.options import cli

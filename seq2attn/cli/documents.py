@@ -1,4 +1,4 @@
-"""Documents from files: a line, a row of JSONL, or a whole file is one."""
+"""Read documents for `summarize`: lines, rows of JSONL, or whole files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,20 +11,20 @@ from seq2attn.errors import Seq2attnError
 
 
 class _Strict(Report):
-    """A line that cannot be read ends the command: what comes out has a line for each that came in."""
+    """Ends the command at a line that cannot be read, because the output has one line for each input line."""
 
     def bad(self, reason: str, where: str, message: str, count: int = 1) -> None:
-        """DataError."""
+        """Raise DataError."""
         raise DataError(f"{where}: {message}")
 
 
 def documents(files: tuple[Path, ...], key: str, whole: bool) -> Iterator[str]:
-    """The documents of files, or of standard input. Sentences of a document in JSONL may be a list."""
+    """Yield the documents of files, or of standard input. In JSONL a document may be a list of sentences."""
     for file in files or (Path("-"),):
         if {".jsonl", ".ndjson"} & {suffix.lower() for suffix in file.suffixes}:
             if whole:
                 raise Seq2attnError(
-                    f"--whole: each row of {file} is a document, as JSONL has it; leave it out"
+                    f"--whole: each row of {file} is a document, because it is JSONL; leave the option out"
                 )
             for row in json_lines(file, (key, key), _Strict(), _document):
                 yield row.source
@@ -35,12 +35,12 @@ def documents(files: tuple[Path, ...], key: str, whole: bool) -> Iterator[str]:
 
 
 def _document(row: Any, keys: tuple[str, str], number: int, where: str, report: Report) -> Pair | None:
-    """What training would read of a row; a list without a sentence is an empty document."""
+    """Return the document of a row, read as in training; an empty list is an empty document."""
     try:
         empty = at(row, keys[0]) == []
     except LookupError as error:
-        there = ", ".join(names(row)) or "none"
+        keys_of_row = ", ".join(names(row)) or "none"
         raise DataError(
-            f"{where}: no {keys[0]} in it (there are: {there}): name what is to be summarized with --key"
+            f"{where}: no key {keys[0]} (keys: {keys_of_row}); name the key of the documents with --key"
         ) from error
     return Pair("", "", number) if empty else pick(row, keys, number, where, report)

@@ -1,7 +1,6 @@
-"""The command that draws: heatmap."""
+"""The command `heatmap`: draw the attention weights of a sentence."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -14,22 +13,27 @@ from seq2attn.cli.options import (
     cli,
 )
 
-if TYPE_CHECKING:
-    pass
-
 
 @cli.command()
 @RUN
 @click.argument("sentence")
-@click.option("--target", help="Align with this translation instead of the model's own.")
+@click.option("--target", help="Show the weights for this translation instead of the model's own.")
 @click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="A .png, .svg or .pdf file."
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The file to write: .png, .svg or .pdf.",
 )
-@click.option("--pieces", is_flag=True, help="By pieces instead of words.")
+@click.option("--pieces", is_flag=True, help="Show subword pieces instead of words.")
 @click.option(
-    "--layer", type=int, help="Of a Transformer, from 0 (-1 = the last).  [default: the one before the last]"
+    "--layer",
+    type=int,
+    help="Decoder layer of a Transformer, from 0; -1 = the last.  [default: the last but one]",
 )
-@click.option("--head", type=int, help="From 0 (-1 = the last).  [default: the mean of all]")
+@click.option(
+    "--head", type=int, help="Attention head, from 0; -1 = the last.  [default: the mean of all heads]"
+)
 @BEAM
 @CHECKPOINT
 @DEVICE
@@ -46,7 +50,9 @@ def heatmap(
     checkpoint: str,
     device: str,
 ) -> None:
-    """Draw which source word each word of the translation looked at; of a tagger, which word each tag did.
+    """Draw the attention weights of SENTENCE.
+
+    The heat map has a row for each word of the translation, or for each tag of a tagger.
 
     \b
     seq2attn heatmap runs/quickstart "Ich habe Hunger." -o hunger.png

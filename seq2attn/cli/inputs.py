@@ -1,18 +1,13 @@
-"""Texts from files and standard input."""
+"""Read lines from files and standard input."""
 
 import codecs
 import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from seq2attn.errors import Seq2attnError
-
-if TYPE_CHECKING:
-    pass
-
 
 FILES = click.argument(
     "files", nargs=-1, type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
@@ -20,8 +15,10 @@ FILES = click.argument(
 
 
 def lines(files: tuple[Path, ...]) -> Iterator[str]:
-    """The lines of files (which may be packed), or of standard input; only a line feed ends one. A byte order
-    mark is none of a text."""
+    """Yield the lines of files, or of standard input. Lines end with a line feed only.
+
+    Files may be compressed (.gz, .xz, .bz2). A byte order mark at the start of a file is dropped.
+    """
     for file in files or (Path("-"),):
         with contextlib.ExitStack() as stack:
             for number, line in enumerate(_bytes(file, stack), 1):
@@ -37,9 +34,9 @@ def lines(files: tuple[Path, ...]) -> Iterator[str]:
 
 
 def _bytes(file: Path, stack: contextlib.ExitStack) -> Iterable[bytes]:
-    """The lines of a file as they are; its ending says whether it is packed."""
+    """Return the lines of a file as bytes, decompressed if its suffix says so."""
     if file.suffix in (".gz", ".xz", ".bz2"):
-        from seq2attn.data.files import lines as unpacked
+        from seq2attn.data.files import lines as decompressed
 
-        return unpacked(file)
+        return decompressed(file)
     return stack.enter_context(click.open_file(str(file), "rb"))

@@ -1,4 +1,4 @@
-"""The command `seq2attn` itself, and the options that its commands share."""
+"""The command group `seq2attn`, and the options that several commands share."""
 
 import os
 import sys
@@ -11,22 +11,28 @@ import click
 from seq2attn.version import __version__
 
 DEVICE = click.option(
-    "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps; auto = the best."
+    "--device",
+    default="auto",
+    show_default=True,
+    help="cpu, cuda, cuda:1 or mps; auto = a GPU if there is one, else the CPU.",
 )
 PRECISION = click.option(
-    "--precision", default="fp32", show_default=True, help="fp32, bf16 (faster in batches on many), fp16."
+    "--precision",
+    default="fp32",
+    show_default=True,
+    help="fp32, bf16 or fp16. bf16 is faster on many machines, for batches.",
 )
 CHECKPOINT = click.option(
     "--checkpoint",
     default="best",
     show_default=True,
-    help="best, last, average, or a file below RUN/weights.",
+    help="Which weights: best, last, average, or the name of a file in RUN/weights.",
 )
 RECIPE = click.argument("recipe")
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 RUN = click.argument("run", type=click.Path(path_type=Path))
 
-DECODING = "seq2attn.decoding"  # where a command finds the decoding options that were given
+DECODING = "seq2attn.decoding"  # key of the context under which the decoding options given are kept
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
@@ -35,20 +41,22 @@ def _remember(context: click.Context, parameter: click.Parameter, value: Any) ->
 
 
 def decoding_option(flag: str, kind: type, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """An option that changes the recipe's decoding."""
+    """Return an option that overrides a key of the recipe's section `decoding`."""
     options: dict[str, Any] = {"is_flag": True, "default": None} if kind is bool else {"type": kind}
     return click.option(flag, help=text, expose_value=False, callback=_remember, **options)
 
 
-BEAM = decoding_option("--beam", int, "Hypotheses that are followed; 1 = greedy.")
-LENGTH_PENALTY = decoding_option("--length-penalty", float, "Power of the length that scores are divided by.")
+BEAM = decoding_option("--beam", int, "Beam size; 1 = greedy search.")
+LENGTH_PENALTY = decoding_option("--length-penalty", float, "Exponent of the length normalization of scores.")
 COVERAGE_PENALTY = decoding_option(
-    "--coverage-penalty", float, "Weight of what was not looked at; of samples, only ranks them."
+    "--coverage-penalty",
+    float,
+    "Weight of the penalty for source positions with little attention; samples are only ranked by it.",
 )
 
 
 def formats(text: str, *others: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """--format: text, or one of the others."""
+    """Return the option --format, with the choices text and others."""
     return click.option(
         "--format",
         "form",
@@ -67,16 +75,16 @@ def formats(text: str, *others: str) -> Callable[[Callable[..., None]], Callable
     multiple=True,
     metavar="MODULE",
     envvar="SEQ2ATTN_IMPORT",
-    help="Import a module by its name (no file) that adds scorers or normalizers of your own. Also as "
-    "SEQ2ATTN_IMPORT.",
+    help="Import a module that registers scorers, normalizers or other parts: its dotted name, not a file. "
+    "May be repeated. Or set SEQ2ATTN_IMPORT.",
 )
 def cli(modules: tuple[str, ...]) -> None:
-    """Train, score, use, and look into models with pluggable attention: they translate, summarize, tag words
-    (names, say), and classify sentences.
+    """Train, evaluate, run and inspect models with pluggable attention, for translation, summarization,
+    tagging (named entities, for example) and text classification.
 
     \b
-    seq2attn recipes                              what ships
-    seq2attn train quickstart                     runs/quickstart; conll2003_pooling, languages, ... the same
+    seq2attn recipes                              list the recipes that ship
+    seq2attn train quickstart                     train one; the run is in runs/quickstart
     echo "Ich habe Hunger." | seq2attn translate runs/quickstart
     seq2attn summarize runs/samsum_pointer chat.txt --whole
     seq2attn tag runs/conll2003_pooling news.txt
@@ -87,7 +95,7 @@ def cli(modules: tuple[str, ...]) -> None:
         return
     from seq2attn.recipe.plugins import import_parts
 
-    sys.path.insert(0, "")  # modules of the working directory, as for `python -m`
+    sys.path.insert(0, "")  # find modules in the working directory, like `python -m`
     for module in modules:
         import_parts(module)
-    os.environ["SEQ2ATTN_IMPORT"] = " ".join(modules)  # trainings in processes of their own need them, too
+    os.environ["SEQ2ATTN_IMPORT"] = " ".join(modules)  # `bench` trains in processes of its own

@@ -1,4 +1,4 @@
-"""The command that measures: score."""
+"""The command `score`: metrics of a run, or of texts in files."""
 
 import json
 from collections.abc import Mapping
@@ -22,40 +22,45 @@ from seq2attn.cli.options import (
 if TYPE_CHECKING:
     from seq2attn.metrics import Score
 
-# Named here, since help is quick only without the metrics themselves; a test compares the two.
+# Listed here so that help need not import the metrics; a test compares this list with the registry.
 METRICS = (
-    "Of texts: bleu, bleu-zh, bleu-char, chrf, chrf++, ter, exact, wer, per, g2p-wer, rouge-1, rouge-2, "
-    "rouge-l, rouge-lsum; of tagged words: f1, precision, recall, tag-accuracy; of labelled texts: accuracy, "
-    "macro-f1. May be given again.  [default: the recipe's]"
+    "For texts: bleu, bleu-zh, bleu-char, chrf, chrf++, ter, exact, wer, per, g2p-wer, rouge-1, rouge-2, "
+    "rouge-l, rouge-lsum; for tags: f1, precision, recall, tag-accuracy; for labels of texts: accuracy, "
+    "macro-f1. May be repeated.  [default: the recipe's]"
 )
 
 
 @cli.command()
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option(
-    "--data", type=click.Choice(["dev", "test"]), default="test", show_default=True, help="Which set."
+    "--data",
+    type=click.Choice(["dev", "test"]),
+    default="test",
+    show_default=True,
+    help="The data set to score.",
 )
 @click.option(
     "--source",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Score what RUN makes of this file instead, a text a line (of a tagger: words with spaces between).",
+    help="Score RUN on this file: one text a line (for a tagger, words separated by spaces).",
 )
 @click.option(
     "--hypotheses",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Score this file; needs no RUN.",
+    help="Score the texts of this file, without RUN.",
 )
 @click.option(
     "--references",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="For --source or --hypotheses, line by line: a text, the tags with spaces between, or a label.",
+    help="References for --source or --hypotheses: each line is a text, tags separated by spaces, or a "
+    "label. May be repeated.",
 )
 @click.option("--metric", "metrics", multiple=True, help=METRICS)
 @BEAM
 @LENGTH_PENALTY
 @COVERAGE_PENALTY
-@formats("text; json: each number with its own signature.", "json")
+@formats("text; json: each score with its signature.", "json")
 @CHECKPOINT
 @DEVICE
 @click.pass_context
@@ -71,10 +76,11 @@ def score(
     checkpoint: str,
     device: str,
 ) -> None:
-    """The metrics of a run's task with their signatures and 95 % bootstrap intervals.
+    """Score RUN, or texts, with signatures and 95 % bootstrap intervals.
 
-    BLEU, chrF and TER of translations, ROUGE of summaries (beside baselines that need no model), F1 of tags
-    (of all types together, and of each in the form of conlleval).
+    The metrics of RUN are those of its task. Translations get BLEU, chrF and TER; summaries get ROUGE, beside
+    baselines that need no model; tags get F1, precision and recall, over all types and for each type in the
+    format of conlleval; labels of texts get accuracy and macro-F1.
 
     \b
     seq2attn score runs/quickstart
@@ -84,7 +90,9 @@ def score(
     if (run is None) == (hypotheses is None):
         raise click.UsageError("give either a RUN, or --hypotheses and --references")
     if (source is not None or hypotheses is not None) != bool(references):
-        raise click.UsageError("--references goes with --source or --hypotheses, and they with it")
+        raise click.UsageError(
+            "--references goes with --source or --hypotheses, and each of these needs --references"
+        )
     if run is None:
         from seq2attn.metrics import DEFAULT, tables
         from seq2attn.metrics import score as score_texts
@@ -108,7 +116,7 @@ def score(
 def _print(
     rows: "dict[str, list[Score]]", tables: "Mapping[str, Any]", signature: str | None, form: str
 ) -> None:
-    """Print scores, those of baselines by their names, and tables with more of them."""
+    """Print scores by the name of the baseline ('' for the run itself), then the tables."""
     from seq2attn.metrics import score_lines
 
     if form == "json":

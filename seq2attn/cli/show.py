@@ -1,4 +1,4 @@
-"""Commands that say what there is: recipes, schema."""
+"""The commands `recipes` and `schema`: list what recipes there are, and what keys they have."""
 
 import json
 
@@ -9,7 +9,7 @@ from seq2attn.cli.options import cli
 
 @cli.command()
 def recipes() -> None:
-    """List the recipes that ship.
+    """List the recipes that ship, with training time and score.
 
     \b
     seq2attn recipes
@@ -24,7 +24,7 @@ def recipes() -> None:
 
 @cli.command()
 def schema() -> None:
-    """Print the JSON schema of a recipe, for editors.
+    """Print the JSON schema of recipes, for editors.
 
     \b
     seq2attn schema > recipe.schema.json

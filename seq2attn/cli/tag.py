@@ -1,4 +1,4 @@
-"""Commands that label: tag, classify."""
+"""The commands that label: `tag` and `classify`."""
 
 import json
 import sys
@@ -21,23 +21,26 @@ Item = TypeVar("Item")
 @cli.command()
 @RUN
 @FILES
-@formats("text: an entity a line; conll: a word and its tag a line; json: all of a line.", "conll", "json")
-@click.option("--words", is_flag=True, help="Lines are words already, with white space between.")
+@formats(
+    "text: one entity a line; conll: a word and its tag a line; json: one object for each input line.",
+    "conll",
+    "json",
+)
+@click.option("--words", is_flag=True, help="The input is tokenized: words separated by white space.")
 @click.option(
     "--conll",
     is_flag=True,
-    help="FILES are CoNLL, words in the first column: print their lines with one more column, the tag (bio).",
+    help="FILES are CoNLL, words in the first column. Print their lines with the tag (bio) as last column.",
 )
 @CHECKPOINT
 @DEVICE
 def tag(
     run: Path, files: tuple[Path, ...], form: str, words: bool, conll: bool, checkpoint: str, device: str
 ) -> None:
-    """Find the entities in FILES, or in standard input, line by line.
+    """Find the named entities in FILES, or in standard input.
 
-    Of each entity it prints, with tabs between: the number of its line (from 1; of several files also which,
-    as in news.txt:3), its first character and the one behind its last (from 0), its type, its probability,
-    and its text.
+    Prints for each entity, separated by tabs: its line (from 1; with several files as news.txt:3), its start
+    and end in characters (from 0, end exclusive), its type, its probability and its text.
 
     \b
     echo "Angela Merkel was born in Hamburg." | seq2attn tag runs/conll2003_pooling
@@ -45,51 +48,50 @@ def tag(
     seq2attn tag runs/conll2003_pooling eng.testb --conll > tagged.conll
     """
     if conll and (words or form == "json"):
-        raise click.UsageError(
-            "--conll says what is read and what is printed: leave --words and --format out"
-        )
+        raise click.UsageError("--conll defines input and output: leave out --words and --format")
     from seq2attn.tasks.loading import load_for
 
     recognizer = load_for("tag", run, checkpoint, device)
     if conll:
-        _tag_again(recognizer, files)
+        _add_tags(recognizer, files)
         return
-    for some in _chunks(_numbered(files), not files):
-        read = [recognizer.read(text, "spaces" if words else None) for _, text in some]
-        for (number, _), found in zip(some, recognizer.label(read, weights=False), strict=True):
+    for numbered in _chunks(_numbered_lines(files), not files):
+        sentences = [recognizer.read(text, "spaces" if words else None) for _, text in numbered]
+        for (number, _), annotation in zip(numbered, recognizer.label(sentences, weights=False), strict=True):
             if form == "json":
-                click.echo(json.dumps(found.to_json(), ensure_ascii=False))
+                click.echo(json.dumps(annotation.to_json(), ensure_ascii=False))
             elif form == "conll":
-                click.echo(found.conll(), nl=False)
+                click.echo(annotation.conll(), nl=False)
             else:
-                for one in found.entities:
-                    text = " ".join(one.text.split())  # a tab would be another column
-                    cells = number, one.start, one.end, one.type, f"{one.probability:.3f}", text
+                for entity in annotation.entities:
+                    text = " ".join(entity.text.split())  # without tabs, which separate the columns
+                    probability = f"{entity.probability:.3f}"
+                    cells = number, entity.start, entity.end, entity.type, probability, text
                     click.echo("\t".join(map(str, cells)))
 
 
-def _tag_again(recognizer: "Recognizer", files: tuple[Path, ...]) -> None:
-    """The lines of CoNLL files with a tag behind each, after what parts their columns."""
+def _add_tags(recognizer: "Recognizer", files: tuple[Path, ...]) -> None:
+    """Print the lines of CoNLL files with the tag as a last column, separated like the others."""
     from seq2attn.metrics.entities import parted
 
-    for some in _chunks(_sentences(files), not files):
-        words = [[parted(line)[0] for line in sentence] for sentence in some]
-        for sentence, found in zip(some, recognizer.tag(words, weights=False), strict=True):
-            for line, one in zip(sentence, found.tags, strict=True):
-                click.echo(line.rstrip(" \t") + ("\t" if "\t" in line else " ") + one)
+    for sentences in _chunks(_conll_sentences(files), not files):
+        words = [[parted(line)[0] for line in sentence] for sentence in sentences]
+        for sentence, annotation in zip(sentences, recognizer.tag(words, weights=False), strict=True):
+            for line, tag in zip(sentence, annotation.tags, strict=True):
+                click.echo(line.rstrip(" \t") + ("\t" if "\t" in line else " ") + tag)
             click.echo()
 
 
 @cli.command()
 @RUN
 @FILES
-@formats("text; json: all of a line, with the probability of each label.", "json")
+@formats("text; json: one object for each input line, with the probability of every label.", "json")
 @CHECKPOINT
 @DEVICE
 def classify(run: Path, files: tuple[Path, ...], form: str, checkpoint: str, device: str) -> None:
-    """Label each line of FILES, or of standard input: its label, a tab, its probability.
+    """Classify each line of FILES, or of standard input. Prints the label, a tab, and its probability.
 
-    An empty line is labelled, too, from no words: what comes out has a line for each that came in.
+    Empty lines get a label, too: there is one line of output for each line of input.
 
     \b
     echo "Where is the station?" | seq2attn classify runs/languages
@@ -97,22 +99,22 @@ def classify(run: Path, files: tuple[Path, ...], form: str, checkpoint: str, dev
     from seq2attn.tasks.loading import load_for
 
     categorizer = load_for("classify", run, checkpoint, device)
-    for some in _chunks(lines(files), not files):
-        for found in categorizer.classify(some, weights=False):
-            plain = f"{found.label}\t{found.probability:.3f}"
-            click.echo(json.dumps(found.to_json(), ensure_ascii=False) if form == "json" else plain)
+    for texts in _chunks(lines(files), not files):
+        for category in categorizer.classify(texts, weights=False):
+            plain = f"{category.label}\t{category.probability:.3f}"
+            click.echo(json.dumps(category.to_json(), ensure_ascii=False) if form == "json" else plain)
 
 
-def _numbered(files: tuple[Path, ...]) -> Iterator[tuple[str, str]]:
-    """Lines, each after its number in its file; of several files also after which."""
+def _numbered_lines(files: tuple[Path, ...]) -> Iterator[tuple[str, str]]:
+    """Yield lines with their numbers: 3; or, if there are several files, news.txt:3."""
     for file in files or (Path("-"),):
-        which = f"{file}:" if len(files) > 1 else ""
+        prefix = f"{file}:" if len(files) > 1 else ""
         for number, line in enumerate(lines((file,)), 1):
-            yield f"{which}{number}", line
+            yield f"{prefix}{number}", line
 
 
-def _sentences(files: tuple[Path, ...]) -> Iterator[list[str]]:
-    """The lines of each sentence of CoNLL files; a blank one, or the end of the file, ends it."""
+def _conll_sentences(files: tuple[Path, ...]) -> Iterator[list[str]]:
+    """Yield the lines of each sentence of CoNLL files. A blank line, or the end of the file, ends it."""
     for file in files or (Path("-"),):
         sentence: list[str] = []
         for line in chain(lines((file,)), [""]):
@@ -124,9 +126,9 @@ def _sentences(files: tuple[Path, ...]) -> Iterator[list[str]]:
 
 
 def _chunks(items: Iterator[Item], from_input: bool) -> Iterator[list[Item]]:
-    """Some at a time; one at a time where somebody types them."""
+    """Yield the items in chunks; one by one if the input is typed at a terminal."""
     from seq2attn.inference.recognizer import CHUNK
 
     size = 1 if from_input and sys.stdin.isatty() else CHUNK
-    while some := list(islice(items, size)):
-        yield some
+    while chunk := list(islice(items, size)):
+        yield chunk

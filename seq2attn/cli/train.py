@@ -1,4 +1,4 @@
-"""Commands that make runs: train, check, average, bench."""
+"""The commands `train`, `check`, `average` and `bench`."""
 
 import shlex
 from pathlib import Path
@@ -13,8 +13,8 @@ from seq2attn.errors import Seq2attnError
 @cli.command()
 @RECIPE
 @OVERRIDES
-@click.option("--run", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/NAME]")
-@click.option("--resume", is_flag=True, help="Go on exactly where the run in the folder stopped.")
+@click.option("--run", type=click.Path(path_type=Path), help="The folder of the run.  [default: runs/NAME]")
+@click.option("--resume", is_flag=True, help="Resume the run in this folder exactly where it stopped.")
 @DEVICE
 @click.pass_context
 def train(
@@ -25,7 +25,9 @@ def train(
     resume: bool,
     device: str,
 ) -> None:
-    """Train what RECIPE says (a file, or the name of one that ships).
+    """Train the model of RECIPE.
+
+    RECIPE is a file, or the name of a recipe that ships.
 
     \b
     seq2attn train recipes/quickstart.yaml
@@ -38,9 +40,11 @@ def train(
 
     trained = train(recipe, run, overrides, resume, device)
     if trained.progress.interrupted:
-        words = ["seq2attn", "train", recipe, *overrides, "--run", str(trained.run), "--device", device]
-        again = shlex.join([*words, "--resume"])
-        click.echo(f"stopped after step {trained.progress.step}, all saved; go on with: {again}", err=True)
+        command = ["seq2attn", "train", recipe, *overrides, "--run", str(trained.run), "--device", device]
+        again = shlex.join([*command, "--resume"])
+        click.echo(
+            f"stopped after step {trained.progress.step}, everything is saved; resume with: {again}", err=True
+        )
         context.exit(128 + trained.progress.interrupted)
     for line in score_lines(("", score) for score in trained.scores):
         click.echo(line)
@@ -57,11 +61,14 @@ def train(
     type=click.IntRange(1),
     default=50_000,
     show_default=True,
-    help="Read at most so many of each training corpus.",
+    help="Read at most this many examples of each training corpus.",
 )
 @DEVICE
 def check(recipe: str, overrides: tuple[str, ...], pairs: int, device: str) -> None:
-    """Try RECIPE before training: faults, data, vocabulary, model, one step, memory and time.
+    """Check RECIPE before training.
+
+    Reports all faults of the recipe at once. If there are none, reads the data, learns the vocabulary, builds
+    the model, tries an update, and estimates memory and time.
 
     \b
     seq2attn check recipes/wmt_transformer.yaml
@@ -76,10 +83,12 @@ def check(recipe: str, overrides: tuple[str, ...], pairs: int, device: str) -> N
 
 @cli.command()
 @RUN
-@click.option("--last", type=click.IntRange(1), required=True, help="So many of the last kept weights.")
+@click.option(
+    "--last", type=click.IntRange(1), required=True, help="How many of the last saved weights to average."
+)
 @DEVICE
 def average(run: Path, last: int, device: str) -> None:
-    """Average the last weights of RUN; they become its best if they score better on the dev set.
+    """Average the last weights of RUN. The average becomes `best` if it scores better on the dev set.
 
     \b
     seq2attn average runs/quickstart --last 5
@@ -93,19 +102,35 @@ def average(run: Path, last: int, device: str) -> None:
 
 @cli.group()
 def bench() -> None:
-    """Compare variants of a recipe."""
+    """Train variants of a recipe and compare them."""
 
 
 @bench.command()
 @RECIPE
 @OVERRIDES
-@click.option("--scorers", help="Names (options in braces: 'dot, {name: general, rank: 8}'), or all.")
-@click.option("--normalizers", help="The same of normalizers.")
-@click.option("--also", multiple=True, metavar="KEY=VALUE", help="One more variant; may be given again.")
-@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Trainings of each.")
-@click.option("--budget", type=click.FloatRange(0, min_open=True), help="Minutes of training for each.")
-@click.option("--gold", type=click.Path(exists=True, path_type=Path), help="Word alignments of the test set.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where all goes.  [default: runs/bench-NAME]")
+@click.option("--scorers", help="Scorers, or all. Options in braces: 'dot, {name: general, rank: 8}'.")
+@click.option("--normalizers", help="Normalizers, or all, in the same form.")
+@click.option("--also", multiple=True, metavar="KEY=VALUE", help="Another variant. May be repeated.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Trainings of each variant, with different seeds.",
+)
+@click.option(
+    "--budget", type=click.FloatRange(0, min_open=True), help="Minutes of training for each variant."
+)
+@click.option(
+    "--gold",
+    type=click.Path(exists=True, path_type=Path),
+    help="Gold word alignments of the test set, for AER.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The folder for runs, table and figure.  [default: runs/bench-NAME]",
+)
 @click.pass_context
 def attention(
     context: click.Context,
@@ -119,7 +144,9 @@ def attention(
     gold: Path | None,
     out: Path | None,
 ) -> None:
-    """Train each attention from the same RECIPE and compare them; call it again to go on where it stopped.
+    """Train RECIPE with different attentions and compare them.
+
+    Run the same command again to resume it.
 
     \b
     seq2attn bench attention copy_additive --scorers "additive, dot" --normalizers "softmax, monotonic"
@@ -132,46 +159,46 @@ def attention(
     from seq2attn.runs.attention_bench import compare, figure, table, variants
 
     basis = read(recipe, overrides)
-    some = _parts("--scorers", scorers, list(SCORERS))
-    others = _parts("--normalizers", normalizers, list(NORMALIZERS))
-    place = out or Path("runs") / f"bench-{basis.name}"
+    scorer_parts = _parts("--scorers", scorers, list(SCORERS))
+    normalizer_parts = _parts("--normalizers", normalizers, list(NORMALIZERS))
+    folder = out or Path("runs") / f"bench-{basis.name}"
     rows = compare(
         recipe,
-        variants(basis, some, others, also),
-        place,
+        variants(basis, scorer_parts, normalizer_parts, also),
+        folder,
         seeds,
         budget,
         gold,
         overrides,
         lambda line: click.echo(line, err=True),
     )
-    (place / "table.md").write_text(table(rows), encoding="utf-8")
+    (folder / "table.md").write_text(table(rows), encoding="utf-8")
     click.echo(table(rows), nl=False)
     if any(not row.failed for row in rows):
-        figure(rows, place / "table.png")
-    click.echo(f"rows, table and figure are in {place}", err=True)
+        figure(rows, folder / "table.png")
+    click.echo(f"rows, table and figure are in {folder}", err=True)
     context.exit(int(any(row.failed for row in rows)))
 
 
-def _parts(option: str, text: str | None, every: list[str]) -> list[Any]:
-    """The names (and options) in a list as YAML has it. Seq2attnError for a name that is not of every one."""
+def _parts(option: str, text: str | None, choices: list[str]) -> list[Any]:
+    """Return the parts in a comma-separated YAML list. Seq2attnError for a name that is not in choices."""
     import yaml
 
     from seq2attn.recipe.wording import unknown
 
     if text is None or text == "all":
-        return every if text else []
+        return choices if text else []
     if not text.strip():
-        raise Seq2attnError(f"{option} names nothing: give names with commas between, or all")
+        raise Seq2attnError(f"{option} is empty: give names separated by commas, or all")
     try:
         parts = list(yaml.safe_load(f"[{text}]"))
     except yaml.YAMLError as error:
         raise Seq2attnError(
-            f"{option}: expected names with commas between, as in 'dot, {{name: general, rank: 8}}'; "
+            f"{option}: expected names separated by commas, as in 'dot, {{name: general, rank: 8}}'; "
             f"got {text!r}"
         ) from error
     for part in parts:
         name = part.get("name") if isinstance(part, dict) else part
-        if name not in every:
-            raise Seq2attnError(f"{option}: {unknown(str(name), every)}")
+        if name not in choices:
+            raise Seq2attnError(f"{option}: {unknown(str(name), choices)}")
     return parts

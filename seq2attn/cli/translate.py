@@ -1,4 +1,4 @@
-"""Commands that use runs: translate, summarize, heatmap."""
+"""The commands that write text: `translate` and `summarize`."""
 
 import json
 import sys
@@ -29,24 +29,32 @@ if TYPE_CHECKING:
     from seq2attn.inference.translator import Translator
 
 
-def writing(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of commands that write text."""
+def generation_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of commands that generate text."""
     options: list[Callable[[Callable[..., None]], Callable[..., None]]] = [
         BEAM,
         LENGTH_PENALTY,
         COVERAGE_PENALTY,
-        decoding_option("--nbest", int, "Print so many texts for each."),
-        decoding_option("--min-length", int, "Fewest pieces of what is written."),
-        decoding_option("--max-length", int, "Most pieces of what is written."),
-        decoding_option("--no-repeat-ngram", int, "No n-gram of so many pieces twice."),
-        decoding_option("--replace-unknown", bool, "Unknown pieces become the source word looked at most."),
-        decoding_option("--sample", bool, "Draw at random."),
-        decoding_option("--top-k", int, "Sample from the k likeliest pieces."),
-        decoding_option("--top-p", float, "Sample from the likeliest pieces of this total probability."),
-        decoding_option("--temperature", float, "Of sampling."),
-        decoding_option("--seed", int, "Of sampling."),
-        decoding_option("--batch-tokens", int, "Source tokens times beam that are worked on at once."),
-        click.option("--scores", is_flag=True, help="Print each text's score before it, and a tab."),
+        decoding_option("--nbest", int, "Print this many hypotheses for each input."),
+        decoding_option("--min-length", int, "Minimum length of the output, in pieces."),
+        decoding_option("--max-length", int, "Maximum length of the output, in pieces."),
+        decoding_option("--no-repeat-ngram", int, "Forbid repeated n-grams of this many pieces."),
+        decoding_option(
+            "--replace-unknown",
+            bool,
+            "Replace unknown pieces by the source word with the highest attention weight.",
+        ),
+        decoding_option("--sample", bool, "Sample instead of searching."),
+        decoding_option("--top-k", int, "Sample from the k most probable pieces."),
+        decoding_option(
+            "--top-p", float, "Sample from the most probable pieces whose probabilities sum to p."
+        ),
+        decoding_option("--temperature", float, "Temperature of sampling."),
+        decoding_option("--seed", int, "Seed of sampling."),
+        decoding_option("--batch-tokens", int, "Batch size: source tokens times beam size."),
+        click.option(
+            "--scores", is_flag=True, help="Print the score of each text before it, separated by a tab."
+        ),
         CHECKPOINT,
         DEVICE,
         PRECISION,
@@ -60,8 +68,8 @@ def writing(command: Callable[..., None]) -> Callable[..., None]:
 @cli.command()
 @RUN
 @FILES
-@formats("text; pharaoh: and its alignment behind a tab; json: all, with the source.", "pharaoh", "json")
-@writing
+@formats("text; pharaoh: text, tab, word alignment; json: everything, with the source.", "pharaoh", "json")
+@generation_options
 def translate(
     context: click.Context,
     run: Path,
@@ -72,7 +80,7 @@ def translate(
     device: str,
     precision: str,
 ) -> None:
-    """Translate FILES, or standard input, line by line to standard output, in order.
+    """Translate FILES, or standard input, line by line, in order.
 
     \b
     echo "Wo ist der Bahnhof?" | seq2attn translate runs/quickstart
@@ -89,10 +97,12 @@ def translate(
 @cli.command()
 @RUN
 @FILES
-@click.option("--key", default="source", show_default=True, help="Where documents are in JSONL, dotted.")
-@click.option("--whole", is_flag=True, help="A file is one document; if not, a line is one.")
-@formats("text; json: all, with the source, the alignment and what was copied.", "json")
-@writing
+@click.option(
+    "--key", default="source", show_default=True, help="Key of the documents in JSONL; dotted if nested."
+)
+@click.option("--whole", is_flag=True, help="Each file is one document, instead of each line.")
+@formats("text; json: everything, with source, alignment and copy probabilities.", "json")
+@generation_options
 def summarize(
     context: click.Context,
     run: Path,
@@ -105,9 +115,9 @@ def summarize(
     device: str,
     precision: str,
 ) -> None:
-    """Summarize FILES, or standard input, to standard output, a summary a line, in order.
+    """Summarize the documents in FILES, or in standard input. Prints one summary a line, in order.
 
-    A document is a line; or a row of a .jsonl file, a text or a list of sentences.
+    Each line is a document. In a .jsonl file each row is one: a text, or a list of sentences.
 
     \b
     seq2attn summarize runs/samsum dialogues.jsonl --key dialogue > summaries.txt
@@ -129,33 +139,34 @@ def _write(
     form: str,
     interactive: bool,
 ) -> None:
-    """What a model writes for each text, as it comes; in JSON with the text and its number, from 1."""
+    """Print the hypotheses for each text as soon as they are ready, n-best lists padded to equal length."""
     from seq2attn.inference.results import Translation
     from seq2attn.inference.translator import CHUNK
 
     decoding = translator.settings(context.meta.get(DECODING, {}))
-    chunk, given = 1 if interactive else CHUNK, deque[str]()
+    chunk, sources = 1 if interactive else CHUNK, deque[str]()
 
     def read() -> Iterator[str]:
         for text in texts:
-            given.append(text)
+            sources.append(text)
             yield text
 
     stream = translator.stream(read(), decoding, alignment=form != "text", chunk=chunk)
-    for number, found in enumerate(stream, 1):
-        lacking, source = decoding.nbest - len(found.nbest), given.popleft()
-        for one in (*found.nbest, *[Translation.empty(found.source)] * lacking):  # as many lines for each
+    for number, result in enumerate(stream, 1):
+        missing, source = decoding.nbest - len(result.nbest), sources.popleft()
+        for hypothesis in (*result.nbest, *[Translation.empty(result.source)] * missing):
             if form == "json":
-                entry = {"number": number, "source": source, **one.to_json()}
+                entry = {"number": number, "source": source, **hypothesis.to_json()}
                 entry.pop("nbest", None)
                 click.echo(json.dumps(entry, ensure_ascii=False))
             else:
-                click.echo(_line(one, scores, form))
+                click.echo(_line(hypothesis, scores, form))
 
 
-def _line(one: "Translation", scores: bool, form: str) -> str:
-    columns = [f"{one.score:.4f}"] if scores else []
-    columns.append(" ".join(one.text.split("\n")))  # a model may say a line feed by its byte
+def _line(hypothesis: "Translation", scores: bool, form: str) -> str:
+    """Return a line of output: score, text, alignment."""
+    columns = [f"{hypothesis.score:.4f}"] if scores else []
+    columns.append(" ".join(hypothesis.text.split("\n")))  # byte pieces can spell a line feed
     if form == "pharaoh":
-        columns.append(one.pharaoh())
+        columns.append(hypothesis.pharaoh())
     return "\t".join(columns)

@@ -1,0 +1,59 @@
+"""The commands `heatmap` and `average`, as a user types them."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_cli import GERMAN, MODEL, fails, run
+
+
+@pytest.fixture
+def copy(tmp_path: Path, runs: dict[str, Path]) -> str:
+    return str(shutil.copytree(runs["lstm"], tmp_path / "run"))
+
+
+MAGIC = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
+
+
+@pytest.mark.parametrize("form", MAGIC)
+def test_heatmap(tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"map.{form}"
+    assert run("heatmap", MODEL, "Wo ist Tom?", "-o", str(path)).stdout == f"Where's Tom?\n{path}\n"
+    assert path.read_bytes().startswith(MAGIC[form])
+
+
+def test_heatmap_shows_what_is_asked_for(tmp_path: Path, runs: dict[str, Path]) -> None:
+    def drawn(*words: str, run_folder: str = MODEL) -> str:
+        path = tmp_path / "map.svg"
+        assert run("heatmap", run_folder, "Wo ist Tom?", "-o", str(path), *words).stdout.endswith(f"{path}\n")
+        return path.read_text()
+
+    maps = [drawn(), drawn("--pieces"), drawn("--target", "This is a table."), drawn("--beam", "1")]
+    assert len({*maps[:3]}) == 3
+    transformer = str(runs["transformer"])
+    words = ["--target", "Where is he?"]
+    layers = [
+        drawn(*words, "--layer", str(layer), "--head", "1", run_folder=transformer) for layer in range(3)
+    ]
+    assert len({*layers, drawn(*words, run_folder=transformer)}) == 4
+
+
+def test_heatmap_says_what_is_wrong(tmp_path: Path, runs: dict[str, Path]) -> None:
+    path = str(tmp_path / "map.png")
+    for words, message in [
+        (["Ja.", "-o", str(tmp_path / "map.docx")], ".png, .svg or .pdf"),
+        (["", "-o", path], "nothing to draw"),
+        (["Ja.", "-o", path, "--layer", "7"], "the model has 1 attention layers, 0 to 0; got layer 7"),
+        (["Ja.", "-o", path, "--head", "7"], "the layer has 1 heads, 0 to 0; got head 7"),
+    ]:
+        status, error = fails("heatmap", MODEL, *words)
+        assert (status, message in error) == (1, True), error
+    assert fails("heatmap", MODEL, "Ja.")[0] == 2
+
+
+def test_average(copy: str) -> None:
+    error = run("average", copy, "--last", "3").stdout
+    assert error.startswith(f"{copy}/weights/average-3.safetensors; best: ")
+    assert run("translate", copy, "--checkpoint", "average", stdin=GERMAN).stdout.count("\n") == 3
+    status, message = fails("average", copy, "--last", "9")
+    assert (status, "cannot average the last 9 weights" in message) == (1, True)
