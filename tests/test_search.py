@@ -17,7 +17,7 @@ from torch import Tensor
 
 from seq2attn.data.sources import Source
 from seq2attn.errors import Seq2attnError
-from seq2attn.inference.search import NEVER, Hypothesis, Rules, _best, beam_search, greedy, sample
+from seq2attn.inference.search import IMPOSSIBLE, Hypothesis, Rules, _top_continuations, beam_search, greedy, sample
 from seq2attn.models.seq2seq import Seq2Seq
 
 # ---- a toy that can be searched by brute force ----------------------------------------------------------
@@ -158,18 +158,18 @@ def test_the_best_of_groups_are_the_best_of_all(kind, beam, size):
         if kind == "ties":
             log_p, total = log_p.round(), total.round()
         if kind == "few that may be":
-            log_p[torch.rand_like(log_p) < 0.9] = NEVER
+            log_p[torch.rand_like(log_p) < 0.9] = IMPOSSIBLE
         if not begun:
-            total[:, 1:] = NEVER
-        best, origin, token = _best(log_p.clone(), total)
+            total[:, 1:] = IMPOSSIBLE
+        best, origin, token = _top_continuations(log_p.clone(), total)
         sums = (log_p + total[..., None]).flatten(1)
-        expected = F.pad(sums, (0, 2 * beam), value=NEVER).sort(dim=1, descending=True).values[:, : 2 * beam]
+        expected = F.pad(sums, (0, 2 * beam), value=IMPOSSIBLE).sort(dim=1, descending=True).values[:, : 2 * beam]
         assert torch.equal(best, expected)
         place = origin * size + token
         assert place.max() < beam * size and torch.equal(
-            sums.gather(1, place)[best > NEVER], best[best > NEVER]
+            sums.gather(1, place)[best > IMPOSSIBLE], best[best > IMPOSSIBLE]
         )
-        for row, there in zip(place, best > NEVER, strict=True):
+        for row, there in zip(place, best > IMPOSSIBLE, strict=True):
             assert len(row[there].unique()) == there.sum()
 
 

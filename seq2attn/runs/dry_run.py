@@ -69,8 +69,8 @@ def _steps(task: Task[Any], examples: Examples, loader: AnyBatchLoader, trainer:
     widest = max(plan, key=lambda numbers: len(numbers) * int(lengths[numbers].max()))
 
     def updated(numbers: Indices, step: int) -> int:
-        turn, batches = UpdatePlan([numbers], 0, (0, 0)), [loader.batch(numbers, 0)]
-        with error_context(step, turn, batches, trainer):
+        plan, batches = UpdatePlan([numbers], 0, 0, 0), [loader.batch(numbers, 0)]
+        with error_context(step, plan, batches, trainer):
             return trainer.update(batches, step).tokens
 
     updated(widest, 1)
