@@ -17,7 +17,15 @@ from torch import Tensor
 
 from seq2attn.data.sources import Source
 from seq2attn.errors import Seq2attnError
-from seq2attn.inference.search import IMPOSSIBLE, Hypothesis, Rules, _top_continuations, beam_search, greedy, sample
+from seq2attn.inference.search import (
+    IMPOSSIBLE,
+    Hypothesis,
+    Rules,
+    _top_continuations,
+    beam_search,
+    greedy,
+    sample,
+)
 from seq2attn.models.seq2seq import Seq2Seq
 
 # ---- a toy that can be searched by brute force ----------------------------------------------------------
@@ -163,7 +171,9 @@ def test_the_best_of_groups_are_the_best_of_all(kind, beam, size):
             total[:, 1:] = IMPOSSIBLE
         best, origin, token = _top_continuations(log_p.clone(), total)
         sums = (log_p + total[..., None]).flatten(1)
-        expected = F.pad(sums, (0, 2 * beam), value=IMPOSSIBLE).sort(dim=1, descending=True).values[:, : 2 * beam]
+        expected = (
+            F.pad(sums, (0, 2 * beam), value=IMPOSSIBLE).sort(dim=1, descending=True).values[:, : 2 * beam]
+        )
         assert torch.equal(best, expected)
         place = origin * size + token
         assert place.max() < beam * size and torch.equal(

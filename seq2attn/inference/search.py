@@ -51,7 +51,7 @@ class Rules:
     coverage: Coverage | None = None  # required if there is a coverage penalty
 
     def score(self, log_probability: Tensor | float, length: int) -> Any:
-        """Return the score of a hypothesis of `length` tokens, </s> included, without the coverage penalty."""
+        """Return the score of a hypothesis of `length` tokens with </s>, without the coverage penalty."""
         if self.length_normalization == "gnmt":
             return log_probability / ((5 + length) / 6) ** self.length_penalty
         if self.length_normalization == "simple":
@@ -236,7 +236,9 @@ def beam_search(
         # A stable sort moves those that have ended behind the others, which keep their order.
         total = continuations.total.masked_fill(continuations.token == rules.eos, IMPOSSIBLE)
         order = total.sort(dim=1, descending=True, stable=True).indices[:, :beam]
-        total, origin, token = (x.gather(1, order) for x in (total, continuations.origin, continuations.token))
+        total, origin, token = (
+            x.gather(1, order) for x in (total, continuations.origin, continuations.token)
+        )
         is_open = [len(finished[sentence]) < beam for sentence in hypotheses.sentences.tolist()]
         remaining = torch.tensor(is_open, device=device) & total.isfinite().any(1)
         remaining = remaining.nonzero().squeeze(1)

@@ -149,7 +149,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[Weights]:
-        """Put the moving average, if there is one, into the model for validation; yield the model's weights."""
+        """Give the model the moving average, if there is one, for validation; yield the model's weights."""
         trained = weights_of(self.model)
         if self.moving_average is None:
             yield trained
@@ -194,7 +194,7 @@ def fit(
     validate: Validate,
     report: Report = lambda record: None,
 ) -> Progress:
-    """Train from the state of the run's folder to the end that the recipe sets, and keep the best weights there.
+    """Train from the state of the run's folder to the end that the recipe sets; keep the best weights there.
 
     validate(n) scores the model on the first n batches of the dev set (None = all). report is called with a
     record after every update and every validation. Ctrl-C and SIGTERM end training after the current update;
@@ -318,7 +318,7 @@ def _ranking_value(scores: dict[str, float], metric: str) -> list[float]:
 def _validate_and_keep(
     run: RunFolder, trainer: Trainer, progress: Progress, validate: Validate
 ) -> dict[str, float]:
-    """Validate and save the weights, as the run's last and, if they score better than all before, its best."""
+    """Validate and save the weights, as the run's last and, if they score better than before, its best."""
     recipe, version, name = trainer.recipe, run.version, weights_name(progress.step)
     with trainer.averaged() as weights:
         scores = validate(None)
