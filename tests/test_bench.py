@@ -1,10 +1,12 @@
 """Attentions side by side, on a made task: rows, what they measure, going on, and failures that are rows."""
 
+import gzip
 import json
 import shutil
 
 import pytest
 from click.testing import CliRunner
+from tiny_summaries import train, write_corpus
 
 from seq2attn.attention.scorers import SCORERS
 from seq2attn.cli import cli
@@ -16,6 +18,7 @@ from seq2attn.runs.attention_bench import (
     _read_log,
     compare,
     figure,
+    measure,
     table,
     variants,
 )
@@ -163,3 +166,36 @@ def test_the_command(tmp_path):
     assert (out / "table.png").read_bytes()[:4] == b"\x89PNG"
     result = CliRunner().invoke(cli, [*asked[:4], "--scorers", "{dot"])
     assert "--scorers: expected names with commas between" in str(result.exception)
+
+
+SMALL = ["model.encoder.size=8", "model.embedding.size=8"]
+BENCHES = {
+    "chats": ("additive", []),
+    "conll2003_pooling": ("scaled_dot", [*SMALL, "model.head.kind=linear"]),
+    "languages": (
+        "perceptron",
+        [*SMALL, "data.train.0.limit=60", "data.dev.limit=20", "data.test.limit=20"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_attentions_are_compared_whatever_the_task(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer, overrides = BENCHES[name]
+    monkeypatch.setenv("SEQ2ATTN_DATA", str(tmp_path))
+    (tmp_path / "conll2003").mkdir()
+    for part in ("train", "testa"):
+        packed = gzip.compress(b"EU I-ORG\nrejects O\nlamb O\n\nBen I-PER\nsleeps O\n\n")
+        (tmp_path / f"conll2003/eng.{part}.gz").write_bytes(packed)
+    recipe = write_corpus(tmp_path) if name == "chats" else name
+    few = ["training.max_steps=2", "training.validate_every=2", "training.log_every=1"]
+    few += ["training.schedule=constant", *overrides]
+    some = variants(read(recipe, few), [scorer], ["softmax", "sparsemax"])
+    assert len(some) == 2
+    for number, variant in enumerate(some):  # `compare` does the same in processes of their own
+        row = Row(variant.name, 1, [])
+        measure(row, train(tmp_path / f"{number}", recipe, *few, *variant.overrides))
+        assert row.updates == 2 and row.scores and row.parameters and row.perplexity
+        assert row.entropy is not None and row.zeros is not None and not row.failed

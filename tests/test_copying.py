@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from pages import Page
 from test_decoders import check_reordering, step_by_step
-from test_results import Page
 from tiny_runs import silent
 from tiny_training import Rows
 from torch import Tensor, nn

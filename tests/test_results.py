@@ -3,12 +3,12 @@
 import dataclasses
 import json
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pages import Page
 from torch.testing import assert_close
 
 from seq2attn.alignment.word_alignment import by_words, parse_pharaoh
@@ -38,30 +38,6 @@ def translation(text: str = "I am hungry.", score: float = -0.25) -> Translation
 
 def unaligned(text: str = "I am hungry.") -> Translation:
     return Translation(SOURCE, TARGET, text, -0.25, -1.5)
-
-
-class Page(HTMLParser):
-    """What a page shows; fails where tags do not close in their order."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.texts: list[str] = []
-        self.styles: list[str] = []
-        self.feed(html)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.open.append(tag)
-        if tag == "td":
-            self.styles.append(str(dict(attrs)["style"]))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
 
 
 def test_names_not_positions() -> None:
