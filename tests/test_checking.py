@@ -28,10 +28,11 @@ def said(*overrides: str, kind: str = "lstm", **options: Any) -> dict[str, str]:
     """What is said under each title."""
     lines = "\n".join(check(recipe(*overrides, kind=kind), device="cpu", **options)).splitlines()
     found: dict[str, str] = {}
+    heading = ""
     for line in lines:
-        title, _, text = line.partition(" ")
-        last = title or last
-        found[last] = f"{found[last]}\n{text.strip()}" if last in found else text.strip()
+        first, _, text = line.partition(" ")
+        heading = first or heading  # further lines of a heading begin with spaces
+        found[heading] = f"{found[heading]}\n{text.strip()}" if heading in found else text.strip()
     return found
 
 

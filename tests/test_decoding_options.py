@@ -161,7 +161,7 @@ def test_a_seed_decides_what_is_drawn(translator: Translator) -> None:
         ({"beam": 0}, r"beam: expected at least 1, got 0"),
         ({"beam": "3"}, r"beam: expected a whole number, got '3'"),
         ({"nbest": "3"}, r"nbest: expected a whole number, got '3'"),
-        ({"nbest": 5, "beam": 2}, r"nbest: 5 translations need a beam of at least 5, not 2"),
+        ({"nbest": 5, "beam": 2}, r"nbest: 5 outputs need a beam of at least 5, got 2"),
         ({"temperature": 0.0, "sample": True}, r"temperature: expected more than 0, got 0.0"),
         ({"top_p": 1.5, "sample": True}, r"top_p: expected at most 1, got 1.5"),
         ({"top_k": -1, "sample": True}, r"top_k: expected at least 0, got -1"),

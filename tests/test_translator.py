@@ -219,6 +219,6 @@ def test_a_model_without_attention_translates(translators: dict[str, Translator]
         translator.translate("Ja.", replace_unknown=True)
     with pytest.raises(
         Seq2attnError,
-        match=r"no attention \(order .*\), so a coverage penalty has nothing to count: set .* 0",
+        match=r"no attention \(order .*\), so it has no coverage to penalize: set .* 0",
     ):
         translator.translate("Ja.", coverage_penalty=0.2)
