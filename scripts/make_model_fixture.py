@@ -1,8 +1,8 @@
-"""Make tests/model_X.Y: a tiny trained run of the present run format, and what it is expected to say.
+"""Make tests/model_X.Y: a tiny trained run of the present run format, and its expected translations.
 
     OMP_NUM_THREADS=1 python scripts/make_model_fixture.py
 
-Takes a minute. Run it once for each new format (`checkpoint.FORMAT`): older folders stay as they are, so that
+Takes a minute. Run it once for each new format (`run_folder.FORMAT`): older folders stay as they are, so that
 the tests see whether this version still reads them.
 """
 
@@ -43,7 +43,7 @@ SENTENCES = [
 
 
 def expected(model: Translator) -> list[dict[str, str | float]]:
-    """What the model makes of the sentences, as the tests compare it."""
+    """Return the translations of the sentences, as the tests compare them."""
     return [
         {"source": source, "text": said.text, "score": said.score, "alignment": said.pharaoh()}
         for source, said in zip(SENTENCES, model.translate(SENTENCES), strict=True)

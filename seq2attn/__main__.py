@@ -1,4 +1,4 @@
-"""python -m seq2attn: the command line, where what a user can mend is one message and no traceback."""
+"""The command line. Errors that a user can fix are printed as a message without a traceback."""
 
 import sys
 import warnings
@@ -17,7 +17,7 @@ def main() -> None:
     except Seq2attnError as error:
         print(f"seq2attn: {error}", file=sys.stderr)
         sys.exit(1)
-    except OSError as error:  # the disk is full, a file may not be read, ...
+    except OSError as error:  # the disk is full, a file is not readable, ...
         print(f"seq2attn: {error.strerror or error}: {error.filename or 'output'}", file=sys.stderr)
         sys.exit(1)
 
@@ -30,7 +30,7 @@ def _warn(
     file: object = None,
     line: object = None,
 ) -> None:
-    """Warnings are for who reads the terminal, who need not know which line of code gave them."""
+    """Print a warning without the line of code that it came from, which users do not need."""
     if not issubclass(category, (DeprecationWarning, FutureWarning)):
         print(f"seq2attn: warning: {message}", file=sys.stderr)
 

@@ -1,5 +1,5 @@
-"""The errors that are meant for the user: what was expected, what came, what to do."""
+"""The base class of errors that a user can fix. Messages say what was expected, what came, and what to do."""
 
 
 class Seq2attnError(ValueError):
-    """Base of every error that a user can mend; the command line prints it without a traceback."""
+    """Base class of errors that a user can fix; the command line prints them without a traceback."""

@@ -1,6 +1,7 @@
 """What all tests share: shapes are types, one thread, stores of their own, tiny trained runs."""
 
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,3 +76,22 @@ def vocabularies() -> tuple[Any, Any]:
     import tiny_corpora
 
     return tiny_corpora.sample_vocabularies()
+
+
+@pytest.fixture(scope="session")
+def translators(runs: dict[str, Path]) -> dict[str, Any]:
+    """The tiny runs, and the model that says something sensible, as translators."""
+    import tiny_runs
+
+    from seq2attn.tasks.loading import load
+
+    return {kind: load(run, device="cpu") for kind, run in {"model": tiny_runs.MODEL, **runs}.items()}
+
+
+@pytest.fixture
+def handlers() -> Iterator[list[Any]]:
+    """What handles signals before; it must be so again."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    yield before
+    assert [signal.getsignal(number) for number in numbers] == before

@@ -1,10 +1,13 @@
 """Attentions side by side, on a made task: rows, what they measure, going on, and failures that are rows."""
 
+import gzip
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tiny_summaries import train, write_corpus
 
 from seq2attn.attention.scorers import SCORERS
 from seq2attn.cli import cli
@@ -13,9 +16,10 @@ from seq2attn.runs.attention_bench import (
     BenchError,
     Row,
     Variant,
-    _from_log,
+    _read_log,
     compare,
     figure,
+    measure,
     table,
     variants,
 )
@@ -40,7 +44,7 @@ def compared(tmp_path_factory):
     out = tmp_path_factory.mktemp("bench")
     some = variants(read("copy_additive"), ["additive"], ["softmax", "sum"])[:2]
     said: list[str] = []
-    rows = compare("copy_additive", some, out, overrides=TINY, say=said.append)
+    rows = compare("copy_additive", some, out, overrides=TINY, report=said.append)
     return out, some, rows, said
 
 
@@ -91,20 +95,20 @@ def test_what_fails_is_a_row_with_its_reason(compared):
     broken = [Variant("no such folder", ("data.test={files: [a.de, b.en]}",))]
     assert (
         "a.de; command line: data.test"
-        in compare("copy_additive", broken, compared[0], overrides=TINY, say=str)[0].failed
+        in compare("copy_additive", broken, compared[0], overrides=TINY, report=str)[0].failed
     )
 
 
 def test_what_is_done_stays_done(compared, monkeypatch):
     out, some, rows, _ = compared
     shutil.rmtree(out / "additive___softmax-1")  # its row is enough
-    again = compare("copy_additive", some, out, overrides=TINY, say=str)
+    again = compare("copy_additive", some, out, overrides=TINY, report=str)
     assert again[0] == rows[0] and not (out / "additive___softmax-1").exists()
     shorter = [Variant("max.steps 4", ("training.max_steps=4",)), Variant("max.steps 5", ("text.size=x",))]
-    other = compare("copy_additive", shorter, out, overrides=TINY, say=str)
+    other = compare("copy_additive", shorter, out, overrides=TINY, report=str)
     assert other[0].updates == 4 and other[1].failed
     assert (
-        compare("copy_additive", shorter[:1], out, overrides=TINY, say=str) == other[:1]
+        compare("copy_additive", shorter[:1], out, overrides=TINY, report=str) == other[:1]
     )  # each its own file
 
 
@@ -112,13 +116,13 @@ def test_what_is_done_stays_done(compared, monkeypatch):
 def test_a_row_that_cannot_be_read_is_made_again(compared, kept, tmp_path):
     (tmp_path / "broken-1.json").write_text(kept, encoding="utf-8", errors="surrogateescape")
     broken = [Variant("broken", ("data.test={files: [a.de, b.en]}",))]
-    (row,) = compare("copy_additive", broken, tmp_path, overrides=TINY, say=str)
+    (row,) = compare("copy_additive", broken, tmp_path, overrides=TINY, report=str)
     assert row.failed and Row(**json.loads((tmp_path / "broken-1.json").read_text())) == row
 
 
 def test_a_row_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     broken = [Variant("broken", ("data.test={files: [a.de, b.en]}",))]
-    compare("copy_additive", broken, tmp_path, overrides=TINY, say=str)
+    compare("copy_additive", broken, tmp_path, overrides=TINY, report=str)
     before = (tmp_path / "broken-1.json").read_text()
 
     def stopped(*asked: object) -> None:
@@ -126,7 +130,7 @@ def test_a_row_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.fsync", stopped)
     with pytest.raises(KeyboardInterrupt):
-        compare("copy_additive", broken, tmp_path, overrides=[*TINY, "seed=2"], say=str)
+        compare("copy_additive", broken, tmp_path, overrides=[*TINY, "seed=2"], report=str)
     assert (tmp_path / "broken-1.json").read_text() == before
     assert [path.name for path in tmp_path.iterdir()] == ["broken-1.json"]
 
@@ -134,9 +138,9 @@ def test_a_row_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_a_training_that_was_never_validated_has_no_perplexity(tmp_path):
     log = tmp_path / "log.jsonl"
     log.write_text('{"step": 2, "tokens": 60, "seconds": 2.0}\n')
-    assert _from_log(log) == (2, 30.0, None)
+    assert _read_log(log) == (2, 30.0, None)
     log.write_text("")
-    assert _from_log(log) == (0, None, None)
+    assert _read_log(log) == (0, None, None)
 
 
 def test_the_table_takes_seeds_together(tmp_path):
@@ -163,3 +167,36 @@ def test_the_command(tmp_path):
     assert (out / "table.png").read_bytes()[:4] == b"\x89PNG"
     result = CliRunner().invoke(cli, [*asked[:4], "--scorers", "{dot"])
     assert "--scorers: expected names separated by commas" in str(result.exception)
+
+
+SMALL = ["model.encoder.size=8", "model.embedding.size=8"]
+BENCHES = {
+    "chats": ("additive", []),
+    "conll2003_pooling": ("scaled_dot", [*SMALL, "model.head.kind=linear"]),
+    "languages": (
+        "perceptron",
+        [*SMALL, "data.train.0.limit=60", "data.dev.limit=20", "data.test.limit=20"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_attentions_are_compared_whatever_the_task(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer, overrides = BENCHES[name]
+    monkeypatch.setenv("SEQ2ATTN_DATA", str(tmp_path))
+    (tmp_path / "conll2003").mkdir()
+    for part in ("train", "testa"):
+        packed = gzip.compress(b"EU I-ORG\nrejects O\nlamb O\n\nBen I-PER\nsleeps O\n\n")
+        (tmp_path / f"conll2003/eng.{part}.gz").write_bytes(packed)
+    recipe = write_corpus(tmp_path) if name == "chats" else name
+    few = ["training.max_steps=2", "training.validate_every=2", "training.log_every=1"]
+    few += ["training.schedule=constant", *overrides]
+    some = variants(read(recipe, few), [scorer], ["softmax", "sparsemax"])
+    assert len(some) == 2
+    for number, variant in enumerate(some):  # `compare` does the same in processes of their own
+        row = Row(variant.name, 1, [])
+        measure(row, train(tmp_path / f"{number}", recipe, *few, *variant.overrides))
+        assert row.updates == 2 and row.scores and row.parameters and row.perplexity
+        assert row.entropy is not None and row.zeros is not None and not row.failed

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_runs
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS, RUN = ROOT / "scripts", ROOT / "tests" / "model_0.2" / "run"
+SCRIPTS, RUN = ROOT / "scripts", tiny_runs.MODEL
 sys.path.insert(0, str(SCRIPTS))
 
 import bench_decode  # noqa: E402

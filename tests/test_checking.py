@@ -28,10 +28,11 @@ def said(*overrides: str, kind: str = "lstm", **options: Any) -> dict[str, str]:
     """What is said under each title."""
     lines = "\n".join(check(recipe(*overrides, kind=kind), device="cpu", **options)).splitlines()
     found: dict[str, str] = {}
+    heading = ""
     for line in lines:
-        title, _, text = line.partition(" ")
-        last = title or last
-        found[last] = f"{found[last]}\n{text.strip()}" if last in found else text.strip()
+        first, _, text = line.partition(" ")
+        heading = first or heading  # further lines of a heading begin with spaces
+        found[heading] = f"{found[heading]}\n{text.strip()}" if heading in found else text.strip()
     return found
 
 
@@ -83,10 +84,10 @@ def test_everything_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert found["model"].startswith(f"{parameters:,} parameters (")
     assert re.fullmatch(r"[\d,]+ target tokens/s on cpu", found["training"])
-    assert re.search(r"^\d+:\d\d an epoch of what was read \(\d+ batches\)$", found["time"], re.MULTILINE)
-    assert found["time"].endswith("in all for 48 steps, without validation")
+    assert re.search(r"^\d+:\d\d per epoch of these examples \(\d+ batches\)$", found["time"], re.MULTILINE)
+    assert found["time"].endswith("in total for 48 steps, without validation")
     assert re.fullmatch(r"8 examples in \d+\.\d\d s, untrained", found["decoding"])
-    assert re.match(r"[\d,]+ MiB at the most so far", found["memory"])
+    assert re.fullmatch(r"[\d,]+ MiB at the peak, with the widest batch", found["memory"])
     assert not [*tmp_path.iterdir()]
 
 
@@ -141,7 +142,7 @@ def test_no_more_is_read_than_asked_for() -> None:
     assert "; 30 examples read, 30 kept" in found["data.train"]
     assert "; 15 examples read, 15 kept" in found["data.dev"]
     assert "data.test" not in found
-    assert found["time"].endswith("steps of what was read, without validation")
+    assert found["time"].endswith("steps on these examples, without validation")
     assert "; 20 examples read" in said(*tiny_runs.READY, "data.train.0.limit=20", pairs=30)["data.train"]
 
 

@@ -313,7 +313,7 @@ def test_a_new_task_is_benched(recipe: Path, tmp_path: Path, monkeypatch: pytest
         attention_bench.variants(seq2attn.recipe.read(recipe), ["scaled_dot", "dot"]),
         tmp_path / "bench",
         overrides=["training.max_steps=10"],
-        say=lambda line: None,
+        report=lambda line: None,
     )
     assert [(row.name, row.failed) for row in rows] == [("scaled_dot", ""), ("dot", "")]
     assert all(math.isfinite(row.scores["distance"][0]) and row.decoding_speed for row in rows)

@@ -21,8 +21,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from numpy.typing import NDArray
 
-from seq2attn.views import heatmaps as plots
-from seq2attn.views.heatmaps import COLORS, PlotError, drawn, font_families, heatmap, save
+from seq2attn.views import fonts
+from seq2attn.views.fonts import font_families
+from seq2attn.views.heatmaps import COLORS, PlotError, heatmap, render, save
 
 SOURCE, TARGET = ["Ich", "habe", "heute", "Hunger", "."], ["I", "am", "hungry"]
 LONG = ["Verantwortungsbewusstsein", "außergewöhnlichen", "Wissenschaftlerinnen", "und", "Eigenschaften"]
@@ -36,7 +37,7 @@ def weights_of(rows: int, columns: int) -> NDArray[np.float64]:
 
 def colors(figure: Figure, places: list[tuple[float, float]]) -> NDArray[np.float64]:
     """The colours of the picture at places of the heat map's axes."""
-    picture = imread(io.BytesIO(drawn(figure)))
+    picture = imread(io.BytesIO(render(figure)))
     x, y = (figure.axes[0].transData.transform(places) * 200 / figure.dpi).T
     return picture[len(picture) - 1 - y.astype(int), x.astype(int), :3]
 
@@ -47,9 +48,9 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     own = [f for f in font_manager.fontManager.ttflist if str(f.fname).startswith(matplotlib.get_data_path())]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
     monkeypatch.setattr(font_manager, "findSystemFonts", list)
-    plots._fallback.cache_clear()
+    fonts._fallback.cache_clear()
     yield
-    plots._fallback.cache_clear()
+    fonts._fallback.cache_clear()
 
 
 def make_font(path: Path, family: str, characters: str) -> Path:
@@ -144,7 +145,7 @@ def test_words_are_drawn_literally() -> None:
     figure = heatmap(weights_of(6, 6), words, words, "$ _ \\frac")
     labels = [*figure.axes[0].get_xticklabels(), *figure.axes[0].get_yticklabels()]
     assert [label.get_text() for label in labels] == words * 2
-    assert drawn(figure)
+    assert render(figure)
 
 
 def test_odd_words_do_no_harm() -> None:
@@ -152,7 +153,7 @@ def test_odd_words_do_no_harm() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure = heatmap(weights_of(len(words), len(words)), words, words)
-        assert drawn(figure) and drawn(figure, "svg") and drawn(figure, "pdf")
+        assert render(figure) and render(figure, "svg") and render(figure, "pdf")
     shown = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert shown[4:7] == [r"\n", r"a\x00b", r"\ud800"]
 
@@ -161,7 +162,7 @@ def test_a_missing_font_is_named_once_and_the_rest_is_drawn(bare: None) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         figure = heatmap(weights_of(3, 3), ["日本", "です", "日"], ["नमस्ते", "x", "🙂"])
-        assert drawn(figure)
+        assert render(figure)
     assert [str(warning.message) for warning in caught] == [
         "no installed font shows Han characters (日本): install for example Noto Sans CJK SC (Debian: fonts-noto-cjk)",
         "no installed font shows kana characters (です): install for example Noto Sans CJK JP (Debian: fonts-noto-cjk)",
@@ -179,9 +180,9 @@ def test_a_font_that_has_the_characters_is_used(bare: None, tmp_path: Path, suff
         figure = heatmap([[0.0]], ["日本日本"], ["x"])
         label = figure.axes[0].get_xticklabels()[0]
         assert label.get_fontfamily() == ["DejaVu Sans", f"Squares {suffix[1:]}"]
-        assert drawn(figure, "svg") and drawn(figure, "pdf")
+        assert render(figure, "svg") and render(figure, "pdf")
     # four squares that touch: a dark line longer than any letter
-    dark = imread(io.BytesIO(drawn(figure)))[:, :, :3].mean(2) < 0.25
+    dark = imread(io.BytesIO(render(figure)))[:, :, :3].mean(2) < 0.25
     longest = max(len(run) for row in dark for run in "".join(" #"[int(pixel)] for pixel in row).split())
     assert longest == pytest.approx(4 * float(label.get_fontsize()) * 200 / 72, abs=5)
 
@@ -222,7 +223,7 @@ def test_the_suffix_decides_the_format(tmp_path: Path, suffix: str, start: bytes
 
 def test_the_users_style_changes_nothing() -> None:
     def picture() -> bytes:
-        return drawn(heatmap(weights_of(3, 5), SOURCE, TARGET, "Title", np.zeros(3)))
+        return render(heatmap(weights_of(3, 5), SOURCE, TARGET, "Title", np.zeros(3)))
 
     style: dict[Any, Any] = {
         "text.usetex": True,
@@ -242,7 +243,7 @@ def test_the_users_style_changes_nothing() -> None:
 
 def test_no_display_and_no_pyplot() -> None:
     program = (
-        "import sys; from seq2attn.views.heatmaps import *; drawn(heatmap([[1.0]], ['a'], ['b'])); "
+        "import sys; from seq2attn.views.heatmaps import *; render(heatmap([[1.0]], ['a'], ['b'])); "
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     environment = {k: v for k, v in os.environ.items() if k != "DISPLAY"} | {"MPLBACKEND": "TkAgg"}

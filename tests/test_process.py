@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from seq2attn.runtime.process import KEPT, MMAP_THRESHOLD, TRIM_THRESHOLD, keep_memory, spin_briefly
+from seq2attn.runtime.process import KEPT_MEMORY, MMAP_THRESHOLD, TRIM_THRESHOLD, keep_memory, spin_briefly
 
 WAITS = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
@@ -29,7 +29,7 @@ def test_waiting_threads_spin_as_long_as_the_user_says(monkeypatch, said, waits)
 class Library:
     """What stands for the C library, which refuses what is too large."""
 
-    def __init__(self, most: int = KEPT) -> None:
+    def __init__(self, most: int = KEPT_MEMORY) -> None:
         self.tuned: list[tuple[int, int]] = []
         self.most = most
 
@@ -43,8 +43,8 @@ class Library:
 @pytest.mark.parametrize(
     ("platform", "said", "tuned"),
     [
-        ("linux", {}, [(MMAP_THRESHOLD, KEPT), (TRIM_THRESHOLD, KEPT)]),
-        ("linux", {"MALLOC_ARENA_MAX": "2"}, [(MMAP_THRESHOLD, KEPT), (TRIM_THRESHOLD, KEPT)]),
+        ("linux", {}, [(MMAP_THRESHOLD, KEPT_MEMORY), (TRIM_THRESHOLD, KEPT_MEMORY)]),
+        ("linux", {"MALLOC_ARENA_MAX": "2"}, [(MMAP_THRESHOLD, KEPT_MEMORY), (TRIM_THRESHOLD, KEPT_MEMORY)]),
         ("linux", {"MALLOC_TRIM_THRESHOLD_": "1"}, []),
         ("linux", {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=1"}, []),
         ("darwin", {}, []),
@@ -61,7 +61,7 @@ def test_memory_is_kept_where_nobody_says_otherwise(monkeypatch, platform, said,
 
 
 @pytest.mark.parametrize(
-    ("most", "tuned"), [(2**25, [(MMAP_THRESHOLD, 2**25), (TRIM_THRESHOLD, KEPT)]), (2**20, [])]
+    ("most", "tuned"), [(2**25, [(MMAP_THRESHOLD, 2**25), (TRIM_THRESHOLD, KEPT_MEMORY)]), (2**20, [])]
 )
 def test_an_older_library_gets_what_it_takes_or_keeps_its_own_rule(monkeypatch, most, tuned):
     library = Library(most)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import tiny_runs
 from click.testing import CliRunner
 
 from seq2attn.cli import cli
@@ -58,7 +59,7 @@ def say(line: str, more: Sequence[str] = ()) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a small trained run where the README has its own, and those that it trains."""
     folder = tmp_path_factory.mktemp("readme")
-    shutil.copytree(ROOT / "tests" / "model_0.2" / "run", folder / "runs" / "quickstart")
+    shutil.copytree(tiny_runs.MODEL, folder / "runs" / "quickstart")
     for name, text in (("samsum/{}.jsonl.gz", json.dumps(CHAT) + "\n"), ("conll2003/eng.{}.gz", NAMES)):
         for split in ("train", "dev" if "samsum" in name else "testa"):
             (folder / name).parent.mkdir(exist_ok=True)

@@ -4,7 +4,6 @@ import gzip
 import io
 import json
 import lzma
-import random
 import shutil
 import sys
 import warnings
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 import tiny_runs
 from click.testing import CliRunner, Result
+from tiny_summaries import train, write_corpus
 from torch.testing import assert_close
 
 import seq2attn
@@ -24,71 +24,14 @@ from seq2attn.__main__ import main
 from seq2attn.cli import cli
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.translator import Summarizer
-from seq2attn.recipe import read
-from seq2attn.runs.attention_bench import Row, measure, variants
 from seq2attn.training.run_folder import RunFolder
-
-NAMES = ["Anna", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus"]
-THINGS = ["a book", "the blue car", "some cold milk", "an old hat", "two red apples"]
-RECIPE = """
-task: summarization
-data:
-  train: {table: train.jsonl, columns: [turns, summary]}
-  dev: {table: dev.jsonl, columns: [turns, summary]}
-  truncate: {source: {head: 30, tail: 13}, target: 20}
-text: {model: word, size: 45, joint: true}
-model:
-  encoder: {kind: recurrent, embedding: 12, size: 11}
-  decoder:
-    kind: recurrent
-    embedding: 12
-    size: 14
-    order: luong
-    attention: {score: {name: coverage, size: 7}}
-    copying: true
-    readout_size: 12
-  tied: all
-training:
-  {optimizer: adam, learning_rate: 0.02, batch_tokens: 400, max_steps: 24, validate_every: 12, log_every: 5,
-    attention_losses: {coverage: 0.3}}
-decoding: {beam: 3, no_repeat_ngram: 3, min_length: 4, max_length: 12}
-"""
-
-
-def dialogues(generator: random.Random, count: int, references: int) -> list[dict[str, Any]]:
-    """Who asks for what: turns of chat, and as many summaries as wanted."""
-    made = []
-    for _ in range(count):
-        asks, gives = generator.sample(NAMES, 2)
-        thing = generator.choice(THINGS)
-        chat = [f"{generator.choice(NAMES)}: nice day today" for _ in range(generator.randint(0, 5))]
-        turns = [f"{asks}: can you bring {thing} ?", f"{gives}: yes of course", *chat]
-        said = [
-            f"{asks} asks {gives} for {thing} .",
-            f"{gives} will bring {thing} .",
-            f"{asks} wants {thing} .",
-        ]
-        summary: Any = said[0] if references == 1 else said[: 1 + len(made) % references]
-        made.append({"turns": turns if len(made) % 2 else "\r\n".join(turns), "summary": summary})
-    return made
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained run, its recipe and its data beside it; not to be changed."""
     folder = tmp_path_factory.mktemp("summaries")
-    generator = random.Random(1)
-    for role, count, references in (("train", 150, 1), ("dev", 17, 3)):
-        rows = dialogues(generator, count, references)
-        (folder / f"{role}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    (folder / "chats.yaml").write_text(RECIPE, "utf-8")
-    return train(folder / "run", folder / "chats.yaml")
-
-
-def train(path: Path, recipe: Path | str, *overrides: str, **options: Any) -> Path:
-    return seq2attn.train(
-        recipe, path, overrides, display=tiny_runs.silent(), device="cpu", **options
-    ).run  # fmt: skip
+    return train(folder / "run", write_corpus(folder))
 
 
 @pytest.fixture(scope="module")
@@ -391,36 +334,3 @@ def test_resume_is_exact(run: Path, tmp_path: Path) -> None:
     train(path, run.parent / "chats.yaml", resume=True)
     assert tiny_runs.weights_hash(path) == tiny_runs.weights_hash(run)
     assert RunFolder.open(path).recipe == RunFolder.open(run).recipe
-
-
-SMALL = ["model.encoder.size=8", "model.embedding.size=8"]
-BENCHES = {
-    "chats": ("additive", []),
-    "conll2003_pooling": ("scaled_dot", [*SMALL, "model.head.kind=linear"]),
-    "languages": (
-        "perceptron",
-        [*SMALL, "data.train.0.limit=60", "data.dev.limit=20", "data.test.limit=20"],
-    ),
-}
-
-
-@pytest.mark.parametrize("name", BENCHES)
-def test_attentions_are_compared_whatever_the_task(
-    name: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scorer, overrides = BENCHES[name]
-    monkeypatch.setenv("SEQ2ATTN_DATA", str(tmp_path))
-    (tmp_path / "conll2003").mkdir()
-    for part in ("train", "testa"):
-        packed = gzip.compress(b"EU I-ORG\nrejects O\nlamb O\n\nBen I-PER\nsleeps O\n\n")
-        (tmp_path / f"conll2003/eng.{part}.gz").write_bytes(packed)
-    recipe = run.parent / "chats.yaml" if name == "chats" else name
-    few = ["training.max_steps=2", "training.validate_every=2", "training.log_every=1"]
-    few += ["training.schedule=constant", *overrides]
-    some = variants(read(recipe, few), [scorer], ["softmax", "sparsemax"])
-    assert len(some) == 2
-    for number, variant in enumerate(some):  # `compare` does the same in processes of their own
-        row = Row(variant.name, 1, [])
-        measure(row, train(tmp_path / f"{number}", recipe, *few, *variant.overrides))
-        assert row.updates == 2 and row.scores and row.parameters and row.perplexity
-        assert row.entropy is not None and row.zeros is not None and not row.failed

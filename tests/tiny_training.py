@@ -1,5 +1,6 @@
 """Training without data or text: random ids, a tiny model, validations that follow a script."""
 
+import math
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -7,15 +8,16 @@ from typing import Any, cast
 import numpy as np
 import tiny
 import torch
+from torch import Tensor
 
-from seq2attn.data.batches import BatchLoader
+from seq2attn.data.batches import Batch, BatchLoader
 from seq2attn.data.sources import PairTokenizer
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import TrainingRecipe
 from seq2attn.text.vocabulary import Vocabulary
-from seq2attn.training.loop import Trainer
+from seq2attn.training.loop import Trainer, UpdateStats
 from seq2attn.training.objectives import AttentionLosses, TokenObjective
-from seq2attn.training.run_folder import RunFolder
+from seq2attn.training.run_folder import RunFolder, weights_of
 
 Scores = Callable[[int | None], dict[str, float]]
 
@@ -109,3 +111,26 @@ def steps(run: RunFolder) -> list[int]:
 def number(name: str) -> int:
     """The step of weights."""
     return int(name[5:13])
+
+
+def sgd(
+    kind: str = KINDS[0], dtype: torch.dtype = torch.float32, device: str = "cpu", **training: Any
+) -> Trainer:
+    """A trainer whose weights move by minus the gradient."""
+    plain = {"optimizer": "sgd", "learning_rate": 1.0, "clip": None, "label_smoothing": 0.1}
+    return trainer(kind, None, dtype, device, **{**plain, **training})
+
+
+def batch(rows: range) -> Batch:
+    return loader().batch(np.array(rows))
+
+
+def moved(one: Trainer, batches: list[Batch]) -> tuple[dict[str, Tensor], UpdateStats]:
+    """By how much an update moves each tensor."""
+    before = weights_of(one.model)
+    updated = one.update(batches, 1)
+    return {name: before[name] - tensor for name, tensor in weights_of(one.model).items()}, updated
+
+
+def norm(tensors: Any) -> float:
+    return math.sqrt(sum(float(tensor.detach().double().square().sum()) for tensor in tensors))

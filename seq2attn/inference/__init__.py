@@ -1,1 +1,1 @@
-"""From weights to results: search, predictors and what they return."""
+"""From weights to results: search, predictors, and the results that they return."""

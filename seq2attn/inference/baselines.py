@@ -1,6 +1,6 @@
-"""Summaries that need no model: what any model has to beat (Nallapati et al. 2017; Gliwa et al. 2019).
+"""Summaries without a model, as a baseline of models (Nallapati et al. 2017; Gliwa et al. 2019).
 
-Each takes a source and gives some of its sentences (or turns of a dialogue) as they are, a line each.
+Each function selects sentences of a source (or turns of a dialogue) and returns them, one per line.
 """
 
 import functools
@@ -11,17 +11,17 @@ from seq2attn.text.sentence_splitter import sentences
 
 
 def lead(source: str, n: int = 3) -> str:
-    """The first n sentences of a source; all, if it has no more."""
-    _check(n)
+    """Return the first n sentences of a source, or all if there are fewer."""
+    _require_positive(n)
     return "\n".join(sentences(source)[:n])
 
 
 def longest(source: str, n: int = 3) -> str:
-    """The n sentences of a source with the most words, in their order; of two as long, the earlier."""
-    _check(n)
-    found = sentences(source)
-    by_length = sorted(range(len(found)), key=lambda number: -len(found[number].split()))
-    return "\n".join(found[number] for number in sorted(by_length[:n]))
+    """Return the n sentences of a source with the most words, in their order; the earlier one of equals."""
+    _require_positive(n)
+    split = sentences(source)
+    by_length = sorted(range(len(split)), key=lambda index: -len(split[index].split()))
+    return "\n".join(split[index] for index in sorted(by_length[:n]))
 
 
 BASELINES: dict[str, Callable[[str], str]] = {
@@ -30,6 +30,6 @@ BASELINES: dict[str, Callable[[str], str]] = {
 }
 
 
-def _check(n: int) -> None:
+def _require_positive(n: int) -> None:
     if n < 1:
         raise Seq2attnError(f"a baseline keeps at least 1 sentence, got {n}")

@@ -1,4 +1,4 @@
-"""A sequence-to-sequence model on a device: source ids in, hypotheses out; or given targets scored."""
+"""Search and forced decoding with a sequence-to-sequence model, from ids to hypotheses and weights."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -19,9 +19,9 @@ from seq2attn.runtime.devices import autocast
 
 
 class AlignmentHead(NamedTuple):
-    """The cross-attention that alignments are taken from.
+    """The cross-attention layer and head that alignments are taken from.
 
-    A model with a pointer generator takes both from that if the layer is None.
+    If the layer is None and the model has a pointer generator, they are the pointer generator's.
     """
 
     layer: int | None = None  # from 0, -1 = the last; None: the last but one (Garg et al. 2019)
@@ -32,17 +32,18 @@ DEFAULT_HEAD = AlignmentHead()
 
 
 class ForcedDecoding(NamedTuple):
-    """The result of forcing a given target through the model."""
+    """The result of forced decoding of a target with T tokens, from a source with S tokens."""
 
-    log_probability: float  # of all its tokens and </s>, in nats
-    weights: Tensor | None  # (T + 1, S + 1), of each step on each source token and </s>
-    copied: Tensor | None = None  # (T + 1,), the share of each token's probability that was copied
+    log_probability: float  # of all tokens and </s>, in nats
+    weights: Tensor | None  # (T + 1, S + 1), attention of each step to each source token and </s>
+    copied: Tensor | None = None  # (T + 1,), the share of each token's probability that is copied
 
 
 class Generator:
-    """Searches for targets, and scores given ones, in batches. No sentence's result depends on its batch.
+    """A model with its tokenizer on a device. It searches for targets and scores given ones, in batches.
 
-    Sources and targets are ids without special tokens, as `tokenizer` makes them.
+    No result of a sentence depends on the other sentences of its batch. Sources and targets are ids without
+    special tokens, as `tokenizer` makes them.
     """
 
     def __init__(
@@ -53,11 +54,11 @@ class Generator:
         precision: str = "fp32",
     ) -> None:
         self.device, self.precision = torch.device(device), precision
-        autocast(self.device, precision)  # an error now, if the device cannot
+        autocast(self.device, precision)  # raises now if the device does not support the precision
         self.model, self.tokenizer = model.to(self.device), tokenizer
 
     def rules(self, decoding: DecodingRecipe) -> Rules:
-        """Return which targets are allowed, and how they are ranked."""
+        """Return the rules of search: the constraints on targets, and how these are ranked."""
         target = self.tokenizer.target
         return Rules(
             target.bos,
@@ -78,27 +79,27 @@ class Generator:
         prefixes: Sequence[Row] = (),
         indices: Sequence[int] = (),
     ) -> list[list[Hypothesis]]:
-        """Return the best hypotheses of each source, in their order, best first.
+        """Return the n-best list of each source, in the order of the sources, best hypothesis first.
 
         prefixes: ids that each target must begin with;
-        indices: of the sentences, which sampling draws by; from 0, if not given.
+        indices: of the sentences in the input, which seed their samples; from 0 if not given.
         """
         lengths = np.array([len(source.ids) for source in sources], dtype=np.int32)
         order = np.argsort(-lengths, kind="stable")
         prefixes, indices = prefixes or [[]] * len(sources), indices or range(len(sources))
-        hypotheses: list[list[Hypothesis]] = [[] for _ in sources]
+        nbest_lists: list[list[Hypothesis]] = [[] for _ in sources]
         width = decoding.nbest if decoding.sample else decoding.beam
         for batch in fill(order, lengths, lengths, max(1, decoding.batch_tokens // width)):
             rows = batch.tolist()
-            found = self._search(
+            batch_lists = self._search(
                 [sources[row] for row in rows],
                 decoding,
                 [prefixes[row] for row in rows],
                 [indices[row] for row in rows],
             )
-            for row, nbest in zip(rows, found, strict=True):
-                hypotheses[row] = nbest
-        return hypotheses
+            for row, nbest in zip(rows, batch_lists, strict=True):
+                nbest_lists[row] = nbest
+        return nbest_lists
 
     @torch.no_grad()
     def forced_decoding(
@@ -108,17 +109,17 @@ class Generator:
         batch_tokens: int,
         head: AlignmentHead | None = DEFAULT_HEAD,
     ) -> list[ForcedDecoding]:
-        """Score given targets, all tokens at once, with the exact weights of one head.
+        """Score given targets, all tokens at once, and return the exact attention weights of a head.
 
-        targets: may have ids of copied pieces (`PairTokenizer.copied`);
-        head: whose weights are returned; None: none are, which is faster.
+        targets: may contain ids of copied pieces (`PairTokenizer.copied`);
+        head: the layer and head of the weights; None returns no weights, which is faster.
         """
         self.model.eval()
-        copier = self.model.decoder.pointer_generator
-        look, layer_head = list[int](), None
+        pointer_generator = self.model.decoder.pointer_generator
+        weight_layers, layer_head = list[int](), None
         if head is not None:
             layer, layer_head = self.alignment_head(head)
-            look = [layer] if copier is None else [layer, copier.layer]
+            weight_layers = [layer] if pointer_generator is None else [layer, pointer_generator.layer]
         results = [ForcedDecoding(0.0, None)] * len(sources)
         S = np.array([len(source.ids) for source in sources], dtype=np.int32)
         T = np.array([len(target) for target in targets], dtype=np.int32)
@@ -127,36 +128,40 @@ class Generator:
             batch = collate(self.tokenizer, [PairIds(sources[row], targets[row]) for row in rows])
             batch = batch.to(self.device)
             with autocast(self.device, self.precision):
-                decoded = self.model(batch.source, batch.target_input, look)
+                decoded = self.model(batch.source, batch.target_input, weight_layers)
             log_p = decoded.logits.float().log_softmax(-1)  # (B, T, V)
-            target_log_p = log_p.gather(-1, batch.target[..., None]).squeeze(-1)
+            target_log_p = log_p.gather(-1, batch.target[..., None]).squeeze(-1)  # (B, T)
             totals = (target_log_p * batch.target_mask).sum(1).tolist()
             weights = None if decoded.weights is None else _of_head(decoded.weights[:, 0], layer_head).cpu()
             copied = None
-            if copier is not None and look and batch.source.copy_ids is not None:
-                copied = copier.copied(
+            if pointer_generator is not None and weight_layers and batch.source.copy_ids is not None:
+                copied = pointer_generator.copied(
                     decoded.gate, decoded.weights[:, 1], batch.source.copy_ids, batch.target, target_log_p
-                ).cpu()
-            for number, row in enumerate(rows):
-                steps = T[row] + 1
-                results[row] = ForcedDecoding(
-                    totals[number],
-                    None if weights is None else weights[number, :steps, : S[row] + 1].clone(),
-                    None if copied is None else copied[number, :steps].clone(),
+                ).cpu()  # (B, T)
+            for row, index in enumerate(rows):
+                steps = T[index] + 1
+                results[index] = ForcedDecoding(
+                    totals[row],
+                    None if weights is None else weights[row, :steps, : S[index] + 1].clone(),
+                    None if copied is None else copied[row, :steps].clone(),
                 )
         return results
 
     def alignment_head(self, head: AlignmentHead) -> tuple[int, int | None]:
-        """Return the layer that is meant, from 0, and the head (None: the mean). Seq2attnError without."""
-        count, copier = self.model.decoder.attention_layers, self.model.decoder.pointer_generator
+        """Return the index of the layer, from 0, and the head (None: the mean of all).
+
+        Seq2attnError if the model has no such layer, or no attention.
+        """
+        decoder = self.model.decoder
+        count, pointer_generator = decoder.attention_layers, decoder.pointer_generator
         if not count:
             raise Seq2attnError(
                 "this model has no attention (order cho or sutskever), so it cannot be aligned"
             )
         if head.layer is None:
-            if copier is None:
+            if pointer_generator is None:
                 return max(0, count - 2), head.head
-            return copier.layer, copier.head if head.head is None else head.head
+            return pointer_generator.layer, pointer_generator.head if head.head is None else head.head
         if not -count <= head.layer < count:
             raise Seq2attnError(
                 f"the model has {count} attention layers, 0 to {count - 1}; got layer {head.layer}"
@@ -174,12 +179,12 @@ class Generator:
         self.model.eval()
         rules, source = self.rules(decoding), self.tokenizer.collate(sources)
         limits = (decoding.max_length_ratio * source.mask.sum(1) + 10).long().clamp(max=decoding.max_length)
-        limits = limits.clamp(min=decoding.min_length).to(self.device)
+        limits = limits.clamp(min=decoding.min_length).to(self.device)  # (B,)
         forced = None
         if any(len(prefix) for prefix in prefixes):
-            ids, given = pad(prefixes, -1)
-            forced = ids.masked_fill(~given, -1).to(self.device)
-            limits = torch.maximum(limits, given.sum(1).to(self.device) + 1)
+            ids, mask = pad(prefixes, -1)
+            forced = ids.masked_fill(~mask, -1).to(self.device)  # (B, P)
+            limits = torch.maximum(limits, mask.sum(1).to(self.device) + 1)
         with autocast(self.device, self.precision):
             state = self.model.start(source.to(self.device))
             if decoding.coverage_penalty:
@@ -194,13 +199,13 @@ class Generator:
     def _track_coverage(self, state: Any) -> Any:
         if not self.model.decoder.attention_layers:
             raise Seq2attnError(
-                "this model has no attention (order cho or sutskever), so a coverage penalty has nothing to "
-                "count: set coverage_penalty to 0"
+                "this model has no attention (order cho or sutskever), so it has no coverage to penalize: "
+                "set coverage_penalty to 0"
             )
         return self.model.decoder.track_coverage(state)
 
     def _step(self, token: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """The model's step; the decoder reads a copied piece that its vocabulary lacks as <unk>."""
+        """Run a step of the model. The decoder reads copied pieces outside its vocabulary as <unk>."""
         target = self.tokenizer.target
         return self.model.step(token.masked_fill(token >= target.size, target.unk), state)
 
@@ -213,31 +218,31 @@ class Generator:
         indices: list[int],
         forced: Tensor | None,
     ) -> list[list[Hypothesis]]:
-        """Return `nbest` samples of each sentence, best first, each drawn from a seed of its own."""
-        draws = decoding.nbest
-        each = torch.arange(len(indices), device=self.device).repeat_interleave(draws)
+        """Return `nbest` samples of each sentence, best first. Each sample has its own seed."""
+        count = decoding.nbest
+        rows = torch.arange(len(indices), device=self.device).repeat_interleave(count)
         seeds = [
             int(np.random.SeedSequence([decoding.seed, index, draw]).generate_state(1)[0])
             for index in indices
-            for draw in range(draws)
+            for draw in range(count)
         ]
-        drawn = sample(
+        samples = sample(
             self._step,
-            reorder(state, each),
+            reorder(state, rows),
             rules,
-            limits[each],
+            limits[rows],
             seeds,
             decoding.temperature,
             decoding.top_k,
             decoding.top_p,
-            None if forced is None else forced[each],
+            None if forced is None else forced[rows],
         )
-        groups = [drawn[begin : begin + draws] for begin in range(0, len(drawn), draws)]
+        groups = [samples[start : start + count] for start in range(0, len(samples), count)]
         return [sorted(group, key=lambda hypothesis: -hypothesis.score) for group in groups]
 
 
 def _of_head(weights: Tensor, head: int | None) -> Tensor:
-    """Return the weights (B, T, S) of one head of (B, H, T, S), or their mean."""
+    """Return the weights (B, T, S) of a head, from those of all (B, H, T, S); their mean if head is None."""
     count = weights.shape[1]
     if head is None:
         return weights.mean(1)

@@ -1,4 +1,4 @@
-"""The base class of predictors: trained models that take texts and return results."""
+"""The base class of predictors. A predictor is a trained model that takes texts and returns results."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
@@ -13,30 +13,30 @@ from seq2attn.errors import Seq2attnError
 
 
 class WrongTaskError(Seq2attnError, AttributeError):
-    """A predictor was asked for the method of another task."""
+    """A method of another task's predictor was called."""
 
 
 class PlotOptions(NamedTuple):
-    """Options of a heat map."""
+    """The options of a heat map."""
 
-    target: str | None = None  # the translation to align with, instead of the model's own
+    target: str | None = None  # the text to align with, instead of the model's output
     pieces: bool = False  # a row and a column for each piece instead of each word
     layer: int | None = None
     head: int | None = None
 
 
 class Predictor(ABC):
-    """A trained model. Its public method is named after the task's command: `translate`, `tag`, ...
+    """The base class of predictors; its public method is named after the task's command: `translate`, `tag`.
 
-    A subclass names its `task` and `command`, and has a method of the command's name. The methods of other
-    tasks' predictors are refused with an error that names its own.
+    A subclass sets `task` and `command`, and has a method with the command's name. Calling the method of
+    another task raises a WrongTaskError that names the right one.
     """
 
     task: ClassVar[str]
     command: ClassVar[str]
-    parts: ClassVar[str] = ""  # what a text may be a list of; empty: a text is a str
-    aligns: ClassVar[bool] = False  # whether it has links()
-    commands: ClassVar[dict[str, str]] = {}  # of all predictors, by task
+    parts: ClassVar[str] = ""  # a text may be a list of these, for error messages; empty: it is a str
+    aligns: ClassVar[bool] = False  # whether links() is implemented
+    commands: ClassVar[dict[str, str]] = {}  # the commands of all predictors, by task
 
     model: Any
     device: Any
@@ -48,11 +48,11 @@ class Predictor(ABC):
 
     @abstractmethod
     def stream(self, lines: Iterable[str]) -> Iterator[Any]:
-        """Yield the result of each line of a data set, in their order. The `str` of a result is what metrics
-        compare with the reference."""
+        """Yield the result of each line of a data set, in order. Metrics compare `str(result)` with the
+        reference."""
 
     def configured(self, options: Mapping[str, Any]) -> Self:
-        """Return this predictor with other decoding options. Seq2attnError where it has none of that name."""
+        """Return this predictor with other decoding options. Seq2attnError for options that it lacks."""
         if options:
             raise Seq2attnError(
                 f"{', '.join(options)}: only for models that write text, and this one was trained for "
@@ -61,46 +61,46 @@ class Predictor(ABC):
         return self
 
     def example_text(self, line: str) -> str:
-        """Return a line of a user's file as the task's data sets have it."""
+        """Return a line of a user's file in the form of the task's data sets."""
         return line
 
     def num_targets(self, texts: Sequence[str]) -> int:
-        """Return how many predictions these results are: pieces, tags, labels."""
+        """Return the number of predictions in these results: pieces, tags or labels."""
         return len(texts)
 
     def attention_weights(self, sources: Sequence[str], targets: Sequence[str]) -> list[Tensor]:
-        """Return the weights (steps, positions) with which each target is predicted; [] without attention."""
+        """Return the weights (steps, source positions) of each pair; [] if the model has no attention."""
         return []
 
     def links(self, source: str, target: str) -> list[Link]:
-        """Return the links between the words of a pair. Only predictors that align have them."""
+        """Return the links between the words of a pair. Seq2attnError unless the predictor `aligns`."""
         raise Seq2attnError(f"models for {self.task} align no words")
 
     def plot(self, text: str, path: Path, options: PlotOptions) -> Any:
-        """Draw the attention of a text to a file; return the result that was drawn."""
+        """Draw the attention weights of a text to a file, and return the result."""
         raise Seq2attnError(f"models for {self.task} have no heat map")
 
     @property
     def signature(self) -> str:
-        """The decoding options as a part of a score's signature; empty without."""
+        """The decoding options, for the signature of scores; empty if there are none."""
         return ""
 
     @property
     def memory_advice(self) -> str:
-        """What to lower when memory runs out."""
+        """The setting to lower if memory runs out, for error messages."""
         return "the length of the longest text"
 
-    def texts(self, given: object) -> list[str | Sequence[str]]:
-        """Return the texts of a call as a list. Seq2attnError for anything but texts."""
-        several = isinstance(given, Iterable) and not isinstance(given, str | Mapping | Set)
-        texts: list[Any] = list(cast(Iterable[Any], given)) if several else [given]
+    def texts(self, argument: object) -> list[str | Sequence[str]]:
+        """Return the argument of a call, a text or texts, as a list. Seq2attnError for anything else."""
+        is_list = isinstance(argument, Iterable) and not isinstance(argument, str | Mapping | Set)
+        texts: list[Any] = list(cast(Iterable[Any], argument)) if is_list else [argument]
         if not all(isinstance(text, str) or (self.parts and _is_list_of_str(text)) for text in texts):
             lists = f", or lists of {self.parts}" if self.parts else ""
-            raise Seq2attnError(f"expected a text or a list of texts (str{lists}), got {given!r:.60}")
+            raise Seq2attnError(f"expected a text or a list of texts (str{lists}), got {argument!r:.60}")
         return texts
 
     def wrong_task(self, method: str) -> WrongTaskError:
-        """Return the error for the method of another task."""
+        """Return the error for a call of another task's method."""
         return WrongTaskError(
             f"this model was trained for {self.task}, not to {method}: use its method {self.command}"
         )
@@ -109,7 +109,7 @@ class Predictor(ABC):
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
         return f"{type(self).__name__}({parameters:,} parameters, on {self.device})"
 
-    if not TYPE_CHECKING:  # a type checker knows which methods there are
+    if not TYPE_CHECKING:  # with a __getattr__, type checkers would accept any attribute
 
         def __getattr__(self, name: str) -> NoReturn:
             if name in Predictor.commands.values():
@@ -117,5 +117,5 @@ class Predictor(ABC):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
-def _is_list_of_str(given: object) -> bool:
-    return isinstance(given, Sequence) and all(isinstance(part, str) for part in given)
+def _is_list_of_str(text: object) -> bool:
+    return isinstance(text, Sequence) and all(isinstance(part, str) for part in text)

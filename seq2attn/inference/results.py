@@ -1,4 +1,4 @@
-"""What a translation is: the text with its score, its words, and which source word each of them looked at."""
+"""Translations: the text with its score, its words, and their alignment with the source."""
 
 import re
 from collections.abc import Sequence
@@ -29,31 +29,38 @@ _UNALIGNED = (
 class Translation:
     """A translated sentence. Letters: Tp, Sp pieces and Tw, Sw words of the target and the source.
 
-    A row of `alignment` plus its `end_of_sentence` sums to what the attention's rows sum to (softmax: 1). All
-    three tensors are None when the model has no attention or nobody asked for the alignment; `copied` also
-    when the model does not copy. A copied piece that the target's vocabulary lacks has an id beyond its size.
+    A row of `alignment` plus its `end_of_sentence` has the same sum as the rows of the attention weights
+    (softmax: 1). All tensors are None if the model has no attention or the call had alignment=False; `copied`
+    also if the model does not copy. A copied piece outside the target's vocabulary has an id beyond its size.
     """
 
     source: Tokens
     target: Tokens
     text: str
-    score: float  # by which the search ranks: log_probability, divided by its length norm
-    log_probability: float  # of all pieces and the end of sentence, in nats
-    alignment: Float[Tensor, "Tw Sw"] | None = None
-    end_of_sentence: Float[Tensor, " Tw"] | None = None  # what each target word looked at the source's </s>
-    weights: Float[Tensor, "Tp Sp1"] | None = None  # piece by piece; the last column is the source's </s>
-    copied: Float[Tensor, " Tw"] | None = None  # how much of each word's probability was copied, 0 to 1
-    others: tuple["Translation", ...] = ()  # the next best hypotheses, best first, if several were asked for
+    score: float  # ranks hypotheses: log_probability, normalised for length
+    log_probability: float  # of all pieces and </s>, in nats
+    alignment: Float[Tensor, "Tw Sw"] | None = None  # attention of each target word to each source word
+    end_of_sentence: Float[Tensor, " Tw"] | None = None  # attention of each target word to the source's </s>
+    weights: Float[Tensor, "Tp Sp1"] | None = None  # attention between pieces; the last column is </s>
+    copied: Float[Tensor, " Tw"] | None = None  # the share of each word's probability that is copied, 0 to 1
+    others: tuple["Translation", ...] = ()  # the next best hypotheses, best first, if nbest > 1
 
     @classmethod
     def empty(cls, source: Tokens) -> "Translation":
-        """The translation of a blank sentence: no word, at no cost."""
-        Sw, Sp = len(source.words), len(source.pieces)
-        nothing = torch.zeros(0, Sw), torch.zeros(0), torch.zeros(0, Sp + 1)
-        return cls(source, Tokens([], [], [], []), "", 0.0, 0.0, *nothing)
+        """Return the translation of a blank sentence: no words, log-probability 0."""
+        return cls(
+            source,
+            target=Tokens([], [], [], []),
+            text="",
+            score=0.0,
+            log_probability=0.0,
+            alignment=torch.zeros(0, len(source.words)),
+            end_of_sentence=torch.zeros(0),
+            weights=torch.zeros(0, len(source.pieces) + 1),
+        )
 
     def among(self, hypotheses: Sequence["Translation"]) -> "Translation":
-        """The same translation, that knows the other hypotheses of its sentence."""
+        """Return this translation with the other hypotheses of its sentence as `others`."""
         return replace(self, others=tuple(other for other in hypotheses if other is not self))
 
     @property
@@ -78,69 +85,71 @@ class Translation:
 
     @property
     def source_tokens(self) -> list[str]:
-        """The pieces of the source, the columns of `weights` but for the last."""
+        """The pieces of the source, the columns of `weights` except the last."""
         return self.source.pieces
 
     def known(self, unknown: int) -> "Translation":
-        """With each unknown word (id `unknown`) replaced by the source word that it looked at most.
+        """Replace each unknown word (piece id `unknown`) by the source word with its largest weight.
 
         After Luong et al. 2015 ("Addressing the rare word problem") and Jean et al. 2015. The pieces stay as
         they are. Raises Seq2attnError without an alignment.
         """
-        looked = self._aligned().weights
-        words, text, place = list(self.words), "", 0
-        strange = {
-            w for w, piece in zip(self.target.word_of, self.target.ids, strict=True) if piece == unknown
+        weights = self._word_alignment().weights
+        words, text, position = list(self.words), "", 0
+        unknown_words = {
+            word for word, piece in zip(self.target.word_of, self.target.ids, strict=True) if piece == unknown
         }
-        if not strange:
+        if not unknown_words:
             return self
-        for number, word in enumerate(self.words):
-            # a word's spaces are single, those of the text may not be
-            found = re.compile(r"\s+".join(map(re.escape, word.split()))).search(self.text, place)
-            if found is None:
+        for index, word in enumerate(self.words):
+            # spaces within a word are single ones; in the text there may be more
+            match = re.compile(r"\s+".join(map(re.escape, word.split()))).search(self.text, position)
+            if match is None:
                 raise Seq2attnError(
                     f"expected the words of the text, got {word!r}, which is not in {self.text!r}"
                 )
-            copied = number in strange and bool(looked[number].any())
-            words[number] = self.source_words[int(looked[number].argmax())] if copied else word
-            text += self.text[place : found.start()] + (words[number] if copied else found[0])
-            place = found.end()
-        # SentencePiece sets spaces around its sign for an unknown piece, so that some came twice
-        text = " ".join((text + self.text[place:]).split())
+            replaced = index in unknown_words and bool(weights[index].any())
+            words[index] = self.source_words[int(weights[index].argmax())] if replaced else word
+            text += self.text[position : match.start()] + (words[index] if replaced else match[0])
+            position = match.end()
+        # SentencePiece puts spaces around its sign for an unknown piece, beside those between the words
+        text = " ".join((text + self.text[position:]).split())
         return replace(self, target=self.target._replace(words=words), text=text)
 
     def links(self, threshold: float | None = None) -> list[Link]:
-        """The hard links between words, see alignment.links for the threshold."""
-        return links(self._aligned(), threshold)
+        """Return the hard links between words. The threshold is explained at `links` of word_alignment."""
+        return links(self._word_alignment(), threshold)
 
     def pharaoh(self, threshold: float | None = None) -> str:
-        """The same as `source-target source-target ...`, a line of Pharaoh's format."""
-        return pharaoh(self._aligned(), threshold)
+        """Return the links as a line of Pharaoh's format: `source-target source-target ...`."""
+        return pharaoh(self._word_alignment(), threshold)
 
     def plot(
         self, path: str | Path | None = None, pieces: bool = False, title: str | None = None
     ) -> "Figure":
-        """The heat map of the alignment by words, or by `pieces`; a path saves it as png, svg or pdf.
+        """Return the heat map of the alignment of words, or of `pieces`; save it if a path is given.
 
-        Raises Seq2attnError without an alignment, and PlotError for an empty translation or a bad path.
+        The path ends in .png, .svg or .pdf. Raises Seq2attnError without an alignment, and PlotError for an
+        empty translation or a bad path.
         """
-        from seq2attn.views import heatmaps as plots
+        from seq2attn.views import heatmaps
 
         if pieces:
             if self.weights is None:
                 raise Seq2attnError(_UNALIGNED)
-            weights, end = self.weights[:, :-1], self.weights[:, -1]
-            figure = plots.heatmap(weights, self.source_tokens, self.tokens, title, end)
+            weights, end_of_sentence = self.weights[:, :-1], self.weights[:, -1]
+            figure = heatmaps.heatmap(weights, self.source_tokens, self.tokens, title, end_of_sentence)
         else:
-            words = self._aligned().weights
-            beside = self.end_of_sentence, self.copied
-            figure = plots.heatmap(words, self.source_words, self.words, title, *beside)
+            weights = self._word_alignment().weights
+            figure = heatmaps.heatmap(
+                weights, self.source_words, self.words, title, self.end_of_sentence, self.copied
+            )
         if path is not None:
-            plots.save(figure, path)
+            heatmaps.save(figure, path)
         return figure
 
     def to_json(self) -> dict[str, Any]:
-        """What json.dumps takes; `alignment` may be None, `nbest` is there if several were asked for."""
+        """Return a value for json.dumps; tensors may be None, and `nbest` is there if nbest > 1."""
         entry = {
             "text": self.text,
             "score": round(self.score, 6),
@@ -152,7 +161,7 @@ class Translation:
             "copied": _rounded(self.copied),
         }
         if self.others:
-            entry["nbest"] = [replace(one, others=()).to_json() for one in self.nbest]
+            entry["nbest"] = [replace(hypothesis, others=()).to_json() for hypothesis in self.nbest]
         return entry
 
     def __str__(self) -> str:
@@ -164,16 +173,16 @@ class Translation:
     def _repr_png_(self) -> bytes | None:
         """The heat map, for notebooks."""
         if self.alignment is None or not self.alignment.numel():
-            return None  # IPython then shows something else
-        from seq2attn.views import heatmaps as plots
+            return None  # IPython then shows another representation
+        from seq2attn.views import heatmaps
 
-        return plots.drawn(self.plot())
+        return heatmaps.render(self.plot())
 
     def _repr_html_(self) -> str:
         """The translation, its alignment as a shaded table, and the other hypotheses, for notebooks."""
         others = "".join(
-            f"<li><span dir='auto'>{escape(one.text)}</span> {pale(f'{one.score:.3f}')}</li>"
-            for one in self.others
+            f"<li><span dir='auto'>{escape(other.text)}</span> {pale(f'{other.score:.3f}')}</li>"
+            for other in self.others
         )
         scores = f"score {self.score:.3f} · log-probability {self.log_probability:.3f}"
         return (
@@ -188,20 +197,20 @@ class Translation:
     def _html_table(self) -> str:
         if self.alignment is None or not self.alignment.numel():
             return ""
-        beside = {"</s>": self.end_of_sentence, "copied": self.copied}
-        more = {head: column for head, column in beside.items() if column is not None}
-        weights = torch.cat([self.alignment, *(column[:, None] for column in more.values())], 1)
-        return table(weights.tolist(), [*self.source_words, *more], self.words)
+        extra = {"</s>": self.end_of_sentence, "copied": self.copied}
+        columns = {heading: column for heading, column in extra.items() if column is not None}
+        weights = torch.cat([self.alignment, *(column[:, None] for column in columns.values())], 1)
+        return table(weights.tolist(), [*self.source_words, *columns], self.words)
 
-    def _aligned(self) -> WordAlignment:
+    def _word_alignment(self) -> WordAlignment:
         if self.alignment is None:
             raise Seq2attnError(_UNALIGNED)
-        end = self.end_of_sentence
-        return WordAlignment(
-            self.alignment, self.alignment.new_zeros(len(self.words)) if end is None else end
-        )
+        end_of_sentence = self.end_of_sentence
+        if end_of_sentence is None:
+            end_of_sentence = self.alignment.new_zeros(len(self.words))
+        return WordAlignment(self.alignment, end_of_sentence)
 
 
 def _rounded(weights: Tensor | None) -> Any:
-    """Nested lists with four digits."""
+    """Return weights as nested lists, with four digits."""
     return None if weights is None else weights.double().round(decimals=4).tolist()

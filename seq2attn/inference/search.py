@@ -1,8 +1,10 @@
-"""Search: greedy, beam and sampling. It knows only two words, `step` and `reorder`.
+"""Greedy search, beam search and sampling. All that they need of a model is `step` and `reorder`.
 
-A sentence's result depends on that sentence alone: not on its batch mates, their number or their order.
+The result of a sentence does not depend on the other sentences of its batch, their number or their order.
 Finished sentences leave the batch. Every score is the model's own log-probability of the tokens, so that
-forcing the tokens through the model gives the same number.
+forced decoding of the tokens gives the same number.
+
+Letters: B sentences, K hypotheses of each, N = B K rows of the decoder's batch, V tokens, t tokens so far.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,66 +20,68 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.runtime.chunks import blocks
 
 Step = Callable[[Tensor, Any], tuple[Tensor, Any]]  # token (N,), state -> logits (N, V), state
-Coverage = Callable[[Any], Tensor | None]  # state -> (N, S), how much each slot has been looked at
-Choose = Callable[[Tensor, Tensor], Tensor]  # log-probabilities (N, V), rows (N,) -> tokens (N,)
+Coverage = Callable[[Any], Tensor | None]  # state -> (N, S), the sum of the weights of each source position
+Choose = Callable[[Tensor, Tensor], Tensor]  # log-probabilities (N, V), sentences (N,) -> tokens (N,)
 
-NEVER = float("-inf")
-GROUP = 64  # tokens of which the best one is found first
-LEAST = 1e-6  # coverage of what has never been looked at: zeros are common where weights are sparse
+IMPOSSIBLE = float("-inf")  # the log-probability of a forbidden token
+GROUP_SIZE = 64  # tokens; `_top_continuations` first compares the best of each group
+MIN_COVERAGE = 1e-6  # of a position that was never attended to: with sparse weights zeros are common
 
 
 class Hypothesis(NamedTuple):
-    """A finished sentence. Tokens are without begin and end; the log-probability includes the end's."""
+    """A finished target. Its tokens are without <s> and </s>; its log-probability includes that of </s>."""
 
     tokens: list[int]
     log_probability: float
-    score: float  # the log-probability, normalised for length, and the coverage penalty: what ranks
+    score: float  # ranks hypotheses: the log-probability normalised for length, and the coverage penalty
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What a translation may look like, and how lengths are weighed against each other."""
+    """The constraints on targets, and how targets of different lengths are compared."""
 
     bos: int
     eos: int
-    never: tuple[int, ...] = ()  # tokens that are never produced (padding, begin-of-sentence)
+    never: tuple[int, ...] = ()  # tokens that are never produced (padding, <s>)
     min_length: int = 0
     no_repeat_ngram: int = 0
     length_normalization: str = "simple"
     length_penalty: float = 1.0
     coverage_penalty: float = 0.0
-    coverage: Coverage | None = None  # needed where there is a penalty
+    coverage: Coverage | None = None  # required if there is a coverage penalty
 
     def score(self, log_probability: Tensor | float, length: int) -> Any:
-        """The score of a hypothesis of `length` tokens, its end included, without the coverage penalty."""
+        """Return the score of a hypothesis of `length` tokens with </s>, without the coverage penalty."""
         if self.length_normalization == "gnmt":
             return log_probability / ((5 + length) / 6) ** self.length_penalty
         if self.length_normalization == "simple":
             return log_probability / length**self.length_penalty
         return log_probability
 
-    def covered(self, state: Any, count: int) -> list[float]:
-        """What coverage adds to the scores of the `count` hypotheses of a state, were they to end now."""
+    def coverage_scores(self, state: Any, count: int) -> list[float]:
+        """Return the coverage term of the score of each of a state's `count` hypotheses, if they end now."""
         if not self.coverage_penalty:
             return [0.0] * count
-        looked = None if self.coverage is None else self.coverage(state)
-        if looked is None:
+        coverage = None if self.coverage is None else self.coverage(state)
+        if coverage is None:
             raise Seq2attnError(
                 "a coverage penalty needs steps that track coverage: a decoder with attention, and "
                 "decoder.track_coverage(state) to begin with"
             )
-        return self.penalty(looked).tolist()
+        return self.penalty(coverage).tolist()
 
     def penalty(self, coverage: Tensor) -> Tensor:
-        """beta sum_i log min(c_i, 1) over the slots (..., S) (Wu et al. 2016, eq. 14), where a slot that has
-        never been looked at counts as LEAST."""
-        return self.coverage_penalty * coverage.float().clamp(LEAST, 1.0).log().sum(-1)
+        """Return beta sum_i log min(c_i, 1) over the source positions of coverage c (..., S).
+
+        Wu et al. 2016, eq. 14; c_i is at least MIN_COVERAGE.
+        """
+        return self.coverage_penalty * coverage.float().clamp(MIN_COVERAGE, 1.0).log().sum(-1)
 
     def restrict(self, log_p: Tensor, history: Tensor, limits: Tensor, prefix: Tensor | None) -> Tensor:
-        """Log-probabilities (N, V) of tokens, NEVER where they may not follow a history (N, t); written over
-        what came in.
+        """Set the log-probabilities (N, V) of tokens that may not follow a history (N, t) to IMPOSSIBLE, in
+        place, and return them.
 
-        limits (N,): most tokens before the end; prefix (N, P): tokens that are forced, -1 = free.
+        limits (N,): the most tokens before </s>; prefix (N, P): forced tokens, -1 = free.
         """
         length, end = history.shape[1], torch.full_like(limits, self.eos)
         ending, forced = log_p[:, self.eos].clone(), None
@@ -85,42 +89,42 @@ class Rules:
             forced = prefix[:, length]
             given = log_p.gather(1, forced.clamp(min=0)[:, None]).squeeze(1)
         for token in self.never:
-            log_p[:, token] = NEVER
+            log_p[:, token] = IMPOSSIBLE
         if length < self.min_length:
-            log_p[:, self.eos] = NEVER
+            log_p[:, self.eos] = IMPOSSIBLE
         if self.no_repeat_ngram and length >= self.no_repeat_ngram:
             self._forbid_repeats(log_p, history)
-        # Rather too short than something that is never produced.
-        _only(log_p, (log_p.amax(1) == NEVER) | (length >= limits), end, ending)
+        # Where no token is allowed, a target that is too short is better than a forbidden token.
+        _allow_only(log_p, (log_p.amax(1) == IMPOSSIBLE) | (length >= limits), end, ending)
         if forced is not None:
-            _only(log_p, forced >= 0, forced, given)
+            _allow_only(log_p, forced >= 0, forced, given)
         return log_p
 
     def _forbid_repeats(self, log_p: Tensor, history: Tensor) -> None:
         n = self.no_repeat_ngram
         if n == 1:
-            log_p.scatter_(1, history, NEVER)
+            log_p.scatter_(1, history, IMPOSSIBLE)
             return
         grams = history.unfold(1, n, 1)  # (N, t - n + 1, n), every n-gram so far
-        again = (grams[..., :-1] == history[:, None, 1 - n :]).all(-1)
-        row, place = again.nonzero(as_tuple=True)
-        log_p[row, grams[row, place, -1]] = NEVER
+        repeated = (grams[..., :-1] == history[:, None, 1 - n :]).all(-1)  # (N, t - n + 1)
+        row, start = repeated.nonzero(as_tuple=True)
+        log_p[row, grams[row, start, -1]] = IMPOSSIBLE
 
 
-def _only(log_p: Tensor, where: Tensor, token: Tensor, value: Tensor) -> None:
-    """In some rows nothing may come but one token each."""
+def _allow_only(log_p: Tensor, where: Tensor, token: Tensor, value: Tensor) -> None:
+    """In the rows of log_p (N, V) where `where` (N,) is True, allow only `token` (N,), with `value` (N,)."""
     rows = where.nonzero().squeeze(1)
     if not len(rows):
         return
-    log_p[rows] = NEVER
+    log_p[rows] = IMPOSSIBLE
     log_p[rows, token[rows]] = value[rows]
 
 
 def greedy(
     step: Step, state: Any, rules: Rules, limits: Tensor, prefix: Tensor | None = None
 ) -> list[Hypothesis]:
-    """The likeliest token at every step; limits (B,): most tokens of each sentence."""
-    return _walk(step, state, rules, limits, prefix, lambda scores, rows: scores.argmax(-1))
+    """Take the likeliest token at every step. limits (B,): the most tokens of each target."""
+    return _decode(step, state, rules, limits, prefix, lambda scores, rows: scores.argmax(-1))
 
 
 def sample(
@@ -134,11 +138,11 @@ def sample(
     top_p: float = 1.0,
     prefix: Tensor | None = None,
 ) -> list[Hypothesis]:
-    """Tokens drawn from the model (by inverting its distribution), each sentence from its own seed.
+    """Sample tokens from the model (by inverting its distribution), each sentence from its own seed.
 
-    top_k: only from the k likeliest (0 = all); top_p: only from the likeliest that together have
-    probability p (Holtzman et al. 2020); temperature divides the logits first. What the rules say of lengths
-    and coverage makes the score by which draws are ranked, and changes no draw.
+    top_k: only from the k likeliest tokens (0 = all); top_p: only from the likeliest tokens that together
+    have probability p (Holtzman et al. 2020); temperature divides the logits first. The length and coverage
+    penalties of the rules rank the samples and do not change them.
     """
     if temperature <= 0 or top_k < 0 or not 0 < top_p <= 1:
         raise Seq2attnError(
@@ -150,158 +154,174 @@ def sample(
     def choose(scores: Tensor, rows: Tensor) -> Tensor:
         scores = (scores / temperature).log_softmax(-1)
         if top_k:
-            scores = scores.masked_fill(
-                scores < scores.topk(min(top_k, scores.shape[-1])).values[:, -1:], NEVER
-            )
+            kth = scores.topk(min(top_k, scores.shape[-1])).values[:, -1:]  # (N, 1)
+            scores = scores.masked_fill(scores < kth, IMPOSSIBLE)
         if top_p < 1:
-            ordered, places = scores.softmax(-1).sort(descending=True, stable=True)
-            beyond = ordered.cumsum(-1) - ordered >= top_p  # the first is always kept
-            scores = scores.masked_fill(torch.zeros_like(beyond).scatter(1, places, beyond), NEVER)
-        # One number decides, however many tokens there are: batch mates with more of them change nothing.
+            ordered, order = scores.softmax(-1).sort(descending=True, stable=True)
+            excluded = ordered.cumsum(-1) - ordered >= top_p  # never the likeliest token
+            excluded = torch.zeros_like(excluded).scatter(1, order, excluded)
+            scores = scores.masked_fill(excluded, IMPOSSIBLE)
+        # One random number per sentence and step, however large V is: V depends on the other sentences of
+        # the batch if the model copies.
         uniform = torch.stack(
             [torch.rand(1, generator=generators[row], dtype=torch.double) for row in rows.tolist()]
         )
         sums = scores.softmax(-1).cpu().double().cumsum(-1)
         return (sums > uniform * sums[:, -1:]).byte().argmax(-1).to(scores.device)
 
-    return _walk(step, state, rules, limits, prefix, choose)
+    return _decode(step, state, rules, limits, prefix, choose)
 
 
-def _walk(
+def _decode(
     step: Step, state: Any, rules: Rules, limits: Tensor, prefix: Tensor | None, choose: Choose
 ) -> list[Hypothesis]:
-    """One token after the other, one hypothesis per sentence."""
+    """Decode one hypothesis per sentence; `choose` picks its token at every step."""
     device = limits.device
-    rows = torch.arange(len(limits), device=device)
-    token = torch.full_like(rows, rules.bos)
-    history = token.new_empty(len(rows), 0)
-    total = torch.zeros(len(rows), device=device)
-    found: dict[int, Hypothesis] = {}
-    while len(rows):
+    sentences = torch.arange(len(limits), device=device)  # (N,), those that are not finished
+    token = torch.full_like(sentences, rules.bos)
+    history = token.new_empty(len(sentences), 0)
+    total = torch.zeros(len(sentences), device=device)
+    finished: dict[int, Hypothesis] = {}
+    while len(sentences):
         logits, state = step(token, state)
-        given = None if prefix is None else prefix[rows]
-        log_p = rules.restrict(logits.float().log_softmax(-1), history, limits[rows], given)
-        token = choose(log_p, rows)
+        forced = None if prefix is None else prefix[sentences]
+        log_p = rules.restrict(logits.float().log_softmax(-1), history, limits[sentences], forced)
+        token = choose(log_p, sentences)
         total = total + log_p.gather(1, token[:, None]).squeeze(1)
         ends = token == rules.eos
         if bool(ends.any()):
-            length, stay = history.shape[1] + 1, (~ends).nonzero().squeeze(1)
-            covered = rules.covered(state, len(rows))
-            for place in ends.nonzero().squeeze(1).tolist():
-                value = total[place].item()
-                score = rules.score(value, length) + covered[place]
-                found[int(rows[place])] = Hypothesis(history[place].tolist(), value, score)
-            rows, token, history, total = rows[stay], token[stay], history[stay], total[stay]
-            state = reorder(state, stay)
+            length, remaining = history.shape[1] + 1, (~ends).nonzero().squeeze(1)
+            coverage_scores = rules.coverage_scores(state, len(sentences))
+            for row in ends.nonzero().squeeze(1).tolist():
+                log_probability = total[row].item()
+                score = rules.score(log_probability, length) + coverage_scores[row]
+                finished[int(sentences[row])] = Hypothesis(history[row].tolist(), log_probability, score)
+            sentences, token = sentences[remaining], token[remaining]
+            history, total = history[remaining], total[remaining]
+            state = reorder(state, remaining)
         history = torch.cat([history, token[:, None]], 1)
-    return [found[row] for row in range(len(limits))]
+    return [finished[sentence] for sentence in range(len(limits))]
 
 
-class _Beams(NamedTuple):
-    """The hypotheses that are still open: K for each of the sentences that are left."""
+class _OpenHypotheses(NamedTuple):
+    """The unfinished hypotheses: K for each of the sentences that are not done."""
 
-    rows: Tensor  # (B,), the sentence's number
+    sentences: Tensor  # (B,), index of each sentence
     history: Tensor  # (B, K, t)
-    total: Tensor  # (B, K)
+    total: Tensor  # (B, K), log-probabilities
 
 
 def beam_search(
     step: Step, state: Any, rules: Rules, limits: Tensor, beam: int, prefix: Tensor | None = None
 ) -> list[list[Hypothesis]]:
-    """The best `beam` hypotheses of each sentence, best first; limits (B,): most tokens of each.
+    """Return the best `beam` hypotheses of each sentence, best first. limits (B,): the most tokens of each.
 
-    A sentence is done when `beam` hypotheses have ended. One ends when its end is among the best `beam`
-    continuations of all its sentence's hypotheses.
+    A hypothesis ends when </s> after it is among the best `beam` continuations of its sentence. A sentence is
+    done when `beam` hypotheses have ended.
     """
     if beam < 1:
         raise Seq2attnError(f"a beam holds at least one hypothesis, got beam={beam}")
     count, device = len(limits), limits.device
-    total = torch.full((count, beam), NEVER, device=device)
-    total[:, 0] = 0.0
-    rows = torch.arange(count, device=device)
-    beams = _Beams(rows, rows.new_empty(count, beam, 0), total)
-    state = reorder(state, rows.repeat_interleave(beam), rows)
+    total = torch.full((count, beam), IMPOSSIBLE, device=device)
+    total[:, 0] = 0.0  # at first the K hypotheses are equal: only one of them may be continued
+    sentences = torch.arange(count, device=device)
+    hypotheses = _OpenHypotheses(sentences, sentences.new_empty(count, beam, 0), total)
+    state = reorder(state, sentences.repeat_interleave(beam), sentences)
     token = torch.full((count * beam,), rules.bos, dtype=torch.long, device=device)
-    found: list[list[Hypothesis]] = [[] for _ in range(count)]
-    while len(beams.rows):
+    finished: list[list[Hypothesis]] = [[] for _ in range(count)]
+    while len(hypotheses.sentences):
         logits, state = step(token, state)
-        best, origin, token = _continuations(logits, beams, rules, limits, prefix)
-        _collect(found, best, origin, token, beams, state, rules)
-        # The end is worth nothing as a continuation; a stable sort keeps the others in their order.
-        best = best.masked_fill(token == rules.eos, NEVER)
-        order = best.sort(dim=1, descending=True, stable=True).indices[:, :beam]
-        best, origin, token = (x.gather(1, order) for x in (best, origin, token))
-        open_ = torch.tensor([len(found[row]) < beam for row in beams.rows.tolist()], device=device)
-        stay = (open_ & best.isfinite().any(1)).nonzero().squeeze(1)
-        origin, token = origin[stay], token[stay]
-        history = beams.history[stay].gather(1, origin[..., None].expand(-1, -1, beams.history.shape[2]))
-        beams = _Beams(beams.rows[stay], torch.cat([history, token[..., None]], 2), best[stay])
-        state = reorder(state, (stay[:, None] * beam + origin).flatten(), stay)
+        continuations = _continuations(logits, hypotheses, rules, limits, prefix)
+        _collect_finished(finished, continuations, hypotheses, state, rules)
+        # A stable sort moves those that have ended behind the others, which keep their order.
+        total = continuations.total.masked_fill(continuations.token == rules.eos, IMPOSSIBLE)
+        order = total.sort(dim=1, descending=True, stable=True).indices[:, :beam]
+        total, origin, token = (
+            x.gather(1, order) for x in (total, continuations.origin, continuations.token)
+        )
+        is_open = [len(finished[sentence]) < beam for sentence in hypotheses.sentences.tolist()]
+        remaining = torch.tensor(is_open, device=device) & total.isfinite().any(1)
+        remaining = remaining.nonzero().squeeze(1)
+        origin, token = origin[remaining], token[remaining]  # (B, K), of the sentences that remain
+        length = hypotheses.history.shape[2]
+        history = hypotheses.history[remaining].gather(1, origin[..., None].expand(-1, -1, length))
+        history = torch.cat([history, token[..., None]], 2)
+        hypotheses = _OpenHypotheses(hypotheses.sentences[remaining], history, total[remaining])
+        state = reorder(state, (remaining[:, None] * beam + origin).flatten(), remaining)
         token = token.flatten()
-    return [sorted(some, key=lambda hypothesis: -hypothesis.score)[:beam] for some in found]
+    return [sorted(nbest, key=lambda hypothesis: -hypothesis.score)[:beam] for nbest in finished]
+
+
+class _Continuations(NamedTuple):
+    """The best 2 K continuations of each sentence, best first."""
+
+    total: Tensor  # (B, 2K), log-probabilities
+    origin: Tensor  # (B, 2K), the hypothesis that is continued, 0 to K - 1
+    token: Tensor  # (B, 2K)
 
 
 def _continuations(
-    logits: Tensor, beams: _Beams, rules: Rules, limits: Tensor, prefix: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The best 2 K continuations of each sentence: total, the hypothesis continued, the token; (B, 2K)."""
-    count, beam, length = beams.history.shape
-    past, each = beams.history.view(count * beam, length), beams.rows.repeat_interleave(beam)
-    given = None if prefix is None else prefix[each]
-    found = []
-    for some in blocks(count, logits.device, beam):
-        rows = slice(some.start * beam, some.stop * beam)
+    logits: Tensor, hypotheses: _OpenHypotheses, rules: Rules, limits: Tensor, prefix: Tensor | None
+) -> _Continuations:
+    """Return the best continuations by one token, from logits (B K, V)."""
+    count, beam, length = hypotheses.history.shape
+    history = hypotheses.history.view(count * beam, length)
+    sentences = hypotheses.sentences.repeat_interleave(beam)  # (B K,)
+    forced = None if prefix is None else prefix[sentences]
+    parts = []
+    for block in blocks(count, logits.device, beam):
+        rows = slice(block.start * beam, block.stop * beam)
         log_p = logits[rows].float().log_softmax(-1)
-        allowed = rules.restrict(
-            log_p, past[rows], limits[each[rows]], None if given is None else given[rows]
-        )
-        found.append(_best(allowed.unflatten(0, (-1, beam)), beams.total[some]))
-    totals, origin, token = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return totals, origin, token
+        forced_rows = None if forced is None else forced[rows]
+        log_p = rules.restrict(log_p, history[rows], limits[sentences[rows]], forced_rows)
+        parts.append(_top_continuations(log_p.unflatten(0, (-1, beam)), hypotheses.total[block]))
+    return _Continuations(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
-def _best(log_p: Tensor, total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`_continuations` from log-probabilities (B, K, V) of the next tokens, and totals (B, K) of the last.
+def _top_continuations(log_p: Tensor, total: Tensor) -> _Continuations:
+    """Return the best continuations, from log-probabilities (B, K, V) of the next tokens and totals (B, K).
 
-    In groups of tokens: none of the best 2 K stands in a group whose best is not among the best 2 K of
-    groups, so that most numbers are looked at once.
+    Tokens are compared in groups: none of the best 2 K tokens is in a group whose best token is not among
+    the best 2 K of all groups' best. So a full pass over the V tokens is needed once only, for the maxima.
     """
     count, beam, size = log_p.shape
-    groups = F.pad(log_p, (0, -size % GROUP), value=NEVER) if size % GROUP else log_p
-    groups = groups.reshape(count, -1, GROUP)
-    tops = (groups.amax(-1).view(count, beam, -1) + total[..., None]).flatten(1)
-    each = tops.shape[1] // beam
-    chosen = tops.topk(min(2 * beam, tops.shape[1]), dim=1).indices
-    members = groups.gather(1, chosen[..., None].expand(-1, -1, GROUP))
-    totals = (members + total.gather(1, chosen // each)[..., None]).flatten(1)
-    best, place = totals.topk(2 * beam, dim=1)
-    group = chosen.gather(1, place // GROUP)
-    token = (group % each * GROUP + place % GROUP).clamp(max=size - 1)  # beyond it there is only NEVER
-    return best, group // each, token
+    padding = -size % GROUP_SIZE
+    groups = F.pad(log_p, (0, padding), value=IMPOSSIBLE) if padding else log_p
+    groups = groups.reshape(count, -1, GROUP_SIZE)  # (B, K G, GROUP_SIZE)
+    maxima = (groups.amax(-1).view(count, beam, -1) + total[..., None]).flatten(1)  # (B, K G)
+    per_hypothesis = maxima.shape[1] // beam  # G
+    chosen = maxima.topk(min(2 * beam, maxima.shape[1]), dim=1).indices  # (B, 2K)
+    members = groups.gather(1, chosen[..., None].expand(-1, -1, GROUP_SIZE))
+    totals = (members + total.gather(1, chosen // per_hypothesis)[..., None]).flatten(1)
+    best, index = totals.topk(2 * beam, dim=1)  # (B, 2K)
+    group = chosen.gather(1, index // GROUP_SIZE)
+    token = group % per_hypothesis * GROUP_SIZE + index % GROUP_SIZE
+    return _Continuations(best, group // per_hypothesis, token.clamp(max=size - 1))  # padding is IMPOSSIBLE
 
 
-def _collect(
-    found: list[list[Hypothesis]],
-    best: Tensor,
-    origin: Tensor,
-    token: Tensor,
-    beams: _Beams,
+def _collect_finished(
+    finished: list[list[Hypothesis]],
+    continuations: _Continuations,
+    hypotheses: _OpenHypotheses,
     state: Any,
     rules: Rules,
 ) -> None:
-    """Put hypotheses that end here to their sentence's."""
-    beam, length = beams.history.shape[1], beams.history.shape[2] + 1
-    ends = (token == rules.eos) & best.isfinite()
+    """Append the hypotheses that end with this step to those of their sentences."""
+    beam, length = hypotheses.history.shape[1], hypotheses.history.shape[2] + 1
+    ends = (continuations.token == rules.eos) & continuations.total.isfinite()
     ends[:, beam:] = False
     if not bool(ends.any()):
         return
-    sentence, place = ends.nonzero(as_tuple=True)
-    rank = origin[sentence, place]
-    tokens = beams.history[sentence, rank]
-    covered = rules.covered(state, len(beams.rows) * beam)
-    for row, some, value, number in zip(
-        *(x.tolist() for x in (beams.rows[sentence], tokens, best[sentence, place], sentence * beam + rank)),
+    row, rank = ends.nonzero(as_tuple=True)
+    origin = continuations.origin[row, rank]
+    coverage_scores = rules.coverage_scores(state, len(hypotheses.sentences) * beam)
+    for sentence, tokens, total, index in zip(
+        hypotheses.sentences[row].tolist(),
+        hypotheses.history[row, origin].tolist(),
+        continuations.total[row, rank].tolist(),
+        (row * beam + origin).tolist(),
         strict=True,
     ):
-        if len(found[row]) < beam:
-            found[row].append(Hypothesis(some, value, rules.score(value, length) + covered[number]))
+        if len(finished[sentence]) < beam:
+            score = rules.score(total, length) + coverage_scores[index]
+            finished[sentence].append(Hypothesis(tokens, total, score))

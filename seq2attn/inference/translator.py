@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TypedDict, overload
+from typing import NamedTuple, TypedDict, overload
 
 import torch
 from pydantic import ValidationError
@@ -23,13 +23,15 @@ from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.text.vocabulary import Tokens, Vocabulary
 
-CHUNK = 2000  # sentences that are read before the first is translated: their batches are of one length
-SAMPLING_OPTIONS = {"temperature", "top_k", "top_p"}  # they do nothing without `sample`
+CHUNK = 2000  # lines that are read before the first is translated, so that a batch has similar lengths
+SAMPLING_OPTIONS = {"temperature", "top_k", "top_p"}  # without effect unless `sample` is set
 
 
 class DecodingOptions(TypedDict, total=False):
-    """The options of `translate` and `summarize`. One that is None or not given is as in the recipe's
-    `decoding` section, where each is explained."""
+    """The options of `translate` and `summarize`, which are explained in the recipe's `decoding` section.
+
+    An option that is None or not given has the value of the recipe.
+    """
 
     beam: int | None
     nbest: int | None
@@ -47,13 +49,20 @@ class DecodingOptions(TypedDict, total=False):
     batch_tokens: int | None
 
 
+class _SourceText(NamedTuple):
+    """A tokenized source, and its ids as the model reads them."""
+
+    tokens: Tokens
+    ids: SourceIds
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class TextPredictor(Predictor):
-    """A predictor that writes text: from strings to strings by way of a `Generator`.
+    """A predictor that generates text with a `Generator`.
 
     generator: the model with its vocabularies, on a device;
-    decoding: how it searches, unless a call says otherwise;
-    alignment: the attention head that alignments are taken from.
+    decoding: the default decoding options;
+    alignment: the attention layer and head that alignments are taken from.
     """
 
     generator: Generator
@@ -62,16 +71,16 @@ class TextPredictor(Predictor):
 
     aligns = True
 
-    # ---- what it is made of ------------------------------------------------------------------------
+    # ---- parts -------------------------------------------------------------------------------------
 
     @property
     def model(self) -> Seq2Seq:
-        """The network."""
+        """The model of the generator."""
         return self.generator.model
 
     @property
     def device(self) -> torch.device:
-        """The device that it computes on."""
+        """The device of the model."""
         return self.generator.device
 
     @property
@@ -81,17 +90,17 @@ class TextPredictor(Predictor):
 
     @property
     def target(self) -> Vocabulary:
-        """The vocabulary of what it writes."""
+        """The vocabulary of target texts."""
         return self.generator.tokenizer.target
 
     @property
     def alignment_layer(self) -> int | None:
-        """The layer that alignments are taken from; None: the default of `AlignmentHead`."""
+        """The layer that alignments are taken from; None is the default of `AlignmentHead`."""
         return self.alignment.layer
 
     @property
     def alignment_head(self) -> int | None:
-        """The head that alignments are taken from; None: the mean of all."""
+        """The head that alignments are taken from; None is the mean of all."""
         return self.alignment.head
 
     # ---- as a predictor ----------------------------------------------------------------------------
@@ -105,8 +114,7 @@ class TextPredictor(Predictor):
         return replace(self, alignment=AlignmentHead(layer, head))
 
     def settings(self, options: Mapping[str, object]) -> DecodingRecipe:
-        """Return the recipe's decoding with other options, those that are not None. Seq2attnError for a bad
-        one."""
+        """Return the decoding settings with these options, where not None. Seq2attnError for a bad option."""
         changes = {name: value for name, value in options.items() if value is not None}
         nbest = changes.get("nbest")
         if isinstance(nbest, int) and nbest > self.decoding.beam:
@@ -116,19 +124,20 @@ class TextPredictor(Predictor):
         except ValidationError as error:
             faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
             raise Seq2attnError("decoding: " + "; ".join(faults)) from error
-        if not decoding.sample and (idle := SAMPLING_OPTIONS & changes.keys()):
-            raise Seq2attnError(f"decoding: {', '.join(sorted(idle))} would do nothing: set sample, too")
+        if not decoding.sample and (unused := SAMPLING_OPTIONS & changes.keys()):
+            raise Seq2attnError(f"decoding: {', '.join(sorted(unused))} would do nothing: set sample, too")
         return decoding
 
     def num_targets(self, texts: Sequence[str]) -> int:
-        """See the base class: pieces, ends included."""
+        """See the base class: pieces, </s> included."""
         return sum(len(ids) + 1 for ids in self.target.encode(texts))
 
     def attention_weights(self, sources: Sequence[str], targets: Sequence[str]) -> list[Tensor]:
-        """See the base class; (T + 1, S + 1) of each pair."""
+        """See the base class: (T + 1, S + 1) of each pair."""
         if not self.model.decoder.attention_layers:
             return []
-        return [forced.weights for forced in self._forced(sources, targets) if forced.weights is not None]
+        forced = self._force(sources, targets, self.alignment)
+        return [decoding.weights for decoding in forced if decoding.weights is not None]
 
     def links(self, source: str, target: str) -> list[Link]:
         """See the base class."""
@@ -160,10 +169,10 @@ class TextPredictor(Predictor):
         result.plot(path, pieces=options.pieces)
         return result
 
-    # ---- writing -----------------------------------------------------------------------------------
+    # ---- generating --------------------------------------------------------------------------------
 
     @overload
-    def _write(  # type: ignore[overload-overlap]  # a str is a Sequence[str], and is meant first
+    def _generate(  # type: ignore[overload-overlap]  # a str is also a Sequence[str]; this overload is first
         self,
         text: str,
         *,
@@ -173,7 +182,7 @@ class TextPredictor(Predictor):
     ) -> Translation: ...
 
     @overload
-    def _write(
+    def _generate(
         self,
         text: Sequence[str] | Sequence[Sequence[str]],
         *,
@@ -182,7 +191,7 @@ class TextPredictor(Predictor):
         **options: Unpack[DecodingOptions],
     ) -> list[Translation]: ...
 
-    def _write(
+    def _generate(
         self,
         text: str | Sequence[str] | Sequence[Sequence[str]],
         *,
@@ -190,14 +199,15 @@ class TextPredictor(Predictor):
         alignment: bool = True,
         **options: Unpack[DecodingOptions],
     ) -> Translation | list[Translation]:
-        """Return the result of a text, or those of a list of texts in their order; a blank text gives an
-        empty result.
+        """Return the result of a text, or the results of a list of texts in their order.
 
-        prefix: what the result must begin with, one for all or one for each;
-        alignment: False saves the time of aligning;
+        A blank text has an empty result.
+
+        prefix: the beginning of the result: a text for all, or a text for each;
+        alignment: False skips the alignment, which saves time;
         options: decoding options that replace the recipe's (`DecodingOptions`).
         """
-        texts = [one if isinstance(one, str) else "\n".join(one) for one in self.texts(text)]
+        texts = [line if isinstance(line, str) else "\n".join(line) for line in self.texts(text)]
         prefixes = [prefix] * len(texts) if isinstance(prefix, str) else list(prefix)
         if len(prefixes) != len(texts):
             raise Seq2attnError(f"expected a prefix for each of {len(texts)} texts, got {len(prefixes)}")
@@ -211,9 +221,9 @@ class TextPredictor(Predictor):
         alignment: bool = False,
         chunk: int = CHUNK,
     ) -> Iterator[Translation]:
-        """Yield the results of lines as they come, in their order, `chunk` lines at a time.
+        """Yield the results of lines in their order, reading `chunk` lines at a time.
 
-        decoding: instead of the predictor's own.
+        decoding: replaces the predictor's own settings.
         """
         lines, first, decoding = iter(lines), 0, decoding or self.decoding
         while texts := list(islice(lines, chunk)):
@@ -223,82 +233,88 @@ class TextPredictor(Predictor):
     def align(
         self, source: str, target: str, layer: int | None = None, head: int | None = None
     ) -> Translation:
-        """Force a given target through the model: its score (without a coverage penalty) and alignment.
+        """Return the score (without a coverage penalty) and the alignment of a given target.
 
-        layer, head: instead of the predictor's `alignment`.
+        layer, head: replace those of the predictor's `alignment`.
         """
-        tokens, source_ids = self._read(source)
-        wanted = self.generator.tokenizer.tokenize_target(target, source_ids)
+        source_text = self._tokenize(source)
+        target_tokens = self.generator.tokenizer.tokenize_target(target, source_text.ids)
         chosen = AlignmentHead(
             self.alignment.layer if layer is None else layer, self.alignment.head if head is None else head
         )
         (forced,) = self.generator.forced_decoding(
-            [source_ids], [wanted.ids], self.decoding.batch_tokens, chosen
+            [source_text.ids], [target_tokens.ids], self.decoding.batch_tokens, chosen
         )
-        score = self.generator.rules(self.decoding).score(forced.log_probability, len(wanted.ids) + 1)
-        hypothesis = Hypothesis(wanted.ids, forced.log_probability, score)
-        return self._result(tokens, wanted, target, hypothesis, forced)
+        rules = self.generator.rules(self.decoding)
+        score = rules.score(forced.log_probability, len(target_tokens.ids) + 1)
+        hypothesis = Hypothesis(target_tokens.ids, forced.log_probability, score)
+        return self._result(source_text.tokens, target_tokens, target, hypothesis, forced)
 
     def log_probabilities(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
         """Return the model's log-probability of each target given its source, </s> included, in nats."""
-        return [forced.log_probability for forced in self._forced(sources, targets, None)]
+        return [forced.log_probability for forced in self._force(sources, targets, None)]
 
-    def _forced(
-        self, sources: Sequence[str], targets: Sequence[str], head: AlignmentHead | None = DEFAULT_HEAD
+    def _force(
+        self, sources: Sequence[str], targets: Sequence[str], head: AlignmentHead | None
     ) -> list[ForcedDecoding]:
-        """Score given targets, with the weights of the predictor's alignment head unless `head` is None."""
-        tokenizer = self.generator.tokenizer
-        read = [self._read(source)[1] for source in sources]
-        ids = [tokenizer.tokenize_target(text, one).ids for text, one in zip(targets, read, strict=True)]
-        chosen = None if head is None else self.alignment
-        return self.generator.forced_decoding(read, ids, self.decoding.batch_tokens, chosen)
+        """Return the forced decoding of each pair, with the weights of `head`; without weights if None."""
+        tokenize = self.generator.tokenizer.tokenize_target
+        source_ids = [self._tokenize(source).ids for source in sources]
+        ids = [tokenize(text, source).ids for text, source in zip(targets, source_ids, strict=True)]
+        return self.generator.forced_decoding(source_ids, ids, self.decoding.batch_tokens, head)
 
     def _results(
         self, texts: list[str], decoding: DecodingRecipe, alignment: bool, prefixes: list[str], first: int
     ) -> list[Translation]:
-        """Translate texts; `first` is the index of the first one in the input."""
+        """Return the results of texts; `first` is the index of the first text in the input."""
         tokenizer = self.generator.tokenizer
-        read = [self._read(text, decoding.max_source, first + n) for n, text in enumerate(texts, 1)]
-        wanted = [number for number, (tokens, _) in enumerate(read) if tokens.ids]  # not blank
-        sources = [read[number][1] for number in wanted]
-        forced = [tokenizer.tokenize_target(prefixes[number], read[number][1]).ids for number in wanted]
-        found = self.generator.search(sources, decoding, forced, [first + number for number in wanted])
-        pairs = [(number, h) for number, nbest in zip(wanted, found, strict=True) for h in nbest]
-        aligned: list[ForcedDecoding | None] = [None] * len(pairs)
+        sources = [self._tokenize(text, decoding.max_source, first + n) for n, text in enumerate(texts, 1)]
+        rows = [row for row, source in enumerate(sources) if source.tokens.ids]  # of texts that are not blank
+        nbest_lists = self.generator.search(
+            [sources[row].ids for row in rows],
+            decoding,
+            [tokenizer.tokenize_target(prefixes[row], sources[row].ids).ids for row in rows],
+            [first + row for row in rows],
+        )
+        pairs = [(row, h) for row, nbest in zip(rows, nbest_lists, strict=True) for h in nbest]
+        forced: list[ForcedDecoding | None] = [None] * len(pairs)
         if (alignment or decoding.replace_unknown) and self.model.decoder.attention_layers:
-            sources, targets = [read[n][1] for n, _ in pairs], [h.tokens for _, h in pairs]
-            aligned = [
-                *self.generator.forced_decoding(sources, targets, decoding.batch_tokens, self.alignment)
-            ]
-        nbest: list[list[Translation]] = [[] for _ in texts]
-        for (number, hypothesis), weights in zip(pairs, aligned, strict=True):
-            source, _ = read[number]
-            target = self.target.join(hypothesis.tokens, source.pieces)
-            text = self._text(hypothesis.tokens, source.pieces)
-            result = self._result(source, target, text, hypothesis, weights)
-            nbest[number].append(result.known(self.target.unk) if decoding.replace_unknown else result)
+            source_ids, targets = [sources[row].ids for row, _ in pairs], [h.tokens for _, h in pairs]
+            forced[:] = self.generator.forced_decoding(
+                source_ids, targets, decoding.batch_tokens, self.alignment
+            )
+        results: list[list[Translation]] = [[] for _ in texts]
+        for (row, hypothesis), weights in zip(pairs, forced, strict=True):
+            tokens = sources[row].tokens
+            target = self.target.join(hypothesis.tokens, tokens.pieces)
+            text = self._text(hypothesis.tokens, tokens.pieces)
+            result = self._result(tokens, target, text, hypothesis, weights)
+            results[row].append(result.known(self.target.unk) if decoding.replace_unknown else result)
         return [
-            results[0].among(results) if results else Translation.empty(tokens)
-            for results, (tokens, _) in zip(nbest, read, strict=True)
+            nbest[0].among(nbest) if nbest else Translation.empty(source.tokens)
+            for nbest, source in zip(results, sources, strict=True)
         ]
 
-    def _read(self, text: str, longest: int | None = None, number: int = 0) -> tuple[Tokens, SourceIds]:
-        """Return a source, truncated as in training and to `longest` pieces; with a warning that names the
-        number of its line."""
+    def _tokenize(self, text: str, max_pieces: int | None = None, line: int = 0) -> _SourceText:
+        """Return a source, truncated as in training. If it is also truncated to `max_pieces`, warn, and name
+        the number of its line."""
         tokens = self.generator.tokenizer.tokenize_source(text)
         length = len(tokens.ids)
-        if longest is not None and length > longest:
+        if max_pieces is not None and length > max_pieces:
             warnings.warn(
-                f"sentence {number} has {length:,} pieces and was cut to {longest:,} (decoding.max_source): "
+                f"sentence {line} has {length:,} pieces and was cut to {max_pieces:,} (decoding.max_source): "
                 "is it a line of its own?",
                 stacklevel=2,
             )
-            tokens = tokens.at(range(longest))
-        return tokens, self.generator.tokenizer.source_ids(tokens.ids, lambda: text)
+            tokens = tokens.at(range(max_pieces))
+        return _SourceText(tokens, self.generator.tokenizer.source_ids(tokens.ids, lambda: text))
 
     def _text(self, ids: Sequence[int], copied: Sequence[str] = ()) -> str:
-        """Return the text of produced ids with single spaces: SentencePiece puts two of them round its sign
-        for an unknown piece, and a model may write pieces that are nothing else."""
+        """Return the text of generated ids, with single spaces between its words.
+
+        SentencePiece puts a space on each side of its sign for an unknown piece, and a model may generate
+        pieces that consist of a space only.
+        """
         return " ".join(filter(None, self.target.decode(ids, copied).split(" ")))
 
     def _result(
@@ -312,19 +328,26 @@ class TextPredictor(Predictor):
         result = Translation(source, target, text, hypothesis.score, hypothesis.log_probability)
         if forced is None or forced.weights is None:
             return result
-        pieces, copied = shifted(forced.weights, self.model.decoder.alignment_shift), None
-        words, end = by_words(pieces, target.word_of, source.word_of, source_eos=True)
-        if forced.copied is not None:  # a word's is the mean of its pieces'
-            column = forced.copied[:-1, None]
+        weights = shifted(forced.weights, self.model.decoder.alignment_shift)  # (Tp, Sp + 1)
+        words = by_words(weights, target.word_of, source.word_of, source_eos=True)
+        copied = None
+        if forced.copied is not None:  # of a word: the mean over its pieces
+            column = forced.copied[:-1, None]  # (Tp, 1)
             copied = by_words(column, target.word_of, [0], source_eos=False).weights.squeeze(1)
-        return replace(result, alignment=words, end_of_sentence=end, weights=pieces, copied=copied)
+        return replace(
+            result,
+            alignment=words.weights,
+            end_of_sentence=words.end_of_sentence,
+            weights=weights,
+            copied=copied,
+        )
 
 
 class Translator(TextPredictor):
-    """Translates texts. `seq2attn.load(run)` makes one."""
+    """Translates texts. Returned by `seq2attn.load(run)`."""
 
     task, command = "translation", "translate"
-    translate = TextPredictor._write
+    translate = TextPredictor._generate
 
 
 class Summarizer(TextPredictor):
@@ -334,4 +357,4 @@ class Summarizer(TextPredictor):
     """
 
     task, command, parts = "summarization", "summarize", "sentences or turns"
-    summarize = TextPredictor._write
+    summarize = TextPredictor._generate

@@ -1,1 +1,1 @@
-"""Whole programs on a recipe or a run: training, checking, scoring, comparing attentions."""
+"""Whole programs for a recipe or a run: training, checking, scoring, comparing attentions."""

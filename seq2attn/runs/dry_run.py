@@ -1,4 +1,4 @@
-"""Trying a recipe before the clock starts: data, vocabulary, model, one step of each kind, memory, time."""
+"""A dry run of a recipe: read the data, learn the vocabulary, train a few steps, measure memory and time."""
 
 import resource
 import sys
@@ -20,13 +20,14 @@ from seq2attn.tasks.task import Task
 from seq2attn.training.display import clock
 from seq2attn.training.loop import Trainer, UpdatePlan, error_context, total_steps
 
-STEPS = 3  # training steps that are timed, after one that is not
+TIMED_STEPS = 3  # training steps, after one that is not timed
+DECODED_EXAMPLES = 8
 
 
 def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Iterator[str]:
-    """Do once what training does many times, and say what it found, a line each.
+    """Try everything that training does, and yield a line of the report for each part.
 
-    pairs: read at most so many of each training corpus; counts and times are of what was read.
+    pairs: how many examples are read of each training corpus, at most; counts and times are of these.
     """
     data = recipe.data.model_copy(
         update={
@@ -37,7 +38,7 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
         }
     )
     recipe = recipe.model_copy(update={"data": data})
-    place = pick_device(device)
+    chosen_device = pick_device(device)
     yield f"recipe      {recipe.name}: no fault"
     yield from (f"note        {warning}" for warning in TASKS[recipe.task].warnings(recipe))
     task = learn(recipe)
@@ -54,43 +55,50 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
     yield f"model       {parameters:,} parameters ({parameters * 4 / 2**20:.0f} MiB in float32)"
     loader, objective = task.loader(training, training=True), task.objective(model, training=True)
     total = total_steps(recipe.training, loader)
-    yield from _steps(task, training, loader, Trainer(model, objective, recipe.training, place, total))
-    predictor = task.predictor(model, place, validating=True)
-    begun, rows = time.monotonic(), range(min(8, len(training)))
-    texts = [str(found) for found in predictor.stream([training.source_text(row) for row in rows])]
-    yield f"decoding    {len(texts)} examples in {time.monotonic() - begun:.2f} s, untrained"
-    yield f"memory      {_peak(place) / 2**20:,.0f} MiB at the most so far, the widest batch included"
+    trainer = Trainer(model, objective, recipe.training, chosen_device, total)
+    yield from _try_training(task, training, loader, trainer)
+    predictor = task.predictor(model, chosen_device, validating=True)
+    sources = [training.source_text(row) for row in range(min(DECODED_EXAMPLES, len(training)))]
+    start = time.monotonic()
+    results = list(predictor.stream(sources))
+    yield f"decoding    {len(results)} examples in {time.monotonic() - start:.2f} s, untrained"
+    peak = _peak_memory(chosen_device)
+    yield f"memory      {peak / 2**20:,.0f} MiB at the peak, with the widest batch"
 
 
-def _steps(task: Task[Any], examples: Examples, loader: AnyBatchLoader, trainer: Trainer) -> Iterator[str]:
-    """Train on the widest batch, then on some others, and say what an epoch would take."""
-    plan = loader.epoch(0)
+def _try_training(
+    task: Task[Any], examples: Examples, loader: AnyBatchLoader, trainer: Trainer
+) -> Iterator[str]:
+    """Train on the widest batch and a few random ones; yield the speed and an estimate of the time."""
+    batches = loader.epoch(0)
     lengths = examples.source_lengths + examples.target_lengths
-    widest = max(plan, key=lambda numbers: len(numbers) * int(lengths[numbers].max()))
+    widest = max(batches, key=lambda indices: len(indices) * int(lengths[indices].max()))
 
-    def updated(numbers: Indices, step: int) -> int:
-        turn, batches = UpdatePlan([numbers], 0, (0, 0)), [loader.batch(numbers, 0)]
-        with error_context(step, turn, batches, trainer):
-            return trainer.update(batches, step).tokens
+    def update(indices: Indices, step: int) -> int:
+        plan, batch = UpdatePlan([indices], 0, 0, 0), loader.batch(indices, 0)
+        with error_context(step, plan, [batch], trainer):
+            return trainer.update([batch], step).tokens
 
-    updated(widest, 1)
+    update(widest, 1)
     generator = np.random.default_rng(task.recipe.seed)
-    chosen = [plan[i] for i in generator.choice(len(plan), min(STEPS, len(plan)), replace=False)]
-    begun, tokens = time.monotonic(), 0
-    for step, numbers in enumerate(chosen, 2):
-        tokens += updated(numbers, step)
-    seconds = (time.monotonic() - begun) / len(chosen)
-    rate = tokens / len(chosen) / seconds
-    yield f"training    {rate:,.0f} {task.units.targets}/s on {trainer.device}"
-    yield f"time        {clock(seconds * len(plan))} an epoch of what was read ({len(plan):,} batches)"
+    count = min(TIMED_STEPS, len(batches))
+    timed = [batches[index] for index in generator.choice(len(batches), count, replace=False)]
+    start, tokens = time.monotonic(), 0
+    for step, indices in enumerate(timed, 2):
+        tokens += update(indices, step)
+    seconds = (time.monotonic() - start) / count  # per batch
+    yield f"training    {tokens / count / seconds:,.0f} {task.units.targets}/s on {trainer.device}"
+    epoch = clock(seconds * len(batches))
+    yield f"time        {epoch} per epoch of these examples ({len(batches):,} batches)"
     if trainer.total is not None:
-        updates = trainer.total * task.recipe.training.accumulate
-        steps = f"{trainer.total:,} steps" + ("" if task.recipe.training.max_steps else " of what was read")
-        yield f"            {clock(seconds * updates)} in all for {steps}, without validation"
+        training = task.recipe.training
+        seconds *= trainer.total * training.accumulate
+        steps = f"{trainer.total:,} steps" + ("" if training.max_steps else " on these examples")
+        yield f"            {clock(seconds)} in total for {steps}, without validation"
 
 
-def _peak(device: torch.device) -> float:
-    """The most memory that was in use, in bytes."""
+def _peak_memory(device: torch.device) -> float:
+    """Return the peak of the memory in use, in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,4 +1,4 @@
-"""Scores of a model: on the dev set while it trains, and on any data afterwards."""
+"""Scores of a model: on the dev set during training, and on any data afterwards."""
 
 import contextlib
 import math
@@ -24,23 +24,23 @@ from seq2attn.version import __version__
 
 
 class GivenTexts(NamedTuple):
-    """Sources, and lists of references; by the names of their files, for errors."""
+    """Sources and references from files, whose names are for error messages."""
 
-    name: str
+    name: str  # of the sources
     sources: Sequence[str]
-    references: Mapping[str, Sequence[str]]
+    references: Mapping[str, Sequence[str]]  # by name, one for each source
 
 
 class RunScores(NamedTuple):
-    """The scores of a run, how they were made, and those of the task's baselines by name."""
+    """The scores of a run and of its task's baselines."""
 
     evaluation: Evaluation
-    signature: str
-    baselines: dict[str, list[Score]]
+    signature: str  # recipe, checkpoint, decoding options, seed and version
+    baselines: dict[str, list[Score]]  # by name
 
 
 def read_examples(task: Task[Any], role: Role, display: Display) -> Examples:
-    """Return the tokenised examples of train, dev or test, and display which were left out."""
+    """Return the tokenised examples of train, dev or test; display how many were read and left out."""
     examples = task.examples(role)
     if str(examples.report):
         display.say(f"data.{role}: {examples.report}")
@@ -50,8 +50,8 @@ def read_examples(task: Task[Any], role: Role, display: Display) -> Examples:
 def validator(task: Task[Any], model: nn.Module, dev: Examples, device: torch.device) -> Validate:
     """Return a function that scores the model on the dev set: loss, perplexity, and the recipe's metrics."""
     settings = task.recipe.training
-    wanted = [name for name in settings.metrics if not METRICS[name].slow]
-    metrics = list(dict.fromkeys([*wanted, *([] if settings.metric == "loss" else [settings.metric])]))
+    fast = [name for name in settings.metrics if not METRICS[name].slow]
+    metrics = list(dict.fromkeys([*fast, *([] if settings.metric == "loss" else [settings.metric])]))
     loader, objective = task.loader(dev), task.objective(model)
     predictor = task.predictor(model, device, validating=True)
 
@@ -61,8 +61,8 @@ def validator(task: Task[Any], model: nn.Module, dev: Examples, device: torch.de
         batches, nll, num_targets = loader.evaluation_batches()[:limit], 0.0, 0
         for indices in batches:
             batch = loader.batch(indices)
-            doing = f"in the batch with the dev examples {indices[:8].tolist()} ({batch.shape})"
-            with _error_context(doing, f"training.batch_tokens (now {settings.batch_tokens})"):
+            activity = f"in the batch with the dev examples {indices[:8].tolist()} ({batch.shape})"
+            with _error_context(activity, f"training.batch_tokens (now {settings.batch_tokens})"):
                 batch = batch.to(device)
                 nll += float(objective.loss(objective.forward(model, batch), batch).nll)
             num_targets += batch.num_targets
@@ -77,15 +77,15 @@ def validator(task: Task[Any], model: nn.Module, dev: Examples, device: torch.de
 
 
 def best(folder: RunFolder) -> str:
-    """Return the name of a run's best weights, and the score that makes them the best."""
+    """Return a line with the name of a run's best weights and their score."""
     name, metric = folder.version.best, folder.recipe.training.metric
-    score = folder.version.scores[name][0]  # larger is better: where it is not, it is kept as its negative
+    score = folder.version.scores[name][0]  # larger is better: metrics where lower is better are negated
     value = -score if metric == "loss" or METRICS[metric].lower_is_better else score
     return f"{name} ({metric} {value:.2f})"
 
 
 def chosen_metrics(run: str | Path, metrics: Sequence[str]) -> Sequence[str]:
-    """Return these metrics, or the recipe's own if there are none. RunError for those of another task."""
+    """Return these metrics, or the recipe's if there are none. RunError for metrics of another task."""
     recipe = RunFolder.open(run).recipe
     choices = recipe.training.measurable()
     for name in metrics:
@@ -110,7 +110,7 @@ def score_run(
 ) -> RunScores:
     """Score a run on its dev or test set, or on sources and references that are given.
 
-    metrics: the recipe's own, if there are none; options: decoding options that replace the recipe's.
+    metrics: the recipe's if empty; options: decoding options that replace the recipe's.
     """
     metrics = chosen_metrics(run, metrics)
     task, predictor = load_with_task(run, checkpoint, device)
@@ -132,7 +132,7 @@ def score_run(
 def _checked(
     task: Task[Any], predictor: Predictor, given: GivenTexts
 ) -> tuple[list[str], list[Sequence[str]]]:
-    """Return sources as the task's data have them, and lists of references. RunError for a wrong pair."""
+    """Return sources in the form of the task's data, and lists of references. RunError for a faulty pair."""
     sources = [predictor.example_text(line) for line in given.sources]
     for name, references in given.references.items():
         for number, (source, text) in enumerate(zip_longest(sources, references, fillvalue=""), 1):
@@ -155,20 +155,20 @@ def source_and_reference_texts(examples: Examples) -> tuple[list[str], Reference
 
 
 def signature(run: str | Path, predictor: Predictor, checkpoint: str = "best") -> str:
-    """Return how a score was made, to be read beside the metric's own signature."""
+    """Return the settings behind a score, to be shown with the metric's own signature."""
     recipe = RunFolder.open(run).recipe
-    made = [f"recipe:{recipe.name}", f"checkpoint:{checkpoint}", predictor.signature, f"seed:{recipe.seed}"]
-    return "|".join([*filter(None, made), f"seq2attn:{__version__}"])
+    settings = [f"recipe:{recipe.name}", f"checkpoint:{checkpoint}", predictor.signature]
+    return "|".join([*filter(None, settings), f"seed:{recipe.seed}", f"seq2attn:{__version__}"])
 
 
 @contextlib.contextmanager
-def _error_context(doing: str, lower: str) -> Iterator[None]:
-    """Re-raise out-of-memory errors of validation with what was being done and a remedy."""
+def _error_context(activity: str, setting: str) -> Iterator[None]:
+    """Re-raise out-of-memory errors of validation with the activity and the setting to lower."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
         raise TrainingError(
-            f"out of memory in validation, {doing}. What was saved before is kept. Lower {lower}"
+            f"out of memory in validation, {activity}. The last saved state is kept. Lower {setting}"
         ) from error

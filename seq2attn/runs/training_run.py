@@ -1,8 +1,8 @@
-"""Whole runs: from a recipe to a scored model."""
+"""A whole training run: from a recipe to a scored model in a run folder."""
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,17 +27,17 @@ from seq2attn.training.loop import (
 from seq2attn.training.run_folder import RunError, RunFolder, Version, load_weights, require_empty
 from seq2attn.version import __version__
 
-# What may change when a run goes on: how long it lasts.
+# The keys of `training` that may change when a run is resumed: those that limit its length.
 MAY_CHANGE = ("max_steps", "max_epochs", "max_minutes", "early_stopping")
 
 
 class Trained(NamedTuple):
-    """What training leaves: the model with its best weights, and what it scores."""
+    """The result of training: the run's path, the model with its best weights, and its scores."""
 
     run: Path
     progress: Progress
-    model: Any  # a Translator, Recognizer or Categorizer, as the task is
-    scores: list[Score]  # on the test set; empty if the recipe names none, or training was interrupted
+    model: Any  # the predictor of the task: a Translator, Summarizer, Recognizer or Categorizer
+    scores: list[Score]  # on the test set; empty if the recipe has none, or training was interrupted
 
 
 def train(
@@ -48,11 +48,12 @@ def train(
     device: str = "auto",
     display: Display | None = None,
 ) -> Trained:
-    """Train what a recipe says, in a new run folder (`runs/NAME` by default), or go on with `resume`.
+    """Train the model of a recipe in a new run folder (`runs/NAME` by default), or resume an existing run.
 
-    overrides: as on the command line, ["training.max_epochs=3"]. Ends with the best weights loaded, scored on
-    the test set where the recipe names one. A second call with resume=True goes on exactly where the first
-    stopped, whatever stopped it.
+    At the end the best weights are loaded, and scored on the test set if the recipe has one. With resume=True
+    training continues exactly where it stopped, whatever the reason was.
+
+    overrides: as on the command line, ["training.max_epochs=3"].
     """
     if isinstance(recipe, str | Path):
         recipe = read(recipe, [overrides] if isinstance(overrides, str) else overrides)
@@ -61,24 +62,24 @@ def train(
             [LocatedFault("recipe", 0, "", "a Recipe is read already: give overrides to `read`")]
         )
     path = Path(run or Path("runs") / recipe.name)
-    folder = _begun(path, recipe) if resume else None
+    folder = _resumable(path, recipe) if resume else None
     if folder is None:
         require_empty(path)
-    place = pick_device(device)
-    with _settled(recipe), display or Display() as shown:
+    torch_device = pick_device(device)
+    with _seeded(recipe), display or Display() as shown:
         task = reopen(folder) if folder else learn(recipe)
         training, dev = read_examples(task, "train", shown), read_examples(task, "dev", shown)
-        # what cannot be read is found now, not at the end
+        # The test set is read now, so that an unreadable file is reported before training.
         test = None if recipe.data.test is None else read_examples(task, "test", shown)
-        folder = _same_data(folder, training) if folder else _new(path, task, training)
+        folder = _require_same_data(folder, training) if folder else _create_run(path, task, training)
         model, settings, loader = task.build(), recipe.training, task.loader(training, training=True)
         total = total_steps(settings, loader)
-        trainer = Trainer(model, task.objective(model, True), settings, place, total, recipe.seed)
+        trainer = Trainer(model, task.objective(model, True), settings, torch_device, total, recipe.seed)
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        shown.say(f"{len(training):,} {task.units.examples}, {parameters:,} parameters, on {place}")
-        validate = validator(task, model, dev, place)
+        shown.say(f"{len(training):,} {task.units.examples}, {parameters:,} parameters, on {torch_device}")
+        validate = validator(task, model, dev, torch_device)
         progress = fit(folder, trainer, loader, validate, _report(shown, folder, recipe))
-        predictor = task.predictor(model, place)
+        predictor = task.predictor(model, torch_device)
         if progress.interrupted:
             return Trained(path, progress, predictor, [])
         load_weights(model, folder.load_weights("best"), folder.path)
@@ -92,44 +93,44 @@ def train(
 def average_run(run: str | Path, count: int, device: str = "auto") -> RunFolder:
     """Average the last `count` kept weights of a run into weights/average-N.safetensors."""
     folder = RunFolder.open(run)
-    there = len(folder.last_weights(count))
-    if count < 1 or there < count:
+    kept = len(folder.last_weights(count))
+    if count < 1 or kept < count:
         raise RunError(
-            f"cannot average the last {count} weights: {folder.path} keeps {there}; "
+            f"cannot average the last {count} weights: {folder.path} keeps {kept}; "
             "train with training.keep_last at least as large"
         )
-    task, place = reopen(folder), pick_device(device)
-    model, dev = task.build(), read_examples(task, "dev", Display())
-    trainer = Trainer(model, task.objective(model), task.recipe.training, place, None)
-    average_last(folder, trainer, count, validator(task, model, dev, place), Display())
+    task, torch_device, display = reopen(folder), pick_device(device), Display()
+    model, dev = task.build(), read_examples(task, "dev", display)
+    trainer = Trainer(model, task.objective(model), task.recipe.training, torch_device, None)
+    average_last(folder, trainer, count, validator(task, model, dev, torch_device), display)
     return folder
 
 
-def _new(path: Path, task: Task[Any], training: Examples) -> RunFolder:
-    """A run's folder, made when all that can be wrong with its data has been found."""
+def _create_run(path: Path, task: Task[Any], training: Examples) -> RunFolder:
+    """Make the folder of a new run. Call it after the data are read, so that faulty data leave no folder."""
     version = Version(seq2attn=__version__, data=training.fingerprint)
     return RunFolder.create(path, task.recipe, version, task.files())
 
 
-def _begun(path: Path, recipe: AnyRecipe) -> RunFolder:
-    """The folder of a run that goes on; its recipe may have changed in how long it lasts."""
+def _resumable(path: Path, recipe: AnyRecipe) -> RunFolder:
+    """Open a run to be resumed. RunError if its recipe differs in anything but the keys of MAY_CHANGE."""
     folder = RunFolder.open(path)
     was, now = folder.recipe.model_dump(mode="json"), recipe.model_dump(mode="json")
-    for one in (was, now):
+    for tree in (was, now):
         for key in MAY_CHANGE:
-            one["training"].pop(key)
+            tree["training"].pop(key)
     changed = [key for key in now if was[key] != now[key]]
     if changed:
         raise RunError(
             f"{path} was begun with another recipe: {', '.join(changed)} differ from its recipe.yaml. "
             f"Go on with `seq2attn train {path}/recipe.yaml --run {path} --resume`, or train in a new folder"
         )
-    write(recipe, path / "recipe.yaml")  # it may last longer now
+    write(recipe, path / "recipe.yaml")  # the limits may have changed
     return folder
 
 
-def _same_data(folder: RunFolder, training: Examples) -> RunFolder:
-    """A run goes on with the data that it began with."""
+def _require_same_data(folder: RunFolder, training: Examples) -> RunFolder:
+    """Return the folder. RunError unless its run was begun with these training data."""
     if folder.version.data != training.fingerprint:
         raise RunError(
             f"the training data are not those with which {folder.path} was begun (fingerprint "
@@ -139,33 +140,34 @@ def _same_data(folder: RunFolder, training: Examples) -> RunFolder:
 
 
 @contextlib.contextmanager
-def _settled(recipe: AnyRecipe) -> Iterator[None]:
-    """Everything random is settled before anything is built; torch's algorithms are then as they were."""
+def _seeded(recipe: AnyRecipe) -> Iterator[None]:
+    """Seed torch, and use deterministic algorithms, if the recipe says so, until the end of the context."""
     torch.manual_seed(recipe.seed)
-    before = torch.are_deterministic_algorithms_enabled()
-    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     if recipe.training.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before, warn_only=warns)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
 def _report(display: Display, folder: RunFolder, recipe: AnyRecipe) -> Report:
-    """Records go to the terminal, and to TensorBoard where the recipe wants it."""
-    board = _board(folder.path) if recipe.training.tensorboard else None
+    """Return a function that sends records to the terminal and, if the recipe says so, to TensorBoard."""
+    write_to_board = _tensorboard(folder.path) if recipe.training.tensorboard else None
 
     def report(record: dict[str, Any]) -> None:
         display(record)
-        if board is not None and "step" in record:
-            board(record)
+        if write_to_board is not None and "step" in record:
+            write_to_board(record)
 
     return report
 
 
-def _board(path: Path) -> Callable[[dict[str, Any]], None]:
+def _tensorboard(path: Path) -> Report:
+    """Return a function that writes the numbers of a record to TensorBoard files in a run's folder."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -175,9 +177,9 @@ def _board(path: Path) -> Callable[[dict[str, Any]], None]:
     writer = SummaryWriter(str(path / "tensorboard"))
 
     def write(record: dict[str, Any]) -> None:
-        kind = "training" if "norm" in record else "dev"
+        group = "training" if "norm" in record else "dev"
         for name in ("loss", *record.get("parts", ()), "norm", "learning_rate", "perplexity", *METRICS):
             if name in record:
-                writer.add_scalar(f"{kind}/{name}", record[name], record["step"])
+                writer.add_scalar(f"{group}/{name}", record[name], record["step"])
 
     return write

@@ -1,1 +1,1 @@
-"""The machine: processes, files, devices, and work that is done in chunks."""
+"""The machine: processes, files, devices, and blocks of rows that fit into a CPU's caches."""

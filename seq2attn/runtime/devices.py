@@ -1,4 +1,4 @@
-"""Devices and precisions, and what to say when memory runs out."""
+"""Devices, precisions and out-of-memory errors."""
 
 import contextlib
 import re
@@ -12,7 +12,10 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """cpu, cuda, cuda:1, mps, ...; auto = the best there is."""
+    """Return a device by its name: cpu, cuda, cuda:1, mps, ...; auto: cuda, mps or cpu, whichever there is.
+
+    Seq2attnError if the device is unknown or cannot be used.
+    """
     if name == "auto":
         accelerated = (
             "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -20,18 +23,21 @@ def pick_device(name: str = "auto") -> torch.device:
         return torch.device(accelerated)
     try:
         device = torch.device(name)
-    except RuntimeError as error:  # whose list has what no one has
+    except RuntimeError as error:  # its message lists devices that seq2attn does not support
         raise Seq2attnError(f"unknown device '{name}': expected cpu, cuda, cuda:1, mps or auto") from error
     try:
         torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        why = re.split(r"[.\n]", str(error))[0][:100]
-        raise Seq2attnError(f"device '{name}' cannot be used here ({why}); try auto or cpu") from error
+        reason = re.split(r"[.\n]", str(error))[0][:100]
+        raise Seq2attnError(f"device '{name}' cannot be used here ({reason}); try auto or cpu") from error
     return device
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context in which a model computes in fp32, bf16 or fp16; weights stay float32."""
+    """Return a context in which a model computes in fp32, bf16 or fp16; its weights stay float32.
+
+    Seq2attnError for an unknown precision, or one that the device does not support.
+    """
     if precision not in PRECISIONS:
         raise Seq2attnError(f"unknown precision '{precision}': expected fp32, bf16 or fp16")
     if precision == "fp16" and device.type == "cpu":
@@ -41,13 +47,13 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory has run out: torch has no type of its own for that on a CPU."""
+    """Return whether an error means that memory ran out. On a CPU torch raises a plain RuntimeError."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)
 
 
 @contextlib.contextmanager
 def fitting() -> Iterator[None]:
-    """Say what to lower where a model that is being built does not fit into memory."""
+    """Re-raise out-of-memory errors of building a model with a remedy."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Files: compressed ones, and ones that are written whole or not at all, whenever the writer is killed."""
+"""Files: openers of compressed files, and atomic writing."""
 
 import bz2
 import gzip
@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
-DRAFT = ".unfinished."  # begins the name of a file that is being written
+DRAFT = ".unfinished."  # the prefix of the name of a file that is being written
 
 
 def write(path: Path, content: bytes | Callable[[Any], object]) -> None:
-    """Write beside the place and rename, so that the file is never half there."""
+    """Write a file atomically: under a temporary name in the same folder, which is then renamed.
+
+    content: bytes, or a function that writes to an open file.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{DRAFT}{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

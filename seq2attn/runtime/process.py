@@ -1,41 +1,55 @@
-"""What a process asks of the machine before it works: how threads wait, and where freed memory stays.
+"""Settings of a process for training and decoding: how threads wait, and whether freed memory is kept.
 
-The command line does it; a program of your own may call `settle()` before it imports torch. What the user
-has said in the environment is left as it is.
+The command line calls `settle()`; other programs may call it before they import torch. Settings that the user
+made with environment variables are not changed.
 """
 
 import ctypes
 import os
 import sys
 
-WAITING = {"GOMP_SPINCOUNT": "6000", "KMP_BLOCKTIME": "1"}  # GNU's OpenMP: spins; LLVM's and Intel's: ms
-SAID = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
-KEPT = 2**30  # bytes: larger blocks, or more that is free at the heap's end, go back to the system
-KEPT_BEFORE = 2**25
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's names for them in mallopt(3), without their M_
+# How long OpenMP's threads spin before they sleep: GNU's in rounds, LLVM's and Intel's in milliseconds.
+SPINNING = {"GOMP_SPINCOUNT": "6000", "KMP_BLOCKTIME": "1"}
+MALLOC_SETTINGS = (
+    "MALLOC_TRIM_THRESHOLD_",
+    "MALLOC_MMAP_THRESHOLD_",
+    "MALLOC_TOP_PAD_",
+    "GLIBC_TUNABLES",
+)
+# Bytes: larger blocks, and more free memory at the end of the heap, are returned to the system.
+KEPT_MEMORY = 2**30
+KEPT_MEMORY_OLD_GLIBC = 2**25
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # numbers of M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in mallopt(3)
 
 
 def settle() -> None:
-    """Set the machine for batches of tensors that are made and freed without end."""
+    """Set up the process for computing with batches, whose tensors are made and freed all the time."""
     spin_briefly()
     keep_memory()
 
 
 def spin_briefly() -> None:
-    """How long OpenMP's threads spin before they sleep. Its own default makes each step several times as slow
-    where anything else wants the cores, and sleeping at once makes it up to three times as slow where nothing
-    does (docs/benchmarks.md). Before torch is imported."""
+    """Set how long OpenMP's threads spin before they sleep. Call it before torch is imported.
+
+    With OpenMP's default each step takes several times as long if other processes use the cores; if threads
+    sleep at once, it takes up to three times as long if none does (docs/benchmarks.md).
+    """
     if "OMP_WAIT_POLICY" not in os.environ:
-        for name, value in WAITING.items():
+        for name, value in SPINNING.items():
             os.environ.setdefault(name, value)
 
 
 def keep_memory() -> None:
-    """Let glibc keep what is freed, for the next update wants as much again: from the system each page comes
-    with a fault and zeros. No more memory is held than at the peak. Elsewhere it does nothing."""
-    if sys.platform != "linux" or any(name in os.environ for name in SAID):
+    """Let glibc keep freed memory for the next update, which needs as much again.
+
+    Memory from the system costs a page fault and zeroing for each page. The process never holds more memory
+    than at its peak. Without glibc this does nothing.
+    """
+    if sys.platform != "linux" or any(name in os.environ for name in MALLOC_SETTINGS):
         return
-    tune = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-    # An older glibc may take no more than 32 MB. Where none is taken, its own rule must stay.
-    if tune is not None and (tune(MMAP_THRESHOLD, KEPT) or tune(MMAP_THRESHOLD, KEPT_BEFORE)):
-        tune(TRIM_THRESHOLD, KEPT)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    # Older versions of glibc accept at most 32 MB. If it accepts neither, its defaults must stay as they are.
+    if mallopt is not None and (
+        mallopt(MMAP_THRESHOLD, KEPT_MEMORY) or mallopt(MMAP_THRESHOLD, KEPT_MEMORY_OLD_GLIBC)
+    ):
+        mallopt(TRIM_THRESHOLD, KEPT_MEMORY)

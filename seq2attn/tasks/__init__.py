@@ -1,1 +1,1 @@
-"""Tasks: each names its recipe, data, model, loss, metrics and predictor in one place."""
+"""Tasks. A task is a class that defines vocabulary, batches, model, loss, metrics and predictor."""

@@ -1,4 +1,4 @@
-"""Tasks from words to labels: tagging and classification."""
+"""Tasks that label words or sentences: tagging and classification."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -24,25 +24,25 @@ from seq2attn.text.word_vocabulary import Labels, WordVocabulary, WordVocabulary
 from seq2attn.training.label_objectives import AnyTagger, LabelObjective, label_objective
 from seq2attn.training.run_folder import RunFolder
 
-MOST, RAREST = 12, 3  # labels whose counts `check` reports
+MOST_FREQUENT, RAREST = 12, 3  # the number of labels whose counts `check` reports
 
 
 class LabellingTask(Task[LabellingRecipe]):
-    """A model reads words, and labels each word or all of them together."""
+    """The base class of tasks whose model reads words, and labels each word or the sentence."""
 
     units = Units("sentences", "words a sentence", "words")
     predictor_class: ClassVar[type[Recognizer] | type[Categorizer]]
-    scheme: ClassVar[Scheme | None]  # of the tags; None: labels are of sentences
+    scheme: ClassVar[Scheme | None]  # of the tags; None: sentences are labelled
 
     def __init__(self, recipe: LabellingRecipe, word_vocabulary: WordVocabulary, labels: Labels) -> None:
         self.recipe, self.word_vocabulary, self.labels = recipe, word_vocabulary, labels
 
     @classmethod
     def learn(cls, recipe: LabellingRecipe) -> Self:
-        """See the base class: the words of the training data, the labels of these and of the dev set."""
+        """See the base class: the words of the training data, and the labels of training data and dev set."""
         data, text = recipe.data, recipe.text
         report = Report(stop=data.bad_lines == "stop")
-        held = pairs(data.dev, data.languages, report, "dev", "data.dev", data.tag_scheme, text.words)
+        dev = pairs(data.dev, data.languages, report, "dev", "data.dev", data.tag_scheme, text.words)
         try:
             word_vocabulary = WordVocabulary.learn(
                 training_text(data, (0,), text.words),
@@ -56,9 +56,8 @@ class LabellingTask(Task[LabellingRecipe]):
             use = Use(data.languages, "train", "data.train", data.tag_scheme)
             names = [open_corpus(corpus, use).name for corpus in data.train]
             raise WordVocabularyError(f"{' and '.join(names)}: {error}") from error
-        known = chain(training_text(data, (1,), text.words), (pair.target for pair in held))
-        labels = Labels.learn(known, cls.scheme)
-        return cls(recipe, word_vocabulary, labels)
+        targets = chain(training_text(data, (1,), text.words), (pair.target for pair in dev))
+        return cls(recipe, word_vocabulary, Labels.learn(targets, cls.scheme))
 
     @classmethod
     def open(cls, recipe: LabellingRecipe, folder: RunFolder) -> Self:
@@ -93,7 +92,7 @@ class LabellingTask(Task[LabellingRecipe]):
         return self._build(self.recipe.text.vectors)
 
     def empty(self) -> AnyTagger:
-        """See the base class: vectors that others have learnt need not be there."""
+        """See the base class: the file of pre-trained vectors is not needed, as the weights contain them."""
         return self._build(None)
 
     def _build(self, vectors: str | None) -> AnyTagger:
@@ -135,21 +134,21 @@ class LabellingTask(Task[LabellingRecipe]):
         yield "labels", self._label_counts(training, dev)
 
     def _label_counts(self, training: Examples, dev: Examples) -> str:
-        """Return the count of each label (of tags, of spans by type), and which labels only dev has."""
-        seen, held = self._counted(training), self._counted(dev)
-        ranked = seen.most_common()
-        text = _shown(ranked[:MOST])
-        if len(ranked) > MOST:
-            rarest = _shown(ranked[max(MOST, len(ranked) - RAREST) :])
-            text += f", and {len(ranked) - MOST} more, the rarest {rarest}"
+        """Return a line with the count of each label (of tags: of spans, by type), and the labels only in dev."""
+        counts, dev_counts = self._count_labels(training), self._count_labels(dev)
+        ranked = counts.most_common()
+        text = _format_counts(ranked[:MOST_FREQUENT])
+        if len(ranked) > MOST_FREQUENT:
+            rarest = _format_counts(ranked[max(MOST_FREQUENT, len(ranked) - RAREST) :])
+            text += f", and {len(ranked) - MOST_FREQUENT} more, the rarest {rarest}"
         if training.report.schemes:
             text += f"; tags written in {' and '.join(training.report.schemes)}"
-        if alone := held.keys() - seen.keys():
-            absent = _shown((label, held[label]) for label in sorted(alone))
+        if only_dev := dev_counts.keys() - counts.keys():
+            absent = _format_counts((label, dev_counts[label]) for label in sorted(only_dev))
             text += f"; only in data.dev, and so never learnt: {absent}"
         return text
 
-    def _counted(self, examples: Examples) -> Counter[str]:
+    def _count_labels(self, examples: Examples) -> Counter[str]:
         texts = map(examples.target_text, range(len(examples)))
         if self.scheme is None:
             return Counter(texts)
@@ -157,13 +156,13 @@ class LabellingTask(Task[LabellingRecipe]):
 
 
 class TaggingTask(LabellingTask):
-    """A tag for each word: named entities, chunks."""
+    """Tagging: a tag for each word, as of named entities or chunks."""
 
     predictor_class, scheme = Recognizer, "bioes"
 
     @classmethod
     def pair_fault(cls, source: str, reference: str) -> str | None:
-        """See the base class: there is a tag for each word."""
+        """See the base class: a pair is valid if there is a tag for each word."""
         words, tags = len(split_words(source)), len(parted(reference))
         if words == tags:
             return None
@@ -175,11 +174,11 @@ class TaggingTask(LabellingTask):
 
 
 class ClassificationTask(LabellingTask):
-    """A label for each sentence."""
+    """Classification: a label for each sentence."""
 
     units = LabellingTask.units._replace(targets="sentences")
     predictor_class, scheme = Categorizer, None
 
 
-def _shown(counts: Iterable[tuple[str, int]]) -> str:
+def _format_counts(counts: Iterable[tuple[str, int]]) -> str:
     return ", ".join(f"{label} {count:,}" for label, count in counts)

@@ -1,4 +1,4 @@
-"""Tasks of recipes and runs, and trained models from run folders."""
+"""Functions that make the task of a recipe or a run, and load trained models from run folders."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,9 +27,9 @@ def reopen(folder: RunFolder) -> Task[Any]:
 
 
 def load(run: str | Path, checkpoint: str = "best", device: str = "auto", precision: str = "fp32") -> Any:
-    """Return the model of a run folder: a Translator, Summarizer, Recognizer or Categorizer, by its task.
+    """Return the trained model of a run: a Translator, Summarizer, Recognizer or Categorizer, by its task.
 
-    checkpoint: best, last, average, or a file's name below weights/.
+    checkpoint: best, last, average, or the name of a file below weights/.
     """
     return load_with_task(run, checkpoint, device, precision)[1]
 
@@ -37,7 +37,7 @@ def load(run: str | Path, checkpoint: str = "best", device: str = "auto", precis
 def load_with_task(
     run: str | Path, checkpoint: str = "best", device: str = "auto", precision: str = "fp32"
 ) -> tuple[Task[Any], Any]:
-    """Return the task of a run, and its model."""
+    """Return the task of a run, and its predictor."""
     task = reopen(folder := RunFolder.open(run))
     model = task.empty()
     load_weights(model, folder.load_weights(checkpoint), folder.path)
@@ -47,11 +47,11 @@ def load_with_task(
 def load_for(
     command: str, run: str | Path, checkpoint: str = "best", device: str = "auto", precision: str = "fp32"
 ) -> Any:
-    """Do the same for a command. Seq2attnError if the run was trained for another one."""
+    """Return the trained model of a run for a command. Seq2attnError if its task has another command."""
     task = RunFolder.open(run).recipe.task
-    wanted = Predictor.commands[task]
-    if command != wanted:
-        raise Seq2attnError(f"{run} was trained for {task}: use `seq2attn {wanted}`, not {command}")
+    expected = Predictor.commands[task]
+    if command != expected:
+        raise Seq2attnError(f"{run} was trained for {task}: use `seq2attn {expected}`, not {command}")
     return load(run, checkpoint, device, precision)
 
 
@@ -59,18 +59,18 @@ def load_for(
 def translate(  # type: ignore[overload-overlap]
     text: str, model: str | Path | Translator
 ) -> Translation:
-    """One in, one out."""
+    """Return the translation of a text."""
 
 
 @overload
 def translate(text: Sequence[str], model: str | Path | Translator) -> list[Translation]:
-    """A list in, a list out."""
+    """Return the translations of a list of texts."""
 
 
 def translate(text: str | Sequence[str], model: str | Path | Translator) -> Translation | list[Translation]:
-    """Translate with a run's folder (or a loaded model) in one line; a list in, a list out.
+    """Translate a text, or a list of texts, with a run folder or a loaded model.
 
-    A folder is read at every call: to translate often, `load` it once. Refuses models of other tasks.
+    A folder is read at every call: to translate often, `load` it once. Seq2attnError for other tasks' models.
     """
     predictor = load(model) if isinstance(model, str | Path) else model
     result: Translation | list[Translation] = predictor.translate(text)

@@ -1,4 +1,4 @@
-"""TASKS: one line for each task. Its name here is its name in recipes."""
+"""TASKS: the registry of tasks, by their names in recipes."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Tasks from text to text: translation and summarization."""
+"""Tasks that generate text from text: translation and summarization."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ from seq2attn.training.run_folder import RunFolder
 
 
 class SequenceTask(Task[Recipe]):
-    """An encoder reads a text, and a decoder writes another."""
+    """The base class of tasks whose model encodes a text and decodes another."""
 
     units = Units("pairs", "target pieces a sentence", "target tokens")
     predictor_class: ClassVar[type[TextPredictor]]
@@ -42,7 +42,7 @@ class SequenceTask(Task[Recipe]):
 
     @classmethod
     def learn(cls, recipe: Recipe) -> Self:
-        """See the base class: one vocabulary for both sides if they are joint, else two."""
+        """See the base class: a joint vocabulary of source and target, or a vocabulary for each."""
         text = recipe.text
         if text.files is not None:
             files = text.files[:1] if text.joint else text.files
@@ -83,7 +83,7 @@ class SequenceTask(Task[Recipe]):
     def vocabulary(self) -> str:
         """See the base class."""
         kind = "joint" if self.recipe.text.joint else "source and target"
-        return f"{kind}: {' and '.join(f'{one.size:,}' for one in self.vocabularies)} pieces"
+        return f"{kind}: {' and '.join(f'{vocabulary.size:,}' for vocabulary in self.vocabularies)} pieces"
 
     @property
     def coders(self) -> Coders:
@@ -113,7 +113,7 @@ class SequenceTask(Task[Recipe]):
             changes = {"beam": decoding.validation_beam, "nbest": 1, "sample": False}
             decoding = decoding.model_copy(update=changes)
         losses, head = self.recipe.training.attention_losses, DEFAULT_HEAD
-        if losses is not None and losses.guided:  # the head that was trained to align, aligns
+        if losses is not None and losses.guided:  # alignments come from the head that was trained on them
             head = AlignmentHead(*guided_head(model.decoder, losses.layer, losses.head))
         return self.predictor_class(Generator(model, self.tokenizer, device, precision), decoding, head)
 
@@ -135,13 +135,13 @@ class SequenceTask(Task[Recipe]):
 
 
 class TranslationTask(SequenceTask):
-    """From a sentence to its translation."""
+    """Translation of sentences."""
 
     predictor_class = Translator
 
 
 class SummarizationTask(SequenceTask):
-    """From a text to its summary."""
+    """Summarization of texts."""
 
     units = SequenceTask.units._replace(lengths="target pieces a summary")
     predictor_class = Summarizer
@@ -149,7 +149,7 @@ class SummarizationTask(SequenceTask):
 
 
 def token_objective(model: Seq2Seq, settings: TrainingRecipe) -> TokenObjective:
-    """Return what a recipe trains an encoder and a decoder on."""
+    """Return the loss of a recipe: cross-entropy of tokens, and attention losses if the recipe has them."""
     losses = settings.attention_losses
     if losses is None:
         return TokenObjective(settings.label_smoothing)

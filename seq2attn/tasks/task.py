@@ -1,7 +1,7 @@
 """The base class of tasks: vocabulary, batches, model, loss, predictor and metrics of one kind of problem.
 
-A task is one class and one line in TASKS, beside its recipe (RECIPES), its predictor and the command that
-calls the predictor. Training, checking, scoring, comparing and loading ask the task and are the same for all.
+A new task needs a subclass and its line in TASKS, a recipe section (RECIPES), a predictor, and the command
+that calls the predictor. Training, checking, scoring, comparing and loading are the same for all tasks.
 """
 
 from abc import ABC, abstractmethod
@@ -26,22 +26,22 @@ R = TypeVar("R", bound=AnyRecipe)
 
 
 class Units(NamedTuple):
-    """What a task counts, in words for people."""
+    """The names of a task's units, for reports."""
 
-    examples: str  # "pairs"
-    lengths: str  # "target pieces a sentence"
-    targets: str  # what the loss is the mean of: "target tokens"
+    examples: str  # of the data: "pairs"
+    lengths: str  # of examples: "target pieces a sentence"
+    targets: str  # over which the loss is averaged: "target tokens"
 
 
 class Evaluation(NamedTuple):
-    """The scores of a model by metric, and tables with more of them by name."""
+    """The scores of a model by metric, and tables with details by name."""
 
     scores: dict[str, Score]
-    tables: Mapping[str, Any] = MappingProxyType({})  # the str of each is for the terminal; it has to_json()
+    tables: Mapping[str, Any] = MappingProxyType({})  # `str` of a table is for the terminal; it has to_json()
 
 
 class Task(ABC, Generic[R]):
-    """One kind of problem. Made by `learn` for a new run, or by `open` for one that exists."""
+    """The base class of tasks. `learn` makes the task of a new run, `open` that of an existing run."""
 
     units: ClassVar[Units]
     baselines: ClassVar[Mapping[str, Callable[[str], str]]] = {}  # results without a model, by name
@@ -67,12 +67,12 @@ class Task(ABC, Generic[R]):
     @property
     @abstractmethod
     def vocabulary(self) -> str:
-        """The sizes of the vocabularies, in a line for people."""
+        """The sizes of the vocabularies, in a line for reports."""
 
     @property
     @abstractmethod
     def coders(self) -> Coders:
-        """What turns sources and targets into ids."""
+        """The encoders of source and target texts into ids."""
 
     def examples(self, role: Role) -> Examples:
         """Return the tokenised examples of train, dev or test."""
@@ -82,21 +82,21 @@ class Task(ABC, Generic[R]):
 
     @abstractmethod
     def loader(self, examples: Examples, training: bool = False) -> AnyBatchLoader:
-        """Return a loader of batches; in training, with the random changes that the recipe asks for."""
+        """Return a loader of batches; in training, with the random changes of the recipe."""
 
     # ---- model and loss ----------------------------------------------------------------------------
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """Return the model, freshly initialised. Seed torch before."""
+        """Return the model with random weights. Seed torch before the call."""
 
     def empty(self) -> nn.Module:
-        """Return a model whose weights are about to be loaded."""
+        """Return a model for loading weights into."""
         return self.build()
 
     @abstractmethod
     def objective(self, model: Any, training: bool = False) -> Objective:
-        """Return what the model is trained on; or, if not training, what it is validated on."""
+        """Return the loss that the model is trained with or, if not training, validated with."""
 
     # ---- results and scores ------------------------------------------------------------------------
 
@@ -104,7 +104,7 @@ class Task(ABC, Generic[R]):
     def predictor(
         self, model: Any, device: torch.device, precision: str = "fp32", validating: bool = False
     ) -> Any:
-        """Return the model's predictor; for validation, as fast as the recipe allows."""
+        """Return the model's predictor; for validation with the recipe's faster settings."""
 
     def evaluate(
         self,
@@ -114,10 +114,9 @@ class Task(ABC, Generic[R]):
         rows: Sequence[int] | None = None,
         bootstrap: int = 1000,
     ) -> Evaluation:
-        """Score a model on examples, or on some of them (`rows`).
+        """Score a model on examples, or on those with the indices `rows`.
 
-        By default results are compared as texts. A task whose results are none (boxes, masks, samples)
-        overrides this.
+        The default compares results as texts. Tasks with other results (boxes, masks, samples) override it.
         """
         rows = range(len(examples)) if rows is None else rows
         sources = [examples.source_text(row) for row in rows]
@@ -131,11 +130,11 @@ class Task(ABC, Generic[R]):
         metrics: Sequence[str],
         bootstrap: int = 1000,
     ) -> Evaluation:
-        """Score a model on texts that are given."""
+        """Score a model on source texts and their references."""
         texts = [str(result) for result in predictor.stream(sources)]
         scores = score(texts, references, metrics, bootstrap)
-        more = tables(texts, references, metrics) if bootstrap else {}  # none while validating
-        return Evaluation(dict(zip(metrics, scores, strict=True)), more)
+        details = tables(texts, references, metrics) if bootstrap else {}  # validation does not use them
+        return Evaluation(dict(zip(metrics, scores, strict=True)), details)
 
     def score_baselines(
         self, sources: Sequence[str], references: References, metrics: Sequence[str]
@@ -148,18 +147,18 @@ class Task(ABC, Generic[R]):
 
     @classmethod
     def pair_fault(cls, source: str, reference: str) -> str | None:
-        """Return why a reference cannot be one of the source, which is called {source}; None if it can."""
+        """Return the fault of a pair, None if it is valid. The message calls the source {source}."""
         return None
 
     # ---- for `seq2attn check` ----------------------------------------------------------------------
 
     def lengths(self, examples: Examples) -> Any:
-        """Return the lengths that `units.lengths` names."""
+        """Return the lengths of examples in `units.lengths`."""
         return examples.target_lengths
 
     @classmethod
     def warnings(cls, recipe: R) -> Iterator[str]:
-        """Yield what in a recipe is valid and probably unintended."""
+        """Yield warnings of valid settings that are probably unintended."""
         for path, section in _attentions(recipe.model, "model"):
             name = section.normalize.name
             if NORMALIZERS[name].samples() and not cls.reinforced(recipe, path):
@@ -171,16 +170,16 @@ class Task(ABC, Generic[R]):
 
     @classmethod
     def reinforced(cls, recipe: R, path: str) -> bool:
-        """Return whether training reinforces the samples of the attention at a path of the recipe."""
+        """Return whether the loss reinforces the samples of the attention at a path of the recipe."""
         return False
 
     def summary(self, training: Examples, dev: Examples) -> Iterator[tuple[str, str]]:
-        """Yield more to report about the data: a heading and a line."""
+        """Yield further lines of a report on the data, each with its heading."""
         yield from ()
 
 
 def _attentions(part: Any, path: str) -> Iterator[tuple[str, AttentionRecipe]]:
-    """Yield every attention of a section, with its path."""
+    """Yield every attention of a recipe section, with its path."""
     if isinstance(part, AttentionRecipe):
         yield path, part
     elif isinstance(part, Section):
@@ -192,6 +191,6 @@ def _attentions(part: Any, path: str) -> Iterator[tuple[str, AttentionRecipe]]:
 
 
 def reference_texts(examples: Examples, rows: Sequence[int]) -> References:
-    """Return the references of examples, as metrics take them."""
+    """Return the references of examples, in the form that metrics take."""
     lists = transposed([examples.references(row) for row in rows])
     return lists if len(lists) > 1 else [examples.target_text(row) for row in rows]

@@ -1,4 +1,4 @@
-"""Progress on the terminal: one live line where there is a terminal, a line now and then where not."""
+"""Progress of training: one live line on a terminal, and a new line every 15 seconds anywhere else."""
 
 import time
 from typing import Any
@@ -9,19 +9,19 @@ from rich.text import Text
 
 from seq2attn.metrics import METRICS
 
-SHOWN = {"bleu": "BLEU", "chrf": "chrF", "wer": "WER", "per": "PER"}
-EVERY = 15.0  # seconds between lines where there is no terminal
+DISPLAY_NAMES = {"bleu": "BLEU", "chrf": "chrF", "wer": "WER", "per": "PER"}
+LINE_INTERVAL = 15.0  # seconds between lines if the output is not a terminal
 
 
 class Display:
-    """Shows training's records: step, tokens/s, loss, learning rate, time left; validations stay."""
+    """Shows the records of training: step, tokens/s, loss, learning rate, time left; and validations."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False)
         self._live: Live | None = None
-        self._last: dict[str, Any] = {}
-        self._speed = 0.0
-        self._shown = 0.0
+        self._last_record: dict[str, Any] = {}
+        self._speed = 0.0  # target tokens per second, smoothed
+        self._last_line_time = 0.0
 
     def __enter__(self) -> "Display":
         if self.console.is_terminal:
@@ -34,35 +34,37 @@ class Display:
             self._live.stop()
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that remains above the live line."""
         self.console.print(text, markup=False, soft_wrap=True)
 
     def __call__(self, record: dict[str, Any]) -> None:
-        """Show a record of `training.fit`."""
+        """Show a record that `fit` reports: of an update or of a validation."""
         if "norm" in record:
-            self._trained(record)
+            self._show_update(record)
         else:
             self.say(validation_line(record))
 
-    def _trained(self, record: dict[str, Any]) -> None:
-        if self._last and record["seconds"] > self._last["seconds"]:
-            speed = (record["tokens"] - self._last["tokens"]) / (record["seconds"] - self._last["seconds"])
+    def _show_update(self, record: dict[str, Any]) -> None:
+        last = self._last_record
+        if last and record["seconds"] > last["seconds"]:
+            speed = (record["tokens"] - last["tokens"]) / (record["seconds"] - last["seconds"])
             self._speed = 0.9 * self._speed + 0.1 * speed if self._speed else speed
-        self._last = record
+        self._last_record = record
         line = training_line(record, self._speed)
         if self._live is not None:
             self._live.update(Text(line))
-        elif time.monotonic() - self._shown > EVERY:
-            self._shown = time.monotonic()
+        elif time.monotonic() - self._last_line_time > LINE_INTERVAL:
+            self._last_line_time = time.monotonic()
             self.say(line)
 
 
 def training_line(record: dict[str, Any], speed: float) -> str:
-    """An update in one line; speed in target tokens per second."""
+    """Return the line that reports an update; speed in target tokens per second."""
     step, total = record["step"], record["total"]
     of = f"/{total}" if total else ""
     left = f"  {clock((total - step) * record['seconds'] / step)} left" if total else ""
-    epoch = record["epoch"] + bool(record["batch"])  # the record says what is next: at batch 0, another epoch
+    # The record has the position of the next batch: at batch 0 it names the epoch after the current one.
+    epoch = record["epoch"] + bool(record["batch"])
     rate = f"{speed:,.0f} tokens/s  " if speed else ""
     return (
         f"step {step}{of}  epoch {epoch}  {rate}loss {record['loss']:.3f}  "
@@ -71,15 +73,15 @@ def training_line(record: dict[str, Any], speed: float) -> str:
 
 
 def validation_line(record: dict[str, Any]) -> str:
-    """A validation in one line."""
-    place = f"step {record['step']}" if "step" in record else f"average of the last {record['average']}"
-    measured = [f"{SHOWN.get(name, name)} {record[name]:.2f}" for name in METRICS if name in record]
-    found = [f"loss {record['loss']:.3f}", f"perplexity {record['perplexity']:.2f}", *measured]
-    return f"{place}: dev {'  '.join(found)}"
+    """Return the line that reports a validation."""
+    weights = f"step {record['step']}" if "step" in record else f"average of the last {record['average']}"
+    metrics = [f"{DISPLAY_NAMES.get(name, name)} {record[name]:.2f}" for name in METRICS if name in record]
+    values = [f"loss {record['loss']:.3f}", f"perplexity {record['perplexity']:.2f}", *metrics]
+    return f"{weights}: dev {'  '.join(values)}"
 
 
 def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss or m:ss."""
+    """Return seconds as h:mm:ss or m:ss."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

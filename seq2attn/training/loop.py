@@ -1,4 +1,4 @@
-"""Training: `fit` is the loop; around it stands what makes a run exact, resumable and readable."""
+"""The training loop `fit`, one update (`Trainer`), and saving and resuming without changing the result."""
 
 import contextlib
 import math
@@ -32,48 +32,50 @@ from seq2attn.training.run_folder import (
     weights_of,
 )
 
-Validate = Callable[[int | None], dict[str, float]]  # at most so many batches -> loss, and metrics by name
+LOGGED = ("step", "epoch", "loss", "norm", "learning_rate", "tokens", "seconds")  # of a record, in log.jsonl
+Validate = Callable[[int | None], dict[str, float]]  # number of batches, or all -> loss, and metrics by name
 Report = Callable[[dict[str, Any]], None]
 
 
 class TrainingError(Seq2attnError):
-    """Training cannot go on; what was saved last is kept."""
+    """Training cannot go on; the last saved state is kept."""
 
 
 class UpdateStats(NamedTuple):
-    """What an update was like."""
+    """The loss, the gradient and the learning rate of one update."""
 
     loss: float  # smoothed, per token, in nats
     norm: float  # of the gradient, before clipping
     learning_rate: float
     tokens: int  # target tokens
-    parts: dict[str, float]  # what else is learnt, per token, before its factor
+    parts: dict[str, float]  # the additional losses by name, per token, before their factors
 
 
 class UpdatePlan(NamedTuple):
-    """The batches of one update, and where the plan stands after it."""
+    """The batches of one update, and the position in the data after it."""
 
     batches: list[Indices]
     epoch: int
-    then: tuple[int, int]  # epoch, batch
+    next_epoch: int
+    next_batch: int
 
 
 @dataclass
 class Progress:
-    """Where training stands; numbers only, so that it can be saved as it is."""
+    """The position of a training. It holds numbers only, so that it can be saved as it is."""
 
     step: int = 0  # updates made
     epoch: int = 0
     batch: int = 0  # the next batch in the epoch's plan
-    tokens: int = 0  # target tokens learned from
+    tokens: int = 0  # target tokens in all updates so far
     seconds: float = 0.0
-    best: list[float] = field(default_factory=list)  # the best validation so far, as `_value` says
+    best: list[float] = field(default_factory=list)  # `_ranking_value` of the best validation so far
     waited: int = 0  # validations since the best
-    interrupted: int = 0  # the signal that ended training before its end, 0 = none
+    interrupted: int = 0  # the signal that ended training early, 0 = none
 
 
 class Trainer:
-    """A model, and all that changes with it: optimizer, schedule, moving average.
+    """A model with everything that changes while it is trained: optimizer, schedule, moving average.
 
     Everything random in an update (dropout, sampled attention) is named by (seed, step, index of the batch in
     the update), so that a checkpoint needs no generators, and a batch is the same wherever it is computed.
@@ -100,18 +102,18 @@ class Trainer:
             recipe.momentum,
         )
         self.schedule: Schedule = recipe.schedule.make(SCHEDULES)
-        self.moving: Weights | None = None
+        self.moving_average: Weights | None = None
         if recipe.ema:
-            self.moving = {name: tensor.clone() for name, tensor in tensors_of(self.model).items()}
-        autocast(device, recipe.precision)  # an error now, if the device cannot
+            self.moving_average = {name: tensor.clone() for name, tensor in tensors_of(self.model).items()}
+        autocast(device, recipe.precision)  # raises now if the device does not support the precision
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
 
     def update(self, batches: Sequence[AnyBatch], step: int) -> UpdateStats:
-        """One update from one or several batches.
+        """Make one update from one or more batches.
 
-        Losses are summed over all the batches' tokens and divided once, so that the gradient does not
-        depend on how an update is cut into batches. Raises FloatingPointError, with the weights as they
-        were, if the loss or the gradient is not finite.
+        Losses are summed over the tokens of all batches and divided once, so that the gradient does not
+        depend on how an update is split into batches. Raises FloatingPointError if the loss or the gradient
+        is not finite; the weights are then unchanged.
         """
         self.model.train()
         rate = self.recipe.learning_rate * self.schedule.factor(step, self.total)
@@ -124,59 +126,59 @@ class Trainer:
             losses = self._losses(batch.to(self.device))
             self.scaler.scale(losses.whole / tokens).backward()
             total += losses.loss.item() / tokens
-            parts = {name: parts.get(name, 0.0) + one.item() / tokens for name, one in losses.parts.items()}
+            parts = {name: parts.get(name, 0.0) + part.item() / tokens for name, part in losses.parts.items()}
         self.scaler.unscale_(self.optimizer)
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip or math.inf))
-        # With fp16 an infinite gradient is the scaler's business: it skips the step and scales down.
+        # With fp16 the scaler handles infinite gradients: it skips the step and lowers its scale.
         finite = math.isfinite(total + sum(parts.values()))
         if not finite or not (self.scaler.is_enabled() or math.isfinite(norm)):
             raise FloatingPointError(f"the loss is {total}, the gradient's norm {norm}")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.moving is not None:
+        if self.moving_average is not None:
             for name, tensor in tensors_of(self.model).items():
-                self.moving[name].lerp_(tensor, 1 - self.recipe.ema)
+                self.moving_average[name].lerp_(tensor, 1 - self.recipe.ema)
         self.objective.updated()
         return UpdateStats(total, norm, rate, tokens, parts)
 
     def _losses(self, batch: AnyBatch) -> Losses:
         with autocast(self.device, self.recipe.precision):
-            answer = self.objective.forward(self.model, batch)
-        return self.objective.loss(answer, batch)
+            output = self.objective.forward(self.model, batch)
+        return self.objective.loss(output, batch)
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[Weights]:
-        """The weights that are validated and kept: the moving average, where there is one."""
-        own = weights_of(self.model)
-        if self.moving is None:
-            yield own
+        """Give the model the moving average, if there is one, for validation; yield the model's weights."""
+        trained = weights_of(self.model)
+        if self.moving_average is None:
+            yield trained
             return
-        load_weights(self.model, self.moving)
+        load_weights(self.model, self.moving_average)
         try:
-            yield self.moving
+            yield self.moving_average
         finally:
-            load_weights(self.model, own)
+            load_weights(self.model, trained)
 
     def state(self) -> dict[str, Any]:
-        """Return all that changes in training."""
+        """Return everything that changes in training, for `restore`."""
         return {
             "model": weights_of(self.model),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state(),
-            "moving": self.moving,
+            "moving": self.moving_average,
             "scaler": self.scaler.state_dict(),
             "objective": self.objective.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on exactly from a state."""
+        """Continue exactly from a state that `state` returned."""
         load_weights(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.restore(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
-        if self.moving is not None:
-            self.moving = {name: tensor.to(self.device) for name, tensor in state["moving"].items()}
+        if self.moving_average is not None:
+            self.moving_average = {name: tensor.to(self.device) for name, tensor in state["moving"].items()}
         self.objective.restore(state["objective"])
 
 
@@ -192,57 +194,57 @@ def fit(
     validate: Validate,
     report: Report = lambda record: None,
 ) -> Progress:
-    """Train until the recipe's end, from where the run's folder stands. The best weights are in the folder.
+    """Train from the state of the run's folder to the end that the recipe sets; keep the best weights there.
 
     validate(n) scores the model on the first n batches of the dev set (None = all). report is called with a
-    record after every update and every validation. Ctrl-C and SIGTERM end it after the update, saved.
+    record after every update and every validation. Ctrl-C and SIGTERM end training after the current update;
+    its state is saved.
     """
     recipe, progress = trainer.recipe, resume(run, trainer)
     if not progress.step:
-        validate(2)  # a metric that fails, fails now
+        validate(2)  # a metric that fails should fail before training, not after hours of it
     run.rewind(progress.step)
-    with Interruption() as interruption:
+    with DeferredSignals() as signals:
         clock = time.monotonic() - progress.seconds
-        for turn in _update_plans(loader, progress, recipe):
+        for plan in _update_plans(loader, progress, recipe):
             step = progress.step + 1
-            batches = [loader.batch(numbers, turn.epoch) for numbers in turn.batches]
-            with error_context(step, turn, batches, trainer):
-                updated = trainer.update(batches, step)
-            progress.step, (progress.epoch, progress.batch) = step, turn.then
-            progress.tokens += updated.tokens
+            batches = [loader.batch(indices, plan.epoch) for indices in plan.batches]
+            with error_context(step, plan, batches, trainer):
+                stats = trainer.update(batches, step)
+            progress.step, progress.epoch, progress.batch = step, plan.next_epoch, plan.next_batch
+            progress.tokens += stats.tokens
             progress.seconds = time.monotonic() - clock
-            record = {**updated._asdict(), **updated.parts, **asdict(progress), "total": trainer.total}
+            record = {**stats._asdict(), **stats.parts, **asdict(progress), "total": trainer.total}
             report(record)
             if step % recipe.log_every == 0:
-                run.log({key: record[key] for key in (*LOGGED, *updated.parts)})
-            ended = _ended(progress, recipe)
+                run.log({key: record[key] for key in (*LOGGED, *stats.parts)})
+            ended = _has_ended(progress, recipe)
             if step % recipe.validate_every == 0 or ended:
-                scores = _validated(run, trainer, progress, validate)
+                scores = _validate_and_keep(run, trainer, progress, validate)
                 report({"step": step, **scores})
                 run.log({"step": step, **scores})
-                ended = ended or _ended(progress, recipe)
+                ended = ended or _has_ended(progress, recipe)
                 progress.seconds = time.monotonic() - clock
             saving = step % (recipe.save_every or recipe.validate_every) == 0
-            if saving or step % recipe.validate_every == 0 or interruption.signal or ended:
+            if saving or step % recipe.validate_every == 0 or signals.received or ended:
                 save(run, trainer, progress)
-                _prune(run, recipe)  # not before: whenever training is killed, it finds what it saved
-            if interruption.signal or ended:
-                progress.interrupted = 0 if ended else interruption.signal
+                # Prune only now: the saved state must never refer to weights that are gone.
+                _prune_weights(run, recipe)
+            if signals.received or ended:
+                progress.interrupted = 0 if ended else signals.received
                 break
     if recipe.average and not progress.interrupted:
         average_last(run, trainer, recipe.average, validate, report)
     return progress
 
 
-LOGGED = ("step", "epoch", "loss", "norm", "learning_rate", "tokens", "seconds")
-
-
 def resume(run: RunFolder, trainer: Trainer) -> Progress:
-    """Restore the trainer from the run's folder, or start at step 0 if nothing was saved."""
+    """Restore the trainer from the run's folder, or start at step 0 if no state was saved."""
     state = run.load_state()
     if state is None:
         first = weights_name(trainer.recipe.validate_every)
-        if any(name > first for name in run.version.scores):  # else it was killed before it first saved
+        # Killed before the first state was saved, a run has the weights of one validation at most.
+        if any(name > first for name in run.version.scores):
             raise RunError(f"{run.path / 'training_state.pt'} is missing: this run cannot go on exactly")
         return Progress()
     trainer.restore(state["trainer"])
@@ -250,18 +252,18 @@ def resume(run: RunFolder, trainer: Trainer) -> Progress:
 
 
 def save(run: RunFolder, trainer: Trainer, progress: Progress) -> None:
-    """Everything that resuming needs."""
+    """Save everything that resuming needs."""
     run.save_state({"trainer": trainer.state(), "progress": asdict(progress)})
 
 
 def average_last(
     run: RunFolder, trainer: Trainer, count: int, validate: Validate, report: Report = lambda record: None
 ) -> None:
-    """Average the weights of the last validations; if they score better than the best, they are the best."""
+    """Average and validate the weights of the last validations; they become the best if they score best."""
     names = run.last_weights(count)
     load_weights(trainer.model, average(run.load_weights(name) for name in names))
     scores = validate(None)
-    value = _value(scores, trainer.recipe.metric)
+    value = _ranking_value(scores, trainer.recipe.metric)
     name = f"average-{len(names)}.safetensors"
     run.save_weights(name, weights_of(trainer.model))
     run.version.average, run.version.scores[name] = name, value
@@ -273,28 +275,30 @@ def average_last(
 
 
 def total_steps(recipe: LearningRecipe, loader: AnyBatchLoader) -> int | None:
-    """The number of updates, where the recipe fixes it."""
-    by_epochs = None
+    """Return the number of updates; None if the recipe limits neither steps nor epochs."""
+    limits = [] if recipe.max_steps is None else [recipe.max_steps]
     if recipe.max_epochs is not None:
-        by_epochs = recipe.max_epochs * math.ceil(len(loader.epoch(0)) / recipe.accumulate)
-    return min((steps for steps in (recipe.max_steps, by_epochs) if steps is not None), default=None)
+        limits.append(recipe.max_epochs * math.ceil(len(loader.epoch(0)) / recipe.accumulate))
+    return min(limits, default=None)
 
 
 def _update_plans(loader: AnyBatchLoader, progress: Progress, recipe: LearningRecipe) -> Iterator[UpdatePlan]:
-    """The updates that are left: every epoch's plan, `accumulate` batches at a time."""
+    """Yield the remaining updates: the batches of each epoch, `accumulate` at a time."""
     epoch, batch = progress.epoch, progress.batch
-    while not _ended(progress, recipe):
-        plan = loader.epoch(epoch)
-        if not plan:
+    while not _has_ended(progress, recipe):
+        epoch_batches = loader.epoch(epoch)
+        if not epoch_batches:
             raise TrainingError("there is nothing to learn from: expected training examples, got none")
-        while batch < len(plan):
-            some = plan[batch : batch + recipe.accumulate]
-            batch += len(some)
-            yield UpdatePlan(some, epoch, (epoch, batch) if batch < len(plan) else (epoch + 1, 0))
+        while batch < len(epoch_batches):
+            batches = epoch_batches[batch : batch + recipe.accumulate]
+            batch += len(batches)
+            next_epoch, next_batch = (epoch, batch) if batch < len(epoch_batches) else (epoch + 1, 0)
+            yield UpdatePlan(batches, epoch, next_epoch, next_batch)
         epoch, batch = epoch + 1, 0
 
 
-def _ended(progress: Progress, recipe: LearningRecipe) -> bool:
+def _has_ended(progress: Progress, recipe: LearningRecipe) -> bool:
+    """Return whether a limit of the recipe is reached: steps, epochs, minutes, or patience."""
     patience = recipe.early_stopping.patience if recipe.early_stopping else math.inf
     return (
         progress.step >= (recipe.max_steps or math.inf)
@@ -304,20 +308,22 @@ def _ended(progress: Progress, recipe: LearningRecipe) -> bool:
     )
 
 
-def _value(scores: dict[str, float], metric: str) -> list[float]:
-    """Larger is better: the metric, and where that is equal (a BLEU of 0) the loss."""
+def _ranking_value(scores: dict[str, float], metric: str) -> list[float]:
+    """Return numbers of which larger is better: the metric, then the loss (of equal metrics, as BLEU 0)."""
     if metric == "loss":
         return [-scores["loss"]]
     return [-scores[metric] if METRICS[metric].lower_is_better else scores[metric], -scores["loss"]]
 
 
-def _validated(run: RunFolder, trainer: Trainer, progress: Progress, validate: Validate) -> dict[str, float]:
-    """Validate, and keep the weights: the last ones, and the best ones so far."""
+def _validate_and_keep(
+    run: RunFolder, trainer: Trainer, progress: Progress, validate: Validate
+) -> dict[str, float]:
+    """Validate and save the weights, as the run's last and, if they score better than before, its best."""
     recipe, version, name = trainer.recipe, run.version, weights_name(progress.step)
     with trainer.averaged() as weights:
         scores = validate(None)
         run.save_weights(name, weights)
-    value = _value(scores, recipe.metric)
+    value = _ranking_value(scores, recipe.metric)
     improved = value > progress.best
     version.last, version.scores[name] = name, value
     if improved:
@@ -329,8 +335,8 @@ def _validated(run: RunFolder, trainer: Trainer, progress: Progress, validate: V
     return scores
 
 
-def _prune(run: RunFolder, recipe: LearningRecipe) -> None:
-    """Keep the best and the last weights only."""
+def _prune_weights(run: RunFolder, recipe: LearningRecipe) -> None:
+    """Delete all weights but the best `keep_best` and the last `keep_last`."""
     scores = run.version.scores
     ranked = sorted(scores, key=lambda name: scores[name], reverse=True)
     run.prune([*run.last_weights(recipe.keep_last), *ranked[: recipe.keep_best]])
@@ -338,17 +344,17 @@ def _prune(run: RunFolder, recipe: LearningRecipe) -> None:
 
 @contextlib.contextmanager
 def error_context(
-    step: int, turn: UpdatePlan, batches: Sequence[AnyBatch], trainer: Trainer
+    step: int, plan: UpdatePlan, batches: Sequence[AnyBatch], trainer: Trainer
 ) -> Iterator[None]:
-    """Say which batch it was, and what to do, when the numbers or the memory end."""
-    examples = ", ".join(str(some[:8].tolist()) for some in turn.batches)
-    place = f"step {step}, epoch {turn.epoch + 1}, in the batch with the examples {examples}"
+    """Re-raise non-finite losses and out-of-memory errors with the batch and a remedy."""
+    examples = ", ".join(str(indices[:8].tolist()) for indices in plan.batches)
+    where = f"step {step}, epoch {plan.epoch + 1}, in the batch with the examples {examples}"
     try:
         yield
     except FloatingPointError as error:
         norm = math.sqrt(sum(float(p.detach().float().square().sum()) for p in trainer.model.parameters()))
         raise TrainingError(
-            f"{error} at {place} (norm of the parameters {norm:.4g}). What was saved before is kept. "
+            f"{error} at {where} (norm of the parameters {norm:.4g}). The last saved state is kept. "
             "Lower training.learning_rate, raise the schedule's warmup, or train with precision fp32"
         ) from error
     except (MemoryError, RuntimeError) as error:
@@ -356,30 +362,30 @@ def error_context(
             raise
         shapes = " and ".join(batch.shape for batch in batches)
         raise TrainingError(
-            f"out of memory at {place} ({shapes}). What was saved before is kept. "
+            f"out of memory at {where} ({shapes}). The last saved state is kept. "
             f"Lower training.batch_tokens (now {trainer.recipe.batch_tokens}) and raise "
             "training.accumulate by as much, which learns the same; or lower data.filter.max_length"
         ) from error
 
 
-class Interruption:
-    """Ctrl-C and SIGTERM are noted, so that the update can end; a second Ctrl-C ends at once."""
+class DeferredSignals:
+    """Record Ctrl-C and SIGTERM instead of ending, so that an update is completed. A second Ctrl-C ends."""
 
     def __init__(self) -> None:
-        self.signal = 0
-        self._before: dict[int, Any] = {}
+        self.received = 0  # the number of the signal, 0 = none
+        self._previous_handlers: dict[int, Any] = {}
 
-    def __enter__(self) -> "Interruption":
+    def __enter__(self) -> "DeferredSignals":
         for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(ValueError):  # not in the main thread: whoever owns it handles signals
-                self._before[number] = signal.signal(number, self._note)
+            with contextlib.suppress(ValueError):  # outside the main thread handlers cannot be set
+                self._previous_handlers[number] = signal.signal(number, self._record)
         return self
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal and number == signal.SIGINT:
+    def _record(self, number: int, frame: FrameType | None) -> None:
+        if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal = number
+        self.received = number
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)

@@ -1,1 +1,1 @@
-"""Pictures of attention weights."""
+"""Pictures of attention weights: heat maps and HTML tables."""

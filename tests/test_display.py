@@ -1,0 +1,44 @@
+"""The lines that report training."""
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from seq2attn.training.display import Display, clock, training_line, validation_line
+
+
+def test_the_progress_line() -> None:
+    record = {"step": 50, "total": 200, "epoch": 1, "loss": 2.5, "learning_rate": 5e-4, "seconds": 60.0}
+    record["batch"] = 3
+    assert training_line(record, 12345.6) == (
+        "step 50/200  epoch 2  12,346 tokens/s  loss 2.500  learning rate 5.00e-04  1:00  3:00 left"
+    )
+    assert training_line({**record, "total": None}, 0.0).startswith("step 50  epoch 2  loss 2.500")
+    assert "left" not in training_line({**record, "total": None}, 0.0)
+    ended = {**record, "batch": 0}  # the next batch is another epoch's first
+    assert training_line(ended, 0.0).startswith("step 50/200  epoch 1  loss 2.500")
+    assert [clock(59.6), clock(3600 + 61)] == ["1:00", "1:01:01"]
+
+
+def test_the_validation_line() -> None:
+    scores = {"loss": 1.5, "perplexity": 4.48, "bleu": 33.333, "chrf": 60.0}
+    line = "dev loss 1.500  perplexity 4.48  BLEU 33.33  chrF 60.00"
+    assert validation_line({"step": 7, **scores}) == f"step 7: {line}"
+    assert validation_line({"average": 3, **scores}) == f"average of the last 3: {line}"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_display_shows_updates_and_keeps_validations(terminal: bool) -> None:
+    file = StringIO()
+    with Display(Console(file=file, force_terminal=terminal, width=120, highlight=False)) as display:
+        for step in (1, 2):
+            record = {"step": step, "total": 9, "epoch": 0, "loss": 2.5, "learning_rate": 1.0, "norm": 1.0}
+            record["batch"] = step
+            display({**record, "seconds": 2.0 * step, "tokens": 1000 * step})
+        display({"step": 2, "loss": 1.5, "perplexity": 4.48, "bleu": 33.3, "chrf": 60.0})
+        display.say("a [line] that stays")
+    shown = file.getvalue()
+    assert "step 2: dev loss 1.500" in shown
+    assert "a [line] that stays" in shown
+    assert ("step 2/9  epoch 1  500 tokens/s" in shown) == terminal  # without one, a line every 15 seconds
