@@ -102,8 +102,8 @@ def test_stopped_every_few_steps_is_as_never_stopped(tmp_path: Path, whole: Path
     ("number", "status", "last_word"),
     [
         (signal.SIGKILL, -9, None),
-        (signal.SIGTERM, 143, "stopped after step {step}, all saved; go on with: seq2attn train "),
-        (signal.SIGINT, 130, "stopped after step {step}, all saved; go on with: seq2attn train "),
+        (signal.SIGTERM, 143, "stopped after step {step}, everything is saved; resume with: seq2attn train "),
+        (signal.SIGINT, 130, "stopped after step {step}, everything is saved; resume with: seq2attn train "),
     ],
 )
 def test_a_killed_process_goes_on_exactly(
@@ -129,7 +129,7 @@ def test_a_killed_process_goes_on_exactly(
         line = said.splitlines()[-1]
         assert line.startswith(last_word.format(step=killed[-1]))
         assert line.endswith(f"--run {run} --device auto --resume")
-        again = line.partition("go on with: ")[2]  # what it says to do is done
+        again = line.partition("resume with: ")[2]  # what it says to do is done
         subprocess.run(
             f"{sys.executable} -m {again}", shell=True, env=ENVIRONMENT, check=True, capture_output=True
         )

@@ -166,9 +166,8 @@ class Recognizer(LabelPredictor[Tagger | SpanTagger, Annotation]):
     def _results(self, sentences: Sequence[TokenizedText], output: LabelScores) -> list[Annotation]:
         """See the base class."""
         annotations = []
-        for row, (sentence, found) in enumerate(
-            zip(sentences, self.model.predicted_spans(output), strict=True)
-        ):
+        predicted = self.model.predicted_spans(output)
+        for row, (sentence, found) in enumerate(zip(sentences, predicted, strict=True)):
             entities = [_entity(sentence, labelled) for labelled in found]
             count = len(sentence.words)
             weights = self._weights(output, row)  # (H, Sw or N, Sw)
