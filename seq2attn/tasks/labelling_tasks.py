@@ -134,7 +134,7 @@ class LabellingTask(Task[LabellingRecipe]):
         yield "labels", self._label_counts(training, dev)
 
     def _label_counts(self, training: Examples, dev: Examples) -> str:
-        """Return a line with the count of each label (of tags: of spans, by type), and the labels only in dev."""
+        """Return a line with the count of each label (for tags: of spans, by type), and those only in dev."""
         counts, dev_counts = self._count_labels(training), self._count_labels(dev)
         ranked = counts.most_common()
         text = _format_counts(ranked[:MOST_FREQUENT])
