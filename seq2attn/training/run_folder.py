@@ -59,9 +59,7 @@ class Version:
     average: str = ""
     scores: dict[str, list[float]] = field(default_factory=dict)  # of the kept weights; larger is better
     checksums: dict[str, str] = field(default_factory=dict)  # SHA-256 by path
-    origin: dict[str, str] = field(
-        default_factory=dict
-    )  # the run or model that this one was made from, if any
+    origin: dict[str, str] = field(default_factory=dict)  # the run or model that it was made from, if any
     alignment: dict[str, int | None] | None = None  # the layer and head that align best, once measured
 
 
