@@ -5,7 +5,7 @@ from typing import Any
 
 import tiny
 import torch
-from tiny_training import loader, objective
+from tiny_training import loader
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -13,6 +13,7 @@ from seq2attn.attention.memory import Past
 from seq2attn.attention.normalizers import Hard
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import TrainingRecipe
+from seq2attn.tasks.sequence_tasks import token_objective
 from seq2attn.training.loop import Trainer
 from seq2attn.training.objectives import AttentionLosses
 
@@ -112,7 +113,7 @@ def test_a_transformer_with_hard_attention_is_reinforced_as_it_trains():
     for factors in ({"reinforce": 1.0, "entropy": 1e-3}, {"coverage": 1e-9}):
         model = hard_transformer({"name": "hard", "soft_rate": 0.0}, {"name": "hard", "soft_rate": 0.0})
         recipe = TrainingRecipe.model_validate({"max_steps": 9, "attention_losses": factors})
-        trainer = Trainer(model, objective(model, recipe), recipe, torch.device("cpu"), None)
+        trainer = Trainer(model, token_objective(model, recipe), recipe, torch.device("cpu"), None)
         query, batches = model.decoder.layers[1].cross_attention.query.weight, loader()
         before = query.detach().clone()
         updates = [trainer.update([batches.batch(batches.epoch(0)[0], 0)], step) for step in range(1, 10)]

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from seq2attn.data.batches import Batch, BatchLoader
 from seq2attn.data.sources import PairTokenizer
-from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import TrainingRecipe
+from seq2attn.tasks.sequence_tasks import token_objective
 from seq2attn.text.vocabulary import Vocabulary
 from seq2attn.training.loop import Trainer, UpdateStats
-from seq2attn.training.objectives import AttentionLosses, TokenObjective
 from seq2attn.training.run_folder import RunFolder, weights_of
 
 Scores = Callable[[int | None], dict[str, float]]
@@ -67,15 +66,6 @@ def loader(batch_tokens: int = 40, count: int = 23) -> BatchLoader:
     return BatchLoader(Sentences(count), PairTokenizer(*VOCABULARIES), batch_tokens)
 
 
-def objective(model: Seq2Seq, recipe: TrainingRecipe) -> TokenObjective:
-    """The objective of a recipe for a model."""
-    losses = recipe.attention_losses
-    if losses is None:
-        return TokenObjective(recipe.label_smoothing)
-    attention_losses = AttentionLosses(losses.factors(), model.decoder, losses.layer, losses.head)
-    return TokenObjective(recipe.label_smoothing, attention_losses)
-
-
 def trainer(
     kind: str = KINDS[0],
     total: int | None = None,
@@ -85,7 +75,7 @@ def trainer(
 ) -> Trainer:
     recipe = TrainingRecipe.model_validate({"max_steps": 8, "learning_rate": 0.01, **training})
     model = tiny.model(tiny.SOME[kind]).to(dtype)
-    return Trainer(model, objective(model, recipe), recipe, torch.device(device), total)
+    return Trainer(model, token_objective(model, recipe), recipe, torch.device(device), total)
 
 
 def scripted(*values: float, metric: str = "bleu") -> Scores:
