@@ -326,7 +326,9 @@ LATENT = [(latent, normalize) for latent in ("marginal", "posterior") for normal
 
 @pytest.mark.parametrize(("latent", "normalize"), choose(LATENT, refusal, at_least=6))
 def test_the_recipe_says_why_a_normalizer_has_no_latent_alignment(latent, normalize):
-    assert re.search("sum to 1|draws one|where it looks", refusal((latent, normalize)))
+    assert re.search(
+        "sum to 1|samples one|not the distribution that it attends by", refusal((latent, normalize))
+    )
 
 
 @pytest.mark.parametrize(("latent", "normalize"), choose(LATENT, lambda case: not refusal(case), at_least=20))

@@ -195,7 +195,7 @@ def test_a_conll_file_is_tagged_again(tagged: Path, tmp_path: Path) -> None:
         "Bo\tNNP\twrong\tB-PER\nwent\tVBD\tO\tO\n\nwent\tVBD\tO\tO\n\nRome NNP B-LOC\n. . O\n\n"
     )
     result = CliRunner().invoke(cli, ["tag", str(tagged), "--conll", "--format", "json", str(one)])
-    assert result.exit_code == 2 and "leave --words and --format out" in result.output
+    assert result.exit_code == 2 and "leave out --words and --format" in result.output
 
 
 def test_scores_are_those_of_training(tagged: Path) -> None:
@@ -246,7 +246,8 @@ def test_weights_are_the_mean_of_the_heads(tagged: Path) -> None:
     rows = [text.split()]
     with torch.no_grad():
         answer = model.model(
-            collate_words(rows, model.word_vocabulary.encode([text]), model.word_vocabulary), look=True
+            collate_words(rows, model.word_vocabulary.encode([text]), model.word_vocabulary),
+            need_weights=True,
         )
     assert answer.weights.shape == (1, 2, 5, 5)
     torch.testing.assert_close(found.weights, answer.weights[0].mean(0))

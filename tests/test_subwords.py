@@ -67,7 +67,7 @@ def test_samples_are_as_sentencepieces_own(vocabulary: Vocabulary) -> None:
         random.Random(1).random,
         "ich bin nicht 漢!",
     )
-    ours = Counter(tuple(subwords.draw(text, drawn)) for _ in range(DRAWS))
+    ours = Counter(tuple(subwords.sample(text, drawn)) for _ in range(DRAWS))
     theirs = Counter(
         tuple(vocabulary._processor.encode(text, enable_sampling=True, nbest_size=-1, alpha=0.1))
         for _ in range(DRAWS)

@@ -222,7 +222,7 @@ def test_scan_becomes_tables(tmp_path: Path) -> None:
     assert not {*tables["dev"]} & {*tables["train"]}
     with tarfile.open(archive, "w:xz"):
         pass
-    assert "expected simple_split/tasks_train_simple.txt in it, found no such file" in made(archive).stderr
+    assert "expected the file simple_split/tasks_train_simple.txt in it, got none" in made(archive).stderr
 
 
 # ---- words and labels -------------------------------------------------------------------------------
