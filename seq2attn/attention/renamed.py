@@ -1,5 +1,4 @@
-"""Old names of hooks, fields and methods: they go on working, with a DeprecationWarning that names the new
-one."""
+"""Old names of hooks, fields and methods. They still work, with a DeprecationWarning."""
 
 import warnings
 from collections.abc import Mapping
@@ -9,10 +8,11 @@ from torch import nn
 
 
 class RenamedHooks:
-    """Base of the classes that users subclass: takes a hook that a subclass defines under its old name.
+    """Base of the classes that users subclass. A hook that a subclass defines under its old name gets the new
+    name as well.
 
-    The old names also read as the new ones, so that `super().move(...)` and `scorer.looks_back` work in such
-    a class. A class that defines both names is left as it is.
+    Reading an old name returns the value of the new one, so that `super().move(...)` and `scorer.looks_back`
+    work in such a class. A class that defines both names is left as it is.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {}  # old name -> new name
@@ -33,7 +33,7 @@ class RenamedHooks:
 
 
 class _OldMethod:
-    """The old name of a method, in a class that defines the method: a subclass may call it by super()."""
+    """The old name of a method. It is set on each class that defines the method, so that super() finds it."""
 
     def __init__(self, old: str, new: str, value: Any) -> None:
         self.old, self.new, self.value = old, new, value

@@ -14,9 +14,9 @@ from seq2attn.attention.memory import Past
 class Location(Scorer):
     """W q [+ b], a score for each source position, whatever its key is (Luong et al. 2015, "location").
 
-    length: the number of positions with a score; all behind them get a score below any other, so that they
-    have weight only where all positions before them are masked. bias: each position has a score of its own,
-    which does not cancel in a softmax as it is not the same for all.
+    length: the number of positions with a score. Positions beyond get a score below any other, so that they
+    have weight only where all positions before them are masked. bias: a learned score for each position; as
+    positions differ in it, it does not cancel in a softmax.
     """
 
     position_dependent = True
