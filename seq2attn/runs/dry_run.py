@@ -25,9 +25,10 @@ DECODED_EXAMPLES = 8
 
 
 def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Iterator[str]:
-    """Try everything that training does, and yield a line of the report for each part.
+    """Try each part of training, and yield the lines of a report.
 
-    pairs: how many examples are read of each training corpus, at most; counts and times are of these.
+    pairs: the largest number of examples that are read from each training corpus; all counts and times are of
+    these.
     """
     data = recipe.data.model_copy(
         update={
