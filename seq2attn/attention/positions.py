@@ -1,4 +1,4 @@
-"""Positions of tokens: added to embeddings, or encoded by rotating queries and keys, or in the scores.
+"""Positions of tokens: added to embeddings, encoded by rotating queries and keys, or added to scores.
 
 Keyword-only parameters are options in a recipe. `start` is the position of the first token, so that decoding
 step by step uses the same positions as decoding all at once. Relative positions need no start: the last query
@@ -91,7 +91,7 @@ class Rotary(Position):
         self.base, self.layout = base, layout
 
     def forward(self, x: Float[Tensor, "B H L D"], start: int) -> Float[Tensor, "B H L D"]:
-        """Return x, rotated. Angles are float32 whatever x is."""
+        """Return x, rotated. Angles are float32 for any dtype of x."""
         angles = _angles(x.shape[-2], self.size, x.device, start, self.base)  # (L, D/2)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
         # The axis of length 2 that the members of a pair are on: (D/2, 2) or (2, D/2).
@@ -107,7 +107,7 @@ class Rotary(Position):
 class Distance(Relative):
     """A relative position: it changes scores, and adds nothing to embeddings.
 
-    heads: H; size: D, the width of one head; causal: no query attends to keys behind its own.
+    heads: H; size: D, the width of one head; causal: no query attends to later keys.
     """
 
     where: ClassVar[Literal["scores"]] = "scores"

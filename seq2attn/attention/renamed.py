@@ -40,7 +40,7 @@ class _OldMethod:
 
     def __get__(self, instance: Any, owner: type) -> Any:
         if instance is not None:
-            try:  # a layer or a parameter may be called so
+            try:  # a layer or a parameter may have this name
                 return nn.Module.__getattr__(instance, self.old)
             except AttributeError:
                 pass
@@ -61,10 +61,10 @@ class _OldFlag(_OldMethod):
         return vars(instance).get(self.old, getattr(instance, self.new))
 
     def __set__(self, instance: Any, value: Any) -> None:
-        if not isinstance(value, int):  # an attribute that happens to be called so
+        if not isinstance(value, int):  # an attribute of a subclass with the same name
             vars(instance)[self.old] = value
             return
-        warn_renamed(type(instance).__name__, self.old, self.new, 4)  # behind Module.__setattr__
+        warn_renamed(type(instance).__name__, self.old, self.new, 4)  # Module.__setattr__ is one more frame
         setattr(instance, self.new, value)
 
 

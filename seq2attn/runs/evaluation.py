@@ -155,7 +155,7 @@ def source_and_reference_texts(examples: Examples) -> tuple[list[str], Reference
 
 
 def signature(run: str | Path, predictor: Predictor, checkpoint: str = "best") -> str:
-    """Return the settings behind a score, to be shown with the metric's own signature."""
+    """Return the settings that a score was computed with, to be shown with the metric's own signature."""
     recipe = RunFolder.open(run).recipe
     settings = [f"recipe:{recipe.name}", f"checkpoint:{checkpoint}", predictor.signature]
     return "|".join([*filter(None, settings), f"seed:{recipe.seed}", f"seq2attn:{__version__}"])

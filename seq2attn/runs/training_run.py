@@ -51,7 +51,7 @@ def train(
     """Train the model of a recipe in a new run folder (`runs/NAME` by default), or resume an existing run.
 
     At the end the best weights are loaded and, if the recipe has a test set, scored on it. With resume=True
-    training continues exactly where it stopped, whatever the reason was.
+    training continues exactly where it stopped.
 
     overrides: as on the command line, ["training.max_epochs=3"].
     """

@@ -105,7 +105,7 @@ def reinforce(
     """Return - sum_b advantage_b sum_t log p(sampled position).
 
     Its gradient is, on average over the samples, that of minus the expected reward (Williams 1992; Xu et al.
-    2015, eq. 12), whatever baseline is subtracted from the reward to get the advantage.
+    2015, eq. 12), for any baseline that is subtracted from the reward to get the advantage.
 
     sampled: one-hot rows; other rows (an expectation, or all-masked) were not sampled and do not count.
     advantage: gets no gradient.

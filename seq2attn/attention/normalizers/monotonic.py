@@ -246,5 +246,5 @@ class HardMonotonic(MonotonicScan):
         """See the class."""
         lowest = torch.finfo(scores.dtype).min  # finite: of -inf alone, logcumsumexp has gradient nan
         scores = scores.masked_fill(~mask, lowest)
-        rest = scores.flip(-1).logcumsumexp(-1).flip(-1)  # of a position and all behind it
+        rest = scores.flip(-1).logcumsumexp(-1).flip(-1)  # of a position and all after it
         return self.scan(scores - F.pad(rest[..., 1:], (0, 1), value=lowest), mask, past)
