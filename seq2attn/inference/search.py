@@ -26,7 +26,7 @@ Choose = Callable[[Tensor, Tensor], Tensor]  # log-probabilities (N, V), sentenc
 
 IMPOSSIBLE = float("-inf")  # the log-probability of a forbidden token
 GROUP_SIZE = 64  # tokens; `_top_continuations` first compares the best of each group
-MIN_COVERAGE = 1e-6  # in the coverage penalty: with sparse weights, a coverage of 0 is common
+MIN_COVERAGE = 1e-6  # the floor in the coverage penalty: with sparse weights, a coverage of 0 is common
 
 
 class Hypothesis(NamedTuple):

@@ -232,8 +232,8 @@ class HardMonotonic(MonotonicScan):
     Cotterell 2019).
 
     p_t(j) = sum_i b_i softmax_{k >= i}(e_t)_j: a Markov chain that never moves back. It is the same scan
-    with p_j = exp(e_j) / sum_{k >= j} exp(e_k), which always stops; training and evaluation
-    agree. The next alignment state b is p_t; once its token is known, a decoder replaces it by the posterior.
+    with p_j = exp(e_j) / sum_{k >= j} exp(e_k), which always stops; training and evaluation agree. The next
+    alignment state b is p_t; once its token is known, a decoder replaces it by the posterior.
     """
 
     def step(
