@@ -1,6 +1,6 @@
-"""Writes the tables of combinations into docs/attention.md, from the parts themselves.
+"""Write the tables of combinations into docs/attention.md, from the classes of the parts.
 
-python scripts/write_attention_table.py            writes it
+python scripts/write_attention_table.py            write it
 python scripts/write_attention_table.py --check    exit status 1 if docs/attention.md is not up to date
 """
 
@@ -21,7 +21,7 @@ END = "<!-- end of what is written -->\n"
 
 
 def table() -> str:
-    """Return a table of each registry: roles, stepwise or at once, kernel, and partners."""
+    """Return a table for each registry: roles, steps, kernel, and combinations."""
     roles = " | ".join(ROLES)
     lines = [
         "Target to source: recurrent decoders of the orders bahdanau and luong, and cross-attention.",
@@ -34,7 +34,7 @@ def table() -> str:
         "|---" * (len(ROLES) + 4) + "|",
         *(normalizer(name, part) for name, part in NORMALIZERS.items()),
         "",
-        "The reasons, as the recipe check gives them:",
+        "The reasons, as in the messages of the recipe check:",
         "",
         *(f"- {reason}" for reason in reasons()),
     ]
@@ -66,7 +66,7 @@ def reasons() -> Iterator[str]:
             name, reason = why.split(" ", 1)
             concerned.setdefault(reason, {})[name] = None
     for reason, names in concerned.items():
-        yield f"{', '.join(names)} {reason}"
+        yield f"{', '.join(names)}: {reason}"
 
 
 def fused(part: type[Normalizer]) -> bool:

@@ -48,8 +48,8 @@ def reference() -> str:
         "|---|---|---|---|",
     ]
     for name, path in shipped().items():
-        what, how_long, score = head(path)
-        cells = (what, how_long.removeprefix("How long: "), score.removeprefix("Score: "))
+        description, how_long, score = head(path)
+        cells = (description, how_long.removeprefix("How long: "), score.removeprefix("Score: "))
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return "\n".join([*lines, *Reference().chapters()]) + "\n"
 
@@ -89,7 +89,7 @@ class Reference:
     def shared(self, key: str) -> bool:
         """Whether a key is the same in all recipes."""
         first, *others = (recipe["properties"].get(key) for recipe in self.recipes.values())
-        return all(one == first for one in others)
+        return all(other == first for other in others)
 
     def sections(self, names: Iterable[str]) -> Iterator[str]:
         """Yield the lines of sections that are not described yet: description, paths, and keys.
@@ -99,10 +99,16 @@ class Reference:
         for name in names:
             if name in self.described:
                 continue
-            paths = dict.fromkeys(path for some in self.paths[name].values() for path in some)
+            paths = dict.fromkeys(path for in_recipe in self.paths[name].values() for path in in_recipe)
             section = self.whole["$defs"][name]
-            what = " ".join(section["description"].split())
-            yield from ("", f"### {name}", "", f"{what} In {', '.join(f'`{path}`' for path in paths)}.", "")
+            description = " ".join(section["description"].split())
+            yield from (
+                "",
+                f"### {name}",
+                "",
+                f"{description} In {', '.join(f'`{path}`' for path in paths)}.",
+                "",
+            )
             keys = list(section["properties"])
             if base := next((other for other in self.described if self.extends(name, other)), None):
                 known = self.whole["$defs"][base]["properties"]
@@ -115,7 +121,7 @@ class Reference:
 
     def extends(self, name: str, other: str) -> bool:
         """Whether a section has all keys of another, with values of the same types."""
-        own, known = (self.whole["$defs"][one]["properties"] for one in (name, other))
+        own, known = (self.whole["$defs"][section]["properties"] for section in (name, other))
         same = own.keys() >= known.keys() and all(takes(own[key]) == takes(known[key]) for key in known)
         return same and len(known) > 2
 
@@ -127,17 +133,17 @@ class Reference:
         for key, value in values.items():
             required = key in section.get("required", [])
             default = "(required)" if required else shown_default(changed(value, self.whole))
-            told = value if "description" in value else self.whole["$defs"][next(references(value))]
-            yield f"| `{key}` | {takes(value)} | {default} | {first(told)} |"
+            described = value if "description" in value else self.whole["$defs"][next(references(value))]
+            yield f"| `{key}` | {takes(value)} | {default} | {first(described)} |"
         for key, value in values.items():
-            if parts := [one for one in value.get("anyOf", []) if "name" in one.get("properties", {})]:
+            if parts := [kind for kind in value.get("anyOf", []) if "name" in kind.get("properties", {})]:
                 yield from ("", *self.choice(key, parts, title))
 
     def choice(self, key: str, parts: list[dict[str, Any]], title: str) -> Iterator[str]:
         """Yield a table of the parts that a key can name."""
-        where = next((place for known, place in self.choices if known == parts), None)
-        if where is not None:
-            yield f"The choices of `{key}` are listed at [{where}](#{where.lower()})."
+        listed_at = next((section for listed, section in self.choices if listed == parts), None)
+        if listed_at is not None:
+            yield f"The choices of `{key}` are listed at [{listed_at}](#{listed_at.lower()})."
             return
         self.choices.append((parts, title))
         yield from (f"Choices of `{key}`:", "", "| name | description | options |", "|---|---|---|")
@@ -170,7 +176,9 @@ def changed(value: dict[str, Any], whole: dict[str, Any]) -> Any:
     for name in references(value):
         own = whole["$defs"][name]["properties"]
         if own.keys() == default.keys() and own.get("kind", {}).get("const") == default.get("kind"):
-            default = {key: one for key, one in default.items() if bare(one) != bare(own[key].get("default"))}
+            default = {
+                key: inner for key, inner in default.items() if bare(inner) != bare(own[key].get("default"))
+            }
             break
     return default
 
@@ -215,8 +223,8 @@ def takes(value: dict[str, Any]) -> str:
 def limits(value: dict[str, Any]) -> str:
     """Return the range of a number."""
     words = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    found = [f"{sign} {value[key]}".removesuffix(".0") for key, sign in words.items() if key in value]
-    return f" ({', '.join(found)})" if found else ""
+    bounds = [f"{sign} {value[key]}".removesuffix(".0") for key, sign in words.items() if key in value]
+    return f" ({', '.join(bounds)})" if bounds else ""
 
 
 def shown_default(default: Any) -> str:
@@ -228,12 +236,12 @@ def shown_default(default: Any) -> str:
 
 def options(part: dict[str, Any]) -> str:
     """Return the options of a part with their defaults."""
-    found = [
+    cells = [
         f"`{key}` = {shown_default(value['default'])}" if "default" in value else f"`{key}` (required)"
         for key, value in part["properties"].items()
         if key != "name"
     ]
-    return ", ".join(found)
+    return ", ".join(cells)
 
 
 def first(part: dict[str, Any]) -> str:

@@ -294,9 +294,9 @@ def test_a_part_must_say_what_it_does():
     class Loose(Normalizer):
         pass
 
-    with pytest.raises(NotImplementedError, match=r"Idle must say how it scores: write forward\(\)"):
+    with pytest.raises(NotImplementedError, match=r"Idle must define how it scores: write forward\(\)"):
         Idle()(random(B, T, Q), random(B, S, Q), NO_PAST)
-    with pytest.raises(NotImplementedError, match=r"Loose must say how it normalizes: write forward\(\)"):
+    with pytest.raises(NotImplementedError, match=r"Loose must define how it normalizes: write forward\(\)"):
         Loose()(random(B, T, S), MASK, NO_PAST, random(B, T, Q))
 
 

@@ -220,7 +220,7 @@ def test_only_an_aligned_corpus_has_links():
 
 def test_links_and_sampled_pieces_do_not_go_together():
     with pytest.raises(
-        Seq2attnError, match=r"text\.sampling cuts words anew, and the alignments are between"
+        Seq2attnError, match=r"text\.sampling splits words anew in each epoch, but alignments need"
     ):
         BatchLoader(Linked(9), SIDES, 200, sampling=SamplingRecipe())
 

@@ -49,7 +49,7 @@ def test_draws_that_nothing_reinforces_are_noted() -> None:
     looks = "model.decoder.attention.normalize"
     (said,) = notes(f"{looks}=hard")
     assert (
-        said.startswith(f"{looks}: nothing reinforces what hard samples")
+        said.startswith(f"{looks}: no loss reinforces the samples of hard")
         and "attention_losses.reinforce" in said
     )
     assert notes(f"{looks}=hard", "training.attention_losses={coverage: 1}") == [said]
@@ -66,7 +66,7 @@ def test_draws_that_nothing_reinforces_are_noted() -> None:
 
 def test_a_coverage_penalty_of_samples_is_noted() -> None:
     (said,) = notes("decoding.sample=true", "decoding.coverage_penalty=0.2")
-    assert said.startswith("decoding.coverage_penalty: changes no draw of sample")
+    assert said.startswith("decoding.coverage_penalty: does not change samples")
     assert notes("decoding.sample=true") == notes("decoding.coverage_penalty=0.2") == []
 
 
@@ -117,7 +117,7 @@ def test_the_labels_of_words_are_counted(tmp_path: Path, monkeypatch: pytest.Mon
     rows = ["Jo Do\tI-PER I-PER", "Jo in Rome\tI-PER O I-LOC", "on\tO", "Fifa\tI-ORG"]
     found = labelled(tmp_path, "tagging", "\n".join(rows), text={"vectors": str(vectors)})
     assert found["labels"] == (
-        "PER 2, LOC 1; tags written in iob1; only in data.dev, and so never learnt: ORG 1"
+        "PER 2, LOC 1; tags written in iob1; only in data.dev, and so never learned: ORG 1"
     )
     assert found["vectors"] == "1 of 5 words (20.0 %)"
     assert found["data.train"] == "2.0 words a sentence; 3 examples read, 3 kept"

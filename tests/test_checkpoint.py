@@ -58,7 +58,9 @@ def test_a_new_run_explains_itself(run: RunFolder) -> None:
 def test_a_run_is_not_overwritten(run: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for path in (run.path, tmp_path / "file"):
-        with pytest.raises(RunError, match=rf"{path} exists and is not overwritten: go on with --resume"):
+        with pytest.raises(
+            RunError, match=rf"{path} exists and is not overwritten: continue it with --resume"
+        ):
             RunFolder.create(path, read("quickstart"), Version(seq2attn="0.1.0"))
     (tmp_path / "empty").mkdir()
     RunFolder.create(tmp_path / "empty", read("quickstart"), Version(seq2attn="0.1.0"))
@@ -149,8 +151,8 @@ def test_weights_that_do_not_fit_are_named() -> None:
         load_weights(model, given)
     assert str(caught.value) == (
         "the weights do not fit the recipe's model: decoder.colour is not part of the model; decoder.output.bias "
-        "has shape (3,), the model's has (17,); decoder.output.weight is missing. They were made with other parts "
-        "than the recipe names now, or by another seq2attn; train it again"
+        "has shape (3,), the model's has (17,); decoder.output.weight is missing. They were made with another "
+        "recipe, or by another version of seq2attn; train the model again"
     )
     assert_close(weights_of(model), before, rtol=0, atol=0)
 
@@ -164,9 +166,9 @@ def test_a_recipe_of_another_size_is_named(copy: Path) -> None:
     assert said.startswith(f"the weights of {copy} do not fit the recipe's model: decoder.")
     assert re.search(r" has shape \((\d+, )?14,?\), the model's has \((\d+, )?15,?\);", said)
     assert len(said) < 700 and re.search(
-        r"; and \d+ more\. They were made with other parts than the recipe", said
+        r"; and \d+ more\. They were made with another recipe, or by another", said
     )
-    assert said.endswith(f"train it again: seq2attn train {copy}/recipe.yaml --run {copy}-again")
+    assert said.endswith(f"train the model again: seq2attn train {copy}/recipe.yaml --run {copy}-again")
 
 
 def test_the_average_is_the_mean() -> None:
@@ -213,7 +215,7 @@ def test_an_interrupted_training_of_format_02_goes_on_and_says_what_differs(tmp_
     run = tmp_path / "run"
     shutil.copytree(Path(__file__).parent / "model_0.2" / "interrupted" / "run", run)
     folder = RunFolder.open(run)
-    with pytest.warns(UserWarning, match=r"begun with run format 0\.2: its training goes on, but random"):
+    with pytest.warns(UserWarning, match=r"begun with run format 0\.2: its training continues, but random"):
         state = folder.load_state()
     assert state is not None and state["progress"]["step"] == 4
     last = folder.load_weights("last")

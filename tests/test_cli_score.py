@@ -59,7 +59,7 @@ def test_score_says_how_it_is_used(pair: tuple[str, str], words: str, message: s
 
 def test_metrics_are_those_of_the_task() -> None:
     status, error = fails("score", MODEL, "--metric", "chrf", "--metric", "f1")
-    expected = f"seq2attn: f1 is of tagged words; {MODEL} was trained for translation: one of bleu, bleu-zh, bleu-char"
+    expected = f"seq2attn: f1 is a metric of tagged words; {MODEL} was trained for translation: use one of bleu, bleu-zh, bleu-char"
     assert (status, error[: len(expected)]) == (1, expected)
     status, error = fails("score", MODEL, "--metric", "bleau")
     assert (status, "unknown metric 'bleau' (did you mean bleu? one of bleu, " in error) == (1, True)

@@ -113,7 +113,7 @@ def test_translate_says_what_is_wrong(tmp_path: Path, runs: dict[str, Path]) -> 
     assert fails("translate", MODEL, str(tmp_path / "bad.de")) == (1, message)
     assert fails("translate", MODEL, "--top-k", "3") == (
         1,
-        "seq2attn: decoding: top_k would do nothing: set sample, too\n",
+        "seq2attn: decoding: top_k has no effect: set sample, too\n",
     )
     assert fails("translate", MODEL, "--beam", "0") == (
         1,

@@ -204,7 +204,7 @@ def copying_decoder(decoder: Any, latent: Any = None, layer: int = 0) -> LuongDe
 
 def test_decoders_that_cannot_copy_are_refused():
     decoder = tiny.model(tiny.MODELS["luong-marginal"]).decoder
-    with pytest.raises(Seq2attnError, match="predicts from every position on its own: no copying with it"):
+    with pytest.raises(Seq2attnError, match="predicts from each position separately: no copying"):
         copying_decoder(decoder, LatentAlignment("marginal"))
     assert copying_decoder(decoder).pointer_generator.layer == 0
     with pytest.raises(Seq2attnError, match="of the 1 layers that attend to the source; got layer 1"):

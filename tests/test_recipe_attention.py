@@ -66,7 +66,7 @@ OWN, ACROSS = "model.decoder.self_attention", "model.decoder.cross_attention"
         (["model.decoder.layers=2", f"{ACROSS}=[{{heads: 8}}, {{heads: 4}}]"],
          f"{ACROSS}.1.heads: weights of all layers are put into one tensor: all layers need 8 heads"),
         (["model.decoder.layers=2", f"{OWN}=[{{heads: 8}}, {{heads: 8, normalize: monotonic}}]"],
-         f"{OWN}.1.normalize: monotonic needs a target that is written step by step; self-attention has none"),
+         f"{OWN}.1.normalize: monotonic needs a target that is generated step by step; self-attention has none"),
         (["model.decoder.layers=2", f"{OWN}=[{{heads: 8}}, {{haeds: 8}}]"],
          f"{OWN}.1.haeds: unknown key 'haeds' (did you mean heads? one of score, normalize, heads, dropout, "
          "key_heads, query_key_norm, talking, window, ...)"),
@@ -147,11 +147,11 @@ def test_paths_are_those_of_the_recipe_as_it_is_written() -> None:
 
 UNALIGNED = (
     "has no alignments, and training.attention_losses.guided needs them of every training corpus: give it "
-    "alignments, which files and made tasks can have"
+    "alignments, which files and synthetic tasks can have"
 )
 
 NEGATIVE = (
-    "needs weights that are probabilities, and those of heads that talk may be negative: set talking to false"
+    "needs weights that are probabilities, and those of talking heads may be negative: set talking to false"
 )
 LAYERS = f"model.decoder.layers=2+{ACROSS}=[{{{{heads: 8, talking: {{first}}}}}}, {{{{heads: 8, talking: {{last}}}}}}]"
 
@@ -170,10 +170,10 @@ LAYERS = f"model.decoder.layers=2+{ACROSS}=[{{{{heads: 8, talking: {{first}}}}}}
          [f"{LOSSES}.layer: the decoder's layers with attention are 0 to 5, got -7",
           f"{LOSSES}.head: the heads are 0 to 7, got 8"]),
         ("copy_additive", [f"{LOSSES}={{reinforce: 1}}"],
-         [f"{LOSSES}.reinforce: needs slots that are drawn, not weighed by softmax: set "
+         [f"{LOSSES}.reinforce: needs sampled positions, and softmax samples none: set "
           "model.decoder.attention.normalize to hard"]),
         ("wmt_transformer", [f"{LOSSES}={{reinforce: 1}}", "model.encoder.self_attention.normalize=hard"],
-         [f"{LOSSES}.reinforce: needs slots that are drawn, not weighed by softmax: set "
+         [f"{LOSSES}.reinforce: needs sampled positions, and softmax samples none: set "
           "model.decoder.cross_attention.normalize to hard"]),
         ("wmt_transformer", [f"{LOSSES}={{coverage: 1, doubly_stochastic: 1, entropy: 1}}", f"{ACROSS}.talking=true",
                              "decoding.coverage_penalty=0.2"],
@@ -191,17 +191,17 @@ LAYERS = f"model.decoder.layers=2+{ACROSS}=[{{{{heads: 8, talking: {{first}}}}}}
         ("copy_additive", [f"data.train=[{{task: copy, alignments: true}}, {{table: {__file__}}}]", *ALIGNED[1:]],
          [f"data.train.1: {UNALIGNED}"]),
         ("copy_additive", [*ALIGNED[:1], f"{LOSSES}={{coverage: 1}}"],
-         ["data.train.alignments: nothing would learn from them: set training.attention_losses.guided, or leave "
-          "them out"]),
+         ["data.train.alignments: are not used without guided attention: set training.attention_losses.guided, or "
+          "remove them"]),
         ("copy_additive", [f"data.train={{files: [{__file__}, {__file__}], alignments: {__file__}}}"],
-         ["data.train.alignments: nothing would learn from them: set training.attention_losses.guided, or leave "
-          "them out"]),
+         ["data.train.alignments: are not used without guided attention: set training.attention_losses.guided, or "
+          "remove them"]),
         ("copy_additive", ["data.dev.alignments=true", "data.test.alignments=true"],
          [f"data.{use}.alignments: only training corpora have alignments: leave them out"
           for use in ("dev", "test")]),
         ("copy_additive", [*ALIGNED, "text={sampling: {alpha: 0.1}}"],
-         ["text.sampling: cuts words anew, and alignments are between pieces that stay as they are: leave "
-          "sampling out, or training.attention_losses.guided"]),
+         ["text.sampling: splits words anew in each epoch, but alignments need constant pieces: remove "
+          "sampling, or training.attention_losses.guided"]),
         ("copy_additive", [f"data.train={{files: [{__file__}, {__file__}], alignments: /no/where}}", *ALIGNED[1:]],
          ["data.train.alignments: no such file: /no/where"]),
         ("copy_additive", ["data.train={table: x.tsv, alignments: x}"],
@@ -227,8 +227,8 @@ def test_coverage_is_of_the_layer_that_copies() -> None:
         for recipe in ("conll2003_pooling", "languages")
         for overrides, fault in (
             (["model.embedding.frozen=true", "text.vectors=null"],
-             "model.embedding.frozen: vectors would stay as they are drawn at random: name a file of others in "
-             "text.vectors, or set frozen to false"),
+             "model.embedding.frozen: embeddings would keep their random initial values: name a file of vectors "
+             "in text.vectors, or set frozen to false"),
             (["model.encoder={kind: transformer, positions: {name: learned, length: 40}}", "data.filter.max_length=41"],
              "model.encoder.positions: 40 are learned, but a sentence may have 41 words: set length to 41, or lower "
              "data.filter.max_length"),

@@ -18,7 +18,7 @@ CASES: dict[str, Case] = {
     ),
     "input feeding in another order": (
         "wmt_bahdanau", "readout: maxout", "input_feeding: true", "input_feeding:",
-        "model.decoder.input_feeding: is for the order luong; bahdanau reads its context anyway",
+        "model.decoder.input_feeding: is for the order luong, not for bahdanau",
     ),
     "heads that do not divide": (
         "wmt_transformer", "cross_attention: .*", "cross_attention: {heads: 7}", "cross_attention:",

@@ -37,7 +37,7 @@ CASES: dict[str, Case] = {
     ),
     "width that has no middle": (
         "quickstart", "score: additive", "score: {name: location_sensitive, width: 4}", "location_sensitive",
-        "model.decoder.attention.score: LocationSensitive needs an odd width, as many positions before as behind; "
+        "model.decoder.attention.score: LocationSensitive needs an odd width, as many positions before as after; "
         "got 4; take 5 (the decoder has 256, the encoder's states 512)",
     ),
     "misspelt option of a part": (

@@ -220,7 +220,7 @@ def test_scores_are_those_of_training(tagged: Path) -> None:
     with pytest.raises(Seq2attnError) as caught:
         said("score", tagged, "--metric", "bleu")
     assert str(caught.value) == (
-        f"bleu is of texts; {tagged} was trained for tagging: one of f1, precision, recall, tag-accuracy"
+        f"bleu is a metric of texts; {tagged} was trained for tagging: use one of f1, precision, recall, tag-accuracy"
     )
 
 

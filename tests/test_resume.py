@@ -147,7 +147,7 @@ def test_another_recipe_is_refused(tmp_path: Path, runs: dict[str, Path]) -> Non
     assert f"{run} was begun with another recipe: model, training differ from its recipe.yaml" in str(
         caught.value
     )
-    assert f"Go on with `seq2attn train {run}/recipe.yaml --run {run} --resume`" in str(caught.value)
+    assert f"Continue with `seq2attn train {run}/recipe.yaml --run {run} --resume`" in str(caught.value)
     assert RunFolder.open(run).recipe == before
 
 

@@ -121,14 +121,16 @@ def test_memory_that_ends_in_validation_is_named(
 
 
 def test_a_run_is_not_overwritten(runs: dict[str, Path]) -> None:
-    with pytest.raises(RunError, match=r"exists and is not overwritten: go on with --resume, or .* --run"):
+    with pytest.raises(
+        RunError, match=r"exists and is not overwritten: continue it with --resume, or .* --run"
+    ):
         tiny_runs.train(runs["lstm"])
     with pytest.raises(RunError, match="nowhere does not exist"):
         tiny_runs.train(Path("nowhere"), resume=True)
 
 
 def test_overrides_are_for_files() -> None:
-    with pytest.raises(RecipeError, match="a Recipe is read already: give overrides to `read`"):
+    with pytest.raises(RecipeError, match="a Recipe cannot have overrides: give them to `read`"):
         seq2attn.train(read("quickstart"), overrides=["seed=3"])
 
 
@@ -159,7 +161,7 @@ def test_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "torch.utils.tensorboard", None)
         with pytest.raises(
-            RunError, match=r"training.tensorboard needs it installed: pip install seq2attn\[tensorboard\]"
+            RunError, match=r"training.tensorboard needs TensorBoard: pip install seq2attn\[tensorboard\]"
         ):
             tiny_runs.train(tmp_path / "without", *settings)
     pytest.importorskip("tensorboard")

@@ -231,7 +231,7 @@ def test_gaussian_says_how_to_compare_things_of_two_sizes():
 
 
 def test_a_convolution_has_a_middle():
-    with pytest.raises(Seq2attnError, match="as many positions before as behind; got 4; take 5"):
+    with pytest.raises(Seq2attnError, match="as many positions before as after; got 4; take 5"):
         LocationSensitive(Q, K, width=4)
 
 

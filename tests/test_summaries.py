@@ -155,7 +155,9 @@ def test_what_training_read_is_read_again_without_a_word(model: Summarizer, run:
         found = model.summarize(long)
     words = long.split()
     assert found.source_words == [*words[:30], *words[-13:]]
-    with pytest.warns(UserWarning, match=r"sentence 1 has 43 pieces and was cut to 20 \(decoding.max_source"):
+    with pytest.warns(
+        UserWarning, match=r"sentence 1 has 43 pieces and was truncated to 20 \(decoding.max_source"
+    ):
         decoding = model.decoding.model_copy(update={"max_source": 20})
         seen = replace(model, decoding=decoding).summarize(long)
     assert seen.source_words == words[:20]

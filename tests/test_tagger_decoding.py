@@ -274,9 +274,7 @@ def test_what_cannot_be_learnt_is_refused():
         label_objective(tiny_words.tagger(), smoothing=0.1)
     model, words = tiny_words.tagger(head={"kind": "linear"}), tiny_words.batch(*TEXT)
     objective, batch = label_objective(model, penalty=0.1), labelled(words, words.ids * 0)
-    with pytest.raises(
-        Seq2attnError, match="a penalty is on how similar the weights of a pooling's queries are"
-    ):
+    with pytest.raises(Seq2attnError, match="the penalty makes the weights of a pooling's queries differ"):
         objective.loss(objective.forward(model, batch), batch)
 
 

@@ -80,7 +80,7 @@ def test_a_blank_sentence_gives_an_empty_translation(translators: dict[str, Tran
 def test_a_very_long_sentence(translator: Translator) -> None:
     most = translator.decoding.max_source
     with pytest.warns(
-        UserWarning, match=rf"sentence 1 has [\d,]+ pieces and was cut to {most:,} \(decoding.max_s"
+        UserWarning, match=rf"sentence 1 has [\d,]+ pieces and was truncated to {most:,} \(decoding.max_s"
     ):
         said = one(translator, "Das ist ein Haus. " * 400, max_length=9)
     assert len(said.tokens) <= 9

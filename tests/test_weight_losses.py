@@ -281,7 +281,7 @@ def test_what_cannot_be_taught_is_refused():
     with pytest.raises(Seq2attnError, match="guided needs gold alignments, and the training data have none"):
         told(one, decoded)
     with pytest.raises(
-        Seq2attnError, match="returned no weights: its forward must return those of weights_of"
+        Seq2attnError, match="returned no weights: its forward must return those of the layers weights_of"
     ):
         told(one, decoded._replace(weights=None))
     one, decoded = taught(coverage=1.0, head=2)

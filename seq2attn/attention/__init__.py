@@ -1,7 +1,7 @@
 """Attention: scorers, normalizers, positions, heads and pooling.
 
 Letters: B batch, H heads, T queries (target positions), S source positions, Q/K/V feature sizes of queries,
-keys and values. "..." is (B,) for plain attention and (B, H) inside MultiHead; no part depends on which.
+keys and values. "..." is (B,) for plain attention and (B, H) inside MultiHead; every part works with both.
 """
 
 from seq2attn.attention.attention import Attention

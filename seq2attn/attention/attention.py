@@ -88,7 +88,7 @@ class Attention(nn.Module):
     ) -> Attended:
         """Attend with T queries. Without need_weights a fused kernel is used where the parts allow it.
 
-        Raise Seq2attnError, with the name of the part, if a part returns another shape than it must.
+        Raise Seq2attnError, with the name of the part, if a part returns a tensor of the wrong shape.
         """
         past = self.initial_state(memory) if past is None else past
         if len(query) > (sources := len(memory.keys)):
@@ -110,7 +110,7 @@ class Attention(nn.Module):
         return self._attend(query, memory, past, dropout)
 
     def _attend(self, query: Tensor, memory: Memory, past: Past, dropout: float) -> Attended:
-        """Score, normalize, sum; several queries only if no part is stateful."""
+        """Score, normalize, sum. A stateful part takes a single query, T = 1."""
         leading, n_scores = query.shape[:-1], self.normalize.n_scores
         with torch.autocast(query.device.type, enabled=False):
             wide_query, keys = _at_least_float32(query), _at_least_float32(memory.keys)
@@ -141,7 +141,7 @@ class Attention(nn.Module):
         return Attended(unfold_hypotheses(attended.context), weights, past, sampled)
 
     def _attend_stepwise(self, query: Tensor, memory: Memory, past: Past) -> Attended:
-        """Attend with one query after the other, each with the past that the one before has left."""
+        """Attend with the T queries in order, each with the past after the previous query."""
         masks = memory.mask.expand(*memory.mask.shape[:-2], query.shape[-2], -1)
         steps: list[Attended] = []
         for step_query, mask in zip(query.split(1, dim=-2), masks.split(1, dim=-2), strict=True):

@@ -18,8 +18,10 @@ from seq2attn.errors import Seq2attnError
 
 
 class Flow(NamedTuple):
-    """The context encoded together with its query, and the weights of both directions; zero on padding if H
-    is."""
+    """The context encoded together with its query, and the weights of both directions.
+
+    States at padding are zero if H is zero there.
+    """
 
     states: Tensor  # (B, T, 4 D): G = [H; U~; H * U~; H * H~]
     query_weights: Tensor  # (B, T, J), of the query's words for each word of the context
@@ -33,8 +35,9 @@ class BidirectionalFlow(nn.Module):
     Context-to-query attention: a_t = normalize_j(S_tj), U~_t = sum_j a_tj u_j. Query-to-context attention:
     b = normalize_t(max_j S_tj), h~ = sum_t b_t h_t, the same H~ for every t. G = [H; U~; H * U~; H * H~].
 
-    score: the paper's w . [h; u; h * u] (trilinear) if None. normalize: one for both directions, softmax if
-    None; if it depends on its query (local_p), that of the second direction is the mean of the u_j.
+    score: the paper's w . [h; u; h * u] (trilinear) if None. normalize: the normalizer of both directions,
+    softmax if None; if it depends on its query (local_p), the second direction's query is the mean of the
+    u_j.
     """
 
     def __init__(self, size: int, score: Scorer | None = None, normalize: Normalizer | None = None) -> None:

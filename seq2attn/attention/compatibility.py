@@ -23,7 +23,7 @@ def incompatibilities(
     """
     scorer, normalizer = names or (_class_name(score), _class_name(normalize))
     if role != "target to source":
-        why = f"needs a target that is written step by step; {role} has none"
+        why = f"needs a target that is generated step by step; {role} has none"
         if score.stateful:
             yield "score", f"{scorer} {why}"
         if normalize.stateful or normalize.ordered:

@@ -15,8 +15,9 @@ class Scorer(RenamedHooks, nn.Module):
     """Scores how well a query matches a key. Subclass it, and add a line to SCORERS.
 
     The constructor takes `query_size` and `key_size`; its keyword-only parameters are the options that a
-    recipe may set. A scorer sees no mask and does not normalize. A subclass writes `forward`; or, if its
-    scores are dot products with the keys, `dot` alone. A subclass that writes `forward` replaces both.
+    recipe may set. A scorer does not use the mask and does not normalize. A subclass defines `forward`;
+    or, if its scores are dot products with the keys, `dot` alone. If it defines `forward`, the `dot` of its
+    parent is not used.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {
@@ -27,9 +28,9 @@ class Scorer(RenamedHooks, nn.Module):
         "note": "update_trace",
     }
 
-    stateful = False  # True: the scores depend on the past, so queries are answered one by one
+    stateful = False  # True: the scores depend on the past, so queries are computed one after the other
     position_dependent = False  # True: the scores depend on the positions of keys, or on past.step
-    allows_talking_heads = True  # False: some scores mean "never", and mixing heads would lose that
+    allows_talking_heads = True  # False: a score may mean "no weight", which mixing heads would undo
     positive = False  # True: no score is ever negative
 
     def keys(self, states: Float[Tensor, "*b S D"]) -> Float[Tensor, "*b S K"]:
@@ -62,7 +63,7 @@ class Scorer(RenamedHooks, nn.Module):
         dot = self.dot(query)
         if dot is None:
             raise NotImplementedError(
-                f"{type(self).__name__} must say how it scores: write forward() or dot()"
+                f"{type(self).__name__} must define how it scores: write forward() or dot()"
             )
         return check_shape(self, "dot", dot, query.shape[:-1], keys.shape[-1]) @ keys.mT
 
@@ -86,7 +87,7 @@ class Normalizer(RenamedHooks, nn.Module):
         "shortcut": "fused",
     }
 
-    stateful = False  # True: the weights depend on the past, so queries are answered one by one
+    stateful = False  # True: the weights depend on the past, so queries are computed one after the other
     ordered = False  # True: queries must come in target order, and the target follows the source's order
     position_dependent = False  # True: the weights depend on the positions of keys, or on past.step
     sums_to_one = True  # False: the weights of a query may sum to less or more
@@ -108,7 +109,7 @@ class Normalizer(RenamedHooks, nn.Module):
         query: Float[Tensor, "*b T Q"],
     ) -> Float[Tensor, "*b T S"]:
         """Return the weights; the mask broadcasts to the scores (M is 1 or T)."""
-        raise NotImplementedError(f"{type(self).__name__} must say how it normalizes: write forward()")
+        raise NotImplementedError(f"{type(self).__name__} must define how it normalizes: write forward()")
 
     def step(
         self,
@@ -126,7 +127,7 @@ class Normalizer(RenamedHooks, nn.Module):
 
     @classmethod
     def samples(cls) -> bool:
-        """Whether it attends to a sample: it has a sample() of its own."""
+        """Whether it samples from its weights: whether it overrides sample()."""
         return cls.sample is not Normalizer.sample
 
     def fused(
@@ -135,7 +136,7 @@ class Normalizer(RenamedHooks, nn.Module):
         """Return the context (..., T, V) by a faster path, without weights; None if there is none.
 
         dot: (..., T, K), the vectors whose dot products with memory.keys are the scores; bias: (..., T, S),
-        added to the scores. A subclass that writes another forward() does not use its parent's path.
+        added to the scores. A subclass that overrides forward() does not use its parent's path.
         """
         return None
 
@@ -149,9 +150,9 @@ class Relative(nn.Module):
     adds_values = False  # True: values() is not None
 
     def bias(self, query: Float[Tensor, "*b T Q"], n_keys: int) -> Tensor:
-        """Return the term added to the scores (..., T, S), for T queries at the last of S = n_keys
+        """Return the term added to the scores (..., T, S); the T queries are at the last T of n_keys
         positions."""
-        raise NotImplementedError(f"{type(self).__name__} must say what it adds to scores: write bias()")
+        raise NotImplementedError(f"{type(self).__name__} must implement bias()")
 
     def values(self, weights: Float[Tensor, "*b T S"]) -> Float[Tensor, "*b T V"] | None:
         """Return the term added to the context (..., T, V); None: nothing, so a fused kernel can be used."""
@@ -163,11 +164,11 @@ class Hierarchy(nn.Module):
 
     def remember(self, states: Tensor, sentence_ids: Tensor) -> Sentences:
         """Return the sentences of states (..., S, K), given each state's sentence (..., S); -1 = none."""
-        raise NotImplementedError(f"{type(self).__name__} must say what it keeps: write remember()")
+        raise NotImplementedError(f"{type(self).__name__} must implement remember()")
 
     def bias(self, query: Float[Tensor, "*b T Q"], sentences: Sentences) -> Float[Tensor, "*b T S"]:
         """Return the term added to the scores of source positions."""
-        raise NotImplementedError(f"{type(self).__name__} must say what it adds to scores: write bias()")
+        raise NotImplementedError(f"{type(self).__name__} must implement bias()")
 
 
 _EXPECTED = {

@@ -43,7 +43,7 @@ class Past(NamedTuple):
     weights: Tensor | None  # (..., S), the last query's weights, zeros before the first query
     coverage: Tensor | None  # (..., S), the sum of all weights so far
     step: int  # the number of queries so far, the same in every row
-    alignment_state: Tensor | None = None  # (..., S), where along the source a normalizer has arrived
+    alignment_state: Tensor | None = None  # (..., S), the position of a normalizer along the source
     trace: Tensor | None = None  # (..., S, C), features that a scorer keeps for each source position
 
     @property
@@ -63,7 +63,7 @@ class Past(NamedTuple):
         step = self.step + queries
         if weights is None or self.coverage is None:
             return Past(None, None, step, alignment_state, trace)
-        # A memory that has grown since (self-attention) had no weight on its new positions.
+        # Positions that were appended since (self-attention) have had no weight.
         before = F.pad(self.coverage, (0, weights.shape[-1] - self.coverage.shape[-1]))
         return Past(weights[..., -1, :], before + weights.sum(-2), step, alignment_state, trace)
 

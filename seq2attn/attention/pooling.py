@@ -1,4 +1,4 @@
-"""Pooling: attention over a sequence -> a vector, or one vector per query.
+"""Pooling: attention that turns a sequence into a vector, or into one vector per query.
 
 Letters: B batch, S tokens, D width of their states, V width of the values (D by default), Q width of a query,
 r queries ("hops"), N sentences of a document or spans of a sentence, W tokens of the widest.
@@ -24,9 +24,9 @@ class Pooling(nn.Module):
 
     With the scorer `perceptron`, one query is the attention of HAN (Yang et al. 2016, eq. 5-7), and r
     without bias are the self-attentive embedding (Lin et al. 2017, eq. 6-7).
-    zeros: start with queries of zeros, that is, with the mean of the values where scores are products with
-    the query (dot, scaled_dot, general, perceptron). Hops that start alike differ only as far as the layers
-    that read them do, and a penalty alone never separates them: use it with one query.
+    zeros: initialise the queries to zero. Where scores are products with the query (dot, scaled_dot, general,
+    perceptron), training then starts from the mean of the values. Use it with one query only: hops that start
+    equal become different only through the layers that read them; a penalty alone never separates them.
     """
 
     def __init__(
@@ -66,7 +66,8 @@ class Pooling(nn.Module):
 
 
 def penalty(weights: Float[Tensor, "*b r S"]) -> Float[Tensor, "*b"]:
-    """|A A' - I|^2, the squared Frobenius norm, per sentence (Lin et al. 2017, eq. 8): hops should differ.
+    """Return |A A' - I|^2 per sentence, the squared Frobenius norm (Lin et al. 2017, eq. 8), which is small
+    if hops differ.
 
     0 where every hop attends to a token of its own, r (r - 1) where all attend to the same token; with more
     hops than tokens it cannot be 0. A hop with no weight at all adds nothing: the penalty and gradient of an
@@ -100,8 +101,8 @@ class Hierarchical(nn.Module):
         self.words, self.sentences, self.encode = words, sentences, encode
 
     def forward(self, words: Float[Tensor, "B N S D"], mask: Bool[Tensor, "B N S"]) -> Document:
-        """Pool the states of words; True in the mask = a word. A sentence without words is masked, wherever
-        it stands, and the vector of a document without words is zero.
+        """Pool the states of words; True in the mask = a word. A sentence without words is masked, at
+        any position, and the vector of a document without words is zero.
         """
         pooled: Attended = self.words(words.flatten(0, 1), mask.flatten(0, 1))
         sentences = pooled.context.flatten(1).unflatten(0, mask.shape[:2])  # (B, N, r V)
@@ -117,7 +118,7 @@ class Hierarchical(nn.Module):
 
 
 class Spans(NamedTuple):
-    """Spans of tokens, each as a vector in parts; all zeros where the mask says that there is no span."""
+    """Spans of tokens, each as the parts of its vector; zero for masked spans."""
 
     start: Tensor  # (B, N, D), the state of the first token
     end: Tensor  # (B, N, D), the state of the last token
@@ -134,10 +135,10 @@ class Spans(NamedTuple):
 class SpanPooling(nn.Module):
     """[x_start; x_end; sum over the span of a_t v_t; phi(width)] (Lee et al. 2017, section 4).
 
-    Scores come from contextual states, `normalize` runs within each span, and the vectors that are summed may
-    be others, in the paper the word embeddings. The tokens of each span are gathered (B, N, W): sums over
-    prefixes would be cheaper, but a high score anywhere outside drowns all scores within.
-    widths: the number of widths with a vector of their own, wider spans share the last; width_size: E, 0 for
+    Scores are computed from contextual states and normalized within each span. The vectors that are summed
+    may be others: in the paper, the word embeddings. The tokens of each span are gathered (B, N, W): sums
+    over prefixes would be cheaper, but lose the scores within a span if there is a much higher one outside.
+    widths: the number of widths with a vector of their own; wider spans share the last. width_size: E, 0 for
     no vector.
     """
 
@@ -157,7 +158,7 @@ class SpanPooling(nn.Module):
     ) -> Spans:
         """Pool spans, given as the positions of their first and last tokens; True in the mask = a span.
 
-        Masked spans may have any positions. Seq2attnError if another does not lie within the S tokens.
+        Masked spans may have any positions. Seq2attnError if another span does not lie within the S tokens.
         """
         _check_spans(spans, mask, states.shape[1])
         start, end = (spans * mask.unsqueeze(-1)).unbind(-1)  # (B, N)
@@ -185,7 +186,7 @@ class SpanPooling(nn.Module):
 
 
 def _needed(weights: Tensor | None) -> Tensor:
-    """Return weights that were asked for with need_weights."""
+    """Return weights that are there because need_weights was True."""
     return cast(Tensor, weights)
 
 

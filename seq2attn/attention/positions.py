@@ -1,4 +1,4 @@
-"""Positions of tokens: added to embeddings, or encoded by rotating queries and keys, or in the scores.
+"""Positions of tokens: added to embeddings, encoded by rotating queries and keys, or added to scores.
 
 Keyword-only parameters are options in a recipe. `start` is the position of the first token, so that decoding
 step by step uses the same positions as decoding all at once. Relative positions need no start: the last query
@@ -18,7 +18,7 @@ from seq2attn.errors import Seq2attnError
 
 
 class Position(nn.Module):
-    """Absolute positions. `where` says whether they are added to embeddings, or rotate queries and keys."""
+    """Absolute positions. `where`: they are added to embeddings, or rotate queries and keys."""
 
     where: ClassVar[Literal["embedding", "rotation"]]
 
@@ -28,8 +28,8 @@ class Position(nn.Module):
 
 
 class NoPosition(Position):
-    """No positions: a causal decoder can infer positions from its mask (Haviv et al. 2022), but to an encoder
-    its sentence is a bag of words."""
+    """No positions. A causal decoder can infer them from its mask (Haviv et al. 2022); an encoder cannot, and
+    reads its sentence as a bag of words."""
 
     where = "embedding"
 
@@ -91,7 +91,7 @@ class Rotary(Position):
         self.base, self.layout = base, layout
 
     def forward(self, x: Float[Tensor, "B H L D"], start: int) -> Float[Tensor, "B H L D"]:
-        """Return x, rotated. Angles are float32 whatever x is."""
+        """Return x, rotated. Angles are float32 for any dtype of x."""
         angles = _angles(x.shape[-2], self.size, x.device, start, self.base)  # (L, D/2)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
         # The axis of length 2 that the members of a pair are on: (D/2, 2) or (2, D/2).
@@ -107,7 +107,7 @@ class Rotary(Position):
 class Distance(Relative):
     """A relative position: it changes scores, and adds nothing to embeddings.
 
-    heads: H; size: D, the width of one head; causal: no query attends to keys behind its own.
+    heads: H; size: D, the width of one head; causal: no query attends to later keys.
     """
 
     where: ClassVar[Literal["scores"]] = "scores"
@@ -119,15 +119,15 @@ class Distance(Relative):
 
 class Alibi(Distance):
     """e - m_h |i - j|: a penalty that grows with the distance (Press et al. 2022). m_h = 2^(-8h/H) for
-    h = 1...H; where H is no power of 2, those of the next lower one, then every second of the next higher.
-    Nothing is learned."""
+    h = 1...H. If H is not a power of 2: the slopes of the next lower power, then every second slope of the
+    next higher one. Nothing is learned."""
 
     def __init__(self, heads: int, size: int, causal: bool = False) -> None:
         super().__init__(heads, size, causal)
         self.slopes = slopes(heads)
 
     def bias(self, query: Float[Tensor, "*b T Q"], n_keys: int) -> Float[Tensor, "H T S"]:
-        """Return -m_h |i - j| in float32: bfloat16 cannot tell 257 from 256."""
+        """Return -m_h |i - j| in float32: bfloat16 cannot represent 257."""
         distances = _offsets(query, n_keys).abs().float()
         return -torch.tensor(self.slopes, device=query.device)[:, None, None] * distances
 
@@ -141,8 +141,9 @@ def slopes(heads: int) -> list[float]:
 
 
 class T5(Distance):
-    """e + b[bucket(j - i), h], learned (Raffel et al. 2020): near distances have a bucket each, further ones
-    share, all from max_distance on the last. One table for all layers of a stack. T5 scores by dot.
+    """e + b[bucket(j - i), h], learned (Raffel et al. 2020). Near distances have a bucket each, further ones
+    share buckets, and all from max_distance on share the last. All layers of a stack use the same table. T5
+    itself scores by `dot`.
 
     buckets: half of them are for j > i, where a query may attend to those keys.
     """

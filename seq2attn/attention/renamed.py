@@ -1,5 +1,4 @@
-"""Old names of hooks, fields and methods: they go on working, with a DeprecationWarning that names the new
-one."""
+"""Old names of hooks, fields and methods. They still work, with a DeprecationWarning."""
 
 import warnings
 from collections.abc import Mapping
@@ -9,10 +8,11 @@ from torch import nn
 
 
 class RenamedHooks:
-    """Base of the classes that users subclass: takes a hook that a subclass defines under its old name.
+    """Base of the classes that users subclass. A hook that a subclass defines under its old name gets the new
+    name as well.
 
-    The old names also read as the new ones, so that `super().move(...)` and `scorer.looks_back` work in such
-    a class. A class that defines both names is left as it is.
+    Reading an old name returns the value of the new one, so that `super().move(...)` and `scorer.looks_back`
+    work in such a class. A class that defines both names is left as it is.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {}  # old name -> new name
@@ -33,14 +33,14 @@ class RenamedHooks:
 
 
 class _OldMethod:
-    """The old name of a method, in a class that defines the method: a subclass may call it by super()."""
+    """The old name of a method. It is set on each class that defines the method, so that super() finds it."""
 
     def __init__(self, old: str, new: str, value: Any) -> None:
         self.old, self.new, self.value = old, new, value
 
     def __get__(self, instance: Any, owner: type) -> Any:
         if instance is not None:
-            try:  # a layer or a parameter may be called so
+            try:  # a layer or a parameter may have this name
                 return nn.Module.__getattr__(instance, self.old)
             except AttributeError:
                 pass
@@ -61,10 +61,10 @@ class _OldFlag(_OldMethod):
         return vars(instance).get(self.old, getattr(instance, self.new))
 
     def __set__(self, instance: Any, value: Any) -> None:
-        if not isinstance(value, int):  # an attribute that happens to be called so
+        if not isinstance(value, int):  # an attribute of a subclass with the same name
             vars(instance)[self.old] = value
             return
-        warn_renamed(type(instance).__name__, self.old, self.new, 4)  # behind Module.__setattr__
+        warn_renamed(type(instance).__name__, self.old, self.new, 4)  # Module.__setattr__ is one more frame
         setattr(instance, self.new, value)
 
 

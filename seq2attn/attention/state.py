@@ -1,8 +1,8 @@
 """The state that a decoder carries between steps: nested NamedTuples of tensors, batch first, and of numbers
 that all rows share.
 
-A search keeps K hypotheses of each sentence and drops sentences that are finished. All that it does with a
-state is to reorder it.
+A search keeps K hypotheses of each sentence and drops finished sentences. It uses a state only through
+`reorder`.
 """
 
 from collections.abc import Callable
@@ -30,9 +30,9 @@ class GrowingBuffer:
     """Rows (..., S, D) that grow at their end, such as a key-value cache: in place while there is capacity,
     as in a list.
 
-    A buffer that was kept does not change when a later one appends to the same storage: the second buffer to
-    append at the same place copies, as does one that needs gradients, or that may not write to the storage
-    (inference mode).
+    A buffer never changes when another one appends to the same storage. The second buffer to append at the
+    same row copies the storage first, and so does a buffer that needs gradients, or one that may not write to
+    the storage (inference mode).
     """
 
     storage: Tensor  # (..., C, D), of which the first `length` rows belong to this buffer

@@ -97,7 +97,7 @@ class BatchLoader(Batches):
         self.aligned = examples if isinstance(examples, Aligned) and examples.aligned else None
         if self.aligned is not None and sampling is not None:
             raise Seq2attnError(
-                "text.sampling cuts words anew, and the alignments are between pieces that stay as they are: "
+                "text.sampling splits words anew in each epoch, but alignments need constant pieces: "
                 "use examples without alignments, or no sampling"
             )
 

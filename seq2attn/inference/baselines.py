@@ -1,4 +1,4 @@
-"""Summaries without a model, as a baseline of models (Nallapati et al. 2017; Gliwa et al. 2019).
+"""Baseline summaries without a model (Nallapati et al. 2017; Gliwa et al. 2019).
 
 Each function selects sentences of a source (or turns of a dialogue) and returns them, one per line.
 """
@@ -17,7 +17,7 @@ def lead(source: str, n: int = 3) -> str:
 
 
 def longest(source: str, n: int = 3) -> str:
-    """Return the n sentences of a source with the most words, in their order; the earlier one of equals."""
+    """Return the n sentences with the most words, in the order of the source; of ties, the earlier ones."""
     _require_positive(n)
     split = sentences(source)
     by_length = sorted(range(len(split)), key=lambda index: -len(split[index].split()))

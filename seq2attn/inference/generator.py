@@ -24,7 +24,7 @@ class AlignmentHead(NamedTuple):
     If the layer is None and the model has a pointer generator, they are the pointer generator's.
     """
 
-    layer: int | None = None  # from 0, -1 = the last; None: the last but one (Garg et al. 2019)
+    layer: int | None = None  # from 0, -1 = the last; None: the second to last (Garg et al. 2019)
     head: int | None = None  # from 0, -1 = the last; None: the mean of all
 
 
@@ -58,7 +58,7 @@ class Generator:
         self.model, self.tokenizer = model.to(self.device), tokenizer
 
     def rules(self, decoding: DecodingRecipe) -> Rules:
-        """Return the rules of search: the constraints on targets, and how these are ranked."""
+        """Return the rules of a search: the constraints on targets, and their ranking."""
         target = self.tokenizer.target
         return Rules(
             target.bos,
@@ -81,8 +81,8 @@ class Generator:
     ) -> list[list[Hypothesis]]:
         """Return the n-best list of each source, in the order of the sources, best hypothesis first.
 
-        prefixes: ids that each target must begin with;
-        indices: of the sentences in the input, which seed their samples; from 0 if not given.
+        prefixes: the ids that each target must begin with;
+        indices: the positions of the sentences in the input, which seed their samples; from 0 if not given.
         """
         lengths = np.array([len(source.ids) for source in sources], dtype=np.int32)
         order = np.argsort(-lengths, kind="stable")
@@ -222,9 +222,9 @@ class Generator:
         count = decoding.nbest
         rows = torch.arange(len(indices), device=self.device).repeat_interleave(count)
         seeds = [
-            int(np.random.SeedSequence([decoding.seed, index, draw]).generate_state(1)[0])
+            int(np.random.SeedSequence([decoding.seed, index, number]).generate_state(1)[0])
             for index in indices
-            for draw in range(count)
+            for number in range(count)
         ]
         samples = sample(
             self._step,

@@ -35,7 +35,7 @@ class Entity(NamedTuple):
 class Annotation:
     """A text with a tag for each word. `str` gives the tags (bio), separated by single spaces.
 
-    weights: attention of each word (rows) to all words, (Sw, Sw), the mean of the heads; None without
+    weights: attention of each of the Sw words (rows) to all words, the mean of the heads; None without
         attention.
     """
 
@@ -84,7 +84,7 @@ class Annotation:
 class Category:
     """A text and its label. `str` gives the label.
 
-    weights: attention of each of the pooling's r queries to the words, (r, Sw); None without attention.
+    weights: attention of each of the pooling's r queries to the Sw words; None without attention.
     """
 
     text: str

@@ -34,7 +34,7 @@ class Predictor(ABC):
 
     task: ClassVar[str]
     command: ClassVar[str]
-    parts: ClassVar[str] = ""  # a text may be a list of these, for error messages; empty: it is a str
+    parts: ClassVar[str] = ""  # name of the items if a text may be a list; empty: a text must be a str
     aligns: ClassVar[bool] = False  # whether links() is implemented
     commands: ClassVar[dict[str, str]] = {}  # the commands of all predictors, by task
 
@@ -52,7 +52,8 @@ class Predictor(ABC):
         reference."""
 
     def configured(self, options: Mapping[str, Any]) -> Self:
-        """Return this predictor with other decoding options. Seq2attnError for options that it lacks."""
+        """Return this predictor with other decoding options. Seq2attnError for options that it does not
+        have."""
         if options:
             raise Seq2attnError(
                 f"{', '.join(options)}: only for models that write text, and this one was trained for "

@@ -22,7 +22,7 @@ from seq2attn.runtime.devices import autocast
 from seq2attn.text.tag_schemes import tags
 from seq2attn.text.word_vocabulary import Labels, Word, WordVocabulary, join_words, split_words, tokenize
 
-CHUNK = 2000  # texts that are read before the first is labelled, so that a batch has similar lengths
+CHUNK = 2000  # texts that are read at a time, so that batches can have similar lengths
 BATCH_WORDS = 4096  # words in a batch, padding included
 Model = TypeVar("Model", bound=Tagger | SpanTagger | Classifier)
 Result = TypeVar("Result", bound=Annotation | Category)
@@ -36,7 +36,7 @@ class TokenizedText(NamedTuple):
 
     @classmethod
     def of(cls, words: Sequence[str]) -> "TokenizedText":
-        """Return the text that consists of these words, separated by single spaces."""
+        """Return the text of these words, separated by single spaces."""
         located, start = [], 0
         for word in words:
             located.append(Word(word, start, start + len(word)))
@@ -91,9 +91,9 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
         return result
 
     def read(self, text: str | Sequence[str], words: str | None = None) -> TokenizedText:
-        """Tokenize a text into words; a list of words is taken as tokenized.
+        """Tokenize a text into words; a list of words is tokenized already.
 
-        words: the way of tokenizing, instead of the recipe's `text.words`.
+        words: the tokenization, auto or spaces, instead of the recipe's `text.words`.
         """
         if isinstance(text, str):
             return TokenizedText(text, tokenize(text, self.words if words is None else words))
@@ -109,7 +109,7 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
 
     @torch.no_grad()
     def label(self, sentences: Sequence[TokenizedText], weights: bool) -> list[Result]:
-        """Return the results of sentences in their order. None depends on the other sentences."""
+        """Return the results of sentences in their order. No result depends on the other sentences."""
         self.model.eval()
         results: dict[int, Result] = {}
         lengths = np.array([len(sentence.words) for sentence in sentences], dtype=np.int32)
@@ -167,25 +167,25 @@ class Recognizer(LabelPredictor[Tagger | SpanTagger, Annotation]):
         """See the base class."""
         annotations = []
         predicted = self.model.predicted_spans(output)
-        for row, (sentence, found) in enumerate(zip(sentences, predicted, strict=True)):
-            entities = [_entity(sentence, labelled) for labelled in found]
+        for row, (sentence, predictions) in enumerate(zip(sentences, predicted, strict=True)):
+            entities = [_entity(sentence, prediction) for prediction in predictions]
             count = len(sentence.words)
             weights = self._weights(output, row)  # (H, Sw or N, Sw)
             if weights is not None:
                 if output.spans is not None:
                     weights = _weights_of_words(weights, output.spans.tolist(), entities)
                 weights = weights[:, :count, :count].mean(0)
-            word_tags = tags([labelled.span for labelled in found], count, "bio")
+            word_tags = tags([prediction.span for prediction in predictions], count, "bio")
             annotations.append(Annotation(sentence.text, sentence.words, word_tags, entities, weights))
         return annotations
 
 
-def _entity(sentence: TokenizedText, found: SpanPrediction) -> Entity:
+def _entity(sentence: TokenizedText, prediction: SpanPrediction) -> Entity:
     """Return a span of words as an entity of the text."""
-    span = found.span
+    span = prediction.span
     start, end = sentence.words[span.start].start, sentence.words[span.end - 1].end
     return Entity(
-        span.type, sentence.text[start:end], start, end, found.probability, span.start, span.end - 1
+        span.type, sentence.text[start:end], start, end, prediction.probability, span.start, span.end - 1
     )
 
 

@@ -31,7 +31,8 @@ class Translation:
 
     A row of `alignment` plus its `end_of_sentence` has the same sum as the rows of the attention weights
     (softmax: 1). All tensors are None if the model has no attention or the call had alignment=False; `copied`
-    also if the model does not copy. A copied piece outside the target's vocabulary has an id beyond its size.
+    is also None if the model does not copy. For a blank source, `alignment` is always an empty tensor. A
+    copied piece that the target vocabulary lacks has an id beyond its size.
     """
 
     source: Tokens
@@ -89,7 +90,8 @@ class Translation:
         return self.source.pieces
 
     def known(self, unknown: int) -> "Translation":
-        """Replace each unknown word (piece id `unknown`) by the source word with its largest weight.
+        """Replace each unknown word (piece id `unknown`) by the source word with the largest attention
+        weight.
 
         After Luong et al. 2015 ("Addressing the rare word problem") and Jean et al. 2015. The pieces stay as
         they are. Raises Seq2attnError without an alignment.
@@ -112,12 +114,12 @@ class Translation:
             words[index] = self.source_words[int(weights[index].argmax())] if replaced else word
             text += self.text[position : match.start()] + (words[index] if replaced else match[0])
             position = match.end()
-        # SentencePiece puts spaces around its sign for an unknown piece, beside those between the words
+        # SentencePiece adds spaces around its symbol for an unknown piece to those between words
         text = " ".join((text + self.text[position:]).split())
         return replace(self, target=self.target._replace(words=words), text=text)
 
     def links(self, threshold: float | None = None) -> list[Link]:
-        """Return the hard links between words. The threshold is explained at `links` of word_alignment."""
+        """Return the hard links between words. For the threshold see `alignment.word_alignment.links`."""
         return links(self._word_alignment(), threshold)
 
     def pharaoh(self, threshold: float | None = None) -> str:
@@ -149,7 +151,7 @@ class Translation:
         return figure
 
     def to_json(self) -> dict[str, Any]:
-        """Return a value for json.dumps; tensors may be None, and `nbest` is there if nbest > 1."""
+        """Return a value for json.dumps. Tensors may be None; the key `nbest` exists if there are others."""
         entry = {
             "text": self.text,
             "score": round(self.score, 6),

@@ -1,4 +1,5 @@
-"""Greedy search, beam search and sampling. All that they need of a model is `step` and `reorder`.
+"""Greedy search, beam search and sampling. They use a model only through `step`, and its state through
+`reorder`.
 
 The result of a sentence does not depend on the other sentences of its batch, their number or their order.
 Finished sentences leave the batch. Every score is the model's own log-probability of the tokens, so that
@@ -25,7 +26,7 @@ Choose = Callable[[Tensor, Tensor], Tensor]  # log-probabilities (N, V), sentenc
 
 IMPOSSIBLE = float("-inf")  # the log-probability of a forbidden token
 GROUP_SIZE = 64  # tokens; `_top_continuations` first compares the best of each group
-MIN_COVERAGE = 1e-6  # of a position that was never attended to: with sparse weights zeros are common
+MIN_COVERAGE = 1e-6  # the floor in the coverage penalty: with sparse weights, a coverage of 0 is common
 
 
 class Hypothesis(NamedTuple):
@@ -38,7 +39,7 @@ class Hypothesis(NamedTuple):
 
 @dataclass(frozen=True)
 class Rules:
-    """The constraints on targets, and how targets of different lengths are compared."""
+    """The constraints on targets, and the ranking of targets of different lengths."""
 
     bos: int
     eos: int
@@ -65,8 +66,8 @@ class Rules:
         coverage = None if self.coverage is None else self.coverage(state)
         if coverage is None:
             raise Seq2attnError(
-                "a coverage penalty needs steps that track coverage: a decoder with attention, and "
-                "decoder.track_coverage(state) to begin with"
+                "a coverage penalty needs steps that track coverage: a decoder with attention, and a state "
+                "from decoder.track_coverage(state) at the start"
             )
         return self.penalty(coverage).tolist()
 
@@ -81,13 +82,13 @@ class Rules:
         """Set the log-probabilities (N, V) of tokens that may not follow a history (N, t) to IMPOSSIBLE, in
         place, and return them.
 
-        limits (N,): the most tokens before </s>; prefix (N, P): forced tokens, -1 = free.
+        limits (N,): the largest number of tokens before </s>; prefix (N, P): forced tokens, -1 = free.
         """
         length, end = history.shape[1], torch.full_like(limits, self.eos)
         ending, forced = log_p[:, self.eos].clone(), None
         if prefix is not None and length < prefix.shape[1]:
             forced = prefix[:, length]
-            given = log_p.gather(1, forced.clamp(min=0)[:, None]).squeeze(1)
+            forced_log_p = log_p.gather(1, forced.clamp(min=0)[:, None]).squeeze(1)
         for token in self.never:
             log_p[:, token] = IMPOSSIBLE
         if length < self.min_length:
@@ -97,7 +98,7 @@ class Rules:
         # Where no token is allowed, a target that is too short is better than a forbidden token.
         _allow_only(log_p, (log_p.amax(1) == IMPOSSIBLE) | (length >= limits), end, ending)
         if forced is not None:
-            _allow_only(log_p, forced >= 0, forced, given)
+            _allow_only(log_p, forced >= 0, forced, forced_log_p)
         return log_p
 
     def _forbid_repeats(self, log_p: Tensor, history: Tensor) -> None:
@@ -123,7 +124,7 @@ def _allow_only(log_p: Tensor, where: Tensor, token: Tensor, value: Tensor) -> N
 def greedy(
     step: Step, state: Any, rules: Rules, limits: Tensor, prefix: Tensor | None = None
 ) -> list[Hypothesis]:
-    """Take the likeliest token at every step. limits (B,): the most tokens of each target."""
+    """Take the most probable token at every step. limits (B,): the largest length of each target."""
     return _decode(step, state, rules, limits, prefix, lambda scores, rows: scores.argmax(-1))
 
 
@@ -140,9 +141,9 @@ def sample(
 ) -> list[Hypothesis]:
     """Sample tokens from the model (by inverting its distribution), each sentence from its own seed.
 
-    top_k: only from the k likeliest tokens (0 = all); top_p: only from the likeliest tokens that together
-    have probability p (Holtzman et al. 2020); temperature divides the logits first. The length and coverage
-    penalties of the rules rank the samples and do not change them.
+    top_k: only from the k most probable tokens (0 = all); top_p: only from the most probable tokens that
+    together have probability p (Holtzman et al. 2020); temperature divides the logits first. The length and
+    coverage penalties of the rules rank the samples and do not change them.
     """
     if temperature <= 0 or top_k < 0 or not 0 < top_p <= 1:
         raise Seq2attnError(
@@ -158,7 +159,7 @@ def sample(
             scores = scores.masked_fill(scores < kth, IMPOSSIBLE)
         if top_p < 1:
             ordered, order = scores.softmax(-1).sort(descending=True, stable=True)
-            excluded = ordered.cumsum(-1) - ordered >= top_p  # never the likeliest token
+            excluded = ordered.cumsum(-1) - ordered >= top_p  # never the most probable token
             excluded = torch.zeros_like(excluded).scatter(1, order, excluded)
             scores = scores.masked_fill(excluded, IMPOSSIBLE)
         # One random number per sentence and step, however large V is: V depends on the other sentences of
@@ -177,7 +178,7 @@ def _decode(
 ) -> list[Hypothesis]:
     """Decode one hypothesis per sentence; `choose` picks its token at every step."""
     device = limits.device
-    sentences = torch.arange(len(limits), device=device)  # (N,), those that are not finished
+    sentences = torch.arange(len(limits), device=device)  # (N,), the unfinished ones
     token = torch.full_like(sentences, rules.bos)
     history = token.new_empty(len(sentences), 0)
     total = torch.zeros(len(sentences), device=device)
@@ -204,7 +205,7 @@ def _decode(
 
 
 class _OpenHypotheses(NamedTuple):
-    """The unfinished hypotheses: K for each of the sentences that are not done."""
+    """The unfinished hypotheses: K for each unfinished sentence."""
 
     sentences: Tensor  # (B,), index of each sentence
     history: Tensor  # (B, K, t)
@@ -214,10 +215,11 @@ class _OpenHypotheses(NamedTuple):
 def beam_search(
     step: Step, state: Any, rules: Rules, limits: Tensor, beam: int, prefix: Tensor | None = None
 ) -> list[list[Hypothesis]]:
-    """Return the best `beam` hypotheses of each sentence, best first. limits (B,): the most tokens of each.
+    """Return the best `beam` hypotheses of each sentence, best first. limits (B,): the largest length of
+    each.
 
-    A hypothesis ends when </s> after it is among the best `beam` continuations of its sentence. A sentence is
-    done when `beam` hypotheses have ended.
+    A hypothesis ends if </s> after it is among the best `beam` continuations of its sentence. A sentence is
+    finished when `beam` of its hypotheses have ended.
     """
     if beam < 1:
         raise Seq2attnError(f"a beam holds at least one hypothesis, got beam={beam}")
@@ -233,7 +235,7 @@ def beam_search(
         logits, state = step(token, state)
         continuations = _continuations(logits, hypotheses, rules, limits, prefix)
         _collect_finished(finished, continuations, hypotheses, state, rules)
-        # A stable sort moves those that have ended behind the others, which keep their order.
+        # A stable sort moves ended hypotheses to the end; the others keep their order.
         total = continuations.total.masked_fill(continuations.token == rules.eos, IMPOSSIBLE)
         order = total.sort(dim=1, descending=True, stable=True).indices[:, :beam]
         total, origin, token = (
@@ -281,8 +283,8 @@ def _continuations(
 def _top_continuations(log_p: Tensor, total: Tensor) -> _Continuations:
     """Return the best continuations, from log-probabilities (B, K, V) of the next tokens and totals (B, K).
 
-    Tokens are compared in groups: none of the best 2 K tokens is in a group whose best token is not among
-    the best 2 K of all groups' best. So a full pass over the V tokens is needed once only, for the maxima.
+    Tokens are compared in groups. The best 2 K tokens are in the 2 K groups with the largest maxima, so that
+    only the maxima need a full pass over the V tokens.
     """
     count, beam, size = log_p.shape
     padding = -size % GROUP_SIZE

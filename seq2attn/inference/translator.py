@@ -1,4 +1,4 @@
-"""Predictors that write text: strings in, `Translation`s out, with exact alignments."""
+"""Predictors that generate text: from strings to `Translation`s, with exact alignments."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,14 +23,14 @@ from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.text.vocabulary import Tokens, Vocabulary
 
-CHUNK = 2000  # lines that are read before the first is translated, so that a batch has similar lengths
+CHUNK = 2000  # lines that are read at a time, so that batches can have similar lengths
 SAMPLING_OPTIONS = {"temperature", "top_k", "top_p"}  # without effect unless `sample` is set
 
 
 class DecodingOptions(TypedDict, total=False):
     """The options of `translate` and `summarize`, which are explained in the recipe's `decoding` section.
 
-    An option that is None or not given has the value of the recipe.
+    If an option is None or missing, the value of the recipe holds.
     """
 
     beam: int | None
@@ -114,7 +114,8 @@ class TextPredictor(Predictor):
         return replace(self, alignment=AlignmentHead(layer, head))
 
     def settings(self, options: Mapping[str, object]) -> DecodingRecipe:
-        """Return the decoding settings with these options, where not None. Seq2attnError for a bad option."""
+        """Return the decoding settings changed by the options that are not None. Seq2attnError for a bad
+        option."""
         changes = {name: value for name, value in options.items() if value is not None}
         nbest = changes.get("nbest")
         if isinstance(nbest, int) and nbest > self.decoding.beam:
@@ -125,7 +126,7 @@ class TextPredictor(Predictor):
             faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
             raise Seq2attnError("decoding: " + "; ".join(faults)) from error
         if not decoding.sample and (unused := SAMPLING_OPTIONS & changes.keys()):
-            raise Seq2attnError(f"decoding: {', '.join(sorted(unused))} would do nothing: set sample, too")
+            raise Seq2attnError(f"decoding: {', '.join(sorted(unused))} has no effect: set sample, too")
         return decoding
 
     def num_targets(self, texts: Sequence[str]) -> int:
@@ -159,13 +160,12 @@ class TextPredictor(Predictor):
 
     def plot(self, text: str, path: Path, options: PlotOptions) -> Translation:
         """See the base class."""
+        head = AlignmentHead(options.layer, options.head)
+        predictor = self if head == DEFAULT_HEAD else replace(self, alignment=head)
         if options.target is None:
-            head = AlignmentHead(options.layer, options.head)
-            predictor = self if head == DEFAULT_HEAD else self.with_alignment(*head)
-            decoding = self.settings({"nbest": 1})
-            (result,) = predictor.stream([text], decoding, alignment=True)
+            (result,) = predictor.stream([text], self.settings({"nbest": 1}), alignment=True)
         else:
-            result = self.align(text, options.target, options.layer, options.head)
+            result = predictor.align(text, options.target)
         result.plot(path, pieces=options.pieces)
         return result
 
@@ -296,14 +296,14 @@ class TextPredictor(Predictor):
         ]
 
     def _tokenize(self, text: str, max_pieces: int | None = None, line: int = 0) -> _SourceText:
-        """Return a source, truncated as in training. If it is also truncated to `max_pieces`, warn, and name
-        the number of its line."""
+        """Return a source, truncated as in training. If it has more than `max_pieces` then, truncate it to
+        these, and warn with the number of its line."""
         tokens = self.generator.tokenizer.tokenize_source(text)
         length = len(tokens.ids)
         if max_pieces is not None and length > max_pieces:
             warnings.warn(
-                f"sentence {line} has {length:,} pieces and was cut to {max_pieces:,} (decoding.max_source): "
-                "is it a line of its own?",
+                f"sentence {line} has {length:,} pieces and was truncated to {max_pieces:,} "
+                "(decoding.max_source): is it a single sentence?",
                 stacklevel=2,
             )
             tokens = tokens.at(range(max_pieces))
@@ -312,7 +312,7 @@ class TextPredictor(Predictor):
     def _text(self, ids: Sequence[int], copied: Sequence[str] = ()) -> str:
         """Return the text of generated ids, with single spaces between its words.
 
-        SentencePiece puts a space on each side of its sign for an unknown piece, and a model may generate
+        SentencePiece puts a space on each side of its symbol for an unknown piece, and a model may generate
         pieces that consist of a space only.
         """
         return " ".join(filter(None, self.target.decode(ids, copied).split(" ")))

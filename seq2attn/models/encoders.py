@@ -1,4 +1,4 @@
-"""Encoders: source tokens -> states, one per token, and a summary that the decoder starts from.
+"""Encoders: from source tokens to a state for each token, and a summary that the decoder starts from.
 
 Padding never leaks: recurrent encoders read it last in either direction, self-attention masks it, and the
 states at padding are zero.
@@ -29,7 +29,7 @@ class Encoded(NamedTuple):
 class Encoder(nn.Module):
     """The base class of encoders: `size` is D, the width of states and summary.
 
-    Tokens are of the kind that the embedding takes: ids, or words with their characters.
+    Tokens are the input of the embedding: ids, or words with their characters.
     """
 
     size: int
@@ -45,7 +45,8 @@ class Encoder(nn.Module):
 
 
 class RecurrentEncoder(Encoder):
-    """(Bidirectional, layered) LSTM or GRU; the summary is the last state of each direction."""
+    """An LSTM or GRU, also bidirectional or with more than one layer. The summary is the last state of each
+    direction."""
 
     def __init__(
         self, embedding: Embeds, cell: str, size: int, layers: int, bidirectional: bool, dropout: Dropout
@@ -64,7 +65,7 @@ class RecurrentEncoder(Encoder):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention (in a window, if any), then feed-forward, each with its residual."""
+    """Self-attention, in a sliding window if `window` is set, then feed-forward, each with its residual."""
 
     def __init__(
         self,

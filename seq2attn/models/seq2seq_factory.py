@@ -1,4 +1,4 @@
-"""From the recipe of a sequence-to-sequence model to its network."""
+"""Functions that build the network of a sequence-to-sequence recipe."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -60,7 +60,7 @@ def build(recipe: ModelRecipe, source_size: int, target_size: int) -> Seq2Seq:
 def attention(
     recipe: AttentionRecipe, query_size: int, key_size: int, heads: int = 1, relative: Relative | None = None
 ) -> Attention:
-    """Return an attention for queries and keys of these sizes; `heads` of them share it side by side."""
+    """Return an attention for queries and keys of these sizes; in MultiHead, of one head among `heads`."""
     n_scores = NORMALIZERS[recipe.normalize.name].n_scores
     scores = [recipe.score.make(SCORERS, query_size, key_size) for _ in range(n_scores)]
     score = scores[0] if n_scores == 1 else MultiScorer(scores)
@@ -80,7 +80,7 @@ def multi_head(
     rotary: Position | None = None,
     relative: Relative | None = None,
 ) -> MultiHead:
-    """Return heads of that attention, each with its own projections."""
+    """Return the multi-head attention of a recipe."""
     head = head_size(query_size, recipe.heads)
     inner = attention(recipe, head, head, recipe.heads, relative)
     return MultiHead(
@@ -101,7 +101,7 @@ def _embedding(recipe: Any, vocabulary: int) -> Embedding:
 def _self_attentions(
     recipe: TransformerEncoderRecipe | TransformerDecoderRecipe, causal: bool
 ) -> Iterator[tuple[MultiHead, Window | None]]:
-    """Yield the self-attention of each layer, with its positions, and its window."""
+    """Yield the self-attention and the window of each layer."""
     kind, relative = POSITIONS[recipe.positions.name], None
     for section in recipe.self_attentions:
         head, rotary = head_size(recipe.size, section.heads), None
@@ -121,7 +121,8 @@ def _feed_forward(recipe: TransformerEncoderRecipe | TransformerDecoderRecipe) -
 def build_encoder(
     recipe: RecurrentEncoderRecipe | TransformerEncoderRecipe, embedding: Embeds
 ) -> RecurrentEncoder | TransformerEncoder:
-    """Return the encoder of a recipe upon that embedding; a Transformer is not yet initialised."""
+    """Return the encoder of a recipe with this embedding. The weights of a Transformer still need
+    `initialise`."""
     if isinstance(recipe, RecurrentEncoderRecipe):
         dropout = Dropout(recipe.dropout, variational=recipe.variational)
         return RecurrentEncoder(
@@ -206,7 +207,7 @@ def _attentional_decoder(
 
 
 def _cell(recipe: RecurrentDecoderRecipe, fed: int, source: int) -> Cell:
-    """Return the cell; fed: the width of its input besides the word."""
+    """Return the cell; fed: the width of its input in addition to the embedding."""
     return Cell(recipe.cell, recipe.embedding + fed, recipe.size, source, recipe.layers, recipe.dropout)
 
 
@@ -216,7 +217,7 @@ def _output_layers(recipe: RecurrentDecoderRecipe, context: int, output: nn.Line
 
 
 def initialise(module: nn.Module) -> None:
-    """Xavier for matrices, zero for biases (as in Vaswani et al. 2017); embeddings keep their own."""
+    """Initialise linear layers: Xavier for matrices, zero for biases (as in Vaswani et al. 2017)."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.xavier_uniform_(part.weight)

@@ -1,4 +1,4 @@
-"""From the recipe of a tagger or classifier to its network."""
+"""Functions that build the network of a tagger or classifier recipe."""
 
 from collections.abc import Sequence
 
@@ -42,8 +42,8 @@ def build_tagger(
     """Return the model that a recipe describes, freshly initialised. Seed torch before: initial weights are
     random.
 
-    words, characters: the sizes of their vocabularies, padding and unknown ones included; labels: their
-    names; scheme: that of tags, None for labels of sentences; vectors (words, size): the initial vectors of
+    words, characters: the sizes of their vocabularies, including padding and unknown; labels: their names;
+    scheme: the tag scheme, None for labels of sentences; vectors (words, size): the initial embeddings of
     words, nan for words without one.
     """
     with fitting():

@@ -19,11 +19,12 @@ from seq2attn.layers.basic import Gate
 
 
 class SelfAttention(nn.Module):
-    """Each word's state h joined with its context c in the sentence: [h; c], or z * h + (1 - z) * c (`Gate`).
+    """Joins the state h of each word with its context c from the sentence: [h; c], or z * h + (1 - z) * c
+    (`Gate`).
 
-    attention: queries, keys and contexts are as wide as states, `width`. exclude_self: a word does not attend
-    to itself. window: nor to words further away. A word with nothing to attend to has the context 0.
-    `size` is the width of the result.
+    attention: its queries, keys and contexts have the size `width`, that of states. exclude_self: a word does
+    not attend to itself. window: a word attends only to words in its window. A word that may attend to
+    nothing has the context 0. `size` is the width of the result.
     """
 
     def __init__(
@@ -57,10 +58,10 @@ class SelfAttention(nn.Module):
 
 
 class LabelAttention(nn.Module):
-    """The context of each word among learned vectors of the labels (Cui & Zhang 2019, one layer).
+    """Attention of each word to learned embeddings of the labels (Cui & Zhang 2019, one layer).
 
-    attention: queries are states, keys and values the `labels` vectors of `width`. `size` is the width of
-    the context, that of a query with several heads.
+    attention: queries are states, keys and values are the label embeddings, of size `width`. `size` is the
+    width of the context: `width` for a single head, that of a query for MultiHead.
     """
 
     def __init__(self, attention: Attention | MultiHead, labels: int, width: int, size: int) -> None:
@@ -81,7 +82,7 @@ class LabelAttention(nn.Module):
 
 
 class Pooled(NamedTuple):
-    """Sentences as one vector each."""
+    """A vector for each sentence, and the weights that it was pooled with."""
 
     vector: Tensor  # (B, P)
     weights: Tensor | None  # (B, H, S), of each query and head
@@ -89,7 +90,7 @@ class Pooled(NamedTuple):
 
 
 class AttentivePooling(nn.Module):
-    """The contexts of learned queries, concatenated; `size` is the width of all. See `Pooling`."""
+    """Concatenates the contexts of learned queries (`Pooling`); `size` is their total width."""
 
     def __init__(self, pooling: Pooling, width: int) -> None:
         super().__init__()
@@ -108,7 +109,7 @@ class AttentivePooling(nn.Module):
 
 
 class PlainPooling(nn.Module):
-    """The mean or the maximum of each value; weights are the mean share of each word in the values."""
+    """The mean or the maximum of each feature; the weight of a word is its mean share in the features."""
 
     def __init__(self, kind: Literal["mean", "max"], width: int) -> None:
         super().__init__()
@@ -117,7 +118,7 @@ class PlainPooling(nn.Module):
     def forward(
         self, states: Float[Tensor, "B S D"], mask: Bool[Tensor, "B S"], need_weights: bool = True
     ) -> Pooled:
-        """See the class; an empty sentence is zeros."""
+        """See the class. The vector of an empty sentence is zero."""
         real, states = mask.unsqueeze(-1), wide(states)  # (B, S, 1), (B, S, D)
         if self.kind == "mean":
             shares = (real / real.sum(1, keepdim=True).clamp(min=1)).to(states.dtype).expand_as(states)
@@ -135,14 +136,14 @@ def wide(x: Tensor) -> Tensor:
 
 
 def _check_role(attention: Attention | MultiHead, role: str) -> None:
-    """Seq2attnError if an attention cannot be used in a role."""
+    """Raise Seq2attnError if an attention cannot be used in a role."""
     inner = attention.attention if isinstance(attention, MultiHead) else attention
     for _, why in incompatibilities(inner.score, inner.normalize, role):
         raise Seq2attnError(why)
 
 
 def _by_head(weights: Tensor | None) -> Tensor:
-    """Return weights (B, H, T, S), also those of a single head."""
+    """Return weights (B, H, T, S), with H = 1 for attention without heads."""
     if weights is None:
         raise Seq2attnError("an attention returned no weights although they were needed: fix its normalizer")
     return weights if weights.ndim == 4 else weights.unsqueeze(1)

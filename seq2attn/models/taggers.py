@@ -1,4 +1,4 @@
-"""Networks that label the words, spans and sentences of a text, with attention where it may help.
+"""Networks that label the words, spans or sentences of a text.
 
 Letters: B batch, S words, D width of their states, H heads, K labels (or types of spans, with none), N spans.
 """
@@ -46,11 +46,12 @@ class SpanPrediction(NamedTuple):
 
 
 class Tagger(nn.Module):
-    """A label for each of a sentence's words.
+    """Predicts a label for each word of a sentence.
 
-    labels: their names, tags of the scheme. crf: they are chosen together, as the scheme allows; else each on
-    its own. The input of the output layer is the word's state, or the result of `attention`, concatenated
-    with the context of `label_attention` and the `pooling` of the sentence.
+    labels: their names, which are tags of the scheme. crf: predict all labels together, and only sequences
+    that the scheme allows; else predict each label independently. The input of the output layer is the word's
+    state, or the result of `attention`, concatenated with the context of `label_attention` and the `pooling`
+    of the sentence.
     """
 
     def __init__(
@@ -74,8 +75,8 @@ class Tagger(nn.Module):
     def forward(self, words: Words, need_weights: bool = False) -> LabelScores:
         """Return the scores of labels (a CRF's emissions), zero at padding.
 
-        need_weights: return the weights (B, H, S, S) of the words that a word's label comes from: heads of
-        attention, then the pooling's queries.
+        need_weights: also return the weights (B, H, S, S) of all words for each word: those of the heads of
+        `attention`, then those of the queries of `pooling`.
         """
         states, mask = self.encoder(words, words.mask).states, words.mask  # (B, S, D), (B, S)
         vectors, weights = [states], list[Tensor]()
@@ -99,7 +100,7 @@ class Tagger(nn.Module):
 
     @torch.no_grad()
     def decode(self, output: LabelScores) -> Best:
-        """Return the most probable labels: together (CRF), or each on its own."""
+        """Return the most probable labels: as a sequence with a CRF, else independently."""
         if self.crf is not None:
             best: Best = self.crf.decode(output.scores, output.mask)
             return best
@@ -116,8 +117,8 @@ class Tagger(nn.Module):
         return [[SpanPrediction(span, next(probabilities)) for span in row] for row in spans]
 
     def _windows(self, spans: list[list[Span]], labels: list[list[int]], lengths: list[int]) -> Windows:
-        """Return, for each span, the labels of its words that make it this span; the predicted labels, too,
-        if they make it one against the scheme."""
+        """Return, for each span, the labels of its words that make up this span. The predicted labels are
+        among them even where the scheme does not allow them."""
         windows, allowed = [], []
         for row, sentence_spans in enumerate(spans):
             for span in sentence_spans:
@@ -147,11 +148,11 @@ class Tagger(nn.Module):
 
 
 class SpanTagger(nn.Module):
-    """A type, or none, for each span of up to `width` words, from its ends, its width, and the embeddings of
-    its words weighted by attention (Lee et al. 2017). Predicted spans do not overlap.
+    """Predicts a type, or none, for each span of up to `width` words, from the states at its ends, its width,
+    and the embeddings of its words weighted by attention (Lee et al. 2017). Predicted spans do not overlap.
 
-    labels: names of the tags of the scheme, in which target spans come. hidden: width of the hidden layer.
-    `types` are those of the tags; type k has the scores [..., k + 1], and none has [..., 0].
+    labels: names of the tags, which encode the target spans. hidden: width of the hidden layer. `types` are
+    the types of the tags; type k has the scores [..., k + 1], and none has [..., 0].
     """
 
     def __init__(
@@ -191,14 +192,15 @@ class SpanTagger(nn.Module):
         return LabelScores(scores, weights, mask, spans)
 
     def spans(self, length: int, device: torch.device) -> Int[Tensor, "N 2"]:
-        """Return all spans of up to `width` words of a sentence: first and last word, sorted by these."""
+        """Return the first and last word of all spans of up to `width` words, sorted."""
         starts = torch.arange(length, device=device).unsqueeze(1).expand(-1, self.width)  # (S, width)
         ends = starts + torch.arange(self.width, device=device)  # (S, width)
         spans = torch.stack([starts, ends], -1).flatten(0, 1)
         return spans[spans[:, 1] < length]
 
     def span_targets(self, labels: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Int[Tensor, "B N"]:
-        """Return the type of each span according to tags, 0 for none. Spans that are too wide are omitted."""
+        """Return the type of each candidate span according to the tags, 0 for none. Wider spans have no
+        target."""
         spans = self.spans(labels.shape[1], torch.device("cpu"))
         indices = {(first, last): index for index, (first, last) in enumerate(spans.tolist())}
         targets = torch.zeros(len(labels), len(spans), dtype=torch.long)
@@ -210,8 +212,8 @@ class SpanTagger(nn.Module):
 
     @torch.no_grad()
     def predicted_spans(self, output: LabelScores) -> list[list[SpanPrediction]]:
-        """Return the most probable set of spans of each sentence that do not overlap: the one with the
-        largest sum of log p(type) - log p(none), by dynamic programming."""
+        """Return the most probable set of non-overlapping spans of each sentence: the one with the largest
+        sum of log p(type) - log p(none), by dynamic programming."""
         if output.spans is None:
             raise Seq2attnError("these scores have no spans: they are not the output of a SpanTagger")
         log_p = _log_p(output.scores)  # (B, N, K)
@@ -232,7 +234,7 @@ class SpanTagger(nn.Module):
 
 def _best_disjoint(spans: list[list[int]], gains: list[float]) -> list[int]:
     """Return the indices of the spans that do not overlap and have the largest sum of gains."""
-    ending: dict[int, list[int]] = {}  # by the word behind the span
+    ending: dict[int, list[int]] = {}  # by the word after the span
     for index, gain in enumerate(gains):
         if gain > 0:
             ending.setdefault(spans[index][1] + 1, []).append(index)
@@ -247,7 +249,7 @@ def _best_disjoint(spans: list[list[int]], gains: list[float]) -> list[int]:
 
 
 class Classifier(nn.Module):
-    """A label for each sentence, from one vector of its words."""
+    """Predicts a label for each sentence, from one vector that is pooled from its words."""
 
     def __init__(
         self, encoder: Encoder, labels: Sequence[str], pooling: AttentivePooling | PlainPooling

@@ -57,8 +57,8 @@ class AttentionRecipe(Section):
     )
     window: Size | None = Field(
         None,
-        description="Sliding window: self-attention sees this many tokens in each direction, counting the "
-        "token itself; null = all tokens.",
+        description="Sliding window: self-attention attends to this many tokens in each direction, "
+        "counting the token itself; null = all tokens.",
     )
     sinks: int = Field(
         0, ge=0, description="Number of first tokens that stay visible outside the window (attention sinks)."

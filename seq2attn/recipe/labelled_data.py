@@ -115,7 +115,7 @@ class LabelledFilterRecipe(FilterRecipe):
 
 
 class LabelledDataRecipe(Section):
-    """Labelled data: what tagging and classification have in common."""
+    """The base class of the data sections of tagging and classification."""
 
     train: Sequence[AnyLabelled] = Field(description=TRAIN)
     dev: AnyLabelled = Field(description=DEV)

@@ -69,7 +69,7 @@ def read(path: str | Path, overrides: Sequence[str] = (), check_files: bool = Tr
         return Path.cwd() if written.line(at) is None else recipe_path.parent.absolute()
 
     tree = expand_variables({"name": recipe_path.stem, **written.tree}, note)
-    if (task := _task(tree, note)) is None:  # on which depends what else is a fault
+    if (task := _task(tree, note)) is None:  # without a task, nothing else can be checked
         raise _all(file, faults)
     make_absolute(tree, RECIPES[task], folder, note if check_files else None)
     try:
@@ -116,7 +116,8 @@ def head(path: str | Path) -> list[str]:
 
 
 def _task(tree: dict[str, Any], note: Callable[[Keys, str], None]) -> str | None:
-    """The task that a recipe names; or, noted as a fault, that it was to name, if that can be told."""
+    """Return the task of a recipe. If it is missing or misspelt, note a fault and return the likeliest one,
+    None if there is none."""
     if "task" not in tree:
         meant = _unnamed(tree)
         if meant != "translation":
@@ -133,18 +134,19 @@ def _task(tree: dict[str, Any], note: Callable[[Keys, str], None]) -> str | None
 
 
 def _unnamed(tree: dict[str, Any]) -> str:
-    """What a recipe without a task reads as: without a decoder, what it has the fewest faults as."""
+    """Return the likeliest task of a recipe that names none: translation if it has a decoder, else the task
+    with the fewest faults."""
     model = tree.get("model")
     if isinstance(model, dict) and "decoder" in model:
         return "translation"
     counts = {task: _count(task, tree) for task, kind in RECIPES.items() if not issubclass(kind, Recipe)}
     meant = min(counts, key=counts.__getitem__)
-    clear = counts[meant] + 1 < _count("translation", tree)  # by more than that the model is missing
+    clear = counts[meant] + 1 < _count("translation", tree)  # a missing model alone is one fault
     return meant if clear else "translation"
 
 
 def _count(task: str, tree: dict[str, Any]) -> int:
-    """How many faults a recipe has as one of a task."""
+    """Return the number of faults of a recipe, if it is read as a recipe of this task."""
     try:
         RECIPES[task].model_validate({**tree, "task": task})
     except ValidationError as error:

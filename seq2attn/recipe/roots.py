@@ -1,4 +1,4 @@
-"""The recipe of each task, as a whole, and what its sections ask of each other."""
+"""The recipe of each task as a whole, and the checks across its sections."""
 
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -32,9 +32,10 @@ from seq2attn.recipe.training import (
 )
 from seq2attn.recipe.wording import shown
 
-TASK = "What the model is trained for."
+TASK = "Task that the model is trained for."
+LEARNING = "Optimizer, batches, validation and checkpoints."
 NEGATIVE = (
-    "needs weights that are probabilities, and those of heads that talk may be negative: set talking to false"
+    "needs weights that are probabilities, and those of talking heads may be negative: set talking to false"
 )
 
 
@@ -43,11 +44,11 @@ class AnyRecipe(Section):
 
     name: str = Field("unnamed", min_length=1, description="Name of the run; by default the file's name.")
     task: str = Field(description=TASK)
-    seed: int = Field(1, ge=0, le=2**32 - 1, description="Seed of everything random.")
-    data: Any = Field(description="Where the examples come from.")
-    text: Any = Field(None, description="How texts become ids.")
-    model: Any = Field(description="The network.")
-    training: Any = Field(description="How the model is trained.")
+    seed: int = Field(1, ge=0, le=2**32 - 1, description="Random seed of the run.")
+    data: Any = Field(description="Corpora of training, validation and test.")
+    text: Any = Field(None, description="Vocabulary.")
+    model: Any = Field(description="Network.")
+    training: Any = Field(description=LEARNING)
 
     @property
     def attention_path(self) -> str | None:
@@ -55,20 +56,20 @@ class AnyRecipe(Section):
         return None
 
     def faults(self) -> Iterator[Fault]:
-        """The name must be usable as that of a folder."""
+        """Find a name that cannot be that of a folder."""
         if any(letter in self.name for letter in "/\\"):
             yield Fault("name", f"names a folder of its own: no slashes, got {shown(self.name)}")
 
 
 class Recipe(AnyRecipe):
-    """All that a run is made from that translates."""
+    """The recipe of a model that translates texts."""
 
     task: Literal["translation", "summarization"] = Field("translation", description=TASK)
-    data: DataRecipe = Field(description="Where the sentences come from.")
-    text: TextRecipe = Field(TextRecipe(), description="How sentences become pieces.")
+    data: DataRecipe = Field(description="Corpora of sentence pairs.")
+    text: TextRecipe = Field(TextRecipe(), description="Vocabulary of subword pieces.")
     model: ModelRecipe = Field(description="Encoder and decoder.")
-    training: TrainingRecipe = Field(description="How the model learns.")
-    decoding: DecodingRecipe = Field(DecodingRecipe(), description="How translations are searched for.")
+    training: TrainingRecipe = Field(description=LEARNING)
+    decoding: DecodingRecipe = Field(DecodingRecipe(), description="Beam search or sampling.")
 
     @property
     def attention_path(self) -> str | None:
@@ -99,26 +100,26 @@ class Recipe(AnyRecipe):
         yield from self._of_alignments()
 
     def _of_attention(self) -> Iterator[Fault]:
-        """What needs attention to the source, and more of it than there may be."""
+        """Find settings that need attention to the source, where there is none or it does not fit."""
         decoder, losses = self.model.decoder, self.training.attention_losses
         if isinstance(decoder, RecurrentDecoderRecipe) and decoder.attention is None:
-            wanted = {
+            settings = {
                 "decoding.replace_unknown": self.decoding.replace_unknown,
                 "decoding.coverage_penalty": self.decoding.coverage_penalty,
                 "training.attention_losses": losses,
             }
-            for path in (path for path, value in wanted.items() if value):
+            for path in (path for path, value in settings.items() if value):
                 yield Fault(path, f"needs attention, and the order {decoder.order} has none")
             return
-        counted = -1 if decoder.copying is None else decoder.copying.layer
+        tracking_layer = -1 if decoder.copying is None else decoder.copying.layer
         attentions = decoder.cross_attentions
-        if self.decoding.coverage_penalty and attentions[counted].talking:
+        if self.decoding.coverage_penalty and attentions[tracking_layer].talking:
             yield Fault("decoding.coverage_penalty", NEGATIVE)
         for fault in self._of_losses():
             yield Fault(f"training.attention_losses.{fault.path}", fault.message)
 
     def _of_losses(self) -> Iterator[Fault]:
-        """Whether there are the layers and heads that are taught, and draws that can be reinforced."""
+        """Find attention losses of layers and heads that do not exist, or of unsuitable weights."""
         decoder, losses = self.model.decoder, self.training.attention_losses
         if losses is None:
             return
@@ -141,57 +142,58 @@ class Recipe(AnyRecipe):
         elif decoder.copying is not None:
             last = before = decoder.copying.layer % layers
         for name in losses.factors():
-            meant = {"coverage": [last], "doubly_stochastic": [last], "guided": [before]}
-            if any(attentions[layer].talking for layer in meant.get(name, range(layers))):
+            trained = {"coverage": [last], "doubly_stochastic": [last], "guided": [before]}
+            if any(attentions[layer].talking for layer in trained.get(name, range(layers))):
                 yield Fault(name, NEGATIVE)
-        drawing = [name for name, part in NORMALIZERS.items() if part.samples()]
-        there = dict.fromkeys(attention.normalize.name for attention in attentions)
-        if losses.reinforce and not there.keys() & drawing:
+        sampling = [name for name, part in NORMALIZERS.items() if part.samples()]
+        used = dict.fromkeys(attention.normalize.name for attention in attentions)
+        if losses.reinforce and not used.keys() & sampling:
             yield Fault(
                 "reinforce",
-                f"needs slots that are drawn, not weighed by {' and '.join(there)}: set "
-                f"model.decoder.{part}.normalize to {' or '.join(drawing)}",
+                f"needs sampled positions, and {' and '.join(used)} samples none: set "
+                f"model.decoder.{part}.normalize to {' or '.join(sampling)}",
             )
 
     def _of_alignments(self) -> Iterator[Fault]:
-        """Gold alignments are there for guided attention, and it needs all of them."""
+        """Find alignments without guided attention, and guided attention without alignments."""
         losses = self.training.attention_losses
         guided = losses is not None and losses.guided > 0
         for number, corpus in enumerate(self.data.train):
             if corpus.aligned and not guided:
                 yield Fault(
                     f"data.train.{number}.alignments",
-                    "nothing would learn from them: set training.attention_losses.guided, or leave them out",
+                    "are not used without guided attention: set training.attention_losses.guided, or "
+                    "remove them",
                 )
             if guided and not corpus.aligned:
                 yield Fault(
                     f"data.train.{number}",
                     "has no alignments, and training.attention_losses.guided needs them of every training "
-                    "corpus: give it alignments, which files and made tasks can have",
+                    "corpus: give it alignments, which files and synthetic tasks can have",
                 )
         if guided and self.text.sampling:
             yield Fault(
                 "text.sampling",
-                "cuts words anew, and alignments are between pieces that stay as they are: leave sampling "
-                "out, or training.attention_losses.guided",
+                "splits words anew in each epoch, but alignments need constant pieces: remove sampling, "
+                "or training.attention_losses.guided",
             )
 
 
 class SummaryRecipe(Recipe):
-    """The same of summaries."""
+    """The recipe of a model that summarizes texts."""
 
     task: Literal["summarization"] = Field(description=TASK)
-    data: SummaryDataRecipe = Field(description="Where the texts and their summaries come from.")
-    training: SummaryTrainingRecipe = Field(description="How the model learns.")
+    data: SummaryDataRecipe = Field(description="Corpora of texts and their summaries.")
+    training: SummaryTrainingRecipe = Field(description=LEARNING)
 
 
 def _of_words(recipe: "TaggingRecipe | ClassificationRecipe") -> Iterator[Fault]:
-    """Words' vectors are learnt or given, and their positions are enough."""
+    """Find frozen embeddings without pre-trained vectors, and too few learned positions."""
     if recipe.model.embedding.frozen and recipe.text.vectors is None:
         yield Fault(
             "model.embedding.frozen",
-            "vectors would stay as they are drawn at random: name a file of others in text.vectors, or set "
-            "frozen to false",
+            "embeddings would keep their random initial values: name a file of vectors in text.vectors, or "
+            "set frozen to false",
         )
     encoder, needed = recipe.model.encoder, recipe.data.filter.max_length
     length = (
@@ -206,13 +208,13 @@ def _of_words(recipe: "TaggingRecipe | ClassificationRecipe") -> Iterator[Fault]
 
 
 class TaggingRecipe(AnyRecipe):
-    """All that a run is made from that tags words: named entities, chunks."""
+    """The recipe of a model that tags words: named entities, chunks."""
 
     task: Literal["tagging"] = Field(description=TASK)
-    data: TaggedDataRecipe = Field(description="Where the tagged words come from.")
-    text: WordsRecipe = Field(WordsRecipe(), description="Which words are known.")
+    data: TaggedDataRecipe = Field(description="Corpora of tagged words.")
+    text: WordsRecipe = Field(WordsRecipe(), description="Vocabulary of words.")
     model: TaggerRecipe = Field(TaggerRecipe(), description="Words, encoder, attention and head.")
-    training: TaggingTrainingRecipe = Field(description="How the model learns.")
+    training: TaggingTrainingRecipe = Field(description=LEARNING)
 
     @property
     def attention_path(self) -> str | None:
@@ -234,13 +236,13 @@ class TaggingRecipe(AnyRecipe):
 
 
 class ClassificationRecipe(AnyRecipe):
-    """All that a run is made from that labels sentences."""
+    """The recipe of a model that labels sentences."""
 
     task: Literal["classification"] = Field(description=TASK)
-    data: CategorizedDataRecipe = Field(description="Where the labelled sentences come from.")
-    text: WordsRecipe = Field(WordsRecipe(), description="Which words are known.")
+    data: CategorizedDataRecipe = Field(description="Corpora of labelled sentences.")
+    text: WordsRecipe = Field(WordsRecipe(), description="Vocabulary of words.")
     model: ClassifierRecipe = Field(ClassifierRecipe(), description="Words, encoder and pooling.")
-    training: ClassificationTrainingRecipe = Field(description="How the model learns.")
+    training: ClassificationTrainingRecipe = Field(description=LEARNING)
 
     @property
     def attention_path(self) -> str | None:

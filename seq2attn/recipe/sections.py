@@ -142,9 +142,9 @@ def _always(section: Mapping[str, Any], text: str, path: Path) -> bool:
 
 @dataclass(frozen=True)
 class PathField:
-    """Marks a text field that is the path of a file (or folder, as `kind` says), see paths.py.
+    """Marks a text field that is the path of a file or folder (`kind`), see paths.py.
 
-    applies: tells whether the text really is a path, from its section as written, the text, and that path.
+    applies: returns whether the text is a path, given its section as written, the text, and that path.
     """
 
     kind: Literal["file", "folder"] = "file"

@@ -104,7 +104,7 @@ class RecurrentDecoderRecipe(_Recurrent):
                 f"the order {self.order} has no attention: set it to null, or use bahdanau or luong",
             )
         if self.input_feeding and self.order != "luong":
-            yield Fault("input_feeding", f"is for the order luong; {self.order} reads its context anyway")
+            yield Fault("input_feeding", f"is for the order luong, not for {self.order}")
         if self.attention is not None:
             yield from self.attention.incompatibilities("attention", "target to source")
             if self.attention.heads > 1:

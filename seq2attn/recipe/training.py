@@ -258,7 +258,9 @@ class DecodingRecipe(Section):
         4096, description="Largest number of tokens in a batch: source tokens times beam."
     )
     validation_beam: Size = Field(1, description="Beam size of validation.")
-    nbest: Size = Field(1, description="Number of outputs for each source, at most the beam size.")
+    nbest: Size = Field(
+        1, description="Number of outputs for each source; in beam search, at most the beam size."
+    )
     sample: bool = Field(False, description="Sample outputs instead of searching for the most probable.")
     temperature: float = Field(1.0, gt=0, description="Sampling temperature: logits are divided by it.")
     top_k: Count = Field(0, description="Sample from the k most probable pieces; 0 = from all.")

@@ -1,4 +1,4 @@
-"""Words of fault messages: what was expected, what was given, what was probably meant. No pydantic terms."""
+"""The words of fault messages: the expected and the given value, and a suggestion. No pydantic terms."""
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
@@ -34,7 +34,7 @@ _LISTED = 8  # names listed after a guess; without a guess all are listed
 
 
 def expectation(error: ErrorDetails) -> str:
-    """Return what was expected where pydantic raised an error."""
+    """Return the words for the values that pydantic expected where it raised an error."""
     kind = error["type"]
     if kind in _TYPES:
         return _TYPES[kind]

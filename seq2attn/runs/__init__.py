@@ -1,1 +1,1 @@
-"""Whole programs for a recipe or a run: training, checking, scoring, comparing attentions."""
+"""Whole programs for a recipe or a run: training, dry run, evaluation, comparison of attentions."""

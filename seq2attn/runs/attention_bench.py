@@ -164,7 +164,7 @@ def _fault(recipe: str | Path, overrides: Sequence[str]) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    """Return the message of an error in one line, for a cell of a Markdown table."""
+    """Return the message of an error on a single line, for a cell of a Markdown table."""
     return "; ".join(str(error).replace("|", "/").splitlines())
 
 

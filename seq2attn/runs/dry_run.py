@@ -25,9 +25,10 @@ DECODED_EXAMPLES = 8
 
 
 def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Iterator[str]:
-    """Try everything that training does, and yield a line of the report for each part.
+    """Try each part of training, and yield the lines of a report.
 
-    pairs: how many examples are read of each training corpus, at most; counts and times are of these.
+    pairs: the largest number of examples that are read from each training corpus; all counts and times are of
+    these.
     """
     data = recipe.data.model_copy(
         update={
@@ -55,7 +56,7 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
     yield f"model       {parameters:,} parameters ({parameters * 4 / 2**20:.0f} MiB in float32)"
     loader, objective = task.loader(training, training=True), task.objective(model, training=True)
     total = total_steps(recipe.training, loader)
-    trainer = Trainer(model, objective, recipe.training, chosen_device, total)
+    trainer = Trainer(model, objective, recipe.training, chosen_device, total, recipe.seed)
     yield from _try_training(task, training, loader, trainer)
     predictor = task.predictor(model, chosen_device, validating=True)
     sources = [training.source_text(row) for row in range(min(DECODED_EXAMPLES, len(training)))]

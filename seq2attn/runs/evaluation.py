@@ -24,7 +24,7 @@ from seq2attn.version import __version__
 
 
 class GivenTexts(NamedTuple):
-    """Sources and references from files, whose names are for error messages."""
+    """Sources and references that are read from files, with the names of the files for error messages."""
 
     name: str  # of the sources
     sources: Sequence[str]
@@ -93,8 +93,8 @@ def chosen_metrics(run: str | Path, metrics: Sequence[str]) -> Sequence[str]:
             if name not in METRICS:
                 raise RunError(unknown(name, choices, "metric "))
             raise RunError(
-                f"{name} is of {METRICS[name].measures}; {run} was trained for {recipe.task}: one of "
-                f"{', '.join(choices)}"
+                f"{name} is a metric of {METRICS[name].measures}; {run} was trained for {recipe.task}: "
+                f"use one of {', '.join(choices)}"
             )
     return metrics or recipe.training.metrics
 
@@ -108,7 +108,7 @@ def score_run(
     checkpoint: str = "best",
     device: str = "auto",
 ) -> RunScores:
-    """Score a run on its dev or test set, or on sources and references that are given.
+    """Score a run on its dev or test set, or on `given` sources and references.
 
     metrics: the recipe's if empty; options: decoding options that replace the recipe's.
     """
@@ -155,7 +155,7 @@ def source_and_reference_texts(examples: Examples) -> tuple[list[str], Reference
 
 
 def signature(run: str | Path, predictor: Predictor, checkpoint: str = "best") -> str:
-    """Return the settings behind a score, to be shown with the metric's own signature."""
+    """Return the settings that a score was computed with, to be shown with the metric's own signature."""
     recipe = RunFolder.open(run).recipe
     settings = [f"recipe:{recipe.name}", f"checkpoint:{checkpoint}", predictor.signature]
     return "|".join([*filter(None, settings), f"seed:{recipe.seed}", f"seq2attn:{__version__}"])

@@ -50,8 +50,8 @@ def train(
 ) -> Trained:
     """Train the model of a recipe in a new run folder (`runs/NAME` by default), or resume an existing run.
 
-    At the end the best weights are loaded, and scored on the test set if the recipe has one. With resume=True
-    training continues exactly where it stopped, whatever the reason was.
+    At the end the best weights are loaded and, if the recipe has a test set, scored on it. With resume=True
+    training continues exactly where it stopped.
 
     overrides: as on the command line, ["training.max_epochs=3"].
     """
@@ -59,7 +59,7 @@ def train(
         recipe = read(recipe, [overrides] if isinstance(overrides, str) else overrides)
     elif overrides:
         raise RecipeError(
-            [LocatedFault("recipe", 0, "", "a Recipe is read already: give overrides to `read`")]
+            [LocatedFault("recipe", 0, "", "a Recipe cannot have overrides: give them to `read`")]
         )
     path = Path(run or Path("runs") / recipe.name)
     folder = _resumable(path, recipe) if resume else None
@@ -123,7 +123,8 @@ def _resumable(path: Path, recipe: AnyRecipe) -> RunFolder:
     if changed:
         raise RunError(
             f"{path} was begun with another recipe: {', '.join(changed)} differ from its recipe.yaml. "
-            f"Go on with `seq2attn train {path}/recipe.yaml --run {path} --resume`, or train in a new folder"
+            f"Continue with `seq2attn train {path}/recipe.yaml --run {path} --resume`, or train in a new "
+            "folder"
         )
     write(recipe, path / "recipe.yaml")  # the limits may have changed
     return folder
@@ -171,9 +172,7 @@ def _tensorboard(path: Path) -> Report:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise RunError(
-            "training.tensorboard needs it installed: pip install seq2attn[tensorboard]"
-        ) from error
+        raise RunError("training.tensorboard needs TensorBoard: pip install seq2attn[tensorboard]") from error
     writer = SummaryWriter(str(path / "tensorboard"))
 
     def write(record: dict[str, Any]) -> None:

@@ -1,1 +1,1 @@
-"""Tasks. A task is a class that defines vocabulary, batches, model, loss, metrics and predictor."""
+"""Tasks: classes that define vocabulary, batches, model, loss, predictor and evaluation."""

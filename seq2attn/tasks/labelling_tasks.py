@@ -145,7 +145,7 @@ class LabellingTask(Task[LabellingRecipe]):
             text += f"; tags written in {' and '.join(training.report.schemes)}"
         if only_dev := dev_counts.keys() - counts.keys():
             absent = _format_counts((label, dev_counts[label]) for label in sorted(only_dev))
-            text += f"; only in data.dev, and so never learnt: {absent}"
+            text += f"; only in data.dev, and so never learned: {absent}"
         return text
 
     def _count_labels(self, examples: Examples) -> Counter[str]:
@@ -168,8 +168,8 @@ class TaggingTask(LabellingTask):
             return None
         return (
             f"expected a tag for each of the {words} words in {{source}}, got {tags}: a line has the words "
-            "or the tags of a whole sentence, with spaces between (a CoNLL file, a word a line, is scored as "
-            "data.test of a recipe)"
+            "or the tags of a whole sentence, separated by spaces (a CoNLL file, with one word per line, is "
+            "scored as data.test of a recipe)"
         )
 
 

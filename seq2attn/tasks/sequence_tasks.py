@@ -24,7 +24,7 @@ from seq2attn.training.run_folder import RunFolder
 
 
 class SequenceTask(Task[Recipe]):
-    """The base class of tasks whose model encodes a text and decodes another."""
+    """The base class of tasks whose model generates a text from a text."""
 
     units = Units("pairs", "target pieces a sentence", "target tokens")
     predictor_class: ClassVar[type[TextPredictor]]
@@ -42,7 +42,7 @@ class SequenceTask(Task[Recipe]):
 
     @classmethod
     def learn(cls, recipe: Recipe) -> Self:
-        """See the base class: a joint vocabulary of source and target, or a vocabulary for each."""
+        """See the base class. Source and target have a joint vocabulary, or each its own."""
         text = recipe.text
         if text.files is not None:
             files = text.files[:1] if text.joint else text.files
@@ -124,7 +124,7 @@ class SequenceTask(Task[Recipe]):
         decoding = recipe.decoding
         if decoding.sample and decoding.coverage_penalty:
             yield (
-                "decoding.coverage_penalty: changes no draw of sample, but ranks those of a sentence (nbest)"
+                "decoding.coverage_penalty: does not change samples, only ranks those of a sentence (nbest)"
             )
 
     @classmethod

@@ -147,13 +147,14 @@ class Task(ABC, Generic[R]):
 
     @classmethod
     def pair_fault(cls, source: str, reference: str) -> str | None:
-        """Return the fault of a pair, None if it is valid. The message calls the source {source}."""
+        """Return the fault of a pair, None if it is valid. Its placeholder {source} is for the name of the
+        source."""
         return None
 
     # ---- for `seq2attn check` ----------------------------------------------------------------------
 
     def lengths(self, examples: Examples) -> Any:
-        """Return the lengths of examples in `units.lengths`."""
+        """Return the lengths of examples, in the units that `units.lengths` names."""
         return examples.target_lengths
 
     @classmethod
@@ -163,8 +164,8 @@ class Task(ABC, Generic[R]):
             name = section.normalize.name
             if NORMALIZERS[name].samples() and not cls.reinforced(recipe, path):
                 yield (
-                    f"{path}.normalize: nothing reinforces what {name} samples, so that attention learns "
-                    "only from what it does not sample (soft_rate); for attention to the source, set "
+                    f"{path}.normalize: no loss reinforces the samples of {name}, so that attention learns "
+                    "only from batches without sampling (soft_rate); for attention to the source, set "
                     "training.attention_losses.reinforce"
                 )
 
@@ -174,7 +175,7 @@ class Task(ABC, Generic[R]):
         return False
 
     def summary(self, training: Examples, dev: Examples) -> Iterator[tuple[str, str]]:
-        """Yield further lines of a report on the data, each with its heading."""
+        """Yield additional lines of the report on the data, each with its heading."""
         yield from ()
 
 

@@ -14,7 +14,8 @@ LINE_INTERVAL = 15.0  # seconds between lines if the output is not a terminal
 
 
 class Display:
-    """Shows the records of training: step, tokens/s, loss, learning rate, time left; and validations."""
+    """Shows the progress of training (step, speed, loss, learning rate, time left) and the scores of
+    validations."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False)
@@ -38,7 +39,7 @@ class Display:
         self.console.print(text, markup=False, soft_wrap=True)
 
     def __call__(self, record: dict[str, Any]) -> None:
-        """Show a record that `fit` reports: of an update or of a validation."""
+        """Show the record of an update or of a validation, as `fit` reports them."""
         if "norm" in record:
             self._show_update(record)
         else:

@@ -18,8 +18,8 @@ AnyTagger = Tagger | SpanTagger | Classifier
 class LabelObjective:
     """Predicts labels (cross-entropy) of words or sentences.
 
-    smoothing: of the labels; penalty: the factor of |A A' - I|^2, of each sentence's pooling
-    (`pooling.penalty`).
+    smoothing: the label smoothing; penalty: the factor of |A A' - I|^2, summed over the sentences
+    (`attention.pooling.penalty`).
     """
 
     def __init__(self, smoothing: float = 0.0, penalty: float = 0.0) -> None:
@@ -38,8 +38,8 @@ class LabelObjective:
             return losses
         if output.penalty is None:
             raise Seq2attnError(
-                "a penalty is on how similar the weights of a pooling's queries are, and this model has no "
-                "such queries: set it to 0"
+                "the penalty makes the weights of a pooling's queries differ, and this model has no such "
+                "queries: set it to 0"
             )
         penalty = output.penalty.sum()
         return losses._replace(whole=loss.smoothed + self.penalty * penalty, parts={"penalty": penalty})
@@ -49,7 +49,7 @@ class LabelObjective:
         return self.masked_cross_entropy(output, batch.labels)
 
     def masked_cross_entropy(self, output: LabelScores, target: Int[Tensor, "..."]) -> Loss:
-        """Return the cross-entropy with a target for each row of scores; targets at padding are ignored."""
+        """Return the cross-entropy of the scores with a target for each row; padding does not count."""
         scores, mask = output.scores.flatten(0, -2), output.mask.flatten()  # (N, K), (N,)
         target = target.flatten().masked_fill(~mask, 0)  # (N,)
         return cross_entropy(scores[None], target[None], mask[None], self.smoothing)
@@ -78,10 +78,10 @@ class CRFObjective(LabelObjective):
 
 
 class SpanObjective(LabelObjective):
-    """Predicts the type of each span, or that it has none.
+    """Predicts the type of each span, or none.
 
-    span_targets: from labels (B, S) of words and their mask to types (B, N) of spans,
-    `SpanTagger.span_targets`.
+    span_targets: `SpanTagger.span_targets`, which returns the types (B, N) of spans for the labels (B, S) of
+    words and their mask.
     """
 
     def __init__(self, span_targets: Callable[[Tensor, Tensor], Tensor], smoothing: float = 0.0) -> None:

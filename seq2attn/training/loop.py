@@ -32,13 +32,13 @@ from seq2attn.training.run_folder import (
     weights_of,
 )
 
-LOGGED = ("step", "epoch", "loss", "norm", "learning_rate", "tokens", "seconds")  # of a record, in log.jsonl
+LOGGED = ("step", "epoch", "loss", "norm", "learning_rate", "tokens", "seconds")  # keys of log.jsonl
 Validate = Callable[[int | None], dict[str, float]]  # number of batches, or all -> loss, and metrics by name
 Report = Callable[[dict[str, Any]], None]
 
 
 class TrainingError(Seq2attnError):
-    """Training cannot go on; the last saved state is kept."""
+    """Training cannot continue; the last saved state is kept."""
 
 
 class UpdateStats(NamedTuple):
@@ -77,8 +77,8 @@ class Progress:
 class Trainer:
     """A model with everything that changes while it is trained: optimizer, schedule, moving average.
 
-    Everything random in an update (dropout, sampled attention) is named by (seed, step, index of the batch in
-    the update), so that a checkpoint needs no generators, and a batch is the same wherever it is computed.
+    Random numbers of an update (dropout, sampled attention) are seeded by (seed, step, index of the batch in
+    the update). So a checkpoint needs no generator states, and a batch gives the same result in any process.
     """
 
     def __init__(
@@ -194,15 +194,15 @@ def fit(
     validate: Validate,
     report: Report = lambda record: None,
 ) -> Progress:
-    """Train from the state of the run's folder to the end that the recipe sets; keep the best weights there.
+    """Train from the state in the run's folder until a limit of the recipe; keep the best weights there.
 
     validate(n) scores the model on the first n batches of the dev set (None = all). report is called with a
-    record after every update and every validation. Ctrl-C and SIGTERM end training after the current update;
-    its state is saved.
+    record after every update and every validation. Ctrl-C and SIGTERM end training after the current update,
+    and the state is saved.
     """
     recipe, progress = trainer.recipe, resume(run, trainer)
     if not progress.step:
-        validate(2)  # a metric that fails should fail before training, not after hours of it
+        validate(2)  # so that a metric that raises does so now, not after hours of training
     run.rewind(progress.step)
     with DeferredSignals() as signals:
         clock = time.monotonic() - progress.seconds
@@ -228,7 +228,7 @@ def fit(
             saving = step % (recipe.save_every or recipe.validate_every) == 0
             if saving or step % recipe.validate_every == 0 or signals.received or ended:
                 save(run, trainer, progress)
-                # Prune only now: the saved state must never refer to weights that are gone.
+                # Prune only now: the saved state must never refer to deleted weights.
                 _prune_weights(run, recipe)
             if signals.received or ended:
                 progress.interrupted = 0 if ended else signals.received
@@ -245,7 +245,7 @@ def resume(run: RunFolder, trainer: Trainer) -> Progress:
         first = weights_name(trainer.recipe.validate_every)
         # Killed before the first state was saved, a run has the weights of one validation at most.
         if any(name > first for name in run.version.scores):
-            raise RunError(f"{run.path / 'training_state.pt'} is missing: this run cannot go on exactly")
+            raise RunError(f"{run.path / 'training_state.pt'} is missing: this run cannot be resumed exactly")
         return Progress()
     trainer.restore(state["trainer"])
     return Progress(**state["progress"])
@@ -309,7 +309,8 @@ def _has_ended(progress: Progress, recipe: LearningRecipe) -> bool:
 
 
 def _ranking_value(scores: dict[str, float], metric: str) -> list[float]:
-    """Return numbers of which larger is better: the metric, then the loss (of equal metrics, as BLEU 0)."""
+    """Return numbers to rank scores by, larger is better: the metric, then the loss, for ties such as BLEU
+    0."""
     if metric == "loss":
         return [-scores["loss"]]
     return [-scores[metric] if METRICS[metric].lower_is_better else scores[metric], -scores["loss"]]
@@ -318,7 +319,7 @@ def _ranking_value(scores: dict[str, float], metric: str) -> list[float]:
 def _validate_and_keep(
     run: RunFolder, trainer: Trainer, progress: Progress, validate: Validate
 ) -> dict[str, float]:
-    """Validate and save the weights, as the run's last and, if they score better than before, its best."""
+    """Validate and save the weights as the run's last and, if they score best so far, as its best."""
     recipe, version, name = trainer.recipe, run.version, weights_name(progress.step)
     with trainer.averaged() as weights:
         scores = validate(None)
@@ -364,12 +365,13 @@ def error_context(
         raise TrainingError(
             f"out of memory at {where} ({shapes}). The last saved state is kept. "
             f"Lower training.batch_tokens (now {trainer.recipe.batch_tokens}) and raise "
-            "training.accumulate by as much, which learns the same; or lower data.filter.max_length"
+            "training.accumulate by the same factor, for the same updates; or lower data.filter.max_length"
         ) from error
 
 
 class DeferredSignals:
-    """Record Ctrl-C and SIGTERM instead of ending, so that an update is completed. A second Ctrl-C ends."""
+    """Records Ctrl-C and SIGTERM, so that the current update is completed. A second Ctrl-C interrupts at
+    once."""
 
     def __init__(self) -> None:
         self.received = 0  # the number of the signal, 0 = none

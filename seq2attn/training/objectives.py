@@ -1,7 +1,8 @@
-"""Losses as sums: they are normalised once, over the whole update (`training/loop.py`).
+"""Losses of predicted tokens and of attention weights (`AttentionLosses`).
 
-They are of the predicted tokens and, besides, of attention weights (`AttentionLosses`). Training uses them
-through an `Objective`: it runs a model on a batch and returns the losses of the output.
+All losses are sums over a batch; the training loop divides them once, by the number of tokens of the whole
+update (`training/loop.py`). It uses them through an `Objective`, which runs a model on a batch and returns
+the losses of the output.
 
 Letters: B batch, T target tokens, S source positions, L layers, H heads.
 """
@@ -24,17 +25,17 @@ if TYPE_CHECKING:
 
 
 class Losses(NamedTuple):
-    """The losses of a batch: sums over its `num_targets` predictions, to be divided by the update's
-    number."""
+    """The losses of a batch: sums over its `num_targets` predictions."""
 
     whole: Tensor  # (), minimised
-    loss: Tensor  # (), the part of it that is reported as the loss, in nats
+    loss: Tensor  # (), the part of `whole` that is reported as the loss, in nats
     nll: Tensor  # (), the negative log-likelihood of the target, in nats; has no gradient
     parts: Mapping[str, Tensor] = MappingProxyType({})  # other reported losses, by name, before their factors
 
 
 class Objective(Protocol):
-    """A training objective. It is kept outside of models: the same model may be trained by different ones."""
+    """A training objective. It is not part of the model, so that a model can be trained with different
+    ones."""
 
     def forward(self, model: Any, batch: Any) -> Any:
         """Return the model's output for a batch; training runs this in its precision."""
@@ -43,13 +44,13 @@ class Objective(Protocol):
         """Return the losses of the output."""
 
     def updated(self) -> None:
-        """Take note that an update has been made."""
+        """Adapt the state after an update; called once per update."""
 
     def state(self) -> Any:
         """Return the state that changes with training, for a checkpoint."""
 
     def restore(self, state: Any) -> None:
-        """Go on from a state."""
+        """Restore a state that `state` returned."""
 
 
 # ---- losses of attention weights ---------------------------------------------------------------------
@@ -58,8 +59,8 @@ class Objective(Protocol):
 def coverage(weights: Float[Tensor, "B T S"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, ""]:
     """Return sum_ti min(a_ti, c_ti), which penalises attending to a position twice (See et al. 2017, eq. 13).
 
-    c_t is the sum of the weights *before* t: with a_t in it, each minimum would be a_t, and the loss a
-    constant. At most 1 for each token; 0 for the first.
+    c_t is the sum of the weights *before* t: if it included a_t, each minimum would be a_t, and the loss a
+    constant. The loss is at most 1 for each token, and 0 for the first.
     """
     weights = weights * mask[..., None]  # (B, T, S)
     return torch.minimum(weights, weights.cumsum(1) - weights).sum()
@@ -82,7 +83,7 @@ def guided(
     """Return - sum_t 1/|A_t| sum_{s in A_t} log a_ts, the cross-entropy with a gold alignment A (Chen et al.
     2016; Garg et al. 2019, eq. 5). Tokens without links do not count.
 
-    links[b, t, s]: whether the token that step t predicts is linked to source position s; or how much. A
+    links[b, t, s]: whether the token that step t predicts is linked to source position s, or how strongly. A
     weight of 0 counts as the smallest positive number, and gets no gradient.
     """
     links = links.to(weights.dtype) * mask[..., None]  # (B, T, S)
@@ -104,7 +105,7 @@ def reinforce(
     """Return - sum_b advantage_b sum_t log p(sampled position).
 
     Its gradient is, on average over the samples, that of minus the expected reward (Williams 1992; Xu et al.
-    2015, eq. 12), whatever baseline is subtracted from the reward to get the advantage.
+    2015, eq. 12), for any baseline that is subtracted from the reward to get the advantage.
 
     sampled: one-hot rows; other rows (an expectation, or all-masked) were not sampled and do not count.
     advantage: gets no gradient.
@@ -129,13 +130,14 @@ class AttentionLosses:
 
     factors: of coverage, doubly_stochastic, guided, reinforce and entropy. (Entropy is a reward, with a
     minus.)
-    layer, head: of the weights that the first three use. None: the mean of the heads of the last layer; but
-    guided takes the first head of the layer before the last (Garg et al. 2019), so that others stay free. In
-    a decoder with a pointer generator, None is the pointer generator's layer and head, so that the weights
-    that are trained are those that copy.
-    The last two are of all layers and heads. The reward is a sentence's mean log-likelihood, minus the
-    `baseline`: its moving average, 0.9 old and 0.1 new, over the updates. In the first update there is no
-    baseline yet, and the advantage is 0.
+    layer, head: the weights of the first three losses. None: the mean of the heads of the last layer; for
+    guided, the first head of the second to last layer (Garg et al. 2019), so that the other heads are not
+    constrained. In a decoder with a pointer generator, None is the pointer generator's layer and head, so
+    that the losses train the weights that copy.
+
+    The last two losses use all layers and heads. The reward is a sentence's mean log-likelihood. The
+    advantage is the reward minus the `baseline`, a moving average of the rewards over the updates (0.9 old
+    and 0.1 new). In the first update there is no baseline yet, and the advantage is 0.
     """
 
     def __init__(
@@ -180,7 +182,7 @@ class AttentionLosses:
         """Return each loss, a sum over the tokens under the mask, before its factor."""
         if decoded.weights is None:
             raise Seq2attnError(
-                "the decoder returned no weights: its forward must return those of weights_of"
+                "the decoder returned no weights: its forward must return those of the layers weights_of"
             )
         weights, terms = decoded.weights, dict[str, Tensor]()  # (B, L, H, T, S)
         if "coverage" in self.factors:
@@ -207,7 +209,7 @@ class AttentionLosses:
         return sum(signs.get(name, 1) * self.factors[name] * value for name, value in terms.items())
 
     def updated(self) -> None:
-        """Let the rewards of the update enter the baseline."""
+        """Update the baseline with the rewards of the update."""
         if self._rewards:
             mean = float(torch.cat(self._rewards).mean())
             self.baseline = mean if self.baseline is None else 0.9 * self.baseline + 0.1 * mean
@@ -280,7 +282,7 @@ def guided_head(decoder: Decoder, layer: int | None, head: int | None) -> tuple[
 
 
 class _TrainedHeads(NamedTuple):
-    """The weights that losses are of."""
+    """The layers and heads of the weights that the losses use."""
 
     layer: int  # of coverage and doubly_stochastic
     head: int | None  # None: the mean of the heads
@@ -300,5 +302,5 @@ def _trained_heads(decoder: Decoder, layer: int | None, head: int | None) -> _Tr
 
 
 def _samples(decoder: Decoder) -> bool:
-    """Whether one of its attentions samples positions."""
+    """Whether an attention of the decoder samples positions."""
     return any(part.normalize.samples() for part in decoder.modules() if isinstance(part, Attention))

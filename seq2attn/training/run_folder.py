@@ -38,12 +38,12 @@ RESUMABLE = ("0.2", FORMAT)
 MAX_NAMED_TENSORS = 3  # in an error message
 Weights = dict[str, Tensor]
 
-# What torch.load raises for a damaged file beside its own errors, depending on the damage.
+# Errors that torch.load may raise for a damaged file, besides its own.
 _LOAD_ERRORS = (RuntimeError, NotImplementedError, EOFError, OSError, ValueError, LookupError)
 
 
 class RunError(Seq2attnError):
-    """A run folder is missing, damaged, in the way, or of another format."""
+    """A run folder is missing, damaged or of another format, or a new one cannot be made."""
 
 
 @dataclass
@@ -88,7 +88,7 @@ class RunFolder:
         for name, content in (files or {}).items():
             run.add(name, content)
         run.commit()
-        return cls(draft.replace(path), version)  # the folder appears complete or not at all
+        return cls(draft.replace(path), version)  # atomic: there is never an incomplete folder
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":
@@ -194,7 +194,7 @@ class RunFolder:
         if self.version.format not in RESUMABLE:
             raise RunError(
                 f"{self.path} was begun by an earlier seq2attn (format {self.version.format}): its weights "
-                "can be used, but its training cannot go on"
+                "can be used, but its training cannot be resumed"
             )
         try:
             with zipfile.ZipFile(file) as archive:  # torch.load ignores the archive's checksums
@@ -202,15 +202,15 @@ class RunFolder:
                     raise zipfile.BadZipFile(f"the checksum of {member} is wrong")
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         except (zipfile.BadZipFile, pickle.UnpicklingError, *_LOAD_ERRORS) as error:
-            raise RunError(f"{file} is damaged and training cannot go on from it: {error}") from error
+            raise RunError(f"{file} is damaged and training cannot be resumed from it: {error}") from error
         return self._upgraded(state) if "learner" in state else state
 
     def _upgraded(self, state: dict[str, Any]) -> dict[str, Any]:
         """Convert a training state of format 0.2 to this format, and set the folder's format to it."""
         warnings.warn(
-            f"{self.path} was begun with run format 0.2: its training goes on, but random numbers (dropout, "
-            "sampled attention) are drawn in another way since 0.3, so that its weights will differ from "
-            "those of an uninterrupted training",
+            f"{self.path} was begun with run format 0.2: its training continues, but random numbers "
+            "(dropout, sampled attention) are seeded in another way since 0.3, so that its weights "
+            "will differ from those of an uninterrupted training",
             stacklevel=2,
         )
         self.version.format = FORMAT
@@ -257,12 +257,12 @@ def require_empty(path: Path) -> None:
     """Raise RunError if a new run cannot be made at a path because something is there."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise RunError(
-            f"{path} exists and is not overwritten: go on with --resume, or choose another with --run"
+            f"{path} exists and is not overwritten: continue it with --resume, or choose another with --run"
         )
 
 
 def tensors_of(model: nn.Module) -> Weights:
-    """Return a model's tensors by name, not copied; a shared tensor is there once, under its first name."""
+    """Return a model's tensors by name, not copied; a shared tensor only once, under its first name."""
     first = {id(tensor): name for name, tensor in reversed(model.state_dict(keep_vars=True).items())}
     return {name: tensor for name, tensor in model.state_dict().items() if name in first.values()}
 
@@ -293,7 +293,7 @@ def load_weights(model: nn.Module, weights: Weights, run: Path | None = None) ->
             of_run, command = f" of {run}", f": seq2attn train {run / 'recipe.yaml'} --run {run}-again"
         raise RunError(
             f"the weights{of_run} do not fit the recipe's model: {'; '.join(named)}{more}. "
-            "They were made with other parts than the recipe names now, or by another seq2attn; train it "
+            "They were made with another recipe, or by another version of seq2attn; train the model "
             f"again{command}"
         )
     model.load_state_dict(weights, strict=False)
@@ -316,7 +316,7 @@ _RENAMINGS = {
 
 
 def _renamed(weights: Weights) -> Weights:
-    """Return weights of this or an earlier format under the tensor names of this format."""
+    """Return weights of this or an earlier format with the tensor names of this format."""
 
     def current(name: str) -> str:
         for pattern, replacement in _RENAMINGS.items():

@@ -1,7 +1,8 @@
 """The loss of predicted tokens: cross-entropy over a vocabulary, from logits or from their projection.
 
-The vocabulary makes logits the widest tensors of all. Both functions here write out their gradients, because
-composed operations would pass over those tensors five times more; and the second never holds them as a whole.
+Logits are the widest tensors of a model, as wide as the vocabulary. Both functions here write out their
+gradients, because composed operations would pass over the logits five more times. The second function never
+holds all logits at once.
 """
 
 from typing import Any, NamedTuple
@@ -14,11 +15,11 @@ from torch import Tensor
 from seq2attn.models.decoders import Projection
 from seq2attn.runtime.chunks import blocks
 
-ROWS = 512  # of logits that are computed at once: enough to keep a device busy
+ROWS = 512  # rows of logits that are computed at once: enough to keep a device busy
 
 
 class Loss(NamedTuple):
-    """Sums over the tokens under the mask; divide by their number to report."""
+    """Losses as sums over the tokens under the mask."""
 
     smoothed: Tensor  # (), minimised: cross-entropy against the smoothed target, in nats
     nll: Tensor  # (), the negative log-likelihood of the target, in nats; has no gradient
@@ -36,9 +37,9 @@ def cross_entropy(
     The target token has probability 1 - e, and e is spread evenly over the whole vocabulary (as in
     `F.cross_entropy`). Padding does not count. Float32.
 
-    predicted: logits (B, T, V); or their projection, of which no more than ROWS of the B T rows are ever
-    computed at once, with their gradient, and none for padding.
-    num_copied: the last so many logits are of copied pieces, not of the vocabulary (decoders/copying.py).
+    predicted: logits (B, T, V); or their projection, which is computed for at most ROWS of the B T rows at a
+    time, together with its gradient, and not at padding.
+    num_copied: the number of logits at the end that belong to copied pieces (decoders/copying.py).
     """
     if isinstance(predicted, Projection):
         states, layer = predicted.states[mask], predicted.layer  # (N, R)

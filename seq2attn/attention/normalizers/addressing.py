@@ -24,8 +24,8 @@ class NTM(Normalizer):
     sharpening  w_i = w~_i^gamma / sum_j w~_j^gamma,  gamma = 1 + softplus(w_gamma . q + b_gamma)
 
     The source is a ring of each row's own length; `circular` False: weight that leaves it at an end is lost,
-    and the rest is made to sum to one again. Offset 1 shifts to the next position. Before the first query,
-    all weight is on position 0. Positions that a mask with gaps hides count in a shift, but get no weight.
+    and the rest is renormalised to sum to 1. Offset 1 shifts to the next position. Before the first query,
+    all weight is on position 0. A shift counts positions in the gaps of a mask, but they get no weight.
 
     shifts: r; a step holds 2 r + 1 numbers for every position.
     """

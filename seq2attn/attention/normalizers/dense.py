@@ -18,7 +18,7 @@ from seq2attn.attention.renamed import warn_renamed
 def nonempty(mask: Bool[Tensor, "*c M S"]) -> Bool[Tensor, "*c M S"]:
     """Return the mask, but with all-masked rows all True: normalize over this, then multiply by the mask.
 
-    So value and gradient of such rows are zero, where a softmax of -inf alone would give nan.
+    The values and gradients of such rows are then 0; a softmax of nothing but -inf would be nan.
     """
     return mask | ~mask.any(-1, keepdim=True)
 
@@ -55,7 +55,7 @@ def fused_softmax(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, dro
 class Softmax(Normalizer):
     """exp(e / tau) / sum exp(e / tau) over the unmasked positions.
 
-    temperature: tau; towards 0 the best position has all the weight, towards infinity all are equal.
+    temperature: tau; towards 0 the highest score has all the weight, towards infinity all weights are equal.
     learned_temperature: log tau is learned, one for each head, and starts at this temperature.
     """
 

@@ -1,6 +1,6 @@
 """Local attention: a window of source positions (Luong et al. 2015, section 3.2).
 
-Positions are counted from 0. A row ends behind its last unmasked position, however much padding follows.
+Positions are counted from 0. A row ends after its last unmasked position, however much padding follows.
 """
 
 from typing import Annotated
@@ -65,7 +65,7 @@ class LocalP(Normalizer):
     """Softmax over the window |s - floor(p_t)| <= reach, times exp(-(s - p_t)^2 / (2 sigma^2)).
 
     Local-p of Luong et al. (2015, eq. 9-10): p_t = length sigmoid(v . tanh(W q)) and sigma = reach / 2. The
-    window moves by whole positions, at most to the last one; W and v learn through the Gaussian alone.
+    window is centred on a whole position, at most the last; so W and v get gradients from the Gaussian alone.
     If the window falls into a gap of the mask, all its weights are 0.
 
     size: width of the hidden layer (the query's size if None). renormalise: divide the product by its sum,

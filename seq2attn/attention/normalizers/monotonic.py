@@ -1,12 +1,12 @@
-"""Monotonic attention: a scan of the source that goes on from its last stop, and never goes back.
+"""Monotonic attention: a scan of the source that continues from its last stop, and never goes back.
 
 All classes here use the same process. The scan visits the source positions in order, from its last stop on,
-that position included; it stops at position j with probability p_j, or goes on. If the alignment state b_j is
-the probability that its last stop was at j,
+that position included; it stops at position j with probability p_j, or moves on. If the alignment state b_j
+is the probability that its last stop was at j,
 
     arrivals:  q_j = (1 - p_{j-1}) q_{j-1} + b_j            weights:  alpha_j = p_j q_j
 
-(Raffel et al. 2017, eq. 13-14). With p of 0 and 1 alone that *is* the hard scan, so that training and
+(Raffel et al. 2017, eq. 13-14). If each p is 0 or 1, that *is* the hard scan, so that training and
 decoding compute the same thing. Cost: O(S log S) a query, log2(S) steps deep.
 """
 
@@ -31,9 +31,10 @@ def arrivals(going: Float[Tensor, "*b S"], alignment_state: Float[Tensor, "*b S"
     """Return q_j = going_{j-1} q_{j-1} + alignment_state_j: the probability that a scan arrives at each
     position.
 
-    Every doubling adds the scans that start up to twice as far back. There is no division by a product of
-    probabilities (the usual closed form: it loses all weight when that product nears 0), nor a logarithm of
-    one, so probabilities of 0 and 1 and gradients are exact.
+    Each pass of the loop doubles the distance from which scans are counted. The usual closed form divides by
+    a product of probabilities, and loses all weight when that product nears 0. Here there is neither such a
+    division nor a logarithm of a probability, so results are exact for probabilities of 0 and 1, too, and so
+    are gradients.
     """
     length = alignment_state.shape[-1]
     arriving, going = alignment_state, F.pad(going[..., :-1], (1, 0))
@@ -61,7 +62,7 @@ def previous_state(part: Normalizer, past: Past) -> Tensor:
 
 
 class MonotonicScan(Normalizer):
-    """Base class of the normalizers that scan a source: where a scan starts, and what it does at the end."""
+    """Base class of the normalizers that scan a source. `Monotonic` explains `exhausted`."""
 
     stateful = ordered = position_dependent = True
     exhausted: Exhausted = "last"
@@ -88,10 +89,9 @@ class MonotonicScan(Normalizer):
         past: Past,
         hard: bool = False,
     ) -> tuple[Float[Tensor, "*b 1 S"], Float[Tensor, "*b S"]]:
-        """Return where the scan stops, and the next alignment state; p = sigmoid(scores), or scores >= 0 if
-        hard.
+        """Return the probability of a stop at each position, and the next alignment state.
 
-        Seq2attnError without a `past.alignment_state`.
+        p = sigmoid(scores), or scores >= 0 if hard. Seq2attnError without a `past.alignment_state`.
         """
         scores = scores.masked_fill(~mask, float("-inf"))  # a scan passes masked positions
         before = previous_state(self, past)
@@ -107,20 +107,22 @@ class MonotonicScan(Normalizer):
         elif self.exhausted == "last":
             missed = (going * arriving)[..., -1:]
             weights = after = weights + missed * (positions(scores) == lengths(mask) - 1)
-        # The scan of an all-masked row has not come to its end: it stays where it was.
+        # An all-masked row has nothing to scan: its state stays the same.
         return weights, torch.where(mask.any(-1, keepdim=True), after, before).squeeze(-2)
 
 
 class Monotonic(MonotonicScan):
-    """p = sigmoid(e + r + noise), the expected stop of the scan (Raffel et al. 2017, section 2).
+    """The probability that a scan stops at a position, with p = sigmoid(e + r + noise) (Raffel et al. 2017,
+    section 2).
 
-    In training the expectation, with N(0, noise^2) added to the scores so that p gets near 0 or 1; in
-    evaluation the first position with p >= 0.5 (`hard`; False: the expectation there too).
+    In training the weights are the expectation over all stops. N(0, noise^2) is added to the scores, so that
+    p learns to be near 0 or 1. In evaluation the scan stops at the first position with p >= 0.5; with `hard`
+    False the weights are the expectation there, too.
 
     bias: the initial r, a number that each head learns (low: scans go far, which long sources need);
-    exhausted: the result of a scan that stops nowhere. "zero": it has no weight, now and in all later
-    queries, as in the paper's expectation; "keep": it has no weight, but stays where it was; "last": it stops
-    at the last position (Arivazhagan et al. 2019), and then weights sum to one.
+    exhausted: the result of a scan that stops nowhere. "zero": no weight, for this query and all later ones,
+    as in the paper's expectation; "keep": no weight for this query, and the next scan starts from the same
+    position; "last": a stop at the last position (Arivazhagan et al. 2019), so that weights sum to 1.
     """
 
     def __init__(
@@ -153,11 +155,13 @@ class Monotonic(MonotonicScan):
 
 
 class MoChA(Monotonic):
-    """A softmax over the `width` positions up to and with the stop of a monotonic scan (Chiu & Raffel 2018).
+    """A softmax over a chunk of `width` positions that ends at the stop of a monotonic scan (Chiu & Raffel
+    2018).
 
-    beta_j = sum_k alpha_k softmax_{l in k-width+1 .. k}(u_l)_j: chunks reach back a little, so that small
-    swaps can be learned. Scores (2, ..., T, S): e of the scan, and u of the chunk. Each chunk has a softmax
-    of its own, memory (..., S, width): moving sums of exp(u) lose chunks far below the highest u.
+    beta_j = sum_k alpha_k softmax_{l in k-width+1 .. k}(u_l)_j. As chunks begin before the stop, small
+    reorderings can be learned. Scores (2, ..., T, S): e of the scan, and u of the chunk. Each chunk has its
+    own softmax, which takes memory (..., S, width): moving sums of exp(u) would lose chunks whose u are far
+    below the highest.
     """
 
     n_scores = 2
@@ -224,11 +228,12 @@ class MILk(MoChA):
 
 
 class HardMonotonic(MonotonicScan):
-    """The prior of exact hard monotonic attention (Wu & Cotterell 2019).
+    """The prior of exact hard monotonic attention: a softmax over the positions from the last one on (Wu &
+    Cotterell 2019).
 
-    p_t(j) = sum_i b_i softmax_{k >= i}(e_t)_j: a chain whose next position is any from the last one on. It is
-    the same scan with p_j = exp(e_j) / sum_{k >= j} exp(e_k), which always stops; training and evaluation
-    agree. The next alignment state b is p_t; a decoder that has seen its token replaces it by the posterior.
+    p_t(j) = sum_i b_i softmax_{k >= i}(e_t)_j: a Markov chain that never moves back. It is the same scan
+    with p_j = exp(e_j) / sum_{k >= j} exp(e_k), which always stops; training and evaluation agree. The next
+    alignment state b is p_t; once its token is known, a decoder replaces it by the posterior.
     """
 
     def step(
@@ -241,5 +246,5 @@ class HardMonotonic(MonotonicScan):
         """See the class."""
         lowest = torch.finfo(scores.dtype).min  # finite: of -inf alone, logcumsumexp has gradient nan
         scores = scores.masked_fill(~mask, lowest)
-        rest = scores.flip(-1).logcumsumexp(-1).flip(-1)  # of a position and all behind it
+        rest = scores.flip(-1).logcumsumexp(-1).flip(-1)  # of a position and all after it
         return self.scan(scores - F.pad(rest[..., 1:], (0, 1), value=lowest), mask, past)

@@ -1,4 +1,4 @@
-"""All weight on a single position for each query: the best, or a sample."""
+"""All weight on a single position for each query: the one with the highest score, or a sample."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from seq2attn.attention.normalizers.dense import Softmax, mask_scores
 
 
 class Hardmax(Softmax):
-    """All the weight on the best position, the first of equals.
+    """All weight on the position with the highest score; of equal ones, the first.
 
     The gradient is the softmax's, "straight through" (Bengio et al. 2013): biased, but not zero. The
     temperature is that of the gradient.
@@ -38,10 +38,10 @@ class Hardmax(Softmax):
 class Gumbel(Softmax):
     """softmax((e + g) / tau) with Gumbel noise g in training (Jang et al. 2017; Maddison et al. 2017).
 
-    The best position of e + g is s with the probability softmax(e)_s. Evaluation has no noise: softmax(e).
+    The maximum of e + g is at position s with probability softmax(e)_s. Evaluation has no noise: softmax(e).
 
     temperature: tau; the lower, the nearer to a sample, and the higher the variance of the gradient.
-    hard: the best position has all the weight, and the gradient is that of the soft weights.
+    hard: the maximum has all the weight, and the gradient is that of the soft weights.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Gumbel(Softmax):
     def fused(
         self, dot: Tensor, memory: Memory, bias: Tensor | None, dropout: float
     ) -> Float[Tensor, "*b T V"] | None:
-        """Use the softmax's in evaluation, if the weights are soft."""
+        """Use softmax's path in evaluation, unless `hard`."""
         return None if self.training or self.hard else super().fused(dot, memory, bias, dropout)
 
 
@@ -99,11 +99,11 @@ class Hard(Softmax):
         return zeros + (torch.rand((), device=zeros.device) < self.soft_rate)
 
     def sample(self, weights: Float[Tensor, "*b T S"], past: Past) -> Float[Tensor, "*b T S"] | None:
-        """Return one-hot samples (..., T, S), zeros in all-masked rows; the weights if the batch gets
-        those."""
+        """Return one-hot samples (..., T, S), zeros in all-masked rows; or the weights, if this batch
+        gets the expectation."""
         if not self.training:
             return _one_hot(weights) * (weights > 0)
-        # Exponential race: the largest p / E is at s with the probability p_s, and p = 0 never wins.
+        # Exponential race: p / E is largest at s with probability p_s, and never where p = 0.
         sampled = _one_hot(weights / _exponential(weights)) * (weights > 0)
         if past.alignment_state is None:
             return sampled
@@ -129,5 +129,5 @@ def _one_hot(x: Tensor) -> Tensor:
 def _straight_through(scores: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
     """Return weights that are exactly one-hot, with the gradient of `weights`."""
     scores = mask_scores(scores.detach(), mask)
-    # The bracket first: (one-hot + p) - p is not exactly one-hot.
+    # The difference is computed first: (one-hot + p) - p is not exactly one-hot.
     return _one_hot(scores) * mask + (weights - weights.detach())

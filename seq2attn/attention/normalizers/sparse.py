@@ -89,7 +89,7 @@ class _Entmax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, power: Tensor | float) -> Tensor:
-        # A score 1 or more below the best has no weight. The clamp, well below that, makes -inf finite.
+        # A score that is 1 or more below the largest has no weight. The clamp makes -inf finite.
         x = ((scores - scores.amax(-1, keepdim=True)) * power).clamp(min=-2)
         if isinstance(power, Tensor) or power not in (1.0, 0.5):
             weights = _bisected(x, power)
@@ -113,7 +113,7 @@ class _Entmax(torch.autograd.Function):
 
 
 def _sparsemax(x: Tensor) -> Tensor:
-    """Martins & Astudillo 2016, algorithm 1."""
+    """Return sparsemax of x (Martins & Astudillo 2016, algorithm 1)."""
     ordered = x.sort(-1, descending=True).values
     ranks = torch.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=x.device)
     above = ordered.cumsum(-1) - 1
@@ -122,7 +122,7 @@ def _sparsemax(x: Tensor) -> Tensor:
 
 
 def _entmax15(x: Tensor) -> Tensor:
-    """Peters et al. 2019, algorithm 2; x is half of the scores."""
+    """Return 1.5-entmax; x is half of the scores (Peters et al. 2019, algorithm 2)."""
     ordered = x.sort(-1, descending=True).values
     ranks = torch.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=x.device)
     mean = ordered.cumsum(-1) / ranks
@@ -133,10 +133,10 @@ def _entmax15(x: Tensor) -> Tensor:
 
 
 def _bisected(x: Tensor, power: Tensor | float) -> Tensor:
-    """Any alpha, by bisection: p = t^(1 / power) (1 + x / t)^(1 / power) with -tau = t in [S^-power, 1].
+    """Return entmax for any alpha, by bisection.
 
-    The second factor, by log1p, stays exact as power goes to 0; the first cancels as the weights are divided
-    by their sum.
+    p = t^(1 / power) (1 + x / t)^(1 / power) with -tau = t in [S^-power, 1]. The second factor, by log1p,
+    stays exact as power goes to 0; the first cancels as the weights are divided by their sum.
     """
 
     def shape(t: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ def _bisected(x: Tensor, power: Tensor | float) -> Tensor:
 
 
 def _by_alpha(weights: Tensor, s: Tensor, power: Tensor) -> Tensor:
-    """dp / d alpha (Correia et al. 2019, proposition 1).
+    """Return dp / d alpha (Correia et al. 2019, proposition 1).
 
     Their p - share is written as power p (R - r) / sum s with r = (p^-power - 1) / power and R = <p, r>,
     which loses fewer digits as alpha goes to 1.

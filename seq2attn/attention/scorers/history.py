@@ -28,7 +28,7 @@ class HistoryScorer(Additive):
     def features(self, keys: Float[Tensor, "*b S K"], past: Past) -> Float[Tensor, "*b S F"]:
         """Return the features of every source position."""
         raise NotImplementedError(
-            f"{type(self).__name__} must say what it takes from the past: write features()"
+            f"{type(self).__name__} must define its features of the past: write features()"
         )
 
     def key_term(self, keys: Float[Tensor, "*b S K"], past: Past) -> Float[Tensor, "*b S A"]:
@@ -38,11 +38,12 @@ class HistoryScorer(Additive):
 
 
 class LocationSensitive(HistoryScorer):
-    """f = F * a: a convolution over the last weights (Chorowski et al. 2015, eq. 8 and 9).
+    """v . tanh(W q + U k + V f + b), f = F * a, a convolution over the last weights (Chorowski et al. 2015,
+    eq. 8 and 9).
 
-    filters: their number; width: the number of positions that each covers (odd). cumulative: the sum of all
-    weights so far is a second channel (Shen et al. 2018, Tacotron 2). start: the weights before the first
-    query: `zeros`, or all on the `first` position (as Chorowski et al.).
+    filters: the number of filters; width: the number of positions that each covers (odd). cumulative: the sum
+    of all weights so far is a second channel (Shen et al. 2018, Tacotron 2). start: the weights before the
+    first query: `zeros`, or all on the `first` position (as Chorowski et al.).
     """
 
     position_dependent = True
@@ -61,7 +62,7 @@ class LocationSensitive(HistoryScorer):
         super().__init__(query_size, key_size, filters, size, bias=True)
         if width % 2 == 0:
             raise Seq2attnError(
-                f"LocationSensitive needs an odd width, as many positions before as behind; got {width}; "
+                f"LocationSensitive needs an odd width, as many positions before as after; got {width}; "
                 f"take {width + 1}"
             )
         self.cumulative, self.start = cumulative, start
@@ -78,7 +79,7 @@ class LocationSensitive(HistoryScorer):
 
 
 class Coverage(HistoryScorer):
-    """f = the sum of all weights so far (See et al. 2017, eq. 11)."""
+    """v . tanh(W q + U k + V f [+ b]), f = the sum of all weights so far (See et al. 2017, eq. 11)."""
 
     def __init__(
         self, query_size: int, key_size: int, *, size: Annotated[int, Ge(1)] | None = None, bias: bool = True
@@ -91,10 +92,10 @@ class Coverage(HistoryScorer):
 
 
 class Fertility(HistoryScorer):
-    """f = the sum of all weights so far / Phi; Phi = N sigmoid(u . k), the fertility, is the number of target
-    words of a position.
+    """v . tanh(W q + U k + V f [+ b]), f = the sum of all weights so far / Phi; Phi = N sigmoid(u . k), the
+    fertility, is the number of target words that a source position is translated to.
 
-    The linguistic coverage of Tu et al. (2016, eq. 9 and 10). most: N, the most target words of a position.
+    The linguistic coverage of Tu et al. (2016, eq. 9 and 10). most: N, the largest fertility.
     """
 
     def __init__(
@@ -120,7 +121,8 @@ class Fertility(HistoryScorer):
 
 
 class NeuralCoverage(HistoryScorer):
-    """f = GRU([weight; k; q], f), a small state for every source position (Tu et al. 2016, eq. 7 and 8).
+    """v . tanh(W q + U k + V f [+ b]), f = GRU([weight; k; q], f), a small state for each source position
+    (Tu et al. 2016, eq. 7 and 8).
 
     width: the size of that state; before the first query it is zero.
     """

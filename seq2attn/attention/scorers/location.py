@@ -1,4 +1,4 @@
-"""Scores of source positions, whatever their keys are."""
+"""Scores of source positions that do not depend on the keys."""
 
 from typing import Annotated
 
@@ -12,11 +12,11 @@ from seq2attn.attention.memory import Past
 
 
 class Location(Scorer):
-    """W q [+ b], a score for each source position, whatever its key is (Luong et al. 2015, "location").
+    """W q [+ b], a score for each source position, independent of its key (Luong et al. 2015, "location").
 
-    length: the number of positions with a score; all behind them get a score below any other, so that they
-    have weight only where all positions before them are masked. bias: each position has a score of its own,
-    which does not cancel in a softmax as it is not the same for all.
+    length: the number of positions with a score. Positions beyond get a score below any other, so that they
+    have weight only where all positions before them are masked. bias: a learned score for each position; as
+    positions differ in it, it does not cancel in a softmax.
     """
 
     position_dependent = True
@@ -41,4 +41,4 @@ class Location(Scorer):
         return F.pad(scores, (0, length - scores.shape[-1]), value=LOWEST)
 
 
-LOWEST = -1e9  # finite, so that there is no nan if only positions behind `length` are unmasked
+LOWEST = -1e9  # finite, so that there is no nan if only positions beyond `length` are unmasked

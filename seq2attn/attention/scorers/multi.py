@@ -12,7 +12,7 @@ from seq2attn.errors import Seq2attnError
 
 
 class MultiScorer(Scorer):
-    """Scorers that differ only in their parameters, side by side; their keys and traces share a memory."""
+    """Scorers that differ only in their parameters. Their keys are concatenated, and so are their traces."""
 
     def __init__(self, scorers: Sequence[Scorer]) -> None:
         super().__init__()
@@ -48,8 +48,8 @@ class MultiScorer(Scorer):
         """Return the next traces of all scorers, concatenated."""
         return _concatenated(
             [
-                scorer.update_trace(query, share, weights, own)
-                for scorer, share, own in self._shares(keys, past)
+                scorer.update_trace(query, share, weights, own_past)
+                for scorer, share, own_past in self._shares(keys, past)
             ]
         )
 
@@ -57,7 +57,8 @@ class MultiScorer(Scorer):
         self, query: Float[Tensor, "*b T Q"], keys: Float[Tensor, "*b S K"], past: Past
     ) -> Float[Tensor, "N *b T S"]:
         """Return the scores of all scorers, stacked in front."""
-        return torch.stack([scorer(query, share, own) for scorer, share, own in self._shares(keys, past)])
+        shares = self._shares(keys, past)
+        return torch.stack([scorer(query, share, own_past) for scorer, share, own_past in shares])
 
     def _shares(self, keys: Tensor, past: Past) -> Iterator[tuple[Scorer, Tensor, Past]]:
         """Yield each scorer with its share of the keys, and the past with its share of the trace."""

@@ -31,7 +31,7 @@ class Dot(Scorer):
 
 
 class ScaledDot(Dot):
-    """q . k / sqrt(d) with d the size of one head (Vaswani et al. 2017): the variance of q . k is d."""
+    """q . k / sqrt(d) with d the size of one head (Vaswani et al. 2017); q . k itself has variance d."""
 
     def dot(self, query: Float[Tensor, "*b T Q"]) -> Float[Tensor, "*b T Q"] | None:
         """Return q / sqrt(d)."""
@@ -133,7 +133,7 @@ class Gaussian(Scorer):
 class Linear(Scorer):
     """phi(q) . phi(k) with phi(x) = elu(x) + 1 > 0 (Katharopoulos et al. 2020).
 
-    Divide by the sum instead of a softmax for the linear attention of the paper.
+    With the normalizer `sum` this is the linear attention of the paper.
     """
 
     positive = True
@@ -195,7 +195,7 @@ class Trilinear(Scorer):
         return torch.cat([query * self.weight[2], torch.ones_like(of_query), of_query], -1)
 
 
-SHORTEST = 1e-6  # a shorter vector is divided by this, and not by its length
+SHORTEST = 1e-6  # a vector shorter than this is divided by it, not by its length
 
 
 def require_equal_sizes(

@@ -40,7 +40,7 @@ class Decoded(NamedTuple):
     """The output of a decoder for T target tokens."""
 
     predicted: Tensor | Projection  # `logits`, or the projection that they are computed from
-    weights: Tensor | None = None  # (B, L, H, T, S), float32, of the L layers whose weights are wanted
+    weights: Tensor | None = None  # (B, L, H, T, S), float32, of the L layers in `weights_of`
     sampled: Tensor | None = None  # (B, L, H, T, S), samples of hard attention; zeros in other layers
     gate: Tensor | None = None  # (B, T), float32, the pointer generator's probability of generating
 
@@ -55,11 +55,12 @@ class Decoder(nn.Module):
 
     attention_layers: the number of layers with cross-attention (0 = none);
     alignment_shift: 0 if the weights of step t belong to the token that the step predicts, 1 if to the token
-    that it has read. Queries that have read a token are said to attend to that token's source word (Luong
-    2016, thesis, ch. 4; Chen et al. 2020); measured (docs/results.md), all of these decoders look ahead.
+    that it has read. In the literature, a query that has read a token attends to the source word of that
+    token (Luong 2016, thesis, ch. 4; Chen et al. 2020). In measurements (docs/results.md) all decoders here
+    attend to the source word of the next token.
 
-    With a pointer generator its logits go on beyond the vocabulary, with one for each position of the source
-    (decoders/copying.py); it reads such a token as the vocabulary's <unk>.
+    With a pointer generator there are more logits than the vocabulary has tokens: one for each position of
+    the source follows (decoders/copying.py). The decoder reads such a token as <unk>.
     """
 
     attention_layers = 0
@@ -77,7 +78,7 @@ class Decoder(nn.Module):
 
     @property
     def hierarchical(self) -> bool:
-        """Whether it attends to sentences, and needs the source's sentence_ids (hierarchy.py)."""
+        """Whether an attention is hierarchical, so that the source needs sentence_ids (hierarchy.py)."""
         layers = range(self.attention_layers)
         return any(self.cross_attention(layer).hierarchy is not None for layer in layers)
 
@@ -99,15 +100,15 @@ class Decoder(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must implement forward()")
 
     def track_coverage(self, state: Any) -> Any:
-        """Return the state of start() such that the steps after it track coverage.
+        """Return a state of start(), changed so that the steps after it track coverage.
 
-        For that, one layer of a Transformer does without its fused kernel.
+        In a Transformer one layer then cannot use its fused kernel.
         """
         return state
 
     def coverage(self, state: Any) -> Float[Tensor, "B S"] | None:
-        """Return the sum of the attention weights of the steps so far, the mean of the heads; 1 at padding,
-        which needs no attention. None if the steps do not track it."""
+        """Return the sum of the attention weights of the steps so far, averaged over heads; 1 at padding, so
+        that it gets no penalty. None if the steps do not track coverage."""
         return None
 
     def _check_copying(self, pointer_generator: PointerGenerator | None) -> PointerGenerator | None:
@@ -129,7 +130,7 @@ class Decoder(nn.Module):
         return pointer_generator
 
     def _copy_source(self, encoded: Encoded) -> CopySource | None:
-        """Return what can be copied from a source, if this decoder copies."""
+        """Return the copy ids of a source; None if this decoder does not copy."""
         if self.pointer_generator is None:
             return None
         if encoded.copy_ids is None:

@@ -12,7 +12,7 @@ from seq2attn.layers.recurrent import CELLS
 
 
 class Cell(nn.Module):
-    """A (layered) LSTM or GRU whose state is batch first and starts from the source's summary.
+    """An LSTM or GRU whose state is batch first and starts from the source's summary.
 
     State: a tuple of (B, layers, H), h and for an LSTM c; each starts as tanh(W summary).
     """

@@ -1,4 +1,4 @@
-"""Copying: a step may produce a piece of the source, also one that the vocabulary does not have.
+"""Copying: a step may generate a piece of the source, even if the vocabulary does not have it.
 
 The pointer-generator (See et al. 2017, "Get To The Point"), for every decoder with attention:
 
@@ -34,7 +34,7 @@ class CopySource(NamedTuple):
 class PointerGenerator(nn.Module):
     """The gate between generating and copying, and the mixture of the two distributions.
 
-    size: of [context; state; word] together;
+    size: the width of [context; state; word];
     layer, head: the cross-attention whose weights are the distribution over source positions, from 0; head
     None: the mean of the heads.
     """
@@ -54,9 +54,8 @@ class PointerGenerator(nn.Module):
 
         gate_inputs: context, state and word.
 
-        With g = 1 the first V are the logits that came in. An id beyond V that a sentence does not have is
-        impossible, -inf. All-masked rows have copy probability 0. Everything is float32 or wider, also under
-        autocast.
+        With g = 1 the first V are the given logits. An id beyond V that a sentence does not have gets -inf.
+        All-masked rows have copy probability 0. Everything is float32 or wider, also under autocast.
         """
         with torch.autocast(logits.device.type, enabled=False):
             dtype = self.gate.weight.dtype
@@ -73,7 +72,7 @@ class PointerGenerator(nn.Module):
         return mixed, gate_logit.squeeze(-1).sigmoid()
 
     def select_head(self, weights: Float[Tensor, "B *h T S"]) -> Float[Tensor, "B T S"]:
-        """Return the weights of its head, from those of its layer with or without heads."""
+        """Return the weights of `head` (the mean of all heads if None) from the weights of its layer."""
         if weights.dim() == 3:
             return weights
         return weights.mean(1) if self.head is None else weights[:, self.head]
@@ -95,12 +94,13 @@ class PointerGenerator(nn.Module):
 
 
 class _Mixture(torch.autograd.Function):
-    """Logits l, gate logits z, log masses m -> the logits of the mixture.
+    """The logits of the mixture from logits l, gate logits z and log masses m.
 
     Up to the constant log(sum exp l / g), log P(w) is l_w where no position copies w, and else
     logaddexp(l_w, logsumexp(l) - z + m_w): as (1 - g) / g = exp(-z), only the S entries that are copied
-    differ from l. Written out since composed operations would pass over the vocabulary four times more.
-    Positions that copy the same id have the same mass; only the first one passes its gradient on.
+    differ from l. Forward and backward are written out, because composed operations would pass over the
+    vocabulary four more times. Positions that copy the same id have the same mass; only the first one passes
+    its gradient on.
     """
 
     @staticmethod

@@ -1,5 +1,5 @@
-"""The alignment as a latent variable: every position predicts on its own, and the weights mix the
-predictions.
+"""The alignment as a latent variable: there is a prediction from each source position, and the weights mix
+them.
 
 Soft attention predicts from the mean of the positions, log p(y | E_a v_a); here the alignment a is summed
 out, log sum_a w_a p(y | v_a) (Deng et al. 2018, "Latent Alignment and Variational Attention"; Wu, Shapiro and
@@ -37,17 +37,18 @@ class LatentAlignment:
 
     kind is one of:
 
-    - marginal: from every position on its own, mixed by the weights; only from the `top` positions with the
-      largest weights, if given. States go on with the mean. In the order luong without input feeding no state
-      depends on attention, and the likelihood is exactly that of a model that draws each alignment
-      independently (Wu et al. 2018); else states remember a mean, as in Deng et al. 2018;
+    - marginal: a prediction from each position separately, mixed by the weights; with `top`, only from the
+      positions with the largest weights. The next state gets the mean context. In the order luong without
+      input feeding no state depends on attention, and the likelihood is exactly that of a model that samples
+      each alignment independently (Wu et al. 2018); else states depend on mean contexts, as in Deng et al.
+      2018;
     - posterior: likewise, and once a token is known, the posterior of the alignment replaces the weights: in
       the past, in the alignment state of a normalizer that has one (if that state is the weights, this is
       exact filtering in a hidden Markov model, Wu and Cotterell 2019), and in the context of the attentional
-      vector that enters the next step. In the order bahdanau the cell has read the mean by then.
+      vector that enters the next step. In the order bahdanau the cell has already read the mean context.
 
-    The logits of a mixture are log-probabilities. It costs an output layer for every position; in training,
-    the (B, S, V) numbers of a step are computed again for its gradient: they are never kept for all T steps.
+    The logits of a mixture are log-probabilities. The output layer runs for every position. In training
+    the (B, S, V) logits of a step are recomputed in the backward pass: they are never kept for all T steps.
     """
 
     def __init__(self, kind: Literal["marginal", "posterior"], top: int | None = None) -> None:
@@ -55,7 +56,7 @@ class LatentAlignment:
 
     @staticmethod
     def check(attention: nn.Module) -> None:
-        """Seq2attnError if the weights of an attention are not probabilities of source positions."""
+        """Raise Seq2attnError if the weights of an attention are not probabilities of source positions."""
         if not isinstance(attention, Attention):
             raise Seq2attnError(
                 "a latent alignment is to one position at a time: give the decoder an attention of one head, "
@@ -132,7 +133,7 @@ def top_k(weights: Float[Tensor, "B S"], top: int | None) -> tuple[Float[Tensor,
     """Return the log-weights of the `top` positions with the largest weights (all, if None), renormalised,
     and these positions.
 
-    A weight of 0 becomes -inf, without a gradient of nan. Where all weights are 0, shares are equal.
+    A weight of 0 becomes -inf, and its gradient is 0, not nan. If all weights are 0, all shares are equal.
     """
     positions = weights.shape[-1]
     if top is None or top >= positions:

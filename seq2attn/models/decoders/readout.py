@@ -1,4 +1,4 @@
-"""From the hidden state of a recurrent decoder to the logits.
+"""The layers between the hidden state of a recurrent decoder and the logits.
 
 Letters: B batch, T steps, H width of a hidden state, D of a context, E of an embedding, R of a readout.
 """
@@ -13,7 +13,7 @@ from seq2attn.layers.basic import Dropout, Maxout
 
 
 class Readout(nn.Module):
-    """From hidden state, context and word to the input of the output layer.
+    """Combines hidden state, context and word to the input of the output layer.
 
     tanh: tanh(W [context; state]), no bias (Luong et al. 2015, eq. 5), the "attentional vector";
     maxout: of W [context; state; word] (Bahdanau et al. 2015, A.2.2).

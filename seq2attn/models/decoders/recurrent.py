@@ -31,7 +31,7 @@ class RecurrentState(NamedTuple):
     attentional_vector: Tensor | None  # (B, R), enters the next step with input feeding
     memory: PerSource[Memory]
     past: Past
-    predictions: PositionPredictions | None = None  # for a posterior, until the token is known
+    predictions: PositionPredictions | None = None  # with a posterior alignment, until the token is known
     copy_source: PerSource[CopySource | None] = PerSource(None)  # with copying
 
 
@@ -46,10 +46,10 @@ class RecurrentSteps(NamedTuple):
 
 
 class RecurrentDecoder(Decoder):
-    """The base class of LSTM and GRU decoders with attention; subclasses say in which order they attend.
+    """The base class of LSTM and GRU decoders with attention; subclasses define when the cell attends.
 
-    latent: the alignment as a latent variable; None: soft attention, the next token is predicted from the
-    context. It excludes a pointer generator.
+    latent: the alignment as a latent variable; it cannot be combined with a pointer generator. None: soft
+    attention, the next token is predicted from the context.
     """
 
     def __init__(
@@ -68,14 +68,13 @@ class RecurrentDecoder(Decoder):
         if latent is not None:
             latent.check(attention)
             if pointer_generator is not None:
-                raise Seq2attnError(
-                    "a latent alignment predicts from every position on its own: no copying with it"
-                )
+                raise Seq2attnError("a latent alignment predicts from each position separately: no copying")
         self.pointer_generator = self._check_copying(pointer_generator)
 
     @property
     def sequential(self) -> bool:
-        """Whether each step needs the result of the one before: then T steps cannot be computed at once."""
+        """Whether each step needs the result of the previous one, so that T steps cannot be computed at
+        once."""
         raise NotImplementedError(f"{type(self).__name__} must implement sequential")
 
     def _advance(
@@ -109,18 +108,17 @@ class RecurrentDecoder(Decoder):
         need_weights = bool(weights_of) or self.pointer_generator is not None
         length = 1 if self.sequential else tokens.shape[1]
         all_steps: list[RecurrentSteps] = []
-        for begin in range(0, tokens.shape[1], length):
-            now = slice(begin, begin + length)
-            mask = None if dropout_mask is None else dropout_mask[:, now]
-            steps, state = self._read(tokens[:, now], words[:, now], state, mask, need_weights)
+        for start in range(0, tokens.shape[1], length):
+            chunk = slice(start, start + length)
+            mask = None if dropout_mask is None else dropout_mask[:, chunk]
+            steps, state = self._read(tokens[:, chunk], words[:, chunk], state, mask, need_weights)
             all_steps.append(steps)
         decoded = self._decoded(all_steps, state.copy_source.value)
         if not weights_of:
             return decoded
-        answers = [steps.attended for steps in all_steps]
         return decoded._replace(
-            weights=_layers([answer.weights for answer in answers], len(weights_of)),
-            sampled=_layers([answer.sampled for answer in answers], len(weights_of)),
+            weights=_layers([steps.attended.weights for steps in all_steps], len(weights_of)),
+            sampled=_layers([steps.attended.sampled for steps in all_steps], len(weights_of)),
         )
 
     def observe(self, token: Int[Tensor, " B"], state: RecurrentState) -> RecurrentState:
@@ -221,8 +219,8 @@ class BahdanauDecoder(RecurrentDecoder):
 class LuongDecoder(RecurrentDecoder):
     """The cell reads the word, then its hidden state is the query (Luong et al. 2015).
 
-    input_feeding: the cell also reads the attentional vector of the step before (section 3.3), which is its
-    readout without dropout.
+    input_feeding: the cell also reads the attentional vector of the previous step (section 3.3), which is the
+    readout of that step without dropout.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""LSTM and GRU decoders without attention: all that they know of the source is its summary, one vector."""
+"""LSTM and GRU decoders without attention. Their only input from the source is its summary, one vector."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -25,8 +25,8 @@ class SummaryState(NamedTuple):
 class SummaryDecoder(Decoder):
     """An LSTM or GRU that starts from the source's summary.
 
-    summary_in_steps: the summary also enters every step and the readout (Cho et al. 2014); else it only
-    starts the state (Sutskever et al. 2014).
+    summary_in_steps: the summary also enters every step and the readout (Cho et al. 2014); else only the
+    initial state (Sutskever et al. 2014).
     """
 
     def __init__(

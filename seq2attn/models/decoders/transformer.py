@@ -1,4 +1,4 @@
-"""The Transformer's decoder.
+"""Transformer decoders.
 
 Letters: B sentences, K hypotheses of each (N = K B), T new tokens, S source positions, D width, V vocabulary.
 """
@@ -35,13 +35,14 @@ class SelfAttentionMasks(NamedTuple):
 
     step: int  # the number of tokens before the new ones
     causal: Tensor  # (N, T, T), among the new ones
-    # (B, 1, K, L), in steps: which of the L tokens in the memory that the K hypotheses of a sentence share
-    # are a hypothesis's own
+    # (B, 1, K, L), in steps: which of the L tokens in the shared memory of the K hypotheses of a sentence
+    # belong to each hypothesis
     shared: Tensor | None
 
 
 class DecoderLayer(nn.Module):
-    """Causal self-attention (in a window, if any), cross-attention, feed-forward, each with its residual."""
+    """Causal self-attention, in a sliding window if `window` is set, cross-attention and feed-forward, each
+    with its residual."""
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class DecoderLayer(nn.Module):
     ) -> None:
         super().__init__()
         size = self_attention.out.out_features
-        # All hypotheses of a sentence write into one memory, if weights do not depend on positions in it.
+        # All hypotheses of a sentence share a memory, if weights do not depend on positions in it.
         self.shares = window is None and self_attention.attention.foldable
         self.self_attention, self.cross_attention = self_attention, cross_attention
         self.feed_forward, self.window = feed_forward, window
@@ -71,7 +72,7 @@ class DecoderLayer(nn.Module):
         return LayerState(None, PerSource(memory), past)
 
     def track_coverage(self, state: LayerState) -> LayerState:
-        """Return the same start, whose steps track coverage; they cannot use a fused kernel."""
+        """Return a state of start(), changed so that steps track coverage; they cannot use a fused kernel."""
         return state._replace(cross_past=self.cross_attention.initial_state(state.cross_memory.value))
 
     def forward(
@@ -99,7 +100,7 @@ class DecoderLayer(nn.Module):
     def _remember(
         self, y: Float[Tensor, "N T D"], masks: SelfAttentionMasks, before: SelfMemory | None
     ) -> tuple[Memory, SelfMemory]:
-        """Return the memory that the new tokens attend to, themselves included, and the one to keep."""
+        """Return the memory that the new tokens attend to, including themselves, and the memory to keep."""
         causal = masks.causal  # (N, T, T)
         if self.window is not None:
             causal = causal & self.window.mask(y.shape[1], y.device)
@@ -121,7 +122,7 @@ class TransformerState(NamedTuple):
     """Batch first, so that a search can reorder it."""
 
     step: int  # the number of tokens that each hypothesis has read
-    # (N, L): of the L tokens that the hypotheses of its sentence have read, those that a hypothesis has read
+    # (N, L): which of the L tokens that all hypotheses of its sentence have read belong to a hypothesis
     own_tokens: Tensor | None
     layers: tuple[LayerState, ...]
     copy_source: PerSource[CopySource | None]  # with copying
@@ -157,7 +158,7 @@ class TransformerDecoder(Decoder):
         rows, sentences = len(token), len(state.layers[0].cross_memory.value.keys)
         own_tokens = shared = None
         if self.shares and rows:
-            # Each hypothesis of a sentence writes one key, and attends to those of the tokens that led to it.
+            # Each hypothesis of a sentence appends one key, and attends to the keys of its own tokens.
             new = torch.eye(rows // sentences, dtype=torch.bool, device=token.device).repeat(sentences, 1)
             own_tokens = new if state.own_tokens is None else torch.cat([state.own_tokens, new], 1)  # (N, L)
             shared = own_tokens.unflatten(0, (sentences, -1)).unsqueeze(1)  # (B, 1, K, L)
@@ -178,13 +179,13 @@ class TransformerDecoder(Decoder):
         return decoded
 
     def track_coverage(self, state: TransformerState) -> TransformerState:
-        """See the base class: of the layer with the pointer generator, else of the last one."""
+        """See the base class. The coverage is that of the pointer generator's layer, else of the last."""
         layers, tracking = list(state.layers), self._tracking_layer
         layers[tracking] = cast(DecoderLayer, self.layers[tracking]).track_coverage(layers[tracking])
         return state._replace(layers=tuple(layers))
 
     def coverage(self, state: TransformerState) -> Float[Tensor, "B S"] | None:
-        """See the base class; of the layer that tracks it."""
+        """See the base class. The coverage is that of the layer that tracks it."""
         layer = state.layers[self._tracking_layer]
         return masked_coverage(layer.cross_memory.value, layer.cross_past)
 
@@ -208,39 +209,39 @@ class TransformerDecoder(Decoder):
         with_weights = {*weights_of}
         if self.pointer_generator is not None:
             with_weights.add(self.pointer_generator.layer)
-        x, states, answers = words, list[LayerState](), dict[int, Attended]()
-        for number, (layer, before) in enumerate(zip(self.layers, state.layers, strict=True)):
-            x, attended, after = layer(x, masks, before, number in with_weights)
-            if number in with_weights:
-                answers[number] = attended
+        x, states, by_layer = words, list[LayerState](), dict[int, Attended]()
+        for index, (layer, before) in enumerate(zip(self.layers, state.layers, strict=True)):
+            x, attended, after = layer(x, masks, before, index in with_weights)
+            if index in with_weights:
+                by_layer[index] = attended
             states.append(after)
         x = self.norm(x)
         projection, gate = Projection.of(x, self.output), None
         predicted: Tensor | Projection = projection
         copy_source = expand_to_hypotheses(state.copy_source.value, len(tokens))
         if self.pointer_generator is not None and copy_source is not None:
-            attended = answers[self.pointer_generator.layer]
+            attended = by_layer[self.pointer_generator.layer]
             gate_inputs = attended.context, x, words  # (N, T, D) each
             predicted, gate = self.pointer_generator(
                 projection.whole(), gate_inputs, attended.weights, copy_source
             )
-        wanted = [answers[layer] for layer in weights_of]
-        decoded = Decoded(predicted, _stack_weights(wanted), _stack_samples(wanted), gate)
+        returned = [by_layer[layer] for layer in weights_of]
+        decoded = Decoded(predicted, _stack_weights(returned), _stack_samples(returned), gate)
         return decoded, tuple(states)
 
 
-def _stack_weights(answers: list[Attended]) -> Tensor | None:
-    """Return the weights (B, L, H, T, S) of layers."""
-    return torch.stack([cast(Tensor, answer.weights) for answer in answers], 1) if answers else None
+def _stack_weights(layers: list[Attended]) -> Tensor | None:
+    """Return the weights (B, L, H, T, S) of layers; None if there are no layers."""
+    return torch.stack([cast(Tensor, attended.weights) for attended in layers], 1) if layers else None
 
 
-def _stack_samples(answers: list[Attended]) -> Tensor | None:
-    """Return the samples (B, L, H, T, S) of layers: zeros where a layer does not sample; None if none
-    does."""
-    if all(answer.sampled is None for answer in answers):
+def _stack_samples(layers: list[Attended]) -> Tensor | None:
+    """Return the samples (B, L, H, T, S) of layers, zeros for a layer that does not sample; None if no layer
+    samples."""
+    if all(attended.sampled is None for attended in layers):
         return None
     samples = [
-        torch.zeros_like(cast(Tensor, answer.weights)) if answer.sampled is None else answer.sampled
-        for answer in answers
+        torch.zeros_like(cast(Tensor, attended.weights)) if attended.sampled is None else attended.sampled
+        for attended in layers
     ]
     return torch.stack(samples, 1)
