@@ -85,10 +85,11 @@ class _MovedModules(MetaPathFinder, Loader):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         package, _, name = fullname.partition(".")
-        return ModuleSpec(fullname, self) if package == __name__ and name in _MOVED else None
+        return ModuleSpec(fullname, self) if package == __name__ and name.split(".")[0] in _MOVED else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        module = import_module(f"{__name__}.{_MOVED[spec.name.partition('.')[2]]}")
+        moved, *inner = spec.name.split(".")[1:]
+        module = import_module(".".join([__name__, _MOVED[moved], *inner]))
         spec.loader_state = module.__spec__
         return module
 
@@ -97,7 +98,7 @@ class _MovedModules(MetaPathFinder, Loader):
             module.__spec__ = module.__spec__.loader_state
 
 
-sys.meta_path.append(_MovedModules())
+sys.meta_path.insert(0, _MovedModules())  # first, or a module in a moved package would be loaded twice
 
 
 def __getattr__(name: str) -> Any:

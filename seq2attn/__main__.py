@@ -4,7 +4,7 @@ import sys
 import warnings
 
 from seq2attn.cli import cli
-from seq2attn.errors import Seq2attnError
+from seq2attn.errors import RenamedWarning, Seq2attnError
 from seq2attn.runtime.process import settle
 
 
@@ -31,7 +31,7 @@ def _warn(
     line: object = None,
 ) -> None:
     """Print a warning without the line of code that it came from, which users do not need."""
-    if not issubclass(category, (DeprecationWarning, FutureWarning)):
+    if issubclass(category, RenamedWarning) or not issubclass(category, (DeprecationWarning, FutureWarning)):
         print(f"seq2attn: warning: {message}", file=sys.stderr)
 
 

@@ -3,3 +3,7 @@
 
 class Seq2attnError(ValueError):
     """Base class of errors that a user can fix; the command line prints them without a traceback."""
+
+
+class RenamedWarning(FutureWarning):
+    """A user's code has a name that was renamed. It is shown by default, unlike a DeprecationWarning."""

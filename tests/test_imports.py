@@ -143,10 +143,12 @@ def test_public_names_are_there_when_asked_for():
         ("positions.POSITIONS", "attention.positions"),
         ("process.settle", "runtime.process"),
         ("scorers.SCORERS", "attention.scorers"),
+        ("scorers.products.General", "attention.scorers.products"),
+        ("normalizers.dense.Softmax", "attention.normalizers.dense"),
     ],
 )
 def test_names_of_modules_that_moved_still_work(old, new):
-    module, name = old.split(".")
+    module, _, name = old.rpartition(".")
     loaded(
         f"import seq2attn.{module}; from seq2attn.{module} import {name}; import seq2attn.{new} as new; "
         f"assert seq2attn.{module} is new and new.{name} is {name} and new.__spec__.name == new.__name__"

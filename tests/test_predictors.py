@@ -63,7 +63,7 @@ def test_nothing_is_set_on_a_text_predictor(translator: Translator) -> None:
 
 
 def test_an_unknown_option_is_an_error_with_a_guess(translator: Translator) -> None:
-    with pytest.raises(seq2attn.Seq2attnError, match=r"unknown key 'beem' \(did you mean beam\?"):
+    with pytest.raises(seq2attn.Seq2attnError, match=r"unknown option 'beem' \(did you mean beam\?"):
         translator.translate("Wo ist Tom?", beem=3)  # type: ignore[call-overload]
 
 

@@ -13,6 +13,7 @@ from seq2attn.attention.interfaces import Normalizer as BaseNormalizer
 from seq2attn.attention.normalizers import MoChA, Monotonic, Softmax, nonempty, seen
 from seq2attn.attention.pooling import Pooling
 from seq2attn.attention.scorers import Additive, Coverage, Dot, ScaledDot
+from seq2attn.errors import RenamedWarning
 
 B, T, S, Q = 3, 5, 7, 11
 
@@ -37,7 +38,7 @@ def renames(*pairs: tuple[str, str]) -> Any:
         def __exit__(self, *error: Any) -> None:
             super().__exit__(*error)
             if error[0] is None:
-                messages = [str(w.message) for w in self.caught if w.category is DeprecationWarning]
+                messages = [str(w.message) for w in self.caught if w.category is RenamedWarning]
                 assert len(messages) == len(pairs), messages
                 assert all(w.filename == __file__ for w in self.caught)
                 for old, new in pairs:
@@ -211,20 +212,20 @@ def test_a_class_with_both_names_is_left_as_it_is():
 
 def test_fields_functions_and_methods():
     zeros = torch.zeros(B, S)
-    with pytest.warns(DeprecationWarning, match=r"Past.belief is deprecated: .* Past.alignment_state"):
+    with pytest.warns(RenamedWarning, match=r"Past.belief is deprecated: .* Past.alignment_state"):
         assert Past(None, None, 0, zeros).belief is zeros
     attention = Attention(Dot(Q, Q), Monotonic())
     _, memory = inputs(attention)
-    with pytest.warns(DeprecationWarning, match=r"Attention.begin is deprecated: .* Attention.initial_state"):
+    with pytest.warns(RenamedWarning, match=r"Attention.begin is deprecated: .* Attention.initial_state"):
         assert_close(attention.begin(memory), attention.initial_state(memory))
     heads = MultiHead(1, Q, Q, attention)
     memory = heads.remember(torch.randn(B, S, Q), torch.ones(B, 1, S, dtype=torch.bool))
-    with pytest.warns(DeprecationWarning, match=r"MultiHead.begin is deprecated: .* MultiHead.initial_state"):
+    with pytest.warns(RenamedWarning, match=r"MultiHead.begin is deprecated: .* MultiHead.initial_state"):
         assert_close(heads.begin(memory), heads.initial_state(memory))
     pooling = Pooling(Attention(Dot(Q, Q), Softmax()), 2, Q)
     _, memory = inputs(pooling.attention)
-    with pytest.warns(DeprecationWarning, match=r"Pooling.look is deprecated: .* Pooling.pool"):
+    with pytest.warns(RenamedWarning, match=r"Pooling.look is deprecated: .* Pooling.pool"):
         assert_close(pooling.look(memory).context, pooling.pool(memory).context)
     mask = torch.tensor([[True, False], [False, False]])
-    with pytest.warns(DeprecationWarning, match=r"normalizers.seen is deprecated: .* normalizers.nonempty"):
+    with pytest.warns(RenamedWarning, match=r"normalizers.seen is deprecated: .* normalizers.nonempty"):
         assert seen(mask).equal(nonempty(mask))

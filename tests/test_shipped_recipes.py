@@ -212,7 +212,7 @@ def test_without_a_network_it_says_how_to_do_without(tmp_path: Path) -> None:
         for name in HUB
     }  # fmt: skip
     for name, process in started.items():
-        said = process.communicate()[1]  # it ends by itself
+        said = process.communicate(timeout=120)[1]  # it ends by itself, and does not wait for the network
         assert process.returncode == 1
         assert said.startswith("seq2attn: data.train.0.dataset: the hub cannot be reached for ")
         assert said.endswith("name a local copy: data.train.0.dataset=/path/to/folder\n"), (name, said)

@@ -1,10 +1,12 @@
-"""Old names of hooks, fields and methods. They still work, with a DeprecationWarning."""
+"""Old names of hooks, fields and methods. They still work, with a warning."""
 
 import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import nn
+
+from seq2attn.errors import RenamedWarning
 
 
 class RenamedHooks:
@@ -71,4 +73,4 @@ class _OldFlag(_OldMethod):
 def warn_renamed(owner: str, old: str, new: str, stacklevel: int = 3) -> None:
     """Warn that a name of `owner` has changed; the warning is that of the caller's caller."""
     message = f"{owner}.{old} is deprecated: use its new name, {owner}.{new}"
-    warnings.warn(message, DeprecationWarning, stacklevel)
+    warnings.warn(message, RenamedWarning, stacklevel)

@@ -62,6 +62,7 @@ def heatmap(
     from seq2attn.inference.predictor import PlotOptions
     from seq2attn.tasks.loading import load
 
-    predictor = load(run, checkpoint, device).configured(context.meta.get(DECODING, {}))
-    result = predictor.plot(sentence, output, PlotOptions(target, pieces, layer, head))
+    decoding = context.meta.get(DECODING, {})
+    options = PlotOptions(target, pieces, layer, head)
+    result = load(run, checkpoint, device).plot(sentence, output, options, decoding)
     click.echo(f"{result}\n{output}")

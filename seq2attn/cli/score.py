@@ -105,7 +105,7 @@ def score(
 
     given = None
     if source is not None:
-        by_file = {str(file): list(lines((file,))) for file in references}
+        by_file = [(str(file), list(lines((file,)))) for file in references]
         given = GivenTexts(str(source), list(lines((source,))), by_file)
     options = context.meta.get(DECODING, {})
     scored = score_run(run, metrics, data, given, options, checkpoint, device)

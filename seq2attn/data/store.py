@@ -96,12 +96,6 @@ class _Options(NamedTuple):
     vocabularies: Coders
     training: bool
 
-    @property
-    def measured(self) -> tuple[int, str]:
-        """Return the number of sides whose length is filtered (labelled data: the source only), and its
-        unit."""
-        return (1, "words") if isinstance(self.data, LabelledDataRecipe) else (2, "pieces")
-
     def name(self, source: Source) -> str:
         """Return the name of the store; it differs if the content may differ."""
         corpus = self.corpus.model_dump(mode="json", exclude={"weight"})
@@ -184,7 +178,7 @@ def _rows(
 ) -> Iterator[list[_Row]]:
     """Yield batches of encoded pairs, without those that the filters leave out."""
     limits = options.data.filter if options.training else None
-    cut, ends, (count, unit) = options.data.truncate.cut, options.data.truncate.ends, options.measured
+    cut, ends, (count, unit) = options.data.truncate.cut, options.data.truncate.ends, options.data.filtered
     seen: set[bytes] = set()
     stream: Iterator[Pair] = islice(source.read(report), options.corpus.limit)
     if options.training:

@@ -77,8 +77,11 @@ class Predictor(ABC):
         """Return the links between the words of a pair. Seq2attnError unless the predictor `aligns`."""
         raise Seq2attnError(f"models for {self.task} align no words")
 
-    def plot(self, text: str, path: Path, options: PlotOptions) -> Any:
-        """Draw the attention weights of a text to a file, and return the result."""
+    def plot(self, text: str, path: Path, options: PlotOptions, decoding: Mapping[str, object]) -> Any:
+        """Draw the attention weights of a text to a file, and return the result.
+
+        decoding: decoding options, as those of `configured`.
+        """
         raise Seq2attnError(f"models for {self.task} have no heat map")
 
     @property

@@ -1,7 +1,7 @@
 """Predictors of labels: from texts to `Annotation`s (a tag for each word) or `Category`s (a single label)."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar, overload
@@ -78,8 +78,9 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
         """See the base class."""
         return f"the length of the longest sentence (batches have {BATCH_WORDS} words)"
 
-    def plot(self, text: str, path: Path, options: PlotOptions) -> Result:
+    def plot(self, text: str, path: Path, options: PlotOptions, decoding: Mapping[str, object]) -> Result:
         """See the base class."""
+        self.configured(decoding)
         default = PlotOptions()
         changed = [name for name in options._fields if getattr(options, name) != getattr(default, name)]
         if changed:

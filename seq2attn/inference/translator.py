@@ -21,6 +21,7 @@ from seq2attn.inference.results import Translation
 from seq2attn.inference.search import Hypothesis
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import DecodingRecipe
+from seq2attn.recipe.wording import unknown
 from seq2attn.text.vocabulary import Tokens, Vocabulary
 
 CHUNK = 2000  # lines that are read at a time, so that batches can have similar lengths
@@ -116,6 +117,9 @@ class TextPredictor(Predictor):
     def settings(self, options: Mapping[str, object]) -> DecodingRecipe:
         """Return the decoding settings changed by the options that are not None. Seq2attnError for a bad
         option."""
+        for name in options:
+            if name not in DecodingOptions.__annotations__:
+                raise Seq2attnError(f"decoding: {unknown(name, DecodingOptions.__annotations__, 'option ')}")
         changes = {name: value for name, value in options.items() if value is not None}
         nbest = changes.get("nbest")
         if isinstance(nbest, int) and nbest > self.decoding.beam:
@@ -158,12 +162,15 @@ class TextPredictor(Predictor):
         """See the base class."""
         return f"decoding.batch_tokens (now {self.decoding.batch_tokens})"
 
-    def plot(self, text: str, path: Path, options: PlotOptions) -> Translation:
+    def plot(
+        self, text: str, path: Path, options: PlotOptions, decoding: Mapping[str, object]
+    ) -> Translation:
         """See the base class."""
         head = AlignmentHead(options.layer, options.head)
-        predictor = self if head == DEFAULT_HEAD else replace(self, alignment=head)
+        predictor = self.configured({**decoding, "nbest": 1})
+        predictor = predictor if head == DEFAULT_HEAD else replace(predictor, alignment=head)
         if options.target is None:
-            (result,) = predictor.stream([text], self.settings({"nbest": 1}), alignment=True)
+            (result,) = predictor.stream([text], alignment=True)
         else:
             result = predictor.align(text, options.target)
         result.plot(path, pieces=options.pieces)

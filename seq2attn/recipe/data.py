@@ -317,6 +317,11 @@ class DataRecipe(Section):
     bad_lines: Literal["stop", "skip"] = Field("stop", description=BAD_LINES)
 
     @property
+    def filtered(self) -> tuple[int, str]:
+        """The number of sides whose lengths `filter` limits, and the unit of the lengths."""
+        return 2, "pieces"
+
+    @property
     def tag_scheme(self) -> str | None:
         """Return None: words have no tags."""
         return None

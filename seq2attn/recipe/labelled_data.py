@@ -124,6 +124,11 @@ class LabelledDataRecipe(Section):
     bad_lines: Literal["stop", "skip"] = Field("stop", description=BAD_LINES)
 
     @property
+    def filtered(self) -> tuple[int, str]:
+        """The number of sides whose lengths `filter` limits, and the unit of the lengths."""
+        return 1, "words"
+
+    @property
     def languages(self) -> tuple[str, str]:
         """Return the names of the two sides of an example."""
         return "words", "labels"

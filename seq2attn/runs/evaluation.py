@@ -28,7 +28,7 @@ class GivenTexts(NamedTuple):
 
     name: str  # of the sources
     sources: Sequence[str]
-    references: Mapping[str, Sequence[str]]  # by name, one for each source
+    references: Sequence[tuple[str, Sequence[str]]]  # of each file its name, and a reference for each source
 
 
 class RunScores(NamedTuple):
@@ -134,11 +134,11 @@ def _checked(
 ) -> tuple[list[str], list[Sequence[str]]]:
     """Return sources in the form of the task's data, and lists of references. RunError for a faulty pair."""
     sources = [predictor.example_text(line) for line in given.sources]
-    for name, references in given.references.items():
+    for name, references in given.references:
         for number, (source, text) in enumerate(zip_longest(sources, references, fillvalue=""), 1):
             if (fault := task.pair_fault(source, text)) is not None:
                 raise RunError(f"{name}:{number}: {fault.format(source=f'{given.name}:{number}')}")
-    return sources, list(given.references.values())
+    return sources, [references for _, references in given.references]
 
 
 def held_out(task: Task[Any], role: Role) -> Examples:

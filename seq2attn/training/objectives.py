@@ -208,6 +208,14 @@ class AttentionLosses:
         signs = {"entropy": -1}
         return sum(signs.get(name, 1) * self.factors[name] * value for name, value in terms.items())
 
+    def state(self) -> float | None:
+        """Return the baseline, for a checkpoint."""
+        return self.baseline
+
+    def restore(self, state: float | None) -> None:
+        """Continue from a baseline."""
+        self.baseline = state
+
     def updated(self) -> None:
         """Update the baseline with the rewards of the update."""
         if self._rewards:
@@ -267,12 +275,12 @@ class TokenObjective:
 
     def state(self) -> float | None:
         """See Objective: the baseline of rewards."""
-        return None if self.attention_losses is None else self.attention_losses.baseline
+        return None if self.attention_losses is None else self.attention_losses.state()
 
     def restore(self, state: float | None) -> None:
         """See Objective."""
         if self.attention_losses is not None:
-            self.attention_losses.baseline = state
+            self.attention_losses.restore(state)
 
 
 def guided_head(decoder: Decoder, layer: int | None, head: int | None) -> tuple[int, int | None]:

@@ -148,6 +148,8 @@ class RunFolder:
 
     def save_weights(self, name: str, weights: Weights) -> None:
         """Write weights to weights/NAME as safetensors; `commit` makes them part of the run."""
+        if self.version.format in RESUMABLE:  # a folder of 0.1 stays one, so that its training is not resumed
+            self.version.format = FORMAT
         self.add(f"weights/{name}", save({key: value.contiguous() for key, value in weights.items()}))
 
     def load_weights(self, which: str = "best") -> Weights:

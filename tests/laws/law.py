@@ -84,8 +84,9 @@ def check(law: Law, mechanism: Mechanism, options: dict[str, Any]) -> None:
     if law.check_shapes:
         law.check(build(mechanism), **options)
         return
+    before = config.jaxtyping_disable
     config.update("jaxtyping_disable", True)
     try:
         law.check(build(mechanism), **options)
     finally:
-        config.update("jaxtyping_disable", False)
+        config.update("jaxtyping_disable", before)
