@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import tiny
 import torch
 from tiny_runs import log
@@ -231,6 +232,27 @@ def test_an_interrupted_training_of_format_02_goes_on_and_says_what_differs(tmp_
         warnings.simplefilter("error")
         again = seq2attn.train(run / "recipe.yaml", run, ["training.max_steps=8"], resume=True, device="cpu")
     assert again.progress.step == 8
+
+
+def test_an_averaged_run_of_format_02_gets_the_new_format(tmp_path: Path) -> None:
+    source = Path(__file__).parent / "model_0.2" / "transformer" / "run"
+    run = RunFolder.open(Path(shutil.copytree(source, tmp_path / "run")))
+    weights = run.load_weights()
+    assert run.version.format == "0.2"
+    run.save_weights("average.safetensors", weights)
+    run.version.average = "average.safetensors"
+    run.commit()
+    again = RunFolder.open(run.path)
+    assert again.version.format == FORMAT
+    assert again.load_weights("average").keys() == weights.keys() == again.load_weights().keys()
+
+
+@pytest.mark.parametrize("form", ["lstm", "transformer"])
+def test_tensor_names_of_the_new_format_are_kept(runs: dict[str, Path], form: str) -> None:
+    run = RunFolder.open(runs[form])
+    stored = safetensors.torch.load(run.content(f"weights/{run.version.best}"))
+    assert run.version.format == FORMAT
+    assert run.load_weights().keys() == stored.keys()
 
 
 def test_the_fixtures_of_all_formats_load() -> None:

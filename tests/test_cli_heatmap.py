@@ -38,6 +38,14 @@ def test_heatmap_shows_what_is_asked_for(tmp_path: Path, runs: dict[str, Path]) 
     assert len({*layers, drawn(*words, run_folder=transformer)}) == 4
 
 
+def test_heatmap_with_a_beam_below_the_nbest_of_the_recipe(tmp_path: Path, copy: str) -> None:
+    recipe = Path(copy, "recipe.yaml")
+    recipe.write_text(recipe.read_text().replace("nbest: 1", "nbest: 3"))
+    assert "nbest: 3" in recipe.read_text()
+    path = tmp_path / "map.svg"
+    assert run("heatmap", copy, "Wo ist Tom?", "--beam", "2", "-o", str(path)).stdout.endswith(f"{path}\n")
+
+
 def test_heatmap_says_what_is_wrong(tmp_path: Path, runs: dict[str, Path]) -> None:
     path = str(tmp_path / "map.png")
     for words, message in [

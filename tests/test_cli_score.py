@@ -24,6 +24,12 @@ def test_score_files(pair: tuple[str, str]) -> None:
     assert "nrefs:2" in report["scores"][0]["signature"]
 
 
+def test_score_a_run_with_one_reference_twice(pair: tuple[str, str]) -> None:
+    files = ["--source", pair[0], "--references", pair[1], "--references", pair[1]]
+    report = json.loads(run("score", MODEL, *files, "--format", "json").stdout)
+    assert "nrefs:2" in report["scores"][0]["signature"]
+
+
 def test_score_a_run(pair: tuple[str, str]) -> None:
     files = ["--source", pair[0], "--references", pair[1]]
     output = run("score", MODEL, *files, "--beam", "3", "--length-penalty", "0.5").stdout.splitlines()

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -77,6 +78,15 @@ def test_a_package_brings_a_scorer(tmp_path, monkeypatch):
             model.step, model.start(sources(5, 3)), Rules(bos=2, eos=3), torch.tensor([6, 6]), 3
         )
         assert len(found) == 2 and all(found)
+
+
+def test_a_package_of_old_names_is_told_the_new_ones(tmp_path):
+    code = PACKAGE.replace('"harmonic"', '"former"') + "\n\nclass Old(Dot):\n    looks_back = True\n"
+    (tmp_path / "former_parts.py").write_text(code)
+    paths = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    words = [sys.executable, "-m", "seq2attn", "--import", "former_parts", "recipes"]
+    done = subprocess.run(words, env=os.environ | paths, capture_output=True, text=True, check=True)
+    assert "seq2attn: warning: Old.looks_back is deprecated: use its new name, Old.stateful" in done.stderr
 
 
 @pytest.mark.usefixtures("forgetful")
