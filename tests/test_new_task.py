@@ -150,7 +150,7 @@ class WordCounter(Predictor):
         self.model.eval()
         for line in lines:
             tokens, mask = pad(self.vocabulary.encode([line]), 0)
-            yield float(self.model(tokens.to(self.device), mask.to(self.device)))
+            yield self.model(tokens.to(self.device), mask.to(self.device)).item()
 
     def count(self, text: str) -> float:
         return next(self.stream([text]))
