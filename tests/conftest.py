@@ -1,5 +1,6 @@
 """What all tests share: shapes are types, one thread, stores of their own, tiny trained runs."""
 
+import contextlib
 import re
 import signal
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from jaxtyping import install_import_hook
+from shapes import unchecked
 
 PACKAGE = Path(__file__).parents[1] / "seq2attn"
 
@@ -29,6 +31,29 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tokenised data go into a folder of the tests' own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEQ2ATTN_CACHE", str(tmp_path_factory.mktemp("stores")))
+        yield
+
+
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """Without checks of shapes, for tests that repeat calls of the same shapes many times."""
+    with unchecked():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _first_updates_are_checked() -> Iterator[None]:
+    """In a training, the shapes of the first two updates are checked: the others repeat them."""
+    from seq2attn.training.loop import Trainer
+
+    update = Trainer.update
+
+    def checked_at_first(self: Trainer, batches: Any, step: int) -> Any:
+        with unchecked() if step > 2 else contextlib.nullcontext():
+            return update(self, batches, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "update", checked_at_first)
         yield
 
 

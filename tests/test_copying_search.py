@@ -31,6 +31,7 @@ def stepping(model: Seq2Seq) -> Any:
 
 @pytest.mark.parametrize("name", ["luong", "feeding", "transformer", "transformer-first"])
 @pytest.mark.parametrize("way", ["greedy", "beam", "sample"])
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_a_search_scores_as_forced_decoding_does_in_any_batch(name, way):
     model = tiny.model(MODELS[name])
     set_gate(model, -1.0)
@@ -110,6 +111,7 @@ def forced_decoding(predictor: Translator, text: str, target: Any) -> ForcedDeco
 @pytest.mark.parametrize(
     "settings", [{"beam": 1}, {"beam": 3, "nbest": 2}, {"sample": True, "nbest": 3}, {"min_length": 4}]
 )
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_translations_have_words_of_their_source(name, settings):
     predictor = translator(name)
     together = predictor.translate(SOURCES, **settings)

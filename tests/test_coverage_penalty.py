@@ -83,6 +83,7 @@ def test_the_penalty_by_hand():
     assert rules.penalty(covered).tolist() == pytest.approx(by_hand)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_the_penalty_is_that_of_all_weights_of_the_hypothesis(model):
     """Of the last layer, the mean of the heads; whatever else is in the batch; padding costs nothing."""
     lengths, rules = (

@@ -49,6 +49,7 @@ def test_steps_and_forward_agree(model, gradients):
 
 
 @torch.no_grad()
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_a_state_that_was_kept_can_be_stepped_again(model):
     """With other tokens, which others have not read: a state is a value."""
     decoder, tokens = model.decoder, tiny.reads(3, 4)
@@ -101,6 +102,7 @@ def test_only_past_tokens_matter(model):
 
 @recording
 @pytest.mark.parametrize("coverage", [False, True])
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_reordering_commutes_with_stepping(model, coverage, gradients):
     with torch.set_grad_enabled(gradients):
         laws.reordering_commutes_with_stepping(model, coverage)
@@ -108,6 +110,7 @@ def test_reordering_commutes_with_stepping(model, coverage, gradients):
 
 @torch.no_grad()
 @pytest.mark.parametrize("coverage", [False, True])
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_hypotheses_of_a_sentence_step_as_sentences_do(model, coverage):
     laws.hypotheses_step_as_sentences_do(model, coverage)
 
@@ -131,11 +134,13 @@ def test_hypotheses_share_the_memory_of_their_tokens_if_positions_in_it_do_not_m
     assert (state.own_tokens is None) == (separate == [0, 1])
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_tracking_coverage_changes_no_step(attending):
     laws.tracking_coverage_changes_no_step(attending)
 
 
 @pytest.mark.parametrize("name", PRIORS)
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_coverage_is_the_sum_of_weights(name):
     laws.coverage_is_the_sum_of_weights(tiny.model(tiny.MODELS[name]))
 
@@ -246,6 +251,7 @@ def test_position_dependent_self_attention_is_so_in_steps_too(section):
 
 
 @pytest.mark.parametrize("name", ATTENDING)
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_weights_depend_on_the_token_that_was_read_but_in_bahdanaus_order(name):
     """So only there can the weights of a step depend on nothing but the tokens before."""
     model = tiny.model(tiny.MODELS[name])

@@ -33,6 +33,7 @@ def model(translators: dict[str, Translator]) -> Translator:
 # ---- settings ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_nbest_is_the_best_of_the_beam(translator: Translator) -> None:
     said = one(translator, SENTENCES[2], beam=6, nbest=4)
     assert_same(Translation(**{**vars(said), "others": ()}), one(translator, SENTENCES[2], beam=6))
@@ -121,6 +122,7 @@ def test_a_text_has_single_spaces_whatever_pieces_are_said(
 
 
 @pytest.mark.parametrize("kind", ["lstm", "transformer"])
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_what_was_not_looked_at_costs(translators: dict[str, Translator], kind: str) -> None:
     """beta sum log min(c, 1) over the source and its end, of the last layer's weights, in every search."""
     translator = translators[kind]
@@ -181,6 +183,7 @@ def test_wrong_settings_are_said(model: Translator, settings: dict[str, Any], me
 @pytest.mark.parametrize(
     "settings", [{}, {"beam": 1}, {"nbest": 3}, {"sample": True, "nbest": 2, "top_p": 0.9}]
 )
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_neither_batch_size_nor_chunks_change_a_result(
     translator: Translator, settings: dict[str, Any]
 ) -> None:

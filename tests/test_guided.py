@@ -14,6 +14,8 @@ from seq2attn.data import Report, known_alignment, pairs
 from seq2attn.inference.translator import Translator
 from seq2attn.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("unchecked_shapes")
+
 SIDE = "kind: transformer, size: 32, feed_forward: 64, dropout: 0.0, self_attention: {heads: 4}"
 LETTERS = "task: copy, symbols: 8, lengths: [3, 6]"
 SMALL = [

@@ -41,6 +41,7 @@ def test_a_beam_of_one_is_greedy(model):
 
 
 @ways
+@pytest.mark.usefixtures("unchecked_shapes")
 @settings(max_examples=10, deadline=None, derandomize=True)
 @given(lengths=st.lists(st.integers(0, 8), min_size=2, max_size=4), data=st.data())
 def test_a_result_does_not_depend_on_the_batch(model, way, lengths, data):

@@ -42,6 +42,8 @@ from seq2attn.text.word_vocabulary import WordVocabularyError
 from seq2attn.training.run_folder import RunFolder
 from seq2attn.training.token_loss import cross_entropy
 
+pytestmark = pytest.mark.usefixtures("unchecked_shapes")
+
 LETTERS = {"symbols": 12, "lengths": [3, 6]}  # distinct: only the true alignment explains the target
 
 

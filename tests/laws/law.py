@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pytest
-from jaxtyping import config
+from shapes import unchecked
 
 from laws.mechanisms import Mechanism, build
 
@@ -84,9 +84,5 @@ def check(law: Law, mechanism: Mechanism, options: dict[str, Any]) -> None:
     if law.check_shapes:
         law.check(build(mechanism), **options)
         return
-    before = config.jaxtyping_disable
-    config.update("jaxtyping_disable", True)
-    try:
+    with unchecked():
         law.check(build(mechanism), **options)
-    finally:
-        config.update("jaxtyping_disable", before)
