@@ -30,6 +30,7 @@ from seq2attn.data.batch_plan import Batches, Indices
 from seq2attn.data.sources import pad
 from seq2attn.inference.predictor import Predictor, WrongTaskError
 from seq2attn.metrics import METRICS, Metric, Score
+from seq2attn.metrics.base import by_hypothesis
 from seq2attn.recipe import (
     RECIPES,
     AnyRecipe,
@@ -158,8 +159,8 @@ class WordCounter(Predictor):
 
 def distance(hypotheses: Sequence[str], references: Any, bootstrap: int = 0, seed: int = 1) -> Score:
     """The mean distance of numbers."""
-    pairs = zip(hypotheses, references, strict=True)
-    return Score("distance", float(np.mean([abs(float(a) - float(b)) for a, b in pairs])), "of:numbers")
+    numbers = [float(golds[0]) for golds in by_hypothesis(hypotheses, references)]
+    return Score("distance", float(np.abs(np.array(hypotheses, float) - numbers).mean()), "of:numbers")
 
 
 @pytest.fixture(autouse=True)

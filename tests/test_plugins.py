@@ -168,6 +168,79 @@ def test_a_file_is_no_module(mine, given, advice):
     assert mine(given, my_scorer="raise AssertionError") == f"--import {given}: {expected}: {advice}"
 
 
+COMMAND = """
+import click
+from seq2attn.cli.options import cli
+
+@cli.command()
+def shout():
+    click.echo("LOUD")
+"""
+
+
+def test_a_module_adds_a_command(mine):
+    try:
+        assert mine("loud", loud=COMMAND) == ""
+        assert CliRunner().invoke(cli, ["--import", "loud", "shout"]).output == "LOUD\n"
+        assert "shout" in CliRunner().invoke(cli, ["--import", "loud", "--help"]).output
+    finally:
+        cli.commands.pop("shout", None)
+
+
+def test_a_command_of_a_module_is_looked_up_after_the_import(mine, tmp_path):
+    (tmp_path / "loud.py").write_text(COMMAND)
+    try:
+        assert CliRunner().invoke(cli, ["--import", "loud", "shout"]).output == "LOUD\n"
+    finally:
+        cli.commands.pop("shout", None)
+
+
+HOOKS = """
+from seq2attn.attention import Normalizer, Scorer
+
+class Mine({base}):
+    def {method}:
+        return None
+"""
+
+
+@pytest.mark.parametrize(
+    ("base", "method", "said"),
+    [
+        (
+            "Normalizer",
+            "forward(self, scores, mask, query=None)",
+            "Mine.forward must take the parameters (self, scores, mask, past, query), as in Normalizer; it takes "
+            "(self, scores, mask, query)",
+        ),
+        (
+            "Scorer",
+            "keys(self)",
+            "Mine.keys must take the parameters (self, states), as in Scorer; it takes (self)",
+        ),
+        (
+            "Scorer",
+            "forward(self, query, keys, past, more)",
+            "Mine.forward must take the parameters (self, query",
+        ),
+        ("Scorer", "forward(self, query, keys, past, more=1)", ""),
+        ("Scorer", "forward(self, *everything)", ""),
+        ("Scorer", "helper(self, anything)", ""),
+    ],
+)
+def test_a_hook_of_other_parameters_is_refused_where_it_is_defined(mine, base, method, said):
+    found = mine("mine", mine=HOOKS.format(base=base, method=method))
+    assert said in found and ("mine.py:4: Seq2attnError" in found) == bool(said)
+
+
+def test_a_metric_of_other_parameters_is_refused_where_it_is_registered(mine):
+    text = "from seq2attn.metrics import Metric\n\nMetric(lambda hypotheses, references: None, 'texts')\n"
+    found = mine("mine", mine=text)
+    assert (
+        "mine.py:3: ScoringError: a metric is called as function(hypotheses, references, bootstrap," in found
+    )
+
+
 HELD = "class Mine:\n    width = 1\n    height = 2 * wdth\n"
 
 

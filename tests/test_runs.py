@@ -192,6 +192,18 @@ def test_the_average_of_a_run(tmp_path: Path, runs: dict[str, Path]) -> None:
     assert seq2attn.load(run, "average").translate("Guten Tag!", nbest=2)
 
 
+def test_the_best_weights_are_not_among_the_last(runs: dict[str, Path], tmp_path: Path) -> None:
+    """They are kept however old they are."""
+    run = tiny_runs.train(
+        tmp_path / "run", *tiny_runs.MODELS["lstm"], *tiny_runs.READY,
+        "training={max_steps: 4, validate_every: 1, keep_last: 1, metric: loss, learning_rate: 3.0}",
+    ).run  # fmt: skip
+    version = RunFolder.open(run).version
+    assert version.best != version.last and len(version.scores) == 2
+    with pytest.raises(RunError, match=r"cannot average the last 2 weights: .* keeps 1; train with"):
+        average_run(run, 2)
+
+
 @pytest.mark.parametrize("count", [0, -1, 5])
 def test_an_average_of_what_is_not_there(runs: dict[str, Path], count: int) -> None:
     with pytest.raises(

@@ -191,7 +191,7 @@ def test_layers_and_heads_that_are_not_there(translators: dict[str, Translator])
         translators["transformer"].align("Ja.", "Yes.", layer=3)
     with pytest.raises(Seq2attnError, match="the layer has 2 heads, 0 to 1; got head -3"):
         translators["transformer"].align("Ja.", "Yes.", head=-3)
-    with pytest.raises(Seq2attnError, match="the model has 1 attention layers, 0 to 0; got layer 1"):
+    with pytest.raises(Seq2attnError, match="the model has 1 attention layer, number 0; got layer 1"):
         translators["lstm"].align("Ja.", "Yes.", layer=1)
 
 

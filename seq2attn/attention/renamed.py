@@ -1,17 +1,18 @@
 """Old names of hooks, fields and methods. They still work, with a warning."""
 
+import inspect
 import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import nn
 
-from seq2attn.errors import RenamedWarning
+from seq2attn.errors import RenamedWarning, Seq2attnError
 
 
 class RenamedHooks:
-    """Base of the classes that users subclass. A hook that a subclass defines under its old name gets the new
-    name as well.
+    """Base of the classes that users subclass. A hook must take the parameters that it has in the base class.
+    A hook that a subclass defines under its old name gets the new name as well.
 
     Reading an old name returns the value of the new one, so that `super().move(...)` and `scorer.looks_back`
     work in such a class. A class that defines both names is left as it is.
@@ -32,6 +33,24 @@ class RenamedHooks:
             if old not in vars(cls) or vars(cls)[old] is vars(cls)[new]:
                 value = vars(cls)[new]
                 setattr(cls, old, (_OldFlag if isinstance(value, int) else _OldMethod)(old, new, value))
+        _check_parameters(cls)
+
+
+def _check_parameters(cls: type) -> None:
+    """Raise Seq2attnError if a hook of a class cannot be called as that of its base, such as Scorer."""
+    base = next(base for base in cls.__mro__ if RenamedHooks in base.__bases__)
+    for name, method in vars(cls).items():
+        hook = vars(base).get(name)
+        if name == "__init__" or not inspect.isfunction(hook) or not inspect.isfunction(method):
+            continue
+        expected = inspect.signature(hook)
+        try:
+            inspect.signature(method).bind(*expected.parameters)
+        except (TypeError, ValueError) as error:
+            raise Seq2attnError(
+                f"{cls.__name__}.{name} must take the parameters ({', '.join(expected.parameters)}), as in "
+                f"{base.__name__}; it takes ({', '.join(inspect.signature(method).parameters)})"
+            ) from error
 
 
 class _OldMethod:

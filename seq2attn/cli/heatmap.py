@@ -29,7 +29,8 @@ from seq2attn.cli.options import (
 @click.option(
     "--layer",
     type=int,
-    help="Decoder layer of a Transformer, from 0; -1 = the last.  [default: the last but one]",
+    help="Decoder layer of a Transformer, from 0; -1 = the last.  [default: that of alignments, mostly the "
+    "last but one]",
 )
 @click.option(
     "--head", type=int, help="Attention head, from 0; -1 = the last.  [default: the mean of all heads]"

@@ -67,18 +67,31 @@ def formats(text: str, *others: str) -> Callable[[Callable[..., None]], Callable
     )
 
 
+def _import(context: click.Context, parameter: click.Parameter, modules: tuple[str, ...]) -> None:
+    if not modules:
+        return
+    from seq2attn.recipe.plugins import import_parts
+
+    sys.path.insert(0, "")  # find modules in the working directory, like `python -m`
+    for module in modules:
+        import_parts(module)
+    os.environ["SEQ2ATTN_IMPORT"] = " ".join(modules)  # `bench` trains in processes of its own
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="seq2attn")
 @click.option(
     "--import",
-    "modules",
     multiple=True,
+    is_eager=True,  # before the commands are looked up: a module may add one
+    expose_value=False,
+    callback=_import,
     metavar="MODULE",
     envvar="SEQ2ATTN_IMPORT",
-    help="Import a module that registers scorers, normalizers or other parts: its dotted name, not a file. "
-    "May be repeated. Or set SEQ2ATTN_IMPORT.",
+    help="Import a module that registers scorers, normalizers, commands or other parts: its dotted name, not "
+    "a file. May be repeated. Or set SEQ2ATTN_IMPORT.",
 )
-def cli(modules: tuple[str, ...]) -> None:
+def cli() -> None:
     """Train, evaluate, run and inspect models with pluggable attention, for translation, summarization,
     tagging (named entities, for example) and text classification.
 
@@ -91,11 +104,3 @@ def cli(modules: tuple[str, ...]) -> None:
     echo "Where is the station?" | seq2attn classify runs/languages
     seq2attn heatmap runs/quickstart "Ich habe Hunger." -o hunger.png
     """
-    if not modules:
-        return
-    from seq2attn.recipe.plugins import import_parts
-
-    sys.path.insert(0, "")  # find modules in the working directory, like `python -m`
-    for module in modules:
-        import_parts(module)
-    os.environ["SEQ2ATTN_IMPORT"] = " ".join(modules)  # `bench` trains in processes of its own

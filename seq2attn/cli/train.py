@@ -146,7 +146,9 @@ def attention(
 ) -> None:
     """Train RECIPE with different attentions and compare them.
 
-    Run the same command again to resume it.
+    Each combination of --scorers and --normalizers is a variant, and so is each --also; without any of them,
+    the recipe is trained as it is. Numbers in brackets are 95 % intervals; with several --seeds, the lowest
+    and the highest value. Run the same command again to resume it.
 
     \b
     seq2attn bench attention copy_additive --scorers "additive, dot" --normalizers "softmax, monotonic"
@@ -184,7 +186,7 @@ def _parts(option: str, text: str | None, choices: list[str]) -> list[Any]:
     """Return the parts in a comma-separated YAML list. Seq2attnError for a name that is not in choices."""
     import yaml
 
-    from seq2attn.recipe.wording import unknown
+    from seq2attn.recipe.wording import FROM_PLUGINS, unknown
 
     if text is None or text == "all":
         return choices if text else []
@@ -200,5 +202,5 @@ def _parts(option: str, text: str | None, choices: list[str]) -> list[Any]:
     for part in parts:
         name = part.get("name") if isinstance(part, dict) else part
         if name not in choices:
-            raise Seq2attnError(f"{option}: {unknown(str(name), choices)}")
+            raise Seq2attnError(f"{option}: {unknown(str(name), choices, more=FROM_PLUGINS)}")
     return parts

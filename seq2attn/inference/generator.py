@@ -164,7 +164,7 @@ class Generator:
             return pointer_generator.layer, pointer_generator.head if head.head is None else head.head
         if not -count <= head.layer < count:
             raise Seq2attnError(
-                f"the model has {count} attention layers, 0 to {count - 1}; got layer {head.layer}"
+                f"the model has {_numbered(count, 'attention layer')}; got layer {head.layer}"
             )
         return head.layer % count, head.head
 
@@ -247,5 +247,10 @@ def _of_head(weights: Tensor, head: int | None) -> Tensor:
     if head is None:
         return weights.mean(1)
     if not -count <= head < count:
-        raise Seq2attnError(f"the layer has {count} heads, 0 to {count - 1}; got head {head}")
+        raise Seq2attnError(f"the layer has {_numbered(count, 'head')}; got head {head}")
     return weights[:, head]
+
+
+def _numbered(count: int, what: str) -> str:
+    """Return `1 head, number 0` or `4 heads, 0 to 3`."""
+    return f"{count} {what}s, 0 to {count - 1}" if count > 1 else f"1 {what}, number 0"

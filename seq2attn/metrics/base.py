@@ -1,5 +1,6 @@
 """Common to all metrics: scores, lists of references, bootstrap confidence intervals."""
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
@@ -92,6 +93,15 @@ class Metric:
     lower_is_better: bool = False
     slow: bool = False  # minutes for a large corpus, where the others take seconds: not used in validation
     table: str = ""  # which of TABLES shows more of it
+
+    def __post_init__(self) -> None:
+        try:
+            inspect.signature(self.function).bind([], [], 0, SEED)
+        except TypeError as error:
+            raise ScoringError(
+                f"a metric is called as function(hypotheses, references, bootstrap, seed), and this function "
+                f"does not allow it ({error})"
+            ) from error
 
     def __call__(
         self, hypotheses: Sequence[str], references: References, bootstrap: int = 1000, seed: int = SEED

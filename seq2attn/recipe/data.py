@@ -37,7 +37,7 @@ TEST = "Corpus for the final score; null = none."
 BAD_LINES = "Whether a line that cannot be read stops the program or is skipped."
 Limit = Annotated[
     int | None,
-    Field(ge=1, description="Use only the first pairs of the corpus, up to this number; null = all."),
+    Field(ge=1, description="Use only the first examples of the corpus, up to this number; null = all."),
 ]
 Item = TypeVar("Item")
 

@@ -10,7 +10,7 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.recipe.paths import expand_variables, make_absolute
 from seq2attn.recipe.plugins import load_plugins
 from seq2attn.recipe.roots import RECIPES, AnyRecipe, Recipe
-from seq2attn.recipe.wording import closest, shown, unknown
+from seq2attn.recipe.wording import FROM_PLUGINS, closest, shown, unknown
 from seq2attn.recipe.yaml_source import Keys, Source, dump, parse
 from seq2attn.runtime.files import write as write_atomically
 
@@ -129,7 +129,7 @@ def _task(tree: dict[str, Any], note: Callable[[Keys, str], None]) -> str | None
     if not isinstance(task, str):
         note(("task",), f"expected one of {', '.join(RECIPES)}, got {shown(task)}")
         return None
-    note(("task",), unknown(task, RECIPES))
+    note(("task",), unknown(task, RECIPES, more=FROM_PLUGINS))
     return closest(task, RECIPES)
 
 

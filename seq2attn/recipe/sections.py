@@ -30,13 +30,11 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError, core_schema
 from typing_extensions import Self
 
-from seq2attn.recipe.wording import closest, expectation, shown, unknown
+from seq2attn.recipe.wording import FROM_PLUGINS, closest, expectation, shown, unknown
 
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Size = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
-
-_FROM_PLUGINS = "; others by --import MODULE, SEQ2ATTN_IMPORT or an entry point"  # see plugins.py
 
 
 class Fault(NamedTuple):
@@ -127,12 +125,12 @@ class Choice:
         if isinstance(value, Part):
             return value
         if isinstance(value, str) and value not in registry:
-            raise fault(unknown(value, registry, more=_FROM_PLUGINS))
+            raise fault(unknown(value, registry, more=FROM_PLUGINS))
         if not isinstance(value, str | dict):
             raise fault(f"expected a name, or {{name: ..., and its options}}, got {shown(value)}")
         given = {"name": value} if isinstance(value, str) else value
         return _section_by(
-            "name", given, registry, lambda name: part_section(name, registry[name]), _FROM_PLUGINS
+            "name", given, registry, lambda name: part_section(name, registry[name]), FROM_PLUGINS
         )
 
 

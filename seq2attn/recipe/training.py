@@ -111,8 +111,7 @@ class LearningRecipe(Section):
     )
     batch_tokens: Size = Field(
         4096,
-        description="Largest number of tokens in a batch, padding included: of source or target, whichever "
-        "has more.",
+        description="Largest number of tokens in a batch, padding included; of pairs, on the side with more.",
     )
     accumulate: Size = Field(
         1,

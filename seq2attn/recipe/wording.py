@@ -30,6 +30,7 @@ _LIMITS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "string_too_short": lambda limit: "some text",
     "literal_error": lambda limit: limit["expected"].replace("'", ""),
 }
+FROM_PLUGINS = "; others by --import MODULE, SEQ2ATTN_IMPORT or an entry point"  # see plugins.py
 _LISTED = 8  # names listed after a guess; without a guess all are listed
 
 

@@ -17,6 +17,7 @@ from seq2attn.runtime.devices import pick_device
 from seq2attn.tasks.loading import learn
 from seq2attn.tasks.registry import TASKS
 from seq2attn.tasks.task import Task
+from seq2attn.text.vocabulary import VocabularyError
 from seq2attn.training.display import clock
 from seq2attn.training.loop import Trainer, UpdatePlan, error_context, total_steps
 
@@ -42,7 +43,10 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
     chosen_device = pick_device(device)
     yield f"recipe      {recipe.name}: no fault"
     yield from (f"note        {warning}" for warning in TASKS[recipe.task].warnings(recipe))
-    task = learn(recipe)
+    try:
+        task = learn(recipe)
+    except VocabularyError as error:
+        raise VocabularyError(f"{error} (check read at most {pairs:,} examples of each corpus)") from error
     yield f"vocabulary  {task.vocabulary}"
     training, dev = task.examples("train"), task.examples("dev")
     roles = {"train": training, "dev": dev, **({} if data.test is None else {"test": task.examples("test")})}

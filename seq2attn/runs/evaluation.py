@@ -13,7 +13,7 @@ from torch import nn
 from seq2attn.data import Examples, Role
 from seq2attn.inference.predictor import Predictor
 from seq2attn.metrics import METRICS, References, Score
-from seq2attn.recipe.wording import unknown
+from seq2attn.recipe.wording import FROM_PLUGINS, unknown
 from seq2attn.runtime.devices import out_of_memory
 from seq2attn.tasks.loading import load_with_task
 from seq2attn.tasks.task import Evaluation, Task, reference_texts
@@ -91,7 +91,7 @@ def chosen_metrics(run: str | Path, metrics: Sequence[str]) -> Sequence[str]:
     for name in metrics:
         if name not in choices:
             if name not in METRICS:
-                raise RunError(unknown(name, choices, "metric "))
+                raise RunError(unknown(name, choices, "metric ", more=FROM_PLUGINS))
             raise RunError(
                 f"{name} is a metric of {METRICS[name].measures}; {run} was trained for {recipe.task}: "
                 f"use one of {', '.join(choices)}"

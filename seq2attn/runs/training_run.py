@@ -11,6 +11,7 @@ import torch
 from seq2attn.data import Examples
 from seq2attn.metrics import METRICS, Score
 from seq2attn.recipe import AnyRecipe, LocatedFault, RecipeError, read, write
+from seq2attn.recipe.wording import shown
 from seq2attn.runs.evaluation import best, read_examples, validator
 from seq2attn.runtime.devices import pick_device
 from seq2attn.tasks.loading import learn, reopen
@@ -27,6 +28,7 @@ from seq2attn.training.loop import (
 from seq2attn.training.run_folder import RunError, RunFolder, Version, load_weights, require_empty
 from seq2attn.version import __version__
 
+MAX_NAMED = 5  # changed keys in an error message
 # The keys of `training` that may change when a run is resumed: those that limit its length.
 MAY_CHANGE = ("max_steps", "max_epochs", "max_minutes", "early_stopping")
 
@@ -93,7 +95,7 @@ def train(
 def average_run(run: str | Path, count: int, device: str = "auto") -> RunFolder:
     """Average the last `count` kept weights of a run into weights/average-N.safetensors."""
     folder = RunFolder.open(run)
-    kept = len(folder.last_weights(count))
+    kept = len(folder.last_weights(folder.recipe.training.keep_last))
     if count < 1 or kept < count:
         raise RunError(
             f"cannot average the last {count} weights: {folder.path} keeps {kept}; "
@@ -119,15 +121,23 @@ def _resumable(path: Path, recipe: AnyRecipe) -> RunFolder:
     for tree in (was, now):
         for key in MAY_CHANGE:
             tree["training"].pop(key)
-    changed = [key for key in now if was[key] != now[key]]
-    if changed:
+    if changed := list(_changes(was, now)):
+        others = f"; and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""
         raise RunError(
-            f"{path} was begun with another recipe: {', '.join(changed)} differ from its recipe.yaml. "
-            f"Continue with `seq2attn train {path}/recipe.yaml --run {path} --resume`, or train in a new "
-            "folder"
+            f"{path} was begun with another recipe: {'; '.join(changed[:MAX_NAMED])}{others}. Continue with "
+            f"`seq2attn train {path}/recipe.yaml --run {path} --resume`, or train in a new folder"
         )
     write(recipe, path / "recipe.yaml")  # the limits may have changed
     return folder
+
+
+def _changes(was: Any, now: Any, path: str = "") -> Iterator[str]:
+    """Yield the keys that differ between two trees, with the old and the new value."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*was, *now]):
+            yield from _changes(was.get(key), now.get(key), f"{path}.{key}" if path else key)
+    elif was != now:
+        yield f"{path} was {shown(was)}, now {shown(now)}"
 
 
 def _require_same_data(folder: RunFolder, training: Examples) -> RunFolder:
