@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from seq2attn.inference.search import (
     Rules,
     _top_continuations,
     beam_search,
+    greedy,
 )
 
 
@@ -75,27 +77,89 @@ def test_length_is_weighed_as_the_rules_say(kind, penalty, score):
     assert rules.score(-6.0, 7) == pytest.approx(score)
 
 
-@pytest.mark.parametrize("vocabulary", [VOCABULARY, 64, 150])
-@pytest.mark.parametrize("seed", range(5))
-def test_a_beam_is_done_when_so_many_have_ended(seed, vocabulary):
-    """Step by step in plain Python."""
-    toy, beam = Toy(seed=seed, vocabulary=vocabulary), 3
-    toy.logits[..., EOS] += math.log(vocabulary / VOCABULARY)  # or else none of many would end early
-    live, ended = [()], []
-    while len(ended) < beam and live:
-        grown = [
-            (toy.log_probability(1, *tokens, token), (*tokens, token))
-            for tokens in live
-            for token in ([EOS] if len(tokens) == LONGEST else range(EOS, vocabulary))
+LENGTHS = [("none", 1.0), ("simple", 1.0), ("simple", 0.4), ("gnmt", 0.8)]
+
+
+def by_hand(toy: Toy, sentence: int, rules: Rules, longest: int, beam: int, nbest: int) -> list[Any]:
+    """The n-best list of a beam search, step by step in plain Python."""
+
+    def grown(live: list[Any]) -> list[Any]:
+        return sorted(
+            (
+                (toy.log_probability(sentence, *tokens, token), (*tokens, token))
+                for tokens in live
+                for token in ([EOS] if len(tokens) == longest else range(EOS, toy.vocabulary))
+            ),
+            reverse=True,
+        )
+
+    def of_score(value: float, tokens: tuple[int, ...]) -> Any:
+        return rules.score(value, len(tokens)), tokens[:-1]
+
+    best = grown([()])[0]
+    while best[1][-1] != EOS:
+        best = grown([best[1]])[0]
+    kept, live = {of_score(*best)}, [()]
+    while live:
+        continued = grown(live)
+        kept |= {of_score(*pair) for pair in continued[:beam] if pair[1][-1] == EOS}
+        kept = {*sorted(kept, reverse=True)[:nbest]}
+        alive = [pair for pair in continued if pair[1][-1] != EOS][:beam]
+        live = [tokens for _, tokens in alive]
+        reachable = [
+            rules.score(value, length)
+            for value, tokens in alive
+            for length in range(len(tokens) + 1, longest + 2)
         ]
-        best = sorted(grown, reverse=True)
-        ended += [(value, tokens[:-1]) for value, tokens in best[:beam] if tokens[-1] == EOS]
-        live = [tokens for _, tokens in best if tokens[-1] != EOS][:beam]
-    expected = sorted(ended[:beam], key=lambda pair: -RULES.score(pair[0], len(pair[1]) + 1))
-    (found,) = beam_search(toy.step, toy.start(1), RULES, limits(LONGEST), beam)
-    assert [tuple(h.tokens) for h in found] == [tokens for _, tokens in expected]
-    beside = beam_search(toy.step, toy.start(2, 1, *[0] * 12), RULES, limits(*[LONGEST] * 14), beam)
-    assert [h.tokens for h in beside[1]] == [h.tokens for h in found]
+        if len(kept) == nbest and max(reachable, default=-math.inf) <= min(kept)[0]:
+            break
+    return [tokens for _, tokens in sorted(kept, reverse=True)]
+
+
+@pytest.mark.parametrize("vocabulary", [VOCABULARY, 64, 150])
+@pytest.mark.parametrize(("kind", "penalty"), LENGTHS)
+@pytest.mark.parametrize(("beam", "nbest"), [(1, 1), (2, 1), (3, 3), (4, 2)])
+def test_a_beam_is_done_when_none_can_enter_the_nbest(vocabulary, kind, penalty, beam, nbest):
+    rules = Rules(BOS, EOS, (BOS,), length_normalization=kind, length_penalty=penalty)
+    for seed in range(3):
+        toy = Toy(seed=seed, vocabulary=vocabulary)
+        toy.logits[..., EOS] += math.log(vocabulary / VOCABULARY)  # or else none of many would end early
+        (found,) = beam_search(toy.step, toy.start(1), rules, limits(LONGEST), beam, nbest=nbest)
+        assert [tuple(h.tokens) for h in found] == by_hand(toy, 1, rules, LONGEST, beam, nbest)
+        most = limits(*[LONGEST] * 14)
+        beside = beam_search(toy.step, toy.start(2, 1, *[0] * 12), rules, most, beam, nbest=nbest)
+        assert [h.tokens for h in beside[1]] == [h.tokens for h in found]
+
+
+@pytest.mark.parametrize(("kind", "penalty"), LENGTHS)
+@pytest.mark.parametrize("beam", [1, 2, 3, 5, 20])
+def test_a_beam_is_never_below_greedy_search(kind, penalty, beam):
+    rules = Rules(BOS, EOS, (BOS,), length_normalization=kind, length_penalty=penalty)
+    above = 0
+    for bonus in (-3, 0, 2):  # long, middling and short targets
+        toy = Toy(sentences=60, vocabulary=9)
+        toy.logits[..., EOS] += bonus
+        start, most = toy.start(*range(60)), limits(*range(60))
+        found = beam_search(toy.step, start, rules, most, beam, nbest=1)
+        for (best,), one in zip(found, greedy(toy.step, start, rules, most), strict=True):
+            assert best.score >= one.score - 1e-5
+            above += best.score > one.score + 1e-5
+    assert above > 0 or beam == 1
+
+
+@pytest.mark.parametrize("beam", [3, 6])
+def test_a_shorter_nbest_list_begins_a_longer_one(beam):
+    toy = Toy(sentences=40, vocabulary=9)
+    start, most = toy.start(*range(40)), limits(*[12] * 40)
+    whole = beam_search(toy.step, start, RULES, most, beam)
+    steps = len(toy.rows)
+    for nbest in range(1, beam):
+        toy.rows.clear()
+        short = beam_search(toy.step, start, RULES, most, beam, nbest=nbest)
+        assert [[h.tokens for h in hypotheses] for hypotheses in short] == [
+            [h.tokens for h in hypotheses[:nbest]] for hypotheses in whole
+        ]
+        assert sum(toy.rows) <= steps * 40 * beam
 
 
 @pytest.mark.parametrize("size", [2, 5, 63, 64, 65, 150, 400])
@@ -129,7 +193,12 @@ def test_the_best_of_groups_are_the_best_of_all(kind, beam, size):
 def test_finished_sentences_leave_the_batch(way):
     toy = Toy(sentences=7)
     found = way(toy.step, toy.start(*range(7)), RULES, limits(0, 1, 2, 3, 4, 5, 6))
-    each = 3 if way is beamed else 1
+    each = 1
+    if way is beamed:  # after a greedy search
+        each, alone = 3, Toy(sentences=7)
+        greedy(alone.step, alone.start(*range(7)), RULES, limits(0, 1, 2, 3, 4, 5, 6))
+        assert toy.rows[: len(alone.rows)] == alone.rows
+        del toy.rows[: len(alone.rows)]
     assert toy.rows[0] == 7 * each and toy.rows == sorted(toy.rows, reverse=True)
     assert len(toy.rows) <= 7 and toy.rows[-1] <= each
     if way is not beamed:

@@ -33,11 +33,15 @@ def model(request: pytest.FixtureRequest) -> Seq2Seq:
     return tiny.model(tiny.SOME[request.param])
 
 
-def test_a_beam_of_one_is_greedy(model):
+@pytest.mark.parametrize("beam", [1, 2, 5])
+@pytest.mark.parametrize("most", [0, 2, 9])
+def test_no_beam_scores_below_greedy_search(model, beam, most):
     lengths = [7, 3, 0, 5, 1, 2]
-    (beam,) = zip(*search(model, lambda *a: beam_search(*a, 1), lengths, 9), strict=True)
-    for one, other in zip(beam, search(model, greedy, lengths, 9), strict=True):
-        assert one.tokens == other.tokens and one[1:] == pytest.approx(other[1:], abs=1e-4)
+    found = search(model, lambda *a: beam_search(*a, beam), lengths, most)
+    for (best, *_), one in zip(found, search(model, greedy, lengths, most), strict=True):
+        assert best.score >= one.score - 1e-4
+        if best.tokens == one.tokens:
+            assert best[1:] == pytest.approx(one[1:], abs=1e-4)
 
 
 @ways

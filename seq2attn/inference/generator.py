@@ -193,8 +193,7 @@ class Generator:
                 return self._sample(state, rules, limits, decoding, indices, forced)
             if decoding.beam == 1:
                 return [[best] for best in greedy(self._step, state, rules, limits, forced)]
-            beams = beam_search(self._step, state, rules, limits, decoding.beam, forced)
-        return [hypotheses[: decoding.nbest] for hypotheses in beams]
+            return beam_search(self._step, state, rules, limits, decoding.beam, forced, decoding.nbest)
 
     def _track_coverage(self, state: Any) -> Any:
         if not self.model.decoder.attention_layers:

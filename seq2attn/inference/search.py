@@ -213,16 +213,28 @@ class _OpenHypotheses(NamedTuple):
 
 
 def beam_search(
-    step: Step, state: Any, rules: Rules, limits: Tensor, beam: int, prefix: Tensor | None = None
+    step: Step,
+    state: Any,
+    rules: Rules,
+    limits: Tensor,
+    beam: int,
+    prefix: Tensor | None = None,
+    nbest: int | None = None,
 ) -> list[list[Hypothesis]]:
-    """Return the best `beam` hypotheses of each sentence, best first. limits (B,): the largest length of
-    each.
+    """Return the best `nbest` (`beam` if None) hypotheses of each sentence, best first. limits (B,): the
+    largest length of each.
 
     A hypothesis ends if </s> after it is among the best `beam` continuations of its sentence. A sentence is
-    finished when `beam` of its hypotheses have ended.
+    finished when no open hypothesis could still enter its n-best list if it were as long as the limit allows.
+    Greedy search comes first, because a beam may lose its hypothesis: so no beam is worse than greedy search.
     """
-    if beam < 1:
-        raise Seq2attnError(f"a beam holds at least one hypothesis, got beam={beam}")
+    nbest = beam if nbest is None else nbest
+    if not 1 <= nbest <= beam:
+        raise Seq2attnError(
+            "a beam holds at least one hypothesis, and an n-best list at most as many as the beam; got "
+            f"beam={beam}, nbest={nbest}"
+        )
+    finished = [[best] for best in greedy(step, state, rules, limits, prefix)]
     count, device = len(limits), limits.device
     total = torch.full((count, beam), IMPOSSIBLE, device=device)
     total[:, 0] = 0.0  # at first the K hypotheses are equal: only one of them may be continued
@@ -230,28 +242,34 @@ def beam_search(
     hypotheses = _OpenHypotheses(sentences, sentences.new_empty(count, beam, 0), total)
     state = reorder(state, sentences.repeat_interleave(beam), sentences)
     token = torch.full((count * beam,), rules.bos, dtype=torch.long, device=device)
-    finished: list[list[Hypothesis]] = [[] for _ in range(count)]
     while len(hypotheses.sentences):
         logits, state = step(token, state)
         continuations = _continuations(logits, hypotheses, rules, limits, prefix)
-        _collect_finished(finished, continuations, hypotheses, state, rules)
+        _collect_finished(finished, continuations, hypotheses, state, rules, nbest)
         # A stable sort moves ended hypotheses to the end; the others keep their order.
         total = continuations.total.masked_fill(continuations.token == rules.eos, IMPOSSIBLE)
         order = total.sort(dim=1, descending=True, stable=True).indices[:, :beam]
         total, origin, token = (
             x.gather(1, order) for x in (total, continuations.origin, continuations.token)
         )
-        is_open = [len(finished[sentence]) < beam for sentence in hypotheses.sentences.tolist()]
-        remaining = torch.tensor(is_open, device=device) & total.isfinite().any(1)
-        remaining = remaining.nonzero().squeeze(1)
-        origin, token = origin[remaining], token[remaining]  # (B, K), of the sentences that remain
         length = hypotheses.history.shape[2]
+        # A log-probability only falls and the coverage term is never positive: no score can be higher than
+        # that of the present log-probability at the limit.
+        highest = rules.score(total[:, 0], limits[hypotheses.sentences] + 1)
+        lowest = [_lowest_kept(finished[sentence], nbest) for sentence in hypotheses.sentences.tolist()]
+        remaining = (highest > torch.tensor(lowest, device=device)).nonzero().squeeze(1)
+        origin, token = origin[remaining], token[remaining]  # (B, K), of the sentences that remain
         history = hypotheses.history[remaining].gather(1, origin[..., None].expand(-1, -1, length))
         history = torch.cat([history, token[..., None]], 2)
         hypotheses = _OpenHypotheses(hypotheses.sentences[remaining], history, total[remaining])
         state = reorder(state, (remaining[:, None] * beam + origin).flatten(), remaining)
         token = token.flatten()
-    return [sorted(nbest, key=lambda hypothesis: -hypothesis.score)[:beam] for nbest in finished]
+    return finished
+
+
+def _lowest_kept(kept: list[Hypothesis], nbest: int) -> float:
+    """Return the score that a hypothesis must exceed to enter an n-best list."""
+    return kept[-1].score if len(kept) == nbest else IMPOSSIBLE
 
 
 class _Continuations(NamedTuple):
@@ -307,8 +325,9 @@ def _collect_finished(
     hypotheses: _OpenHypotheses,
     state: Any,
     rules: Rules,
+    nbest: int,
 ) -> None:
-    """Append the hypotheses that end with this step to those of their sentences."""
+    """Add the hypotheses that end with this step to the n-best lists of their sentences."""
     beam, length = hypotheses.history.shape[1], hypotheses.history.shape[2] + 1
     ends = (continuations.token == rules.eos) & continuations.total.isfinite()
     ends[:, beam:] = False
@@ -324,6 +343,9 @@ def _collect_finished(
         (row * beam + origin).tolist(),
         strict=True,
     ):
-        if len(finished[sentence]) < beam:
-            score = rules.score(total, length) + coverage_scores[index]
-            finished[sentence].append(Hypothesis(tokens, total, score))
+        kept = finished[sentence]
+        if any(tokens == other.tokens for other in kept):  # of greedy search
+            continue
+        kept.append(Hypothesis(tokens, total, rules.score(total, length) + coverage_scores[index]))
+        kept.sort(key=lambda hypothesis: -hypothesis.score)
+        del kept[nbest:]
