@@ -7,3 +7,7 @@ class Seq2attnError(ValueError):
 
 class RenamedWarning(FutureWarning):
     """A user's code has a name that was renamed. It is shown by default, unlike a DeprecationWarning."""
+
+
+class LengthWarning(UserWarning):
+    """An output has the largest length that decoding allows, and may be cut."""

@@ -75,11 +75,16 @@ def test_everything_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     found = said(kind=kind)
     assert [*found] == [
-        "recipe", "vocabulary", "data.train", "data.dev", "data.test",
+        "recipe", "vocabulary", "data.train", "data.dev", "data.test", "note",
         "model", "training", "time", "decoding", "memory",
     ]  # fmt: skip
     joint = kind == "transformer"
     assert found["vocabulary"] == ("joint: 400 pieces" if joint else "source and target: 400 and 400 pieces")
+    assert re.fullmatch(
+        r"\d+ of 15 dev targets are longer than outputs may be: raise decoding.max_length_ratio \(\d\.?\d*\) or "
+        r"max_length \(12\)",
+        found["note"],
+    )
     model = build(recipe(kind=kind).model, 400, 400)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert found["model"].startswith(f"{parameters:,} parameters (")

@@ -178,13 +178,11 @@ class Generator:
     ) -> list[list[Hypothesis]]:
         self.model.eval()
         rules, source = self.rules(decoding), self.tokenizer.collate(sources)
-        limits = (decoding.max_length_ratio * source.mask.sum(1) + 10).long().clamp(max=decoding.max_length)
-        limits = limits.clamp(min=decoding.min_length).to(self.device)  # (B,)
+        limits = torch.tensor(output_limits(sources, decoding, prefixes), device=self.device)  # (B,)
         forced = None
         if any(len(prefix) for prefix in prefixes):
             ids, mask = pad(prefixes, -1)
             forced = ids.masked_fill(~mask, -1).to(self.device)  # (B, P)
-            limits = torch.maximum(limits, mask.sum(1).to(self.device) + 1)
         with autocast(self.device, self.precision):
             state = self.model.start(source.to(self.device))
             if decoding.coverage_penalty:
@@ -238,6 +236,16 @@ class Generator:
         )
         groups = [samples[start : start + count] for start in range(0, len(samples), count)]
         return [sorted(group, key=lambda hypothesis: -hypothesis.score) for group in groups]
+
+
+def output_limits(
+    sources: Sequence[SourceIds], decoding: DecodingRecipe, prefixes: Sequence[Row] = ()
+) -> list[int]:
+    """Return the largest number of pieces of the target of each source; a prefix and one more always fit."""
+    lengths = np.array([len(source.ids) + 1 for source in sources], dtype=np.int64)
+    limits: list[int] = decoding.limits(lengths).tolist()
+    rows = zip(limits, prefixes or [[]] * len(limits), strict=True)
+    return [max(limit, len(prefix) + 1) if len(prefix) else limit for limit, prefix in rows]
 
 
 def _of_head(weights: Tensor, head: int | None) -> Tensor:

@@ -44,6 +44,7 @@ class Translation:
     end_of_sentence: Float[Tensor, " Tw"] | None = None  # attention of each target word to the source's </s>
     weights: Float[Tensor, "Tp Sp1"] | None = None  # attention between pieces; the last column is </s>
     copied: Float[Tensor, " Tw"] | None = None  # the share of each word's probability that is copied, 0 to 1
+    truncated: bool = False  # whether it has the largest length that decoding allows, and so may be cut
     others: tuple["Translation", ...] = ()  # the next best hypotheses, best first, if nbest > 1
 
     @classmethod
@@ -156,6 +157,7 @@ class Translation:
             "text": self.text,
             "score": round(self.score, 6),
             "log_probability": round(self.log_probability, 6),
+            "truncated": self.truncated,
             "words": self.words,
             "source_words": self.source_words,
             "alignment": _rounded(self.alignment),

@@ -51,7 +51,7 @@ class Rules:
     coverage_penalty: float = 0.0
     coverage: Coverage | None = None  # required if there is a coverage penalty
 
-    def score(self, log_probability: Tensor | float, length: int) -> Any:
+    def score(self, log_probability: Tensor | float, length: Tensor | int) -> Any:
         """Return the score of a hypothesis of `length` tokens with </s>, without the coverage penalty."""
         if self.length_normalization == "gnmt":
             return log_probability / ((5 + length) / 6) ** self.length_penalty

@@ -5,49 +5,31 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypedDict, overload
+from typing import NamedTuple, overload
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 from typing_extensions import Self, Unpack
 
 from seq2attn.alignment.word_alignment import Link, by_words, shifted
 from seq2attn.data.sources import SourceIds
 from seq2attn.errors import Seq2attnError
-from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, ForcedDecoding, Generator
+from seq2attn.inference.decoding_options import DecodingOptions, changed, warn_of_limits
+from seq2attn.inference.generator import (
+    DEFAULT_HEAD,
+    AlignmentHead,
+    ForcedDecoding,
+    Generator,
+    output_limits,
+)
 from seq2attn.inference.predictor import PlotOptions, Predictor
 from seq2attn.inference.results import Translation
 from seq2attn.inference.search import Hypothesis
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import DecodingRecipe
-from seq2attn.recipe.wording import unknown
 from seq2attn.text.vocabulary import Tokens, Vocabulary
 
 CHUNK = 2000  # lines that are read at a time, so that batches can have similar lengths
-SAMPLING_OPTIONS = {"temperature", "top_k", "top_p"}  # without effect unless `sample` is set
-
-
-class DecodingOptions(TypedDict, total=False):
-    """The options of `translate` and `summarize`, which are explained in the recipe's `decoding` section.
-
-    If an option is None or missing, the value of the recipe holds.
-    """
-
-    beam: int | None
-    nbest: int | None
-    length_penalty: float | None
-    coverage_penalty: float | None
-    min_length: int | None
-    max_length: int | None
-    no_repeat_ngram: int | None
-    replace_unknown: bool | None
-    sample: bool | None
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    seed: int | None
-    batch_tokens: int | None
 
 
 class _SourceText(NamedTuple):
@@ -117,21 +99,7 @@ class TextPredictor(Predictor):
     def settings(self, options: Mapping[str, object]) -> DecodingRecipe:
         """Return the decoding settings changed by the options that are not None. Seq2attnError for a bad
         option."""
-        for name in options:
-            if name not in DecodingOptions.__annotations__:
-                raise Seq2attnError(f"decoding: {unknown(name, DecodingOptions.__annotations__, 'option ')}")
-        changes = {name: value for name, value in options.items() if value is not None}
-        nbest = changes.get("nbest")
-        if isinstance(nbest, int) and nbest > self.decoding.beam:
-            changes.setdefault("beam", nbest)
-        try:
-            decoding = DecodingRecipe.model_validate({**self.decoding.model_dump(), **changes})
-        except ValidationError as error:
-            faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-            raise Seq2attnError("decoding: " + "; ".join(faults)) from error
-        if not decoding.sample and (unused := SAMPLING_OPTIONS & changes.keys()):
-            raise Seq2attnError(f"decoding: {', '.join(sorted(unused))} has no effect: set sample, too")
-        return decoding
+        return changed(self.decoding, options)
 
     def num_targets(self, texts: Sequence[str]) -> int:
         """See the base class: pieces, </s> included."""
@@ -277,11 +245,15 @@ class TextPredictor(Predictor):
         tokenizer = self.generator.tokenizer
         sources = [self._tokenize(text, decoding.max_source, first + n) for n, text in enumerate(texts, 1)]
         rows = [row for row, source in enumerate(sources) if source.tokens.ids]  # of texts that are not blank
+        prefix_ids = [tokenizer.tokenize_target(prefixes[row], sources[row].ids).ids for row in rows]
         nbest_lists = self.generator.search(
             [sources[row].ids for row in rows],
             decoding,
-            [tokenizer.tokenize_target(prefixes[row], sources[row].ids).ids for row in rows],
+            prefix_ids,
             [first + row for row in rows],
+        )
+        limits = dict(
+            zip(rows, output_limits([sources[row].ids for row in rows], decoding, prefix_ids), strict=True)
         )
         pairs = [(row, h) for row, nbest in zip(rows, nbest_lists, strict=True) for h in nbest]
         forced: list[ForcedDecoding | None] = [None] * len(pairs)
@@ -296,7 +268,10 @@ class TextPredictor(Predictor):
             target = self.target.join(hypothesis.tokens, tokens.pieces)
             text = self._text(hypothesis.tokens, tokens.pieces)
             result = self._result(tokens, target, text, hypothesis, weights)
+            result = replace(result, truncated=len(hypothesis.tokens) >= limits[row])
             results[row].append(result.known(self.target.unk) if decoding.replace_unknown else result)
+        longest = [first + n for n, nbest in enumerate(results, 1) if nbest and nbest[0].truncated]
+        warn_of_limits(longest, decoding)
         return [
             nbest[0].among(nbest) if nbest else Translation.empty(source.tokens)
             for nbest, source in zip(results, sources, strict=True)

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import Self
 
 from seq2attn.metrics.registry import metrics_of
 from seq2attn.optim import OPTIMIZERS, SCHEDULES
@@ -221,6 +224,13 @@ class ClassificationTrainingRecipe(LearningRecipe):
 # ---- decoding ---------------------------------------------------------------------------------------
 
 
+MARGIN = 10  # pieces by which an output may exceed max_length_ratio times the length of its source
+RATIO = 3.0  # max_length_ratio where there are no training data
+ENOUGH, SPARE = 0.999, 1.25  # max_length_ratio from training data: the quantile of their ratios, times SPARE
+
+IntArray = NDArray[np.integer[Any]]
+
+
 class DecodingRecipe(Section):
     """Decoding: beam search or sampling. These are the defaults of `translate` and `score`."""
 
@@ -241,8 +251,11 @@ class DecodingRecipe(Section):
     )
     min_length: Count = Field(0, description="Shortest output, in pieces.")
     max_length: Size = Field(256, description="Longest output, in pieces.")
-    max_length_ratio: float = Field(
-        3.0, gt=0, description="Longest output as a multiple of the source length, plus 10 pieces."
+    max_length_ratio: float | None = Field(
+        None,
+        gt=0,
+        description="Longest output as a multiple of the source length, plus 10 pieces; null = from the "
+        "training data: 1.25 times the ratio that suffices for 99.9 % of its pairs, at least 1.",
     )
     max_source: Size = Field(
         1024, description="Longest source, in pieces; longer ones are truncated, with a warning."
@@ -273,6 +286,22 @@ class DecodingRecipe(Section):
         1,
         description="Random seed of sampling; sentence n of an input always gets the same sample.",
     )
+
+    def limits(self, source_lengths: IntArray) -> IntArray:
+        """Return the largest number of pieces of the output of each source, given the sources' lengths with
+        </s>."""
+        ratio = RATIO if self.max_length_ratio is None else self.max_length_ratio
+        longest = np.minimum(ratio * source_lengths + MARGIN, self.max_length)
+        limits: IntArray = np.maximum(longest, self.min_length).astype(np.int64)
+        return limits
+
+    def fitted(self, source_lengths: IntArray, target_lengths: IntArray) -> Self:
+        """Return these settings with the max_length_ratio of training data, if it is null: for the lengths of
+        sources with </s>, and of targets without it."""
+        if self.max_length_ratio is not None:
+            return self
+        needed = np.quantile((target_lengths - MARGIN) / source_lengths, ENOUGH)
+        return self.model_copy(update={"max_length_ratio": round(max(1.0, SPARE * float(needed)), 2)})
 
     def faults(self) -> Iterator[Fault]:
         """Find lengths and numbers of outputs that contradict each other."""

@@ -3,6 +3,7 @@
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from seq2attn.data import Examples
 from seq2attn.data.batch_plan import Indices
 from seq2attn.data.batches import AnyBatchLoader
+from seq2attn.errors import LengthWarning
 from seq2attn.recipe import AnyRecipe
 from seq2attn.runtime.devices import pick_device
 from seq2attn.tasks.loading import learn
@@ -49,6 +51,7 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
         raise VocabularyError(f"{error} (check read at most {pairs:,} examples of each corpus)") from error
     yield f"vocabulary  {task.vocabulary}"
     training, dev = task.examples("train"), task.examples("dev")
+    task = task.fitted(training)
     roles = {"train": training, "dev": dev, **({} if data.test is None else {"test": task.examples("test")})}
     for role, examples in roles.items():
         length = f"{task.lengths(examples).mean():.1f} {task.units.lengths}"
@@ -65,7 +68,9 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
     predictor = task.predictor(model, chosen_device, validating=True)
     sources = [training.source_text(row) for row in range(min(DECODED_EXAMPLES, len(training)))]
     start = time.monotonic()
-    results = list(predictor.stream(sources))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LengthWarning)  # an untrained model does not end its outputs
+        results = list(predictor.stream(sources))
     yield f"decoding    {len(results)} examples in {time.monotonic() - start:.2f} s, untrained"
     peak = _peak_memory(chosen_device)
     yield f"memory      {peak / 2**20:,.0f} MiB at the peak, with the widest batch"

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from seq2attn.data import Examples, Role
+from seq2attn.errors import LengthWarning
 from seq2attn.inference.predictor import Predictor
 from seq2attn.metrics import METRICS, References, Score
 from seq2attn.recipe.wording import FROM_PLUGINS, unknown
@@ -67,7 +69,8 @@ def validator(task: Task[Any], model: nn.Module, dev: Examples, device: torch.de
                 nll += float(objective.loss(objective.forward(model, batch), batch).nll)
             num_targets += batch.num_targets
         rows = [row for indices in batches for row in indices.tolist()]
-        with _error_context("decoding", predictor.memory_advice):
+        with _error_context("decoding", predictor.memory_advice), warnings.catch_warnings():
+            warnings.simplefilter("ignore", LengthWarning)  # an untrained model does not end its outputs
             scores = task.evaluate(predictor, dev, metrics, rows, bootstrap=0).scores
         loss = nll / num_targets
         values = {name: score.value for name, score in scores.items()}

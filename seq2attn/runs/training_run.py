@@ -73,6 +73,7 @@ def train(
         training, dev = read_examples(task, "train", shown), read_examples(task, "dev", shown)
         # The test set is read now, so that an unreadable file is reported before training.
         test = None if recipe.data.test is None else read_examples(task, "test", shown)
+        task = task if folder else task.fitted(training)
         folder = _require_same_data(folder, training) if folder else _create_run(path, task, training)
         model, settings, loader = task.build(), recipe.training, task.loader(training, training=True)
         total = total_steps(settings, loader)
@@ -121,13 +122,17 @@ def _resumable(path: Path, recipe: AnyRecipe) -> RunFolder:
     for tree in (was, now):
         for key in MAY_CHANGE:
             tree["training"].pop(key)
+    if now.get("decoding", {}).get("max_length_ratio", 0) is None:  # from the training data, see Task.fitted
+        now["decoding"]["max_length_ratio"] = was["decoding"]["max_length_ratio"]
     if changed := list(_changes(was, now)):
         others = f"; and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""
         raise RunError(
             f"{path} was begun with another recipe: {'; '.join(changed[:MAX_NAMED])}{others}. Continue with "
             f"`seq2attn train {path}/recipe.yaml --run {path} --resume`, or train in a new folder"
         )
-    write(recipe, path / "recipe.yaml")  # the limits may have changed
+    limits = {key: getattr(recipe.training, key) for key in MAY_CHANGE}
+    training = folder.recipe.training.model_copy(update=limits)
+    write(folder.recipe.model_copy(update={"training": training}), path / "recipe.yaml")
     return folder
 
 

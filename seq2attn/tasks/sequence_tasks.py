@@ -90,6 +90,11 @@ class SequenceTask(Task[Recipe]):
         """See the base class."""
         return self.tokenizer.source, self.tokenizer.target
 
+    def fitted(self, training: Examples) -> Self:
+        """See the base class: the longest output as a multiple of the source length."""
+        decoding = self.recipe.decoding.fitted(training.source_lengths + 1, training.target_lengths)
+        return type(self)(self.recipe.model_copy(update={"decoding": decoding}), self.vocabularies)
+
     def loader(self, examples: Examples, training: bool = False) -> BatchLoader:
         """See the base class."""
         sampling = self.recipe.text.sampling if training else None
@@ -116,6 +121,17 @@ class SequenceTask(Task[Recipe]):
         if losses is not None and losses.guided:  # alignments come from the head that was trained on them
             head = AlignmentHead(*guided_head(model.decoder, losses.layer, losses.head))
         return self.predictor_class(Generator(model, self.tokenizer, device, precision), decoding, head)
+
+    def summary(self, training: Examples, dev: Examples) -> Iterator[tuple[str, str]]:
+        """See the base class: targets that are longer than outputs may be."""
+        decoding = self.recipe.decoding
+        cut = int((dev.target_lengths > decoding.limits(dev.source_lengths + 1)).sum())
+        if cut:
+            yield (
+                "note",
+                f"{cut:,} of {len(dev):,} dev targets are longer than outputs may be: raise decoding."
+                f"max_length_ratio ({decoding.max_length_ratio:g}) or max_length ({decoding.max_length})",
+            )
 
     @classmethod
     def warnings(cls, recipe: Recipe) -> Iterator[str]:

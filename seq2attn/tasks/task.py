@@ -80,6 +80,10 @@ class Task(ABC, Generic[R]):
         corpora = data.train if role == "train" else [getattr(data, role)]
         return prepare(corpora, data, self.coders, role, words=self.recipe.text.words)
 
+    def fitted(self, training: Examples) -> Self:
+        """Return the task with the settings that its recipe leaves to the training data."""
+        return self
+
     @abstractmethod
     def loader(self, examples: Examples, training: bool = False) -> AnyBatchLoader:
         """Return a loader of batches; in training, with the random changes of the recipe."""

@@ -1,0 +1,69 @@
+"""The options of a call that replace the recipe's decoding settings."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
+
+from pydantic import ValidationError
+
+from seq2attn.errors import LengthWarning, Seq2attnError
+from seq2attn.recipe import DecodingRecipe
+from seq2attn.recipe.training import RATIO
+from seq2attn.recipe.wording import unknown
+
+SAMPLING_OPTIONS = {"temperature", "top_k", "top_p"}  # without effect unless `sample` is set
+
+
+class DecodingOptions(TypedDict, total=False):
+    """The options of `translate` and `summarize`, which are explained in the recipe's `decoding` section.
+
+    If an option is None or missing, the value of the recipe holds.
+    """
+
+    beam: int | None
+    nbest: int | None
+    length_penalty: float | None
+    coverage_penalty: float | None
+    min_length: int | None
+    max_length: int | None
+    max_length_ratio: float | None
+    no_repeat_ngram: int | None
+    replace_unknown: bool | None
+    sample: bool | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    seed: int | None
+    batch_tokens: int | None
+
+
+def changed(decoding: DecodingRecipe, options: Mapping[str, object]) -> DecodingRecipe:
+    """Return settings changed by the options that are not None. Seq2attnError for a bad option."""
+    for name in options:
+        if name not in DecodingOptions.__annotations__:
+            raise Seq2attnError(f"decoding: {unknown(name, DecodingOptions.__annotations__, 'option ')}")
+    changes = {name: value for name, value in options.items() if value is not None}
+    nbest = changes.get("nbest")
+    if isinstance(nbest, int) and nbest > decoding.beam:
+        changes.setdefault("beam", nbest)
+    try:
+        result = DecodingRecipe.model_validate({**decoding.model_dump(), **changes})
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise Seq2attnError("decoding: " + "; ".join(faults)) from error
+    if not result.sample and (unused := SAMPLING_OPTIONS & changes.keys()):
+        raise Seq2attnError(f"decoding: {', '.join(sorted(unused))} has no effect: set sample, too")
+    return result
+
+
+def warn_of_limits(lines: Sequence[int], decoding: DecodingRecipe) -> None:
+    """Warn that the outputs of sentences with these numbers have the largest length allowed."""
+    if lines:
+        others = f" and {len(lines) - 1:,} others have" if len(lines) > 1 else " has"
+        ratio = RATIO if decoding.max_length_ratio is None else decoding.max_length_ratio
+        warnings.warn(
+            f"the output of sentence {lines[0]:,}{others} the largest length allowed, and may be cut: raise "
+            f"decoding.max_length_ratio ({ratio:g}) or max_length ({decoding.max_length})",
+            LengthWarning,
+            stacklevel=2,
+        )
