@@ -53,6 +53,11 @@ COVERAGE_PENALTY = decoding_option(
     float,
     "Weight of the penalty for source positions with little attention; samples are only ranked by it.",
 )
+MAX_LENGTH_RATIO = decoding_option(
+    "--max-length-ratio",
+    float,
+    "Maximum length of the output as a multiple of that of the source, plus 10 pieces.",
+)
 
 
 def formats(text: str, *others: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -15,6 +15,7 @@ from seq2attn.cli.options import (
     DECODING,
     DEVICE,
     LENGTH_PENALTY,
+    MAX_LENGTH_RATIO,
     cli,
     formats,
 )
@@ -58,6 +59,7 @@ METRICS = (
 )
 @click.option("--metric", "metrics", multiple=True, help=METRICS)
 @BEAM
+@MAX_LENGTH_RATIO
 @LENGTH_PENALTY
 @COVERAGE_PENALTY
 @formats("text; json: each score with its signature.", "json")

@@ -17,6 +17,7 @@ from seq2attn.cli.options import (
     DECODING,
     DEVICE,
     LENGTH_PENALTY,
+    MAX_LENGTH_RATIO,
     PRECISION,
     RUN,
     cli,
@@ -38,11 +39,7 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
         decoding_option("--nbest", int, "Print this many hypotheses for each input."),
         decoding_option("--min-length", int, "Minimum length of the output, in pieces."),
         decoding_option("--max-length", int, "Maximum length of the output, in pieces."),
-        decoding_option(
-            "--max-length-ratio",
-            float,
-            "Maximum length of the output as a multiple of that of the source, plus 10 pieces.",
-        ),
+        MAX_LENGTH_RATIO,
         decoding_option("--no-repeat-ngram", int, "Forbid repeated n-grams of this many pieces."),
         decoding_option(
             "--replace-unknown",

@@ -210,6 +210,29 @@ class _OpenHypotheses(NamedTuple):
     sentences: Tensor  # (B,), index of each sentence
     history: Tensor  # (B, K, t)
     total: Tensor  # (B, K), log-probabilities
+    path: Tensor  # (B,), the hypothesis that greedy search would have, 0 to K - 1; -1 = it has left the beam
+
+
+def _first_hypotheses(count: int, beam: int, nbest: int, device: torch.device) -> _OpenHypotheses:
+    """Return empty hypotheses. Seq2attnError for an empty beam, or an n-best list that is longer."""
+    if not 1 <= nbest <= beam:
+        raise Seq2attnError(
+            "a beam holds at least one hypothesis, and an n-best list at most as many as the beam; got "
+            f"beam={beam}, nbest={nbest}"
+        )
+    total = torch.full((count, beam), IMPOSSIBLE, device=device)
+    total[:, 0] = 0.0  # at first the K hypotheses are equal: only one of them may be continued
+    sentences = torch.arange(count, device=device)
+    history = sentences.new_empty(count, beam, 0)
+    return _OpenHypotheses(sentences, history, total, torch.zeros_like(sentences))
+
+
+class _Continuations(NamedTuple):
+    """The best 2 K continuations of each sentence, best first."""
+
+    total: Tensor  # (B, 2K), log-probabilities
+    origin: Tensor  # (B, 2K), the hypothesis that is continued, 0 to K - 1
+    token: Tensor  # (B, 2K)
 
 
 def beam_search(
@@ -226,20 +249,15 @@ def beam_search(
 
     A hypothesis ends if </s> after it is among the best `beam` continuations of its sentence. A sentence is
     finished when no open hypothesis could still enter its n-best list if it were as long as the limit allows.
-    Greedy search comes first, because a beam may lose its hypothesis: so no beam is worse than greedy search.
+    If the beam drops the hypothesis of greedy search, that hypothesis is completed beside it: so no beam
+    is worse than greedy search.
     """
-    nbest = beam if nbest is None else nbest
-    if not 1 <= nbest <= beam:
-        raise Seq2attnError(
-            "a beam holds at least one hypothesis, and an n-best list at most as many as the beam; got "
-            f"beam={beam}, nbest={nbest}"
-        )
-    finished = [[best] for best in greedy(step, state, rules, limits, prefix)]
-    count, device = len(limits), limits.device
-    total = torch.full((count, beam), IMPOSSIBLE, device=device)
-    total[:, 0] = 0.0  # at first the K hypotheses are equal: only one of them may be continued
-    sentences = torch.arange(count, device=device)
-    hypotheses = _OpenHypotheses(sentences, sentences.new_empty(count, beam, 0), total)
+    nbest, count, device = beam if nbest is None else nbest, len(limits), limits.device
+    hypotheses = _first_hypotheses(count, beam, nbest, device)
+    sentences = hypotheses.sentences
+    dropped: list[int] = []  # the sentences whose greedy hypothesis has left the beam before its end
+    finished: list[list[Hypothesis]] = [[] for _ in range(count)]
+    start = state
     state = reorder(state, sentences.repeat_interleave(beam), sentences)
     token = torch.full((count * beam,), rules.bos, dtype=torch.long, device=device)
     while len(hypotheses.sentences):
@@ -249,6 +267,8 @@ def beam_search(
         # A stable sort moves ended hypotheses to the end; the others keep their order.
         total = continuations.total.masked_fill(continuations.token == rules.eos, IMPOSSIBLE)
         order = total.sort(dim=1, descending=True, stable=True).indices[:, :beam]
+        path, lost = _greedy_path(hypotheses, continuations, order, rules)
+        dropped += hypotheses.sentences[lost].tolist()
         total, origin, token = (
             x.gather(1, order) for x in (total, continuations.origin, continuations.token)
         )
@@ -261,23 +281,48 @@ def beam_search(
         origin, token = origin[remaining], token[remaining]  # (B, K), of the sentences that remain
         history = hypotheses.history[remaining].gather(1, origin[..., None].expand(-1, -1, length))
         history = torch.cat([history, token[..., None]], 2)
-        hypotheses = _OpenHypotheses(hypotheses.sentences[remaining], history, total[remaining])
+        sentences = hypotheses.sentences[remaining]
+        hypotheses = _OpenHypotheses(sentences, history, total[remaining], path[remaining])
         state = reorder(state, (remaining[:, None] * beam + origin).flatten(), remaining)
         token = token.flatten()
+    if dropped:
+        rows = torch.tensor(dropped, device=device)
+        forced = None if prefix is None else prefix[rows]
+        completed = greedy(step, reorder(start, rows), rules, limits[rows], forced)
+        for sentence, hypothesis in zip(dropped, completed, strict=True):
+            _keep(hypothesis, finished[sentence], nbest)
     return finished
+
+
+def _greedy_path(
+    hypotheses: _OpenHypotheses, continuations: _Continuations, order: Tensor, rules: Rules
+) -> tuple[Tensor, Tensor]:
+    """Return which of the kept continuations (B, K) is the one of greedy search (B,), -1 if none; and whether
+    it has been dropped with this step (B,).
+
+    order: (B, K), indices of the kept continuations.
+    """
+    of_path = continuations.origin == hypotheses.path[:, None]  # (B, 2K), best first: the first is greedy's
+    first = of_path.byte().argmax(1, keepdim=True)  # (B, 1)
+    begun = hypotheses.path >= 0
+    exists = begun & of_path.any(1) & continuations.total.gather(1, first).squeeze(1).isfinite()
+    kept = (order == first) & exists[:, None]  # (B, K)
+    ends = (continuations.token.gather(1, first).squeeze(1) == rules.eos) & exists
+    collected = ends & (first.squeeze(1) < order.shape[1])
+    stays = kept.any(1) & ~ends
+    return kept.byte().argmax(1).masked_fill(~stays, -1), begun & ~stays & ~collected
+
+
+def _keep(hypothesis: Hypothesis, kept: list[Hypothesis], nbest: int) -> None:
+    """Add a hypothesis to an n-best list, in its order."""
+    kept.append(hypothesis)
+    kept.sort(key=lambda hypothesis: -hypothesis.score)
+    del kept[nbest:]
 
 
 def _lowest_kept(kept: list[Hypothesis], nbest: int) -> float:
     """Return the score that a hypothesis must exceed to enter an n-best list."""
     return kept[-1].score if len(kept) == nbest else IMPOSSIBLE
-
-
-class _Continuations(NamedTuple):
-    """The best 2 K continuations of each sentence, best first."""
-
-    total: Tensor  # (B, 2K), log-probabilities
-    origin: Tensor  # (B, 2K), the hypothesis that is continued, 0 to K - 1
-    token: Tensor  # (B, 2K)
 
 
 def _continuations(
@@ -343,9 +388,5 @@ def _collect_finished(
         (row * beam + origin).tolist(),
         strict=True,
     ):
-        kept = finished[sentence]
-        if any(tokens == other.tokens for other in kept):  # of greedy search
-            continue
-        kept.append(Hypothesis(tokens, total, rules.score(total, length) + coverage_scores[index]))
-        kept.sort(key=lambda hypothesis: -hypothesis.score)
-        del kept[nbest:]
+        score = rules.score(total, length) + coverage_scores[index]
+        _keep(Hypothesis(tokens, total, score), finished[sentence], nbest)
