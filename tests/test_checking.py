@@ -82,7 +82,7 @@ def test_everything_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert found["vocabulary"] == ("joint: 400 pieces" if joint else "source and target: 400 and 400 pieces")
     assert re.fullmatch(
         r"\d+ of 15 dev targets are longer than outputs may be: raise decoding.max_length_ratio \(\d\.?\d*\) or "
-        r"max_length \(12\)",
+        r"max_length \(12\)\ntraining: 48 updates, .*",
         found["note"],
     )
     model = build(recipe(kind=kind).model, 400, 400)

@@ -1,5 +1,6 @@
 """A dry run of a recipe: read the data, learn the vocabulary, train a few steps, measure memory and time."""
 
+import math
 import resource
 import sys
 import time
@@ -20,6 +21,7 @@ from seq2attn.tasks.loading import learn
 from seq2attn.tasks.registry import TASKS
 from seq2attn.tasks.task import Task
 from seq2attn.text.vocabulary import VocabularyError
+from seq2attn.training.advice import advice
 from seq2attn.training.display import clock
 from seq2attn.training.loop import Trainer, UpdatePlan, error_context, total_steps
 
@@ -64,6 +66,9 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
     loader, objective = task.loader(training, training=True), task.objective(model, training=True)
     total = total_steps(recipe.training, loader)
     trainer = Trainer(model, objective, recipe.training, chosen_device, total, recipe.seed)
+    per_epoch = math.ceil(len(loader.epoch(0)) / recipe.training.accumulate)
+    for line in advice(recipe.training, total, per_epoch, task.units.examples):
+        yield f"note        {line}"
     yield from _try_training(task, training, loader, trainer)
     predictor = task.predictor(model, chosen_device, validating=True)
     sources = [training.source_text(row) for row in range(min(DECODED_EXAMPLES, len(training)))]

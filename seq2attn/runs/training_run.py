@@ -1,6 +1,7 @@
 """A whole training run: from a recipe to a scored model in a run folder."""
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from seq2attn.runs.evaluation import best, read_examples, validator
 from seq2attn.runtime.devices import pick_device
 from seq2attn.tasks.loading import learn, reopen
 from seq2attn.tasks.task import Task
+from seq2attn.training.advice import advice
 from seq2attn.training.display import Display
 from seq2attn.training.loop import (
     Progress,
@@ -78,6 +80,9 @@ def train(
         model, settings, loader = task.build(), recipe.training, task.loader(training, training=True)
         total = total_steps(settings, loader)
         trainer = Trainer(model, task.objective(model, True), settings, torch_device, total, recipe.seed)
+        per_epoch = math.ceil(len(loader.epoch(0)) / settings.accumulate)
+        for line in advice(settings, total, per_epoch, task.units.examples):
+            shown.say(f"note: {line}")
         parameters = sum(parameter.numel() for parameter in model.parameters())
         shown.say(f"{len(training):,} {task.units.examples}, {parameters:,} parameters, on {torch_device}")
         validate = validator(task, model, dev, torch_device)

@@ -1,0 +1,36 @@
+"""Warnings of trainings that are too short to learn, before their time is spent."""
+
+from collections.abc import Iterator
+
+from seq2attn.recipe import LearningRecipe
+
+FEW_UPDATES = 300  # the shortest trainings of the recipes that ship have 465, on tasks with 16 letters
+LONG_WARMUP = 0.5  # a larger share of all updates leaves too few at the learning rate that was chosen
+
+
+def advice(settings: LearningRecipe, total: int | None, per_epoch: int, examples: str) -> Iterator[str]:
+    """Yield warnings of settings with which a training is unlikely to learn, and what to set.
+
+    total: the number of updates, None if it is unknown; per_epoch: of one epoch; examples: what they are
+    called.
+    """
+    if total is None:
+        return
+    warmup = settings.schedule.options.get("warmup", 0)
+    if total < FEW_UPDATES:
+        limit = "max_steps" if settings.max_epochs is None else "max_epochs"
+        yield (
+            f"training: {total:,} updates, {per_epoch:,} an epoch, are too few to learn most tasks: raise "
+            f"{limit}, lower batch_tokens ({settings.batch_tokens:,}), or use more {examples}"
+        )
+    if warmup >= LONG_WARMUP * total:
+        yield (
+            f"training.schedule.warmup: the learning rate rises for {warmup:,} of {total:,} updates"
+            + (", and never reaches training.learning_rate" if warmup > total else "")
+            + f": set it to {max(1, total // 10):,}, a tenth of them"
+        )
+    if settings.validate_every > total:
+        yield (
+            f"training.validate_every: {settings.validate_every:,} is more than all {total:,} updates, so "
+            f"that only the last weights are validated: set it to {max(1, total // 10):,}"
+        )

@@ -1,0 +1,47 @@
+"""Trainings that cannot learn are noticed before they begin."""
+
+from typing import Any
+
+import pytest
+
+from seq2attn.recipe import read
+from seq2attn.training.advice import advice
+
+
+def said(total: int | None, *overrides: str, per_epoch: int = 50) -> list[str]:
+    return list(advice(read("quickstart", overrides).training, total, per_epoch, "pairs"))
+
+
+@pytest.mark.parametrize("total", [300, 1155, None])
+def test_a_training_that_can_learn_is_not_commented_on(total: Any) -> None:
+    assert said(total, "training.schedule.warmup=100", "training.validate_every=200") == []
+
+
+def test_too_few_updates() -> None:
+    (line,) = said(60, "training.schedule=constant", "training.validate_every=60")
+    assert line == (
+        "training: 60 updates, 50 an epoch, are too few to learn most tasks: raise max_epochs, lower batch_tokens "
+        f"({read('quickstart').training.batch_tokens:,}), or use more pairs"
+    )
+    (line,) = said(60, "training.schedule=constant", "training.validate_every=60", "training.max_epochs=null",
+                   "training.max_steps=60")  # fmt: skip
+    assert "raise max_steps, lower" in line
+
+
+@pytest.mark.parametrize(("warmup", "never"), [(500, False), (1000, False), (4000, True)])
+def test_a_warmup_that_takes_most_of_the_training(warmup: int, never: bool) -> None:
+    (line,) = said(1000, f"training.schedule={{name: inverse_sqrt, warmup: {warmup}}}")
+    assert line.startswith(
+        f"training.schedule.warmup: the learning rate rises for {warmup:,} of 1,000 updates"
+    )
+    assert ("never reaches training.learning_rate" in line) == never
+    assert line.endswith(": set it to 100, a tenth of them")
+
+
+def test_no_validation_before_the_end() -> None:
+    (line,) = said(1000, "training.validate_every=1001")
+    assert line == (
+        "training.validate_every: 1,001 is more than all 1,000 updates, so that only the last weights are validated: "
+        "set it to 100"
+    )
+    assert said(1000, "training.validate_every=1000") == []
