@@ -122,6 +122,7 @@ def test_a_pickle_is_not_executed(copy: Path, tmp_path: Path, name: str, form: i
     if name == "weights":  # whoever plants it mends the checksum, too
         version["checksums"][f"weights/{file.name}"] = hashlib.sha256(payload).hexdigest()
         version["last"] = file.name
+        del version["checksum"]
         (copy / "version.json").write_text(json.dumps(version))
     with pytest.raises(RunError, match=rf"{file} is damaged"):
         use(copy)

@@ -287,6 +287,7 @@ def test_a_run_without_a_test_set(tmp_path: Path, runs: dict[str, Path]) -> None
     (run / "recipe.yaml").write_text(
         re.sub(r"  test:\n(    .*\n)+", "  test: null\n", (run / "recipe.yaml").read_text())
     )
+    RunFolder.open(run).accept_recipe()
     with pytest.raises(
         RunError, match="the recipe names no test set: score its dev set with --data dev, or give f"
     ):

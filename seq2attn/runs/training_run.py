@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +12,11 @@ import torch
 
 from seq2attn.data import Examples
 from seq2attn.metrics import METRICS, Score
-from seq2attn.recipe import AnyRecipe, LocatedFault, RecipeError, read, write
+from seq2attn.recipe import AnyRecipe, LocatedFault, RecipeError, read
 from seq2attn.recipe.wording import shown
 from seq2attn.runs.evaluation import best, read_examples, validator
 from seq2attn.runtime.devices import pick_device
+from seq2attn.runtime.locks import locked
 from seq2attn.tasks.loading import learn, reopen
 from seq2attn.tasks.task import Task
 from seq2attn.training.advice import advice
@@ -27,7 +29,9 @@ from seq2attn.training.loop import (
     fit,
     total_steps,
 )
-from seq2attn.training.run_folder import RunError, RunFolder, Version, load_weights, require_empty
+from seq2attn.training.run_folder import LOCK, RunError, RunFolder, require_empty
+from seq2attn.training.version_file import Version, environment
+from seq2attn.training.weights import load_weights
 from seq2attn.version import __version__
 
 MAX_NAMED = 5  # changed keys in an error message
@@ -55,7 +59,7 @@ def train(
     """Train the model of a recipe in a new run folder (`runs/NAME` by default), or resume an existing run.
 
     At the end the best weights are loaded and, if the recipe has a test set, scored on it. With resume=True
-    training continues exactly where it stopped.
+    training continues exactly where it stopped. If it fails before anything is saved, there is no new folder.
 
     overrides: as on the command line, ["training.max_epochs=3"].
     """
@@ -66,17 +70,23 @@ def train(
             [LocatedFault("recipe", 0, "", "a Recipe cannot have overrides: give them to `read`")]
         )
     path = Path(run or Path("runs") / recipe.name)
-    folder = _resumable(path, recipe) if resume else None
-    if folder is None:
-        require_empty(path)
     torch_device = pick_device(device)
-    with _seeded(recipe), display or Display() as shown:
+    with contextlib.ExitStack() as context:
+        context.enter_context(_seeded(recipe))
+        shown = context.enter_context(display or Display())
+        folder = context.enter_context(_resumable(path, recipe, shown)) if resume else None
+        if folder is None:
+            require_empty(path)
         task = reopen(folder) if folder else learn(recipe)
         training, dev = read_examples(task, "train", shown), read_examples(task, "dev", shown)
         # The test set is read now, so that an unreadable file is reported before training.
         test = None if recipe.data.test is None else read_examples(task, "test", shown)
-        task = task if folder else task.fitted(training)
-        folder = _require_same_data(folder, training) if folder else _create_run(path, task, training)
+        if folder is None:
+            task = task.fitted(training)
+            folder = context.enter_context(_new_run(path, task, training, shown))
+        else:
+            _require_same_data(folder, training)
+            folder.replace_recipe(_with_limits(folder.recipe, recipe))
         model, settings, loader = task.build(), recipe.training, task.loader(training, training=True)
         total = total_steps(settings, loader)
         trainer = Trainer(model, task.objective(model, True), settings, torch_device, total, recipe.seed)
@@ -100,29 +110,59 @@ def train(
 
 def average_run(run: str | Path, count: int, device: str = "auto") -> RunFolder:
     """Average the last `count` kept weights of a run into weights/average-N.safetensors."""
-    folder = RunFolder.open(run)
+    display = Display()
+    with _locked(Path(run), display):
+        return _average_run(RunFolder.open(run), count, device, display)
+
+
+def _average_run(folder: RunFolder, count: int, device: str, display: Display) -> RunFolder:
     kept = len(folder.last_weights(folder.recipe.training.keep_last))
     if count < 1 or kept < count:
         raise RunError(
             f"cannot average the last {count} weights: {folder.path} keeps {kept}; "
             "train with training.keep_last at least as large"
         )
-    task, torch_device, display = reopen(folder), pick_device(device), Display()
+    task, torch_device = reopen(folder), pick_device(device)
     model, dev = task.build(), read_examples(task, "dev", display)
     trainer = Trainer(model, task.objective(model), task.recipe.training, torch_device, None)
     average_last(folder, trainer, count, validator(task, model, dev, torch_device), display)
     return folder
 
 
-def _create_run(path: Path, task: Task[Any], training: Examples) -> RunFolder:
-    """Make the folder of a new run. Call it after the data are read, so that faulty data leave no folder."""
-    version = Version(seq2attn=__version__, data=training.fingerprint)
-    return RunFolder.create(path, task.recipe, version, task.files())
+@contextlib.contextmanager
+def _locked(path: Path, display: Display) -> Iterator[None]:
+    """Lock a run's folder until the end of the context. RunError if it is none."""
+    RunFolder.open(path)  # or the lock would be left in a folder that is no run
+    with locked(path / LOCK, display.say):
+        yield
 
 
-def _resumable(path: Path, recipe: AnyRecipe) -> RunFolder:
-    """Open a run to be resumed. RunError if its recipe differs in anything but the keys of MAY_CHANGE."""
-    folder = RunFolder.open(path)
+@contextlib.contextmanager
+def _new_run(path: Path, task: Task[Any], training: Examples, display: Display) -> Iterator[RunFolder]:
+    """Make the folder of a new run, and lock it. It is removed if training fails before anything is saved."""
+    version = Version(seq2attn=__version__, data=training.fingerprint, environment=environment())
+    folder = RunFolder.create(path, task.recipe, version, task.files())
+    with _locked(path, display):
+        try:
+            yield folder
+        except BaseException:
+            if not folder.has_begun():
+                shutil.rmtree(path, ignore_errors=True)
+            raise
+
+
+@contextlib.contextmanager
+def _resumable(path: Path, recipe: AnyRecipe, display: Display) -> Iterator[RunFolder]:
+    """Open a run to be resumed, and lock it. RunError unless it was begun with this recipe."""
+    with _locked(path, display):
+        folder = RunFolder.open(path)
+        _require_same_recipe(folder, recipe)
+        yield folder
+
+
+def _require_same_recipe(folder: RunFolder, recipe: AnyRecipe) -> None:
+    """RunError unless a run was begun with this recipe. The keys of MAY_CHANGE may differ."""
+    path = folder.path
     was, now = folder.recipe.model_dump(mode="json"), recipe.model_dump(mode="json")
     for tree in (was, now):
         for key in MAY_CHANGE:
@@ -135,10 +175,12 @@ def _resumable(path: Path, recipe: AnyRecipe) -> RunFolder:
             f"{path} was begun with another recipe: {'; '.join(changed[:MAX_NAMED])}{others}. Continue with "
             f"`seq2attn train {path}/recipe.yaml --run {path} --resume`, or train in a new folder"
         )
+
+
+def _with_limits(begun: AnyRecipe, recipe: AnyRecipe) -> AnyRecipe:
+    """Return the recipe of a run with the limits of another, which may have changed."""
     limits = {key: getattr(recipe.training, key) for key in MAY_CHANGE}
-    training = folder.recipe.training.model_copy(update=limits)
-    write(folder.recipe.model_copy(update={"training": training}), path / "recipe.yaml")
-    return folder
+    return begun.model_copy(update={"training": begun.training.model_copy(update=limits)})
 
 
 def _changes(was: Any, now: Any, path: str = "") -> Iterator[str]:
@@ -150,14 +192,13 @@ def _changes(was: Any, now: Any, path: str = "") -> Iterator[str]:
         yield f"{path} was {shown(was)}, now {shown(now)}"
 
 
-def _require_same_data(folder: RunFolder, training: Examples) -> RunFolder:
-    """Return the folder. RunError unless its run was begun with these training data."""
+def _require_same_data(folder: RunFolder, training: Examples) -> None:
+    """RunError unless a run was begun with these training data."""
     if folder.version.data != training.fingerprint:
         raise RunError(
             f"the training data are not those with which {folder.path} was begun (fingerprint "
             f"{training.fingerprint}, then {folder.version.data}): restore them, or train in a new folder"
         )
-    return folder
 
 
 @contextlib.contextmanager

@@ -1,34 +1,93 @@
-"""Files: openers of compressed files, and atomic writing."""
+"""Files: openers of compressed files, reading of regular files only, and atomic writing."""
 
 import bz2
+import errno
 import gzip
 import lzma
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 DRAFT = ".unfinished."  # the prefix of the name of a file that is being written
 
 
+def require_regular(path: Path) -> None:
+    """Raise OSError, which names the file, unless it is a regular file: pipes and devices may never end."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "is a pipe or a device, expected a file", str(path))
+
+
+def read(path: Path) -> bytes:
+    """Return the content of a regular file. OSError names the file."""
+    require_regular(path)
+    return path.read_bytes()
+
+
 def write(path: Path, content: bytes | Callable[[Any], object]) -> None:
     """Write a file atomically: under a temporary name in the same folder, which is then renamed.
 
+    If that fails, the file is as before, nothing else is left, and the OSError names the file.
+
     content: bytes, or a function that writes to an open file.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{DRAFT}{path.name}.")
     try:
-        with os.fdopen(handle, "wb") as file:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{DRAFT}{path.name}.")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    file = _Recorder(os.fdopen(handle, "wb", buffering=0))
+    try:
+        with file.file:
             if callable(content):
                 content(file)
             else:
                 file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            os.fsync(handle)
         Path(name).chmod(0o644)
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
-        raise
+        cause = file.error or (error if isinstance(error, OSError) else None)
+        if cause is None or not isinstance(error, Exception):
+            raise
+        raise OSError(cause.errno, cause.strerror, str(path)) from error
+
+
+def append(path: Path, content: bytes) -> None:
+    """Append to a regular file. OSError names the file."""
+    if path.exists():
+        require_regular(path)
+    try:
+        with path.open("ab", buffering=0) as file:
+            _Recorder(file).write(content)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+class _Recorder:
+    """A binary file that keeps the error of a failed write: torch.save reports another one in its place."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        """Write all of the content. OSError if, for example, the disk is full."""
+        rest = memoryview(content).cast("B")
+        size = len(rest)
+        try:
+            while rest:
+                rest = rest[self.file.write(rest) :]
+        except OSError as error:
+            self.error = error
+            raise
+        return size
+
+    def flush(self) -> None:
+        """Do nothing: the file has no buffer."""

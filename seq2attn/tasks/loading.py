@@ -12,7 +12,8 @@ from seq2attn.recipe import AnyRecipe
 from seq2attn.runtime.devices import pick_device
 from seq2attn.tasks.registry import TASKS
 from seq2attn.tasks.task import Task
-from seq2attn.training.run_folder import RunFolder, load_weights
+from seq2attn.training.run_folder import RunFolder
+from seq2attn.training.weights import load_weights
 
 
 def learn(recipe: AnyRecipe) -> Task[Any]:

@@ -21,16 +21,8 @@ from seq2attn.optim import SCHEDULES, Schedule, optimizer
 from seq2attn.recipe import LearningRecipe
 from seq2attn.runtime.devices import autocast, out_of_memory
 from seq2attn.training.objectives import Losses, Objective
-from seq2attn.training.run_folder import (
-    RunError,
-    RunFolder,
-    Weights,
-    average,
-    load_weights,
-    tensors_of,
-    weights_name,
-    weights_of,
-)
+from seq2attn.training.run_folder import RunError, RunFolder
+from seq2attn.training.weights import Weights, average, load_weights, tensors_of, weights_name, weights_of
 
 LOGGED = ("step", "epoch", "loss", "norm", "learning_rate", "tokens", "seconds")  # keys of log.jsonl
 Validate = Callable[[int | None], dict[str, float]]  # number of batches, or all -> loss, and metrics by name
@@ -203,7 +195,11 @@ def fit(
     recipe, progress = trainer.recipe, resume(run, trainer)
     if not progress.step:
         validate(2)  # so that a metric that raises does so now, not after hours of training
-    run.rewind(progress.step)
+    run.rewind(progress.step, ended := _has_ended(progress, recipe))
+    if ended:
+        _prune_weights(run, recipe)  # training may have been killed in the midst of it
+    if not progress.step:
+        save(run, trainer, progress)  # before there are any weights: a run with weights can be resumed
     with DeferredSignals() as signals:
         clock = time.monotonic() - progress.seconds
         for plan in _update_plans(loader, progress, recipe):
@@ -233,22 +229,32 @@ def fit(
             if signals.received or ended:
                 progress.interrupted = 0 if ended else signals.received
                 break
-    if recipe.average and not progress.interrupted:
+    if recipe.average and not progress.interrupted and not run.version.average:
         average_last(run, trainer, recipe.average, validate, report)
     return progress
 
 
 def resume(run: RunFolder, trainer: Trainer) -> Progress:
-    """Restore the trainer from the run's folder, or start at step 0 if no state was saved."""
-    state = run.load_state()
+    """Restore the trainer from the run's folder, or start at step 0 if nothing was trained yet."""
+    state, file = run.load_state(), run.path / "training_state.pt"
     if state is None:
-        first = weights_name(trainer.recipe.validate_every)
-        # Killed before the first state was saved, a run has the weights of one validation at most.
-        if any(name > first for name in run.version.scores):
-            raise RunError(f"{run.path / 'training_state.pt'} is missing: this run cannot be resumed exactly")
+        if run.weights or any(run.path.glob("weights/[!.]*")):
+            raise RunError(
+                f"{file} is missing, but {run.path} has trained weights, which a training from step 1 would "
+                f"replace. Copy it, too, or train with --run {run.path}-again, without --resume"
+            )
         return Progress()
-    trainer.restore(state["trainer"])
-    return Progress(**state["progress"])
+    try:
+        trainer.restore(state["trainer"])
+        progress = Progress(**state["progress"])
+        validated = progress.step - progress.step % trainer.recipe.validate_every
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise RunError(f"{file} does not fit the recipe's model and optimizer: {error}") from error
+    if validated and run.version.last < weights_name(validated):
+        raise RunError(
+            f"{run.path / 'version.json'} is older than {file}, of step {progress.step}: copy both again"
+        )
+    return progress
 
 
 def save(run: RunFolder, trainer: Trainer, progress: Progress) -> None:
