@@ -319,7 +319,8 @@ def _ranking_value(scores: dict[str, float], metric: str) -> list[float]:
     0."""
     if metric == "loss":
         return [-scores["loss"]]
-    return [-scores[metric] if METRICS[metric].lower_is_better else scores[metric], -scores["loss"]]
+    sign = -1.0 if METRICS[metric].lower_is_better else 1.0
+    return [sign * scores[metric], -scores["loss"]]
 
 
 def _validate_and_keep(

@@ -329,7 +329,8 @@ class RunFolder:
         size, checksum = version.log
         if checksum and _mark(content[:size]) != (size, checksum):
             fault = fault or "lines were changed or are missing"
-        version.log = _mark(kept)
+        if fault or kept != content:
+            version.log = _mark(kept)
         self.commit()
         file = self._target("log.jsonl")
         if fault:
