@@ -3,11 +3,13 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from seq2attn.data.corpora import Role, Source, Use, open_corpus
 from seq2attn.data.examples import Examples, Part, digest
@@ -15,6 +17,7 @@ from seq2attn.data.files import Pair
 from seq2attn.data.gold_alignments import between_pieces
 from seq2attn.data.report import DataError, Report
 from seq2attn.recipe import AnyCorpus, AnyLabelled, DataRecipe, FilterRecipe, LabelledDataRecipe
+from seq2attn.runtime.files import read, require_regular
 from seq2attn.text.vocabulary import Vocabulary
 
 
@@ -31,8 +34,9 @@ class Coder(Protocol):
 
 Coders = tuple[Coder, Coder]
 
-FORMAT = 4  # version of the store's format; stores of other versions are made again
+FORMAT = 5  # version of the store's format; stores of other versions are made again
 ROWS = 1000  # encoded and written at a time
+BLOCK = 2**20  # bytes that are hashed at a time
 
 
 class _Row(NamedTuple):
@@ -63,7 +67,7 @@ def prepare(
     Ids are truncated by `data.truncate`; texts are whole. Only training pairs are filtered, and each of their
     references makes a pair. Dev and test sets stay as they are, with all references; their empty sentences
     are only reported. Each corpus has its own store, in $SEQ2ATTN_CACHE or the cache folder of `datasets`,
-    which is named by a hash of the data, the vocabularies and the options.
+    which is named by a hash of the data, the vocabularies and the options. One that is damaged is made again.
 
     Args:
         corpora: `data.train`, or `[data.dev]`.
@@ -81,10 +85,16 @@ def prepare(
         source = open_corpus(corpus, Use(data.languages, role, key, data.tag_scheme, words))
         options = _Options(corpus, data, vocabularies, role == "train")
         path = _cache() / f"{options.name(source)}.arrow"
-        report_path = path.with_suffix(".json")
-        if not _complete(path, report_path):
-            _write(path, report_path, source, options, progress)
-        parts.append(_open(path, report_path, corpus.weight))
+        if (notes := _notes(path)) is None:
+            try:
+                _write(path, source, options, progress)
+            except OSError as error:
+                if error.filename is not None:
+                    raise
+                raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+            if (notes := _notes(path)) is None:
+                raise DataError(f"{path} was damaged while it was written: is the disk in order?")
+        parts.append(_open(path, notes, corpus.weight))
     return Examples(parts)
 
 
@@ -119,25 +129,43 @@ def _cache() -> Path:
     return folder
 
 
-def _complete(path: Path, report_path: Path) -> bool:
-    """Whether the store is complete: its report is written last and has the store's size."""
+def _notes(path: Path) -> dict[str, Any] | None:
+    """Return the notes on a store, which are written last; None, with a warning, if it is damaged.
+
+    The checksum of the store is always computed: its date tells nothing about a disk that forgets.
+    """
+    notes_path = path.with_suffix(".json")
+    if not (path.exists() and notes_path.exists()):
+        return None
     try:
-        return bool(path.stat().st_size == json.loads(report_path.read_text(encoding="utf-8"))["size"])
-    except (OSError, ValueError, LookupError):
-        return False
+        checksum, text = read(notes_path).split(b"\n", 1)
+        notes: dict[str, Any] = json.loads(text)
+        if checksum.decode() == hashlib.sha256(text).hexdigest() and notes["checksum"] == _checksum(path):
+            return notes
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        pass  # of a damaged file, or one that is none
+    warnings.warn(f"{path} is damaged: it is made again from the data", stacklevel=2)
+    return None
 
 
-def _open(path: Path, report_path: Path, weight: float) -> Part:
+def _checksum(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    require_regular(path)
+    checksum = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            checksum.update(block)
+    return checksum.hexdigest()
+
+
+def _open(path: Path, notes: dict[str, Any], weight: float) -> Part:
     import datasets
 
-    notes = json.loads(report_path.read_text(encoding="utf-8"))
     table = datasets.Dataset.from_file(str(path)).with_format("arrow")[:]
     return Part(table.to_batches(), Report.from_dict(notes["report"]), notes["content"], weight)
 
 
-def _write(
-    path: Path, report_path: Path, source: Source, options: _Options, progress: Callable[[int], None]
-) -> None:
+def _write(path: Path, source: Source, options: _Options, progress: Callable[[int], None]) -> None:
     """Write a store to a temporary folder and then move it, so that it is never incomplete."""
     import datasets
     from datasets.arrow_writer import ArrowWriter
@@ -167,10 +195,18 @@ def _write(
             if not report.kept:
                 raise DataError(f"no pair is left of {source.name}: {report}")
             writer.finalize()
-        notes = {"size": draft.stat().st_size, "content": content.hexdigest(), "report": report.to_dict()}
-        draft.replace(path)
-        draft.write_text(json.dumps(notes, indent=1), encoding="utf-8")
-        draft.replace(report_path)
+        notes = {"checksum": _checksum(draft), "content": content.hexdigest(), "report": report.to_dict()}
+        _move(draft, path)
+        text = json.dumps(notes, indent=1).encode()
+        draft.write_bytes(f"{hashlib.sha256(text).hexdigest()}\n".encode() + text)
+        _move(draft, path.with_suffix(".json"))
+
+
+def _move(draft: Path, path: Path) -> None:
+    """Rename a file, also to a name that a folder has taken."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    draft.replace(path)
 
 
 def _rows(
