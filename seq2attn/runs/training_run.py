@@ -218,7 +218,7 @@ def _seeded(recipe: AnyRecipe) -> Iterator[None]:
 
 def _report(display: Display, folder: RunFolder, recipe: AnyRecipe) -> Report:
     """Return a function that sends records to the terminal and, if the recipe says so, to TensorBoard."""
-    write_to_board = _tensorboard(folder.path) if recipe.training.tensorboard else None
+    write_to_board = _tensorboard(folder.target("tensorboard")) if recipe.training.tensorboard else None
 
     def report(record: dict[str, Any]) -> None:
         display(record)
@@ -229,12 +229,12 @@ def _report(display: Display, folder: RunFolder, recipe: AnyRecipe) -> Report:
 
 
 def _tensorboard(path: Path) -> Report:
-    """Return a function that writes the numbers of a record to TensorBoard files in a run's folder."""
+    """Return a function that writes the numbers of a record to TensorBoard files in a folder."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise RunError("training.tensorboard needs TensorBoard: pip install seq2attn[tensorboard]") from error
-    writer = SummaryWriter(str(path / "tensorboard"))
+    writer = SummaryWriter(str(path))
 
     def write(record: dict[str, Any]) -> None:
         group = "training" if "norm" in record else "dev"

@@ -125,19 +125,20 @@ class RunFolder:
 
     def commit(self) -> None:
         """Write version.json atomically: readers now see the new state."""
-        atomic.write(self._target("version.json"), write_version(self.version))
+        atomic.write(self.target("version.json"), write_version(self.version))
 
     def add(self, name: str, content: bytes) -> None:
         """Write a file and note its checksum; `commit` makes it part of the run."""
         self.version.checksums[name] = _sha256(content)
-        atomic.write(self._target(name), content)
+        atomic.write(self.target(name), content)
 
     def content(self, name: str) -> bytes:
         """Return the bytes of a file. RunError if it is missing or its checksum differs."""
         content = self._read(name)
         if self.version.checksums.get(name) != _sha256(content):
             raise RunError(
-                f"{self.path / name} is damaged: its checksum is not the one in version.json; copy it again"
+                f"{self.path / name} is damaged: its checksum is not the one in {self.path}/version.json; "
+                "copy it again"
             )
         return content
 
@@ -150,7 +151,7 @@ class RunFolder:
                 f"{self.path / name} cannot be read: {error.strerror}; the run folder is incomplete"
             ) from error
 
-    def _target(self, name: str) -> Path:
+    def target(self, name: str) -> Path:
         """Return the path of a file to be written or removed. RunError if a link leads out of the run."""
         path = self.path / name
         for part in (path, *path.parents[: len(Path(name).parts) - 1]):
@@ -172,9 +173,9 @@ class RunFolder:
         checksum = _sha256(self._read("recipe.yaml"))
         if self.version.recipe and checksum not in self.version.recipe:
             raise RunError(
-                f"{file} is damaged or was edited: it is not the recipe that this run was trained with. "
-                "Restore it, or train with it in a new folder, or give decoding options on the command line. "
-                "A change that is meant is kept by RunFolder.open(path).accept_recipe()"
+                f"{file} is damaged or was edited: its checksum is not the one in {self.path}/version.json. "
+                "Restore it, or train with it in a new folder, or give decoding options on the command line; "
+                "a change that is meant is kept by RunFolder.open(path).accept_recipe()"
             )
         return read(file, check_files=False)
 
@@ -195,7 +196,7 @@ class RunFolder:
         self.commit()
 
     def _place_recipe(self, content: bytes) -> None:
-        atomic.write(self._target("recipe.yaml"), content)
+        atomic.write(self.target("recipe.yaml"), content)
         self.version.recipe = [_sha256(content)]
 
     # ---- weights ------------------------------------------------------------------------------------
@@ -235,7 +236,7 @@ class RunFolder:
 
         Call it after something newer is saved. Weights that a killed call left are deleted, too.
         """
-        folder = self._target("weights/all").parent
+        folder = self.target("weights/all").parent
         keep = {*keep, self.version.best, self.version.last, self.version.average}
         stale = {name for name in self.weights if name not in keep}
         for name in stale:
@@ -251,7 +252,7 @@ class RunFolder:
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Write everything that resuming needs to one file."""
         state = {**state, "run": self.version.id}
-        atomic.write(self._target("training_state.pt"), lambda file: torch.save(state, file))
+        atomic.write(self.target("training_state.pt"), lambda file: torch.save(state, file))
         self.version.log = _mark(self._logged())
 
     def load_state(self) -> dict[str, Any] | None:
@@ -300,7 +301,7 @@ class RunFolder:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append a record to log.jsonl."""
-        atomic.append(self._target("log.jsonl"), f"{json.dumps(record, ensure_ascii=False)}\n".encode())
+        atomic.append(self.target("log.jsonl"), f"{json.dumps(record, ensure_ascii=False)}\n".encode())
 
     def _logged(self) -> bytes:
         """Return the content of log.jsonl, nothing if there is none."""
@@ -313,7 +314,7 @@ class RunFolder:
         ended: whether training has ended with this step, so that averages that were made then are kept.
         """
         for folder in ("", "weights/", "text/"):
-            for file in self._target(f"{folder}all").parent.glob(f"{atomic.DRAFT}*"):
+            for file in self.target(f"{folder}all").parent.glob(f"{atomic.DRAFT}*"):
                 file.unlink()
         version, last = self.version, weights_name(step)
         for name in list(version.scores):
@@ -332,9 +333,9 @@ class RunFolder:
         if fault or kept != content:
             version.log = _mark(kept)
         self.commit()
-        file = self._target("log.jsonl")
+        file = self.target("log.jsonl")
         if fault:
-            aside = self._target("log.damaged.jsonl")
+            aside = self.target("log.damaged.jsonl")
             atomic.write(aside, content)
             warnings.warn(
                 f"{file} is damaged ({fault}): it was set aside as {aside.name}, and the log continues with "
