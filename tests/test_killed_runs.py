@@ -136,6 +136,39 @@ def test_these_are_all_renames(tmp_path: Path, half: tuple[Path, RunFolder], kil
     assert seen == [version, path / "log.jsonl", *saved[0], *saved[1]]
 
 
+AVERAGED: dict[str, Any] = {"max_steps": 2, "validate_every": 1, "keep_last": 2, "average": 2}
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_killed_at_any_rename_from_the_start_it_can_be_resumed(
+    tmp_path: Path, kill: Any, monkeypatch: pytest.MonkeyPatch, done: bool
+) -> None:
+    """From before the first state to after the average. Weights are never lost without newer ones."""
+
+    def train(run: RunFolder) -> None:
+        state = run.load_state()
+        at = 0 if state is None else state["progress"]["step"]
+        fit(run, trainer(**AVERAGED), loader(), scripted(*(3, 1, 2)[at:]))
+
+    whole = RunFolder.create(tmp_path / "whole", read("quickstart"), Version(seq2attn="0.1.0"))
+    seen = kill(1000, False)
+    train(whole)
+    monkeypatch.undo()
+    assert [path.name for path in seen[:2]] == ["version.json", "training_state.pt"]
+    for number in range(1, len(seen) + 1):
+        run = RunFolder.create(tmp_path / f"run-{number}", read("quickstart"), Version(seq2attn="0.1.0"))
+        kill(number, done)
+        with pytest.raises(KilledError):
+            train(run)
+        monkeypatch.undo()
+        killed = RunFolder.open(run.path)
+        assert all(killed.content(name) for name in killed.version.checksums)
+        assert killed.version.best in (*killed.weights, "")
+        train(killed)
+        assert RunFolder.open(run.path).version == whole.version
+        assert {file.name for file in run.path.rglob("*")} == {file.name for file in whole.path.rglob("*")}
+
+
 def test_creation_is_whole_or_not_there(tmp_path: Path, kill: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(1, 4):
         kill(number, False)
