@@ -130,7 +130,7 @@ def test_links_are_not_written_through(place: tuple[Path, Path], name: str, dama
     "wrong",
     [
         *({field: value} for field in ("checksums", "scores", "best", "data", "recipe", "id", "log", "origin", "environment") for value in (None, 3, [None], True)),
-        {"scores": {STEP: 3}}, {"scores": {STEP: ["x"]}}, {"checksums": {f"weights/{STEP}": 3}}, {"recipe": ["x"]},
+        {"scores": {STEP: 3}}, {"scores": {STEP: []}}, {"scores": {STEP: ["x"]}}, {"checksums": {f"weights/{STEP}": 3}}, {"recipe": ["x"]},
         {"alignment": []}, {"alignment": {"layer": "x"}}, {"torch": None}, {"colour": 1}, {"log": [1, 2, 3]},
     ],
     ids=str,

@@ -146,5 +146,6 @@ def test_a_run_that_is_written_to_is_left_alone(tmp_path: Path, runs: dict[str, 
     assert status == 1 and f"process {process.pid}" in said
     process.communicate("\n")
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    (run / "weights" / ".unfinished.average-2.safetensors.x").touch()  # of a process that was killed
     average_run(run, 2)
-    assert not (run / LOCK).exists()
+    assert not (run / LOCK).exists() and not [*run.rglob(".unfinished.*")]

@@ -132,8 +132,9 @@ def _average_run(folder: RunFolder, count: int, device: str, display: Display) -
 @contextlib.contextmanager
 def _locked(path: Path, display: Display) -> Iterator[None]:
     """Lock a run's folder until the end of the context. RunError if it is none."""
-    RunFolder.open(path)  # or the lock would be left in a folder that is no run
+    folder = RunFolder.open(path)  # or the lock would be left in a folder that is no run
     with locked(path / LOCK, display.say):
+        folder.sweep()
         yield
 
 

@@ -174,8 +174,8 @@ class RunFolder:
         if self.version.recipe and checksum not in self.version.recipe:
             raise RunError(
                 f"{file} is damaged or was edited: its checksum is not the one in {self.path}/version.json. "
-                "Restore it, or train with it in a new folder, or give decoding options on the command line; "
-                "a change that is meant is kept by RunFolder.open(path).accept_recipe()"
+                "Restore it, or train with it in a new folder. Limits of a resumed training, and decoding "
+                "options, are given on the command line; RunFolder.open(path).accept_recipe() keeps a change"
             )
         return read(file, check_files=False)
 
@@ -289,8 +289,11 @@ class RunFolder:
         )
         self.version.format = FORMAT
         trainer = state["learner"]
-        current = {key: trainer[key] and renamed(trainer[key]) for key in ("model", "moving")}
-        return {"trainer": {**trainer, **current}, "progress": state["progress"]}
+        try:
+            current = {key: trainer[key] and renamed(trainer[key]) for key in ("model", "moving")}
+            return {"trainer": {**trainer, **current}, "progress": state["progress"]}
+        except (LookupError, TypeError, AttributeError) as error:
+            raise RunError(f"{self.path / 'training_state.pt'} is damaged: {error!r}") from error
 
     def has_begun(self) -> bool:
         """Return whether anything of a training was saved: a log, weights, or the state after an update."""
@@ -307,15 +310,19 @@ class RunFolder:
         """Return the content of log.jsonl, nothing if there is none."""
         return self._read("log.jsonl") if (self.path / "log.jsonl").exists() else b""
 
+    def sweep(self) -> None:
+        """Delete the unfinished files of a process that was killed."""
+        for folder in ("", "weights/", "text/"):
+            for file in self.target(f"{folder}all").parent.glob(f"{atomic.DRAFT}*"):
+                file.unlink()
+
     def rewind(self, step: int, ended: bool = False) -> None:
         """Undo everything after a step in version.json and log.jsonl, and delete unfinished files of a killed
         training. Weights of later steps stay in the folder until `prune` is called.
 
         ended: whether training has ended with this step, so that averages that were made then are kept.
         """
-        for folder in ("", "weights/", "text/"):
-            for file in self.target(f"{folder}all").parent.glob(f"{atomic.DRAFT}*"):
-                file.unlink()
+        self.sweep()
         version, last = self.version, weights_name(step)
         for name in list(version.scores):
             if not (ended if name.startswith("average-") else name <= last):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from seq2attn.errors import Seq2attnError
 from seq2attn.runtime.files import read
@@ -48,7 +48,9 @@ class Version:
     best: Name = ""  # file names below weights/
     last: Name = ""
     average: Name = ""
-    scores: dict[Name, list[float]] = field(default_factory=dict)  # of the kept weights; larger is better
+    scores: dict[Name, Annotated[list[float], Field(min_length=1)]] = field(
+        default_factory=dict
+    )  # of the kept weights; larger is better
     checksums: dict[_Listed, _Checksum] = field(default_factory=dict)  # SHA-256 by path
     # SHA-256 of recipe.yaml; two while it is being replaced. Empty: a run of an earlier version.
     recipe: list[_Checksum] = field(default_factory=list)
