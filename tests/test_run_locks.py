@@ -84,6 +84,23 @@ def test_only_one_of_many_threads_holds_it_at_a_time(tmp_path: Path) -> None:
     assert most == [1] and not (tmp_path / "lock").exists()
 
 
+def test_a_lock_that_its_owner_removes_in_between_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, lock, removed = tmp_path / "lock", locks._lock, []
+
+    def late(handle: int, path: Path) -> None:
+        if not removed:
+            removed.append(path.unlink())
+        lock(handle, path)
+
+    monkeypatch.setattr(locks, "_lock", late)
+    with locked(path, pytest.fail):
+        assert path.exists()
+        with pytest.raises(LockError):
+            locked(path, pytest.fail).__enter__()
+
+
 @pytest.mark.parametrize("system", [True, False])
 def test_a_lock_of_a_process_that_was_killed_is_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: bool

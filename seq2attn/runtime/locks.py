@@ -52,7 +52,7 @@ def locked(path: Path, note: Callable[[str], object]) -> Iterator[None]:
 def _open(path: Path) -> int:
     """Return a handle of the file that has the lock. LockError if another process has it."""
     while True:
-        if path.exists():
+        with contextlib.suppress(FileNotFoundError):
             require_regular(path)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
         try:
