@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from seq2attn.attention.compatibility import incompatibilities
 from seq2attn.attention.interfaces import Hierarchy, Normalizer, Relative, Scorer, check_shape
+from seq2attn.attention.masks import check_mask_of_queries, check_queries, check_sentences, source_mask
 from seq2attn.attention.memory import Attended, Memory, Past
 from seq2attn.attention.renamed import warn_renamed
 from seq2attn.attention.state import expand_to_hypotheses, fold_hypotheses, unfold_hypotheses
@@ -35,6 +36,9 @@ class Attention(nn.Module):
         super().__init__()
         self.score, self.normalize, self.dropout, self.relative = score, normalize, dropout, relative
         self.hierarchy = hierarchy
+        #: Weights (..., T, S) pass here before they are used (T = 1 in a stateful attention). In calls that
+        #: need weights, a forward hook gets the tensors that the context has gradients with respect to.
+        self.hook_weights = nn.Identity()
         self.stateful = score.stateful or normalize.stateful
         positions = score.position_dependent or normalize.position_dependent or relative is not None
         self.foldable = not (self.stateful or positions)  # the order of queries and keys does not matter
@@ -48,11 +52,17 @@ class Attention(nn.Module):
     def remember(
         self, states: Tensor, mask: Tensor, values: Tensor | None = None, sentences: Tensor | None = None
     ) -> Memory:
-        """Return the memory of states (..., S, K), with a mask (..., 1 or T, S), True = may be attended to.
+        """Return the memory of states (..., S, K), with a mask (..., S), or (..., 1 or T, S) if the T queries
+        have masks of their own; True = may be attended to.
 
         values (..., S, V): the states if None. sentences (..., S): the sentence of each state as a number,
-        for a hierarchy; -1 = none.
+        for a hierarchy; -1 = none. Seq2attnError if a mask is not boolean, or a shape is another.
         """
+        mask = source_mask(mask, states)
+        if values is not None and values.shape[:-1] != states.shape[:-1]:
+            raise Seq2attnError(
+                f"expected a value for each of the states {tuple(states.shape)}, got {tuple(values.shape)}"
+            )
         keys = self.score.keys(states)
         check_shape(self.score, "keys", keys, states.shape[:-1], keys.shape[-1])
         memory = Memory(keys, states if values is None else values, mask)
@@ -63,7 +73,7 @@ class Attention(nn.Module):
                 "this attention weights the sentences of a source: pass the sentence of each source position "
                 "as `sentences`"
             )
-        return memory._replace(sentences=self.hierarchy.remember(states, sentences))
+        return memory._replace(sentences=self.hierarchy.remember(states, check_sentences(sentences, states)))
 
     def initial_state(self, memory: Memory) -> Past:
         """Return the past before the first query."""
@@ -88,15 +98,16 @@ class Attention(nn.Module):
     ) -> Attended:
         """Attend with T queries. Without need_weights a fused kernel is used where the parts allow it.
 
-        Raise Seq2attnError, with the name of the part, if a part returns a tensor of the wrong shape.
+        Raise Seq2attnError if the queries do not fit the memory, or, with the name of the part, if a part
+        returns a tensor of the wrong shape.
         """
+        check_queries(query, sources := len(memory.keys), memory.keys.dim())
         past = self.initial_state(memory) if past is None else past
-        if len(query) > (sources := len(memory.keys)):
-            if not sources or len(query) % sources or query.shape[-2] > 1:
-                raise Seq2attnError(f"queries {tuple(query.shape)} for memories of {sources} sources")
+        if len(query) > sources:
             if self.foldable:
                 return self._attend_folded(query, memory, past, need_weights)
             memory = expand_to_hypotheses(memory, len(query))
+        check_mask_of_queries(memory.mask, query)
         queries, keys = query.shape[-2], memory.keys.shape[-2]
         if not keys:  # an empty source: the sum over it is zero
             weights = _at_least_float32(query[..., :0])  # (..., T, 0)
@@ -120,6 +131,7 @@ class Attention(nn.Module):
             if (bias := self._bias(wide_query, memory)) is not None:
                 scores = scores + bias
             weights, alignment_state = self.normalize.step(scores, memory.mask, past, wide_query)
+            weights = self.hook_weights(weights)
             check_shape(self.normalize, "weights", weights, leading, keys.shape[-2])
             sampled = self.normalize.sample(weights, past)
             trace = self.score.update_trace(wide_query, keys, weights, past)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from seq2attn.attention.compatibility import incompatibilities
 from seq2attn.attention.interfaces import Normalizer, Scorer
+from seq2attn.attention.masks import check_mask
 from seq2attn.attention.memory import Past
 from seq2attn.attention.normalizers import Softmax, nonempty
 from seq2attn.attention.scorers import Trilinear
@@ -55,6 +56,8 @@ class BidirectionalFlow(nn.Module):
         query_mask: Bool[Tensor, "B J"],
     ) -> Flow:
         """Return the flow; True in the masks = a word. With an empty query, G = [H; 0; 0; 0]."""
+        check_mask(context_mask, context.shape[:2], "(B, T), True = a word of the context")
+        check_mask(query_mask, query.shape[:2], "(B, J), True = a word of the query")
         mask = context_mask.unsqueeze(-1) & query_mask.unsqueeze(-2)  # (B, T, J)
         past = Past(None, None, 0)
         with torch.autocast(mask.device.type, enabled=False):

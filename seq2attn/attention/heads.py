@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from seq2attn.attention.attention import Attention
 from seq2attn.attention.interfaces import Normalizer, Scorer
+from seq2attn.attention.masks import check_queries, check_sentences, source_mask
 from seq2attn.attention.memory import Attended, Memory, Past
 from seq2attn.attention.renamed import warn_renamed
 from seq2attn.errors import Seq2attnError
@@ -58,12 +59,13 @@ class MultiHead(nn.Module):
         start: int = 0,
         sentences: Tensor | None = None,
     ) -> Memory:
-        """Return the memory of states (B, S, K) with a mask (B, 1 or T, S); start: position of the first
-        state; sentences (B, S): see `Attention.remember`; each head scores them in its own projection.
+        """Return the memory of states (B, S, K) with a mask (B, S) or (B, 1 or T, S); start: position of the
+        first state; sentences (B, S): see `Attention.remember`; each head scores them in its own projection.
 
         Keys and values are (B, G, S, D), the mask (B, 1, 1 or T, S).
         """
-        sentence_ids = None if sentences is None else sentences.unsqueeze(1)
+        mask = source_mask(mask, states)
+        sentence_ids = None if sentences is None else check_sentences(sentences, states).unsqueeze(1)
         keys = self.key_norm(self._split_heads(self.key(states)))
         values = self._split_heads(self.value(states))
         return self.attention.remember(self._rotate(keys, start), mask.unsqueeze(1), values, sentence_ids)
@@ -95,6 +97,7 @@ class MultiHead(nn.Module):
         need_weights: bool = True,
     ) -> Attended:
         """Attend with T queries: context (B, T, Q), weights (B, H, T, S)."""
+        check_queries(query, len(memory.keys), 3)
         queries = self.query_norm(self._split_heads(self.query(query)))
         queries = self._rotate(queries, 0 if past is None else past.step)
         attended: Attended = self.attention(queries, self._repeat_key_heads(memory), past, need_weights)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from seq2attn.attention.attention import Attention
 from seq2attn.attention.compatibility import incompatibilities
 from seq2attn.attention.heads import MultiHead
+from seq2attn.attention.masks import check_mask
 from seq2attn.attention.memory import Attended, Memory
 from seq2attn.attention.renamed import warn_renamed
 from seq2attn.errors import Seq2attnError
@@ -51,7 +52,8 @@ class Pooling(nn.Module):
 
         With MultiHead the weights are (B, H, r, S). An empty sentence has weights 0 and context 0.
         """
-        return self.pool(self.attention.remember(states, mask.unsqueeze(1)), need_weights)
+        mask = check_mask(mask, states.shape[:2], "(B, S), True = a token")
+        return self.pool(self.attention.remember(states, mask), need_weights)
 
     def pool(self, memory: Memory, need_weights: bool = True) -> Attended:
         """Pool a memory that is already made."""
@@ -104,6 +106,7 @@ class Hierarchical(nn.Module):
         """Pool the states of words; True in the mask = a word. A sentence without words is masked, at
         any position, and the vector of a document without words is zero.
         """
+        mask = check_mask(mask, words.shape[:3], "(B, N, S), True = a word")
         pooled: Attended = self.words(words.flatten(0, 1), mask.flatten(0, 1))
         sentences = pooled.context.flatten(1).unflatten(0, mask.shape[:2])  # (B, N, r V)
         exists = mask.any(-1)  # (B, N)
@@ -160,6 +163,7 @@ class SpanPooling(nn.Module):
 
         Masked spans may have any positions. Seq2attnError if another span does not lie within the S tokens.
         """
+        check_mask(mask, spans.shape[:2], "(B, N), True = a span")
         _check_spans(spans, mask, states.shape[1])
         start, end = (spans * mask.unsqueeze(-1)).unbind(-1)  # (B, N)
         width = (end - start + 1) * mask  # (B, N), in tokens
@@ -169,7 +173,8 @@ class SpanPooling(nn.Module):
         positions = (start.unsqueeze(-1) + offsets).clamp(max=states.shape[1] - 1)  # (B, N, W)
         row = torch.arange(len(states), device=width.device).unsqueeze(-1)  # (B, 1)
         attention = cast(Attention, self.pooling.attention)
-        source = attention.remember(states, mask, values)  # keys are made once for all spans
+        tokens = mask.new_ones(states.shape[:2])  # spans say where each may attend
+        source = attention.remember(states, tokens, values)  # keys are made once for all spans
         keys, values = (
             part[row.unsqueeze(-1), positions].flatten(0, 1) for part in (source.keys, source.values)
         )

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from seq2attn.attention.masks import check_mask
 from seq2attn.errors import Seq2attnError
 
 IMPOSSIBLE = float("-inf")
@@ -195,6 +196,7 @@ class CRF(nn.Module):
         return Best(labels, score - self.log_partition(emissions, mask))
 
     def _chain(self, emissions: Tensor, mask: Tensor, allowed: Tensor | None = None) -> _Chain:
+        check_mask(mask, emissions.shape[:2], "(B, T), True = a token")
         if (mask[:, 1:] & ~mask[:, :-1]).any():
             row = int((mask[:, 1:] & ~mask[:, :-1]).any(-1).nonzero()[0])
             raise Seq2attnError(

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from seq2attn.attention.heads import MultiHead, Window
+from seq2attn.attention.masks import check_mask
 from seq2attn.layers.basic import Dropout, Embeds, FeedForward, Residual
 from seq2attn.layers.recurrent import Recurrent
 
@@ -59,7 +60,7 @@ class RecurrentEncoder(Encoder):
 
     def encode(self, vectors: Float[Tensor, "B S E"], mask: Bool[Tensor, "B S"]) -> Encoded:
         """See the base class. A source without any token gets states and a summary of zeros."""
-        outputs = self.rnn(vectors, mask)
+        outputs = self.rnn(vectors, check_mask(mask, vectors.shape[:2], "(B, S), True = a token"))
         states = self.dropout(outputs.states) * mask.unsqueeze(-1)  # (B, S, D)
         return Encoded(states, mask.unsqueeze(1), outputs.last * mask.any(-1, keepdim=True))
 
@@ -103,7 +104,7 @@ class TransformerEncoder(Encoder):
 
     def encode(self, vectors: Float[Tensor, "B S E"], mask: Bool[Tensor, "B S"]) -> Encoded:
         """See the base class."""
-        x = vectors
+        x, mask = vectors, check_mask(mask, vectors.shape[:2], "(B, S), True = a token")
         for layer in self.layers:
             x = layer(x, mask.unsqueeze(1))
         states = self.norm(x) * mask.unsqueeze(-1)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from seq2attn.attention.attention import Attention
 from seq2attn.attention.compatibility import incompatibilities
 from seq2attn.attention.heads import MultiHead, Window
+from seq2attn.attention.masks import check_mask
 from seq2attn.attention.pooling import Pooling, penalty
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.basic import Gate
@@ -46,6 +47,7 @@ class SelfAttention(nn.Module):
         self, states: Float[Tensor, "B S D"], mask: Bool[Tensor, "B S"], need_weights: bool = True
     ) -> tuple[Float[Tensor, "B S E"], Float[Tensor, "B H S S"] | None]:
         """Return the joined vectors, and the weights if they are needed (zero at padding)."""
+        check_mask(mask, states.shape[:2], "(B, S), True = a word")
         visible, real = mask.unsqueeze(1), mask.unsqueeze(-1)  # (B, 1, S), (B, S, 1)
         if self.window is not None:
             visible = visible & self.window.mask(mask.shape[1], mask.device)  # (B, S, S)
@@ -74,6 +76,7 @@ class LabelAttention(nn.Module):
         self, states: Float[Tensor, "B S D"], mask: Bool[Tensor, "B S"], need_weights: bool = True
     ) -> tuple[Float[Tensor, "B S E"], Float[Tensor, "B H S K"] | None]:
         """Return contexts, and the weights of the labels if they are needed; both zero at padding."""
+        check_mask(mask, states.shape[:2], "(B, S), True = a word")
         labels, real = self.labels.expand(len(states), -1, -1), mask.unsqueeze(-1)  # (B, K, W), (B, S, 1)
         memory = self.attention.remember(labels, mask.new_ones(len(mask), 1, labels.shape[1]))
         attended = self.attention(states, memory, need_weights=need_weights)
@@ -119,6 +122,7 @@ class PlainPooling(nn.Module):
         self, states: Float[Tensor, "B S D"], mask: Bool[Tensor, "B S"], need_weights: bool = True
     ) -> Pooled:
         """See the class. The vector of an empty sentence is zero."""
+        check_mask(mask, states.shape[:2], "(B, S), True = a word")
         real, states = mask.unsqueeze(-1), wide(states)  # (B, S, 1), (B, S, D)
         if self.kind == "mean":
             shares = (real / real.sum(1, keepdim=True).clamp(min=1)).to(states.dtype).expand_as(states)

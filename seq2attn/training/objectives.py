@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from seq2attn.attention import Attention
+from seq2attn.attention.masks import check_mask
 from seq2attn.errors import Seq2attnError
 from seq2attn.models.decoders import Decoded, Decoder
 from seq2attn.training.token_loss import cross_entropy
@@ -62,7 +63,7 @@ def coverage(weights: Float[Tensor, "B T S"], mask: Bool[Tensor, "B T"]) -> Floa
     c_t is the sum of the weights *before* t: if it included a_t, each minimum would be a_t, and the loss a
     constant. The loss is at most 1 for each token, and 0 for the first.
     """
-    weights = weights * mask[..., None]  # (B, T, S)
+    weights = weights * _of_tokens(mask, weights)
     return torch.minimum(weights, weights.cumsum(1) - weights).sum()
 
 
@@ -71,7 +72,8 @@ def doubly_stochastic(
 ) -> Float[Tensor, ""]:
     """Return sum_i (1 - sum_t a_ti)^2: the weights of every source position should sum to 1 over all steps
     (Xu et al. 2015, section 4.2.1)."""
-    totals = (weights * mask[..., None]).sum(1)  # (B, S)
+    check_mask(source_mask, (len(weights), weights.shape[-1]), "(B, S), True = a source token")
+    totals = (weights * _of_tokens(mask, weights)).sum(1)  # (B, S)
     return ((1 - totals).square() * source_mask).sum()
 
 
@@ -86,14 +88,14 @@ def guided(
     links[b, t, s]: whether the token that step t predicts is linked to source position s, or how strongly. A
     weight of 0 counts as the smallest positive number, and gets no gradient.
     """
-    links = links.to(weights.dtype) * mask[..., None]  # (B, T, S)
+    links = links.to(weights.dtype) * _of_tokens(mask, weights)  # (B, T, S)
     total = links.sum(-1, keepdim=True)  # (B, T, 1)
     return -(links / (total + (total == 0)) * _log(weights)).sum()
 
 
 def entropy(weights: Float[Tensor, "B *l T S"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, ""]:
     """Return sum_t H(a_t) = - sum_ti a_ti log a_ti, in nats, summed over layers and heads."""
-    return -((weights * _log(weights)).sum(-1) * _broadcast(mask, weights)).sum()
+    return -((weights * _log(weights)).sum(-1) * _of_tokens(mask, weights).squeeze(-1)).sum()
 
 
 def reinforce(
@@ -111,7 +113,8 @@ def reinforce(
     advantage: gets no gradient.
     """
     one_hot = (sampled.detach() == 1).to(weights.dtype)  # (B, ..., T, S)
-    log_p = _log((weights * one_hot).sum(-1)) * one_hot.sum(-1) * _broadcast(mask, weights)  # (B, ..., T)
+    sampled_tokens = one_hot.sum(-1) * _of_tokens(mask, weights).squeeze(-1)  # (B, ..., T)
+    log_p = _log((weights * one_hot).sum(-1)) * sampled_tokens
     return -(log_p.flatten(1).sum(1) * advantage.detach()).sum()
 
 
@@ -120,9 +123,10 @@ def _log(weights: Tensor) -> Tensor:
     return weights.clamp(min=torch.finfo(weights.dtype).tiny).log()
 
 
-def _broadcast(mask: Tensor, weights: Tensor) -> Tensor:
-    """Reshape a mask (B, T) so that it broadcasts to weights (B, ..., T, S) without their last axis."""
-    return mask.view(len(mask), *[1] * (weights.dim() - 3), -1)
+def _of_tokens(mask: Tensor, weights: Tensor) -> Tensor:
+    """Return a mask (B, T) so that it broadcasts to weights (B, ..., T, S)."""
+    check_mask(mask, (len(weights), weights.shape[-2]), "(B, T), True = a target token")
+    return mask.view(len(mask), *[1] * (weights.dim() - 3), -1, 1)
 
 
 class AttentionLosses:

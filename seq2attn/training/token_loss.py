@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from seq2attn.attention.masks import check_mask
 from seq2attn.models.decoders import Projection
 from seq2attn.runtime.chunks import blocks
 
@@ -41,6 +42,7 @@ def cross_entropy(
     time, together with its gradient, and not at padding.
     num_copied: the number of logits at the end that belong to copied pieces (decoders/copying.py).
     """
+    check_mask(mask, target.shape, "(B, T), True = a target token")
     if isinstance(predicted, Projection):
         states, layer = predicted.states[mask], predicted.layer  # (N, R)
         smoothed, nll = _ProjectedCrossEntropy.apply(  # type: ignore[no-untyped-call]

@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("laws.masks", "laws.past", "laws.weights", "laws.precision")
+pytest.register_assert_rewrite("laws.inputs", "laws.masks", "laws.past", "laws.weights", "laws.precision")

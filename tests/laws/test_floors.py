@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import laws.inputs
 import laws.masks
 import laws.past
 import laws.precision

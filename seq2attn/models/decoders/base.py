@@ -37,7 +37,12 @@ class Projection(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """The output of a decoder for T target tokens."""
+    """The output of a decoder for T target tokens.
+
+    A loss may use the weights. But they are stacked from those that the logits are computed with, so that the
+    gradient of the logits with respect to them is None. For that gradient, take the tensors that pass
+    `cross_attention(layer).hook_weights` by a forward hook, in a call with the layer in `weights_of`.
+    """
 
     predicted: Tensor | Projection  # `logits`, or the projection that they are computed from
     weights: Tensor | None = None  # (B, L, H, T, S), float32, of the L layers in `weights_of`

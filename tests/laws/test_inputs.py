@@ -1,0 +1,10 @@
+"""The laws of inputs, over every scorer and normalizer of the registries."""
+
+import laws.inputs  # noqa: F401 - writes them
+from laws.law import check, laws_of, over
+from laws.mechanisms import PRODUCT
+
+
+@over(laws_of("inputs"), PRODUCT)
+def test_law(law, mechanism, options):
+    check(law, mechanism, options)

@@ -1,0 +1,100 @@
+"""Every part that takes a mask refuses one of another shape or type; T = B = S shows where it would broadcast."""
+
+from functools import partial
+
+import pytest
+import torch
+from shapes import unchecked
+from tiny import transformer
+
+from seq2attn.attention import Attention, MultiHead
+from seq2attn.attention.bidirectional import BidirectionalFlow
+from seq2attn.attention.normalizers import Softmax
+from seq2attn.attention.pooling import Hierarchical, Pooling, SpanPooling
+from seq2attn.attention.scorers import ScaledDot
+from seq2attn.errors import Seq2attnError
+from seq2attn.layers.basic import Dropout, Embedding
+from seq2attn.layers.crf import CRF
+from seq2attn.models.encoders import RecurrentEncoder
+from seq2attn.models.seq2seq_factory import build
+from seq2attn.models.tagger_layers import AttentivePooling, LabelAttention, PlainPooling, SelfAttention
+from seq2attn.recipe import ModelRecipe
+from seq2attn.training.objectives import coverage, doubly_stochastic, entropy, guided, reinforce
+from seq2attn.training.token_loss import cross_entropy
+
+N, D = 3, 8
+STATES, WEIGHTS, IDS = torch.randn(N, N, D), torch.rand(N, N, N), torch.zeros(N, N, dtype=torch.long)
+REAL = torch.ones(N, N, dtype=torch.bool)
+
+
+def attention() -> Attention:
+    return Attention(ScaledDot(D, D), Softmax())
+
+
+def pooling() -> Pooling:
+    return Pooling(attention(), 1, D)
+
+
+def embedding() -> Embedding:
+    return Embedding(5, D, Dropout(0.0))
+
+
+def transformer_encoder() -> torch.nn.Module:
+    sections = {"encoder": transformer(), "decoder": transformer(decoder=True)}
+    return build(ModelRecipe.model_validate(sections), 5, 5).encoder
+
+
+TAKES = {
+    "attention": lambda mask: attention().remember(STATES, mask),
+    "heads": lambda mask: MultiHead(2, D, D, Attention(ScaledDot(4, 4), Softmax())).remember(STATES, mask),
+    "pooling": lambda mask: pooling()(STATES, mask),
+    "hierarchical": lambda mask: Hierarchical(pooling(), pooling())(STATES[None], mask[None]),
+    "spans": lambda mask: SpanPooling(attention(), D)(STATES, torch.zeros(N, N, 2, dtype=torch.long), mask),
+    "flow, context": lambda mask: BidirectionalFlow(D)(STATES, STATES, mask, REAL),
+    "flow, query": lambda mask: BidirectionalFlow(D)(STATES, STATES, REAL, mask),
+    "recurrent encoder": lambda mask: RecurrentEncoder(embedding(), "gru", D, 1, True, Dropout(0.0))(
+        IDS, mask
+    ),
+    "transformer encoder": lambda mask: transformer_encoder()(IDS, mask),
+    "self-attention": lambda mask: SelfAttention(attention(), D)(STATES, mask),
+    "label attention": lambda mask: LabelAttention(attention(), 4, D, D)(STATES, mask),
+    "attentive pooling": lambda mask: AttentivePooling(pooling(), D)(STATES, mask),
+    "plain pooling": lambda mask: PlainPooling("mean", D)(STATES, mask),
+    "crf": lambda mask: CRF(D).decode(STATES, mask),
+    "cross-entropy": lambda mask: cross_entropy(STATES, IDS, mask),
+    "coverage": lambda mask: coverage(WEIGHTS, mask),
+    "doubly stochastic": lambda mask: doubly_stochastic(WEIGHTS, mask, REAL),
+    "doubly stochastic, source": partial(doubly_stochastic, WEIGHTS, REAL),
+    "guided": lambda mask: guided(WEIGHTS, WEIGHTS > 0.5, mask),
+    "entropy": lambda mask: entropy(WEIGHTS, mask),
+    "reinforce": lambda mask: reinforce(WEIGHTS, WEIGHTS, torch.ones(N), mask),
+}
+
+
+@pytest.mark.parametrize("name", TAKES)
+def test_a_mask_must_be_boolean_and_of_one_shape(name):
+    take = TAKES[name]
+    with unchecked():
+        take(REAL)
+        for wrong in (REAL.float(), REAL.long()):
+            with pytest.raises(Seq2attnError, match="expected a boolean mask"):
+                take(wrong)
+        for wrong in (REAL[0], REAL[:2], REAL[:, :2], REAL[:1], REAL[:, :1], REAL[None, None]):
+            with pytest.raises(Seq2attnError, match="expected a mask"):
+                take(wrong)
+
+
+@pytest.mark.parametrize("name", set(TAKES) - {"attention", "heads"})
+def test_where_queries_have_no_masks_a_third_axis_is_refused(name):
+    with unchecked(), pytest.raises(Seq2attnError, match="expected a mask"):
+        TAKES[name](REAL[:, None])
+
+
+@pytest.mark.parametrize("module", [attention, lambda: MultiHead(2, D, D, attention())], ids=["one", "heads"])
+def test_other_inputs_of_an_attention_must_fit_its_states(module):
+    module = module()
+    with pytest.raises(Seq2attnError, match=r"expected states \(B, S, K\)"):
+        module.remember(STATES[0], REAL[0])
+    if isinstance(module, Attention):
+        with pytest.raises(Seq2attnError, match="expected a value for each of the states"):
+            module.remember(STATES, REAL, STATES[:, :2])
