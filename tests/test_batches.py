@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.testing import assert_close
 
 from seq2attn.data import batch_plan
-from seq2attn.data.batch_plan import fill, plan
+from seq2attn.data.batch_plan import fill, plan, plan_size
 from seq2attn.data.batches import Batch, BatchLoader, PairIds, collate
 from seq2attn.data.sources import PairTokenizer, SourceIds, pad
 from seq2attn.data.word_batches import LabelledBatchLoader, collate_words
@@ -53,8 +53,21 @@ def test_every_example_comes_once_in_a_batch_that_is_not_too_large(sides, budget
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batch_plan, "STRETCH", stretch)
         planned = plan(*sides, examples, budget, (seed, 1))
+        assert plan_size(*sides, examples, budget, (seed, 1)) == len(planned)
     assert sorted(np.concatenate([[], *planned])) == examples.tolist()
     assert all(len(numbers) == 1 or size(numbers, *sides) <= budget for numbers in planned)
+
+
+@settings(max_examples=100, deadline=None)
+@given(lengths, st.integers(1, 200))
+def test_a_batch_takes_examples_in_order_as_long_as_they_fit(sides, budget):
+    order, batches = np.arange(len(sides[0])), list[list[int]]()
+    for number in order.tolist():
+        if batches and size(np.array([*batches[-1], number]), *sides) <= budget:
+            batches[-1].append(number)
+        else:
+            batches.append([number])
+    assert [batch.tolist() for batch in fill(order, *sides, budget)] == batches
 
 
 def test_a_plan_is_a_pure_function():
@@ -178,6 +191,7 @@ def test_a_feed_plans_epochs_and_goes_through_once():
     planned = [numbers.tolist() for numbers in loader.epoch(1)]
     expected = plan(*realistic(100), np.arange(100)[1::2], 200, (5, 1))
     assert planned == [numbers.tolist() for numbers in expected]
+    assert loader.epoch_size(1) == len(planned)
     once = loader.evaluation_batches()
     assert sorted(np.concatenate(once)) == list(range(100))
     assert padding(once, *realistic(100)) < 0.2

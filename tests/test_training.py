@@ -4,15 +4,18 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_runs import log
-from tiny_training import loader, norm, number, scripted, steps, trainer
+from tiny_training import VOCABULARIES, Sentences, loader, norm, number, scripted, steps, trainer
 
 import seq2attn.runs.training_run
 import seq2attn.tasks.sequence_tasks
 import seq2attn.training.loop
 import seq2attn.training.objectives
+from seq2attn.data.batches import BatchLoader
+from seq2attn.data.sources import PairTokenizer
 from seq2attn.recipe import TrainingRecipe, read
 from seq2attn.training.loop import Progress, Trainer, TrainingError, fit, total_steps
 from seq2attn.training.run_folder import RunFolder, Version, average, weights_of
@@ -92,6 +95,31 @@ def test_it_ends_where_the_recipe_says(
     progress = fit(run, trainer(accumulate=accumulate, **ends), some, scripted(1.0))
     assert progress.step == (expected or 1)
     assert steps(run) == [progress.step]  # the end is validated
+
+
+class Growing(Sentences):
+    """A corpus of which each epoch sees more."""
+
+    def epoch(self, epoch: int, seed: int) -> Any:
+        return np.arange(4 + 7 * epoch)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 5])
+def test_a_schedule_ends_with_the_last_update_of_epochs_of_different_lengths(
+    run: RunFolder, accumulate: int
+) -> None:
+    rates: list[float] = []
+    growing = BatchLoader(Growing(), PairTokenizer(*VOCABULARIES), 40)
+    settings = {"accumulate": accumulate, "max_epochs": 3, "max_steps": None, "schedule": {"name": "linear"}}
+    total = total_steps(TrainingRecipe.model_validate(settings), growing)
+    one = trainer(total=total, learning_rate=0.01, validate_every=100, **settings)
+    progress = fit(
+        run, one, growing, scripted(1.0), lambda record: rates.append(record.get("learning_rate", -1))
+    )
+    assert progress.step == total and len({growing.epoch_size(epoch) for epoch in range(3)}) == 3
+    assert [rate for rate in rates if rate >= 0] == pytest.approx(
+        [0.01 * (1 - n / total) for n in range(1, total + 1)]
+    )
 
 
 def test_every_example_is_learned_from_once_an_epoch(run: RunFolder) -> None:

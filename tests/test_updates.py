@@ -103,12 +103,13 @@ def test_the_schedule_makes_the_learning_rate(schedule: Any, factors: list[float
 
 
 def test_ema_is_what_a_hand_computes() -> None:
-    one = trainer(ema=0.8)
+    one = trainer(ema=0.3)
     by_hand = {name: tensor.double() for name, tensor in weights_of(one.model).items()}
     for step in range(1, 6):
         one.update([batch(range(step, step + 5))], step)
         for name, tensor in weights_of(one.model).items():
-            by_hand[name] = 0.8 * by_hand[name] + 0.2 * tensor.double()
+            decay = min(0.3, (1 + step) / (10 + step))  # as TensorFlow's ExponentialMovingAverage
+            by_hand[name] = decay * by_hand[name] + (1 - decay) * tensor.double()
     own = weights_of(one.model)
     with one.averaged() as weights:
         for name, tensor in tensors_of(one.model).items():

@@ -4,7 +4,8 @@ A plan is a list of batches, a batch a list of example indices. Every process ma
 its own share of it, so that no two need to agree on anything, and training resumes from an index.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -31,13 +32,31 @@ def plan(
     seed: what the order depends on, for example (recipe's seed, epoch).
     """
     generator = np.random.default_rng(list(seed))
-    order = generator.permutation(examples)
     batches: list[Indices] = []
-    for begin in range(0, len(order), STRETCH):
-        stretch = order[begin : begin + STRETCH]
+    for stretch in _stretches(examples, generator):
         order_within = by_length(source_lengths[stretch], target_lengths[stretch])
         batches += fill(stretch[order_within], source_lengths, target_lengths, batch_tokens)
     return [batches[number] for number in generator.permutation(len(batches))]
+
+
+def plan_size(
+    source_lengths: NDArray[np.int32],
+    target_lengths: NDArray[np.int32],
+    examples: Indices,
+    batch_tokens: int,
+    seed: Sequence[int],
+) -> int:
+    """Return the number of batches of the plan with the same arguments, in a fraction of its time."""
+    longest = np.maximum(source_lengths, target_lengths)
+    stretches = _stretches(examples, np.random.default_rng(list(seed)))
+    return sum(len(_begins(np.sort(longest[stretch]), batch_tokens)) for stretch in stretches)
+
+
+def _stretches(examples: Indices, generator: np.random.Generator) -> Iterator[Indices]:
+    """Yield the examples in random order, STRETCH at a time."""
+    order = generator.permutation(examples)
+    for begin in range(0, len(order), STRETCH):
+        yield order[begin : begin + STRETCH]
 
 
 def by_length(source_lengths: NDArray[np.int32], target_lengths: NDArray[np.int32]) -> Indices:
@@ -50,16 +69,22 @@ def fill(
     order: Indices, source_lengths: NDArray[np.int32], target_lengths: NDArray[np.int32], batch_tokens: int
 ) -> list[Indices]:
     """Cut an order of examples into batches of at most `batch_tokens` tokens on the longer side."""
-    longest = np.maximum(source_lengths[order], target_lengths[order]).astype(np.int64) + 1
-    batches, begin, width = [], 0, 0
-    for end, length in enumerate(longest.tolist()):
-        width = max(width, length)
-        if end > begin and width * (end - begin + 1) > batch_tokens:
-            batches.append(order[begin:end])
-            begin, width = end, length
-    if len(order):
-        batches.append(order[begin:])
-    return batches
+    begins = _begins(np.maximum(source_lengths[order], target_lengths[order]), batch_tokens)
+    return [order[begin:end] for begin, end in pairwise([*begins, len(order)])]
+
+
+def _begins(longest: NDArray[np.int32], batch_tokens: int) -> list[int]:
+    """Return where each batch begins in an order of examples, from the lengths of their longer sides."""
+    lengths = longest.astype(np.int64) + 1
+    begins, begin = [], 0
+    while begin < len(lengths):
+        begins.append(begin)
+        # No batch that begins here can have more examples than if all were as long as the first.
+        most = max(1, batch_tokens // int(lengths[begin]))
+        widths = np.maximum.accumulate(lengths[begin : begin + most])
+        fits = widths * np.arange(1, len(widths) + 1) <= batch_tokens
+        begin += max(1, int(np.count_nonzero(fits)))  # both factors rise: the first ones fit
+    return begins
 
 
 class Corpus(Protocol):
@@ -107,6 +132,12 @@ class Batches:
         """Return the batches of an epoch: a pure function of the examples, the seed and the epoch."""
         lengths = self.examples.source_lengths, self.examples.target_lengths
         return plan(*lengths, self.examples.epoch(epoch, self.seed), self.batch_tokens, (self.seed, epoch))
+
+    def epoch_size(self, epoch: int) -> int:
+        """Return the number of batches of an epoch, without making them."""
+        lengths = self.examples.source_lengths, self.examples.target_lengths
+        examples = self.examples.epoch(epoch, self.seed)
+        return plan_size(*lengths, examples, self.batch_tokens, (self.seed, epoch))
 
     def evaluation_batches(self) -> list[Indices]:
         """Return batches that hold every example once, by length."""

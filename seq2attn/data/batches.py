@@ -35,6 +35,9 @@ class AnyBatchLoader(Protocol):
     def epoch(self, epoch: int) -> list[Indices]:
         """Return the batches of an epoch, as indices of examples."""
 
+    def epoch_size(self, epoch: int) -> int:
+        """Return the number of batches of an epoch, which may differ between epochs."""
+
     def evaluation_batches(self) -> list[Indices]:
         """Return batches that hold every example once, by length."""
 

@@ -137,7 +137,12 @@ class LearningRecipe(Section):
     keep_best: Size = Field(1, description="Number of best checkpoints to keep.")
     keep_last: Size = Field(1, description="Number of last checkpoints to keep.")
     average: Count = Field(0, description="Average this many last checkpoints at the end; 0 = none.")
-    ema: Rate = Field(0.0, description="Decay of an exponential moving average of the weights; 0 = none.")
+    ema: Rate = Field(
+        0.0,
+        description="Decay of an exponential moving average of the weights; 0 = none. It rises to this "
+        "value: after n updates it is at most (1 + n) / (10 + n), as with `num_updates` in TensorFlow's "
+        "ExponentialMovingAverage, so that the average soon forgets the random weights of the start.",
+    )
     precision: Annotated[str, Name(lambda: PRECISIONS)] = Field(
         "fp32", description="Precision of the computation; weights are always kept in float32."
     )

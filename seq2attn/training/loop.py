@@ -129,8 +129,10 @@ class Trainer:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.moving_average is not None:
+            # A decay that rises: the first weights are random, and a constant one would long keep them.
+            decay = min(self.recipe.ema, (1 + step) / (10 + step))
             for name, tensor in tensors_of(self.model).items():
-                self.moving_average[name].lerp_(tensor, 1 - self.recipe.ema)
+                self.moving_average[name].lerp_(tensor, 1 - decay)
         self.objective.updated()
         return UpdateStats(total, norm, rate, tokens, parts)
 
@@ -282,10 +284,14 @@ def average_last(
 
 def total_steps(recipe: LearningRecipe, loader: AnyBatchLoader) -> int | None:
     """Return the number of updates; None if the recipe limits neither steps nor epochs."""
-    limits = [] if recipe.max_steps is None else [recipe.max_steps]
-    if recipe.max_epochs is not None:
-        limits.append(recipe.max_epochs * math.ceil(len(loader.epoch(0)) / recipe.accumulate))
-    return min(limits, default=None)
+    if recipe.max_epochs is None:
+        return recipe.max_steps
+    total, limit = 0, recipe.max_steps or math.inf
+    for epoch in range(recipe.max_epochs):  # not all epochs have the same number of batches
+        total += math.ceil(loader.epoch_size(epoch) / recipe.accumulate)
+        if total >= limit:
+            return recipe.max_steps
+    return total
 
 
 def _update_plans(loader: AnyBatchLoader, progress: Progress, recipe: LearningRecipe) -> Iterator[UpdatePlan]:
