@@ -21,6 +21,7 @@ class Position(nn.Module):
     """Absolute positions. `where`: they are added to embeddings, or rotate queries and keys."""
 
     where: ClassVar[Literal["embedding", "rotation"]]
+    max_length: int | None = None  # the number of positions that there are; None: any
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -57,7 +58,7 @@ class Learned(Position):
 
     def __init__(self, size: int, *, length: Annotated[int, Ge(1)] = 1024) -> None:
         super().__init__(size)
-        self.table = nn.Embedding(length, size)
+        self.table, self.max_length = nn.Embedding(length, size), length
         nn.init.normal_(self.table.weight, std=size**-0.5)
 
     def forward(self, x: Float[Tensor, "B L D"], start: int) -> Float[Tensor, "B L D"]:

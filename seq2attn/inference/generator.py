@@ -147,6 +147,20 @@ class Generator:
                 )
         return results
 
+    def output_limits(
+        self, sources: Sequence[SourceIds], decoding: DecodingRecipe, prefixes: Sequence[Row] = ()
+    ) -> list[int]:
+        """Return the largest number of pieces of the target of each source: by the settings, but at least its
+        prefix and one more, and at most what the decoder can read."""
+        lengths = np.array([len(source.ids) + 1 for source in sources], dtype=np.int64)
+        limits: list[int] = decoding.limits(lengths).tolist()
+        for row, prefix in enumerate(prefixes):
+            limits[row] = max(limits[row], len(prefix) + 1) if len(prefix) else limits[row]
+        readable = self.model.decoder.max_length
+        if readable is None:
+            return limits
+        return [min(limit, readable - 1) for limit in limits]  # the decoder reads <s>, too
+
     def alignment_head(self, head: AlignmentHead) -> tuple[int, int | None]:
         """Return the index of the layer, from 0, and the head (None: the mean of all).
 
@@ -178,7 +192,7 @@ class Generator:
     ) -> list[list[Hypothesis]]:
         self.model.eval()
         rules, source = self.rules(decoding), self.tokenizer.collate(sources)
-        limits = torch.tensor(output_limits(sources, decoding, prefixes), device=self.device)  # (B,)
+        limits = torch.tensor(self.output_limits(sources, decoding, prefixes), device=self.device)  # (B,)
         forced = None
         if any(len(prefix) for prefix in prefixes):
             ids, mask = pad(prefixes, -1)
@@ -236,16 +250,6 @@ class Generator:
         )
         groups = [samples[start : start + count] for start in range(0, len(samples), count)]
         return [sorted(group, key=lambda hypothesis: -hypothesis.score) for group in groups]
-
-
-def output_limits(
-    sources: Sequence[SourceIds], decoding: DecodingRecipe, prefixes: Sequence[Row] = ()
-) -> list[int]:
-    """Return the largest number of pieces of the target of each source; a prefix and one more always fit."""
-    lengths = np.array([len(source.ids) + 1 for source in sources], dtype=np.int64)
-    limits: list[int] = decoding.limits(lengths).tolist()
-    rows = zip(limits, prefixes or [[]] * len(limits), strict=True)
-    return [max(limit, len(prefix) + 1) if len(prefix) else limit for limit, prefix in rows]
 
 
 def _of_head(weights: Tensor, head: int | None) -> Tensor:

@@ -35,8 +35,8 @@ class Entity(NamedTuple):
 class Annotation:
     """A text with a tag for each word. `str` gives the tags (bio), separated by single spaces.
 
-    weights: attention of each of the Sw words (rows) to all words, the mean of the heads; None without
-        attention.
+    weights: attention of each of the Sw words that were read (rows) to all of them, the mean of the heads;
+        None without attention.
     """
 
     text: str
@@ -127,7 +127,8 @@ def _plot(
 ) -> "Figure":
     from seq2attn.views import heatmaps
 
-    figure = heatmaps.heatmap(weights, columns, rows, title)
+    read_rows, read_columns = weights.shape  # a very long text is not read to its end
+    figure = heatmaps.heatmap(weights, columns[:read_columns], rows[:read_rows], title)
     if path is not None:
         heatmaps.save(figure, path)
     return figure

@@ -1,5 +1,6 @@
 """Predictors of labels: from texts to `Annotation`s (a tag for each word) or `Category`s (a single label)."""
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -16,14 +17,15 @@ from seq2attn.data.word_batches import collate_words
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.label_results import Annotation, Category, Entity
 from seq2attn.inference.predictor import PlotOptions, Predictor
+from seq2attn.inference.shortening import shortened
 from seq2attn.metrics.entities import parted
 from seq2attn.models.taggers import Classifier, LabelScores, SpanPrediction, SpanTagger, Tagger
-from seq2attn.runtime.devices import autocast
+from seq2attn.runtime.devices import autocast, fitting
 from seq2attn.text.tag_schemes import tags
 from seq2attn.text.word_vocabulary import Labels, Word, WordVocabulary, join_words, split_words, tokenize
 
 CHUNK = 2000  # texts that are read at a time, so that batches can have similar lengths
-BATCH_WORDS = 4096  # words in a batch, padding included
+BATCH_WORDS = 4096  # words in a batch, padding included, and the most that are read of a text
 Model = TypeVar("Model", bound=Tagger | SpanTagger | Classifier)
 Result = TypeVar("Result", bound=Annotation | Category)
 
@@ -74,6 +76,18 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
         return [matrix for matrix in weights if matrix.numel()]
 
     @property
+    def max_words(self) -> int:
+        """The largest number of words of a text that are read; those after it get no label."""
+        return min(BATCH_WORDS, self.model.encoder.max_length or BATCH_WORDS)
+
+    def _warn_of_cut(self, text: str) -> None:
+        warnings.warn(
+            f"only the beginning of {text[:40]!r}... was read (at most {self.max_words:,} words): is it a "
+            "single sentence?",
+            stacklevel=4,
+        )
+
+    @property
     def memory_advice(self) -> str:
         """See the base class."""
         return f"the length of the longest sentence (batches have {BATCH_WORDS} words)"
@@ -92,12 +106,17 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
         return result
 
     def read(self, text: str | Sequence[str], words: str | None = None) -> TokenizedText:
-        """Tokenize a text into words; a list of words is tokenized already.
+        """Tokenize a text into words: of a very long one, with a warning, into those that the model reads.
+        A list of words is tokenized already.
 
         words: the tokenization, auto or spaces, instead of the recipe's `text.words`.
         """
         if isinstance(text, str):
-            return TokenizedText(text, tokenize(text, self.words if words is None else words))
+            begun = shortened(text, self.max_words)
+            located = tokenize(begun, self.words if words is None else words)
+            if begun != text or len(located) > self.max_words:
+                self._warn_of_cut(text)
+            return TokenizedText(text, located[: self.max_words])
         if not all(isinstance(word, str) and word.strip() for word in text):
             raise Seq2attnError(f"expected a text or a list of words (str, not blank), got {text!r:.60}")
         return TokenizedText.of(text)
@@ -113,17 +132,26 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
         """Return the results of sentences in their order. No result depends on the other sentences."""
         self.model.eval()
         results: dict[int, Result] = {}
-        lengths = np.array([len(sentence.words) for sentence in sentences], dtype=np.int32)
+        limit = self.max_words
+        lengths = np.array([min(limit, len(sentence.words)) for sentence in sentences], dtype=np.int32)
         for indices in fill(by_length(lengths, lengths), lengths, lengths, BATCH_WORDS):
             rows = indices.tolist()
-            batch = [sentences[row] for row in rows]
-            word_lists = [[word.text for word in sentence.words] for sentence in batch]
-            ids = self.word_vocabulary.encode([join_words(words) for words in word_lists])
-            model_input = collate_words(word_lists, ids, self.word_vocabulary).to(self.device)
-            with autocast(self.device, self.precision):
-                output = self.model(model_input, need_weights=weights)
-            results |= zip(rows, self._results(batch, output), strict=True)
+            with fitting(f"out of memory: lower {self.memory_advice}"):
+                batch_results = self._label_batch([sentences[row] for row in rows], limit, weights)
+            results |= zip(rows, batch_results, strict=True)
         return [results[row] for row in range(len(sentences))]
+
+    def _label_batch(self, batch: Sequence[TokenizedText], limit: int, weights: bool) -> list[Result]:
+        """Return the results of a batch, from the first `limit` words of each sentence."""
+        for sentence in batch:
+            if len(sentence.words) > limit:
+                self._warn_of_cut(sentence.text)
+        word_lists = [[word.text for word in sentence.words[:limit]] for sentence in batch]
+        ids = self.word_vocabulary.encode([join_words(words) for words in word_lists])
+        model_input = collate_words(word_lists, ids, self.word_vocabulary).to(self.device)
+        with autocast(self.device, self.precision):
+            output = self.model(model_input, need_weights=weights)
+        return self._results(batch, output)
 
     def _label_texts(self, text: object, weights: bool) -> Result | list[Result]:
         """Return the result of a text, or those of a list of texts, each of which may be a list of words."""

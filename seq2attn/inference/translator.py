@@ -20,13 +20,14 @@ from seq2attn.inference.generator import (
     AlignmentHead,
     ForcedDecoding,
     Generator,
-    output_limits,
 )
 from seq2attn.inference.predictor import PlotOptions, Predictor
 from seq2attn.inference.results import Translation
 from seq2attn.inference.search import Hypothesis
+from seq2attn.inference.shortening import shortened
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import DecodingRecipe
+from seq2attn.runtime.devices import fitting
 from seq2attn.text.vocabulary import Tokens, Vocabulary
 
 CHUNK = 2000  # lines that are read at a time, so that batches can have similar lengths
@@ -234,7 +235,7 @@ class TextPredictor(Predictor):
     ) -> list[ForcedDecoding]:
         """Return the forced decoding of each pair, with the weights of `head`; without weights if None."""
         tokenize = self.generator.tokenizer.tokenize_target
-        source_ids = [self._tokenize(source).ids for source in sources]
+        source_ids = [self._tokenize(source, line=line).ids for line, source in enumerate(sources, 1)]
         ids = [tokenize(text, source).ids for text, source in zip(targets, source_ids, strict=True)]
         return self.generator.forced_decoding(source_ids, ids, self.decoding.batch_tokens, head)
 
@@ -242,6 +243,12 @@ class TextPredictor(Predictor):
         self, texts: list[str], decoding: DecodingRecipe, alignment: bool, prefixes: list[str], first: int
     ) -> list[Translation]:
         """Return the results of texts; `first` is the index of the first text in the input."""
+        with fitting(f"out of memory: lower {self.memory_advice}, or give shorter texts"):
+            return self._results_of(texts, decoding, alignment, prefixes, first)
+
+    def _results_of(
+        self, texts: list[str], decoding: DecodingRecipe, alignment: bool, prefixes: list[str], first: int
+    ) -> list[Translation]:
         tokenizer = self.generator.tokenizer
         sources = [self._tokenize(text, decoding.max_source, first + n) for n, text in enumerate(texts, 1)]
         rows = [row for row, source in enumerate(sources) if source.tokens.ids]  # of texts that are not blank
@@ -253,7 +260,7 @@ class TextPredictor(Predictor):
             [first + row for row in rows],
         )
         limits = dict(
-            zip(rows, output_limits([sources[row].ids for row in rows], decoding, prefix_ids), strict=True)
+            zip(rows, self.generator.output_limits([sources[row].ids for row in rows], decoding, prefix_ids), strict=True)
         )
         pairs = [(row, h) for row, nbest in zip(rows, nbest_lists, strict=True) for h in nbest]
         forced: list[ForcedDecoding | None] = [None] * len(pairs)
@@ -277,19 +284,28 @@ class TextPredictor(Predictor):
             for nbest, source in zip(results, sources, strict=True)
         ]
 
-    def _tokenize(self, text: str, max_pieces: int | None = None, line: int = 0) -> _SourceText:
-        """Return a source, truncated as in training. If it has more than `max_pieces` then, truncate it to
-        these, and warn with the number of its line."""
-        tokens = self.generator.tokenizer.tokenize_source(text)
+    def _tokenize(self, text: str, max_pieces: int | None = None, line: int = 1) -> _SourceText:
+        """Return a source, truncated as in training. If it has more than `max_pieces` then, or more than the
+        encoder can read, truncate it to these, and warn with the number of its line."""
+        tokenizer, readable = self.generator.tokenizer, self.model.encoder.max_length
+        limits = [] if max_pieces is None else [(max_pieces, "decoding.max_source")]
+        limits += [] if readable is None else [(readable - 1, "the encoder's positions")]
+        limit, reason = min(limits, default=(len(text), ""))
+        window = tokenizer.truncate.source
+        begun = shortened(text, limit) if window is None or not window.tail else text
+        tokens = tokenizer.tokenize_source(begun)
         length = len(tokens.ids)
-        if max_pieces is not None and length > max_pieces:
+        if limits and (length > limit or begun != text):
+            size, unit = (
+                (f"{len(text):,} characters", " pieces") if begun != text else (f"{length:,} pieces", "")
+            )
+            tokens = tokens.at(range(min(length, limit)))
             warnings.warn(
-                f"sentence {line} has {length:,} pieces and was truncated to {max_pieces:,} "
-                "(decoding.max_source): is it a single sentence?",
+                f"sentence {line} has {size} and was truncated to {len(tokens.ids):,}{unit} ({reason}): "
+                "is it a single sentence?",
                 stacklevel=2,
             )
-            tokens = tokens.at(range(max_pieces))
-        return _SourceText(tokens, self.generator.tokenizer.source_ids(tokens.ids, lambda: text))
+        return _SourceText(tokens, tokenizer.source_ids(tokens.ids, lambda: begun))
 
     def _text(self, ids: Sequence[int], copied: Sequence[str] = ()) -> str:
         """Return the text of generated ids, with single spaces between its words.

@@ -77,6 +77,7 @@ class Embedding(nn.Module):
         nn.init.normal_(self.table.weight, std=size**-0.5)
         self.positions, self.dropout = positions, dropout
         self.scale = size**0.5 if scaled else 1.0
+        self.max_length = None if positions is None else positions.max_length
 
     def forward(self, tokens: Int[Tensor, "B L"], start: int = 0) -> Float[Tensor, "B L D"]:
         """Return the vectors of tokens; the first one is at position `start`."""
@@ -91,6 +92,7 @@ class Embeds(Protocol):
     """The interface of embeddings that encoders use: `Embedding` for ids, `WordEmbedding` for words."""
 
     size: int
+    max_length: int | None  # the largest number of tokens that it has positions for; None: any
 
     def __call__(self, tokens: Any) -> Tensor:
         """Return the vectors (B, S, size) of tokens, which are of the kind that it takes."""

@@ -134,6 +134,7 @@ class WordEmbedding(nn.Module):
             width += character_encoder.size
         self.project = None if size is None else nn.Linear(width, size)
         self.size = width if size is None else size
+        self.max_length = None if positions is None else positions.max_length
 
     def forward(self, words: Words) -> Float[Tensor, "B S E"]:
         """See the class; vectors at padding are arbitrary."""

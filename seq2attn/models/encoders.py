@@ -36,6 +36,11 @@ class Encoder(nn.Module):
     size: int
     embedding: Embeds
 
+    @property
+    def max_length(self) -> int | None:
+        """The largest number of tokens that it can read; None: any."""
+        return self.embedding.max_length
+
     def forward(self, tokens: Any, mask: Bool[Tensor, "B S"]) -> Encoded:
         """Encode a batch, padded on the right; True in the mask = a token."""
         return self.encode(self.embedding(tokens), mask)

@@ -35,7 +35,7 @@ from seq2attn.recipe import (
     TransformerDecoderRecipe,
     TransformerEncoderRecipe,
 )
-from seq2attn.runtime.devices import fitting
+from seq2attn.runtime.devices import TOO_LARGE, fitting
 
 
 def build(recipe: ModelRecipe, source_size: int, target_size: int) -> Seq2Seq:
@@ -43,7 +43,7 @@ def build(recipe: ModelRecipe, source_size: int, target_size: int) -> Seq2Seq:
 
     Seed torch before: initial weights are random.
     """
-    with fitting():
+    with fitting(TOO_LARGE):
         embedding = _embedding(recipe.encoder, source_size)
         encoder = build_encoder(recipe.encoder, embedding)
         decoder = _decoder(recipe.decoder, target_size, encoder.size)

@@ -27,7 +27,7 @@ from seq2attn.recipe.tagger_model import (
     TransformerWordEncoderRecipe,
     WordEmbeddingRecipe,
 )
-from seq2attn.runtime.devices import fitting
+from seq2attn.runtime.devices import TOO_LARGE, fitting
 from seq2attn.text.tag_schemes import Scheme
 
 
@@ -46,7 +46,7 @@ def build_tagger(
     scheme: the tag scheme, None for labels of sentences; vectors (words, size): the initial embeddings of
     words, nan for words without one.
     """
-    with fitting():
+    with fitting(TOO_LARGE):
         encoder = _encoder(recipe, words, characters, vectors)
         if isinstance(encoder, TransformerEncoder):
             initialise(encoder)

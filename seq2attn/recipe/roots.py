@@ -8,11 +8,10 @@ from pydantic import Field
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.recipe.data import DataRecipe, SummaryDataRecipe
 from seq2attn.recipe.labelled_data import CategorizedDataRecipe, TaggedDataRecipe, WordsRecipe
-from seq2attn.recipe.sections import Fault, Section
+from seq2attn.recipe.sections import Fault, Section, learned_positions
 from seq2attn.recipe.seq2seq_model import (
     ModelRecipe,
     RecurrentDecoderRecipe,
-    RecurrentEncoderRecipe,
     TransformerDecoderRecipe,
 )
 from seq2attn.recipe.tagger_model import (
@@ -20,7 +19,6 @@ from seq2attn.recipe.tagger_model import (
     ClassifierRecipe,
     SpanHeadRecipe,
     TaggerRecipe,
-    TransformerWordEncoderRecipe,
 )
 from seq2attn.recipe.text import TextRecipe
 from seq2attn.recipe.training import (
@@ -87,10 +85,8 @@ class Recipe(AnyRecipe):
         needed = {"encoder": self.data.filter.max_length}
         needed["decoder"] = max(self.data.filter.max_length, self.decoding.max_length)
         for side, part in (("encoder", self.model.encoder), ("decoder", self.model.decoder)):
-            if isinstance(part, RecurrentEncoderRecipe | RecurrentDecoderRecipe):
-                continue
-            length = part.positions.options.get("length")
-            if isinstance(length, int) and length <= needed[side]:  # one more for the end of the sentence
+            length = learned_positions(part)
+            if length is not None and length <= needed[side]:  # one more for the end of the sentence
                 yield Fault(
                     f"model.{side}.positions",
                     f"{length} are learned, but a sentence may have {needed[side]} pieces and an end: set "
@@ -196,10 +192,8 @@ def _of_words(recipe: "TaggingRecipe | ClassificationRecipe") -> Iterator[Fault]
             "set frozen to false",
         )
     encoder, needed = recipe.model.encoder, recipe.data.filter.max_length
-    length = (
-        encoder.positions.options.get("length") if isinstance(encoder, TransformerWordEncoderRecipe) else None
-    )
-    if isinstance(length, int) and length < needed:
+    length = learned_positions(encoder)
+    if length is not None and length < needed:
         yield Fault(
             "model.encoder.positions",
             f"{length} are learned, but a sentence may have {needed} words: set length to {needed}, or lower "

@@ -98,6 +98,13 @@ class Part(Section):
         return registry[self.name](*sizes, **self.options)
 
 
+def learned_positions(section: Section) -> int | None:
+    """Return the number of positions that an encoder or decoder learns; None if it learns none."""
+    positions = getattr(section, "positions", None)
+    length = positions.options.get("length") if isinstance(positions, Part) else None
+    return length if isinstance(length, int) else None
+
+
 class Choice:
     """Marks a field that takes a name of the registry, with or without options."""
 

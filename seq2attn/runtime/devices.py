@@ -8,6 +8,7 @@ import torch
 
 from seq2attn.errors import Seq2attnError
 
+TOO_LARGE = "the model does not fit into memory: lower model.*.size, layers or text.size"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -51,14 +52,16 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)
 
 
+class OutOfMemoryError(Seq2attnError, MemoryError):
+    """Memory ran out; the message says what to lower."""
+
+
 @contextlib.contextmanager
-def fitting() -> Iterator[None]:
-    """Re-raise out-of-memory errors of building a model with a remedy."""
+def fitting(message: str) -> Iterator[None]:
+    """Re-raise out-of-memory errors as an OutOfMemoryError with this message, which says what to lower."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
+        if isinstance(error, OutOfMemoryError) or not out_of_memory(error):
             raise
-        raise Seq2attnError(
-            "the model does not fit into memory: lower model.*.size, layers or text.size"
-        ) from error
+        raise OutOfMemoryError(message) from error

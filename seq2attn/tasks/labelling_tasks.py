@@ -17,6 +17,7 @@ from seq2attn.inference.recognizer import Categorizer, Recognizer
 from seq2attn.metrics.entities import parted
 from seq2attn.models.tagger_factory import build_tagger
 from seq2attn.recipe import LabellingRecipe
+from seq2attn.recipe.sections import learned_positions
 from seq2attn.recipe.tagger_model import AttentivePoolingRecipe
 from seq2attn.tasks.task import Task, Units
 from seq2attn.text.tag_schemes import Scheme, read
@@ -81,6 +82,12 @@ class LabellingTask(Task[LabellingRecipe]):
     def files(self) -> dict[str, bytes]:
         """See the base class."""
         return {"text/words.json": self.word_vocabulary.content, "text/labels.json": self.labels.content}
+
+    @property
+    def max_lengths(self) -> dict[str, int]:
+        """See the base class."""
+        length = learned_positions(self.recipe.model.encoder)
+        return {} if length is None else {"encoder": length}
 
     def loader(self, examples: Examples, training: bool = False) -> LabelledBatchLoader:
         """See the base class."""

@@ -16,6 +16,7 @@ from seq2attn.inference.translator import Summarizer, TextPredictor, Translator
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.models.seq2seq_factory import build
 from seq2attn.recipe import Recipe, TrainingRecipe
+from seq2attn.recipe.sections import learned_positions
 from seq2attn.tasks.task import Task, Units
 from seq2attn.text.vocabulary import Vocabulary
 from seq2attn.text.vocabulary_training import train_vocabulary
@@ -94,6 +95,14 @@ class SequenceTask(Task[Recipe]):
         """See the base class: the longest output as a multiple of the source length."""
         decoding = self.recipe.decoding.fitted(training.source_lengths + 1, training.target_lengths)
         return type(self)(self.recipe.model_copy(update={"decoding": decoding}), self.vocabularies)
+
+    @property
+    def max_lengths(self) -> dict[str, int]:
+        """See the base class; one position is for </s> or <s>."""
+        model = self.recipe.model
+        parts = {"encoder": model.encoder, "decoder": model.decoder}
+        lengths = {name: learned_positions(part) for name, part in parts.items()}
+        return {name: length - 1 for name, length in lengths.items() if length is not None}
 
     def loader(self, examples: Examples, training: bool = False) -> BatchLoader:
         """See the base class."""

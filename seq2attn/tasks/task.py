@@ -14,7 +14,7 @@ from torch import nn
 from typing_extensions import Self
 
 from seq2attn.attention.normalizers import NORMALIZERS
-from seq2attn.data import Coders, Examples, Role, prepare
+from seq2attn.data import Coders, DataError, Examples, Role, prepare
 from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.inference.predictor import Predictor
 from seq2attn.metrics import References, Score, score, tables, transposed
@@ -75,10 +75,35 @@ class Task(ABC, Generic[R]):
         """The encoders of source and target texts into ids."""
 
     def examples(self, role: Role) -> Examples:
-        """Return the tokenised examples of train, dev or test."""
+        """Return the tokenised examples of train, dev or test.
+
+        DataError if the model cannot read the dev set, which validation needs whole; training data are
+        filtered, and texts of later use are truncated.
+        """
         data = self.recipe.data
         corpora = data.train if role == "train" else [getattr(data, role)]
-        return prepare(corpora, data, self.coders, role, words=self.recipe.text.words)
+        examples = prepare(corpora, data, self.coders, role, words=self.recipe.text.words)
+        if role == "dev":
+            self._require_readable(examples)
+        return examples
+
+    @property
+    def max_lengths(self) -> Mapping[str, int]:
+        """The largest lengths of sources and targets that the model can read, by the part that reads them
+        (`encoder`, `decoder`), if there are any."""
+        return {}
+
+    def _require_readable(self, dev: Examples) -> None:
+        sides = ("encoder", "source", dev.source_lengths), ("decoder", "target", dev.target_lengths)
+        for part, side, lengths in sides:
+            longest, limit = int(lengths.max(initial=0)), self.max_lengths.get(part)
+            if limit is not None and longest > limit:
+                raise DataError(
+                    f"data.dev: example {int(lengths.argmax())} has a {side} of length {longest:,}, and with "
+                    f"its learned positions the {part} can read {limit:,}: raise "
+                    f"model.{part}.positions.length by {longest - limit:,}, use other positions, or leave "
+                    "long examples out of the dev set"
+                )
 
     def fitted(self, training: Examples) -> Self:
         """Return the task with the settings that its recipe leaves to the training data."""

@@ -77,6 +77,11 @@ class Decoder(nn.Module):
         super().__init__()
         self.pointer_generator: PointerGenerator | None = None
 
+    @property
+    def max_length(self) -> int | None:
+        """The largest number of tokens that it can read, <s> included; None: any."""
+        return self.embedding.max_length
+
     def cross_attention(self, layer: int) -> Attention:
         """Return the cross-attention of one of the attention_layers, from 0."""
         raise NotImplementedError(f"{type(self).__name__} must implement cross_attention()")
