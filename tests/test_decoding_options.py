@@ -164,7 +164,7 @@ def test_a_seed_decides_what_is_drawn(translator: Translator) -> None:
         ({"beam": "3"}, r"beam: expected a whole number, got '3'"),
         ({"nbest": "3"}, r"nbest: expected a whole number, got '3'"),
         ({"nbest": 5, "beam": 2}, r"nbest: 5 outputs need a beam of at least 5, got 2"),
-        ({"temperature": 0.0, "sample": True}, r"temperature: expected more than 0, got 0.0"),
+        ({"temperature": 0.0, "sample": True}, r"temperature: expected at least 1e-06, got 0.0"),
         ({"top_p": 1.5, "sample": True}, r"top_p: expected at most 1, got 1.5"),
         ({"top_k": -1, "sample": True}, r"top_k: expected at least 0, got -1"),
         ({"min_length": 9, "max_length": 3}, r"min_length: 9 is more than max_length 3"),

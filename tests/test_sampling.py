@@ -1,5 +1,6 @@
 """Sampling: frequencies, top-k, top-p, temperature and seeds."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -77,13 +78,22 @@ def test_another_seed_is_another_sample():
 
 @pytest.mark.parametrize(
     "options",
-    [{"temperature": 0.0}, {"temperature": -1.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}],
+    [
+        {"temperature": 0.0},
+        {"temperature": 1e-39},
+        {"temperature": 1e300},
+        {"temperature": -1.0},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+    ],
 )
 def test_impossible_options_of_sampling_are_refused(options):
     given = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, **options}
     message = ", ".join(f"{name}={value}" for name, value in given.items())
     with pytest.raises(
-        Seq2attnError, match=f"needs temperature > 0, top_k >= 0 and 0 < top_p <= 1; got {message}"
+        Seq2attnError,
+        match=rf"needs a temperature from 1e-06 to 1e\+06, top_k >= 0 and 0 < top_p <= 1; got {re.escape(message)}",
     ):
         sampled(Toy().step, Toy().start(0), RULES, limits(3), **options)
 

@@ -73,8 +73,8 @@ def by_words(
         )
     Tw, Sw = _count_words(target), _count_words(source)
     # </s> is one more word
-    columns = torch.tensor([*source, Sw] if source_eos else source, dtype=torch.long)
-    rows = torch.tensor(target, dtype=torch.long)
+    columns = torch.tensor([*source, Sw] if source_eos else source, dtype=torch.long, device="cpu")
+    rows = torch.tensor(target, dtype=torch.long, device="cpu")
     pieces = weights.detach().to("cpu", torch.float32)
     summed = pieces.new_zeros(len(rows), Sw + 1).index_add_(1, columns, pieces)  # (Tp, Sw + 1)
     total = pieces.new_zeros(Tw, Sw + 1).index_add_(0, rows, summed)  # (Tw, Sw + 1)

@@ -119,7 +119,7 @@ class BatchLoader(Batches):
         batch = collate(self.tokenizer, pairs)
         if self.aligned is None:
             return batch
-        links = torch.zeros(*batch.target.shape, batch.source.tokens.shape[1], dtype=torch.bool)
+        links = torch.zeros(*batch.target.shape, batch.source.tokens.shape[1], dtype=torch.bool, device="cpu")
         for number, row in enumerate(rows):
             linked = torch.from_numpy(self.aligned.links(row).astype(np.int64))  # (n, 2)
             links[number, linked[:, 1], linked[:, 0]] = True

@@ -46,7 +46,7 @@ def word_vectors(path: Path, word_vocabulary: WordVocabulary, width: int | None 
                     f"{path}: its vectors have {size} values, and word embeddings {width}: set "
                     f"model.embedding.size to {size}, or name a file with vectors of {width} values"
                 )
-            table = torch.full((word_vocabulary.size, size), float("nan"))
+            table = torch.full((word_vocabulary.size, size), float("nan"), device="cpu")
         ids = word_vocabulary.encode([word])[0]
         if ids == [UNKNOWN] or len(ids) != 1 or ids[0] in exact:
             continue

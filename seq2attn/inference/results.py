@@ -56,9 +56,9 @@ class Translation:
             text="",
             score=0.0,
             log_probability=0.0,
-            alignment=torch.zeros(0, len(source.words)),
-            end_of_sentence=torch.zeros(0),
-            weights=torch.zeros(0, len(source.pieces) + 1),
+            alignment=torch.zeros(0, len(source.words), device="cpu"),
+            end_of_sentence=torch.zeros(0, device="cpu"),
+            weights=torch.zeros(0, len(source.pieces) + 1, device="cpu"),
         )
 
     def among(self, hypotheses: Sequence["Translation"]) -> "Translation":

@@ -26,6 +26,8 @@ Choose = Callable[[Tensor, Tensor], Tensor]  # log-probabilities (N, V), sentenc
 
 IMPOSSIBLE = float("-inf")  # the log-probability of a forbidden token
 GROUP_SIZE = 64  # tokens; `_top_continuations` first compares the best of each group
+# At lower temperatures, logits overflow; at higher ones, all tokens are equally probable.
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-6, 1e6
 MIN_COVERAGE = 1e-6  # the floor in the coverage penalty: with sparse weights, a coverage of 0 is common
 
 
@@ -145,12 +147,13 @@ def sample(
     together have probability p (Holtzman et al. 2020); temperature divides the logits first. The length and
     coverage penalties of the rules rank the samples and do not change them.
     """
-    if temperature <= 0 or top_k < 0 or not 0 < top_p <= 1:
+    if not MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE or top_k < 0 or not 0 < top_p <= 1:
         raise Seq2attnError(
-            "sampling needs temperature > 0, top_k >= 0 and 0 < top_p <= 1; "
+            f"sampling needs a temperature from {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}, top_k >= 0 and "
+            "0 < top_p <= 1; "
             f"got temperature={temperature}, top_k={top_k}, top_p={top_p}"
         )
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
     def choose(scores: Tensor, rows: Tensor) -> Tensor:
         scores = (scores / temperature).log_softmax(-1)
@@ -165,7 +168,10 @@ def sample(
         # One random number per sentence and step, however large V is: V depends on the other sentences of
         # the batch if the model copies.
         uniform = torch.stack(
-            [torch.rand(1, generator=generators[row], dtype=torch.double) for row in rows.tolist()]
+            [
+                torch.rand(1, generator=generators[row], dtype=torch.double, device="cpu")
+                for row in rows.tolist()
+            ]
         )
         sums = scores.softmax(-1).cpu().double().cumsum(-1)
         return (sums > uniform * sums[:, -1:]).byte().argmax(-1).to(scores.device)
@@ -187,10 +193,12 @@ def _decode(
         logits, state = step(token, state)
         forced = None if prefix is None else prefix[sentences]
         log_p = rules.restrict(logits.float().log_softmax(-1), history, limits[sentences], forced)
-        token = choose(log_p, sentences)
+        # Every target ends with its limit, even if </s> has the probability 0.
+        token = choose(log_p, sentences).masked_fill(history.shape[1] >= limits[sentences], rules.eos)
         total = total + log_p.gather(1, token[:, None]).squeeze(1)
         ends = token == rules.eos
-        if bool(ends.any()):
+        if bool((ends | total.isnan()).any()):
+            _require_numbers(total)
             length, remaining = history.shape[1] + 1, (~ends).nonzero().squeeze(1)
             coverage_scores = rules.coverage_scores(state, len(sentences))
             for row in ends.nonzero().squeeze(1).tolist():
@@ -202,6 +210,14 @@ def _decode(
             state = reorder(state, remaining)
         history = torch.cat([history, token[:, None]], 1)
     return [finished[sentence] for sentence in range(len(limits))]
+
+
+def _require_numbers(log_probabilities: Tensor) -> None:
+    if bool(log_probabilities.isnan().any()):
+        raise Seq2attnError(
+            "the model's probabilities are not numbers (nan): its weights are damaged or training diverged; "
+            "use other weights (--checkpoint), or precision fp32"
+        )
 
 
 class _OpenHypotheses(NamedTuple):
@@ -340,6 +356,7 @@ def _continuations(
         forced_rows = None if forced is None else forced[rows]
         log_p = rules.restrict(log_p, history[rows], limits[sentences[rows]], forced_rows)
         parts.append(_top_continuations(log_p.unflatten(0, (-1, beam)), hypotheses.total[block]))
+        _require_numbers(parts[-1].total)
     return _Continuations(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 

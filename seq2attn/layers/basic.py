@@ -52,7 +52,7 @@ def dropped(x: Tensor, rate: float) -> Tensor:
     n_keep = round((1 - rate) * 2**16)  # of the 2**16 values of 16 bits
     if x.device.type != "cpu" or not 0 < n_keep < 2**16:
         return F.dropout(x, rate)
-    bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
     keep = bits.view(torch.int16)[: x.numel()].view(x.shape) < n_keep - 2**15
     return x * keep.to(x.dtype).mul_(2**16 / n_keep)
 

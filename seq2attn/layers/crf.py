@@ -333,7 +333,10 @@ def _checked_labels(labels: Tensor, mask: Tensor, size: int) -> Tensor:
 
 
 def _bools(name: str, allowed: Allowed | None, shape: tuple[int, ...]) -> Tensor:
-    bools = torch.ones(shape, dtype=torch.bool) if allowed is None else torch.as_tensor(allowed)
+    device = torch.get_default_device()  # as that of the parameters
+    bools = torch.ones(shape, dtype=torch.bool, device=device)
+    if allowed is not None:
+        bools = torch.as_tensor(allowed, device=device)
     if bools.shape != shape or bools.dtype != torch.bool:
         raise Seq2attnError(
             f"the constraints {name!r} of a CRF are bools {shape}, True = allowed, got {bools.dtype} "

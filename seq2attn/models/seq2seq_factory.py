@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 
 from seq2attn.attention import Attention, Relative
@@ -43,7 +44,7 @@ def build(recipe: ModelRecipe, source_size: int, target_size: int) -> Seq2Seq:
 
     Seed torch before: initial weights are random.
     """
-    with fitting(TOO_LARGE):
+    with fitting(TOO_LARGE), torch.device("cpu"):  # whatever torch's default device is
         embedding = _embedding(recipe.encoder, source_size)
         encoder = build_encoder(recipe.encoder, embedding)
         decoder = _decoder(recipe.decoder, target_size, encoder.size)

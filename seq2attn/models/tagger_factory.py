@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from seq2attn.attention import Attention
@@ -46,7 +47,7 @@ def build_tagger(
     scheme: the tag scheme, None for labels of sentences; vectors (words, size): the initial embeddings of
     words, nan for words without one.
     """
-    with fitting(TOO_LARGE):
+    with fitting(TOO_LARGE), torch.device("cpu"):  # whatever torch's default device is
         encoder = _encoder(recipe, words, characters, vectors)
         if isinstance(encoder, TransformerEncoder):
             initialise(encoder)

@@ -126,9 +126,13 @@ class Tagger(nn.Module):
                 for position in range(span.start, span.end):
                     window[position - span.start][labels[row][position]] = True
                 windows.append((row, span.start, len(window)))
-                allowed.append(torch.tensor(window))
-        rows, starts, sizes = torch.tensor(windows, dtype=torch.long).reshape(-1, 3).T
-        padded = pad_sequence(allowed, batch_first=True) if allowed else torch.ones(0, 1, len(self.labels))
+                allowed.append(torch.tensor(window, device="cpu"))
+        rows, starts, sizes = torch.tensor(windows, dtype=torch.long, device="cpu").reshape(-1, 3).T
+        padded = (
+            pad_sequence(allowed, batch_first=True)
+            if allowed
+            else torch.ones(0, 1, len(self.labels), device="cpu")
+        )
         return Windows(rows, starts, sizes, padded.bool())
 
     def _probabilities(self, output: LabelScores, windows: Windows) -> list[float]:
@@ -203,7 +207,7 @@ class SpanTagger(nn.Module):
         target."""
         spans = self.spans(labels.shape[1], torch.device("cpu"))
         indices = {(first, last): index for index, (first, last) in enumerate(spans.tolist())}
-        targets = torch.zeros(len(labels), len(spans), dtype=torch.long)
+        targets = torch.zeros(len(labels), len(spans), dtype=torch.long, device="cpu")
         for row, (ids, length) in enumerate(zip(labels.tolist(), mask.sum(1).tolist(), strict=True)):
             for kind, start, end in tags.read([self.labels[label] for label in ids[:length]], self.scheme):
                 if end - start <= self.width:

@@ -281,7 +281,9 @@ class DecodingRecipe(Section):
         1, description="Number of outputs for each source; in beam search, at most the beam size."
     )
     sample: bool = Field(False, description="Sample outputs instead of searching for the most probable.")
-    temperature: float = Field(1.0, gt=0, description="Sampling temperature: logits are divided by it.")
+    temperature: float = Field(
+        1.0, ge=1e-6, le=1e6, description="Sampling temperature: logits are divided by it."
+    )
     top_k: Count = Field(0, description="Sample from the k most probable pieces; 0 = from all.")
     top_p: float = Field(
         1.0,
