@@ -259,9 +259,8 @@ class TextPredictor(Predictor):
             prefix_ids,
             [first + row for row in rows],
         )
-        limits = dict(
-            zip(rows, self.generator.output_limits([sources[row].ids for row in rows], decoding, prefix_ids), strict=True)
-        )
+        limits = self.generator.output_limits([sources[row].ids for row in rows], decoding, prefix_ids)
+        limit_of = dict(zip(rows, limits, strict=True))
         pairs = [(row, h) for row, nbest in zip(rows, nbest_lists, strict=True) for h in nbest]
         forced: list[ForcedDecoding | None] = [None] * len(pairs)
         if (alignment or decoding.replace_unknown) and self.model.decoder.attention_layers:
@@ -275,7 +274,7 @@ class TextPredictor(Predictor):
             target = self.target.join(hypothesis.tokens, tokens.pieces)
             text = self._text(hypothesis.tokens, tokens.pieces)
             result = self._result(tokens, target, text, hypothesis, weights)
-            result = replace(result, truncated=len(hypothesis.tokens) >= limits[row])
+            result = replace(result, truncated=len(hypothesis.tokens) >= limit_of[row])
             results[row].append(result.known(self.target.unk) if decoding.replace_unknown else result)
         longest = [first + n for n, nbest in enumerate(results, 1) if nbest and nbest[0].truncated]
         warn_of_limits(longest, decoding)
