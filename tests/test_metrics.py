@@ -1,8 +1,7 @@
-"""Our numbers, signatures and intervals are sacreBLEU's, from its library and from its command line; edits are
-those of the definition."""
+"""Our numbers and signatures are sacreBLEU's, from its library and from its command line; edits are those of the
+definition."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -80,15 +79,45 @@ def test_scores_are_those_of_sacrebleu() -> None:
     }
 
 
-def test_signature_and_interval_are_those_of_the_command_line(tmp_path: Path) -> None:
+def test_signature_and_width_of_the_interval_are_those_of_the_command_line(tmp_path: Path) -> None:
     expected = command_line(tmp_path, "--confidence")
     for ours in score(HYPOTHESES, REFERENCES):
         theirs = expected[ours.name]
-        assert ours.signature == theirs["signature"]
+        assert ours.signature.replace("|ci:percentile", "") == theirs["signature"] != ours.signature
         assert ours.value == pytest.approx(theirs["score"], abs=1e-6)
         assert ours.low is not None and ours.high is not None
-        assert (ours.low + ours.high) / 2 == pytest.approx(theirs["confidence_mean"], abs=1e-6)
         assert (ours.high - ours.low) / 2 == pytest.approx(theirs["confidence_var"], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["bleu", "chrf", "ter"])
+def test_the_interval_has_the_percentiles_of_the_corpora_that_sacrebleu_draws(name: str) -> None:
+    generator = np.random.default_rng(5)
+    (found,) = score(HYPOTHESES, [REFERENCES, OTHERS], [name], bootstrap=80, seed=5)
+    corpora = [generator.integers(40, size=40) for _ in range(80)]
+    values = sorted(
+        METRICS[name](
+            [HYPOTHESES[n] for n in rows], [[side[n] for n in rows] for side in (REFERENCES, OTHERS)], 0
+        ).value
+        for rows in corpora
+    )
+    assert (found.low, found.high) == pytest.approx((values[2], values[-3]), abs=1e-3)  # float32
+
+
+@given(
+    st.sampled_from([name for name in METRICS if name not in TAGS]),
+    st.lists(st.tuples(*[st.sampled_from(["a", "b c", "a b c d e", "", "x y"])] * 2), min_size=2, max_size=9),
+)
+@settings(deadline=None, max_examples=60)
+def test_no_interval_leaves_the_range_of_its_metric(name: str, pairs: list[tuple[str, str]]) -> None:
+    (found,) = score([pair[0] for pair in pairs], [pair[1] or "a" for pair in pairs], [name], bootstrap=40)
+    highest = np.inf if METRICS[name].lower_is_better else 100 + 1e-3
+    assert found.low is not None and found.high is not None
+    assert 0 <= found.low <= found.high <= highest
+
+
+def test_a_rare_success_has_no_interval_below_zero() -> None:
+    (found,) = score(["right", *["wrong"] * 499], ["right"] * 500, ["exact"])
+    assert found.number == "exact = 0.2 [0.0, 0.6]"
 
 
 def test_without_bootstrap_the_signature_is_the_plain_one(tmp_path: Path) -> None:
@@ -97,14 +126,10 @@ def test_without_bootstrap_the_signature_is_the_plain_one(tmp_path: Path) -> Non
         assert (ours.signature, ours.low, ours.high) == (expected[ours.name]["signature"], None, None)
 
 
-def test_the_seed_decides_the_interval_and_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SACREBLEU_SEED", "7")
+def test_the_seed_decides_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SACREBLEU_SEED", "7")  # for its own command line
     one, again, other = (chrf(HYPOTHESES, REFERENCES, bootstrap=50, seed=seed) for seed in (1, 1, 2))
-    assert one == again and one.low != other.low
-    assert "|seed:1|" in one.signature and os.environ["SACREBLEU_SEED"] == "7"
-    monkeypatch.delenv("SACREBLEU_SEED")
-    chrf(HYPOTHESES, REFERENCES, bootstrap=50)
-    assert "SACREBLEU_SEED" not in os.environ
+    assert one == again and one.low != other.low and "|seed:1|" in one.signature
 
 
 def test_the_interval_holds_the_score() -> None:
@@ -265,10 +290,8 @@ def test_the_interval_of_an_error_rate_is_that_of_its_bootstrap() -> None:
     generator = np.random.default_rng(7)
     drawn = [generator.integers(40, size=40) for _ in range(200)]
     rates = np.sort([100 * edits[some].sum() / words[some].sum() for some in drawn])
-    half = (rates[-6] - rates[5]) / 2  # 5 of 200 are outside at each end
-    assert found.low == pytest.approx(rates.mean() - half) and found.high == pytest.approx(
-        rates.mean() + half
-    )
+    # 5 of 200 are outside at each end
+    assert found.low == pytest.approx(rates[5]) and found.high == pytest.approx(rates[-6])
     assert "|bs:200|seed:7|" in found.signature
     assert found.low < found.value < found.high
 

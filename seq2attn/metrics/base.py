@@ -28,8 +28,8 @@ class Score:
 
     It is a percentage (0 to 100), the higher the better; for metrics with `lower_is_better` 0 is best.
 
-    `low` and `high` bound the 95 % confidence interval (None without bootstrap). As in sacreBLEU, the
-    interval is centred on the mean of the resampled corpora, and so not exactly on `value`.
+    `low` and `high` bound the 95 % confidence interval (None without bootstrap): the percentiles 2.5 and 97.5
+    of the values of the resampled corpora (Efron 1979), which are always possible values of the metric.
     """
 
     name: str
@@ -118,10 +118,13 @@ def resampled(
     bootstrap: int,
     seed: int,
 ) -> Score:
-    """Return a statistic of a corpus of `count` hypotheses, with sacreBLEU's bootstrap interval.
+    """Return a statistic of a corpus of `count` hypotheses, with its interval (`Score`).
+
+    The corpora are resampled as in sacreBLEU, for the same seed.
 
     statistic: returns the value of a corpus, given the indices of its hypotheses, with repetitions.
-    signature: returns the signature, given its part about resampling ("|bs:1000|seed:12345", or "").
+    signature: returns the signature, given its part about resampling ("|bs:1000|seed:12345|ci:percentile",
+        or "").
     """
     check_bootstrap(bootstrap)
     samples = bootstrap if count > 1 else 0  # resampling a single hypothesis has no variance
@@ -131,8 +134,8 @@ def resampled(
     generator = np.random.default_rng(seed)
     values = sorted(statistic(generator.integers(count, size=count)) for _ in range(samples))
     tail = samples // 40
-    mean, half = sum(values) / samples, (values[-1 - tail] - values[tail]) / 2
-    return Score(name, value, signature(f"|bs:{samples}|seed:{seed}"), mean - half, mean + half)
+    described = signature(f"|bs:{samples}|seed:{seed}|ci:percentile")
+    return Score(name, value, described, values[tail], values[-1 - tail])
 
 
 def check_bootstrap(bootstrap: int) -> None:

@@ -83,11 +83,13 @@ def _f1(
 
 
 def _check_letters(golds: Sequence[Sequence[str]]) -> None:
-    """Raise ScoringError if no reference has a word that would be counted, as in other scripts."""
-    texts = [gold for references in golds for gold in references]
-    if any(text.strip() for text in texts) and not any(re.search("[A-Za-z0-9]", text) for text in texts):
-        shown = next(text for text in texts if text.strip())
+    """Raise ScoringError if most letters of the references are not counted, as in other scripts."""
+    texts = [gold for references in golds for gold in references if gold.strip()]
+    letters = "".join(filter(str.isalpha, "".join(texts)))
+    counted = len(re.findall("[A-Za-z]", letters))
+    if texts and (2 * counted < len(letters) or not re.search("[A-Za-z0-9]", "".join(texts))):
+        shown = next(text for text in texts if not text.isascii() or not re.search("[A-Za-z0-9]", text))
         raise ScoringError(
-            "rouge counts only words of the letters a to z, and no reference has one (the first is "
-            f"{shown:.40}): use chrf"
+            f"rouge counts only words of the letters a to z, which are {counted:,} of the {len(letters):,} letters of "
+            f"the references (one is {shown:.40}): use chrf"
         )

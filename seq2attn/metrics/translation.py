@@ -1,18 +1,15 @@
-"""Metrics of translation: sacreBLEU's, with its values, signatures and intervals."""
+"""Metrics of translation: sacreBLEU's, with its values and signatures."""
 
-import json
-import os
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from seq2attn.metrics.base import SEED, References, Score, ScoringError, by_translator, check_bootstrap
+import numpy as np
+
+from seq2attn.metrics.base import SEED, Chosen, References, Score, ScoringError, by_translator, resampled
 
 if TYPE_CHECKING:
     import sacrebleu.metrics.base
-
-_environment = threading.Lock()
 
 
 def bleu(
@@ -57,34 +54,22 @@ def _score(
     bootstrap: int,
     seed: int,
 ) -> Score:
-    """Score a corpus with a metric of sacreBLEU, and read the interval from its public JSON."""
-    check_bootstrap(bootstrap)
+    """Score a corpus with a metric of sacreBLEU, from its statistics of each sentence.
+
+    sacreBLEU itself gives only the mean of the resampled corpora and half the width of their interval.
+    """
     lists: Any = by_translator(hypotheses, references)  # it takes None, although its annotations do not
-    samples = bootstrap if len(hypotheses) > 1 else 0  # resampling a single sentence has no variance
-    with _sacrebleu_seed(seed):
-        try:
-            result = metric.corpus_score(list(hypotheses), lists, n_bootstrap=samples)
-        except TypeError:  # sacreBLEU cannot take the mean if a resampled corpus has no text at all
-            samples, result = 0, metric.corpus_score(list(hypotheses), lists)
-    signature = metric.get_signature().format()
-    if not samples:
-        return Score(result.name, result.score, signature)
-    report = json.loads(result.format(width=9, signature=signature, is_json=True))
-    # sacreBLEU leaves the interval out if all resampled corpora score 0
-    mean, half = report.get("confidence_mean", 0.0), report.get("confidence_var", 0.0)
-    return Score(result.name, result.score, signature, mean - half, mean + half)
+    sentences = metric._extract_corpus_statistics(list(hypotheses), lists)
+    corpus = metric._aggregate_and_compute(sentences)
+    table = np.array(sentences, dtype=np.float32)  # as in its resampling
 
+    def value(chosen: Chosen) -> float:
+        return float(metric._compute_score_from_stats(table[chosen].sum(0)).score)
 
-@contextmanager
-def _sacrebleu_seed(seed: int) -> Iterator[None]:
-    """Set the seed of sacreBLEU's bootstrap, which it reads only from the environment."""
-    with _environment:
-        before = os.environ.get("SACREBLEU_SEED")
-        os.environ["SACREBLEU_SEED"] = str(seed)
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ["SACREBLEU_SEED"]
-            else:
-                os.environ["SACREBLEU_SEED"] = before
+    def signature(resampling: str) -> str:
+        plain = metric.get_signature().format()
+        references, rest = plain.split("|", 1)
+        return f"{references}{resampling}|{rest}"
+
+    found = resampled(corpus.name, value, len(table), signature, bootstrap, seed)
+    return replace(found, value=corpus.score)  # the sums of a large corpus are not exact in float32
