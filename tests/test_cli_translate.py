@@ -57,9 +57,10 @@ def test_translate_with_scores_and_alignments() -> None:
     assert rows == [[f"{result.score:.4f}", result.text, result.pharaoh()] for result in expected]
     lines = run("translate", MODEL, "--format", "json", "--nbest", "2", stdin=GERMAN).stdout.splitlines()
     entries = [json.loads(line) for line in lines]
-    assert [entry["text"] for entry in entries[::2]] == ENGLISH.splitlines()
-    assert [entry["number"] for entry in entries] == [1, 1, 2, 2, 3, 3]
-    assert [entry["source"] for entry in entries[::2]] == GERMAN.splitlines()
+    best = {entry["number"]: entry for entry in reversed(entries)}
+    assert [best[number]["text"] for number in (1, 2, 3)] == ENGLISH.splitlines()
+    assert [entry["number"] for entry in entries] == [1, 1, 2, 3, 3]
+    assert [best[number]["source"] for number in (1, 2, 3)] == GERMAN.splitlines()
     for entry in entries:
         assert len(entry["alignment"]) == len(entry["words"]) == len(entry["end_of_sentence"])
         for row, end in zip(entry["alignment"], entry["end_of_sentence"], strict=True):
@@ -72,6 +73,23 @@ def test_translate_nbest_gives_every_sentence_as_many_lines() -> None:
     assert len(lines) == 9 + 1
     assert [lines[0], *lines[3:6], lines[6]] == ["Tom isn't here.", "", "", "", "Where's Tom?"]
     assert len({*lines[:3]}) == 3
+
+
+def test_missing_hypotheses_are_not_the_best() -> None:
+    """Three texts of which the second is blank: lines stay aligned, and no empty line has a probability."""
+    asked = ["--nbest", "3", "--scores"]
+    rows = [line.split("\t") for line in run("translate", MODEL, *asked, stdin=GERMAN).stdout.splitlines()]
+    assert rows[3:6] == [
+        ["0.0000", ""],
+        ["-inf", ""],
+        ["-inf", ""],
+    ]  # its empty translation, and nothing else
+    assert all(float(score) < 0 for score, text in rows if text)
+    assert float(rows[0][0]) >= float(rows[1][0]) >= float(rows[2][0])
+    links = run("translate", MODEL, *asked, "--format", "pharaoh", stdin=GERMAN).stdout.splitlines()
+    assert links[3:6] == ["0.0000\t\t", "-inf\t\t", "-inf\t\t"]
+    entries = run("translate", MODEL, *asked, "--format", "json", stdin=GERMAN).stdout.splitlines()
+    assert [json.loads(entry)["number"] for entry in entries] == [1, 1, 1, 2, 3, 3, 3]
 
 
 def test_translate_settings() -> None:

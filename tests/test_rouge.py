@@ -142,11 +142,31 @@ def test_empty_summaries_score_nothing() -> None:
         assert METRICS[name](["", "a"], ["a", ""], bootstrap=0).value == 0.0
 
 
-def test_no_reference_can_be_counted() -> None:
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["今日"],
+        ["Привет как дела 2020", "Это хорошая погода"],
+        ["Как скачать PDF за 5 минут", "42"],
+        ["2020年に東京でIOCの総会が開かれた", "ok"],
+        ["?!", "..."],
+    ],
+)
+def test_other_scripts_are_refused(texts: list[str]) -> None:
     with pytest.raises(
-        ScoringError, match=r"only words of the letters a to z, .* \(the first is 今日\): use chrf"
+        ScoringError, match=r"only words of the letters a to z, and \d+ of the \d+ .*: use chrf"
     ):
-        rouge(["今日"], ["今日"])
+        rouge(texts, texts)
+
+
+@pytest.mark.parametrize(
+    "texts", [["1 2", "3 4"], ["été à Paris", "42"], ["the word привет", "is hello"], [" "]]
+)
+def test_texts_of_mostly_latin_letters_are_scored(texts: list[str]) -> None:
+    assert rouge(texts, texts, bootstrap=0).value >= 0
+
+
+def test_faults_of_references() -> None:
     with pytest.raises(ScoringError, match="expected a reference for hypothesis 2, got None in all lists"):
         rouge(["a", "b"], [["a", None], ["a", None]])
     with pytest.raises(ScoringError, match="at least 40"):

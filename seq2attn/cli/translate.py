@@ -1,6 +1,7 @@
 """The commands that write text: `translate` and `summarize`."""
 
 import json
+import math
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +27,6 @@ from seq2attn.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from seq2attn.inference.results import Translation
     from seq2attn.inference.translator import Translator
 
 
@@ -36,7 +36,12 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
         BEAM,
         LENGTH_PENALTY,
         COVERAGE_PENALTY,
-        decoding_option("--nbest", int, "Print this many hypotheses for each input."),
+        decoding_option(
+            "--nbest",
+            int,
+            "Print this many hypotheses for each input. If there are fewer, the last lines are empty, with the "
+            "score -inf; JSON leaves them out.",
+        ),
         decoding_option("--min-length", int, "Minimum length of the output, in pieces."),
         decoding_option("--max-length", int, "Maximum length of the output, in pieces."),
         MAX_LENGTH_RATIO,
@@ -141,8 +146,11 @@ def _write(
     form: str,
     interactive: bool,
 ) -> None:
-    """Print the hypotheses for each text as soon as they are ready, n-best lists padded to equal length."""
-    from seq2attn.inference.results import Translation
+    """Print the hypotheses for each text as soon as they are ready.
+
+    JSON has the numbers of the texts. Without them, a text has as many lines as hypotheses are asked for:
+    for those that do not exist, empty ones with the score of an impossible text.
+    """
     from seq2attn.inference.translator import CHUNK
 
     decoding = translator.settings(context.meta.get(DECODING, {}))
@@ -155,20 +163,22 @@ def _write(
 
     stream = translator.stream(read(), decoding, alignment=form != "text", chunk=chunk)
     for number, result in enumerate(stream, 1):
-        missing, source = decoding.nbest - len(result.nbest), sources.popleft()
-        for hypothesis in (*result.nbest, *[Translation.empty(result.source)] * missing):
-            if form == "json":
+        source, missing = sources.popleft(), decoding.nbest - len(result.nbest)
+        if form == "json":
+            for hypothesis in result.nbest:
                 entry = {"number": number, "source": source, **hypothesis.to_json()}
                 entry.pop("nbest", None)
                 click.echo(json.dumps(entry, ensure_ascii=False))
-            else:
-                click.echo(_line(hypothesis, scores, form))
+            continue
+        for hypothesis in result.nbest:
+            text = " ".join(hypothesis.text.split("\n"))  # byte pieces can spell a line feed
+            links = hypothesis.pharaoh() if form == "pharaoh" else ""
+            click.echo(_line(hypothesis.score, text, links, scores, form))
+        for _ in range(missing):
+            click.echo(_line(-math.inf, "", "", scores, form))
 
 
-def _line(hypothesis: "Translation", scores: bool, form: str) -> str:
+def _line(score: float, text: str, links: str, scores: bool, form: str) -> str:
     """Return a line of output: score, text, alignment."""
-    columns = [f"{hypothesis.score:.4f}"] if scores else []
-    columns.append(" ".join(hypothesis.text.split("\n")))  # byte pieces can spell a line feed
-    if form == "pharaoh":
-        columns.append(hypothesis.pharaoh())
-    return "\t".join(columns)
+    first, last = [f"{score:.4f}"] if scores else [], [links] if form == "pharaoh" else []
+    return "\t".join([*first, text, *last])

@@ -45,7 +45,7 @@ def rouge(
 
     If a document has more than one reference, the one with the best F1 counts, for each variant separately:
     -f B of the original, whose default is -f A, the mean. The bootstrap resamples documents. Raises
-    ScoringError if no reference has a word that is counted.
+    ScoringError if most letters of the references are not counted.
     """
     check_bootstrap(bootstrap)
     golds = by_hypothesis(hypotheses, references)
@@ -85,11 +85,12 @@ def _f1(
 def _check_letters(golds: Sequence[Sequence[str]]) -> None:
     """Raise ScoringError if most letters of the references are not counted, as in other scripts."""
     texts = [gold for references in golds for gold in references if gold.strip()]
-    letters = "".join(filter(str.isalpha, "".join(texts)))
-    counted = len(re.findall("[A-Za-z]", letters))
-    if texts and (2 * counted < len(letters) or not re.search("[A-Za-z0-9]", "".join(texts))):
-        shown = next(text for text in texts if not text.isascii() or not re.search("[A-Za-z0-9]", text))
+    lost = [sum(char.isalpha() and not char.isascii() for char in text) for text in texts]
+    counted = [len(re.findall("[A-Za-z]", text)) for text in texts]
+    if texts and (sum(lost) > sum(counted) or not re.search("[A-Za-z0-9]", "".join(texts))):
+        shown = texts[int(np.argmax(lost))]
         raise ScoringError(
-            f"rouge counts only words of the letters a to z, which are {counted:,} of the {len(letters):,} letters of "
-            f"the references (one is {shown:.40}): use chrf"
+            f"rouge counts only words of the letters a to z, and {sum(lost):,} of the "
+            f"{sum(lost) + sum(counted):,} letters of the references are others (one reference is "
+            f"{shown:.40}): use chrf"
         )
