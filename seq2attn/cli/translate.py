@@ -39,8 +39,8 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
         decoding_option(
             "--nbest",
             int,
-            "Print this many hypotheses for each input. If there are fewer, the last lines are empty, with the "
-            "score -inf; JSON leaves them out.",
+            "Print this many hypotheses for each input. If there are fewer, the last lines are empty, with "
+            "the score -inf; JSON leaves them out.",
         ),
         decoding_option("--min-length", int, "Minimum length of the output, in pieces."),
         decoding_option("--max-length", int, "Maximum length of the output, in pieces."),
