@@ -1,5 +1,6 @@
 """The commands `heatmap` and `average`, as a user types them."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -38,6 +39,58 @@ def test_heatmap_shows_what_is_asked_for(tmp_path: Path, runs: dict[str, Path]) 
     assert len({*layers, drawn(*words, run_folder=transformer)}) == 4
 
 
+def test_heatmap_has_a_file_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("heatmap", MODEL, "Ja.").stdout.endswith("\nheatmap.png\n")
+    first = (tmp_path / "heatmap.png").read_bytes()
+    run("heatmap", MODEL, "Ja.")
+    assert (tmp_path / "heatmap.png").read_bytes() == first
+
+
+def names(svg: Path) -> list[str]:
+    """The layers and heads that a picture names."""
+    return re.findall(r">((?:layer|head) \d[^<]*)</text>", svg.read_text())
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ([], ["layer 1 (0 to 2), mean of 2 heads"]),
+        (["--layer", "-1", "--head", "0"], ["layer 2 (0 to 2), head 0 (0 to 1)"]),
+        (["--head", "all"], ["layer 1, head 0", "layer 1, head 1"]),
+        (["--layer", "all"], [f"layer {layer}, mean of heads" for layer in range(3)]),
+        (["--layer", "all", "--head", "-1"], [f"layer {layer}, head 1" for layer in range(3)]),
+        (
+            ["--layer", "all", "--head", "all"],
+            [f"layer {layer}, head {head}" for layer in range(3) for head in range(2)],
+        ),
+        (["--self"], ["layer 0, mean of 2 heads"]),
+        (["--self", "--head", "all"], [f"layer 0, head {head}" for head in range(2)]),
+        (["--self", "--layer", "0", "--head", "1", "--pieces"], ["layer 0, head 1 (0 to 1)"]),
+    ],
+)
+def test_a_picture_names_its_layers_and_heads(
+    tmp_path: Path, runs: dict[str, Path], words: list[str], named: list[str]
+) -> None:
+    path = tmp_path / "map.svg"
+    run("heatmap", str(runs["transformer"]), "Wo ist Tom?", *words, "-o", str(path))
+    assert names(path) == named
+
+
+def test_scale_and_direction_are_the_users(tmp_path: Path, runs: dict[str, Path]) -> None:
+    def drawn(*words: str) -> tuple[str, float, float]:
+        path = str(tmp_path / "map.svg")
+        run("heatmap", str(runs["transformer"]), "Wo ist Tom?", "--target", "a b c d", *words, "-o", path)
+        svg = (tmp_path / "map.svg").read_text()
+        first, second = (
+            float(re.findall(rf'x="([\d.]+)"[^>]*>{word}</text>', svg)[0]) for word in ("Wo", "ist")
+        )
+        return svg, first, second
+
+    plain, automatic, reverse = drawn(), drawn("--scale", "auto"), drawn("--right-to-left")
+    assert plain[0] != automatic[0] and plain[1] < plain[2] and reverse[1] > reverse[2]
+
+
 def test_heatmap_with_a_beam_below_the_nbest_of_the_recipe(tmp_path: Path, copy: str) -> None:
     recipe = Path(copy, "recipe.yaml")
     recipe.write_text(recipe.read_text().replace("nbest: 1", "nbest: 3"))
@@ -56,7 +109,11 @@ def test_heatmap_says_what_is_wrong(tmp_path: Path, runs: dict[str, Path]) -> No
     ]:
         status, error = fails("heatmap", MODEL, *words)
         assert (status, message in error) == (1, True), error
-    assert fails("heatmap", MODEL, "Ja.")[0] == 2
+    for option in ("--layer", "--head"):
+        status, error = fails("heatmap", MODEL, "Ja.", option, "x")
+        assert (status, "expected a number from 0, or all; got 'x'" in error) == (2, True)
+    status, error = fails("heatmap", MODEL, "Ja.", "--self", "-o", path)
+    assert (status, "no self-attention on its source, as its encoder is recurrent" in error) == (1, True)
 
 
 def test_average(copy: str) -> None:

@@ -83,9 +83,13 @@ def test_the_colour_of_a_cell_is_its_weight() -> None:
     words = colors(figure, [(s + 0.5, t + 0.5) for t in range(3) for s in range(5)])
     np.testing.assert_allclose(words, COLORS(table.flatten())[:, :3], atol=0.01)
     place = figure.axes[0].get_xticks()[-1]
-    np.testing.assert_allclose(
-        colors(figure, [(place, t + 0.5) for t in range(3)]), COLORS(end)[:, :3], atol=0.01
-    )
+    expected = [[1.0, 1.0, 1.0], *COLORS(end[1:])[:, :3]]  # exactly 0 is white
+    np.testing.assert_allclose(colors(figure, [(place, t + 0.5) for t in range(3)]), expected, atol=0.01)
+
+
+def test_only_exact_zeros_are_white() -> None:
+    cells = colors(heatmap([[0.0, 1e-9, 1e-3]], ["a", "b", "c"], ["x"]), [(0.5, 0.5), (1.5, 0.5), (2.5, 0.5)])
+    assert cells[0].tolist() == [1, 1, 1] and (cells[1:, 0] < 0.9).all()
 
 
 def test_the_end_of_sentence_is_set_apart() -> None:
@@ -118,7 +122,13 @@ def test_words_are_slanted_only_when_they_would_touch() -> None:
     boxes = [label.get_window_extent() for label in labels]
     assert all(before.x1 < after.x0 for before, after in pairwise(boxes))
     assert rotations(SOURCE) == {0.0}
-    assert rotations(LONG) == rotations(LONG[:2]) == rotations(SOURCE * 5) == {50.0}
+    assert rotations(LONG) == rotations(LONG[:2]) == {50.0}
+    labels = heatmap(weights_of(3, 25), SOURCE * 5, TARGET).axes[0].get_xticklabels()
+    assert {label.get_text(): label.get_rotation() for label in labels} == {
+        **dict.fromkeys(SOURCE, 50.0),
+        ".": 0.0,  # a single character is read as it is
+    }
+    assert rotations(list("abcdefghij") * 5) == {0.0}
 
 
 @pytest.mark.parametrize("rows, columns", [(1, 1), (3, 5), (1, 59), (59, 2), (61, 59)])

@@ -202,7 +202,9 @@ def test_scores_are_those_of_training(tagged: Path) -> None:
     printed = said("score", tagged)
     lines = printed.splitlines()
     assert lines[:3] == [f"{name} = 100.0 [100.0, 100.0]" for name in ("F1", "precision", "recall")]
-    assert lines[3].startswith("F1, precision, recall |nrefs:1|bs:1000|seed:12345|case:mixed|unit:entity|")
+    assert lines[3].startswith(
+        "F1, precision, recall |nrefs:1|bs:1000|seed:12345|ci:percentile|case:mixed|unit:entity|"
+    )
     assert lines[4].startswith("processed ") and lines[-1].startswith("recipe:people|checkpoint:best|seed:1|")
     counts = {kind: len(re.findall(f"\tB-{kind}\n", sentences(30, 2))) for kind in ("LOC", "PER")}
     perfect = "precision: 100.00%; recall: 100.00%; FB1: 100.00"
@@ -297,7 +299,12 @@ def test_a_decision_can_be_drawn(tagged: Path, languages: Path, tmp_path: Path) 
     for run, name in ((tagged, "a.png"), (languages, "b.svg")):
         said("heatmap", run, "Bo went to Oslo.", "-o", tmp_path / name)
         assert (tmp_path / name).stat().st_size > 1000
-    for words in (["--target", "x"], ["--pieces"], ["--layer", "0"], ["--head", "0"]):
+    for words in (["--self"], ["--head", "all"], ["--layer", "all", "--head", "0"]):
+        said("heatmap", tagged, "Bo went to Oslo.", *words, "-o", tmp_path / "c.svg")
+        assert ">layer 0, " in (tmp_path / "c.svg").read_text()
+    with pytest.raises(Seq2attnError, match="head 9"):
+        said("heatmap", languages, "Bo went", "--head", "9", "-o", tmp_path / "c.png")
+    for words in (["--target", "x"], ["--pieces"]):
         with pytest.raises(Seq2attnError, match=f"{words[0][2:]}: only for models that write text"):
             said("heatmap", tagged, "Bo went", *words, "-o", tmp_path / "c.png")
     with pytest.raises(Seq2attnError, match="beam: only for models that write text"):

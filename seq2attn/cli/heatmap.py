@@ -1,6 +1,7 @@
 """The command `heatmap`: draw the attention weights of a sentence."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,6 +15,16 @@ from seq2attn.cli.options import (
 )
 
 
+def _number_or_all(context: click.Context, parameter: click.Parameter, value: str | None) -> int | str | None:
+    """Return a number, or `all`."""
+    if value is None or value == "all":
+        return value
+    try:
+        return int(value)
+    except ValueError as error:
+        raise click.BadParameter(f"expected a number from 0, or all; got {value!r}") from error
+
+
 @cli.command()
 @RUN
 @click.argument("sentence")
@@ -21,20 +32,34 @@ from seq2attn.cli.options import (
 @click.option(
     "-o",
     "--output",
-    required=True,
+    default="heatmap.png",
+    show_default=True,
     type=click.Path(path_type=Path),
     help="The file to write: .png, .svg or .pdf.",
 )
 @click.option("--pieces", is_flag=True, help="Show subword pieces instead of words.")
+@click.option("--self", "self_attention", is_flag=True, help="Show the self-attention of the source.")
 @click.option(
     "--layer",
-    type=int,
-    help="Decoder layer of a Transformer, from 0; -1 = the last.  [default: that of alignments, mostly the "
-    "last but one]",
+    metavar="INTEGER|all",
+    callback=_number_or_all,
+    help="Layer, from 0; -1 = the last; all = a grid.  [default: that of alignments, mostly the last but "
+    "one]",
 )
 @click.option(
-    "--head", type=int, help="Attention head, from 0; -1 = the last.  [default: the mean of all heads]"
+    "--head",
+    metavar="INTEGER|all",
+    callback=_number_or_all,
+    help="Attention head, from 0; -1 = the last; all = a grid.  [default: the mean of all heads]",
 )
+@click.option(
+    "--scale",
+    type=click.Choice(["fixed", "auto"]),
+    default="fixed",
+    show_default=True,
+    help="The weight of the darkest colour: 1, or with auto the largest weight.",
+)
+@click.option("--right-to-left", is_flag=True, help="Write the source words from right to left.")
 @BEAM
 @CHECKPOINT
 @DEVICE
@@ -46,24 +71,30 @@ def heatmap(
     target: str | None,
     output: Path,
     pieces: bool,
-    layer: int | None,
-    head: int | None,
+    self_attention: bool,
+    layer: Any,
+    head: Any,
+    scale: Any,
+    right_to_left: bool,
     checkpoint: str,
     device: str,
 ) -> None:
     """Draw the attention weights of SENTENCE.
 
-    The heat map has a row for each word of the translation, or for each tag of a tagger.
+    The heat map has a row for each word of the translation, or for each tag of a tagger. The darker a cell,
+    the larger its weight; exactly 0 is white.
 
     \b
     seq2attn heatmap runs/quickstart "Ich habe Hunger." -o hunger.png
     seq2attn heatmap runs/quickstart "Ich habe Hunger." --target "I am hungry." -o hunger.svg
+    seq2attn heatmap runs/multi30k_transformer "A dog runs." --layer all --head all -o heads.pdf
+    seq2attn heatmap runs/multi30k_transformer "A dog runs." --self --head all
     seq2attn heatmap runs/conll2003 "Angela Merkel was born in Hamburg." -o hamburg.png
     """
     from seq2attn.inference.predictor import PlotOptions
     from seq2attn.tasks.loading import load
 
     decoding = context.meta.get(DECODING, {})
-    options = PlotOptions(target, pieces, layer, head)
+    options = PlotOptions(target, pieces, layer, head, self_attention, scale, right_to_left)
     result = load(run, checkpoint, device).plot(sentence, output, options, decoding)
     click.echo(f"{result}\n{output}")

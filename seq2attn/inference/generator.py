@@ -37,6 +37,7 @@ class ForcedDecoding(NamedTuple):
     log_probability: float  # of all tokens and </s>, in nats
     weights: Tensor | None  # (T + 1, S + 1), attention of each step to each source token and </s>
     copied: Tensor | None = None  # (T + 1,), the share of each token's probability that is copied
+    attention: str = ""  # the name of the layer and the head of the weights
 
 
 class Generator:
@@ -116,7 +117,7 @@ class Generator:
         """
         self.model.eval()
         pointer_generator = self.model.decoder.pointer_generator
-        weight_layers, layer_head = list[int](), None
+        weight_layers, layer_head, attention = list[int](), None, ""
         if head is not None:
             layer, layer_head = self.alignment_head(head)
             weight_layers = [layer] if pointer_generator is None else [layer, pointer_generator.layer]
@@ -133,6 +134,9 @@ class Generator:
             target_log_p = log_p.gather(-1, batch.target[..., None]).squeeze(-1)  # (B, T)
             totals = (target_log_p * batch.target_mask).sum(1).tolist()
             weights = None if decoded.weights is None else _of_head(decoded.weights[:, 0], layer_head).cpu()
+            if decoded.weights is not None:
+                layers, heads = self.model.decoder.attention_layers, decoded.weights.shape[2]
+                attention = head_name(weight_layers[0], layers, layer_head, heads)
             copied = None
             if pointer_generator is not None and weight_layers and batch.source.copy_ids is not None:
                 copied = pointer_generator.copied(
@@ -144,6 +148,7 @@ class Generator:
                     totals[row],
                     None if weights is None else weights[row, :steps, : S[index] + 1].clone(),
                     None if copied is None else copied[row, :steps].clone(),
+                    attention,
                 )
         return results
 
@@ -177,9 +182,7 @@ class Generator:
                 return max(0, count - 2), head.head
             return pointer_generator.layer, pointer_generator.head if head.head is None else head.head
         if not -count <= head.layer < count:
-            raise Seq2attnError(
-                f"the model has {_numbered(count, 'attention layer')}; got layer {head.layer}"
-            )
+            raise Seq2attnError(f"the model has {numbered(count, 'attention layer')}; got layer {head.layer}")
         return head.layer % count, head.head
 
     @torch.no_grad()
@@ -258,10 +261,18 @@ def _of_head(weights: Tensor, head: int | None) -> Tensor:
     if head is None:
         return weights.mean(1)
     if not -count <= head < count:
-        raise Seq2attnError(f"the layer has {_numbered(count, 'head')}; got head {head}")
+        raise Seq2attnError(f"the layer has {numbered(count, 'head')}; got head {head}")
     return weights[:, head]
 
 
-def _numbered(count: int, what: str) -> str:
+def numbered(count: int, what: str) -> str:
     """Return `1 head, number 0` or `4 heads, 0 to 3`."""
     return f"{count} {what}s, 0 to {count - 1}" if count > 1 else f"1 {what}, number 0"
+
+
+def head_name(layer: int, layers: int, head: int | None, heads: int) -> str:
+    """Return the name of a head, or of the mean of all: `layer 4 (0 to 5), mean of 8 heads`."""
+    layer_range, head_range = (f" (0 to {count - 1})" if count > 1 else "" for count in (layers, heads))
+    if head is None and heads > 1:
+        return f"layer {layer}{layer_range}, mean of {heads} heads"
+    return f"layer {layer}{layer_range}, head {(head or 0) % heads}{head_range}"

@@ -1,22 +1,27 @@
 """Annotations (the words of a text with tags, and its entities) and categories (the label of a text)."""
 
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
 
 from seq2attn.errors import Seq2attnError
 from seq2attn.text.word_vocabulary import Word
+from seq2attn.views.html_table import MAX_CELLS, block, marked, pale, table
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _WITHOUT_WEIGHTS = (
     "this annotation has no weights: its model has no attention, or they were turned off; use a recipe with "
     "attention, and leave weights on"
 )
+
+_SHOWN_LABELS = 5  # in notebooks
 
 
 class Entity(NamedTuple):
@@ -37,6 +42,7 @@ class Annotation:
 
     weights: attention of each of the Sw words that were read (rows) to all of them, the mean of the heads;
         None without attention.
+    attention: which heads the weights are from, "mean of 4 heads".
     """
 
     text: str
@@ -44,6 +50,7 @@ class Annotation:
     tags: list[str]
     entities: list[Entity]
     weights: Float[Tensor, "Sw Sw"] | None = None
+    attention: str = ""
 
     def __str__(self) -> str:
         return " ".join(self.tags)
@@ -68,16 +75,48 @@ class Annotation:
             "tags": self.tags,
         }
 
-    def plot(self, path: str | Path | None = None, title: str | None = None) -> "Figure":
-        """Return the heat map of the attention of each word (rows) to all words; save it if a path is given.
+    def plot(
+        self,
+        path: str | Path | None = None,
+        title: str | None = None,
+        *,
+        scale: Literal["fixed", "auto"] = "fixed",
+        right_to_left: bool = False,
+        ax: "Axes | None" = None,
+    ) -> "Figure":
+        """Return the heat map of the attention of each word (rows) to all words; save it if a
+        path is given. Notebooks show the figure.
 
-        Raises Seq2attnError without weights, PlotError for an empty text or a bad path.
+        Options are those of `Translation.plot`. Raises Seq2attnError without weights, PlotError for an empty
+        or a very long text or a bad path.
         """
         if self.weights is None:
             raise Seq2attnError(_WITHOUT_WEIGHTS)
-        words = [word.text for word in self.words]
-        rows = [word if tag == "O" else f"{word}  {tag}" for word, tag in zip(words, self.tags, strict=True)]
-        return _plot(self.weights, words, rows, title, path)
+        from seq2attn.views import heatmaps
+
+        look = heatmaps.Look(scale, right_to_left)
+        texts = heatmaps.Texts("words attended to", "words and their tags", self.attention)
+        read = len(self.weights)  # a very long text is not read to its end
+        words, rows = [word.text for word in self.words[:read]], self.rows[:read]
+        figure = heatmaps.heatmap(self.weights, words, rows, title, texts=texts, look=look, ax=ax)
+        if path is not None:
+            heatmaps.save(figure, path)
+        return figure
+
+    @property
+    def rows(self) -> list[str]:
+        """The words with their tags, the rows of `plot`."""
+        pairs = zip(self.words, self.tags, strict=True)
+        return [word.text if tag == "O" else f"{word.text}  {tag}" for word, tag in pairs]
+
+    def _repr_html_(self) -> str:
+        """The text with its entities marked, for notebooks."""
+        html, position = "", 0
+        for entity in sorted(self.entities, key=lambda entity: entity.start):
+            kind = pale(f"{escape(entity.type)} {entity.probability:.2f}")
+            html += escape(self.text[position : entity.start]) + marked(f"{escape(entity.text)} {kind}")
+            position = entity.end
+        return block(html + escape(self.text[position:]))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -109,26 +148,44 @@ class Category:
         rounded = {label: round(value, 4) for label, value in self.probabilities.items()}
         return {"text": self.text, "label": self.label, "probabilities": rounded}
 
-    def plot(self, path: str | Path | None = None, title: str | None = None) -> "Figure":
+    def plot(
+        self,
+        path: str | Path | None = None,
+        title: str | None = None,
+        *,
+        scale: Literal["fixed", "auto"] = "fixed",
+        right_to_left: bool = False,
+        ax: "Axes | None" = None,
+    ) -> "Figure":
         """Return the heat map of the attention of the pooling's queries (rows) to the words; save it if a
-        path is given.
+        path is given. Notebooks show the figure.
 
-        Raises Seq2attnError without weights, PlotError for an empty text or a bad path.
+        Options are those of `Translation.plot`. Raises Seq2attnError without weights, PlotError for an empty
+        or a very long text or a bad path.
         """
         if self.weights is None:
             raise Seq2attnError(_WITHOUT_WEIGHTS)
-        count = len(self.weights)
-        rows = [self.label] if count == 1 else [f"{self.label} {number}" for number in range(1, count + 1)]
-        return _plot(self.weights, [word.text for word in self.words], rows, title, path)
+        from seq2attn.views import heatmaps
 
+        words = [word.text for word in self.words[: self.weights.shape[1]]]  # those that were read
+        look, texts = heatmaps.Look(scale, right_to_left), heatmaps.Texts("words attended to", "queries")
+        figure = heatmaps.heatmap(self.weights, words, self.rows, title, texts=texts, look=look, ax=ax)
+        if path is not None:
+            heatmaps.save(figure, path)
+        return figure
 
-def _plot(
-    weights: Tensor, columns: list[str], rows: list[str], title: str | None, path: str | Path | None
-) -> "Figure":
-    from seq2attn.views import heatmaps
+    @property
+    def rows(self) -> list[str]:
+        """The label, with the number of the query if there is more than one: the rows of `plot`."""
+        count = 1 if self.weights is None else len(self.weights)
+        return [self.label] if count == 1 else [f"{self.label} {number}" for number in range(1, count + 1)]
 
-    read_rows, read_columns = weights.shape  # a very long text is not read to its end
-    figure = heatmaps.heatmap(weights, columns[:read_columns], rows[:read_rows], title)
-    if path is not None:
-        heatmaps.save(figure, path)
-    return figure
+    def _repr_html_(self) -> str:
+        """The text, its most probable labels and the weights as a shaded table, for notebooks."""
+        best = sorted(self.probabilities.items(), key=lambda item: -item[1])[:_SHOWN_LABELS]
+        labels = ", ".join(f"{escape(label)} {probability:.3f}" for label, probability in best)
+        html = f"<div>{escape(self.text)}</div><div><b>{escape(self.label)}</b> {pale(labels)}</div>"
+        if self.weights is not None and 0 < self.weights.numel() <= MAX_CELLS:
+            words = [word.text for word in self.words[: self.weights.shape[1]]]
+            html += table(self.weights.tolist(), words, self.rows)
+        return block(html)

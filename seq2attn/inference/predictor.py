@@ -3,7 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, NoReturn, cast
 
 from torch import Tensor
 from typing_extensions import Self
@@ -11,18 +12,31 @@ from typing_extensions import Self
 from seq2attn.alignment.word_alignment import Link
 from seq2attn.errors import Seq2attnError
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 class WrongTaskError(Seq2attnError, AttributeError):
     """A method of another task's predictor was called."""
 
 
+Choice = int | Literal["all"] | None
+
+
 class PlotOptions(NamedTuple):
-    """The options of a heat map."""
+    """The options of a heat map. More than one layer or head make a grid of heat maps."""
 
     target: str | None = None  # the text to align with, instead of the model's output
     pieces: bool = False  # a row and a column for each piece instead of each word
-    layer: int | None = None
-    head: int | None = None
+    layer: Choice = None  # from 0, -1 = the last, "all"; None: the predictor's
+    head: Choice = None  # likewise; None: the mean of all
+    self_attention: bool = False  # of the source to itself
+    scale: Literal["fixed", "auto"] = "fixed"  # see views.pictures.Look
+    right_to_left: bool = False
+
+
+DEFAULT_PLOT = PlotOptions()
+NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
 
 
 class Predictor(ABC):
@@ -77,12 +91,28 @@ class Predictor(ABC):
         """Return the links between the words of a pair. Seq2attnError unless the predictor `aligns`."""
         raise Seq2attnError(f"models for {self.task} align no words")
 
-    def plot(self, text: str, path: Path, options: PlotOptions, decoding: Mapping[str, object]) -> Any:
-        """Draw the attention weights of a text to a file, and return the result.
+    def draw(
+        self, text: str, options: PlotOptions = DEFAULT_PLOT, decoding: Mapping[str, object] = NO_OPTIONS
+    ) -> tuple[Any, "Figure"]:
+        """Return the result of a text, and a picture of its attention weights.
 
         decoding: decoding options, as those of `configured`.
         """
         raise Seq2attnError(f"models for {self.task} have no heat map")
+
+    def plot(
+        self,
+        text: str,
+        path: str | Path,
+        options: PlotOptions = DEFAULT_PLOT,
+        decoding: Mapping[str, object] = NO_OPTIONS,
+    ) -> Any:
+        """Draw the attention weights of a text to a file, and return the result. Arguments: see `draw`."""
+        from seq2attn.views.heatmaps import save
+
+        result, figure = self.draw(text, options, decoding)
+        save(figure, path)
+        return result
 
     @property
     def signature(self) -> str:

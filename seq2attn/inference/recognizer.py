@@ -3,9 +3,9 @@
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
-from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
 import torch
@@ -15,14 +15,18 @@ from torch import Tensor
 from seq2attn.data.batch_plan import by_length, fill
 from seq2attn.data.word_batches import collate_words
 from seq2attn.errors import Seq2attnError
+from seq2attn.inference.attention_maps import SELF_TITLES, AttentionMaps, recorded, self_attentions
 from seq2attn.inference.label_results import Annotation, Category, Entity
-from seq2attn.inference.predictor import PlotOptions, Predictor
+from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, PlotOptions, Predictor
 from seq2attn.inference.shortening import shortened
 from seq2attn.metrics.entities import parted
 from seq2attn.models.taggers import Classifier, LabelScores, SpanPrediction, SpanTagger, Tagger
 from seq2attn.runtime.devices import autocast, fitting
 from seq2attn.text.tag_schemes import tags
 from seq2attn.text.word_vocabulary import Labels, Word, WordVocabulary, join_words, split_words, tokenize
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CHUNK = 2000  # texts that are read at a time, so that batches can have similar lengths
 BATCH_WORDS = 4096  # words in a batch, padding included, and the most that are read of a text
@@ -92,18 +96,38 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
         """See the base class."""
         return f"the length of the longest sentence (batches have {BATCH_WORDS} words)"
 
-    def plot(self, text: str, path: Path, options: PlotOptions, decoding: Mapping[str, object]) -> Result:
-        """See the base class."""
+    def draw(
+        self, text: str, options: PlotOptions = DEFAULT_PLOT, decoding: Mapping[str, object] = NO_OPTIONS
+    ) -> tuple[Result, "Figure"]:
+        """See the base class. The queries of a pooling count as heads, after those of self-attention."""
         self.configured(decoding)
-        default = PlotOptions()
-        changed = [name for name in options._fields if getattr(options, name) != getattr(default, name)]
-        if changed:
+        if options.target is not None or options.pieces:
+            name = "pieces" if options.target is None else "target"
             raise Seq2attnError(
-                f"{changed[0]}: only for models that write text, and this one was trained for {self.task}"
+                f"{name}: only for models that write text, and this one was trained for {self.task}"
             )
-        (result,) = self.label([self.read(text)], weights=True)
-        result.plot(path)
-        return result
+        sentence = self.read(text)
+        (result,) = self.label([sentence], weights=True)
+        if not options.self_attention and options.layer is options.head is None:
+            return result, result.plot(scale=options.scale, right_to_left=options.right_to_left)
+        return result, self._maps(sentence, result, options.self_attention).draw(options)
+
+    @torch.no_grad()
+    def _maps(self, sentence: TokenizedText, result: Result, self_attention: bool) -> AttentionMaps:
+        """Return the weights of all layers and heads for a text: of the model's own attention, or of all
+        self-attentions."""
+        from seq2attn.views.heatmaps import Texts
+
+        words = [word.text for word in sentence.words]
+        if self_attention:
+            with recorded(self_attentions(self.model)) as layers:
+                self._output([sentence], weights=True)
+            return AttentionMaps([layer[0] for layer in layers], words, words, Texts(*SELF_TITLES))
+        weights = self._heads(self._output([sentence], weights=True), 0, result)
+        if weights is None:
+            raise Seq2attnError("this model has no attention; use a recipe with attention")
+        rows = result.rows if weights.shape[1] > 1 else [str(result)]
+        return AttentionMaps([weights], words, rows, Texts("words attended to", ""))
 
     def read(self, text: str | Sequence[str], words: str | None = None) -> TokenizedText:
         """Tokenize a text into words: of a very long one, with a warning, into those that the model reads.
@@ -136,22 +160,22 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
         lengths = np.array([min(limit, len(sentence.words)) for sentence in sentences], dtype=np.int32)
         for indices in fill(by_length(lengths, lengths), lengths, lengths, BATCH_WORDS):
             rows = indices.tolist()
+            batch = [sentences[row] for row in rows]
             with fitting(f"out of memory: lower {self.memory_advice}"):
-                batch_results = self._label_batch([sentences[row] for row in rows], limit, weights)
-            results |= zip(rows, batch_results, strict=True)
+                results |= zip(rows, self._results(batch, self._output(batch, weights)), strict=True)
         return [results[row] for row in range(len(sentences))]
 
-    def _label_batch(self, batch: Sequence[TokenizedText], limit: int, weights: bool) -> list[Result]:
-        """Return the results of a batch, from the first `limit` words of each sentence."""
-        for sentence in batch:
-            if len(sentence.words) > limit:
+    def _output(self, sentences: Sequence[TokenizedText], weights: bool) -> LabelScores:
+        """Return the model's output for a batch of sentences, from the first `max_words` of each."""
+        for sentence in sentences:
+            if len(sentence.words) > self.max_words:
                 self._warn_of_cut(sentence.text)
-        word_lists = [[word.text for word in sentence.words[:limit]] for sentence in batch]
+        word_lists = [[word.text for word in sentence.words[: self.max_words]] for sentence in sentences]
         ids = self.word_vocabulary.encode([join_words(words) for words in word_lists])
         model_input = collate_words(word_lists, ids, self.word_vocabulary).to(self.device)
         with autocast(self.device, self.precision):
-            output = self.model(model_input, need_weights=weights)
-        return self._results(batch, output)
+            output: LabelScores = self.model(model_input, need_weights=weights)
+        return output
 
     def _label_texts(self, text: object, weights: bool) -> Result | list[Result]:
         """Return the result of a text, or those of a list of texts, each of which may be a list of words."""
@@ -162,9 +186,10 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
     def _results(self, sentences: Sequence[TokenizedText], output: LabelScores) -> list[Result]:
         """Return the results of a batch of sentences from the model's output."""
 
-    def _weights(self, output: LabelScores, row: int) -> Tensor | None:
-        """Return the attention weights of a sentence of a batch, if there are any."""
-        return None if output.weights is None else output.weights[row].float().cpu()
+    @abstractmethod
+    def _heads(self, output: LabelScores, row: int, result: Result) -> Tensor | None:
+        """Return the attention weights (H, T, Sw) of a sentence of a batch, of each head or query of the
+        pooling, if there are any."""
 
 
 class Recognizer(LabelPredictor[Tagger | SpanTagger, Annotation]):
@@ -198,15 +223,23 @@ class Recognizer(LabelPredictor[Tagger | SpanTagger, Annotation]):
         predicted = self.model.predicted_spans(output)
         for row, (sentence, predictions) in enumerate(zip(sentences, predicted, strict=True)):
             entities = [_entity(sentence, prediction) for prediction in predictions]
-            count = len(sentence.words)
-            weights = self._weights(output, row)  # (H, Sw or N, Sw)
+            word_tags = tags([prediction.span for prediction in predictions], len(sentence.words), "bio")
+            annotation = Annotation(sentence.text, sentence.words, word_tags, entities)
+            weights = self._heads(output, row, annotation)
             if weights is not None:
-                if output.spans is not None:
-                    weights = _weights_of_words(weights, output.spans.tolist(), entities)
-                weights = weights[:, :count, :count].mean(0)
-            word_tags = tags([prediction.span for prediction in predictions], count, "bio")
-            annotations.append(Annotation(sentence.text, sentence.words, word_tags, entities, weights))
+                name = f"mean of {len(weights)} heads" if len(weights) > 1 else ""
+                annotation = replace(annotation, weights=weights.mean(0), attention=name)
+            annotations.append(annotation)
         return annotations
+
+    def _heads(self, output: LabelScores, row: int, result: Annotation) -> Tensor | None:
+        """See the base class: (H, Sw, Sw)."""
+        if output.weights is None:
+            return None
+        weights, count = output.weights[row].float().cpu(), len(result.words)  # (H, S or N, S)
+        if output.spans is not None:
+            weights = _weights_of_words(weights, output.spans.tolist(), result.entities)
+        return weights[:, :count, :count]
 
 
 def _entity(sentence: TokenizedText, prediction: SpanPrediction) -> Entity:
@@ -258,8 +291,13 @@ class Categorizer(LabelPredictor[Classifier, Category]):
         for row, (sentence, probabilities) in enumerate(zip(sentences, batch_probabilities, strict=True)):
             by_label: dict[str, float] = dict(zip(self.labels.names, probabilities, strict=True))
             label = max(by_label, key=by_label.__getitem__)
-            weights = self._weights(output, row)  # (r, S)
-            if weights is not None:
-                weights = weights[:, : len(sentence.words)]
-            categories.append(Category(sentence.text, sentence.words, label, by_label, weights))
+            category = Category(sentence.text, sentence.words, label, by_label)
+            weights = self._heads(output, row, category)
+            categories.append(category if weights is None else replace(category, weights=weights[:, 0]))
         return categories
+
+    def _heads(self, output: LabelScores, row: int, result: Category) -> Tensor | None:
+        """See the base class: (r, 1, Sw), of each query of the pooling."""
+        if output.weights is None:
+            return None
+        return output.weights[row].float().cpu()[:, None, : len(result.words)]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -14,9 +14,10 @@ from torch import Tensor
 from seq2attn.alignment.word_alignment import Link, WordAlignment, links, pharaoh
 from seq2attn.errors import Seq2attnError
 from seq2attn.text.vocabulary import Tokens
-from seq2attn.views.html_table import pale, table
+from seq2attn.views.html_table import MAX_CELLS, pale, table
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _UNALIGNED = (
@@ -45,6 +46,7 @@ class Translation:
     weights: Float[Tensor, "Tp Sp1"] | None = None  # attention between pieces; the last column is </s>
     copied: Float[Tensor, " Tw"] | None = None  # the share of each word's probability that is copied, 0 to 1
     truncated: bool = False  # whether it has the largest length that decoding allows, and so may be cut
+    attention: str = ""  # the layer and head that the weights are from: "layer 4 (0 to 5), mean of 8 heads"
     others: tuple["Translation", ...] = ()  # the next best hypotheses, best first, if nbest > 1
 
     @classmethod
@@ -128,25 +130,39 @@ class Translation:
         return pharaoh(self._word_alignment(), threshold)
 
     def plot(
-        self, path: str | Path | None = None, pieces: bool = False, title: str | None = None
+        self,
+        path: str | Path | None = None,
+        pieces: bool = False,
+        title: str | None = None,
+        *,
+        scale: Literal["fixed", "auto"] = "fixed",
+        right_to_left: bool = False,
+        ax: "Axes | None" = None,
     ) -> "Figure":
         """Return the heat map of the alignment of words, or of `pieces`; save it if a path is given.
 
-        The path ends in .png, .svg or .pdf. Raises Seq2attnError without an alignment, and PlotError for an
-        empty translation or a bad path.
+        The path ends in .png, .svg or .pdf. Notebooks show the figure.
+
+        scale: the darkest colour is that of the weight 1 (fixed) or of the largest weight (auto);
+        right_to_left: draw the source words from right to left;
+        ax: axes of your own to draw into.
+        Raises Seq2attnError without an alignment, and PlotError for an empty or a very long translation, or a
+        bad path.
         """
         from seq2attn.views import heatmaps
 
+        columns: tuple[Tensor | None, Tensor | None]
         if pieces:
             if self.weights is None:
                 raise Seq2attnError(_UNALIGNED)
-            weights, end_of_sentence = self.weights[:, :-1], self.weights[:, -1]
-            figure = heatmaps.heatmap(weights, self.source_tokens, self.tokens, title, end_of_sentence)
+            weights, columns = self.weights[:, :-1], (self.weights[:, -1], None)
+            words = self.source_tokens, self.tokens
         else:
-            weights = self._word_alignment().weights
-            figure = heatmaps.heatmap(
-                weights, self.source_words, self.words, title, self.end_of_sentence, self.copied
-            )
+            weights, columns = self._word_alignment().weights, (self.end_of_sentence, self.copied)
+            words = self.source_words, self.words
+        texts = heatmaps.Texts("source", "target", self.attention)
+        look = heatmaps.Look(scale, right_to_left)
+        figure = heatmaps.heatmap(weights, *words, title, *columns, texts=texts, look=look, ax=ax)
         if path is not None:
             heatmaps.save(figure, path)
         return figure
@@ -176,11 +192,14 @@ class Translation:
 
     def _repr_png_(self) -> bytes | None:
         """The heat map, for notebooks."""
-        if self.alignment is None or not self.alignment.numel():
+        if self.alignment is None:
             return None  # IPython then shows another representation
         from seq2attn.views import heatmaps
 
-        return heatmaps.render(self.plot())
+        try:
+            return heatmaps.render(self.plot())
+        except heatmaps.PlotError:  # there is nothing to draw, or too much
+            return None
 
     def _repr_html_(self) -> str:
         """The translation, its alignment as a shaded table, and the other hypotheses, for notebooks."""
@@ -199,7 +218,7 @@ class Translation:
         )
 
     def _html_table(self) -> str:
-        if self.alignment is None or not self.alignment.numel():
+        if self.alignment is None or not 0 < self.alignment.numel() <= MAX_CELLS:
             return ""
         extra = {"</s>": self.end_of_sentence, "copied": self.copied}
         columns = {heading: column for heading, column in extra.items() if column is not None}

@@ -4,8 +4,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
-from typing import NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -14,14 +13,10 @@ from typing_extensions import Self, Unpack
 from seq2attn.alignment.word_alignment import Link, by_words, shifted
 from seq2attn.data.sources import SourceIds
 from seq2attn.errors import Seq2attnError
+from seq2attn.inference.attention_maps import cross_attention_maps, self_attention_maps
 from seq2attn.inference.decoding_options import DecodingOptions, changed, warn_of_limits
-from seq2attn.inference.generator import (
-    DEFAULT_HEAD,
-    AlignmentHead,
-    ForcedDecoding,
-    Generator,
-)
-from seq2attn.inference.predictor import PlotOptions, Predictor
+from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, ForcedDecoding, Generator
+from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, PlotOptions, Predictor
 from seq2attn.inference.results import Translation
 from seq2attn.inference.search import Hypothesis
 from seq2attn.inference.shortening import shortened
@@ -29,6 +24,9 @@ from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.runtime.devices import fitting
 from seq2attn.text.vocabulary import Tokens, Vocabulary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CHUNK = 2000  # lines that are read at a time, so that batches can have similar lengths
 
@@ -131,19 +129,30 @@ class TextPredictor(Predictor):
         """See the base class."""
         return f"decoding.batch_tokens (now {self.decoding.batch_tokens})"
 
-    def plot(
-        self, text: str, path: Path, options: PlotOptions, decoding: Mapping[str, object]
-    ) -> Translation:
+    def draw(
+        self, text: str, options: PlotOptions = DEFAULT_PLOT, decoding: Mapping[str, object] = NO_OPTIONS
+    ) -> tuple[Translation, "Figure"]:
         """See the base class."""
-        head = AlignmentHead(options.layer, options.head)
         predictor = self.configured({**decoding, "nbest": 1})
-        predictor = predictor if head == DEFAULT_HEAD else replace(predictor, alignment=head)
+        if isinstance(options.layer, int) or isinstance(options.head, int):
+            layer, head = (None if choice == "all" else choice for choice in (options.layer, options.head))
+            predictor = replace(predictor, alignment=AlignmentHead(layer, head))
         if options.target is None:
-            (result,) = predictor.stream([text], alignment=True)
+            (result,) = predictor.stream([text], alignment=not options.self_attention)
         else:
             result = predictor.align(text, options.target)
-        result.plot(path, pieces=options.pieces)
-        return result
+        if "all" not in (options.layer, options.head) and not options.self_attention:
+            figure = result.plot(
+                pieces=options.pieces, scale=options.scale, right_to_left=options.right_to_left
+            )
+            return result, figure
+        source = self.generator.tokenizer.source_ids(result.source.ids, lambda: text)
+        if options.self_attention:
+            maps = self_attention_maps(self.generator, source, result, options.pieces)
+            return result, maps.draw(options)
+        maps = cross_attention_maps(self.generator, source, result, options.pieces)
+        layer, _ = self.generator.alignment_head(predictor.alignment)
+        return result, maps.draw(options if options.layer is not None else options._replace(layer=layer))
 
     # ---- generating --------------------------------------------------------------------------------
 
@@ -337,6 +346,7 @@ class TextPredictor(Predictor):
             end_of_sentence=words.end_of_sentence,
             weights=weights,
             copied=copied,
+            attention=forced.attention,
         )
 
 

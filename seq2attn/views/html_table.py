@@ -1,16 +1,27 @@
-"""Attention weights as a shaded HTML table, for notebooks."""
+"""HTML for notebooks: attention weights as a shaded table, and results as blocks of text."""
 
 from collections.abc import Sequence
 from html import escape
 
 _HEADING = "border:none;background:none;font-weight:400;padding:2px 6px"
 _CELL = "border:1px solid rgba(128,128,128,.15);min-width:1.6em;height:1.6em;padding:0"
+MAX_CELLS = 10_000  # of a table; a page with more is slow
 _MAX_HEADING_LETTERS = 80  # of all columns together; beyond it the table would be wider than the page
 
 
 def pale(text: str) -> str:
     """Return HTML of a text in small, pale letters."""
     return f"<span style='font-size:.85em;opacity:.6'>{text}</span>"
+
+
+def block(html: str) -> str:
+    """Return HTML of a result in the letters of a notebook, in the direction of its text."""
+    return f"<div dir='auto' style='font-family:system-ui,sans-serif;overflow-x:auto'>{html}</div>"
+
+
+def marked(html: str) -> str:
+    """Return HTML of a part of a text, shaded."""
+    return f"<mark style='background:rgba(35,117,184,.18);color:inherit;border-radius:.3em'>{html}</mark>"
 
 
 def table(weights: Sequence[Sequence[float]], columns: Sequence[str], rows: Sequence[str]) -> str:
