@@ -1,10 +1,13 @@
 """The lines that report training."""
 
+import sys
 from io import StringIO
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+import seq2attn.training.display
 from seq2attn.training.display import Display, clock, training_line, validation_line
 
 
@@ -42,3 +45,26 @@ def test_a_display_shows_updates_and_keeps_validations(terminal: bool) -> None:
     assert "step 2: dev loss 1.500" in shown
     assert "a [line] that stays" in shown
     assert ("step 2/9  epoch 1  500 tokens/s" in shown) == terminal  # without one, a line every 15 seconds
+
+
+def test_a_cell_of_a_notebook_has_one_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is replaced: the lines that stay, and one line of progress."""
+    shown: list[list[str]] = []
+    handle = SimpleNamespace(update=lambda lines: shown.append(repr(lines).split("\n")))
+    outputs: list[object] = []
+    module = SimpleNamespace(display=lambda lines, display_id: outputs.append(lines) or handle)
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    monkeypatch.setattr(seq2attn.training.display, "CELL_INTERVAL", -1.0)
+    file = StringIO()
+    with Display(Console(file=file, force_jupyter=True, force_terminal=False)) as display:
+        display.say("begun")
+        record = {"total": 9, "epoch": 0, "loss": 2.5, "learning_rate": 1.0, "norm": 1.0, "batch": 1}
+        for step in (1, 2):
+            display({**record, "step": step, "seconds": 2.0 * step, "tokens": 1000 * step})
+        display({"step": 2, "loss": 1.5, "perplexity": 4.48, "bleu": 33.3, "chrf": 60.0})
+    assert len(outputs) == 1 and file.getvalue() == ""
+    assert [len(lines) for lines in shown] == [1, 2, 2, 2, 2]
+    assert (
+        shown[1][0] == "begun" and shown[1][1].startswith("step 1/9") and shown[2][1].startswith("step 2/9")
+    )
+    assert shown[-1][1].startswith("step 2: dev loss 1.500")

@@ -13,8 +13,10 @@ from torch.testing import assert_close
 
 from seq2attn.alignment.word_alignment import by_words, parse_pharaoh
 from seq2attn.errors import Seq2attnError
+from seq2attn.inference.label_results import Annotation, Category, Entity
 from seq2attn.inference.results import Translation
 from seq2attn.text.vocabulary import Tokens
+from seq2attn.text.word_vocabulary import Word
 from seq2attn.views.heatmaps import PlotError
 
 UNKNOWN = 1
@@ -133,6 +135,27 @@ def test_notebooks_show_a_table_and_a_picture() -> None:
     assert [style[-5:-1] for style in page.styles[4:8]] == ["0.10", "0.60", "0.00", "0.30"]
     png = result._repr_png_()
     assert png is not None and png.startswith(b"\x89PNG")
+
+
+def test_notebooks_show_labels_and_entities() -> None:
+    words = [Word("Bo", 0, 2), Word("<b>", 3, 6), Word("Oslo", 7, 11)]
+    entities = [Entity("LOC", "Oslo", 7, 11, 0.98, 2, 2), Entity("PER", "Bo", 0, 2, 0.5, 0, 0)]
+    annotation = Annotation("Bo <b> Oslo", words, ["B-PER", "O", "B-LOC"], entities)
+    assert Page(annotation._repr_html_()).texts == ["Bo ", "PER 0.50", " <b> ", "Oslo ", "LOC 0.98"]
+    assert Page(Annotation("a < b", [], [], [])._repr_html_()).texts == ["a < b"]
+    weights = torch.tensor([[0.25, 0.25, 0.5]])
+    category = Category("Bo <b> Oslo", words, "en", {"de": 0.1, "en": 0.9}, weights)
+    page = Page(category._repr_html_())
+    assert page.texts == ["Bo <b> Oslo", "en", " ", "en 0.900, de 0.100", "Bo", "<b>", "Oslo", "en"]
+    assert [style[-5:-1] for style in page.styles] == ["0.25", "0.25", "0.50"]
+
+
+def test_notebooks_get_no_picture_that_cannot_be_drawn() -> None:
+    many = Tokens([3] * 1100, ["▁W"] * 1100, ["W"] * 1100, list(range(1100)))
+    long = Translation(many, TARGET, "x", 0.0, 0.0, torch.full((3, 1100), 0.05))
+    assert long._repr_png_() is None and len(long._repr_html_()) > 100_000
+    longer = dataclasses.replace(long, alignment=torch.zeros(1100, 1100))
+    assert len(longer._repr_html_()) < 500
 
 
 def test_long_sentences_have_upright_heads() -> None:

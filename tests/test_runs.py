@@ -148,6 +148,7 @@ def test_the_best_weights_are_loaded_at_the_end(tmp_path: Path) -> None:
     best = folder.load_weights("best")
     assert all(torch.equal(trained.model.model.state_dict()[name], tensor) for name, tensor in best.items())
     assert trained.scores == []
+    assert re.fullmatch(r"Trained\('.*': \d+ updates(, interrupted)?\)", repr(trained))
 
 
 def test_given_vocabularies_are_taken(tmp_path: Path) -> None:

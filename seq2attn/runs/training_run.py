@@ -47,6 +47,12 @@ class Trained(NamedTuple):
     model: Any  # the predictor of the task: a Translator, Summarizer, Recognizer or Categorizer
     scores: list[Score]  # on the test set; empty if the recipe has none, or training was interrupted
 
+    def __repr__(self) -> str:
+        numbers = [score.number for score in self.scores]
+        stopped = ["interrupted"] if self.progress.interrupted else []
+        summary = ", ".join([f"{self.progress.step:,} updates", *stopped, *numbers])
+        return f"Trained({str(self.run)!r}: {summary})"
+
 
 def train(
     recipe: str | Path | AnyRecipe,

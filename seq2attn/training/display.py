@@ -1,5 +1,7 @@
-"""Progress of training: one live line on a terminal, and a new line every 15 seconds anywhere else."""
+"""Progress of training: one live line on a terminal or in a notebook, anywhere else a new line every 15
+seconds."""
 
+import sys
 import time
 from typing import Any
 
@@ -11,6 +13,7 @@ from seq2attn.metrics import METRICS
 
 DISPLAY_NAMES = {"bleu": "BLEU", "chrf": "chrF", "wer": "WER", "per": "PER"}
 LINE_INTERVAL = 15.0  # seconds between lines if the output is not a terminal
+CELL_INTERVAL = 0.5  # seconds between updates of a notebook's cell
 
 
 class Display:
@@ -20,6 +23,8 @@ class Display:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False)
         self._live: Live | None = None
+        self._output: Any = None  # the one output of a notebook's cell, which has all lines
+        self._lines: list[str] = []  # that remain in it
         self._last_record: dict[str, Any] = {}
         self._speed = 0.0  # target tokens per second, smoothed
         self._last_line_time = 0.0
@@ -28,15 +33,22 @@ class Display:
         if self.console.is_terminal:
             self._live = Live(console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
+        elif self.console.is_jupyter:
+            self._output = sys.modules["IPython.display"].display(_Lines([]), display_id=True)
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._live is not None:
             self._live.stop()
+        self._show_in_cell()
 
     def say(self, text: str) -> None:
         """Print a line that remains above the live line."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        if self._output is None:
+            self.console.print(text, markup=False, soft_wrap=True)
+        else:
+            self._lines.append(text)
+            self._show_in_cell()
 
     def __call__(self, record: dict[str, Any]) -> None:
         """Show the record of an update or of a validation, as `fit` reports them."""
@@ -54,9 +66,28 @@ class Display:
         line = training_line(record, self._speed)
         if self._live is not None:
             self._live.update(Text(line))
+        elif self._output is not None:
+            if time.monotonic() - self._last_line_time > CELL_INTERVAL:
+                self._last_line_time = time.monotonic()
+                self._show_in_cell(line)
         elif time.monotonic() - self._last_line_time > LINE_INTERVAL:
             self._last_line_time = time.monotonic()
             self.say(line)
+
+    def _show_in_cell(self, *live: str) -> None:
+        """Replace the output of a notebook's cell by the lines that remain, and a live line."""
+        if self._output is not None:
+            self._output.update(_Lines([*self._lines, *live]))
+
+
+class _Lines:
+    """Lines that notebooks show as text."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+
+    def __repr__(self) -> str:
+        return "\n".join(self.lines)
 
 
 def training_line(record: dict[str, Any], speed: float) -> str:
