@@ -165,6 +165,9 @@ def test_the_command(tmp_path):
     assert result.exit_code == 0, result.output
     assert "| entmax (alpha 1.5) |" in (out / "table.md").read_text()
     assert (out / "table.png").read_bytes()[:4] == b"\x89PNG"
+    result = CliRunner().invoke(cli, [*asked, "--out", str(out), "--format", "json"])
+    (row,) = json.loads(result.stdout)
+    assert row["name"] == "entmax (alpha 1.5)" and row["scores"] and row["failed"] == ""
     result = CliRunner().invoke(cli, [*asked[:4], "--scorers", "{dot"])
     assert "--scorers: expected names separated by commas" in str(result.exception)
 

@@ -1,5 +1,6 @@
 """The commands `heatmap` and `average`, as a user types them."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -120,5 +121,7 @@ def test_average(copy: str) -> None:
     error = run("average", copy, "--last", "3").stdout
     assert error.startswith(f"{copy}/weights/average-3.safetensors; best: ")
     assert run("translate", copy, "--checkpoint", "average", stdin=GERMAN).stdout.count("\n") == 3
+    report = json.loads(run("average", copy, "--last", "2", "--format", "json").stdout)
+    assert report["average"] == f"{copy}/weights/average-2.safetensors" and report["best"]
     status, message = fails("average", copy, "--last", "9")
     assert (status, "cannot average the last 9 weights" in message) == (1, True)

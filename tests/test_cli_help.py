@@ -3,8 +3,10 @@
 import json
 import re
 import resource
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tiny_cli import ENGLISH, ENVIRONMENT, GERMAN, MODEL, ROOT, run
@@ -16,18 +18,18 @@ from seq2attn.metrics import METRICS
 from seq2attn.recipe import shipped
 
 OPTIONS = {
-    "train": "--run --resume --device",
-    "check": "--pairs --device",
+    "train": "--run --resume --format --device",
+    "check": "--pairs --format --device",
     "translate": "--beam --length-penalty --coverage-penalty --nbest --sample --top-k --top-p --temperature --seed --batch-tokens "
     "--scores --format --checkpoint --device",
     "summarize": "--key --whole --format --beam --no-repeat-ngram --min-length --scores --checkpoint --device",
     "tag": "--format --words --conll --checkpoint --device",
     "classify": "--format --checkpoint --device",
     "score": "--data --source --hypotheses --references --metric --beam --length-penalty --format --checkpoint --device",
-    "heatmap": "--target --output --pieces --layer --head --beam --checkpoint --device",
-    "average": "--last --device",
-    "bench attention": "--scorers --normalizers --also --seeds --budget --gold --out",
-    "recipes": "",
+    "heatmap": "--target --output --pieces --self --layer --head --scale --right-to-left --beam --checkpoint --device",
+    "average": "--last --format --device",
+    "bench attention": "--scorers --normalizers --also --seeds --budget --gold --out --format",
+    "recipes": "--format",
     "schema": "",
 }
 
@@ -70,6 +72,44 @@ def test_completion(monkeypatch: pytest.MonkeyPatch, capsys, shell: str) -> None
     with pytest.raises(SystemExit, match="0"):
         main()
     assert "_seq2attn_completion" in capsys.readouterr().out
+
+
+def completed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
+    """What bash offers for the last word."""
+    monkeypatch.setenv("_SEQ2ATTN_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", " ".join(["seq2attn", *words]))
+    monkeypatch.setenv("COMP_CWORD", str(len(words)))
+    monkeypatch.setattr(sys, "argv", ["seq2attn"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    return capsys.readouterr().out.split()
+
+
+def test_completion_knows_recipes_runs_and_keys(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert completed(monkeypatch, capsys, "train", "qui") == ["plain,quickstart", "file,qui"]
+    for command in ("train", "check"):
+        keys = completed(monkeypatch, capsys, command, "quickstart", "training.max_")
+        assert keys == [
+            "plain,training.max_steps=",
+            "plain,training.max_epochs=",
+            "plain,training.max_minutes=",
+        ]
+    assert "plain,data.train.0.sample=" in completed(
+        monkeypatch, capsys, "train", "quickstart", "data.train.0."
+    )
+    assert completed(monkeypatch, capsys, "train", "nowhere", "training.") == []
+    shutil.copytree(MODEL, tmp_path / "runs" / "mine")
+    monkeypatch.chdir(tmp_path)
+    for command in ("translate", "score", "heatmap"):
+        assert completed(monkeypatch, capsys, command, "ru") == ["plain,runs/mine", "dir,ru"]
+
+
+def test_recipes_as_json() -> None:
+    listed = json.loads(run("recipes", "--format", "json").stdout)
+    assert [entry["name"] for entry in listed] == [*shipped()]
+    assert all(entry["about"] and Path(entry["file"]).exists() for entry in listed)
 
 
 def test_the_script_is_the_command() -> None:

@@ -1,5 +1,6 @@
 """The commands `train`, `check` and `bench`, as a user types them: runs, and faults of recipes."""
 
+import json
 import re
 from pathlib import Path
 
@@ -34,7 +35,10 @@ def test_train_to_its_end_and_on(tmp_path: Path) -> None:
     assert result.stderr.endswith(f"the run is in {path}\n")
     status, error = fails(*words)
     assert (status, error.startswith(f"seq2attn: {path} exists and is not overwritten")) == (1, True)
-    run(*words, "training.max_steps=4", "--resume")
+    resumed = run(*words, "training.max_steps=4", "--resume", "--format", "json")
+    report = json.loads(resumed.stdout)
+    assert (report["run"], report["updates"]) == (path, 4)
+    assert [score["name"] for score in report["scores"]] == ["BLEU", "chrF2", "TER"]
     assert RunFolder.open(path).version.last == "step-00000004.safetensors"
 
 
@@ -53,6 +57,13 @@ def test_check_tries_everything(capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert re.search(rf"^{title} ", output, re.MULTILINE), title
     assert "50 examples read" in output
+    rows = json.loads(run("check", "quickstart", *words, "--format", "json").stdout)
+    assert {"recipe", "vocabulary", "data.train", "model", "memory"} <= {row["about"] for row in rows}
+    headings = [line[:12].strip() for line in output.splitlines()]
+    assert [row["about"] for row, heading in zip(rows, headings, strict=True) if heading] == [
+        *filter(None, headings)
+    ]
+    assert all(row["about"] and row["text"] == row["text"].strip() for row in rows)
 
 
 @pytest.mark.parametrize("command", ["train", "check"])

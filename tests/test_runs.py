@@ -21,6 +21,7 @@ from torch.testing import assert_close
 import seq2attn
 from seq2attn.cli import cli
 from seq2attn.recipe import RecipeError, read
+from seq2attn.runs.dry_run import check
 from seq2attn.runs.evaluation import held_out, signature, source_and_reference_texts
 from seq2attn.runs.training_run import average_run
 from seq2attn.tasks.loading import learn, reopen
@@ -165,10 +166,12 @@ def test_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings += ["training.max_steps=2", "data.dev.limit=2"]
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "torch.utils.tensorboard", None)
-        with pytest.raises(
-            RunError, match=r"training.tensorboard needs TensorBoard: pip install seq2attn\[tensorboard\]"
-        ):
+        missing = r"training.tensorboard needs TensorBoard: pip install tensorboard"
+        with pytest.raises(RunError, match=missing):
             tiny_runs.train(tmp_path / "without", *settings)
+        assert not (tmp_path / "without").exists()
+        with pytest.raises(RunError, match=missing):
+            next(check(read("quickstart", settings)))
     pytest.importorskip("tensorboard")
     settings += ["training.attention_losses={coverage: 0.5, entropy: 0.1}", "training.validate_every=2"]
     run = tiny_runs.train(tmp_path / "with", *settings).run

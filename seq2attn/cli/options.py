@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from seq2attn.cli.completion import recipe_keys, recipe_names, run_folders
 from seq2attn.version import __version__
 
 DEVICE = click.option(
@@ -28,9 +29,9 @@ CHECKPOINT = click.option(
     show_default=True,
     help="Which weights: best, last, average, or the name of a file in RUN/weights.",
 )
-RECIPE = click.argument("recipe")
-OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-RUN = click.argument("run", type=click.Path(path_type=Path))
+RECIPE = click.argument("recipe", shell_complete=recipe_names)
+OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=recipe_keys)
+RUN = click.argument("run", type=click.Path(path_type=Path), shell_complete=run_folders)
 
 DECODING = "seq2attn.decoding"  # key of the context under which the decoding options given are kept
 

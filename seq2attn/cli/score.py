@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from seq2attn.cli.completion import run_folders
 from seq2attn.cli.inputs import lines
 from seq2attn.cli.options import (
     BEAM,
@@ -32,7 +33,7 @@ METRICS = (
 
 
 @cli.command()
-@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.argument("run", required=False, type=click.Path(path_type=Path), shell_complete=run_folders)
 @click.option(
     "--data",
     type=click.Choice(["dev", "test"]),

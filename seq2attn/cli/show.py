@@ -4,11 +4,12 @@ import json
 
 import click
 
-from seq2attn.cli.options import cli
+from seq2attn.cli.options import cli, formats
 
 
 @cli.command()
-def recipes() -> None:
+@formats("text; json: each recipe with its file.", "json")
+def recipes(form: str) -> None:
     """List the recipes that ship, with training time and score.
 
     \b
@@ -16,6 +17,10 @@ def recipes() -> None:
     """
     from seq2attn.recipe import head, shipped
 
+    if form == "json":
+        listed = [{"name": name, "file": str(path), "about": head(path)} for name, path in shipped().items()]
+        click.echo(json.dumps(listed, indent=2, ensure_ascii=False))
+        return
     for name, path in shipped().items():
         click.echo(name)
         for line in head(path):

@@ -1,12 +1,14 @@
 """The commands `train`, `check`, `average` and `bench`."""
 
+import json
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from seq2attn.cli.options import DEVICE, OVERRIDES, RECIPE, RUN, cli
+from seq2attn.cli.options import DEVICE, OVERRIDES, RECIPE, RUN, cli, formats
 from seq2attn.errors import Seq2attnError
 
 
@@ -15,6 +17,7 @@ from seq2attn.errors import Seq2attnError
 @OVERRIDES
 @click.option("--run", type=click.Path(path_type=Path), help="The folder of the run.  [default: runs/NAME]")
 @click.option("--resume", is_flag=True, help="Resume the run in this folder exactly where it stopped.")
+@formats("text; json: each score with its signature.", "json")
 @DEVICE
 @click.pass_context
 def train(
@@ -23,6 +26,7 @@ def train(
     overrides: tuple[str, ...],
     run: Path | None,
     resume: bool,
+    form: str,
     device: str,
 ) -> None:
     """Train the model of RECIPE.
@@ -46,10 +50,16 @@ def train(
             f"stopped after step {trained.progress.step}, everything is saved; resume with: {again}", err=True
         )
         context.exit(128 + trained.progress.interrupted)
+    settings = signature(trained.run, trained.model)
+    if form == "json":
+        scores = [score.to_json() for score in trained.scores]
+        report = {"run": str(trained.run), "updates": trained.progress.step, "signature": settings}
+        click.echo(json.dumps({**report, "scores": scores}, indent=2))
+        return
     for line in score_lines(("", score) for score in trained.scores):
         click.echo(line)
     if trained.scores:
-        click.echo(signature(trained.run, trained.model))
+        click.echo(settings)
     click.echo(f"the run is in {trained.run}", err=True)
 
 
@@ -63,8 +73,9 @@ def train(
     show_default=True,
     help="Read at most this many examples of each training corpus.",
 )
+@formats("text; json: the lines of the report, each with what it is about.", "json")
 @DEVICE
-def check(recipe: str, overrides: tuple[str, ...], pairs: int, device: str) -> None:
+def check(recipe: str, overrides: tuple[str, ...], pairs: int, form: str, device: str) -> None:
     """Check RECIPE before training.
 
     Reports all faults of the recipe at once. If there are none, reads the data, learns the vocabulary, builds
@@ -75,9 +86,17 @@ def check(recipe: str, overrides: tuple[str, ...], pairs: int, device: str) -> N
     seq2attn check my.yaml data.train.0.limit=1000
     """
     from seq2attn.recipe import read
-    from seq2attn.runs.dry_run import check
+    from seq2attn.runs.dry_run import HEADING, check
 
-    for line in check(read(recipe, overrides), pairs, device):
+    report = check(read(recipe, overrides), pairs, device)
+    if form == "json":
+        rows = list[dict[str, str]]()
+        for line in report:  # a line without a heading continues the one before
+            about = line[:HEADING].strip() or rows[-1]["about"]
+            rows.append({"about": about, "text": line[HEADING:]})
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    for line in report:
         click.echo(line)
 
 
@@ -86,8 +105,9 @@ def check(recipe: str, overrides: tuple[str, ...], pairs: int, device: str) -> N
 @click.option(
     "--last", type=click.IntRange(1), required=True, help="How many of the last saved weights to average."
 )
+@formats("text; json: the file and the best weights.", "json")
 @DEVICE
-def average(run: Path, last: int, device: str) -> None:
+def average(run: Path, last: int, form: str, device: str) -> None:
     """Average the last weights of RUN. The average becomes `best` if it scores better on the dev set.
 
     \b
@@ -97,7 +117,8 @@ def average(run: Path, last: int, device: str) -> None:
     from seq2attn.runs.training_run import average_run
 
     folder = average_run(run, last, device)
-    click.echo(f"{folder.path / 'weights' / folder.version.average}; best: {folder.version.best}")
+    file, best = str(folder.path / "weights" / str(folder.version.average)), folder.version.best
+    click.echo(json.dumps({"average": file, "best": best}) if form == "json" else f"{file}; best: {best}")
 
 
 @cli.group()
@@ -131,6 +152,7 @@ def bench() -> None:
     type=click.Path(path_type=Path),
     help="The folder for runs, table and figure.  [default: runs/bench-NAME]",
 )
+@formats("text: a table in Markdown; json: the measurements of each training.", "json")
 @click.pass_context
 def attention(
     context: click.Context,
@@ -143,6 +165,7 @@ def attention(
     budget: float | None,
     gold: Path | None,
     out: Path | None,
+    form: str,
 ) -> None:
     """Train RECIPE with different attentions and compare them.
 
@@ -175,7 +198,8 @@ def attention(
         lambda line: click.echo(line, err=True),
     )
     (folder / "table.md").write_text(table(rows), encoding="utf-8")
-    click.echo(table(rows), nl=False)
+    measured = json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False)
+    click.echo(f"{measured}\n" if form == "json" else table(rows), nl=False)
     if any(not row.failed for row in rows):
         figure(rows, folder / "table.png")
     click.echo(f"rows, table and figure are in {folder}", err=True)

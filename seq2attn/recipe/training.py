@@ -147,9 +147,7 @@ class LearningRecipe(Section):
         "fp32", description="Precision of the computation; weights are always kept in float32."
     )
     deterministic: bool = Field(False, description="Use only deterministic kernels (slower on a GPU).")
-    tensorboard: bool = Field(
-        False, description="Also write TensorBoard logs (pip install seq2attn[tensorboard])."
-    )
+    tensorboard: bool = Field(False, description="Also write TensorBoard logs (pip install tensorboard).")
 
     @classmethod
     def measurable(cls) -> tuple[str, ...]:

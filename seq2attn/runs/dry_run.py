@@ -16,6 +16,7 @@ from seq2attn.data.batch_plan import Indices
 from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.errors import LengthWarning
 from seq2attn.recipe import AnyRecipe
+from seq2attn.runs.training_run import require_extras
 from seq2attn.runtime.devices import pick_device
 from seq2attn.tasks.loading import learn
 from seq2attn.tasks.registry import TASKS
@@ -27,6 +28,7 @@ from seq2attn.training.loop import Trainer, UpdatePlan, error_context, total_ste
 
 TIMED_STEPS = 3  # training steps, after one that is not timed
 DECODED_EXAMPLES = 8
+HEADING = 12  # letters at the beginning of a line that say what it is about
 
 
 def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Iterator[str]:
@@ -45,6 +47,7 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
     )
     recipe = recipe.model_copy(update={"data": data})
     chosen_device = pick_device(device)
+    require_extras(recipe)
     yield f"recipe      {recipe.name}: no fault"
     yield from (f"note        {warning}" for warning in TASKS[recipe.task].warnings(recipe))
     try:

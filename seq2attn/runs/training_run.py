@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,6 +76,7 @@ def train(
         raise RecipeError(
             [LocatedFault("recipe", 0, "", "a Recipe cannot have overrides: give them to `read`")]
         )
+    require_extras(recipe)
     path = Path(run or Path("runs") / recipe.name)
     torch_device = pick_device(device)
     with contextlib.ExitStack() as context:
@@ -112,6 +114,15 @@ def train(
             return Trained(path, progress, predictor, [])
         evaluation = task.evaluate(predictor, test, settings.metrics)
         return Trained(path, progress, predictor, list(evaluation.scores.values()))
+
+
+def require_extras(recipe: AnyRecipe) -> None:
+    """Raise RunError if the recipe needs a package that is not installed."""
+    if recipe.training.tensorboard:
+        try:
+            import_module("torch.utils.tensorboard")
+        except ImportError as error:
+            raise RunError("training.tensorboard needs TensorBoard: pip install tensorboard") from error
 
 
 def average_run(run: str | Path, count: int, device: str = "auto") -> RunFolder:
@@ -237,10 +248,8 @@ def _report(display: Display, folder: RunFolder, recipe: AnyRecipe) -> Report:
 
 def _tensorboard(path: Path) -> Report:
     """Return a function that writes the numbers of a record to TensorBoard files in a folder."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise RunError("training.tensorboard needs TensorBoard: pip install seq2attn[tensorboard]") from error
+    from torch.utils.tensorboard import SummaryWriter
+
     writer = SummaryWriter(str(path))
 
     def write(record: dict[str, Any]) -> None:
