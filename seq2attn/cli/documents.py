@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from seq2attn.cli.inputs import lines
+from seq2attn.cli.inputs import Pipe, lines
 from seq2attn.data.files import Pair, at, json_lines, names, pick
 from seq2attn.data.report import DataError, Report
 from seq2attn.errors import Seq2attnError
@@ -18,8 +18,9 @@ class _Strict(Report):
         raise DataError(f"{where}: {message}")
 
 
-def documents(files: tuple[Path, ...], key: str, whole: bool) -> Iterator[str]:
-    """Yield the documents of files, or of standard input. In JSONL a document may be a list of sentences."""
+def documents(files: tuple[Path, ...], key: str, whole: bool, pipe: Pipe | None = None) -> Iterator[str]:
+    """Yield the documents of files, or of standard input. In JSONL a document may be a list of
+    sentences."""
     for file in files or (Path("-"),):
         if {".jsonl", ".ndjson"} & {suffix.lower() for suffix in file.suffixes}:
             if whole:
@@ -29,9 +30,9 @@ def documents(files: tuple[Path, ...], key: str, whole: bool) -> Iterator[str]:
             for row in json_lines(file, (key, key), _Strict(), _document):
                 yield row.source
         elif whole:
-            yield "\n".join(lines((file,)))
+            yield "\n".join(lines((file,), pipe))
         else:
-            yield from lines((file,))
+            yield from lines((file,), pipe)
 
 
 def _document(row: Any, keys: tuple[str, str], number: int, where: str, report: Report) -> Pair | None:

@@ -1,27 +1,93 @@
-"""Read lines from files and standard input."""
+"""Read lines from files and standard input, and put them together for batches without letting them wait."""
 
 import codecs
 import contextlib
+import io
+import os
+import select
+import stat
+import sys
+import time
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
 from seq2attn.errors import Seq2attnError
+
+Item = TypeVar("Item")
+PATIENCE = 0.1  # seconds that a line waits for others to be computed with
 
 FILES = click.argument(
     "files", nargs=-1, type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 )
 
 
-def lines(files: tuple[Path, ...]) -> Iterator[str]:
-    """Yield the lines of files, or of standard input. Lines end with a line feed only.
+class Pipe:
+    """Standard input that is a pipe or a terminal: its lines, and whether the next one is already there."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor, self.ended = descriptor, False
+        self.buffer = bytearray()  # what was read and is not a line yet
+
+    @classmethod
+    def open(cls, files: tuple[Path, ...]) -> "Pipe | None":
+        """Return the pipe that lines come from; None for files, and for standard input that is a file."""
+        if len(files) > 1 or (files and str(files[0]) != "-") or sys.stdin is None:
+            return None
+        try:
+            descriptor = sys.stdin.fileno()
+        except (io.UnsupportedOperation, ValueError):  # replaced by another object
+            return None
+        return None if stat.S_ISREG(os.fstat(descriptor).st_mode) else cls(descriptor)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while self._has_line(None):
+            end = self.buffer.find(b"\n") + 1 or len(self.buffer)
+            line = bytes(self.buffer[:end])
+            del self.buffer[:end]
+            yield line
+
+    def ready(self, deadline: float) -> bool:
+        """Return whether there is another line, at the latest at a time of time.monotonic."""
+        return self._has_line(deadline)
+
+    def _has_line(self, deadline: float | None) -> bool:
+        """Read until there is a line, the input ends or the time is over; return whether there is a line."""
+        searched = 0
+        while (found := self.buffer.find(b"\n", searched)) < 0 and not self.ended:
+            searched = len(self.buffer)
+            if deadline is not None:
+                left = max(0.0, deadline - time.monotonic())
+                if not select.select([self.descriptor], [], [], left)[0]:
+                    return False
+            content = os.read(self.descriptor, 1 << 16)
+            self.buffer += content
+            self.ended = not content
+        return found >= 0 or bool(self.buffer)
+
+
+def chunks(items: Iterable[Item], size: int, pipe: Pipe | None) -> Iterator[list[Item]]:
+    """Yield items in lists of a size. From a pipe, an item waits at most PATIENCE for those after it."""
+    items = iter(items)
+    while chunk := list(islice(items, size if pipe is None else 1)):
+        deadline = time.monotonic() + PATIENCE
+        while pipe is not None and len(chunk) < size and pipe.ready(deadline):
+            chunk.extend(islice(items, 1))
+        yield chunk
+
+
+def lines(files: tuple[Path, ...], pipe: Pipe | None = None) -> Iterator[str]:
+    """Yield the lines of files, or of standard input, which may be an open `pipe`. Lines end with a line feed
+    only.
 
     Files may be compressed (.gz, .xz, .bz2). A byte order mark at the start of a file is dropped.
     """
     for file in files or (Path("-"),):
         with contextlib.ExitStack() as stack:
-            for number, line in enumerate(_bytes(file, stack), 1):
+            for number, line in enumerate(pipe or _bytes(file, stack), 1):
                 line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
                 try:
                     yield line.decode("utf-8").rstrip("\r\n")

@@ -1,21 +1,18 @@
 """The commands that label: `tag` and `classify`."""
 
 import json
-import sys
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from seq2attn.cli.inputs import FILES, lines
+from seq2attn.cli.inputs import FILES, Pipe, chunks, lines
 from seq2attn.cli.options import CHECKPOINT, DEVICE, RUN, cli, formats
 
 if TYPE_CHECKING:
     from seq2attn.inference.recognizer import Recognizer
-
-Item = TypeVar("Item")
 
 
 @cli.command()
@@ -49,13 +46,14 @@ def tag(
     """
     if conll and (words or form == "json"):
         raise click.UsageError("--conll defines input and output: leave out --words and --format")
+    from seq2attn.inference.recognizer import CHUNK
     from seq2attn.tasks.loading import load_for
 
-    recognizer = load_for("tag", run, checkpoint, device)
+    recognizer, pipe = load_for("tag", run, checkpoint, device), Pipe.open(files)
     if conll:
         _add_tags(recognizer, files)
         return
-    for numbered in _chunks(_numbered_lines(files), not files):
+    for numbered in chunks(_numbered_lines(files, pipe), CHUNK, pipe):
         sentences = [recognizer.read(text, "spaces" if words else None) for _, text in numbered]
         for (number, _), annotation in zip(numbered, recognizer.label(sentences, weights=False), strict=True):
             if form == "json":
@@ -72,9 +70,11 @@ def tag(
 
 def _add_tags(recognizer: "Recognizer", files: tuple[Path, ...]) -> None:
     """Print the lines of CoNLL files with the tag as a last column, separated like the others."""
+    from seq2attn.inference.recognizer import CHUNK
     from seq2attn.metrics.entities import parted
 
-    for sentences in _chunks(_conll_sentences(files), not files):
+    pipe = Pipe.open(files)
+    for sentences in chunks(_conll_sentences(files, pipe), CHUNK, pipe):
         words = [[parted(line)[0] for line in sentence] for sentence in sentences]
         for sentence, annotation in zip(sentences, recognizer.tag(words, weights=False), strict=True):
             for line, tag in zip(sentence, annotation.tags, strict=True):
@@ -96,39 +96,31 @@ def classify(run: Path, files: tuple[Path, ...], form: str, checkpoint: str, dev
     \b
     echo "Where is the station?" | seq2attn classify runs/languages
     """
+    from seq2attn.inference.recognizer import CHUNK
     from seq2attn.tasks.loading import load_for
 
-    categorizer = load_for("classify", run, checkpoint, device)
-    for texts in _chunks(lines(files), not files):
+    categorizer, pipe = load_for("classify", run, checkpoint, device), Pipe.open(files)
+    for texts in chunks(lines(files, pipe), CHUNK, pipe):
         for category in categorizer.classify(texts, weights=False):
             plain = f"{category.label}\t{category.probability:.3f}"
             click.echo(json.dumps(category.to_json(), ensure_ascii=False) if form == "json" else plain)
 
 
-def _numbered_lines(files: tuple[Path, ...]) -> Iterator[tuple[str, str]]:
+def _numbered_lines(files: tuple[Path, ...], pipe: Pipe | None) -> Iterator[tuple[str, str]]:
     """Yield lines with their numbers: 3; or, if there are several files, news.txt:3."""
     for file in files or (Path("-"),):
         prefix = f"{file}:" if len(files) > 1 else ""
-        for number, line in enumerate(lines((file,)), 1):
+        for number, line in enumerate(lines((file,), pipe), 1):
             yield f"{prefix}{number}", line
 
 
-def _conll_sentences(files: tuple[Path, ...]) -> Iterator[list[str]]:
+def _conll_sentences(files: tuple[Path, ...], pipe: Pipe | None) -> Iterator[list[str]]:
     """Yield the lines of each sentence of CoNLL files. A blank line, or the end of the file, ends it."""
     for file in files or (Path("-"),):
         sentence: list[str] = []
-        for line in chain(lines((file,)), [""]):
+        for line in chain(lines((file,), pipe), [""]):
             if line.strip():
                 sentence.append(line)
             elif sentence:
                 yield sentence
                 sentence = []
-
-
-def _chunks(items: Iterator[Item], from_input: bool) -> Iterator[list[Item]]:
-    """Yield the items in chunks; one by one if the input is typed at a terminal."""
-    from seq2attn.inference.recognizer import CHUNK
-
-    size = 1 if from_input and sys.stdin.isatty() else CHUNK
-    while chunk := list(islice(items, size)):
-        yield chunk

@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from seq2attn.cli.inputs import FILES, lines
+from seq2attn.cli.inputs import FILES, Pipe, chunks, lines
 from seq2attn.cli.options import (
     BEAM,
     CHECKPOINT,
@@ -97,8 +96,8 @@ def translate(
     from seq2attn.tasks.loading import load_for
 
     translator = load_for("translate", run, checkpoint, device, precision)
-    interactive = not files and sys.stdin.isatty()
-    _write(context, translator, lines(files), scores, form, interactive)
+    pipe = Pipe.open(files)
+    _write(context, translator, lines(files, pipe), pipe, scores, form)
 
 
 @cli.command()
@@ -134,17 +133,17 @@ def summarize(
     from seq2attn.tasks.loading import load_for
 
     summarizer = load_for("summarize", run, checkpoint, device, precision)
-    interactive = not files and not whole and sys.stdin.isatty()
-    _write(context, summarizer, documents(files, key, whole), scores, form, interactive)
+    pipe = Pipe.open(files)
+    _write(context, summarizer, documents(files, key, whole, pipe), pipe, scores, form)
 
 
 def _write(
     context: click.Context,
     translator: "Translator",
     texts: Iterable[str],
+    pipe: Pipe | None,
     scores: bool,
     form: str,
-    interactive: bool,
 ) -> None:
     """Print the hypotheses for each text as soon as they are ready.
 
@@ -154,14 +153,15 @@ def _write(
     from seq2attn.inference.translator import CHUNK
 
     decoding = translator.settings(context.meta.get(DECODING, {}))
-    chunk, sources = 1 if interactive else CHUNK, deque[str]()
+    sources = deque[str]()
 
     def read() -> Iterator[str]:
         for text in texts:
             sources.append(text)
             yield text
 
-    stream = translator.stream(read(), decoding, alignment=form != "text", chunk=chunk)
+    together = chunks(read(), CHUNK, pipe)
+    stream = translator.stream_chunks(together, decoding, alignment=form != "text")
     for number, result in enumerate(stream, 1):
         source, missing = sources.popleft(), decoding.nbest - len(result.nbest)
         if form == "json":

@@ -210,8 +210,18 @@ class TextPredictor(Predictor):
 
         decoding: replaces the predictor's own settings.
         """
-        lines, first, decoding = iter(lines), 0, decoding or self.decoding
-        while texts := list(islice(lines, chunk)):
+        lines = iter(lines)
+        return self.stream_chunks(iter(lambda: list(islice(lines, chunk)), []), decoding, alignment)
+
+    def stream_chunks(
+        self,
+        chunks: Iterable[list[str]],
+        decoding: DecodingRecipe | None = None,
+        alignment: bool = False,
+    ) -> Iterator[Translation]:
+        """Yield the results of lines in their order. The lines of a chunk are computed together."""
+        first, decoding = 0, decoding or self.decoding
+        for texts in chunks:
             yield from self._results(texts, decoding, alignment, [""] * len(texts), first)
             first += len(texts)
 
