@@ -102,6 +102,8 @@ def test_half_precision_says_nearly_the_same(model: Translator) -> None:
 
 
 def test_a_joint_vocabulary_is_one(translators: dict[str, Translator]) -> None:
-    assert translators["transformer"].source is translators["transformer"].target
+    source, target = translators["transformer"].source, translators["transformer"].target
+    assert source.pieces(range(source.size)) == target.pieces(range(target.size))
+    assert (source.normalize("ﬁn！"), target.normalize("ﬁn！")) == ("fin!", "ﬁn！")
     assert isinstance(translators["lstm"].source, Vocabulary)
     assert translators["lstm"].source.model != translators["lstm"].target.model

@@ -35,7 +35,7 @@ from seq2attn.training.run_folder import RunError, RunFolder
 def test_a_run_is_complete(runs: dict[str, Path]) -> None:
     for kind, run in runs.items():
         names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
-        texts = {"text/joint.model"} if kind == "transformer" else {"text/source.model", "text/target.model"}
+        texts = {"text/source.model", "text/target.model"}
         weights = {f"weights/step-{step:08d}.safetensors" for step in (24, 36, 48)}
         best = f"weights/{RunFolder.open(run).version.best}"
         assert names == {

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tiny_text import GERMAN, bare, hard, some_text
 
 import seq2attn.text.vocabulary_training
+from seq2attn.recipe import RecipeError, read
 from seq2attn.text.vocabulary import Vocabulary, VocabularyError
 from seq2attn.text.vocabulary_training import train_vocabulary
 
@@ -101,6 +102,16 @@ def test_too_large_a_size_names_the_largest(model):
     assert train_vocabulary(GERMAN[:50], model=model, size=largest).size == largest
 
 
+def test_a_coverage_that_sentencepiece_refuses_is_refused_in_words(tmp_path):
+    with pytest.raises(VocabularyError, match=r"^text\.character_coverage: expected 0\.98 to 1, got 0\.95$"):
+        train_vocabulary(GERMAN, character_coverage=0.95)
+    with pytest.raises(
+        RecipeError, match=r"text\.character_coverage: expected .*at least 0\.98.*, got 0\.95"
+    ):
+        read("quickstart", ["text.character_coverage=0.95"])
+    assert train_vocabulary(GERMAN, size=400, character_coverage=0.98).size == 400
+
+
 def test_too_small_a_size_names_the_least():
     with pytest.raises(VocabularyError, match=r"text\.size: 270 pieces are too few: .* need (\d+)") as error:
         train_vocabulary(GERMAN, size=270)
@@ -141,6 +152,6 @@ def test_a_missing_or_damaged_file_is_named(tmp_path, vocabularies):
 
 def test_half_a_character_is_refused(vocabularies):
     vocabulary = next(iter(vocabularies.values()))
-    for read in (vocabulary.split, lambda text: vocabulary.encode(["so", text])):
+    for encode in (vocabulary.split, lambda text: vocabulary.encode(["so", text])):
         with pytest.raises(VocabularyError, match="half a surrogate pair at character 1"):
-            read("a\ud800b")
+            encode("a\ud800b")

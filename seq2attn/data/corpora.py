@@ -1,6 +1,6 @@
 """Open the corpora of a recipe: pairs of texts, whatever they are stored in."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -176,12 +176,16 @@ def pairs(
 
 
 def training_text(
-    data: DataRecipe | LabelledDataRecipe, sides: tuple[int, ...] = (0, 1), words: str = "auto"
+    data: DataRecipe | LabelledDataRecipe,
+    sides: tuple[int, ...] = (0, 1),
+    words: str = "auto",
+    normalize_source: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> Iterator[str]:
     """Stream the raw text of the training corpora, from which a vocabulary is learned.
 
     sides: the source (0), the target (1) with all its references, or both in turn.
     words: how labelled raw text is tokenized, see the recipe's `text.words`.
+    normalize_source: returns source texts as the vocabulary will see them.
     Bad lines are treated as `data.bad_lines` says.
     """
     report = Report(stop=data.bad_lines == "stop")
@@ -189,7 +193,7 @@ def training_text(
         key = f"data.train.{number}"
         for pair in pairs(corpus, data.languages, report, "train", key, data.tag_scheme, words):
             for side in sides:
-                yield from (pair.target, *pair.references) if side else (pair.source,)
+                yield from (pair.target, *pair.references) if side else normalize_source([pair.source])
 
 
 def _sample_path(corpus: SampleCorpus, role: Role) -> Path:

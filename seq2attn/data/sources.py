@@ -74,6 +74,12 @@ class PairTokenizer:
         tokens = self.target.split(text)
         return tokens._replace(ids=self.copied(tokens.ids, tokens.pieces, source))
 
+    def rewritten(self, source: str, target: str) -> str:
+        """Return a target text as a model can at best write it, given its source: encoded and decoded."""
+        tokens = self.tokenize_source(source)
+        source_ids = SourceIds(tokens.ids, tokens.pieces if self.copying else None)
+        return self.target.decode(self.tokenize_target(target, source_ids).ids, source_ids.pieces or ())
+
     def source_ids(
         self, ids: Row, text: Callable[[], str] | None = None, sampled: Row | None = None
     ) -> SourceIds:

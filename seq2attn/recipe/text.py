@@ -1,14 +1,14 @@
 """Sections of a recipe: subword vocabularies."""
 
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
 from seq2attn.recipe.sections import Fault, FilePath, Section, Size, fault
 from seq2attn.recipe.wording import shown, unknown
 from seq2attn.text.vocabulary import Words
-from seq2attn.text.vocabulary_training import PieceModel
+from seq2attn.text.vocabulary_training import LEAST_COVERAGE, PieceModel
 
 
 class SamplingRecipe(Section):
@@ -38,13 +38,17 @@ class TextRecipe(Section):
     lowercase: bool = Field(
         False, description="Lower-case source and target; outputs are then in lower case."
     )
-    nfkc: bool = Field(True, description="Unicode NFKC normalisation.")
+    nfkc: bool | Literal["source"] = Field(
+        "source",
+        description="Unicode NFKC normalisation of the source alone, or of both sides (true); what the model "
+        "writes is then in NFKC, too.",
+    )
     byte_fallback: bool = Field(
         True, description="Encode unknown characters as bytes, so that nothing is lost; not for word models."
     )
     character_coverage: float = Field(
         1.0,
-        gt=0.9,
+        ge=LEAST_COVERAGE,
         le=1,
         description="Share of the characters of the training text that the vocabulary covers.",
     )
@@ -62,6 +66,16 @@ class TextRecipe(Section):
         """Return the model types of source and target."""
         return self.model if isinstance(self.model, tuple) else (self.model, self.model)
 
+    @property
+    def normalized(self) -> tuple[bool, bool]:
+        """Whether source and target are normalised to NFKC."""
+        return self.nfkc is not False, self.nfkc is True
+
+    @property
+    def one_model(self) -> bool:
+        """Whether source and target have the same model, in pieces and in normalisation."""
+        return self.joint and (self.files is not None or self.nfkc != "source")
+
     @field_validator("model", mode="before")
     @classmethod
     def _one_or_two(cls, value: Any) -> Any:
@@ -74,6 +88,13 @@ class TextRecipe(Section):
                 raise fault(f"expected one of {', '.join(names)}, or a list of two, got {shown(name)}")
             if name not in names:
                 raise fault(unknown(name, names))
+        return value
+
+    @field_validator("nfkc", mode="before")
+    @classmethod
+    def _which_sides(cls, value: Any) -> Any:
+        if not isinstance(value, bool) and value != "source":
+            raise fault(f"expected true, false or source, got {shown(value)}")
         return value
 
     def faults(self) -> Iterator[Fault]:

@@ -1,6 +1,7 @@
 """Tasks that generate text from text: translation and summarization."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,7 +20,7 @@ from seq2attn.recipe import Recipe, TrainingRecipe
 from seq2attn.recipe.sections import learned_positions
 from seq2attn.tasks.task import Task, Units
 from seq2attn.text.vocabulary import Vocabulary
-from seq2attn.text.vocabulary_training import train_vocabulary
+from seq2attn.text.vocabulary_training import normalized, train_vocabulary, with_normalization
 from seq2attn.training.objectives import AttentionLosses, TokenObjective, guided_head
 from seq2attn.training.run_folder import RunFolder
 
@@ -48,22 +49,11 @@ class SequenceTask(Task[Recipe]):
         if text.files is not None:
             files = text.files[:1] if text.joint else text.files
             return cls(recipe, [Vocabulary.load(Path(file), text.words) for file in files])
-        languages: list[tuple[int, ...]] = [(0, 1)] if text.joint else [(0,), (1,)]
-        vocabularies = [
-            train_vocabulary(
-                training_text(recipe.data, sides),
-                model=text.models[sides[0]],
-                size=text.size,
-                byte_fallback=text.byte_fallback,
-                character_coverage=text.character_coverage,
-                lowercase=text.lowercase,
-                nfkc=text.nfkc,
-                words=text.words,
-                seed=recipe.seed,
-            )
-            for sides in languages
-        ]
-        return cls(recipe, vocabularies)
+        if not text.joint:
+            return cls(recipe, [_learn(recipe, (side,), text.normalized[side]) for side in (0, 1)])
+        joint = _learn(recipe, (0, 1), text.normalized[1])
+        source = with_normalization(joint, lowercase=text.lowercase, nfkc=True)
+        return cls(recipe, [joint] if text.one_model else [source, joint])
 
     @classmethod
     def open(cls, recipe: Recipe, folder: RunFolder) -> Self:
@@ -73,7 +63,9 @@ class SequenceTask(Task[Recipe]):
 
     @staticmethod
     def _names(recipe: Recipe) -> list[str]:
-        return [f"text/{side}.model" for side in (["joint"] if recipe.text.joint else ["source", "target"])]
+        return [
+            f"text/{side}.model" for side in (["joint"] if recipe.text.one_model else ["source", "target"])
+        ]
 
     def files(self) -> dict[str, bytes]:
         """See the base class."""
@@ -84,7 +76,8 @@ class SequenceTask(Task[Recipe]):
     def vocabulary(self) -> str:
         """See the base class."""
         kind = "joint" if self.recipe.text.joint else "source and target"
-        return f"{kind}: {' and '.join(f'{vocabulary.size:,}' for vocabulary in self.vocabularies)} pieces"
+        vocabularies = self.vocabularies[:1] if self.recipe.text.joint else self.vocabularies
+        return f"{kind}: {' and '.join(f'{vocabulary.size:,}' for vocabulary in vocabularies)} pieces"
 
     @property
     def coders(self) -> Coders:
@@ -132,7 +125,9 @@ class SequenceTask(Task[Recipe]):
         return self.predictor_class(Generator(model, self.tokenizer, device, precision), decoding, head)
 
     def summary(self, training: Examples, dev: Examples) -> Iterator[tuple[str, str]]:
-        """See the base class: targets that are longer than outputs may be."""
+        """See the base class: targets that are longer than outputs may be, and those that the vocabulary
+        cannot write."""
+        yield from super().summary(training, dev)
         decoding = self.recipe.decoding
         cut = int((dev.target_lengths > decoding.limits(dev.source_lengths + 1)).sum())
         if cut:
@@ -141,11 +136,30 @@ class SequenceTask(Task[Recipe]):
                 f"{cut:,} of {len(dev):,} dev targets are longer than outputs may be: raise decoding."
                 f"max_length_ratio ({decoding.max_length_ratio:g}) or max_length ({decoding.max_length})",
             )
+        pairs = [(dev.source_text(row), text) for row in range(len(dev)) for text in dev.references(row)]
+        # white space does not count, as in metrics
+        lost = [pair for pair in pairs if pair[1].split() != self.tokenizer.rewritten(*pair).split()]
+        if lost:
+            text, written = lost[0][1], self.tokenizer.rewritten(*lost[0])
+            letters = enumerate(zip(text, written, strict=False))
+            first = next((index for index, (left, right) in letters if left != right), 0)
+            start = max(0, first - 10)
+            before, after = (side[start : start + 30] for side in (text, written))
+            yield (
+                "targets",
+                f"{len(lost):,} of {len(pairs):,} in dev cannot be written as they are (see text.nfkc, "
+                f"lowercase, byte_fallback, model): {before!r} becomes {after!r}",
+            )
 
     @classmethod
     def warnings(cls, recipe: Recipe) -> Iterator[str]:
         """See the base class."""
         yield from super().warnings(recipe)
+        if recipe.model.decoder.copying and recipe.text.files is None and recipe.text.nfkc == "source":
+            yield (
+                "text.nfkc: source, so that words are copied as NFKC writes them, which may not be as in the "
+                "target: set false, or true for both sides"
+            )
         decoding = recipe.decoding
         if decoding.sample and decoding.coverage_penalty:
             yield (
@@ -171,6 +185,28 @@ class SummarizationTask(SequenceTask):
     units = SequenceTask.units._replace(lengths="target pieces a summary")
     predictor_class = Summarizer
     baselines = BASELINES
+
+
+def _learn(recipe: Recipe, sides: tuple[int, ...], nfkc: bool) -> Vocabulary:
+    """Learn the vocabulary of the source (0), the target (1), or both.
+
+    nfkc: whether it normalises to NFKC itself. If only the source is to be normalised, a joint vocabulary
+    does not, and is learned from sources that are normalised before.
+    """
+    text = recipe.text
+    normalize = partial(normalized, lowercase=text.lowercase, nfkc=True)
+    before = text.normalized[0] and not nfkc and 0 in sides
+    return train_vocabulary(
+        training_text(recipe.data, sides, normalize_source=normalize if before else iter),
+        model=text.models[sides[0]],
+        size=text.size,
+        byte_fallback=text.byte_fallback,
+        character_coverage=text.character_coverage,
+        lowercase=text.lowercase,
+        nfkc=nfkc,
+        words=text.words,
+        seed=recipe.seed,
+    )
 
 
 def token_objective(model: Seq2Seq, settings: TrainingRecipe) -> TokenObjective:

@@ -3,7 +3,8 @@
 import io
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from seq2attn.text.vocabulary import LONGEST_SENTENCE, Vocabulary, VocabularyError, Words
@@ -16,6 +17,7 @@ PieceModel = Literal["unigram", "bpe", "char", "word"]
 MOST_SENTENCES = 1_000_000  # to learn a vocabulary from: more take gigabytes and change little
 SPECIALS = 4  # <pad>, <unk>, <s>, </s>
 BYTES = 256
+LEAST_COVERAGE = 0.98  # of characters, SentencePiece's own limit
 
 _FIXED_OPTIONS: dict[str, Any] = {
     "max_sentence_length": LONGEST_SENTENCE,
@@ -26,6 +28,7 @@ _FIXED_OPTIONS: dict[str, Any] = {
     "num_threads": 16,  # the model depends on it, so that it must be the same on all machines
     "minloglevel": 2,
 }
+_NON_JOINER = "\u200c"
 _BREAKS = "\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\u2028\u2029"  # become spaces
 
 
@@ -54,13 +57,19 @@ def train_vocabulary(
             unknown word is one <unk>.
         character_coverage: share of the text whose characters have a piece; rarer characters are unknown.
         lowercase: lower-case each letter as `str.lower` does (ß stays ß).
-        nfkc: normalise to NFKC without control characters; if false, only spaces and line breaks change.
+        nfkc: normalise to NFKC without control characters; if false, only spaces and line breaks change, so
+            that `decode` gives back what `encode` was given.
         words: see `Vocabulary`.
         seed: of sampling sentences.
 
     Raises:
-        VocabularyError: no text, or a `size` too large or too small for it; the message has the limit.
+        VocabularyError: no text, or a `size` too large or too small for it; the message has the limit. Or a
+            `character_coverage` below LEAST_COVERAGE.
     """
+    if not LEAST_COVERAGE <= character_coverage <= 1:
+        raise VocabularyError(
+            f"text.character_coverage: expected {LEAST_COVERAGE} to 1, got {character_coverage}"
+        )
     byte_fallback = byte_fallback and model != "word"  # SentencePiece would encode the space before, too
     least = SPECIALS + BYTES * byte_fallback
     if size <= least:
@@ -72,7 +81,6 @@ def train_vocabulary(
         raise VocabularyError("no text to learn a vocabulary from: there is no sentence, or all are blank")
     import sentencepiece
 
-    sentencepiece.set_min_log_level(2)  # warnings and up
     trained = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -104,20 +112,35 @@ def _sample(texts: Iterable[str], seed: int) -> list[str]:
     return sample
 
 
+def normalized(texts: Iterable[str], *, lowercase: bool = False, nfkc: bool = True) -> Iterator[str]:
+    """Yield texts as a vocabulary that is trained with these arguments normalises them."""
+    normalizer = _normalizer(lowercase, nfkc)
+    for text in texts:
+        yield str(normalizer.normalize(text)).replace("▁", " ").strip(" ")
+
+
+def with_normalization(vocabulary: Vocabulary, *, lowercase: bool = False, nfkc: bool = True) -> Vocabulary:
+    """Return a vocabulary with the same pieces that normalises texts as these arguments say."""
+    # The parts of two serialised models in a row are merged, and the later part takes precedence.
+    rules = _normalizer(lowercase, nfkc).serialized_model_proto()
+    return Vocabulary(vocabulary.model + rules, vocabulary.words)
+
+
+@cache  # compiling takes a second
 def _normalizer(lowercase: bool, nfkc: bool) -> "sentencepiece.SentencePieceNormalizer":
-    """Make normalisation rules. SentencePiece's own rules for lower case fold case (ß to ss), which reads
-    badly."""
+    """Make normalisation rules. SentencePiece's own rules differ: they fold case (ß to ss), which reads
+    badly, and make a space of ZERO WIDTH NON-JOINER, which joins parts of a word."""
     import sentencepiece
 
+    sentencepiece.set_min_log_level(2)  # warnings and up
     named = sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc")
-    if nfkc and not lowercase:
-        return named
     rules = dict.fromkeys(_BREAKS, " ")
     if lowercase:
         letters = (chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
         rules |= {letter: letter.lower() for letter in letters if letter.lower() != letter}
     if nfkc:
-        rules |= {source: target.lower() for source, target in named.decompile()}
+        nfkc_rules = {source: target for source, target in named.decompile() if source != _NON_JOINER}
+        rules |= {source: target.lower() if lowercase else target for source, target in nfkc_rules.items()}
     return sentencepiece.SentencePieceNormalizer(norm_map=list(rules.items()))
 
 
