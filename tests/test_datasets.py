@@ -10,8 +10,9 @@ import pytest
 from tiny_corpora import COLUMNS, ROWS, SENTENCES, read, recipe, skipped, write
 
 import seq2attn.data.hub
-from seq2attn.data import DataError
+from seq2attn.data import DataError, Report
 from seq2attn.data.corpora import Use, open_corpus
+from seq2attn.recipe.labelled_data import CategorizedDataset
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -26,6 +27,50 @@ def test_every_kind_of_local_dataset_gives_the_same_pairs(copies, kind, streamin
     corpus = copies[kind] | {"streaming": streaming}
     assert read(corpus) == SENTENCES
     assert read(corpus | {"limit": 1}) == SENTENCES[:1]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_csv_is_read_as_text(tmp_path, streaming):
+    odd = [
+        "null",
+        "NA",
+        "None",
+        "nan",
+        "01",
+        "1e5",
+        "0x1",
+        "true",
+        "1.0",
+        "-",
+        '"a ""b"", c"',
+        '"a\nb"',
+        "",
+        "007",
+    ]
+    rows = [f"{number},{number},{number}" for number in range(10_001)]
+    rows += [f"x,{cell},{odd[index - 1]}" for index, cell in enumerate(odd)]
+    corpus = {"dataset": "csv", "data_files": write(tmp_path / "x.csv", "\n".join(["id,de,en", *rows]))}
+    plain = [cell.strip('"').replace('""', '"') for cell in odd]
+    found = read(corpus | {"columns": ["de", "en"], "streaming": streaming})
+    assert found[10_000:] == [("10000", "10000"), *((cell, plain[n - 1]) for n, cell in enumerate(plain))]
+
+
+def test_csv_in_a_folder_is_text_and_so_are_labels(tmp_path):
+    (tmp_path / "folder").mkdir()
+    write(tmp_path / "folder" / "train.csv", "text,label\nNA,01\nnull,1\n")
+    use = Use(("words", "labels"), "train", "data.train.0")
+    corpus = CategorizedDataset(dataset=str(tmp_path / "folder"))
+    assert [pair[:2] for pair in open_corpus(corpus, use).read(Report())] == [("NA", "01"), ("null", "1")]
+
+
+def test_csv_with_longer_lines_than_its_header_is_refused(tmp_path):
+    corpus = {
+        "dataset": "csv",
+        "data_files": write(tmp_path / "x.csv", "de,en\na,b,c\n"),
+        "columns": ["de", "en"],
+    }
+    with pytest.raises(DataError, match=r"x\.csv\) cannot be loaded: lines have more cells than the header"):
+        read(corpus)
 
 
 def test_a_dataset_can_be_sliced(copies):

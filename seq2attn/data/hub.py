@@ -35,16 +35,37 @@ def load(corpus: DatasetCorpus, key: str) -> "datasets.Dataset | datasets.Iterab
     unreached = None if local else _unreached(name, corpus.revision, key)
     try:
         with _from_cache_alone(unreached is not None):
-            return library.load_dataset(
-                name,
-                corpus.config,
-                split=corpus.split,
-                data_files=corpus.data_files,
-                revision=corpus.revision,
-                streaming=corpus.streaming,
-            )
+            options = {"name": corpus.config, "data_files": corpus.data_files, "revision": corpus.revision}
+            options |= _as_text(library, name, options)
+            return library.load_dataset(name, **options, split=corpus.split, streaming=corpus.streaming)
     except _failures() as error:
         raise DataError(_explain(corpus, key, error, unreached)) from error
+
+
+def _as_text(library: ModuleType, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options with which the cells of CSV files are read as they stand. By default pandas guesses
+    the types of columns from each 10,000 lines, so that `null` is lost and `007` becomes 7.
+
+    Columns whose types the dataset declares itself keep them. Raises ValueError if rows are longer than the
+    header, which pandas would read as shifted columns.
+    """
+    from datasets.packaged_modules.csv.csv import Csv
+
+    builder = library.load_dataset_builder(name, **options)
+    if not isinstance(builder, Csv):
+        return {}
+    if builder.info.features is not None:
+        return {"keep_default_na": False, "na_values": [""]}
+    split = next(iter(builder.config.data_files or {}), None)
+    stream = library.load_dataset(name, **options, na_filter=False, split=split, streaming=True)
+    columns = list(next(iter(stream), {}))
+    if "__index_level_0__" in columns:
+        raise ValueError(
+            "lines have more cells than the header: put cells with commas in double quotes, and give each "
+            "column a name"
+        )
+    features = library.Features({column: library.Value("string") for column in columns})
+    return {"na_filter": False, **({"features": features} if columns else {})}
 
 
 def _patterns(corpus: DatasetCorpus) -> list[str]:
