@@ -13,7 +13,7 @@ from seq2attn.data.corpora import Use, open_corpus
 from seq2attn.data.labelled import pick
 from seq2attn.recipe import ClassificationRecipe, RecipeError, TaggingRecipe, read
 from seq2attn.recipe.labelled_data import CategorizedDataRecipe
-from seq2attn.text.word_vocabulary import tokenize
+from seq2attn.text.word_vocabulary import join_words, tokenize
 
 IOB1 = """-DOCSTART- -X- -X- O
 
@@ -176,7 +176,7 @@ def test_texts_are_cut_as_the_recipe_says(tmp_path: Path) -> None:
     datasets.Dataset.from_list(rows).to_parquet(folder / "train-0.parquet")
     corpora = [{"table": str(file)}, {"table": str(table), "columns": [0, 1]}, {"dataset": str(folder)}]
     for words in ("auto", "spaces"):
-        expected = " ".join(word.text for word in tokenize(raw, words))
+        expected = join_words(word.text for word in tokenize(raw, words))
         for corpus in corpora:
             assert found(corpus, None, words=words) == [(expected, "0")]
     sample = {"sample": "tatoeba_de_en", "split": "dev", "limit": 2}

@@ -16,6 +16,8 @@ from tiny_text import GERMAN, OPTIONS, bare, hard, some_text
 
 from seq2attn.text.vocabulary import Tokens, Vocabulary, VocabularyError
 from seq2attn.text.vocabulary_training import train_vocabulary
+from seq2attn.text.word_vocabulary import tokenize
+from seq2attn.text.words import words
 
 BREAKS = "\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\u2028\u2029"
 
@@ -122,6 +124,10 @@ def test_a_vocabulary_can_be_sent_to_another_process(vocabularies):
 # ---- words ------------------------------------------------------------------------------------------
 
 
+def separated(text):
+    return re.findall(r"[^ \t\n\v\f\r]+", text)
+
+
 def check(tokens):
     assert len(tokens.ids) == len(tokens.pieces) == len(tokens.word_of)
     assert list(dict.fromkeys(tokens.word_of)) == list(range(len(tokens.words)))  # all, in order
@@ -140,8 +146,8 @@ def test_words_are_the_text(vocabularies, name, words, text):
     check(tokens)
     assert tokens.ids == vocabulary.encode([text])[0]
     assert bare("".join(tokens.words)) == (bare(text) if tokens.ids else "")
-    if name == "as it is" and "▁" not in text:  # which stands for a space
-        chunks = text.split() or [""] * bool(
+    if name == "as it is" and not {*"▁\x1c\x1d\x1e\x1f\x85\u2028\u2029"} & {*text}:  # which stand for a space
+        chunks = separated(text) or [""] * bool(
             tokens.ids
         )  # pieces of white space alone are of a word without text
         assert tokens.words == chunks if words == "spaces" else len(tokens.words) >= len(chunks)
@@ -158,7 +164,7 @@ def test_words_of_produced_ids_are_those_of_the_decoded_text(vocabularies, words
     check(tokens)
     assert tokens.ids == [i for i in ids if i not in (0, 2, 3)]
     if words == "spaces":
-        assert tokens.words == (vocabulary.decode(ids).split() or [""] * bool(tokens.ids))
+        assert tokens.words == (separated(vocabulary.decode(ids)) or [""] * bool(tokens.ids))
     else:
         assert bare("".join(tokens.words)) == bare(vocabulary.decode(ids))
 
@@ -170,7 +176,18 @@ def test_each_piece_is_in_its_word(vocabularies):
     assert tokens == vocabularies["char"].join(tokens.ids)
     spaced = vocabularies["as it is"].split("g\u3000g")  # a wide space, as its three bytes
     assert spaced.pieces == ["▁", "g", "<0xE3>", "<0x80>", "<0x80>", "g"]
-    assert spaced.word_of == [0, 0, 1, 1, 1, 1]
+    assert spaced.word_of == [0] * 6
+
+
+@pytest.mark.parametrize("name", ["unigram", "as it is"])
+@pytest.mark.parametrize("space", ["\xa0", "\u3000", "\u202f", "\u2003"])
+def test_only_ascii_white_space_separates_words_as_in_alignment_files(vocabularies, name, space):
+    vocabulary = Vocabulary(vocabularies[name].model, "auto")
+    text = f"Ich habe 10{space}000 Euro{space}!\tJa"
+    assert vocabulary.split(text).words == words(text) == [*text.split("\t")[0].split(" "), "Ja"]
+    assert [word.text for word in tokenize(text, "spaces")] == words(text)
+    if name == "as it is":  # what is written has the space, too
+        assert vocabulary.join(vocabulary.encode([text])[0]).words == words(text)
 
 
 @pytest.mark.parametrize(

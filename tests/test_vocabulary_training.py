@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from tiny_text import GERMAN, bare, hard, some_text
 
 import seq2attn.text.vocabulary_training
+from seq2attn.errors import Seq2attnError
 from seq2attn.recipe import RecipeError, read
 from seq2attn.text.vocabulary import Vocabulary, VocabularyError
 from seq2attn.text.vocabulary_training import train_vocabulary
+from seq2attn.text.word_vocabulary import Labels, WordVocabulary, join_words
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +157,29 @@ def test_half_a_character_is_refused(vocabularies):
     for encode in (vocabulary.split, lambda text: vocabulary.encode(["so", text])):
         with pytest.raises(VocabularyError, match="half a surrogate pair at character 1"):
             encode("a\ud800b")
+
+
+# ---- a text in the place of a list -----------------------------------------------------------------
+
+
+def test_a_text_is_no_list_of_texts():
+    vocabulary = _spoken()
+    words, labels = WordVocabulary.learn(["a b"]), Labels(["x", "y"])
+    calls = [
+        vocabulary.encode, vocabulary.decode, vocabulary.join, vocabulary.pieces, vocabulary.copies,
+        lambda text: vocabulary.sample(text, 1), lambda text: vocabulary.decode([5], text),
+        train_vocabulary, WordVocabulary.learn, Labels.learn, words.encode, labels.encode, join_words,
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(Seq2attnError, match=r"^expected .*, got '12': put it in a list$"):
+            call("12")
+
+
+@pytest.mark.parametrize(("ids", "came"), [([[1, 2]], r"\[\[1, 2\]\]"), ([-1], "-1"), ([9999], "9999")])
+def test_ids_that_do_not_exist_are_named(ids, came):
+    vocabulary = _spoken()
+    for call in (vocabulary.decode, vocabulary.join, vocabulary.pieces):
+        with pytest.raises(
+            VocabularyError, match=rf"^expected (the )?ids .*0 to {vocabulary.size - 1}, got {came}"
+        ):
+            call(ids)

@@ -1,18 +1,10 @@
 """Gold alignments: turn links between words, as alignment tools write them, into links between pieces."""
 
-import re
 from collections.abc import Collection
 
 from seq2attn.alignment.word_alignment import Link
 from seq2attn.text.vocabulary import Vocabulary
-
-# Only ASCII white space separates words, as in the tools that write links (fast_align, GIZA++).
-_WORD = re.compile(r"[^ \t\n\v\f\r]+")
-
-
-def words(text: str) -> list[str]:
-    """Split a sentence into words as links count them, from 0."""
-    return _WORD.findall(text)
+from seq2attn.text.words import SEPARATORS, words
 
 
 def beyond(links: Collection[Link], source: str, target: str) -> str | None:
@@ -50,13 +42,13 @@ def _pieces(text: str, vocabulary: Vocabulary) -> list[list[int]]:
     """Return the pieces of each word of the text.
 
     The vocabulary may split words differently (at any space, and within scripts that have none), but its
-    words are the same text, so that counting visible characters finds the word here that they belong to.
+    words are the same text, so that counting characters finds the word here that they belong to.
     """
     own, tokens = words(text), vocabulary.split(text)
-    word_at = [number for number, word in enumerate(own) for letter in word if not letter.isspace()]
+    word_at = [number for number, word in enumerate(own) for _ in word]
     means: list[set[int]] = []  # for each word of the vocabulary, the words here that it overlaps
     start = 0
-    for size in (sum(not letter.isspace() for letter in word) for word in tokens.words):
+    for size in (sum(letter not in SEPARATORS for letter in word) for word in tokens.words):
         inside = {*word_at[start : start + size]}
         # characters that normalisation deletes are in the word before
         means.append(inside if len(inside) == 1 else {n for n in inside if vocabulary.normalize(own[n])})

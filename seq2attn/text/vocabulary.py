@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from seq2attn.errors import Seq2attnError
 from seq2attn.text.subword_sampling import Subwords
+from seq2attn.text.words import SEPARATORS, refuse_text
+from seq2attn.text.words import words as split_words
 
 Words = Literal["auto", "spaces", "pieces"]
 Ids = Sequence[int] | NDArray[np.int32]
@@ -66,8 +68,8 @@ class Vocabulary:
 
     Args:
         model: the content of a .model file, as spm_train writes it.
-        words: how words are found: "spaces" = they are separated by spaces; "pieces" = every piece is a word;
-            "auto" = pieces in scripts without spaces (Han, kana, Thai, ...), spaces in all others.
+        words: how words are found: "spaces" = they are separated by ASCII white space; "pieces" = every
+            piece is a word; "auto" = pieces in scripts without spaces (Han, kana, Thai, ...), spaces in all others.
 
     Raises:
         VocabularyError: the bytes are no SentencePiece model, or `words` has another value.
@@ -122,6 +124,7 @@ class Vocabulary:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each sentence, without <s> and </s>."""
+        refuse_text(texts, VocabularyError)
         encoded: list[list[int]] = self._processor.encode([_whole(text) for text in texts])
         pairs = zip(encoded, texts, strict=True)
         return [_each(ids, self._parts(text)) if self.unk in ids else ids for ids, text in pairs]
@@ -136,6 +139,7 @@ class Vocabulary:
         Raises:
             VocabularyError: the model has only one segmentation (char, word), or `nbest` is above 512.
         """
+        refuse_text(texts, VocabularyError)
         if nbest in (0, 1):
             return self.encode(texts)
         drawn = random.Random(seed).random
@@ -167,7 +171,7 @@ class Vocabulary:
         visible = [
             origin
             for character, origin in zip(normalized, origins, strict=False)  # the last origin is the end
-            if character != "▁" and not text[origin].isspace()
+            if character != "▁" and text[origin] not in SEPARATORS
         ]
         parts, offsets = self._parts(text), list[tuple[int, int]]()
         for (begin, end), pieces in zip(encoded["offsets"], parts, strict=True):
@@ -180,7 +184,7 @@ class Vocabulary:
         """Return the pieces and words of generated ids, without <pad>, <s> and </s>."""
         decoded = self._decoded(ids, beyond)
         text = decoded["text"]
-        return self._tokens(decoded, text, [i for i, character in enumerate(text) if not character.isspace()])
+        return self._tokens(decoded, text, [i for i, sign in enumerate(text) if sign not in SEPARATORS])
 
     def surfaces(self, text: str) -> list[str]:
         """Return the pieces of the ids of `encode`; unknown pieces as they are in the text."""
@@ -189,7 +193,7 @@ class Vocabulary:
     def pieces(self, ids: Ids, text: str = "") -> list[str]:
         """Return the pieces of ids, in any segmentation of a text (`sample`). Unknown pieces are as they are
         in the text, or <unk> if it does not have them."""
-        pieces: list[str] = self._processor.id_to_piece([int(number) for number in ids])
+        pieces: list[str] = self._processor.id_to_piece(self._numbers(ids, self.size))
         if self.unk in ids:
             unknown = (
                 piece for piece in self.surfaces(text) if self._processor.piece_to_id(piece) == self.unk
@@ -204,6 +208,7 @@ class Vocabulary:
 
         A piece that is not in this vocabulary has the id `size` + its first position in the source.
         """
+        refuse_text(pieces, VocabularyError, "a list of pieces")
         first: dict[str, int] = {}
         positions = (first.setdefault(piece, position) for position, piece in enumerate(pieces))
         known = self._processor.piece_to_id(list(pieces))
@@ -227,9 +232,25 @@ class Vocabulary:
         unknown = [number == self.unk for number in self._processor.piece_to_id(pieces)]
         return [_WORDS.findall(piece) if cut else [piece] for piece, cut in zip(pieces, unknown, strict=True)]
 
+    def _numbers(self, ids: Ids, size: int) -> list[int]:
+        """Return the ids of one text as numbers. Raises VocabularyError if they are anything else."""
+        refuse_text(ids, VocabularyError, f"the ids of a text, 0 to {size - 1}")
+        try:
+            numbers = [int(number) for number in ids]
+        except (TypeError, ValueError) as error:
+            raise VocabularyError(
+                f"expected the ids of one text, 0 to {size - 1}, got {ids!r:.60}: call it for each text"
+            ) from error
+        wrong = next((number for number in numbers if not 0 <= number < size), None)
+        if wrong is not None:
+            raise VocabularyError(f"expected ids from 0 to {size - 1}, got {wrong}")
+        return numbers
+
     def _decoded(self, ids: Sequence[int], beyond: Sequence[str]) -> dict[str, Any]:
         """Return the text, ids, pieces and offsets of pieces of generated ids."""
-        kept = [int(number) for number in ids if number not in (self.pad, self.bos, self.eos)]
+        refuse_text(beyond, VocabularyError, "a list of pieces")
+        numbers = self._numbers(ids, self.size + len(beyond))
+        kept = [number for number in numbers if number not in (self.pad, self.bos, self.eos)]
         if max(kept, default=0) < self.size:
             return dict(self._processor.decode(kept, return_type="offset_mapping"))
         pieces = [
@@ -254,13 +275,13 @@ class Vocabulary:
             if cut is not None:
                 words_at[mark] = cut
         firsts, cuts = list(words_at), [*words_at.values(), len(text)]
-        words = [" ".join(text[cut:end].split()) for cut, end in pairwise(cuts)]
+        words = [" ".join(split_words(text[cut:end])) for cut, end in pairwise(cuts)]
         word_of = [bisect_right(firsts, start) - 1 for start in starts]
         return Tokens(encoded["ids"], encoded["pieces"], words, word_of)
 
     def _cut(self, text: str, before: int, mark: int, after: int) -> int | None:
         """Return where the word of the piece at `mark` begins; None if it continues the word before."""
-        spaces = [i for i in range(before, mark) if text[i].isspace()]
+        spaces = [i for i in range(before, mark) if text[i] in SEPARATORS]
         if spaces:
             return spaces[-1] + 1
         if self.words == "pieces":

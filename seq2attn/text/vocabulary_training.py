@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from seq2attn.text.vocabulary import LONGEST_SENTENCE, Vocabulary, VocabularyError, Words
+from seq2attn.text.words import refuse_text
 
 if TYPE_CHECKING:
     import sentencepiece
@@ -76,6 +77,7 @@ def train_vocabulary(
         raise VocabularyError(
             f"text.size: {size} is too small: special pieces{' and bytes' * byte_fallback} alone are {least}"
         )
+    refuse_text(texts, VocabularyError)
     sentences = _sample(texts, seed)
     if not sentences:
         raise VocabularyError("no text to learn a vocabulary from: there is no sentence, or all are blank")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from seq2attn.errors import Seq2attnError
 from seq2attn.text.tag_schemes import OUTSIDE, Scheme, convert, read
+from seq2attn.text.words import WORD, refuse_text
 
 PADDING, UNKNOWN = 0, 1  # indices of words and of characters
 _SPACE = re.compile(r"\s")
@@ -78,18 +79,19 @@ def tokenize(text: str, words: str = "auto") -> list[Word]:
     """Split a raw text into words.
 
     words: auto = punctuation and clitics (it|'s, did|n't) are words, as in the Penn Treebank and most tagged
-    data; spaces = words are separated by white space.
+    data; spaces = words are separated by ASCII white space.
 
     Marks stay with the character that they modify: a word begins with a mark only at the start of the text or
     after white space.
     """
-    pattern = re.compile(r"\S+") if words == "spaces" else _TOKEN
+    pattern = WORD if words == "spaces" else _TOKEN
     spans = [match.span() for match in pattern.finditer(text.translate(_SEEN))]
     return [Word(text[start:end], start, end) for start, end in spans]
 
 
 def join_words(words: Iterable[str]) -> str:
     """Join words with single spaces; a space within a word becomes a no-break space (U+00A0)."""
+    refuse_text(words, WordVocabularyError, "a list of words")
     return " ".join(_SPACE.sub("\u00a0", word) for word in words)
 
 
@@ -127,6 +129,7 @@ class WordVocabulary:
 
         known: further words, which have pre-trained vectors; they do not count towards `size`.
         """
+        refuse_text(texts, WordVocabularyError)
         counts: Counter[str] = Counter()
         for text in texts:
             counts.update(split_words(text))
@@ -156,6 +159,7 @@ class WordVocabulary:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the indices of the words of texts of `join_words`."""
+        refuse_text(texts, WordVocabularyError)
         return [[self._numbers.get(self.key(word), UNKNOWN) for word in split_words(text)] for text in texts]
 
     def spell(self, word: str) -> list[int]:
@@ -195,6 +199,7 @@ class Labels:
     @classmethod
     def learn(cls, texts: Iterable[str], scheme: Scheme | None = None) -> "Labels":
         """Make it from labels; or, if there is a scheme, from tags in bio with spaces between."""
+        refuse_text(texts, WordVocabularyError)
         seen = sorted(set(texts))
         if scheme is None:
             if len(seen) < 2:
@@ -208,6 +213,7 @@ class Labels:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the indices of labels. An unknown label, which is never predicted, has that of the first
         (O)."""
+        refuse_text(texts, WordVocabularyError)
         if self.scheme is None:
             return [[self._numbers.get(text, 0)] for text in texts]
         return [

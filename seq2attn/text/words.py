@@ -1,0 +1,21 @@
+"""What a word is: the characters that separate words, and lists of texts that are not a text by mistake."""
+
+import re
+
+from seq2attn.errors import Seq2attnError
+
+#: ASCII white space, as in alignment tools and tokenized files. Other spaces (U+00A0, U+3000) are part of a
+#: word.
+SEPARATORS = " \t\n\v\f\r"
+WORD = re.compile(f"[^{SEPARATORS}]+")
+
+
+def words(text: str) -> list[str]:
+    """Split a text into words."""
+    return WORD.findall(text)
+
+
+def refuse_text(value: object, error: type[Seq2attnError], expected: str = "a list of texts") -> None:
+    """Raise the error if a value is a text, which would be read as a list of its letters."""
+    if isinstance(value, str | bytes):
+        raise error(f"expected {expected}, got {value[:40]!r}: put it in a list")
