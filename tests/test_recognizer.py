@@ -192,7 +192,13 @@ def test_a_conll_file_is_tagged_again(tagged: Path, tmp_path: Path) -> None:
     one.write_text("Bo\tNNP\twrong\nwent\tVBD\tO\n\n\nwent\tVBD\tO\n", "utf-8")
     two.write_text("Rome NNP\n. .\n\n", "utf-8")
     assert said("tag", tagged, "--conll", one, two) == (
-        "Bo\tNNP\twrong\tB-PER\nwent\tVBD\tO\tO\n\nwent\tVBD\tO\tO\n\nRome NNP B-LOC\n. . O\n\n"
+        "Bo\tNNP\twrong\tB-PER\nwent\tVBD\tO\tO\n\n\nwent\tVBD\tO\tO\n\nRome NNP B-LOC\n. . O\n\n"
+    )
+    one.write_text(
+        "# of 2\n-DOCSTART- -X- O\n\n \n# id = 1\nBo NNP\n# NN\n\n\n# 2\tx y\n# NN\n-DOCSTART- -X-\nBo\tNNP"
+    )
+    assert said("tag", tagged, "--conll", one) == (
+        "# of 2\n-DOCSTART- -X- O\n\n \n# id = 1\nBo NNP B-PER\n# NN O\n\n\n# 2\tx y\n# NN O\n-DOCSTART- -X-\nBo\tNNP\tB-PER\n\n"
     )
     result = CliRunner().invoke(cli, ["tag", str(tagged), "--conll", "--format", "json", str(one)])
     assert result.exit_code == 2 and "leave out --words and --format" in result.output

@@ -316,6 +316,20 @@ def test_score_of_files(run: Path, tmp_path: Path, fails: Any) -> None:
     assert "rouge counts only words of the letters a to z" in fails(*words, tmp_path / "кириллица")
 
 
+def test_score_reads_jsonl_as_summarize_does(run: Path, tmp_path: Path, fails: Any) -> None:
+    texts = [["Anna: can you bring", "a book ?"], "Ben: nice day"]
+    rows, gold = tmp_path / "in.jsonl", tmp_path / "gold"
+    rows.write_text("".join(json.dumps({"a": {"b": text}}) + "\n" for text in texts), "utf-8")
+    gold.write_text("Anna: can you bring a book ?\nBen: nice day\n", "utf-8")
+    words = ["--references", gold, "--metric", "exact"]
+    assert "lead-3: exact = 100.0" in said("score", run, "--source", rows, "--key", "a.b", *words).output
+    assert "no key source (keys: a.b)" in fails("score", run, "--source", rows, *words)
+    jsonl = ["--references", rows]
+    assert "in.jsonl: expected one text a line, and this is JSONL" in fails(
+        "score", "--hypotheses", gold, *jsonl
+    )
+
+
 def test_an_empty_list_of_references_is_a_bad_line(run: Path, tmp_path: Path, fails: Any) -> None:
     for name in ("chats.yaml", "train.jsonl"):
         shutil.copy(run.parent / name, tmp_path)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from seq2attn.cli.inputs import Pipe, lines
+from seq2attn.cli.inputs import Pipe, is_json_lines, lines
 from seq2attn.data.files import Pair, at, json_lines, names, pick
 from seq2attn.data.report import DataError, Report
 from seq2attn.errors import Seq2attnError
@@ -22,7 +22,7 @@ def documents(files: tuple[Path, ...], key: str, whole: bool, pipe: Pipe | None 
     """Yield the documents of files, or of standard input. In JSONL a document may be a list of
     sentences."""
     for file in files or (Path("-"),):
-        if {".jsonl", ".ndjson"} & {suffix.lower() for suffix in file.suffixes}:
+        if is_json_lines(file):
             if whole:
                 raise Seq2attnError(
                     f"--whole: each row of {file} is a document, because it is JSONL; leave the option out"

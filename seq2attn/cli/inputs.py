@@ -79,13 +79,26 @@ def chunks(items: Iterable[Item], size: int, pipe: Pipe | None) -> Iterator[list
         yield chunk
 
 
+def is_json_lines(file: Path) -> bool:
+    """Whether a file has JSONL, by its name."""
+    return bool({".jsonl", ".ndjson"} & {suffix.lower() for suffix in file.suffixes})
+
+
 def lines(files: tuple[Path, ...], pipe: Pipe | None = None) -> Iterator[str]:
     """Yield the lines of files, or of standard input, which may be an open `pipe`. Lines end with a line feed
     only.
 
     Files may be compressed (.gz, .xz, .bz2). A byte order mark at the start of a file is dropped.
+
+    Raises:
+        Seq2attnError: a line is not UTF-8; or a file is JSONL, whose lines are no texts.
     """
     for file in files or (Path("-"),):
+        if is_json_lines(file):
+            raise Seq2attnError(
+                f"{file}: expected one text a line, and this is JSONL, which only `summarize` and `score "
+                "--source` read: write its texts to a plain file, for example with jq -r"
+            )
         with contextlib.ExitStack() as stack:
             for number, line in enumerate(pipe or _bytes(file, stack), 1):
                 line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line

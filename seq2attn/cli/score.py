@@ -44,8 +44,9 @@ METRICS = (
 @click.option(
     "--source",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Score RUN on this file: one text a line (for a tagger, words separated by spaces).",
+    help="Score RUN on this file: one text a line (for a tagger, words separated by spaces), or .jsonl.",
 )
+@click.option("--key", default="source", show_default=True, help="Key of the texts if --source is JSONL.")
 @click.option(
     "--hypotheses",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -72,6 +73,7 @@ def score(
     run: Path | None,
     data: Literal["dev", "test"],
     source: Path | None,
+    key: str,
     hypotheses: Path | None,
     references: tuple[Path, ...],
     metrics: tuple[str, ...],
@@ -104,12 +106,13 @@ def score(
         gold, metrics = [list(lines((file,))) for file in references], metrics or DEFAULT
         _print({"": score_texts(texts, gold, metrics)}, tables(texts, gold, metrics), None, form)
         return
+    from seq2attn.cli.documents import documents
     from seq2attn.runs.evaluation import GivenTexts, score_run
 
     given = None
     if source is not None:
         by_file = [(str(file), list(lines((file,)))) for file in references]
-        given = GivenTexts(str(source), list(lines((source,))), by_file)
+        given = GivenTexts(str(source), list(documents((source,), key, whole=False)), by_file)
     options = context.meta.get(DECODING, {})
     scored = score_run(run, metrics, data, given, options, checkpoint, device)
     rows = {**scored.baselines, "": list(scored.evaluation.scores.values())}

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 @click.option(
     "--conll",
     is_flag=True,
-    help="FILES are CoNLL, words in the first column. Print their lines with the tag (bio) as last column.",
+    help="FILES are CoNLL, words in the first column. Print their lines with the tag (bio) as last "
+    "column; blank lines, comments and -DOCSTART- stay as they are.",
 )
 @CHECKPOINT
 @DEVICE
@@ -69,17 +70,21 @@ def tag(
 
 
 def _add_tags(recognizer: "Recognizer", files: tuple[Path, ...]) -> None:
-    """Print the lines of CoNLL files with the tag as a last column, separated like the others."""
+    """Print the lines of CoNLL files with the tag as a last column, separated like the others. Lines between
+    sentences stay as they are."""
     from seq2attn.inference.recognizer import CHUNK
     from seq2attn.metrics.entities import parted
 
     pipe = Pipe.open(files)
-    for sentences in chunks(_conll_sentences(files, pipe), CHUNK, pipe):
-        words = [[parted(line)[0] for line in sentence] for sentence in sentences]
-        for sentence, annotation in zip(sentences, recognizer.tag(words, weights=False), strict=True):
-            for line, tag in zip(sentence, annotation.tags, strict=True):
-                click.echo(line.rstrip(" \t") + ("\t" if "\t" in line else " ") + tag)
-            click.echo()
+    for blocks in chunks(_conll_blocks(files, pipe), CHUNK, pipe):
+        words = [[parted(line)[0] for line in block.sentence] for block in blocks]
+        for block, annotation in zip(blocks, recognizer.tag(words, weights=False), strict=True):
+            tagged = (
+                line.rstrip(" \t") + ("\t" if "\t" in line else " ") + tag
+                for line, tag in zip(block.sentence, annotation.tags, strict=True)
+            )
+            for line in (*block.comments, *tagged, block.end):
+                click.echo(line)
 
 
 @cli.command()
@@ -114,13 +119,27 @@ def _numbered_lines(files: tuple[Path, ...], pipe: Pipe | None) -> Iterator[tupl
             yield f"{prefix}{number}", line
 
 
-def _conll_sentences(files: tuple[Path, ...], pipe: Pipe | None) -> Iterator[list[str]]:
-    """Yield the lines of each sentence of CoNLL files. A blank line, or the end of the file, ends it."""
+class _Block(NamedTuple):
+    """A part of a CoNLL file: a sentence, if there is one, with the lines around it that are no words."""
+
+    comments: list[str]
+    sentence: list[str]
+    end: str  # a blank line or -DOCSTART-
+
+
+def _conll_blocks(files: tuple[Path, ...], pipe: Pipe | None) -> Iterator[_Block]:
+    """Yield the parts of CoNLL files. If no blank line ends a file, one is added."""
+    from seq2attn.data.labelled import Layout, ends_sentence
+
     for file in files or (Path("-"),):
-        sentence: list[str] = []
-        for line in chain(lines((file,), pipe), [""]):
-            if line.strip():
-                sentence.append(line)
-            elif sentence:
-                yield sentence
-                sentence = []
+        rows, layout = list[bytes](), Layout([])
+        for line in chain((line.encode() for line in lines((file,), pipe)), [None]):
+            if line is not None and not ends_sentence(line):
+                rows.append(line)
+            elif line is not None or rows:
+                if any(not row.startswith(b"#") for row in rows):
+                    layout = Layout(rows)
+                comments = list(takewhile(layout.is_comment, rows))
+                texts = [row.decode() for row in rows]
+                yield _Block(texts[: len(comments)], texts[len(comments) :], (line or b"").decode())
+                rows = []

@@ -1,6 +1,6 @@
 """Corpora (files, tables, datasets, samples, synthetic tasks) -> tokenised store -> examples."""
 
-from seq2attn.data.corpora import Role, pairs, training_text
+from seq2attn.data.corpora import Role, pairs, training_text, with_scheme
 from seq2attn.data.examples import Examples
 from seq2attn.data.files import Pair, at, lines
 from seq2attn.data.report import DataError, Reason, Report
@@ -21,4 +21,5 @@ __all__ = [
     "pairs",
     "prepare",
     "training_text",
+    "with_scheme",
 ]

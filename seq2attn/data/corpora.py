@@ -113,7 +113,7 @@ def _open_labelled_table(corpus: LabelledTable, use: Use) -> Source:
     path = _path(corpus.table, f"{use.key}.table")
     keys: Any = corpus.columns
     read: Read = (
-        partial(json_lines, path, keys, read=partial(pick, words=use.words))
+        partial(json_lines, path, keys, read=partial(pick, words=use.words, tags=use.scheme is not None))
         if isinstance(keys[0], str)
         else partial(cells, path, keys, use.scheme is not None, use.words)
     )
@@ -123,7 +123,8 @@ def _open_labelled_table(corpus: LabelledTable, use: Use) -> Source:
 def _open_labelled_dataset(corpus: LabelledDataset, use: Use) -> Source:
     """Class labels, which are numbers in the dataset, are read by their names."""
     dataset = load(corpus, use.key)
-    read_row = partial(pick, names=class_names(dataset, corpus.columns[1]), words=use.words)
+    names = class_names(dataset, corpus.columns[1])
+    read_row = partial(pick, names=names, words=use.words, tags=use.scheme is not None)
     read = partial(dataset_pairs, dataset, corpus, use.key, read=read_row)
     name = f"{corpus.dataset}[{corpus.split}]"
     return _labelled(corpus, use, Source(name, _dataset_state(dataset, corpus), read))
@@ -173,6 +174,24 @@ def pairs(
         report.read += 1
         report.kept += 1
         yield pair
+
+
+def with_scheme(data: DataRecipe | LabelledDataRecipe) -> DataRecipe | LabelledDataRecipe:
+    """Return the data of a recipe with the tag scheme of its training corpora, if it is to be guessed.
+
+    Data stay as they are if training corpora have different schemes, or cannot be read.
+    """
+    if data.tag_scheme != "auto":
+        return data
+    report = Report(stop=False)
+    for number, corpus in enumerate(data.train):
+        first = corpus.model_copy(update={"limit": 1})  # tags are guessed before any is used
+        try:
+            next(pairs(first, data.languages, report, "train", f"data.train.{number}", data.tag_scheme), None)
+        except DataError:
+            return data
+    schemes = report.schemes
+    return data.model_copy(update={"scheme": schemes[0]}) if len(schemes) == 1 else data
 
 
 def training_text(

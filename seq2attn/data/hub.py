@@ -110,11 +110,23 @@ def dataset_pairs(
 
 
 def class_names(dataset: Any, column: str) -> list[str] | None:
-    """Return the names of the class labels in a column, single or in lists; None if it has no class
-    labels."""
-    feature = (dataset.features or {}).get(column)
-    feature = getattr(feature, "feature", feature)
+    """Return the names of the class labels in a column (a dotted key), single or in lists; None if it has no
+    class labels."""
+    feature: Any = dataset.features or {}
+    for key in [column] if column in feature else column.split("."):
+        if key.isdigit() and not isinstance(feature, dict):
+            feature = _item(feature)
+        else:
+            feature = feature.get(key) if isinstance(feature, dict) else None
+    feature = _item(feature)
     return list(labels) if (labels := getattr(feature, "names", None)) else None
+
+
+def _item(feature: Any) -> Any:
+    """Return the feature of the items of a list; any other feature as it is."""
+    if isinstance(feature, list):  # an old notation
+        return feature[0]
+    return getattr(feature, "feature", feature)
 
 
 def _rows(dataset: Any, corpus: DatasetCorpus, key: str) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,8 @@ in bio) with spaces between, or its label.
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -18,22 +19,50 @@ from seq2attn.text.tag_schemes import TagError, convert, guess_scheme, is_tag, r
 from seq2attn.text.word_vocabulary import join_words, split_words, tokenize
 
 GUESSING = 1000  # number of sentences from which the scheme is guessed
-# First cells of lines that end a sentence: blank lines, and those between the documents of CoNLL-2003.
-_ENDS: tuple[list[bytes], ...] = ([], [b"-DOCSTART-"])
 _CELL = re.compile(r"[^ \t]+")  # other spaces, such as U+00A0, are part of a word
+
+
+def ends_sentence(line: bytes) -> bool:
+    """Whether a line of a CoNLL file ends a sentence: a blank one, or one between the documents of
+    CoNLL-2003."""
+    return line.split(None, 1)[:1] in ([], [b"-DOCSTART-"])
+
+
+class Layout:
+    """Tells comments from words in a CoNLL file by the columns of its first lines.
+
+    A comment begins with # before the first word of a sentence, and has another number of columns than most
+    lines, or no tab where most have tabs.
+    """
+
+    def __init__(self, lines: Iterable[bytes]) -> None:
+        rows = [line for line in lines if not ends_sentence(line) and not line.startswith(b"#")]
+        self._columns = Counter(len(line.split()) for line in rows).most_common(1)
+        self._tabs = sum(b"\t" in line for line in rows) > len(rows) / 2
+
+    def is_comment(self, line: bytes) -> bool:
+        """Whether a line before the first word of a sentence is a comment."""
+        usual = [len(line.split())] == [count for count, _ in self._columns]
+        return line.startswith(b"#") and not (usual and (b"\t" in line or not self._tabs))
 
 
 def columns(path: Path, chosen: tuple[int, int], report: Report) -> Iterator[Pair]:
     """Yield the sentences of a CoNLL file: one word per line, columns with spaces or tabs between, blank
     lines between sentences.
 
-    A sentence also ends where a document begins. A sentence with a line that cannot be read is left out as a
-    whole. Columns can be counted from the last only if all lines have the same number of columns.
+    A sentence also ends where a document begins, and comments before it are counted. A sentence with a line
+    that cannot be read is left out as a whole. Columns can be counted from the last only if all lines have
+    the same number of columns.
     """
     rows: list[tuple[str, str]] = []
     begin, expected, whole = 0, 0, True
-    for number, line in enumerate(chain(lines(path), [b""]), 1):
-        if line.split(None, 1)[:1] in _ENDS:
+    stream = lines(path)
+    first = list(islice(stream, GUESSING))
+    layout = Layout(first)
+    for number, line in enumerate(chain(first, stream, [b""]), 1):
+        if whole and not rows and layout.is_comment(line):
+            report.note("comment", f"{path}:{number}")
+        elif ends_sentence(line):
             if whole and rows:
                 words, tags = zip(*rows, strict=True)
                 yield Pair(join_words(words), join_words(tags), begin)
@@ -75,18 +104,27 @@ def pick(
     report: Report,
     names: Sequence[str] | None = None,
     words: str = "auto",
+    tags: bool = True,
 ) -> Pair | None:
     """Return the pair of a row: words (a list, or a text that is tokenized) and tags (a list), or a text and
     a label.
 
     names: the names of labels that are numbers, by number; None if labels are names themselves.
     words: how a text is tokenized.
+    tags: whether words have tags; otherwise the row has one label, which may be alone in a list.
     """
     try:
         text, labels = (at(row, key) for key in keys)
     except LookupError as error:
         there = ", ".join(column_names(row)) or "none"
         report.bad("missing column", where, f"no column {error}; there are: {there}")
+        return None
+    if not tags and isinstance(labels, list) and len(labels) == 1:
+        labels = labels[0]
+    elif not tags and isinstance(labels, list) and labels:
+        shown = json.dumps(labels, default=str, ensure_ascii=False)
+        expected = "one label was expected: a text has exactly one"
+        report.bad("several labels", where, f"{keys[1]} is {shown[:40]} where {expected}")
         return None
     values = labels if isinstance(labels, list) else [labels]
     if names is not None:

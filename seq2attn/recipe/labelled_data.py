@@ -157,7 +157,8 @@ class TaggedDataRecipe(LabelledDataRecipe):
     dev: AnyTagged = Field(description=DEV)
     test: AnyTagged | None = Field(None, description=TEST)
     scheme: Annotated[str, Name(lambda: ["auto", *SCHEMES])] = Field(
-        "auto", description="Tag scheme of the data; auto = guess it from the first thousand sentences."
+        "auto",
+        description="Tag scheme of the data; auto = that of most of the first thousand training sentences.",
     )
 
     @property

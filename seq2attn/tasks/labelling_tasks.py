@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from typing_extensions import Self
 
-from seq2attn.data import Coders, Examples, Report, pairs, training_text
+from seq2attn.data import Coders, Examples, Report, Role, pairs, prepare, training_text, with_scheme
 from seq2attn.data.corpora import Use, open_corpus
 from seq2attn.data.pretrained_vectors import coverage, known_words, word_vectors
 from seq2attn.data.word_batches import LabelledBatchLoader
@@ -43,7 +43,8 @@ class LabellingTask(Task[LabellingRecipe]):
         """See the base class: the words of the training data, and the labels of training data and dev set."""
         data, text = recipe.data, recipe.text
         report = Report(stop=data.bad_lines == "stop")
-        dev = pairs(data.dev, data.languages, report, "dev", "data.dev", data.tag_scheme, text.words)
+        scheme = with_scheme(data).tag_scheme
+        dev = pairs(data.dev, data.languages, report, "dev", "data.dev", scheme, text.words)
         try:
             word_vocabulary = WordVocabulary.learn(
                 training_text(data, (0,), text.words),
@@ -88,6 +89,13 @@ class LabellingTask(Task[LabellingRecipe]):
         """See the base class."""
         length = learned_positions(self.recipe.model.encoder)
         return {} if length is None else {"encoder": length}
+
+    def examples(self, role: Role) -> Examples:
+        """See the base class. Tags of dev and test are read in the scheme of the training data."""
+        if role == "train":
+            return super().examples(role)
+        data = with_scheme(self.recipe.data)
+        return prepare([getattr(data, role)], data, self.coders, role, words=self.recipe.text.words)
 
     def loader(self, examples: Examples, training: bool = False) -> LabelledBatchLoader:
         """See the base class."""

@@ -15,6 +15,7 @@ from seq2attn.errors import Seq2attnError
 
 Scheme = Literal["iob1", "bio", "bioes", "bioul"]
 OUTSIDE = "O"
+MAJORITY = 0.95  # share of sentences that show a scheme; the others are taken for mistakes of annotators
 
 
 class TagError(Seq2attnError):
@@ -132,19 +133,27 @@ def is_tag(tag: str) -> bool:
 
 
 def guess_scheme(sentences: Sequence[Sequence[str]], names: Sequence[str] = ()) -> Scheme:
-    """Return the scheme in which all these tags are valid; bio if there are no spans at all.
+    """Return the scheme in which the most of these sentences are valid; bio if there are no spans at all.
 
     names: those of the sentences in errors; by default `sentence 1` and so on.
-    Raises TagError if no scheme fits, with the number of invalid sentences in each and the first fault.
+    Raises TagError if no scheme has a clear majority (MAJORITY of the sentences with spans), with the number
+    of invalid sentences in each and the first fault.
     """
+    schemes = sorted(SCHEMES, key=lambda scheme: scheme != "bio")
+    faults = {
+        scheme: [(n, fault) for n, tags in enumerate(sentences) if (fault := _fault(tags, scheme))]
+        for scheme in schemes
+    }
+    best = min(schemes, key=lambda scheme: len(faults[scheme]))
+    with_spans = sum(any(tag != OUTSIDE for tag in tags) for tags in sentences)
+    if len(faults[best]) <= (1 - MAJORITY) * with_spans:
+        return best
     why = []
-    for scheme in sorted(SCHEMES, key=lambda scheme: scheme != "bio"):
-        faults = [(n, fault) for n, tags in enumerate(sentences) if (fault := _fault(tags, scheme))]
-        if not faults:
-            return scheme
-        number, first = faults[0]
+    for scheme in schemes:
+        number, first = faults[scheme][0]
         name = names[number] if names else f"sentence {number + 1}"
-        why.append(f"{scheme}: {len(faults)} of {len(sentences)} sentences break it, first {name}: {first}")
+        count = f"{len(faults[scheme])} of {len(sentences)}"
+        why.append(f"{scheme}: {count} sentences break it, first {name}: {first}")
     raise TagError(
         "\n  ".join(["no scheme fits all tags: name the nearest, and tags that break it are repaired", *why])
     )

@@ -69,7 +69,8 @@ class Vocabulary:
     Args:
         model: the content of a .model file, as spm_train writes it.
         words: how words are found: "spaces" = they are separated by ASCII white space; "pieces" = every
-            piece is a word; "auto" = pieces in scripts without spaces (Han, kana, Thai, ...), spaces in all others.
+            piece is a word; "auto" = pieces in scripts without spaces (Han, kana, Thai, ...), spaces in all
+            others.
 
     Raises:
         VocabularyError: the bytes are no SentencePiece model, or `words` has another value.
