@@ -12,6 +12,8 @@ from tiny_corpora import COLUMNS, ROWS, SENTENCES, read, recipe, skipped, write
 import seq2attn.data.hub
 from seq2attn.data import DataError, Report
 from seq2attn.data.corpora import Use, open_corpus
+from seq2attn.recipe import RecipeError
+from seq2attn.recipe import read as read_recipe
 from seq2attn.recipe.labelled_data import CategorizedDataset
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -53,6 +55,20 @@ def test_csv_is_read_as_text(tmp_path, streaming):
     plain = [cell.strip('"').replace('""', '"') for cell in odd]
     found = read(corpus | {"columns": ["de", "en"], "streaming": streaming})
     assert found[10_000:] == [("10000", "10000"), *((cell, plain[n - 1]) for n, cell in enumerate(plain))]
+
+
+@pytest.mark.parametrize("name", ["part[1].csv", "a*b.csv", "what?.csv"])
+def test_a_file_whose_name_looks_like_a_pattern_is_read(tmp_path, name):
+    for file, text in ((name, "de,en\nx,y\n"), ("part1.csv", "de,en\nwrong,file\n")):
+        write(tmp_path / file, text)
+    for files in (str(tmp_path / name), [str(tmp_path / name)]):
+        assert read({"dataset": "csv", "data_files": files, "columns": ["de", "en"]}) == [("x", "y")]
+
+
+def test_only_data_files_may_be_patterns(tmp_path):
+    write(tmp_path / "x.tsv", "a\tb\n")
+    with pytest.raises(RecipeError, match=r"data\.dev\.table: no such file: .*/\*\.tsv"):
+        read_recipe("quickstart", [f"data.dev={{table: '{tmp_path}/*.tsv'}}"])
 
 
 def test_csv_in_a_folder_is_text_and_so_are_labels(tmp_path):

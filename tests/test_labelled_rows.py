@@ -6,9 +6,14 @@ from typing import Any
 
 import datasets
 import pytest
+import tiny_runs
+from click.testing import CliRunner
 
+from seq2attn import load
+from seq2attn.cli import cli
 from seq2attn.data import DataError, Report, pairs
 from seq2attn.recipe import RECIPES
+from seq2attn.runs.training_run import train
 from seq2attn.tasks.loading import learn
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -121,3 +126,24 @@ def test_without_a_majority_the_scheme_must_be_named(tmp_path: Path) -> None:
     task = learn(tagging(tmp_path, train=SENTENCE * 99 + "a O\n\n" * 999, dev=SENTENCE))
     (tmp_path / "train").unlink()  # as where a trained model is scored
     assert task.examples("dev").report.schemes == ["bio"]
+
+
+def test_a_type_with_spaces_comes_back_as_it_is(tmp_path: Path) -> None:
+    rows = [(["EU", "x"], ["B-Medical Device", "O"]), (["New York", "a"], ["B-Some Place", "I-Some Place"])]
+    lines = [json.dumps({"tokens": words, "tags": tags}) for words, tags in rows * 9]
+    (tmp_path / "x.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "r.yaml").write_text(
+        "task: tagging\ndata: {train: {table: x.jsonl}, dev: {table: x.jsonl}, test: {table: x.jsonl}}\n"
+        "model: {embedding: {size: 16, dropout: 0}, encoder: {kind: recurrent, size: 16, dropout: 0}}\n"
+        "training: {max_steps: 60, validate_every: 60, learning_rate: 0.02}\n",
+        encoding="utf-8",
+    )
+    run = tmp_path / "run"
+    trained = train(tmp_path / "r.yaml", run, display=tiny_runs.silent())
+    assert trained.scores[0].value == 100
+    annotation = load(run).tag(["EU", "x"])
+    assert [entity.type for entity in annotation.entities] == ["Medical Device"]
+    assert annotation.tags == ["B-Medical Device", "O"] and str(annotation) == "B-Medical\u00a0Device O"
+    (tmp_path / "in.conll").write_text("EU\nx\n\n", encoding="utf-8")
+    output = CliRunner().invoke(cli, ["tag", str(run), "--conll", str(tmp_path / "in.conll")]).stdout
+    assert output == "EU B-Medical\u00a0Device\nx O\n\n"  # columns stay columns

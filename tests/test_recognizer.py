@@ -18,9 +18,11 @@ import seq2attn.runs.training_run
 from seq2attn.cli import cli
 from seq2attn.data.word_batches import collate_words
 from seq2attn.errors import Seq2attnError
+from seq2attn.inference.label_results import Annotation
 from seq2attn.inference.recognizer import Categorizer, Recognizer
 from seq2attn.runs.evaluation import held_out
 from seq2attn.tasks.loading import reopen
+from seq2attn.text.word_vocabulary import Word
 from seq2attn.training.display import Display
 from seq2attn.training.run_folder import RunFolder
 
@@ -82,6 +84,14 @@ def said(*arguments: Any, input: str | None = None) -> str:
     result = CliRunner().invoke(cli, [str(one) for one in arguments], input=input, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
+
+
+def test_types_and_words_with_spaces() -> None:
+    """In files spaces separate columns; a type is as it is in the data all the same."""
+    annotation = Annotation("a\tb went", [Word("a\tb", 0, 3), Word("went", 4, 8)], ["B-big name", "O"], [])
+    assert str(annotation) == "B-big\u00a0name O"
+    assert annotation.conll() == "a\u00a0b\tB-big\u00a0name\nwent\tO\n\n"
+    assert annotation.to_json()["tags"] == ["B-big name", "O"]
 
 
 def test_entities_have_their_characters_in_the_text(tagged: Path) -> None:

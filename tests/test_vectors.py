@@ -48,3 +48,24 @@ def test_a_width_that_is_not_the_models_is_said_with_the_file(file: Path) -> Non
     message = f"{file}: its vectors have 2 values, and word embeddings 7: set model.embedding.size to 2, or name a file"
     with pytest.raises(Seq2attnError, match=re.escape(message)):
         word_vectors(file, LEXICON, 7)
+
+
+@pytest.mark.parametrize("header", ["", "4 2\n"])
+def test_words_may_have_spaces(tmp_path: Path, header: str) -> None:
+    file = tmp_path / "vectors.txt"
+    file.write_text(
+        f"{header}new york 1 2\nR$ 0,00 3 4\nparis 5 6\n. . . 7 8\nthe 9 10\nroute 66 1 2\nx 0 0\ny 0 0\n",
+        "utf-8",
+    )
+    words = ["new\u00a0york", "R$\u00a00,00", "paris", ".\u00a0.\u00a0.", "the", "route\u00a066", "x", "y"]
+    assert [*known_words(file)] == words
+    table = word_vectors(file, WordVocabulary(["paris", "new\u00a0york"], []), 2)
+    assert table[2:].tolist() == [[5, 6], [1, 2]]
+
+
+@pytest.mark.parametrize(("line", "came"), [("b 1.5 2.5 3.5", 3), ("b 1", 1)])
+def test_another_number_of_values_is_an_error(tmp_path: Path, line: str, came: int) -> None:
+    file = tmp_path / "vectors.txt"
+    file.write_text(f"a 1 2\nc 3 4\n{line}\n", "utf-8")
+    with pytest.raises(Seq2attnError, match=rf":3: expected 2 numbers after the word, as before, got {came}"):
+        word_vectors(file, WordVocabulary(["a", "b", "c"], []))

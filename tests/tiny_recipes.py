@@ -14,7 +14,7 @@ KEPT = {name: DATA / f"{name}.yaml" for name in ("quickstart", "multi30k_additiv
 words = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
     ["no", "1e-3", "0x1", "~", "=", "<<", "1:2"]
 )
-leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | words
+leaves = st.none() | st.booleans() | st.integers(-(10**10), 10**10) | st.floats(allow_nan=False) | words
 trees = st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(words, inner), max_leaves=9)
 
 CORPORA = [

@@ -74,6 +74,7 @@ def _add_tags(recognizer: "Recognizer", files: tuple[Path, ...]) -> None:
     sentences stay as they are."""
     from seq2attn.inference.recognizer import CHUNK
     from seq2attn.metrics.entities import parted
+    from seq2attn.text.word_vocabulary import split_words
 
     pipe = Pipe.open(files)
     for blocks in chunks(_conll_blocks(files, pipe), CHUNK, pipe):
@@ -81,7 +82,7 @@ def _add_tags(recognizer: "Recognizer", files: tuple[Path, ...]) -> None:
         for block, annotation in zip(blocks, recognizer.tag(words, weights=False), strict=True):
             tagged = (
                 line.rstrip(" \t") + ("\t" if "\t" in line else " ") + tag
-                for line, tag in zip(block.sentence, annotation.tags, strict=True)
+                for line, tag in zip(block.sentence, split_words(str(annotation)), strict=True)
             )
             for line in (*block.comments, *tagged, block.end):
                 click.echo(line)

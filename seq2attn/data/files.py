@@ -15,9 +15,12 @@ from seq2attn.data.gold_alignments import beyond
 from seq2attn.data.report import DataError, Report
 from seq2attn.runtime.files import COMPRESSED
 
+_NO_TEXT = "is this a file of texts, one a line?"
 _BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LINE_END = re.compile("\r\n?")
+LONGEST = 1 << 24  # bytes of a line
+MOST_BLANK = 1_000_000  # blank lines in a row
 _COLUMNS = "wrong number of columns"
 
 
@@ -49,13 +52,24 @@ def missing(path: str) -> str | None:
 
 
 def lines(path: Path) -> Iterator[bytes]:
-    r"""Yield the lines of a file without their ends. Only \n separates lines, as in `wc -l`."""
+    r"""Yield the lines of a file without their ends. Only \n separates lines, as in `wc -l`.
+
+    Raises DataError if the file cannot be read, for a line of more than LONGEST bytes, and for more than
+    MOST_BLANK blank lines in a row.
+    """
     opener = COMPRESSED.get(path.suffix, open)
     try:
         with opener(path, "rb") as stream:
-            for number, line in enumerate(stream):
-                start = len(_BOM) if number == 0 and line.startswith(_BOM) else 0
-                yield line[start:].rstrip(b"\r\n")
+            blank = 0
+            for number, line in enumerate(iter(lambda: stream.readline(LONGEST + 1), b""), 1):
+                if len(line) > LONGEST:
+                    raise DataError(f"{path}:{number}: a line of more than {LONGEST:,} bytes: {_NO_TEXT}")
+                blank = 0 if line.strip() else blank + 1
+                if blank > MOST_BLANK:
+                    raise DataError(
+                        f"{path}:{number}: more than {MOST_BLANK:,} blank lines in a row: {_NO_TEXT}"
+                    )
+                yield line.removeprefix(_BOM if number == 1 else b"").rstrip(b"\r\n")
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: damaged, or not compressed as its name says: {error}") from error
     except OSError as error:
@@ -133,7 +147,7 @@ def json_lines(path: Path, keys: tuple[str, str], report: Report, read: Pick | N
             continue
         try:
             row = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             report.bad("not JSON", where, f"not JSON: {error}")
             continue
         pair = (read or pick)(row, keys, number, where, report)

@@ -35,7 +35,11 @@ def load(corpus: DatasetCorpus, key: str) -> "datasets.Dataset | datasets.Iterab
     unreached = None if local else _unreached(name, corpus.revision, key)
     try:
         with _from_cache_alone(unreached is not None):
-            options = {"name": corpus.config, "data_files": corpus.data_files, "revision": corpus.revision}
+            options = {
+                "name": corpus.config,
+                "data_files": _literal(corpus.data_files),
+                "revision": corpus.revision,
+            }
             options |= _as_text(library, name, options)
             return library.load_dataset(name, **options, split=corpus.split, streaming=corpus.streaming)
     except _failures() as error:
@@ -166,7 +170,17 @@ def _failures() -> tuple[type[Exception], ...]:
 
 
 def _matches(pattern: str) -> list[Path]:
+    if Path(pattern).exists():
+        return [Path(pattern)]
     return [Path(path) for path in glob.glob(pattern, recursive=True)]  # noqa: PTH207 (Path takes no absolute one)
+
+
+def _literal(files: str | list[str] | None) -> str | list[str] | None:
+    """Return data files as `datasets` takes them: names of existing files with [ and the like are no
+    patterns."""
+    if isinstance(files, list):
+        return [str(_literal(file)) for file in files]
+    return glob.escape(files) if files is not None and Path(files).exists() else files
 
 
 def _is_path(name: str) -> bool:

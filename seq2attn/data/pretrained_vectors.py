@@ -1,7 +1,9 @@
 """Pre-trained word vectors, from text files in the format of GloVe and fastText."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,10 @@ from torch import Tensor
 
 from seq2attn.data import lines
 from seq2attn.errors import Seq2attnError
-from seq2attn.text.word_vocabulary import UNKNOWN, WordVocabulary, split_words
+from seq2attn.text.word_vocabulary import UNKNOWN, WordVocabulary, join_words, split_words
 
+FIRST = 1000  # lines that show the number of values
+_DECIMAL = re.compile(rb"(?:^| )[-+]?\d*\.\d+(?: |$)")
 _HEADER = re.compile(rb"\d+ \d+\s*")  # numbers of words and values: the first line of fastText
 
 
@@ -61,12 +65,22 @@ def word_vectors(path: Path, word_vocabulary: WordVocabulary, width: int | None 
 
 
 def _rows(path: Path) -> Iterator[tuple[int, str, bytes]]:
-    for number, line in enumerate(lines(path), 1):
-        if number == 1 and _HEADER.fullmatch(line):
-            continue
-        word, _, values = line.rstrip().partition(b" ")
+    """Yield the number, word and values of each line. Words may have spaces, which become no-break spaces as
+    in texts of `join_words`; the number of values is that of most of the first lines."""
+    stream = enumerate(lines(path), 1)
+    first = [
+        (number, line) for number, line in islice(stream, FIRST) if number > 1 or not _HEADER.fullmatch(line)
+    ]
+    usual = Counter(line.rstrip().count(b" ") for _, line in first).most_common(1)
+    width = usual[0][0] if usual else 0
+    for number, line in chain(first, stream):
+        cells = line.rstrip().split(b" ")
+        extra = len(cells) - width  # cells of the word
+        if extra > 1 and _DECIMAL.search(b" ".join(cells[1:extra])):
+            extra = 1  # a value too many
+        word, values = b" ".join(cells[: max(1, extra)]), b" ".join(cells[max(1, extra) :])
         if values:
-            yield number, word.decode("utf-8", errors="replace"), values
+            yield number, join_words([word.decode("utf-8", errors="replace")]), values
 
 
 def _numbers(values: bytes, where: str, width: int) -> NDArray[np.float32]:

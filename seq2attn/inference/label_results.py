@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seq2attn.errors import Seq2attnError
-from seq2attn.text.word_vocabulary import Word
+from seq2attn.text.word_vocabulary import Word, join_words
 from seq2attn.views.html_table import MAX_CELLS, block, marked, pale, table
 
 if TYPE_CHECKING:
@@ -53,15 +53,18 @@ class Annotation:
     attention: str = ""
 
     def __str__(self) -> str:
-        return " ".join(self.tags)
+        return join_words(self.tags)
 
     def __repr__(self) -> str:
         entities = ", ".join(f"{entity.text!r}: {entity.type}" for entity in self.entities)
         return f"Annotation({entities or 'no entity'})"
 
     def conll(self) -> str:
-        """Return a line per word, with the word, a tab and the tag; and a blank line at the end."""
-        rows = (f"{word.text}\t{tag}\n" for word, tag in zip(self.words, self.tags, strict=True))
+        """Return a line per word, with the word, a tab and the tag; and a blank line at the end. A space
+        or tab within a word or tag becomes a no-break space."""
+        words = (word.text for word in self.words)
+        pairs = (map(join_words, zip(cells)) for cells in (words, self.tags))
+        rows = (f"{word}\t{tag}\n" for word, tag in zip(*pairs, strict=True))
         return "".join(rows) + "\n"
 
     def to_json(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from seq2attn.inference.shortening import shortened
 from seq2attn.metrics.entities import parted
 from seq2attn.models.taggers import Classifier, LabelScores, SpanPrediction, SpanTagger, Tagger
 from seq2attn.runtime.devices import autocast, fitting
-from seq2attn.text.tag_schemes import tags
+from seq2attn.text.tag_schemes import Span, tags
 from seq2attn.text.word_vocabulary import Labels, Word, WordVocabulary, join_words, split_words, tokenize
 
 if TYPE_CHECKING:
@@ -223,7 +223,8 @@ class Recognizer(LabelPredictor[Tagger | SpanTagger, Annotation]):
         predicted = self.model.predicted_spans(output)
         for row, (sentence, predictions) in enumerate(zip(sentences, predicted, strict=True)):
             entities = [_entity(sentence, prediction) for prediction in predictions]
-            word_tags = tags([prediction.span for prediction in predictions], len(sentence.words), "bio")
+            spans = [_named(prediction.span) for prediction in predictions]
+            word_tags = tags(spans, len(sentence.words), "bio")
             annotation = Annotation(sentence.text, sentence.words, word_tags, entities)
             weights = self._heads(output, row, annotation)
             if weights is not None:
@@ -242,9 +243,14 @@ class Recognizer(LabelPredictor[Tagger | SpanTagger, Annotation]):
         return weights[:, :count, :count]
 
 
+def _named(span: Span) -> Span:
+    """Return a span with its type as it is in the data: `join_words` has made spaces no-break spaces."""
+    return span._replace(type=span.type.replace("\u00a0", " "))
+
+
 def _entity(sentence: TokenizedText, prediction: SpanPrediction) -> Entity:
     """Return a span of words as an entity of the text."""
-    span = prediction.span
+    span = _named(prediction.span)
     start, end = sentence.words[span.start].start, sentence.words[span.end - 1].end
     return Entity(
         span.type, sentence.text[start:end], start, end, prediction.probability, span.start, span.end - 1

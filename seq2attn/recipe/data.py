@@ -126,7 +126,7 @@ def _reads_files(corpus: Mapping[str, Any], file: str, path: Path) -> bool:
     return str(corpus.get("dataset")) in FORMATS
 
 
-DataFile = Annotated[str, PathField(applies=_reads_files)]
+DataFile = Annotated[str, PathField(applies=_reads_files, wildcards=True)]
 
 
 class DatasetCorpus(Corpus):

@@ -56,7 +56,7 @@ def make_absolute(
         if not field.marker.applies(field.section, text, path):
             continue
         field.container[field.key] = os.path.normpath(path)
-        if note is not None and not _exists(path):
+        if note is not None and not (path.exists() or (field.marker.wildcards and _matches(path))):
             note(field.keys, f"no such {field.marker.kind}: {os.path.normpath(path)}")
 
 
@@ -103,7 +103,7 @@ def _items(values: dict[str, Any], name: str, keys: Keys) -> Iterator[tuple[Any,
         yield values, name, (*keys, name)
 
 
-def _exists(path: Path) -> bool:
-    if any(letter in str(path) for letter in "*?["):
-        return any(Path(path.anchor).glob(str(path.relative_to(path.anchor)))) or path.exists()
-    return path.exists()
+def _matches(path: Path) -> bool:
+    """Whether there is a file for a path with wildcards."""
+    wild = any(letter in str(path) for letter in "*?[")
+    return wild and any(Path(path.anchor).glob(str(path.relative_to(path.anchor))))

@@ -11,7 +11,7 @@ from seq2attn.recipe.paths import expand_variables, make_absolute
 from seq2attn.recipe.plugins import load_plugins
 from seq2attn.recipe.roots import RECIPES, AnyRecipe, Recipe
 from seq2attn.recipe.wording import FROM_PLUGINS, closest, shown, unknown
-from seq2attn.recipe.yaml_source import Keys, Source, dump, parse
+from seq2attn.recipe.yaml_source import LONGEST, Keys, Source, dump, parse
 from seq2attn.runtime.files import write as write_atomically
 
 
@@ -168,8 +168,6 @@ def _find(path: str | Path) -> Path:
     file_path = Path(path)
     if file_path.exists() and not file_path.is_dir():
         return file_path
-    if file_path.is_dir():
-        raise RecipeError([LocatedFault(str(path), 0, "", "is a folder; give the recipe's file")])
     ships = shipped()
     if file_path.stem in ships and str(file_path) in (
         file_path.stem,
@@ -177,6 +175,8 @@ def _find(path: str | Path) -> Path:
         str(Path("recipes") / file_path.name),
     ):
         return ships[file_path.stem]
+    if file_path.is_dir():
+        raise RecipeError([LocatedFault(str(path), 0, "", "is a folder; give the recipe's file")])
     guess = closest(file_path.stem, ships)
     hint = f"did you mean {guess}? " if guess else ""
     message = f"no such file ({hint}recipes that ship: {', '.join(ships)})"
@@ -190,7 +190,9 @@ def _short(file_path: Path) -> str:
 
 def _text(file_path: Path, file: str) -> str:
     try:
-        return file_path.read_text(encoding="utf-8-sig")
+        with file_path.open("rb") as stream:
+            content = stream.read(4 * LONGEST + 1)  # a longer text is refused by `parse`, whatever follows
+        return content.decode("utf-8-sig", "strict" if len(content) <= 4 * LONGEST else "replace")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise RecipeError([LocatedFault(file, line, "", "is not UTF-8 text")]) from None

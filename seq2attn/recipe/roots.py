@@ -1,5 +1,6 @@
 """The recipe of each task as a whole, and the checks across its sections."""
 
+import unicodedata
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -55,6 +56,10 @@ class AnyRecipe(Section):
 
     def faults(self) -> Iterator[Fault]:
         """Find a name that cannot be that of a folder."""
+        if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in self.name):
+            yield Fault(
+                "name", f"names a folder: no line breaks or control characters, got {shown(self.name)}"
+            )
         if any(letter in self.name for letter in "/\\"):
             yield Fault("name", f"names a folder of its own: no slashes, got {shown(self.name)}")
 

@@ -150,10 +150,12 @@ class PathField:
     """Marks a text field that is the path of a file or folder (`kind`), see paths.py.
 
     applies: returns whether the text is a path, given its section as written, the text, and that path.
+    wildcards: whether the path may have wildcards; a file whose name has them itself takes precedence.
     """
 
     kind: Literal["file", "folder"] = "file"
     applies: Callable[[Mapping[str, Any], str, Path], bool] = _always
+    wildcards: bool = False
 
 
 FilePath = Annotated[str, PathField()]

@@ -20,11 +20,17 @@ _TYPES = {
     "model_attributes_type": "a section of keys and values",
     "dict_type": "a section of keys and values",
 }
+
+
+def _number(limit: float) -> str:
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"
+
+
 _LIMITS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "greater_than": lambda limit: f"more than {limit['gt']:g}",
-    "greater_than_equal": lambda limit: f"at least {limit['ge']:g}",
-    "less_than": lambda limit: f"less than {limit['lt']:g}",
-    "less_than_equal": lambda limit: f"at most {limit['le']:g}",
+    "greater_than": lambda limit: f"more than {_number(limit['gt'])}",
+    "greater_than_equal": lambda limit: f"at least {_number(limit['ge'])}",
+    "less_than": lambda limit: f"less than {_number(limit['lt'])}",
+    "less_than_equal": lambda limit: f"at most {_number(limit['le'])}",
     "too_short": lambda limit: f"a list of at least {limit['min_length']}",
     "too_long": lambda limit: f"a list of at most {limit['max_length']}",
     "string_too_short": lambda limit: "some text",

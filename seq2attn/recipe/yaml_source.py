@@ -11,6 +11,10 @@ import yaml
 
 Keys = tuple[str | int, ...]
 
+LONGEST = 1 << 18  # characters of a recipe; PyYAML reads this many in seconds
+MOST_VALUES = 20_000  # of a recipe, those of aliases counted each time
+LARGEST = 10**10  # whole number; no size, number of steps or seed is larger
+
 _MERGE = "tag:yaml.org,2002:merge"
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9_]*)$")
@@ -78,16 +82,26 @@ _Dumper.add_representer(
 )
 
 
+class _TooManyValuesError(Exception):
+    """A recipe has more than MOST_VALUES values."""
+
+
 def parse(text: str) -> Source:
     """Parse a YAML text. Faults are returned, never raised."""
     faults: list[SourceFault] = []
     lines: dict[Keys, int | None] = {(): 1}
+    if len(text) > LONGEST:
+        message = f"has more than {LONGEST:,} characters, too many for a recipe: is this the right file?"
+        return Source(None, lines, [SourceFault(1, (), message)])
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
         tree = None if node is None else _Values(loader, lines, faults).value(node, (), ())
     except yaml.MarkedYAMLError as error:
         faults.append(_syntax(error))
+        tree = None
+    except _TooManyValuesError as error:
+        faults.append(SourceFault(error.args[0], (), f"has more than {MOST_VALUES:,} values (with aliases)"))
         tree = None
     except RecursionError:
         faults.append(SourceFault(1, (), "is nested too deeply for a recipe"))
@@ -117,6 +131,7 @@ class _Values:
 
     def __init__(self, loader: _Loader, lines: dict[Keys, int | None], faults: list[SourceFault]) -> None:
         self.loader, self.lines, self.faults = loader, lines, faults
+        self.count = 0
 
     def value(self, node: yaml.Node, path: Keys, above: tuple[yaml.Node, ...]) -> Any:
         """Return the value of a node with this path, below the nodes `above`."""
@@ -124,6 +139,7 @@ class _Values:
             self.fault(node, path, "is an alias of a node that contains it")
             return None
         above = (*above, node)
+        self.tally(node)
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, path, above)
         if isinstance(node, yaml.SequenceNode):
@@ -132,7 +148,30 @@ class _Values:
                 self.lines[(*path, index)] = item.start_mark.line + 1
                 items.append(self.value(item, (*path, index), above))
             return items
-        return self.loader.construct_object(node)
+        return self.scalar(node, path)
+
+    def scalar(self, node: yaml.Node, path: Keys) -> Any:
+        """Return a text, number, boolean or null."""
+        kind = node.tag.rpartition(":")[2]
+        try:
+            value = self.loader.construct_object(node)
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
+            value = node  # PyYAML's errors for `!!int abc`
+        if isinstance(value, int) and abs(value) > LARGEST:
+            self.fault(
+                node,
+                path,
+                f"expected a number of at most {LARGEST:,}, got one of {len(str(node.value))} digits",
+            )
+        elif not isinstance(value, str | int | float | None):
+            self.fault(
+                node,
+                path,
+                f"expected text, a number, true, false or null, got {kind} {str(node.value)[:40]!r}",
+            )
+        else:
+            return value
+        return None
 
     def mapping(self, node: yaml.MappingNode, path: Keys, above: tuple[yaml.Node, ...]) -> dict[str, Any]:
         """Return the values of a mapping. Its own keys take precedence over those merged in with <<."""
@@ -142,6 +181,7 @@ class _Values:
             if key_node.tag == _MERGE:
                 sources = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
                 for source in reversed(sources):
+                    self.tally(source)
                     if isinstance(source, yaml.MappingNode) and source not in above:
                         merged |= self.mapping(source, path, (*above, source))
                     else:
@@ -158,6 +198,12 @@ class _Values:
                 self.lines[(*path, key)] = line
                 values[key] = self.value(value_node, (*path, key), above)
         return {**merged, **values}
+
+    def tally(self, node: yaml.Node) -> None:
+        """Count a value. Aliases of aliases can stand for billions of them."""
+        self.count += 1
+        if self.count > MOST_VALUES:
+            raise _TooManyValuesError(node.start_mark.line + 1)
 
     def fault(self, node: yaml.Node, path: Keys, message: str) -> None:
         """Record a fault at a node."""

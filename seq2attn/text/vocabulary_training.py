@@ -67,16 +67,8 @@ def train_vocabulary(
         VocabularyError: no text, or a `size` too large or too small for it; the message has the limit. Or a
             `character_coverage` below LEAST_COVERAGE.
     """
-    if not LEAST_COVERAGE <= character_coverage <= 1:
-        raise VocabularyError(
-            f"text.character_coverage: expected {LEAST_COVERAGE} to 1, got {character_coverage}"
-        )
     byte_fallback = byte_fallback and model != "word"  # SentencePiece would encode the space before, too
-    least = SPECIALS + BYTES * byte_fallback
-    if size <= least:
-        raise VocabularyError(
-            f"text.size: {size} is too small: special pieces{' and bytes' * byte_fallback} alone are {least}"
-        )
+    _check(size, byte_fallback, character_coverage)
     refuse_text(texts, VocabularyError)
     sentences = _sample(texts, seed)
     if not sentences:
@@ -99,6 +91,19 @@ def train_vocabulary(
     except RuntimeError as error:
         raise VocabularyError(_explain(str(error), size)) from error
     return Vocabulary(trained.getvalue(), words)
+
+
+def _check(size: int, byte_fallback: bool, character_coverage: float) -> None:
+    """Raise VocabularyError for arguments that SentencePiece refuses for any text."""
+    if not LEAST_COVERAGE <= character_coverage <= 1:
+        raise VocabularyError(
+            f"text.character_coverage: expected {LEAST_COVERAGE} to 1, got {character_coverage}"
+        )
+    least = SPECIALS + BYTES * byte_fallback
+    if size <= least:
+        raise VocabularyError(
+            f"text.size: {size} is too small: special pieces{' and bytes' * byte_fallback} alone are {least}"
+        )
 
 
 def _sample(texts: Iterable[str], seed: int) -> list[str]:

@@ -13,6 +13,7 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.text.tag_schemes import OUTSIDE, Scheme, convert, read
 from seq2attn.text.words import WORD, refuse_text
 
+MOST_TYPES = 500  # of spans; transitions between their tags are counted one by one
 PADDING, UNKNOWN = 0, 1  # indices of words and of characters
 _SPACE = re.compile(r"\s")
 _DIGIT = re.compile(r"\d")
@@ -208,6 +209,11 @@ class Labels:
         types = sorted({span.type for text in seen for span in read(split_words(text))})
         if not types:
             raise WordVocabularyError("expected tags such as B-PER in the training data, got only O")
+        if len(types) > MOST_TYPES:
+            raise WordVocabularyError(
+                f"expected at most {MOST_TYPES} types of spans, got {len(types):,} ({', '.join(types[:3])}, "
+                "...): is the column of tags right?"
+            )
         return cls(list(_tags(types, scheme)), scheme)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
