@@ -12,6 +12,7 @@ from seq2attn.data import DataError, Report, lines, pairs
 from seq2attn.data.files import json_lines
 from seq2attn.recipe import FilesCorpus, RecipeError, read
 from seq2attn.recipe.yaml_source import MOST_VALUES, parse
+from seq2attn.tasks.loading import learn
 from seq2attn.text.word_vocabulary import Labels, WordVocabularyError
 
 HEAD = "data: {}\nmodel: {}\n"
@@ -128,3 +129,15 @@ def test_thousands_of_types_of_tags_are_refused() -> None:
     ):
         Labels.learn(texts, "bio")
     assert len(Labels.learn(texts).names) == 10_000
+
+
+def test_a_dev_set_without_any_text_is_refused(tmp_path: Path) -> None:
+    """All of its references are empty, as is all that any model writes for them: 100 % exact."""
+    blank = tmp_path / "blank"
+    blank.write_text("\n\n\n", encoding="utf-8")
+    task = learn(read("copy_additive", [f"data.dev={{files: [{blank}, {blank}]}}", "data.train.count=50"]))
+    with pytest.raises(
+        DataError, match=r"data\.dev: expected pairs with text on both sides, and all 3 are empty"
+    ):
+        task.examples("dev")
+    assert len(task.examples("train")) == 50

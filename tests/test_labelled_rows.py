@@ -141,7 +141,7 @@ def test_a_type_with_spaces_comes_back_as_it_is(tmp_path: Path) -> None:
     run = tmp_path / "run"
     trained = train(tmp_path / "r.yaml", run, display=tiny_runs.silent())
     assert trained.scores[0].value == 100
-    annotation = load(run).tag(["EU", "x"])
+    (annotation,) = load(run).tag([["EU", "x"]])
     assert [entity.type for entity in annotation.entities] == ["Medical Device"]
     assert annotation.tags == ["B-Medical Device", "O"] and str(annotation) == "B-Medical\u00a0Device O"
     (tmp_path / "in.conll").write_text("EU\nx\n\n", encoding="utf-8")

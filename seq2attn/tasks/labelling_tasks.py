@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from typing_extensions import Self
 
-from seq2attn.data import Coders, Examples, Report, Role, pairs, prepare, training_text, with_scheme
+from seq2attn.data import Coders, Examples, Report, Role, pairs, training_text, with_scheme
 from seq2attn.data.corpora import Use, open_corpus
 from seq2attn.data.pretrained_vectors import coverage, known_words, word_vectors
 from seq2attn.data.word_batches import LabelledBatchLoader
@@ -90,12 +90,9 @@ class LabellingTask(Task[LabellingRecipe]):
         length = learned_positions(self.recipe.model.encoder)
         return {} if length is None else {"encoder": length}
 
-    def examples(self, role: Role) -> Examples:
+    def reading(self, role: Role) -> Any:
         """See the base class. Tags of dev and test are read in the scheme of the training data."""
-        if role == "train":
-            return super().examples(role)
-        data = with_scheme(self.recipe.data)
-        return prepare([getattr(data, role)], data, self.coders, role, words=self.recipe.text.words)
+        return self.recipe.data if role == "train" else with_scheme(self.recipe.data)
 
     def loader(self, examples: Examples, training: bool = False) -> LabelledBatchLoader:
         """See the base class."""

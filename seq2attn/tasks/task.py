@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 from typing_extensions import Self
@@ -77,15 +78,25 @@ class Task(ABC, Generic[R]):
     def examples(self, role: Role) -> Examples:
         """Return the tokenised examples of train, dev or test.
 
-        DataError if the model cannot read the dev set, which validation needs whole; training data are
-        filtered, and texts of later use are truncated.
+        DataError if they cannot be read; if dev or test has only empty ones, which any model would get right;
+        or if the model cannot read the dev set, which validation needs whole (training data are filtered, and
+        texts of later use are truncated).
         """
-        data = self.recipe.data
+        data = self.reading(role)
         corpora = data.train if role == "train" else [getattr(data, role)]
         examples = prepare(corpora, data, self.coders, role, words=self.recipe.text.words)
+        if not np.minimum(examples.source_lengths, examples.target_lengths).any():
+            raise DataError(
+                f"data.{role}: expected {self.units.examples} with text on both sides, and all "
+                f"{len(examples):,} are empty on one side or both"
+            )
         if role == "dev":
             self._require_readable(examples)
         return examples
+
+    def reading(self, role: Role) -> Any:
+        """Return the recipe's data section with all that reading a data set depends on."""
+        return self.recipe.data
 
     @property
     def max_lengths(self) -> Mapping[str, int]:
