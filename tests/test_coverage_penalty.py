@@ -25,10 +25,8 @@ from torch import Tensor
 
 from seq2attn.data.sources import Source
 from seq2attn.errors import Seq2attnError
-from seq2attn.inference.search import (
-    Rules,
-    beam_search,
-)
+from seq2attn.inference.beam_search import beam_search
+from seq2attn.inference.search import Rules
 from seq2attn.models.seq2seq import Seq2Seq
 
 

@@ -20,7 +20,8 @@ from seq2attn.attention.memory import Past
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.attention.scorers import SCORERS, Additive
 from seq2attn.errors import Seq2attnError
-from seq2attn.inference.search import Rules, beam_search
+from seq2attn.inference.beam_search import beam_search
+from seq2attn.inference.search import Rules
 from seq2attn.models.decoders import LatentAlignment, LuongDecoder, OutputLayers
 from seq2attn.models.decoders.latent import PositionPredictions, mixture, posterior, top_k
 from seq2attn.models.encoders import Encoded

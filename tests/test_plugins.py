@@ -14,7 +14,8 @@ from tiny import SOURCE, TARGET, reads, recurrent_decoder, recurrent_encoder, so
 from seq2attn.attention.scorers import SCORERS
 from seq2attn.cli import cli
 from seq2attn.errors import Seq2attnError
-from seq2attn.inference.search import Rules, beam_search
+from seq2attn.inference.beam_search import beam_search
+from seq2attn.inference.search import Rules
 from seq2attn.models.seq2seq_factory import build
 from seq2attn.recipe import ModelRecipe, read, schema
 from seq2attn.recipe.plugins import load_plugins

@@ -9,11 +9,8 @@ from tiny_search import BOS, EOS, RULES, Toy, limits, sampled
 from torch import Tensor
 
 from seq2attn.errors import Seq2attnError
-from seq2attn.inference.search import (
-    beam_search,
-    greedy,
-    sample,
-)
+from seq2attn.inference.beam_search import beam_search
+from seq2attn.inference.search import greedy, sample
 
 
 def share(probabilities: Tensor, **options: float) -> Tensor:

@@ -22,13 +22,8 @@ from tiny_search import (
     ways,
 )
 
-from seq2attn.inference.search import (
-    IMPOSSIBLE,
-    Rules,
-    _top_continuations,
-    beam_search,
-    greedy,
-)
+from seq2attn.inference.beam_search import _top_continuations, beam_search
+from seq2attn.inference.search import IMPOSSIBLE, Rules, greedy
 
 
 @pytest.mark.parametrize(

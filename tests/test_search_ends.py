@@ -11,7 +11,8 @@ from tiny_search import EOS, RULES, Toy, ToyState, limits
 
 import seq2attn
 from seq2attn.errors import Seq2attnError
-from seq2attn.inference.search import beam_search, greedy, sample
+from seq2attn.inference.beam_search import beam_search
+from seq2attn.inference.search import greedy, sample
 
 SEARCHES = {
     "greedy": lambda toy: greedy(toy.step, toy.start(0, 1), RULES, limits(9, 9)),

@@ -18,13 +18,8 @@ from tiny_search import (
 )
 
 from seq2attn.data.sources import Source
-from seq2attn.inference.search import (
-    Hypothesis,
-    Rules,
-    beam_search,
-    greedy,
-    sample,
-)
+from seq2attn.inference.beam_search import beam_search
+from seq2attn.inference.search import Hypothesis, Rules, greedy, sample
 from seq2attn.models.seq2seq import Seq2Seq
 
 

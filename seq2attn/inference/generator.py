@@ -12,7 +12,8 @@ from seq2attn.data.batch_plan import by_length, fill
 from seq2attn.data.batches import PairIds, collate
 from seq2attn.data.sources import PairTokenizer, Row, SourceIds, pad
 from seq2attn.errors import Seq2attnError
-from seq2attn.inference.search import Hypothesis, Rules, beam_search, greedy, sample
+from seq2attn.inference.beam_search import beam_search
+from seq2attn.inference.search import Hypothesis, Rules, greedy, sample
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.runtime.devices import autocast

@@ -1,5 +1,4 @@
-"""Greedy search, beam search and sampling. They use a model only through `step`, and its state through
-`reorder`.
+"""Greedy search and sampling. They use a model only through `step`, and its state through `reorder`.
 
 The result of a sentence does not depend on the other sentences of its batch, their number or their order.
 Finished sentences leave the batch. Every score is the model's own log-probability of the tokens, so that
@@ -13,19 +12,16 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from seq2attn.attention.state import reorder
 from seq2attn.errors import Seq2attnError
-from seq2attn.runtime.chunks import blocks
 
 Step = Callable[[Tensor, Any], tuple[Tensor, Any]]  # token (N,), state -> logits (N, V), state
 Coverage = Callable[[Any], Tensor | None]  # state -> (N, S), the sum of the weights of each source position
 Choose = Callable[[Tensor, Tensor], Tensor]  # log-probabilities (N, V), sentences (N,) -> tokens (N,)
 
 IMPOSSIBLE = float("-inf")  # the log-probability of a forbidden token
-GROUP_SIZE = 64  # tokens; `_top_continuations` first compares the best of each group
 # At lower temperatures, logits overflow; at higher ones, all tokens are equally probable.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-6, 1e6
 MIN_COVERAGE = 1e-6  # the floor in the coverage penalty: with sparse weights, a coverage of 0 is common
@@ -198,7 +194,7 @@ def _decode(
         total = total + log_p.gather(1, token[:, None]).squeeze(1)
         ends = token == rules.eos
         if bool((ends | total.isnan()).any()):
-            _require_numbers(total)
+            require_numbers(total)
             length, remaining = history.shape[1] + 1, (~ends).nonzero().squeeze(1)
             coverage_scores = rules.coverage_scores(state, len(sentences))
             for row in ends.nonzero().squeeze(1).tolist():
@@ -212,198 +208,9 @@ def _decode(
     return [finished[sentence] for sentence in range(len(limits))]
 
 
-def _require_numbers(log_probabilities: Tensor) -> None:
+def require_numbers(log_probabilities: Tensor) -> None:
     if bool(log_probabilities.isnan().any()):
         raise Seq2attnError(
             "the model's probabilities are not numbers (nan): its weights are damaged or training diverged; "
             "use other weights (--checkpoint), or precision fp32"
         )
-
-
-class _OpenHypotheses(NamedTuple):
-    """The unfinished hypotheses: K for each unfinished sentence."""
-
-    sentences: Tensor  # (B,), index of each sentence
-    history: Tensor  # (B, K, t)
-    total: Tensor  # (B, K), log-probabilities
-    path: Tensor  # (B,), the hypothesis that greedy search would have, 0 to K - 1; -1 = it has left the beam
-
-
-def _first_hypotheses(count: int, beam: int, nbest: int, device: torch.device) -> _OpenHypotheses:
-    """Return empty hypotheses. Seq2attnError for an empty beam, or an n-best list that is longer."""
-    if not 1 <= nbest <= beam:
-        raise Seq2attnError(
-            "a beam holds at least one hypothesis, and an n-best list at most as many as the beam; got "
-            f"beam={beam}, nbest={nbest}"
-        )
-    total = torch.full((count, beam), IMPOSSIBLE, device=device)
-    total[:, 0] = 0.0  # at first the K hypotheses are equal: only one of them may be continued
-    sentences = torch.arange(count, device=device)
-    history = sentences.new_empty(count, beam, 0)
-    return _OpenHypotheses(sentences, history, total, torch.zeros_like(sentences))
-
-
-class _Continuations(NamedTuple):
-    """The best 2 K continuations of each sentence, best first."""
-
-    total: Tensor  # (B, 2K), log-probabilities
-    origin: Tensor  # (B, 2K), the hypothesis that is continued, 0 to K - 1
-    token: Tensor  # (B, 2K)
-
-
-def beam_search(
-    step: Step,
-    state: Any,
-    rules: Rules,
-    limits: Tensor,
-    beam: int,
-    prefix: Tensor | None = None,
-    nbest: int | None = None,
-) -> list[list[Hypothesis]]:
-    """Return the best `nbest` (`beam` if None) hypotheses of each sentence, best first. limits (B,): the
-    largest length of each.
-
-    A hypothesis ends if </s> after it is among the best `beam` continuations of its sentence. A sentence is
-    finished when no open hypothesis could still enter its n-best list if it were as long as the limit allows.
-    If the beam drops the hypothesis of greedy search, that hypothesis is completed beside it: so no beam
-    is worse than greedy search.
-    """
-    nbest, count, device = beam if nbest is None else nbest, len(limits), limits.device
-    hypotheses = _first_hypotheses(count, beam, nbest, device)
-    sentences = hypotheses.sentences
-    dropped: list[int] = []  # the sentences whose greedy hypothesis has left the beam before its end
-    finished: list[list[Hypothesis]] = [[] for _ in range(count)]
-    start = state
-    state = reorder(state, sentences.repeat_interleave(beam), sentences)
-    token = torch.full((count * beam,), rules.bos, dtype=torch.long, device=device)
-    while len(hypotheses.sentences):
-        logits, state = step(token, state)
-        continuations = _continuations(logits, hypotheses, rules, limits, prefix)
-        _collect_finished(finished, continuations, hypotheses, state, rules, nbest)
-        # A stable sort moves ended hypotheses to the end; the others keep their order.
-        total = continuations.total.masked_fill(continuations.token == rules.eos, IMPOSSIBLE)
-        order = total.sort(dim=1, descending=True, stable=True).indices[:, :beam]
-        path, lost = _greedy_path(hypotheses, continuations, order, rules)
-        dropped += hypotheses.sentences[lost].tolist()
-        total, origin, token = (
-            x.gather(1, order) for x in (total, continuations.origin, continuations.token)
-        )
-        length = hypotheses.history.shape[2]
-        # A log-probability only falls and the coverage term is never positive: no score can be higher than
-        # that of the present log-probability at the limit.
-        highest = rules.score(total[:, 0], limits[hypotheses.sentences] + 1)
-        lowest = [_lowest_kept(finished[sentence], nbest) for sentence in hypotheses.sentences.tolist()]
-        remaining = (highest > torch.tensor(lowest, device=device)).nonzero().squeeze(1)
-        origin, token = origin[remaining], token[remaining]  # (B, K), of the sentences that remain
-        history = hypotheses.history[remaining].gather(1, origin[..., None].expand(-1, -1, length))
-        history = torch.cat([history, token[..., None]], 2)
-        sentences = hypotheses.sentences[remaining]
-        hypotheses = _OpenHypotheses(sentences, history, total[remaining], path[remaining])
-        state = reorder(state, (remaining[:, None] * beam + origin).flatten(), remaining)
-        token = token.flatten()
-    if dropped:
-        rows = torch.tensor(dropped, device=device)
-        forced = None if prefix is None else prefix[rows]
-        completed = greedy(step, reorder(start, rows), rules, limits[rows], forced)
-        for sentence, hypothesis in zip(dropped, completed, strict=True):
-            _keep(hypothesis, finished[sentence], nbest)
-    return finished
-
-
-def _greedy_path(
-    hypotheses: _OpenHypotheses, continuations: _Continuations, order: Tensor, rules: Rules
-) -> tuple[Tensor, Tensor]:
-    """Return which of the kept continuations (B, K) is the one of greedy search (B,), -1 if none; and whether
-    it has been dropped with this step (B,).
-
-    order: (B, K), indices of the kept continuations.
-    """
-    of_path = continuations.origin == hypotheses.path[:, None]  # (B, 2K), best first: the first is greedy's
-    first = of_path.byte().argmax(1, keepdim=True)  # (B, 1)
-    begun = hypotheses.path >= 0
-    exists = begun & of_path.any(1) & continuations.total.gather(1, first).squeeze(1).isfinite()
-    kept = (order == first) & exists[:, None]  # (B, K)
-    ends = (continuations.token.gather(1, first).squeeze(1) == rules.eos) & exists
-    collected = ends & (first.squeeze(1) < order.shape[1])
-    stays = kept.any(1) & ~ends
-    return kept.byte().argmax(1).masked_fill(~stays, -1), begun & ~stays & ~collected
-
-
-def _keep(hypothesis: Hypothesis, kept: list[Hypothesis], nbest: int) -> None:
-    """Add a hypothesis to an n-best list, in its order."""
-    kept.append(hypothesis)
-    kept.sort(key=lambda hypothesis: -hypothesis.score)
-    del kept[nbest:]
-
-
-def _lowest_kept(kept: list[Hypothesis], nbest: int) -> float:
-    """Return the score that a hypothesis must exceed to enter an n-best list."""
-    return kept[-1].score if len(kept) == nbest else IMPOSSIBLE
-
-
-def _continuations(
-    logits: Tensor, hypotheses: _OpenHypotheses, rules: Rules, limits: Tensor, prefix: Tensor | None
-) -> _Continuations:
-    """Return the best continuations by one token, from logits (B K, V)."""
-    count, beam, length = hypotheses.history.shape
-    history = hypotheses.history.view(count * beam, length)
-    sentences = hypotheses.sentences.repeat_interleave(beam)  # (B K,)
-    forced = None if prefix is None else prefix[sentences]
-    parts = []
-    for block in blocks(count, logits.device, beam):
-        rows = slice(block.start * beam, block.stop * beam)
-        log_p = logits[rows].float().log_softmax(-1)
-        forced_rows = None if forced is None else forced[rows]
-        log_p = rules.restrict(log_p, history[rows], limits[sentences[rows]], forced_rows)
-        parts.append(_top_continuations(log_p.unflatten(0, (-1, beam)), hypotheses.total[block]))
-        _require_numbers(parts[-1].total)
-    return _Continuations(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-
-
-def _top_continuations(log_p: Tensor, total: Tensor) -> _Continuations:
-    """Return the best continuations, from log-probabilities (B, K, V) of the next tokens and totals (B, K).
-
-    Tokens are compared in groups. The best 2 K tokens are in the 2 K groups with the largest maxima, so that
-    only the maxima need a full pass over the V tokens.
-    """
-    count, beam, size = log_p.shape
-    padding = -size % GROUP_SIZE
-    groups = F.pad(log_p, (0, padding), value=IMPOSSIBLE) if padding else log_p
-    groups = groups.reshape(count, -1, GROUP_SIZE)  # (B, K G, GROUP_SIZE)
-    maxima = (groups.amax(-1).view(count, beam, -1) + total[..., None]).flatten(1)  # (B, K G)
-    per_hypothesis = maxima.shape[1] // beam  # G
-    chosen = maxima.topk(min(2 * beam, maxima.shape[1]), dim=1).indices  # (B, 2K)
-    members = groups.gather(1, chosen[..., None].expand(-1, -1, GROUP_SIZE))
-    totals = (members + total.gather(1, chosen // per_hypothesis)[..., None]).flatten(1)
-    best, index = totals.topk(2 * beam, dim=1)  # (B, 2K)
-    group = chosen.gather(1, index // GROUP_SIZE)
-    token = group % per_hypothesis * GROUP_SIZE + index % GROUP_SIZE
-    return _Continuations(best, group // per_hypothesis, token.clamp(max=size - 1))  # padding is IMPOSSIBLE
-
-
-def _collect_finished(
-    finished: list[list[Hypothesis]],
-    continuations: _Continuations,
-    hypotheses: _OpenHypotheses,
-    state: Any,
-    rules: Rules,
-    nbest: int,
-) -> None:
-    """Add the hypotheses that end with this step to the n-best lists of their sentences."""
-    beam, length = hypotheses.history.shape[1], hypotheses.history.shape[2] + 1
-    ends = (continuations.token == rules.eos) & continuations.total.isfinite()
-    ends[:, beam:] = False
-    if not bool(ends.any()):
-        return
-    row, rank = ends.nonzero(as_tuple=True)
-    origin = continuations.origin[row, rank]
-    coverage_scores = rules.coverage_scores(state, len(hypotheses.sentences) * beam)
-    for sentence, tokens, total, index in zip(
-        hypotheses.sentences[row].tolist(),
-        hypotheses.history[row, origin].tolist(),
-        continuations.total[row, rank].tolist(),
-        (row * beam + origin).tolist(),
-        strict=True,
-    ):
-        score = rules.score(total, length) + coverage_scores[index]
-        _keep(Hypothesis(tokens, total, score), finished[sentence], nbest)

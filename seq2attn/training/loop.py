@@ -2,11 +2,9 @@
 
 import contextlib
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +18,7 @@ from seq2attn.metrics import METRICS
 from seq2attn.optim import SCHEDULES, Schedule, optimizer
 from seq2attn.recipe import LearningRecipe
 from seq2attn.runtime.devices import autocast, out_of_memory
+from seq2attn.training.deferred_signals import DeferredSignals
 from seq2attn.training.objectives import Losses, Objective
 from seq2attn.training.run_folder import RunError, RunFolder
 from seq2attn.training.weights import Weights, average, load_weights, tensors_of, weights_name, weights_of
@@ -380,27 +379,3 @@ def error_context(
             f"Lower training.batch_tokens (now {trainer.recipe.batch_tokens}) and raise "
             "training.accumulate by the same factor, for the same updates; or lower data.filter.max_length"
         ) from error
-
-
-class DeferredSignals:
-    """Records Ctrl-C and SIGTERM, so that the current update is completed. A second Ctrl-C interrupts at
-    once."""
-
-    def __init__(self) -> None:
-        self.received = 0  # the number of the signal, 0 = none
-        self._previous_handlers: dict[int, Any] = {}
-
-    def __enter__(self) -> "DeferredSignals":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(ValueError):  # outside the main thread handlers cannot be set
-                self._previous_handlers[number] = signal.signal(number, self._record)
-        return self
-
-    def _record(self, number: int, frame: FrameType | None) -> None:
-        if self.received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = number
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._previous_handlers.items():
-            signal.signal(number, handler)
