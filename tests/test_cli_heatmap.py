@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tiny_cli import GERMAN, MODEL, fails, run
 
+from seq2attn.training.run_folder import RunFolder
+
 
 @pytest.fixture
 def copy(tmp_path: Path, runs: dict[str, Path]) -> str:
@@ -96,6 +98,7 @@ def test_heatmap_with_a_beam_below_the_nbest_of_the_recipe(tmp_path: Path, copy:
     recipe = Path(copy, "recipe.yaml")
     recipe.write_text(recipe.read_text().replace("nbest: 1", "nbest: 3"))
     assert "nbest: 3" in recipe.read_text()
+    RunFolder.open(copy).accept_recipe()
     path = tmp_path / "map.svg"
     assert run("heatmap", copy, "Wo ist Tom?", "--beam", "2", "-o", str(path)).stdout.endswith(f"{path}\n")
 
