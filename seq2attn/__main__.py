@@ -1,25 +1,64 @@
 """The command line. Errors that a user can fix are printed as a message without a traceback."""
 
+import os
 import sys
 import warnings
+
+import click
 
 from seq2attn.cli import cli
 from seq2attn.errors import RenamedWarning, Seq2attnError
 from seq2attn.runtime.process import settle
 
+INTERRUPTED = 130  # the exit status of a program that Ctrl-C ends, 128 + SIGINT
+
 
 def main() -> None:
     """Run the command line."""
+    try:
+        sys.exit(_run())
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _run() -> int:
+    """Run a command; return its exit status."""
     settle()
     warnings.showwarning = _warn
     try:
-        cli(prog_name="seq2attn")
+        _open_streams()
+        code = cli.main(prog_name="seq2attn", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.Abort:
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
     except Seq2attnError as error:
-        print(f"seq2attn: {error}", file=sys.stderr)
-        sys.exit(1)
+        message = str(error)
+    except BrokenPipeError:  # as of `seq2attn translate ... | head`: the rest of the output is not wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except UnicodeEncodeError as error:
+        character = error.object[error.start]
+        message = (
+            f"standard output has the encoding {error.encoding}, which has no {character!r} "
+            f"(U+{ord(character):04X}): set the environment variable PYTHONIOENCODING=utf-8"
+        )
     except OSError as error:  # the disk is full, a file is not readable, ...
-        print(f"seq2attn: {error.strerror or error}: {error.filename or 'output'}", file=sys.stderr)
-        sys.exit(1)
+        message = f"{error.strerror or error}: {error.filename or 'output'}"
+    except MemoryError:
+        message = "out of memory: give shorter texts, or fewer at once"
+    print(f"seq2attn: {message}", file=sys.stderr)
+    return 1
+
+
+def _open_streams() -> None:
+    """Let a closed standard input be empty. Seq2attnError if standard output is closed."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 - until the process ends
+    if sys.stdout is None:
+        raise Seq2attnError("standard output is closed: send it to a file, or to /dev/null")
 
 
 def _warn(

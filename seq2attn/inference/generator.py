@@ -44,7 +44,8 @@ class ForcedDecoding(NamedTuple):
 class Generator:
     """A model with its tokenizer on a device. It searches for targets and scores given ones, in batches.
 
-    No result of a sentence depends on the other sentences of its batch. Sources and targets are ids without
+    No result of a sentence depends on the other sentences of its batch in fp32; in bf16 and fp16, batches of
+    another size are rounded otherwise, and a few results differ. Sources and targets are ids without
     special tokens, as `tokenizer` makes them.
     """
 

@@ -153,7 +153,8 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
 
     @torch.no_grad()
     def label(self, sentences: Sequence[TokenizedText], weights: bool) -> list[Result]:
-        """Return the results of sentences in their order. No result depends on the other sentences."""
+        """Return the results of sentences in their order. In fp32, no result depends on the other
+        sentences."""
         self.model.eval()
         results: dict[int, Result] = {}
         limit = self.max_words

@@ -1,6 +1,7 @@
 """Greedy search and sampling. They use a model only through `step`, and its state through `reorder`.
 
-The result of a sentence does not depend on the other sentences of its batch, their number or their order.
+The result of a sentence does not depend on the other sentences of its batch, their number or their order, as
+far as the logits do not: in bf16 and fp16 they are rounded otherwise in batches of another size.
 Finished sentences leave the batch. Every score is the model's own log-probability of the tokens, so that
 forced decoding of the tokens gives the same number.
 

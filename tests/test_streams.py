@@ -1,0 +1,60 @@
+"""Closed streams, other encodings and Ctrl-C: an error or an exit status, never a traceback."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny_runs
+
+ROOT = Path(__file__).parents[1]
+COMMAND = [sys.executable, "-m", "seq2attn"]
+
+
+def run(shell: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A shell command in which `seq2attn` is this package."""
+    script = f"seq2attn() {{ '{sys.executable}' -m seq2attn \"$@\"; }}; {shell}"
+    settings = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=settings, check=False)
+
+
+def test_a_closed_standard_input_is_empty() -> None:
+    found = run(f"seq2attn translate {tiny_runs.MODEL} <&-")
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+
+
+def test_a_closed_standard_output_is_an_error() -> None:
+    found = run("seq2attn recipes >&-")
+    assert (found.returncode, found.stderr) == (
+        1,
+        "seq2attn: standard output is closed: send it to a file, or to /dev/null\n",
+    )
+
+
+def test_a_character_that_the_output_cannot_have_is_an_error() -> None:
+    found = run(
+        f"echo '語 語' | seq2attn translate {tiny_runs.MODEL} --format json", PYTHONIOENCODING="latin-1"
+    )
+    assert found.returncode == 1 and "Traceback" not in found.stderr
+    assert "U+8A9E" in found.stderr and "PYTHONIOENCODING=utf-8" in found.stderr
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    found = run("seq2attn schema | head -c 1; echo ${PIPESTATUS[0]}")
+    assert "Traceback" not in found.stderr and found.stdout.endswith(("0\n", "1\n"))
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.5, 3.0])
+def test_ctrl_c_ends_a_command_with_130(seconds: float) -> None:
+    """While torch loads, or while it waits for its input."""
+    settings = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [*COMMAND, "translate", str(tiny_runs.MODEL)]
+    with subprocess.Popen(command, env=settings, text=True, **pipes) as process:
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output, errors.strip()) == (130, "", "")
