@@ -5,6 +5,12 @@ class Seq2attnError(ValueError):
     """Base class of errors that a user can fix; the command line prints them without a traceback."""
 
 
+def require_type(value: object, kinds: type | tuple[type, ...], expected: str) -> None:
+    """Raise Seq2attnError unless a value is of these kinds; `expected` says in words what is."""
+    if not isinstance(value, kinds):
+        raise Seq2attnError(f"expected {expected}, got {value!r:.60}")
+
+
 class RenamedWarning(FutureWarning):
     """A user's code has a name that was renamed. It is shown by default, unlike a DeprecationWarning."""
 

@@ -14,7 +14,7 @@ from seq2attn.attention.masks import check_mask_of_queries, check_queries, check
 from seq2attn.attention.memory import Attended, Memory, Past
 from seq2attn.attention.renamed import warn_renamed
 from seq2attn.attention.state import expand_to_hypotheses, fold_hypotheses, unfold_hypotheses
-from seq2attn.errors import Seq2attnError
+from seq2attn.errors import Seq2attnError, require_type
 
 
 class Attention(nn.Module):
@@ -34,6 +34,10 @@ class Attention(nn.Module):
         hierarchy: Hierarchy | None = None,
     ) -> None:
         super().__init__()
+        require_type(score, Scorer, 'a scorer first, such as SCORERS["additive"](query_size, key_size)')
+        require_type(normalize, Normalizer, 'then a normalizer, such as NORMALIZERS["softmax"](query_size)')
+        require_type(relative, (Relative, type(None)), "relative positions (a Relative), or None")
+        require_type(hierarchy, (Hierarchy, type(None)), "a Hierarchy, or None")
         self.score, self.normalize, self.dropout, self.relative = score, normalize, dropout, relative
         self.hierarchy = hierarchy
         #: Weights (..., T, S) pass here before they are used (T = 1 in a stateful attention). In calls that

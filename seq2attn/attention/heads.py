@@ -12,7 +12,7 @@ from seq2attn.attention.interfaces import Normalizer, Scorer
 from seq2attn.attention.masks import check_queries, check_sentences, source_mask
 from seq2attn.attention.memory import Attended, Memory, Past
 from seq2attn.attention.renamed import warn_renamed
-from seq2attn.errors import Seq2attnError
+from seq2attn.errors import Seq2attnError, require_type
 
 
 class MultiHead(nn.Module):
@@ -38,6 +38,9 @@ class MultiHead(nn.Module):
         query_key_norm: bool = False,
     ) -> None:
         super().__init__()
+        require_type(
+            attention, Attention, "an Attention, whose scorer and normalizer have the size of a head"
+        )
         self.width = head_size(query_size, heads)
         key_heads = heads if key_heads is None else key_heads
         if key_heads < 1 or heads % key_heads:

@@ -17,7 +17,7 @@ from seq2attn.attention.heads import MultiHead
 from seq2attn.attention.masks import check_mask
 from seq2attn.attention.memory import Attended, Memory
 from seq2attn.attention.renamed import warn_renamed
-from seq2attn.errors import Seq2attnError
+from seq2attn.errors import Seq2attnError, require_type
 
 
 class Pooling(nn.Module):
@@ -34,6 +34,7 @@ class Pooling(nn.Module):
         self, attention: Attention | MultiHead, queries: int, query_size: int, *, zeros: bool = False
     ) -> None:
         super().__init__()
+        require_type(attention, (Attention, MultiHead), "an Attention or a MultiHead")
         inner = attention.attention if isinstance(attention, MultiHead) else attention
         for _, why in incompatibilities(inner.score, inner.normalize, "pooling"):
             raise Seq2attnError(why)

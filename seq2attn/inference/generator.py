@@ -16,7 +16,7 @@ from seq2attn.inference.beam_search import beam_search
 from seq2attn.inference.search import Hypothesis, Rules, greedy, sample
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import DecodingRecipe
-from seq2attn.runtime.devices import autocast
+from seq2attn.runtime.devices import autocast, require_float32
 
 
 class AlignmentHead(NamedTuple):
@@ -118,6 +118,7 @@ class Generator:
         head: the layer and head of the weights; None returns no weights, which is faster.
         """
         self.model.eval()
+        require_float32(self.model)
         pointer_generator = self.model.decoder.pointer_generator
         weight_layers, layer_head, attention = list[int](), None, ""
         if head is not None:
@@ -196,6 +197,7 @@ class Generator:
         indices: list[int],
     ) -> list[list[Hypothesis]]:
         self.model.eval()
+        require_float32(self.model)
         rules, source = self.rules(decoding), self.tokenizer.collate(sources)
         limits = torch.tensor(self.output_limits(sources, decoding, prefixes), device=self.device)  # (B,)
         forced = None

@@ -21,7 +21,7 @@ from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, PlotOptions, 
 from seq2attn.inference.shortening import shortened
 from seq2attn.metrics.entities import parted
 from seq2attn.models.taggers import Classifier, LabelScores, SpanPrediction, SpanTagger, Tagger
-from seq2attn.runtime.devices import autocast, fitting
+from seq2attn.runtime.devices import autocast, fitting, require_float32
 from seq2attn.text.tag_schemes import Span, tags
 from seq2attn.text.word_vocabulary import Labels, Word, WordVocabulary, join_words, split_words, tokenize
 
@@ -156,6 +156,7 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
         """Return the results of sentences in their order. In fp32, no result depends on the other
         sentences."""
         self.model.eval()
+        require_float32(self.model)
         results: dict[int, Result] = {}
         limit = self.max_words
         lengths = np.array([min(limit, len(sentence.words)) for sentence in sentences], dtype=np.int32)

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, cast, overload
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from typing_extensions import Self, Unpack
 
 from seq2attn.alignment.word_alignment import Link, by_words, shifted
 from seq2attn.data.sources import SourceIds
-from seq2attn.errors import Seq2attnError
+from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.inference.attention_maps import cross_attention_maps, self_attention_maps
 from seq2attn.inference.decoding_options import DecodingOptions, changed, warn_of_limits
 from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, ForcedDecoding, Generator
@@ -93,6 +93,8 @@ class TextPredictor(Predictor):
 
     def with_alignment(self, layer: int | None = None, head: int | None = None) -> Self:
         """Return this predictor with alignments from another layer and head (`AlignmentHead`)."""
+        for number in (layer, head):
+            require_type(number, (int, type(None)), "the number of a layer or head, or None")
         return replace(self, alignment=AlignmentHead(layer, head))
 
     def settings(self, options: Mapping[str, object]) -> DecodingRecipe:
@@ -193,7 +195,7 @@ class TextPredictor(Predictor):
         options: decoding options that replace the recipe's (`DecodingOptions`).
         """
         texts = [line if isinstance(line, str) else "\n".join(line) for line in self.texts(text)]
-        prefixes = [prefix] * len(texts) if isinstance(prefix, str) else list(prefix)
+        prefixes = [prefix] * len(texts) if isinstance(prefix, str) else _all_texts(prefix, "prefixes")
         if len(prefixes) != len(texts):
             raise Seq2attnError(f"expected a prefix for each of {len(texts)} texts, got {len(prefixes)}")
         results = self._results(texts, self.settings(options), alignment, prefixes, 0)
@@ -221,7 +223,8 @@ class TextPredictor(Predictor):
     ) -> Iterator[Translation]:
         """Yield the results of lines in their order. The lines of a chunk are computed together."""
         first, decoding = 0, decoding or self.decoding
-        for texts in chunks:
+        for chunk in chunks:
+            texts = _all_texts(chunk, "lines")
             yield from self._results(texts, decoding, alignment, [""] * len(texts), first)
             first += len(texts)
 
@@ -232,6 +235,8 @@ class TextPredictor(Predictor):
 
         layer, head: replace those of the predictor's `alignment`.
         """
+        require_type(source, str, "a source text (str); to align many, call `align` for each")
+        require_type(target, str, "a target text (str)")
         source_text = self._tokenize(source)
         target_tokens = self.generator.tokenizer.tokenize_target(target, source_text.ids)
         chosen = AlignmentHead(
@@ -254,6 +259,9 @@ class TextPredictor(Predictor):
     ) -> list[ForcedDecoding]:
         """Return the forced decoding of each pair, with the weights of `head`; without weights if None."""
         tokenize = self.generator.tokenizer.tokenize_target
+        sources, targets = _all_texts(sources, "sources"), _all_texts(targets, "targets")
+        if len(sources) != len(targets):
+            raise Seq2attnError(f"expected a target for each of {len(sources)} sources, got {len(targets)}")
         source_ids = [self._tokenize(source, line=line).ids for line, source in enumerate(sources, 1)]
         ids = [tokenize(text, source).ids for text, source in zip(targets, source_ids, strict=True)]
         return self.generator.forced_decoding(source_ids, ids, self.decoding.batch_tokens, head)
@@ -358,6 +366,14 @@ class TextPredictor(Predictor):
             copied=copied,
             attention=forced.attention,
         )
+
+
+def _all_texts(texts: object, name: str) -> list[str]:
+    """Return texts as a list. Seq2attnError for anything but a list of str."""
+    listed = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [None]
+    if not all(isinstance(text, str) for text in listed):
+        raise Seq2attnError(f"expected {name} as a list of texts (str), got {texts!r:.60}")
+    return cast("list[str]", listed)
 
 
 class Translator(TextPredictor):

@@ -52,7 +52,7 @@ def score(
     bootstrap: int = 1000,
     seed: int = SEED,
 ) -> list[Score]:
-    """Return the scores of a corpus by the named METRICS.
+    """Return the scores of a corpus by the named METRICS, or by one of them.
 
     references: a sentence for each hypothesis; or, as in sacreBLEU, a list of such lists, one for each
         translator, with None where a hypothesis has fewer references (`transposed` makes such lists).
@@ -60,6 +60,7 @@ def score(
         corpus of one sentence has no interval.
     Raises ScoringError for lists that do not fit together and for unknown names.
     """
+    metrics = [metrics] if isinstance(metrics, str) else metrics
     for name in metrics:
         if name not in METRICS:
             guess = difflib.get_close_matches(name, METRICS, n=1)

@@ -1,17 +1,19 @@
 """A whole training run: from a recipe to a scored model in a run folder."""
 
 import contextlib
+import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
 from seq2attn.data import Examples
+from seq2attn.errors import require_type
 from seq2attn.metrics import METRICS, Score
 from seq2attn.recipe import AnyRecipe, LocatedFault, RecipeError, read
 from seq2attn.recipe.wording import shown
@@ -58,7 +60,7 @@ class Trained(NamedTuple):
 def train(
     recipe: str | Path | AnyRecipe,
     run: str | Path | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str] | Mapping[str, Any] = (),
     resume: bool = False,
     device: str = "auto",
     display: Display | None = None,
@@ -68,10 +70,12 @@ def train(
     At the end the best weights are loaded and, if the recipe has a test set, scored on it. With resume=True
     training continues exactly where it stopped. If it fails before anything is saved, there is no new folder.
 
-    overrides: as on the command line, ["training.max_epochs=3"].
+    overrides: as on the command line, ["training.max_epochs=3"], or {"training.max_epochs": 3}.
     """
+    require_type(recipe, (str, Path, AnyRecipe), "a recipe: the name of one that ships, a path, or a Recipe")
+    overrides = _as_on_the_command_line(overrides)
     if isinstance(recipe, str | Path):
-        recipe = read(recipe, [overrides] if isinstance(overrides, str) else overrides)
+        recipe = read(recipe, overrides)
     elif overrides:
         raise RecipeError(
             [LocatedFault("recipe", 0, "", "a Recipe cannot have overrides: give them to `read`")]
@@ -123,6 +127,17 @@ def require_extras(recipe: AnyRecipe) -> None:
             import_module("torch.utils.tensorboard")
         except ImportError as error:
             raise RunError("training.tensorboard needs TensorBoard: pip install tensorboard") from error
+
+
+def _as_on_the_command_line(overrides: object) -> list[str]:
+    """Return overrides as key=value; Seq2attnError if they are none."""
+    if isinstance(overrides, Mapping):
+        return [f"{key}={json.dumps(value)}" for key, value in overrides.items()]  # JSON is YAML
+    listed = [overrides] if isinstance(overrides, str) else overrides
+    require_type(listed, (list, tuple), 'overrides as ["key=value"] or {"key": value}')
+    for override in cast("list[str]", listed):
+        require_type(override, str, 'overrides as ["key=value"] or {"key": value}')
+    return list(cast("list[str]", listed))
 
 
 def average_run(run: str | Path, count: int, device: str = "auto") -> RunFolder:

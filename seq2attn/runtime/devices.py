@@ -47,6 +47,16 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, PRECISIONS[precision] if enabled else None, enabled)
 
 
+def require_float32(model: torch.nn.Module) -> None:
+    """Raise Seq2attnError if a model was converted to half precision: its weights stay float32."""
+    dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
+    if dtype in (torch.float16, torch.bfloat16):
+        raise Seq2attnError(
+            f"the model was converted to {dtype}, and its weights must stay float32: load it with a "
+            'precision instead, as in load(run, precision="bf16")'
+        )
+
+
 def out_of_memory(error: Exception) -> bool:
     """Return whether an error means that memory ran out. On a CPU torch raises a plain RuntimeError."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)

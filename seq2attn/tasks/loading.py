@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
 
-from seq2attn.errors import Seq2attnError
+from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.inference.predictor import Predictor
 from seq2attn.inference.results import Translation
 from seq2attn.inference.translator import Translator
@@ -39,6 +39,7 @@ def load_with_task(
     run: str | Path, checkpoint: str = "best", device: str = "auto", precision: str = "fp32"
 ) -> tuple[Task[Any], Any]:
     """Return the task of a run, and its predictor."""
+    require_type(run, (str, Path), "the path of a run folder")
     task = reopen(folder := RunFolder.open(run))
     model = task.empty()
     load_weights(model, folder.load_weights(checkpoint), folder.path)

@@ -1,0 +1,85 @@
+"""Values of a wrong type in public calls: an error that says what was expected, or the obvious reading."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_runs
+import torch
+from shapes import unchecked
+
+import seq2attn
+from seq2attn.attention import Attention, MultiHead
+from seq2attn.attention.normalizers import Softmax
+from seq2attn.attention.pooling import Pooling
+from seq2attn.attention.scorers import ScaledDot
+from seq2attn.errors import Seq2attnError
+from seq2attn.inference.translator import Translator
+
+WRONG_PARTS = {
+    "names": (lambda: Attention("additive", "softmax"), r"expected a scorer first, .* got 'additive'"),
+    "swapped": (lambda: Attention(Softmax(), ScaledDot(4, 4)), "expected a scorer first"),
+    "a class": (lambda: Attention(ScaledDot(4, 4), Softmax), "expected then a normalizer"),
+    "relative": (lambda: Attention(ScaledDot(4, 4), Softmax(), relative="t5"), "expected relative positions"),
+    "heads": (lambda: MultiHead(2, 4, 4, ScaledDot(2, 2)), "expected an Attention"),
+    "pooling": (lambda: Pooling(ScaledDot(4, 4), 1, 4), "expected an Attention or a MultiHead"),
+    "load": (lambda: seq2attn.load(3), "expected the path of a run folder, got 3"),
+    "a hub's name": (lambda: seq2attn.load("org/name"), "org/name does not exist: expected a run folder"),
+    "a recipe": (lambda: seq2attn.train(3), "expected a recipe: the name of one"),
+    "overrides": (lambda: seq2attn.train("quickstart", overrides=3), "expected overrides as"),
+    "an override": (lambda: seq2attn.train("quickstart", overrides=[3]), "expected overrides as"),
+}
+WRONG_TEXTS = {
+    "align": (lambda model: model.align(["a"], ["b"]), r"expected a source text \(str\); .* got \['a'\]"),
+    "align none": (lambda model: model.align("a", None), r"expected a target text \(str\), got None"),
+    "log_probabilities": (lambda model: model.log_probabilities("a b", "c d"), "expected sources as a list"),
+    "numbers": (lambda model: model.log_probabilities([1], [2]), "expected sources as a list"),
+    "one target": (lambda model: model.log_probabilities(["a", "b"], ["c"]), "target for each of 2 sources"),
+    "prefix": (lambda model: model.translate("a", prefix=3), "expected prefixes as a list of texts"),
+    "prefixes": (lambda model: model.translate(["a"], prefix=[3]), "expected prefixes as a list of texts"),
+    "stream": (lambda model: list(model.stream([1])), "expected lines as a list of texts"),
+    "layer": (lambda model: model.with_alignment("last"), "expected the number of a layer or head"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_PARTS)
+def test_wrong_parts_are_refused(name: str) -> None:
+    call, message = WRONG_PARTS[name]
+    with unchecked(), pytest.raises(Seq2attnError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("name", WRONG_TEXTS)
+def test_wrong_texts_are_refused(translators: dict[str, Translator], name: str) -> None:
+    call, message = WRONG_TEXTS[name]
+    with unchecked(), pytest.raises(Seq2attnError, match=message):
+        call(translators["model"])
+
+
+def test_overrides_may_be_a_dict(tmp_path: Path) -> None:
+    overrides: dict[str, Any] = {"training.max_steps": 2, "data.test": None, "decoding": {"beam": 2}}
+    listed = [*tiny_runs.SMALL, *tiny_runs.MODELS["lstm"]]
+    merged = {**dict(text.split("=", 1) for text in listed), **overrides}
+    with pytest.raises(Seq2attnError, match="expected"):  # texts of sections are no sections
+        seq2attn.train("quickstart", tmp_path / "run", merged, display=tiny_runs.silent())
+    small = {"data.train.0.limit": 100, "data.dev.limit": 5, "text.size": 400, "training.validate_every": 2}
+    trained = seq2attn.train(
+        "quickstart", tmp_path / "run", {**small, **overrides}, display=tiny_runs.silent()
+    )
+    assert trained.progress.step == 2 and not trained.scores and trained.model.decoding.beam == 2
+
+
+def test_one_metric_needs_no_list() -> None:
+    (score,) = seq2attn.score(["a b"], ["a b"], "exact")
+    assert score == seq2attn.score(["a b"], ["a b"], ["exact"])[0]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_converted_model_says_how_to_load_it(precision: str) -> None:
+    model = seq2attn.load(tiny_runs.MODEL, device="cpu", precision=precision)
+    model.model.to(torch.bfloat16)
+    for call in (lambda: model.translate("Ja."), lambda: model.align("Ja.", "Yes.")):
+        with pytest.raises(
+            Seq2attnError, match=r"converted to torch.bfloat16.* load\(run, precision=\"bf16\"\)"
+        ):
+            call()
