@@ -169,7 +169,11 @@ def test_the_widest_batch_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     ("overrides", "error", "message"),
     [
         (["data.train={table: /nowhere.tsv}"], DataError, r"data.train.0.table: no such file: /nowhere.tsv"),
-        (["text.size=40_000"], VocabularyError, r"text.size: 40000 pieces are more than this text can give"),
+        (
+            ["text.size=40_000"],
+            VocabularyError,
+            r"vocabulary of the source: text.size: 40000 pieces are more than this text can give",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(overrides: list[str], error: type[Exception], message: str) -> None:

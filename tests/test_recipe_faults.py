@@ -1,11 +1,13 @@
 """Each fault of a recipe is reported with its key, its line and a suggestion."""
 
+import re
 from pathlib import Path
 
 import pytest
 from tiny_recipes import OTHERS, Case, check_one_fault
 
 from seq2attn.attention.scorers import SCORERS
+from seq2attn.recipe import RecipeError, read
 
 pytestmark = pytest.mark.usefixtures("corpora")
 
@@ -239,3 +241,24 @@ def test_one_fault(case: Case, tmp_path: Path, corpora: Path) -> None:
 
 def test_there_are_many_cases() -> None:
     assert len(CASES) >= 30
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.encoder.kind=lstm", "unknown 'lstm' (did you mean recurrent with cell: lstm? one of"),
+        ("model.encoder.kind=GRU", "unknown 'GRU' (did you mean recurrent with cell: gru? one of"),
+        ("model.decoder.attention=bahdanau", "got 'bahdanau' (did you mean {score: additive}?)"),
+        ("model.decoder.attention=dot", "got 'dot' (did you mean {score: dot}?)"),
+        ("model.decoder.attention.score=luong", "unknown 'luong' (did you mean general? one of"),
+        ("vocab_size=4000", "unknown key 'vocab_size' (did you mean text.size? one of"),
+        ("text.vocab_size=4000", "unknown key 'vocab_size' (did you mean size? one of"),
+        ("learning_rate=0.1", "unknown key 'learning_rate' (did you mean training.learning_rate? one of"),
+        ("beam=1", "unknown key 'beam' (did you mean decoding.beam? one of"),
+        ("data.train=train.tsv", "got 'train.tsv' (did you mean {table: train.tsv}?)"),
+        ("data.dev=x/dev.jsonl.gz", "got 'x/dev.jsonl.gz' (did you mean {table: x/dev.jsonl.gz}?)"),
+    ],
+)
+def test_names_of_papers_and_other_toolkits_are_understood(override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        read("quickstart", [override])

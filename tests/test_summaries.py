@@ -342,7 +342,7 @@ def test_the_heat_map_has_a_column_of_what_was_copied(run: Path, model: Summariz
     text, path = "Anna: can you bring a book ?\nBen: yes of course", tmp_path / "map.svg"
     shown = said("heatmap", run, text, "-o", path).output
     assert shown.splitlines() == [model.summarize(text).text, str(path)]
-    assert "<!-- copied -->" in path.read_text("utf-8")
+    assert ">copied</text>" in path.read_text("utf-8")
 
 
 def test_resume_is_exact(run: Path, tmp_path: Path) -> None:

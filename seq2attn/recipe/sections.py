@@ -30,7 +30,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError, core_schema
 from typing_extensions import Self
 
-from seq2attn.recipe.wording import FROM_PLUGINS, closest, expectation, shown, unknown
+from seq2attn.recipe.wording import FROM_PLUGINS, closest, corpus_key, expectation, same, shown, unknown
 
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Size = Annotated[int, Field(ge=1)]
@@ -243,7 +243,9 @@ def by_key(sections: Mapping[str, type[Section]]) -> BeforeValidator:
         if isinstance(value, Section):
             return value
         if not isinstance(value, dict):
-            raise fault(f"{expected}; got {shown(value)}")
+            guess = corpus_key(value, sections) if isinstance(value, str) else None
+            hint = f" (did you mean {{{guess}: {value}}}?)" if guess else ""
+            raise fault(f"{expected}; got {shown(value)}{hint}")
         present = [key for key in sections if key in value]
         if len(present) > 1:
             raise fault(f"{expected}; got {' and '.join(present)} together")
@@ -327,7 +329,7 @@ def _reworded(
         elif kind == "extra_forbidden":
             guess = meant[str(path[0])]
             choices = [] if list(fields) == ["name"] and guess is None else list(fields)
-            yield _line(path, unknown(str(path[0]), choices, "key ", guess))
+            yield _line(path, unknown(str(path[0]), choices, "key ", guess or _place(str(path[0]), fields)))
         elif kind == "missing" and len(path) == 1:
             if path[0] not in meant.values():
                 yield _line((), _missing(str(path[0]), fields))
@@ -338,7 +340,35 @@ def _reworded(
             expected.setdefault(key, []).append(line)
     for path, lines in expected.items():
         wanted = " or ".join(dict.fromkeys(expectation(line) for line in lines))
-        yield _line(path, f"expected {wanted}, got {shown(lines[0]['input'])}")
+        hint = _within(given, fields) if not path else ""
+        yield _line(path, f"expected {wanted}, got {shown(lines[0]['input'])}{hint}")
+
+
+def _place(key: str, fields: Mapping[str, FieldInfo]) -> str | None:
+    """Return where a key belongs that is a level too high: training.learning_rate for learning_rate."""
+    for name, field in fields.items():
+        for section in _sections(field.annotation):
+            if (inner := same(key, section.model_fields)) is not None:
+                return f"{name}.{inner}"
+    return None
+
+
+def _within(value: Any, fields: Mapping[str, FieldInfo]) -> str:
+    """Return a hint, if a name is given instead of the section with it: {score: additive} for additive."""
+    for key, field in fields.items():
+        for choice in field.metadata:
+            named = isinstance(value, str) and isinstance(choice, Choice)
+            if named and (name := same(value, choice.registry)) is not None:
+                return f" (did you mean {{{key}: {name}}}?)"
+    return ""
+
+
+def _sections(annotation: Any) -> Iterator[type[Section]]:
+    """Yield the sections that a field may take."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _sections(inner)
 
 
 def _missing(key: str, fields: Mapping[str, FieldInfo]) -> str:

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic_core import ErrorDetails
@@ -37,6 +38,20 @@ _LIMITS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "literal_error": lambda limit: limit["expected"].replace("'", ""),
 }
 FROM_PLUGINS = "; others by --import MODULE, SEQ2ATTN_IMPORT or an entry point"  # see plugins.py
+# Names of papers and other toolkits, and the names that a recipe has for them.
+_SYNONYMS = {
+    "lstm": "recurrent",
+    "gru": "recurrent",
+    "rnn": "recurrent",
+    "bahdanau": "additive",
+    "mlp": "additive",
+    "luong": "general",
+    "vaswani": "scaled_dot",
+    "vocab_size": "size",
+    "vocabulary_size": "size",
+}
+_ALSO = {"lstm": " with cell: lstm", "gru": " with cell: gru"}  # what a synonym says beyond the name
+_TABLES = (".tsv", ".csv", ".jsonl", ".ndjson")
 _LISTED = 8  # names listed after a guess; without a guess all are listed
 
 
@@ -66,13 +81,17 @@ def unknown(
     if guess is None:
         return f"unknown {what}'{name}' (one of {', '.join(choices)}{more})"
     listed = ", ".join([*choices[:_LISTED], *["..."][: len(choices) > _LISTED]])
-    return f"unknown {what}'{name}' (did you mean {guess}? one of {listed}{more})"
+    return (
+        f"unknown {what}'{name}' (did you mean {guess}{_ALSO.get(name.lower(), '')}? one of {listed}{more})"
+    )
 
 
 def closest(name: str, choices: Iterable[str]) -> str | None:
-    """Return the choice that was probably meant: by a misspelling, or by initials (lr: learning_rate)."""
+    """Return the choice that was probably meant: a synonym, misspelt, or initials (lr: learning_rate)."""
     plain = {choice.lower().replace("-", "_"): choice for choice in choices}
     name = name.lower().replace("-", "_")
+    if (synonym := _SYNONYMS.get(name)) in plain:
+        return plain[synonym]
     near = difflib.get_close_matches(name, plain, n=1)
     near = near or [
         choice
@@ -80,6 +99,20 @@ def closest(name: str, choices: Iterable[str]) -> str | None:
         if "_" in choice and name == "".join(word[:1] for word in choice.split("_"))
     ]
     return plain[near[0]] if near else None
+
+
+def same(name: str, choices: Iterable[str]) -> str | None:
+    """Return the choice that has this name, or of which it is a synonym."""
+    choices = list(choices)
+    synonym = _SYNONYMS.get(name.lower().replace("-", "_"))
+    return next((choice for choice in (name, synonym) if choice in choices), None)
+
+
+def corpus_key(path: str, keys: Iterable[str]) -> str | None:
+    """Return the key of the section that reads a file with this path."""
+    suffixes = Path(path.lower()).suffixes
+    guess = "table" if set(_TABLES) & set(suffixes) else "conll"
+    return guess if suffixes and guess in keys else None
 
 
 def shown(value: object) -> str:

@@ -19,7 +19,7 @@ from seq2attn.models.seq2seq_factory import build
 from seq2attn.recipe import Recipe, TrainingRecipe
 from seq2attn.recipe.sections import learned_positions
 from seq2attn.tasks.task import Task, Units
-from seq2attn.text.vocabulary import Vocabulary
+from seq2attn.text.vocabulary import Vocabulary, VocabularyError
 from seq2attn.text.vocabulary_training import normalized, train_vocabulary, with_normalization
 from seq2attn.training.objectives import AttentionLosses, TokenObjective, guided_head
 from seq2attn.training.run_folder import RunFolder
@@ -196,17 +196,21 @@ def _learn(recipe: Recipe, sides: tuple[int, ...], nfkc: bool) -> Vocabulary:
     text = recipe.text
     normalize = partial(normalized, lowercase=text.lowercase, nfkc=True)
     before = text.normalized[0] and not nfkc and 0 in sides
-    return train_vocabulary(
-        training_text(recipe.data, sides, normalize_source=normalize if before else iter),
-        model=text.models[sides[0]],
-        size=text.size,
-        byte_fallback=text.byte_fallback,
-        character_coverage=text.character_coverage,
-        lowercase=text.lowercase,
-        nfkc=nfkc,
-        words=text.words,
-        seed=recipe.seed,
-    )
+    try:
+        return train_vocabulary(
+            training_text(recipe.data, sides, normalize_source=normalize if before else iter),
+            model=text.models[sides[0]],
+            size=text.size,
+            byte_fallback=text.byte_fallback,
+            character_coverage=text.character_coverage,
+            lowercase=text.lowercase,
+            nfkc=nfkc,
+            words=text.words,
+            seed=recipe.seed,
+        )
+    except VocabularyError as error:
+        side = "source and target" if len(sides) > 1 else ("source", "target")[sides[0]]
+        raise VocabularyError(f"vocabulary of the {side}: {error}") from error
 
 
 def token_objective(model: Seq2Seq, settings: TrainingRecipe) -> TokenObjective:
