@@ -134,3 +134,17 @@ def test_schema_is_one() -> None:
     assert schema["$schema"].startswith("https://json-schema.org/")
     recipes = [schema["$defs"][of["$ref"].split("/")[-1]]["properties"] for of in schema["anyOf"]]
     assert len(recipes) == 4 and all({"data", "model", "training"} <= keys.keys() for keys in recipes)
+
+
+def test_a_module_may_be_imported_after_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "noted_module.py").write_text("import sys\nsys.noted = True\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEQ2ATTN_IMPORT", "")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for words in (
+        ["recipes", "--import", "noted_module"],
+        ["bench", "attention", "--import", "noted_module", "-h"],
+    ):
+        sys.modules.pop("noted_module", None)
+        run(*words)
+        assert "noted_module" in sys.modules

@@ -81,10 +81,25 @@ def _import(context: click.Context, parameter: click.Parameter, modules: tuple[s
     sys.path.insert(0, "")  # find modules in the working directory, like `python -m`
     for module in modules:
         import_parts(module)
-    os.environ["SEQ2ATTN_IMPORT"] = " ".join(modules)  # `bench` trains in processes of its own
+    known = os.environ.get("SEQ2ATTN_IMPORT", "").split()
+    os.environ["SEQ2ATTN_IMPORT"] = " ".join(dict.fromkeys([*known, *modules]))  # `bench` starts processes
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """A group whose commands take the option --import, too."""
+
+    group_class = type  # groups within it are of the same class
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """See the base class."""
+        option = click.Option(
+            ["--import"], multiple=True, is_eager=True, expose_value=False, callback=_import, hidden=True
+        )
+        cmd.params.append(option)
+        super().add_command(cmd, name)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="seq2attn")
 @click.option(
     "--import",
@@ -95,7 +110,7 @@ def _import(context: click.Context, parameter: click.Parameter, modules: tuple[s
     metavar="MODULE",
     envvar="SEQ2ATTN_IMPORT",
     help="Import a module that registers scorers, normalizers, commands or other parts: its dotted name, not "
-    "a file. May be repeated. Or set SEQ2ATTN_IMPORT.",
+    "a file. May be repeated, and may follow the command. Or set SEQ2ATTN_IMPORT.",
 )
 def cli() -> None:
     """Train, evaluate, run and inspect models with pluggable attention, for translation, summarization,

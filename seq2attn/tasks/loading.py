@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.inference.predictor import Predictor
+from seq2attn.inference.recognizer import Categorizer, Recognizer
 from seq2attn.inference.results import Translation
-from seq2attn.inference.translator import Translator
+from seq2attn.inference.translator import Summarizer, Translator
 from seq2attn.recipe import AnyRecipe
 from seq2attn.runtime.devices import pick_device
 from seq2attn.tasks.registry import TASKS
@@ -27,11 +28,82 @@ def reopen(folder: RunFolder) -> Task[Any]:
     return TASKS[recipe.task].open(recipe, folder)
 
 
-def load(run: str | Path, checkpoint: str = "best", device: str = "auto", precision: str = "fp32") -> Any:
+@overload
+def load(
+    run: str | Path,
+    checkpoint: str = "best",
+    device: str = "auto",
+    precision: str = "fp32",
+    *,
+    task: Literal["translation"],
+) -> Translator:
+    """Return a model that translates."""
+
+
+@overload
+def load(
+    run: str | Path,
+    checkpoint: str = "best",
+    device: str = "auto",
+    precision: str = "fp32",
+    *,
+    task: Literal["summarization"],
+) -> Summarizer:
+    """Return a model that summarizes."""
+
+
+@overload
+def load(
+    run: str | Path,
+    checkpoint: str = "best",
+    device: str = "auto",
+    precision: str = "fp32",
+    *,
+    task: Literal["tagging"],
+) -> Recognizer:
+    """Return a model that tags words."""
+
+
+@overload
+def load(
+    run: str | Path,
+    checkpoint: str = "best",
+    device: str = "auto",
+    precision: str = "fp32",
+    *,
+    task: Literal["classification"],
+) -> Categorizer:
+    """Return a model that labels texts."""
+
+
+@overload
+def load(
+    run: str | Path,
+    checkpoint: str = "best",
+    device: str = "auto",
+    precision: str = "fp32",
+    *,
+    task: str | None = None,
+) -> Any:
+    """Return a model, whose class depends on the run."""
+
+
+def load(
+    run: str | Path,
+    checkpoint: str = "best",
+    device: str = "auto",
+    precision: str = "fp32",
+    *,
+    task: str | None = None,
+) -> Any:
     """Return the trained model of a run: a Translator, Summarizer, Recognizer or Categorizer, by its task.
 
     checkpoint: best, last, average, or the name of a file below weights/.
+    task: the task that the run was trained for, so that type checkers and editors know the class of the
+        result. Seq2attnError if it is another.
     """
+    if task is not None and (trained := RunFolder.open(run).recipe.task) != task:
+        raise Seq2attnError(f"{run} was trained for {trained}, not for {task}")
     return load_with_task(run, checkpoint, device, precision)[1]
 
 
