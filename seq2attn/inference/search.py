@@ -210,6 +210,7 @@ def _decode(
 
 
 def require_numbers(log_probabilities: Tensor) -> None:
+    """Raise Seq2attnError if any of the log-probabilities is nan."""
     if bool(log_probabilities.isnan().any()):
         raise Seq2attnError(
             "the model's probabilities are not numbers (nan): its weights are damaged or training diverged; "

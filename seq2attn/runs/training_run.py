@@ -72,14 +72,7 @@ def train(
 
     overrides: as on the command line, ["training.max_epochs=3"], or {"training.max_epochs": 3}.
     """
-    require_type(recipe, (str, Path, AnyRecipe), "a recipe: the name of one that ships, a path, or a Recipe")
-    overrides = _as_on_the_command_line(overrides)
-    if isinstance(recipe, str | Path):
-        recipe = read(recipe, overrides)
-    elif overrides:
-        raise RecipeError(
-            [LocatedFault("recipe", 0, "", "a Recipe cannot have overrides: give them to `read`")]
-        )
+    recipe = _recipe(recipe, overrides)
     require_extras(recipe)
     path = Path(run or Path("runs") / recipe.name)
     torch_device = pick_device(device)
@@ -118,6 +111,19 @@ def train(
             return Trained(path, progress, predictor, [])
         evaluation = task.evaluate(predictor, test, settings.metrics)
         return Trained(path, progress, predictor, list(evaluation.scores.values()))
+
+
+def _recipe(recipe: str | Path | AnyRecipe, overrides: object) -> AnyRecipe:
+    """Return the recipe that `train` was called with."""
+    require_type(recipe, (str, Path, AnyRecipe), "a recipe: the name of one that ships, a path, or a Recipe")
+    listed = _as_on_the_command_line(overrides)
+    if isinstance(recipe, str | Path):
+        return read(recipe, listed)
+    if listed:
+        raise RecipeError(
+            [LocatedFault("recipe", 0, "", "a Recipe cannot have overrides: give them to `read`")]
+        )
+    return recipe
 
 
 def require_extras(recipe: AnyRecipe) -> None:
