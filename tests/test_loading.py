@@ -109,7 +109,9 @@ def test_a_joint_vocabulary_is_one(translators: dict[str, Translator]) -> None:
     assert translators["lstm"].source.model != translators["lstm"].target.model
 
 
-def test_a_task_is_checked(runs: dict[str, Path]) -> None:
-    assert type(seq2attn.load(runs["lstm"], task="translation")) is seq2attn.Translator
-    with pytest.raises(seq2attn.Seq2attnError, match="was trained for translation, not for tagging"):
-        seq2attn.load(runs["lstm"], task="tagging")
+def test_the_class_is_checked(runs: dict[str, Path]) -> None:
+    assert type(seq2attn.load(runs["lstm"], kind=seq2attn.Translator)) is seq2attn.Translator
+    with pytest.raises(
+        seq2attn.Seq2attnError, match="was trained for translation: expected a Recognizer, got a Translator"
+    ):
+        seq2attn.load(runs["lstm"], kind=seq2attn.Recognizer)

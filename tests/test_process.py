@@ -85,7 +85,9 @@ def test_the_command_line_settles_before_torch_is_there():
     code = """
 import os, sys
 from seq2attn import __main__, cli
-__main__.cli = lambda **_: print("torch" in sys.modules, os.environ["GOMP_SPINCOUNT"], resident())
+class Command:
+    def main(**options): print("torch" in sys.modules, os.environ["GOMP_SPINCOUNT"], resident())
+__main__.cli = Command
 def resident():
     def pages(): return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     block, before = bytearray(200_000_000), pages()

@@ -2,19 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, TypeVar, overload
 
 from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.inference.predictor import Predictor
-from seq2attn.inference.recognizer import Categorizer, Recognizer
 from seq2attn.inference.results import Translation
-from seq2attn.inference.translator import Summarizer, Translator
+from seq2attn.inference.translator import Translator
 from seq2attn.recipe import AnyRecipe
 from seq2attn.runtime.devices import pick_device
 from seq2attn.tasks.registry import TASKS
 from seq2attn.tasks.task import Task
 from seq2attn.training.run_folder import RunFolder
 from seq2attn.training.weights import load_weights
+
+P = TypeVar("P", bound=Predictor)
 
 
 def learn(recipe: AnyRecipe) -> Task[Any]:
@@ -35,57 +36,14 @@ def load(
     device: str = "auto",
     precision: str = "fp32",
     *,
-    task: Literal["translation"],
-) -> Translator:
-    """Return a model that translates."""
+    kind: type[P],
+) -> P:
+    """Return a model of this class."""
 
 
 @overload
-def load(
-    run: str | Path,
-    checkpoint: str = "best",
-    device: str = "auto",
-    precision: str = "fp32",
-    *,
-    task: Literal["summarization"],
-) -> Summarizer:
-    """Return a model that summarizes."""
-
-
-@overload
-def load(
-    run: str | Path,
-    checkpoint: str = "best",
-    device: str = "auto",
-    precision: str = "fp32",
-    *,
-    task: Literal["tagging"],
-) -> Recognizer:
-    """Return a model that tags words."""
-
-
-@overload
-def load(
-    run: str | Path,
-    checkpoint: str = "best",
-    device: str = "auto",
-    precision: str = "fp32",
-    *,
-    task: Literal["classification"],
-) -> Categorizer:
-    """Return a model that labels texts."""
-
-
-@overload
-def load(
-    run: str | Path,
-    checkpoint: str = "best",
-    device: str = "auto",
-    precision: str = "fp32",
-    *,
-    task: str | None = None,
-) -> Any:
-    """Return a model, whose class depends on the run."""
+def load(run: str | Path, checkpoint: str = "best", device: str = "auto", precision: str = "fp32") -> Any:
+    """Return a model whose class depends on the run."""
 
 
 def load(
@@ -94,17 +52,21 @@ def load(
     device: str = "auto",
     precision: str = "fp32",
     *,
-    task: str | None = None,
+    kind: type[Predictor] = Predictor,
 ) -> Any:
     """Return the trained model of a run: a Translator, Summarizer, Recognizer or Categorizer, by its task.
 
     checkpoint: best, last, average, or the name of a file below weights/.
-    task: the task that the run was trained for, so that type checkers and editors know the class of the
-        result. Seq2attnError if it is another.
+    kind: the class that is expected, so that type checkers and editors know it. Seq2attnError if the model is
+        another.
     """
-    if task is not None and (trained := RunFolder.open(run).recipe.task) != task:
-        raise Seq2attnError(f"{run} was trained for {trained}, not for {task}")
-    return load_with_task(run, checkpoint, device, precision)[1]
+    predictor = load_with_task(run, checkpoint, device, precision)[1]
+    if not isinstance(predictor, kind):
+        raise Seq2attnError(
+            f"{run} was trained for {predictor.task}: expected a {kind.__name__}, got a "
+            f"{type(predictor).__name__}"
+        )
+    return predictor
 
 
 def load_with_task(
