@@ -1,9 +1,10 @@
 """Read recipes from YAML and write them. All faults are reported at once, with key, line and a suggestion."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Union
 
+import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from seq2attn.errors import Seq2attnError
@@ -38,8 +39,10 @@ class RecipeError(Seq2attnError):
         self.faults = list(faults)
 
 
-def read(path: str | Path, overrides: Sequence[str] = (), check_files: bool = True) -> AnyRecipe:
-    """Read a recipe from its file, or by the name of one that ships with seq2attn.
+def read(
+    recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), check_files: bool = True
+) -> AnyRecipe:
+    """Read a recipe from its file, by the name of one that ships, or from its sections in a dict.
 
     overrides: `training.learning_rate=0.1`, `data.train.0.limit=100`, `data.train={files: [a, b]}`; values
         are YAML, and relative paths in them are relative to the working directory.
@@ -47,9 +50,7 @@ def read(path: str | Path, overrides: Sequence[str] = (), check_files: bool = Tr
     Raises RecipeError with every fault.
     """
     load_plugins()
-    recipe_path = _find(path)
-    file = str(path) if recipe_path == Path(path) else _short(recipe_path)
-    written = parse(_text(recipe_path, file))
+    file, recipe_path, written = _written(recipe)
     faults: list[tuple[int | None, Keys, str]] = [
         (fault.line, fault.path, fault.message) for fault in written.faults
     ]
@@ -73,7 +74,7 @@ def read(path: str | Path, overrides: Sequence[str] = (), check_files: bool = Tr
         raise _all(file, faults)
     make_absolute(tree, RECIPES[task], folder, note if check_files else None)
     try:
-        recipe = RECIPES[task].model_validate({**tree, "task": task})
+        checked = RECIPES[task].model_validate({**tree, "task": task})
     except ValidationError as error:
         broken = {fault.path for fault in written.faults}
         for line in error.errors(include_url=False):
@@ -81,7 +82,7 @@ def read(path: str | Path, overrides: Sequence[str] = (), check_files: bool = Tr
                 note(at, line["msg"])
     if faults:
         raise _all(file, faults)
-    return recipe
+    return checked
 
 
 def write(recipe: AnyRecipe, path: str | Path) -> None:
@@ -161,6 +162,22 @@ def _all(file: str, faults: list[tuple[int | None, Keys, str]]) -> RecipeError:
 
 
 # ---- finding the file ------------------------------------------------------------------------------
+
+
+def _written(recipe: str | Path | Mapping[str, Any]) -> tuple[str, Path, Source]:
+    """Return the name of a recipe for messages, its path, and its values. A dict is read as if it were a file
+    `recipe.yaml` in the working directory, but without line numbers."""
+    if not isinstance(recipe, Mapping):
+        path = _find(recipe)
+        file = str(recipe) if path == Path(recipe) else _short(path)
+        return file, path, parse(_text(path, file))
+    try:
+        written = parse(dump(dict(recipe)))
+    except yaml.representer.RepresenterError as error:
+        message = f"expected text, numbers, true, false, None, lists and dicts, got {error.args[-1]!r:.60}"
+        raise RecipeError([LocatedFault("recipe", 0, "", message)]) from error
+    faults = [fault._replace(line=0) for fault in written.faults]
+    return "recipe", Path("recipe.yaml"), Source(written.tree, dict.fromkeys(written.lines, 0), faults)
 
 
 def _find(path: str | Path) -> Path:

@@ -58,7 +58,7 @@ class Trained(NamedTuple):
 
 
 def train(
-    recipe: str | Path | AnyRecipe,
+    recipe: str | Path | AnyRecipe | Mapping[str, Any],
     run: str | Path | None = None,
     overrides: Sequence[str] | Mapping[str, Any] = (),
     resume: bool = False,
@@ -70,6 +70,7 @@ def train(
     At the end the best weights are loaded and, if the recipe has a test set, scored on it. With resume=True
     training continues exactly where it stopped. If it fails before anything is saved, there is no new folder.
 
+    recipe: the name of one that ships, a file, its sections in a dict, or what `read` has returned.
     overrides: as on the command line, ["training.max_epochs=3"], or {"training.max_epochs": 3}.
     """
     recipe = _recipe(recipe, overrides)
@@ -113,11 +114,12 @@ def train(
         return Trained(path, progress, predictor, list(evaluation.scores.values()))
 
 
-def _recipe(recipe: str | Path | AnyRecipe, overrides: object) -> AnyRecipe:
+def _recipe(recipe: str | Path | AnyRecipe | Mapping[str, Any], overrides: object) -> AnyRecipe:
     """Return the recipe that `train` was called with."""
-    require_type(recipe, (str, Path, AnyRecipe), "a recipe: the name of one that ships, a path, or a Recipe")
+    kinds = "a recipe: the name of one that ships, a path, a dict of its sections, or a Recipe"
+    require_type(recipe, (str, Path, Mapping, AnyRecipe), kinds)
     listed = _as_on_the_command_line(overrides)
-    if isinstance(recipe, str | Path):
+    if not isinstance(recipe, AnyRecipe):
         return read(recipe, listed)
     if listed:
         raise RecipeError(
