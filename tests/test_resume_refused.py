@@ -10,6 +10,7 @@ import torch
 from tiny_runs import log
 from tiny_training import loader, scripted, steps, trainer
 
+import seq2attn
 from seq2attn.recipe import read
 from seq2attn.training.loop import fit
 from seq2attn.training.run_folder import RunError, RunFolder, Version
@@ -192,3 +193,14 @@ def test_a_damaged_log_is_set_aside(copy: Path, damage: str) -> None:
     assert records is None or len(log(copy)) == records - (damage == "word")
     fit(RunFolder.open(copy), trainer(**SETTINGS), loader(), scripted(1))  # without a warning
     assert json.loads((copy / "version.json").read_text())["log"][0] == path.stat().st_size
+
+
+def test_a_run_of_another_task_is_refused(tmp_path: Path) -> None:
+    """Also if the recipe leaves settings to the training data, which the run's recipe does not have."""
+    run = RunFolder.create(tmp_path / "run", read("languages"), Version(seq2attn="0.1.0"))
+    before = contents(run.path)
+    with pytest.raises(
+        RunError, match=r"was begun with another recipe: .*task was 'classification', now 'transl"
+    ):
+        seq2attn.train("quickstart", run.path, resume=True, device="cpu")
+    assert contents(run.path) == before

@@ -17,7 +17,7 @@ from seq2attn.data.files import Pair
 from seq2attn.data.gold_alignments import between_pieces
 from seq2attn.data.report import DataError, Report
 from seq2attn.recipe import AnyCorpus, AnyLabelled, DataRecipe, FilterRecipe, LabelledDataRecipe
-from seq2attn.runtime.files import read, require_regular
+from seq2attn.runtime.files import named, read, require_regular
 from seq2attn.text.vocabulary import Vocabulary
 
 
@@ -91,7 +91,7 @@ def prepare(
             except OSError as error:
                 if error.filename is not None:
                     raise
-                raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+                raise named(error, path) from error
             if (notes := _notes(path)) is None:
                 raise DataError(f"{path} was damaged while it was written: is the disk in order?")
         parts.append(_open(path, notes, corpus.weight))

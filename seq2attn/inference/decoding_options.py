@@ -1,7 +1,8 @@
 """The options of a call that replace the recipe's decoding settings."""
 
+import contextlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypedDict
 
 from pydantic import ValidationError
@@ -67,3 +68,11 @@ def warn_of_limits(lines: Sequence[int], decoding: DecodingRecipe) -> None:
             LengthWarning,
             stacklevel=2,
         )
+
+
+@contextlib.contextmanager
+def without_length_warnings() -> Iterator[None]:
+    """Leave those warnings out, for a model that has not learned yet to end its outputs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LengthWarning)
+        yield

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
@@ -36,8 +36,55 @@ class Entity(NamedTuple):
     last: int  # the last word
 
 
+class _Plotted:
+    """The base class of results that have attention weights, in a row for each of `rows`, on their words."""
+
+    words: list[Word]
+    weights: Tensor | None
+    row_title: ClassVar[str]
+    attention = ""  # the name of the heads that the weights are from
+
+    @property
+    def rows(self) -> list[str]:
+        """The names of the rows of `plot`."""
+        raise NotImplementedError
+
+    @property
+    def columns(self) -> list[str]:
+        """The words that have weights, the columns of `plot`: a very long text is not read to its end."""
+        read = 0 if self.weights is None else self.weights.shape[1]
+        return [word.text for word in self.words[:read]]
+
+    def plot(
+        self,
+        path: str | Path | None = None,
+        title: str | None = None,
+        *,
+        scale: Literal["fixed", "auto"] = "fixed",
+        right_to_left: bool = False,
+        ax: "Axes | None" = None,
+    ) -> "Figure":
+        """Return the heat map of the attention of the words, or of a pooling's queries (rows), to the words;
+        save it if a path is given. Notebooks show the figure.
+
+        Options are those of `Translation.plot`. Raises Seq2attnError without weights, PlotError for an empty
+        or a very long text or a bad path.
+        """
+        if self.weights is None:
+            raise Seq2attnError(_WITHOUT_WEIGHTS)
+        from seq2attn.views import heatmaps
+
+        look = heatmaps.Look(scale, right_to_left)
+        texts = heatmaps.Texts("words attended to", self.row_title, self.attention)
+        rows = self.rows[: len(self.weights)]
+        figure = heatmaps.heatmap(self.weights, self.columns, rows, title, texts=texts, look=look, ax=ax)
+        if path is not None:
+            heatmaps.save(figure, path)
+        return figure
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class Annotation:
+class Annotation(_Plotted):
     """A text with a tag for each word. `str` gives the tags (bio), separated by single spaces.
 
     weights: attention of each of the Sw words that were read (rows) to all of them, the mean of the heads;
@@ -51,6 +98,8 @@ class Annotation:
     entities: list[Entity]
     weights: Float[Tensor, "Sw Sw"] | None = None
     attention: str = ""
+
+    row_title = "words and their tags"
 
     def __str__(self) -> str:
         return join_words(self.tags)
@@ -78,34 +127,6 @@ class Annotation:
             "tags": self.tags,
         }
 
-    def plot(
-        self,
-        path: str | Path | None = None,
-        title: str | None = None,
-        *,
-        scale: Literal["fixed", "auto"] = "fixed",
-        right_to_left: bool = False,
-        ax: "Axes | None" = None,
-    ) -> "Figure":
-        """Return the heat map of the attention of each word (rows) to all words; save it if a
-        path is given. Notebooks show the figure.
-
-        Options are those of `Translation.plot`. Raises Seq2attnError without weights, PlotError for an empty
-        or a very long text or a bad path.
-        """
-        if self.weights is None:
-            raise Seq2attnError(_WITHOUT_WEIGHTS)
-        from seq2attn.views import heatmaps
-
-        look = heatmaps.Look(scale, right_to_left)
-        texts = heatmaps.Texts("words attended to", "words and their tags", self.attention)
-        read = len(self.weights)  # a very long text is not read to its end
-        words, rows = [word.text for word in self.words[:read]], self.rows[:read]
-        figure = heatmaps.heatmap(self.weights, words, rows, title, texts=texts, look=look, ax=ax)
-        if path is not None:
-            heatmaps.save(figure, path)
-        return figure
-
     @property
     def rows(self) -> list[str]:
         """The words with their tags, the rows of `plot`."""
@@ -123,7 +144,7 @@ class Annotation:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Category:
+class Category(_Plotted):
     """A text and its label. `str` gives the label.
 
     weights: attention of each of the pooling's r queries to the Sw words; None without attention.
@@ -134,6 +155,8 @@ class Category:
     label: str
     probabilities: dict[str, float]
     weights: Float[Tensor, "r Sw"] | None = None
+
+    row_title = "queries"
 
     @property
     def probability(self) -> float:
@@ -151,32 +174,6 @@ class Category:
         rounded = {label: round(value, 4) for label, value in self.probabilities.items()}
         return {"text": self.text, "label": self.label, "probabilities": rounded}
 
-    def plot(
-        self,
-        path: str | Path | None = None,
-        title: str | None = None,
-        *,
-        scale: Literal["fixed", "auto"] = "fixed",
-        right_to_left: bool = False,
-        ax: "Axes | None" = None,
-    ) -> "Figure":
-        """Return the heat map of the attention of the pooling's queries (rows) to the words; save it if a
-        path is given. Notebooks show the figure.
-
-        Options are those of `Translation.plot`. Raises Seq2attnError without weights, PlotError for an empty
-        or a very long text or a bad path.
-        """
-        if self.weights is None:
-            raise Seq2attnError(_WITHOUT_WEIGHTS)
-        from seq2attn.views import heatmaps
-
-        words = [word.text for word in self.words[: self.weights.shape[1]]]  # those that were read
-        look, texts = heatmaps.Look(scale, right_to_left), heatmaps.Texts("words attended to", "queries")
-        figure = heatmaps.heatmap(self.weights, words, self.rows, title, texts=texts, look=look, ax=ax)
-        if path is not None:
-            heatmaps.save(figure, path)
-        return figure
-
     @property
     def rows(self) -> list[str]:
         """The label, with the number of the query if there is more than one: the rows of `plot`."""
@@ -189,6 +186,5 @@ class Category:
         labels = ", ".join(f"{escape(label)} {probability:.3f}" for label, probability in best)
         html = f"<div>{escape(self.text)}</div><div><b>{escape(self.label)}</b> {pale(labels)}</div>"
         if self.weights is not None and 0 < self.weights.numel() <= MAX_CELLS:
-            words = [word.text for word in self.words[: self.weights.shape[1]]]
-            html += table(self.weights.tolist(), words, self.rows)
+            html += table(self.weights.tolist(), self.columns, self.rows)
         return block(html)

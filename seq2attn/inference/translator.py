@@ -279,14 +279,10 @@ class TextPredictor(Predictor):
         tokenizer = self.generator.tokenizer
         sources = [self._tokenize(text, decoding.max_source, first + n) for n, text in enumerate(texts, 1)]
         rows = [row for row, source in enumerate(sources) if source.tokens.ids]  # of texts that are not blank
+        given = [sources[row].ids for row in rows]
         prefix_ids = [tokenizer.tokenize_target(prefixes[row], sources[row].ids).ids for row in rows]
-        nbest_lists = self.generator.search(
-            [sources[row].ids for row in rows],
-            decoding,
-            prefix_ids,
-            [first + row for row in rows],
-        )
-        limits = self.generator.output_limits([sources[row].ids for row in rows], decoding, prefix_ids)
+        nbest_lists = self.generator.search(given, decoding, prefix_ids, [first + row for row in rows])
+        limits = self.generator.output_limits(given, decoding, prefix_ids)
         limit_of = dict(zip(rows, limits, strict=True))
         pairs = [(row, h) for row, nbest in zip(rows, nbest_lists, strict=True) for h in nbest]
         forced: list[ForcedDecoding | None] = [None] * len(pairs)

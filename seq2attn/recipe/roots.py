@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import Field
+from typing_extensions import Self
 
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.recipe.data import DataRecipe, SummaryDataRecipe
@@ -54,6 +55,10 @@ class AnyRecipe(Section):
         """The key of the attention that comparisons vary; None if there is none."""
         return None
 
+    def fitted_as(self, begun: "AnyRecipe") -> Self:
+        """Return this recipe with the settings of a run's recipe that it leaves to the training data."""
+        return self
+
     def faults(self) -> Iterator[Fault]:
         """Find a name that cannot be that of a folder."""
         if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in self.name):
@@ -81,6 +86,13 @@ class Recipe(AnyRecipe):
         if isinstance(decoder, RecurrentDecoderRecipe):
             return None if decoder.attention is None else "model.decoder.attention"
         return "model.decoder.cross_attention"
+
+    def fitted_as(self, begun: "AnyRecipe") -> Self:
+        """See the base class."""
+        if self.decoding.max_length_ratio is not None or not isinstance(begun, Recipe):
+            return self
+        ratio = {"max_length_ratio": begun.decoding.max_length_ratio}
+        return self.model_copy(update={"decoding": self.decoding.model_copy(update=ratio)})
 
     def faults(self) -> Iterator[Fault]:
         """What sections ask of each other."""

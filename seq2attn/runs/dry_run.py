@@ -1,10 +1,8 @@
 """A dry run of a recipe: read the data, learn the vocabulary, train a few steps, measure memory and time."""
 
-import math
 import resource
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +12,7 @@ import torch
 from seq2attn.data import Examples
 from seq2attn.data.batch_plan import Indices
 from seq2attn.data.batches import AnyBatchLoader
-from seq2attn.errors import LengthWarning
+from seq2attn.inference.decoding_options import without_length_warnings
 from seq2attn.recipe import AnyRecipe
 from seq2attn.runs.training_run import require_extras
 from seq2attn.runtime.devices import pick_device
@@ -24,7 +22,7 @@ from seq2attn.tasks.task import Task
 from seq2attn.text.vocabulary import VocabularyError
 from seq2attn.training.advice import advice
 from seq2attn.training.display import clock
-from seq2attn.training.loop import Trainer, UpdatePlan, error_context, total_steps
+from seq2attn.training.loop import Trainer, UpdatePlan, epoch_steps, error_context, total_steps
 
 TIMED_STEPS = 3  # training steps, after one that is not timed
 DECODED_EXAMPLES = 8
@@ -69,15 +67,14 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
     loader, objective = task.loader(training, training=True), task.objective(model, training=True)
     total = total_steps(recipe.training, loader)
     trainer = Trainer(model, objective, recipe.training, chosen_device, total, recipe.seed)
-    per_epoch = math.ceil(len(loader.epoch(0)) / recipe.training.accumulate)
+    per_epoch = epoch_steps(recipe.training, loader)
     for line in advice(recipe.training, total, per_epoch, task.units.examples):
         yield f"note        {line}"
     yield from _try_training(task, training, loader, trainer)
     predictor = task.predictor(model, chosen_device, validating=True)
     sources = [training.source_text(row) for row in range(min(DECODED_EXAMPLES, len(training)))]
     start = time.monotonic()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LengthWarning)  # an untrained model does not end its outputs
+    with without_length_warnings():
         results = list(predictor.stream(sources))
     yield f"decoding    {len(results)} examples in {time.monotonic() - start:.2f} s, untrained"
     peak = _peak_memory(chosen_device)

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 
 from seq2attn.data import Examples, Role
-from seq2attn.errors import LengthWarning
+from seq2attn.inference.decoding_options import without_length_warnings
 from seq2attn.inference.predictor import Predictor
 from seq2attn.metrics import METRICS, References, Score
 from seq2attn.recipe.wording import FROM_PLUGINS, unknown
@@ -69,8 +68,7 @@ def validator(task: Task[Any], model: nn.Module, dev: Examples, device: torch.de
                 nll += float(objective.loss(objective.forward(model, batch), batch).nll)
             num_targets += batch.num_targets
         rows = [row for indices in batches for row in indices.tolist()]
-        with _error_context("decoding", predictor.memory_advice), warnings.catch_warnings():
-            warnings.simplefilter("ignore", LengthWarning)  # an untrained model does not end its outputs
+        with _error_context("decoding", predictor.memory_advice), without_length_warnings():
             scores = task.evaluate(predictor, dev, metrics, rows, bootstrap=0).scores
         loss = nll / num_targets
         values = {name: score.value for name, score in scores.items()}

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from seq2attn.training.loop import (
     Report,
     Trainer,
     average_last,
+    epoch_steps,
     fit,
     total_steps,
 )
@@ -96,8 +96,7 @@ def train(
         model, settings, loader = task.build(), recipe.training, task.loader(training, training=True)
         total = total_steps(settings, loader)
         trainer = Trainer(model, task.objective(model, True), settings, torch_device, total, recipe.seed)
-        per_epoch = math.ceil(len(loader.epoch(0)) / settings.accumulate)
-        for line in advice(settings, total, per_epoch, task.units.examples):
+        for line in advice(settings, total, epoch_steps(settings, loader), task.units.examples):
             shown.say(f"note: {line}")
         parameters = sum(parameter.numel() for parameter in model.parameters())
         shown.say(f"{len(training):,} {task.units.examples}, {parameters:,} parameters, on {torch_device}")
@@ -204,12 +203,11 @@ def _resumable(path: Path, recipe: AnyRecipe, display: Display) -> Iterator[RunF
 def _require_same_recipe(folder: RunFolder, recipe: AnyRecipe) -> None:
     """RunError unless a run was begun with this recipe. The keys of MAY_CHANGE may differ."""
     path = folder.path
-    was, now = folder.recipe.model_dump(mode="json"), recipe.model_dump(mode="json")
+    begun = folder.recipe
+    was, now = begun.model_dump(mode="json"), recipe.fitted_as(begun).model_dump(mode="json")
     for tree in (was, now):
         for key in MAY_CHANGE:
             tree["training"].pop(key)
-    if now.get("decoding", {}).get("max_length_ratio", 0) is None:  # from the training data, see Task.fitted
-        now["decoding"]["max_length_ratio"] = was["decoding"]["max_length_ratio"]
     if changed := list(_changes(was, now)):
         others = f"; and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""
         raise RunError(

@@ -40,7 +40,7 @@ def write(path: Path, content: bytes | Callable[[Any], object]) -> None:
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{DRAFT}{path.name}.")
     except OSError as error:
-        raise _named(error, path) from error
+        raise named(error, path) from error
     file = _Recorder(os.fdopen(handle, "wb", buffering=0))
     try:
         with file.file:
@@ -56,7 +56,7 @@ def write(path: Path, content: bytes | Callable[[Any], object]) -> None:
         cause = file.error or (error if isinstance(error, OSError) else None)
         if cause is None or not isinstance(error, Exception):
             raise
-        raise _named(cause, path) from error
+        raise named(cause, path) from error
 
 
 def append(path: Path, content: bytes) -> None:
@@ -67,10 +67,10 @@ def append(path: Path, content: bytes) -> None:
         with path.open("ab", buffering=0) as file:
             _Recorder(file).write(content)
     except OSError as error:
-        raise _named(error, path) from error
+        raise named(error, path) from error
 
 
-def _named(error: OSError, path: Path) -> OSError:
+def named(error: OSError, path: Path) -> OSError:
     """Return an error with the name of the file."""
     return OSError(error.errno, error.strerror or str(error), str(path))
 

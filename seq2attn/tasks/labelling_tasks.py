@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
@@ -92,7 +93,11 @@ class LabellingTask(Task[LabellingRecipe]):
 
     def reading(self, role: Role) -> Any:
         """See the base class. Tags of dev and test are read in the scheme of the training data."""
-        return self.recipe.data if role == "train" else with_scheme(self.recipe.data)
+        return self.recipe.data if role == "train" else self._held_out_data
+
+    @cached_property
+    def _held_out_data(self) -> Any:
+        return with_scheme(self.recipe.data)  # reads the beginning of the training data
 
     def loader(self, examples: Examples, training: bool = False) -> LabelledBatchLoader:
         """See the base class."""

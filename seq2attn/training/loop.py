@@ -281,13 +281,18 @@ def average_last(
     run.log({"average": len(names), **scores})
 
 
+def epoch_steps(recipe: LearningRecipe, loader: AnyBatchLoader, epoch: int = 0) -> int:
+    """Return the number of updates of an epoch."""
+    return math.ceil(loader.epoch_size(epoch) / recipe.accumulate)
+
+
 def total_steps(recipe: LearningRecipe, loader: AnyBatchLoader) -> int | None:
     """Return the number of updates; None if the recipe limits neither steps nor epochs."""
     if recipe.max_epochs is None:
         return recipe.max_steps
     total, limit = 0, recipe.max_steps or math.inf
     for epoch in range(recipe.max_epochs):  # not all epochs have the same number of batches
-        total += math.ceil(loader.epoch_size(epoch) / recipe.accumulate)
+        total += epoch_steps(recipe, loader, epoch)
         if total >= limit:
             return recipe.max_steps
     return total
