@@ -161,31 +161,31 @@ def test_a_grid_of_another_size_than_the_states_is_refused():
         attention.remember(torch.zeros(1, 15, 4), torch.ones(1, 15, dtype=torch.bool), grid=(3, 4))
 
 
-@pytest.mark.parametrize(("height", "last"), [(3, True), (3, False), (1, True)])
-def test_weights_are_convolved_over_rows_and_columns(height, last):
-    scorer = LocationSensitive(4, 4, size=6, filters=2, width=3, height=height, last=last)
+@pytest.mark.parametrize(("width", "last"), [((3, 5), True), ((1, 3), False), (3, True)])
+def test_weights_are_convolved_over_rows_and_columns(width, last):
+    cumulative = True if last else "only"
+    scorer = LocationSensitive(4, 4, size=6, filters=2, width=width, cumulative=cumulative)
     attention = Attention(scorer, Softmax())
     memory = attention.remember(torch.randn(2, 15, 4), torch.ones(2, 15, dtype=torch.bool), grid=GRID)
     past = attention(torch.randn(2, 2, 4), memory).past
     channels = [past.weights, past.coverage] if last else [past.coverage]
     image = torch.stack([channel.reshape(2, *GRID) for channel in channels], 1)
-    kernel = scorer.convolve.weight.reshape(2, len(channels), height, 3)
-    padded = F.pad(image, (1, 1, height // 2, height // 2))
-    patches = padded.unfold(2, height, 1).unfold(3, 3, 1)  # (B, channels, rows, columns, height, 3)
+    rows, columns = (1, width) if isinstance(width, int) else width
+    kernel = scorer.convolve.weight.reshape(2, len(channels), rows, columns)
+    padded = F.pad(image, (columns // 2, columns // 2, rows // 2, rows // 2))
+    patches = padded.unfold(2, rows, 1).unfold(3, columns, 1)  # (B, channels, *GRID, rows, columns)
     expected = torch.einsum("bcijhw,fchw->bijf", patches, kernel).flatten(1, 2)
     assert_close(scorer.features(memory.keys, past), expected)
     assert past.grid == GRID and reorder(past, torch.tensor([1, 1])).grid == GRID
 
 
-def test_a_high_filter_needs_a_grid():
-    attention = Attention(LocationSensitive(4, 4, height=3), Softmax())
+def test_a_filter_of_rows_needs_a_grid():
+    attention = Attention(LocationSensitive(4, 4, width=(3, 3)), Softmax())
     memory = attention.remember(torch.randn(1, 6, 4), torch.ones(1, 6, dtype=torch.bool))
-    with pytest.raises(Seq2attnError, match="height of 3 is for positions on a grid"):
+    with pytest.raises(Seq2attnError, match="width of rows and columns is for a grid"):
         attention(torch.randn(1, 1, 4), memory)
 
 
-def test_a_filter_needs_weights_and_an_odd_height():
-    with pytest.raises(Seq2attnError, match="last, cumulative or both"):
-        LocationSensitive(4, 4, last=False, cumulative=False)
-    with pytest.raises(Seq2attnError, match="odd height"):
-        LocationSensitive(4, 4, height=2)
+def test_a_filter_has_a_centre():
+    with pytest.raises(Seq2attnError, match=r"odd width, .* got 4; take 5"):
+        LocationSensitive(4, 4, width=(3, 4))
