@@ -6,7 +6,7 @@ nothing, and a statistic of no position at all is 0.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seq2attn.attention.normalizers.dense import mask_scores
 
@@ -26,9 +26,9 @@ def zeroed(x: Tensor, mask: Tensor | None) -> Tensor:
 def mean(x: Tensor, mask: Tensor | None, axes: tuple[int, ...] = GRID) -> Tensor:
     """Return the mean over axes of (B, C, H, W), which are kept with size 1."""
     if mask is None:
-        return x.mean(axes, keepdim=True, dtype=wide_dtype(x))
+        return x.mean(axes, keepdim=True, dtype=wide_dtype(x)).to(x.dtype)
     count = mask.sum(axes, keepdim=True).clamp(min=1)
-    return zeroed(x, mask).sum(axes, keepdim=True, dtype=wide_dtype(x)) / count
+    return (zeroed(x, mask).sum(axes, keepdim=True, dtype=wide_dtype(x)) / count).to(x.dtype)
 
 
 def largest(x: Tensor, mask: Tensor | None, axes: tuple[int, ...] = GRID) -> Tensor:
@@ -46,3 +46,17 @@ def softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
         return flat.softmax(-1).view(scores.shape)
     allowed = mask.flatten(2)  # (B, 1, N)
     return (mask_scores(flat, allowed).softmax(-1) * allowed).view(scores.shape)
+
+
+def group_norm(x: Tensor, norm: nn.GroupNorm, mask: Tensor | None) -> Tensor:
+    """Return (B, C, H, W) normalised as by `norm`, by the statistics of the positions in the mask."""
+    if mask is None:  # torch's own function refuses a single value for each group
+        return torch.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+    dtype = x.dtype
+    x = zeroed(x.to(wide_dtype(x)), mask).unflatten(1, (norm.num_groups, -1))  # (B, G, C / G, H, W)
+    inside, axes = mask.unsqueeze(1), (2, 3, 4)
+    count = (inside.sum(axes, keepdim=True) * x.shape[2]).clamp(min=1)
+    centred = zeroed(x - x.sum(axes, keepdim=True) / count, inside)
+    variance = centred.square().sum(axes, keepdim=True) / count
+    normed = (centred * (variance + norm.eps).rsqrt()).flatten(1, 2)
+    return (normed * norm.weight[:, None, None] + norm.bias[:, None, None]).to(dtype)

@@ -27,13 +27,19 @@ def divisor(channels: int, groups: int) -> int:
 
 
 class Bottleneck(nn.Module):
-    """W2 norm(relu(W1 z + b1)) + b2 of vectors (B, C), with the norm before the ReLU."""
+    """W2 relu(norm(W1 z + b1)) + b2 of vectors (..., C); out: the width of the result, C if None."""
 
-    def __init__(self, channels: int, hidden: int, bias: bool = True, norm: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        size: int,
+        hidden: int,
+        *,
+        out: int | None = None,
+        bias: bool = True,
+        norm: nn.Module | None = None,
+    ) -> None:
         super().__init__()
-        self.inner, self.outer = (
-            nn.Linear(*sizes, bias=bias) for sizes in ((channels, hidden), (hidden, channels))
-        )
+        self.inner, self.outer = nn.Linear(size, hidden, bias), nn.Linear(hidden, out or size, bias)
         self.norm = norm or nn.Identity()
 
     def forward(self, z: Tensor) -> Tensor:
@@ -61,16 +67,30 @@ def vector_norm(norm: VectorNorm, size: int) -> nn.Module:
     return kinds[norm](size) if norm in kinds else nn.Identity()
 
 
-def start_gate(layer: nn.Module, start: Start) -> None:
+def start_gate(layer: nn.Module, start: Start, terms: int = 1) -> None:
     """Set the last layer before a sigmoid: `half`, bias 0, a gate of about 0.5, as papers have it; or `open`,
-    bias 2.2 and a tenth of the weights, a gate of about 0.9, for a block put into a trained network."""
-    if not isinstance(bias := getattr(layer, "bias", None), Tensor):
+    bias 2.2 and a tenth of the weights, a gate of about 0.9, for a block put into a trained network.
+
+    terms: the number of outputs of the layer whose sum is the argument of the sigmoid.
+    """
+    bias, weight = getattr(layer, "bias", None), getattr(layer, "weight", None)
+    if not isinstance(bias, Tensor) or not isinstance(weight, Tensor):
         if start == "open":
             raise Seq2attnError(
-                "start: open sets the bias of the last layer, which has none here: set bias: true"
+                "start: open sets the bias of the last layer before the gate, and here it has none: choose "
+                "options with which it has one (bias, mlp, norm), or start: half"
             )
         return
     with torch.no_grad():
-        bias.fill_(2.2 if start == "open" else 0.0)
-        if start == "open" and isinstance(weight := layer.weight, Tensor):
+        bias.fill_(2.2 / terms if start == "open" else 0.0)
+        if start == "open":
             weight.mul_(0.1)
+
+
+def odd(kernel: int, name: str) -> int:
+    """Return the size of a kernel; Seq2attnError if it is even, so that it has no middle."""
+    if kernel % 2 == 0:
+        raise Seq2attnError(
+            f"{name} needs an odd kernel, as many positions before as after; got {kernel}; take {kernel + 1}"
+        )
+    return kernel
