@@ -55,9 +55,7 @@ class CBAMSpatial(Gate):
 
     def gates(self, x: Tensor, mask: Tensor | None) -> dict[str, Map]:
         """See the class."""
-        pooled = torch.cat(
-            [x.amax(1, keepdim=True).to(wide_dtype(x)), mean(x, None, (1,))], 1
-        )  # (B, 2, H, W)
+        pooled = torch.cat([largest(x, None, (1,)), mean(x, None, (1,))], 1)  # (B, 2, H, W)
         return {"place": Map("place", torch.sigmoid(self.norm(self.convolve(pooled))), grid_of(x))}
 
 
