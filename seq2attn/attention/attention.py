@@ -18,6 +18,7 @@ from seq2attn.attention.masks import (
     source_mask,
 )
 from seq2attn.attention.memory import Attended, Grid, Memory, Past
+from seq2attn.attention.precision import full_precision
 from seq2attn.attention.renamed import warn_renamed
 from seq2attn.attention.state import expand_to_hypotheses, fold_hypotheses, unfold_hypotheses
 from seq2attn.errors import Seq2attnError, require_type
@@ -96,7 +97,7 @@ class Attention(nn.Module):
         zeros = torch.zeros_like(_at_least_float32(memory.values[..., 0]))
         trace = None
         if type(self.score).initial_state is not Scorer.initial_state:  # casting keys is as slow as a query
-            with torch.autocast(zeros.device.type, enabled=False):
+            with full_precision(zeros.device):
                 trace = self.score.initial_state(_at_least_float32(memory.keys))
         return Past(zeros, zeros, 0, self.normalize.initial_state(zeros), trace, memory.grid)
 
@@ -139,7 +140,7 @@ class Attention(nn.Module):
     def _attend(self, query: Tensor, memory: Memory, past: Past, dropout: float) -> Attended:
         """Score, normalize, sum. A stateful part takes a single query, T = 1."""
         leading, n_scores = query.shape[:-1], self.normalize.n_scores
-        with torch.autocast(query.device.type, enabled=False):
+        with full_precision(query.device):
             wide_query, keys = _at_least_float32(query), _at_least_float32(memory.keys)
             scores = self.score(wide_query, keys, past)  # (..., T, S), or (n_scores, ..., T, S)
             expected = leading if n_scores == 1 else (n_scores, *leading)
@@ -193,7 +194,7 @@ class Attention(nn.Module):
         if self.hierarchy is None or (sentences := memory.sentences) is None:
             keys = memory.keys.shape[-2]
             return None if self.relative is None else self.relative.bias(query, keys, memory.grid)
-        with torch.autocast(query.device.type, enabled=False):
+        with full_precision(query.device):
             sentences = sentences._replace(keys=_at_least_float32(sentences.keys))
             return self.hierarchy.bias(_at_least_float32(query), sentences)
 

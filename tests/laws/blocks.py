@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from seq2attn.attention.blocks import BLOCKS, Block, Gate
+from seq2attn.attention.blocks.looks import Looks
 
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "se": [
@@ -37,6 +38,17 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "ema": [{"form": "one_group", "groups": 4}],
     "lka": [{"form": "lska"}, {"form": "lska", "kernel": 11}],
     "sk": [{"branches": 3}, {"norm": "batch"}],
+    "nonlocal": [
+        {"form": "dot", "pool": 2},
+        {"form": "concat", "norm": "none"},
+        {"form": "gaussian"},
+        {"form": "sagan"},
+        {"score": "additive", "normalize": "entmax"},
+    ],
+    "criss_cross": [{"repeats": 1}],
+    "pam": [{"ratio": 2}],
+    "cam": [{"sign": "similar", "normalize": True}],
+    "window": [{"size": 3, "shift": True}],
 }
 
 
@@ -56,6 +68,11 @@ class Case(NamedTuple):
     def has(self, **options: Any) -> bool:
         """Whether these are among its options."""
         return options.items() <= dict(self.options).items()
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether positions attend to each other."""
+        return issubclass(self.kind, Looks)
 
     def build(self, channels: int) -> Block:
         """As a network has it before training."""

@@ -18,6 +18,7 @@ from seq2attn.attention.compatibility import incompatibilities
 from seq2attn.attention.interfaces import Normalizer, Scorer
 from seq2attn.attention.memory import Grid, Memory, Past
 from seq2attn.attention.normalizers import NORMALIZERS, Softmax
+from seq2attn.attention.precision import full_precision
 from seq2attn.attention.scorers import SCORERS, Dot
 from seq2attn.errors import Seq2attnError
 
@@ -184,6 +185,14 @@ class NonLocal(Looks):
         allowed = keys.new_ones(keys[:, :1].shape, dtype=torch.bool) if smaller is None else smaller
         return rows(keys), rows(values), allowed.flatten(1), grid_of(keys)
 
+    def attend(self, x: Tensor, mask: Tensor | None, need_weights: bool) -> Looked:
+        """See the base class. Weights without a bound, such as q . k / N, overflow half precision."""
+        if self.attention.normalize.sums_to_one:
+            return super().attend(x, mask, need_weights)
+        with full_precision(x.device):
+            wide = super().attend(x.to(self.out.weight.dtype), mask, need_weights)
+        return wide._replace(features=wide.features.to(x.dtype))
+
     def merge(self, x: Tensor, context: Tensor) -> Tensor:
         """See the base class."""
         return self.norm(x, on_grid(self.out(context), grid_of(x)))  # type: ignore[no-any-return]
@@ -231,7 +240,7 @@ class CAM(Block):
 
     def attend(self, x: Tensor, mask: Tensor | None, need_weights: bool) -> Looked:
         """See the base class. Positions outside the mask are 0, and add nothing to the products."""
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             channels = x.flatten(2).to(torch.promote_types(x.dtype, torch.float32))  # (B, C, N)
             keys = F.normalize(channels, dim=-1) if self.normalize else channels
             allowed = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)

@@ -23,7 +23,7 @@ def hidden_width(channels: int, ratio: int, round_to: int = 1) -> int:
 
 def divisor(channels: int, groups: int) -> int:
     """Return the largest number of groups, at most `groups`, that divides the channels."""
-    return next(count for count in range(min(groups, channels), 0, -1) if channels % count == 0)
+    return next((count for count in range(min(groups, channels), 0, -1) if channels % count == 0), 1)
 
 
 class Bottleneck(nn.Module):

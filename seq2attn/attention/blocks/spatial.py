@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from seq2attn.attention.blocks.block import Gate, Map, grid_of
-from seq2attn.attention.blocks.grid import mean, wide_dtype, zeroed
+from seq2attn.attention.blocks.grid import largest, mean, wide_dtype, zeroed
 from seq2attn.attention.blocks.parts import BatchNorm, Positive, Start, odd, start_gate
 
 

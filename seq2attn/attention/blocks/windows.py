@@ -95,7 +95,7 @@ class MHSA(Looks):
 
     def __init__(self, channels: int, *, heads: Positive = 4, reach: Positive = 14) -> None:
         heads = divisor(channels, heads)
-        head = channels // heads
+        head = max(channels // heads, 1)
         attention = Attention(ScaledDot(head, head), Softmax(), relative=Axial(heads, head, reach=reach))
         super().__init__(channels, attention, Widths(channels, channels), bias=False, heads=heads)
 
@@ -120,7 +120,7 @@ class WindowAttention(Looks):
         self, channels: int, *, heads: Positive = 4, size: Positive = 7, shift: bool = False
     ) -> None:
         heads = divisor(channels, heads)
-        head = channels // heads
+        head = max(channels // heads, 1)
         attention = Attention(ScaledDot(head, head), Softmax(), relative=Swin(heads, head, window=size))
         super().__init__(channels, attention, Widths(channels, channels), heads=heads)
         self.size, self.shift, self.multiple = size, shift, size
