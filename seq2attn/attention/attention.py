@@ -192,8 +192,10 @@ class Attention(nn.Module):
     def _bias(self, query: Tensor, memory: Memory) -> Tensor | None:
         """Return the term that relative positions or sentences add to the scores (..., T, S)."""
         if self.hierarchy is None or (sentences := memory.sentences) is None:
-            keys = memory.keys.shape[-2]
-            return None if self.relative is None else self.relative.bias(query, keys, memory.grid)
+            if self.relative is None:
+                return None
+            grid = () if memory.grid is None else (memory.grid,)
+            return self.relative.bias(query, memory.keys.shape[-2], *grid)
         with full_precision(query.device):
             sentences = sentences._replace(keys=_at_least_float32(sentences.keys))
             return self.hierarchy.bias(_at_least_float32(query), sentences)

@@ -33,7 +33,7 @@ class MultiHead(nn.Module):
         query_size: int,
         key_size: int,
         attention: Attention,
-        rotary: Callable[[Tensor, int, Grid | None], Tensor] | None = None,
+        rotary: Callable[..., Tensor] | None = None,
         key_heads: int | None = None,
         query_key_norm: bool = False,
     ) -> None:
@@ -113,7 +113,9 @@ class MultiHead(nn.Module):
         return heads.transpose(1, 2)
 
     def _rotate(self, x: Tensor, start: int, grid: Grid | None) -> Tensor:
-        return x if self.rotary is None else self.rotary(x, start, grid)
+        if self.rotary is None:
+            return x
+        return self.rotary(x, start) if grid is None else self.rotary(x, start, grid)
 
     def _repeat_heads(self, x: Tensor | None) -> Tensor | None:  # (B, G, ...) -> (B, H, ...)
         return None if x is None else x.repeat_interleave(self.group, 1)

@@ -156,8 +156,8 @@ class NonLocal(Looks):
         scorer: Scorer = (
             _Concat(size) if form == "concat" and score is None else part(SCORERS, score or named, size, size)
         )
-        of_form = "mean" if form in ("dot", "concat") else "softmax"
-        normalizer: Normalizer = part(NORMALIZERS, normalize or of_form, size)
+        unbounded = form in ("dot", "concat") and normalize is None
+        normalizer: Normalizer = _Mean() if unbounded else part(NORMALIZERS, normalize or "softmax", size)
         widths = Widths(key_width, values)
         super().__init__(channels, Attention(scorer, normalizer), widths, bias=not sagan)
         self.pool, self.sagan = pool or (2 if sagan else 1), sagan
@@ -278,6 +278,17 @@ class _Concat(Scorer):
     def forward(self, query: Tensor, keys: Tensor, past: Past) -> Tensor:
         """See the class."""
         return F.relu(self.of_query(query) + keys.mT)
+
+
+class _Mean(Normalizer):
+    """e / n for n unmasked positions (Wang et al. 2018, section 3.2). Not in NORMALIZERS, because weights
+    may be negative, and sum to anything."""
+
+    sums_to_one = False
+
+    def forward(self, scores: Tensor, mask: Tensor, past: Past, query: Tensor) -> Tensor:
+        """See the class."""
+        return scores.masked_fill(~mask, 0.0) / mask.sum(-1, keepdim=True).clamp(min=1)
 
 
 def pooled(x: Tensor, mask: Tensor | None, size: int) -> tuple[Tensor, Tensor | None]:

@@ -6,7 +6,7 @@ parameters are its options in a recipe.
 
 from seq2attn.attention.interfaces import Normalizer
 from seq2attn.attention.normalizers.addressing import NTM
-from seq2attn.attention.normalizers.dense import Mean, Sigmoid, Softmax, SoftmaxSink, Sum, nonempty, seen
+from seq2attn.attention.normalizers.dense import Sigmoid, Softmax, SoftmaxSink, Sum, nonempty, seen
 from seq2attn.attention.normalizers.local import LocalM, LocalP
 from seq2attn.attention.normalizers.monotonic import HardMonotonic, MILk, MoChA, Monotonic
 from seq2attn.attention.normalizers.registry import NORMALIZERS
@@ -24,7 +24,6 @@ __all__ = [
     "LocalM",
     "LocalP",
     "MILk",
-    "Mean",
     "MoChA",
     "Monotonic",
     "Normalizer",

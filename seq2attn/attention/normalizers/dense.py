@@ -214,23 +214,6 @@ class Sum(Normalizer):
         return context.to(memory.values.dtype)
 
 
-class Mean(Normalizer):
-    """e / n for n unmasked positions: weights that are not normalised (Wang et al. 2018, the "dot product" of
-    non-local networks). They may be negative, and sum to anything."""
-
-    sums_to_one = False
-
-    def forward(
-        self,
-        scores: Float[Tensor, "*b T S"],
-        mask: Bool[Tensor, "*c M S"],
-        past: Past,
-        query: Float[Tensor, "*b T Q"],
-    ) -> Float[Tensor, "*b T S"]:
-        """See the class."""
-        return scores.masked_fill(~mask, 0.0) / mask.sum(-1, keepdim=True).clamp(min=1)
-
-
 def _divisor(total: Tensor) -> Tensor:
     """Return a sum to divide by: 1 where it is too small for that."""
     return total.where(total > torch.finfo(total.dtype).tiny, 1.0)

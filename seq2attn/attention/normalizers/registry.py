@@ -2,7 +2,7 @@
 
 from seq2attn.attention.interfaces import Normalizer
 from seq2attn.attention.normalizers.addressing import NTM
-from seq2attn.attention.normalizers.dense import Mean, Sigmoid, Softmax, SoftmaxSink, Sum
+from seq2attn.attention.normalizers.dense import Sigmoid, Softmax, SoftmaxSink, Sum
 from seq2attn.attention.normalizers.local import LocalM, LocalP
 from seq2attn.attention.normalizers.monotonic import HardMonotonic, MILk, MoChA, Monotonic
 from seq2attn.attention.normalizers.sampled import Gumbel, Hard, Hardmax
@@ -13,7 +13,6 @@ NORMALIZERS: dict[str, type[Normalizer]] = {
     "softmax_sink": SoftmaxSink,
     "sigmoid": Sigmoid,
     "sum": Sum,
-    "mean": Mean,
     "sparsemax": Sparsemax,
     "entmax": Entmax,
     "hardmax": Hardmax,
