@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from seq2attn.attention.heads import MultiHead, Window
 from seq2attn.attention.masks import check_mask
+from seq2attn.attention.memory import Grid
 from seq2attn.layers.basic import Dropout, Embeds, FeedForward, Residual
 from seq2attn.layers.recurrent import Recurrent
 
@@ -87,12 +88,16 @@ class EncoderLayer(nn.Module):
         self.self_attention_residual = Residual(size, norm, dropout)
         self.feed_forward_residual = Residual(size, norm, dropout)
 
-    def forward(self, x: Float[Tensor, "B S D"], mask: Bool[Tensor, "B 1 S"]) -> Float[Tensor, "B S D"]:
+    def forward(
+        self, x: Float[Tensor, "B S D"], mask: Bool[Tensor, "B 1 S"], grid: Grid | None = None
+    ) -> Float[Tensor, "B S D"]:
         """See the class."""
         if self.window is not None:
             mask = mask & self.window.mask(x.shape[1], x.device)  # (B, S, S)
         y = self.self_attention_residual.enter(x)
-        attended = self.self_attention(y, self.self_attention.remember(y, mask), need_weights=False)
+        attended = self.self_attention(
+            y, self.self_attention.remember(y, mask, grid=grid), need_weights=False
+        )
         x = self.self_attention_residual.leave(x, attended.context)
         y = self.feed_forward_residual.enter(x)
         return self.feed_forward_residual.leave(x, self.feed_forward(y))
@@ -107,11 +112,13 @@ class TransformerEncoder(Encoder):
         self.embedding, self.layers = embedding, nn.ModuleList(layers)
         self.norm = nn.LayerNorm(self.size) if norm == "pre" else nn.Identity()
 
-    def encode(self, vectors: Float[Tensor, "B S E"], mask: Bool[Tensor, "B S"]) -> Encoded:
-        """See the base class."""
+    def encode(
+        self, vectors: Float[Tensor, "B S E"], mask: Bool[Tensor, "B S"], grid: Grid | None = None
+    ) -> Encoded:
+        """See the base class. grid: the rows and columns that the vectors lie on; None: a sequence."""
         x, mask = vectors, check_mask(mask, vectors.shape[:2], "(B, S), True = a token")
         for layer in self.layers:
-            x = layer(x, mask.unsqueeze(1))
+            x = layer(x, mask.unsqueeze(1), grid)
         states = self.norm(x) * mask.unsqueeze(-1)
         summary = states.sum(1) / mask.sum(-1, keepdim=True).clamp(min=1)
         return Encoded(states, mask.unsqueeze(1), summary)

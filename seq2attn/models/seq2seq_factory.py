@@ -129,11 +129,15 @@ def build_encoder(
         return RecurrentEncoder(
             embedding, recipe.cell, recipe.size, recipe.layers, recipe.bidirectional, dropout
         )
-    layers = [
+    return TransformerEncoder(embedding, encoder_layers(recipe), recipe.norm)
+
+
+def encoder_layers(recipe: TransformerEncoderRecipe) -> list[EncoderLayer]:
+    """Return the layers of a Transformer encoder, whose weights still need `initialise`."""
+    return [
         EncoderLayer(self_attention, _feed_forward(recipe), recipe.norm, recipe.dropout, window)
         for self_attention, window in _self_attentions(recipe, causal=False)
     ]
-    return TransformerEncoder(embedding, layers, recipe.norm)
 
 
 def _decoder(

@@ -52,7 +52,7 @@ def build_tagger(
         if isinstance(encoder, TransformerEncoder):
             initialise(encoder)
         if isinstance(recipe, ClassifierRecipe):
-            return Classifier(encoder, labels, _pooling(recipe.pooling, encoder.size))
+            return Classifier(encoder, labels, build_pooling(recipe.pooling, encoder.size))
         if scheme is None:
             raise Seq2attnError("words are labelled with tags of a scheme: expected its name, got None")
         return _tagger(recipe, encoder, labels, scheme)
@@ -115,7 +115,7 @@ def _tagger(
         None
         if recipe.label_attention is None
         else _label_attention(recipe.label_attention, size, len(labels)),
-        None if recipe.pooling is None else _pooling(recipe.pooling, size),
+        None if recipe.pooling is None else build_pooling(recipe.pooling, size),
     )
 
 
@@ -131,9 +131,10 @@ def _label_attention(recipe: LabelAttentionRecipe, size: int, labels: int) -> La
     return LabelAttention(_attention(recipe, size, width), labels, width, context)
 
 
-def _pooling(
+def build_pooling(
     recipe: AttentivePoolingRecipe | PlainPoolingRecipe, size: int
 ) -> AttentivePooling | PlainPooling:
+    """Return the pooling of a recipe, for states of this width."""
     if isinstance(recipe, PlainPoolingRecipe):
         return PlainPooling(recipe.kind, size)
     query = recipe.size or size

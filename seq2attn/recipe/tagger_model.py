@@ -209,11 +209,6 @@ class _WordModel(Section):
         RecurrentWordEncoderRecipe(kind="recurrent"), description="Encoder of the sentence."
     )
 
-    def _pooling_faults(self, pooling: AnyPooling | None) -> Iterator[Fault]:
-        if isinstance(pooling, AttentivePoolingRecipe):
-            size = pooling.size or self.encoder.output_size
-            yield from _attention_faults("pooling", pooling, "pooling", size, self.encoder.output_size)
-
 
 class TaggerRecipe(_WordModel):
     """A model that labels words or spans of words."""
@@ -238,7 +233,7 @@ class TaggerRecipe(_WordModel):
             yield from _attention_faults("attention", self.attention, "self-attention", size, size)
         if (labels := self.label_attention) is not None:
             yield from _attention_faults("label_attention", labels, "pooling", size, labels.size or size)
-        yield from self._pooling_faults(self.pooling)
+        yield from pooling_faults(self.pooling, self.encoder.output_size)
         if isinstance(self.head, SpanHeadRecipe):
             if self.head.attention.heads > 1:
                 yield Fault("head.attention.heads", "attention over a span has a single head: set heads to 1")
@@ -261,7 +256,13 @@ class ClassifierRecipe(_WordModel):
 
     def faults(self) -> Iterator[Fault]:
         """Find an attention that does not fit the states."""
-        yield from self._pooling_faults(self.pooling)
+        yield from pooling_faults(self.pooling, self.encoder.output_size)
+
+
+def pooling_faults(pooling: AnyPooling | None, width: int) -> Iterator[Fault]:
+    """Find faults of the attention of a pooling, if it has one, for states of this width."""
+    if isinstance(pooling, AttentivePoolingRecipe):
+        yield from _attention_faults("pooling", pooling, "pooling", pooling.size or width, width)
 
 
 def _attention_faults(

@@ -1,0 +1,44 @@
+"""A network that labels images."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from seq2attn.attention.blocks.looks import rows
+from seq2attn.attention.memory import Grid
+from seq2attn.models.tagger_layers import AttentivePooling, PlainPooling
+from seq2attn.models.vision.backbone import Backbone
+
+
+class ImageScores(NamedTuple):
+    """Scores of labels, and how the features were pooled."""
+
+    scores: Tensor  # (B, K), logits
+    weights: Tensor | None = None  # (B, H, N), of the positions for each query and head of the pooling
+    grid: Grid | None = None  # of the N positions
+    penalty: Tensor | None = None  # (B,), see attention.pooling.penalty
+
+
+class ImageClassifier(nn.Module):
+    """Predicts a label for each image, from one vector that is pooled from the last stage of a backbone."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        labels: Sequence[str],
+        pooling: AttentivePooling | PlainPooling,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.labels, self.pooling = backbone, list(labels), pooling
+        self.dropout, self.output = nn.Dropout(dropout), nn.Linear(pooling.size, len(labels))
+
+    def forward(self, images: Tensor, mask: Tensor | None = None, need_weights: bool = False) -> ImageScores:
+        """Return the scores of labels for images (B, C, H, W), and the weights of the pooling if needed."""
+        features = self.backbone(images, mask)[-1]
+        states = rows(features.states)  # (B, N, C)
+        real = states.new_ones(states.shape[:2]) > 0 if features.mask is None else features.mask.flatten(1)
+        pooled = self.pooling(states, real, need_weights)
+        grid = features.states.shape[2], features.states.shape[3]
+        return ImageScores(self.output(self.dropout(pooled.vector)), pooled.weights, grid, pooled.penalty)

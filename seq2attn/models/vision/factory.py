@@ -1,0 +1,71 @@
+"""Functions that build the network of an image recipe."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from seq2attn.attention.blocks import BLOCKS
+from seq2attn.attention.blocks.block import Place
+from seq2attn.attention.positions import POSITIONS
+from seq2attn.layers.basic import Dropout
+from seq2attn.layers.convolution import Blocks
+from seq2attn.models.seq2seq_factory import encoder_layers, initialise
+from seq2attn.models.tagger_factory import build_pooling
+from seq2attn.models.vision.backbone import Backbone
+from seq2attn.models.vision.classifier import ImageClassifier
+from seq2attn.models.vision.plain import ConvNet
+from seq2attn.models.vision.resnet import ResNet
+from seq2attn.models.vision.vit import PatchEmbedding, ViT
+from seq2attn.recipe.vision_model import (
+    BlockRecipe,
+    ConvNetRecipe,
+    ImageClassifierRecipe,
+    ResNetRecipe,
+    ViTRecipe,
+)
+from seq2attn.runtime.devices import TOO_LARGE, fitting
+
+
+def build_image_classifier(
+    recipe: ImageClassifierRecipe, channels: int, labels: Sequence[str]
+) -> ImageClassifier:
+    """Return the classifier that a recipe describes, for images with this number of channels, freshly
+    initialised. Seed torch before: initial weights are random."""
+    with fitting(TOO_LARGE), torch.device("cpu"):  # whatever torch's default device is
+        backbone = build_backbone(recipe.backbone, channels)
+        pooling = build_pooling(recipe.pooling, backbone.sizes[-1])
+        return ImageClassifier(backbone, labels, pooling, recipe.dropout)
+
+
+def build_backbone(recipe: ResNetRecipe | ConvNetRecipe | ViTRecipe, channels: int) -> Backbone:
+    """Return the network of the features of images with this number of channels."""
+    if isinstance(recipe, ViTRecipe):
+        return _vit(recipe, channels)
+    blocks = partial(_blocks_at, recipe.blocks)
+    if isinstance(recipe, ConvNetRecipe):
+        return ConvNet(recipe.sizes, channels, recipe.norm, blocks)
+    return ResNet(recipe.form, channels, recipe.norm, blocks, recipe.last_norm_zero)
+
+
+def _blocks_at(sections: Sequence[BlockRecipe], stage: int, unit: int, place: Place, channels: int) -> Blocks:
+    """Return the blocks at a place; stages and units count from 0, and the unit is -1 between stages."""
+    return Blocks(
+        [
+            section.block.make(BLOCKS, channels)
+            for section in sections
+            if section.place == place
+            and (section.stages is None or stage + 1 in section.stages)
+            and (unit + 1) % section.every == 0
+        ]
+    )
+
+
+def _vit(recipe: ViTRecipe, channels: int) -> ViT:
+    added = POSITIONS[recipe.positions.name].where == "embedding"
+    positions = recipe.positions.make(POSITIONS, recipe.size) if added else None
+    dropout = Dropout(recipe.dropout)
+    embedding = PatchEmbedding(channels, recipe.size, recipe.patch, dropout, recipe.stem, positions)
+    vit = ViT(embedding, encoder_layers(recipe), recipe.norm)
+    initialise(vit)
+    return vit

@@ -1,0 +1,216 @@
+"""Sections of a recipe: networks of images."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+import torch
+from pydantic import Field, field_validator, model_validator
+
+from seq2attn.attention.blocks import BLOCKS
+from seq2attn.attention.blocks.block import Place
+from seq2attn.attention.positions import POSITIONS
+from seq2attn.errors import Seq2attnError
+from seq2attn.layers.convolution import NORMS
+from seq2attn.layers.resnet_forms import DEPTHS, EXPANSION, Form, form_of
+from seq2attn.recipe.attention import AttentionRecipe, PerLayer
+from seq2attn.recipe.sections import Choice, Fault, Name, Part, Rate, Section, Size, by_kind, fault
+from seq2attn.recipe.seq2seq_model import TOO_LARGE, TransformerEncoderRecipe
+from seq2attn.recipe.tagger_model import AnyPooling, PlainPoolingRecipe, pooling_faults
+
+PLACES: tuple[str, ...] = get_args(Place)
+NORM = "Norm of convolutions. masked_batch: batch norm whose statistics leave the padding of images out."
+BLOCKS_TEXT = "Attention blocks, in this order; two at one place are applied one after the other."
+
+
+class BlockRecipe(Section):
+    """A block of attention, and where it stands: {block: se}, {block: se, ratio: 8, stages: [2, 3]}."""
+
+    block: Annotated[Part, Choice(BLOCKS)] = Field(
+        description="Name of the block; its options stand beside it, or {name: ..., and its options}."
+    )
+    stages: list[Size] | None = Field(None, description="Stages with the block, from 1; null = all.")
+    every: Size = Field(1, description="Only every n-th unit of a stage has the block, from the n-th on.")
+    at: Annotated[str, Name(lambda: PLACES)] | None = Field(
+        None,
+        description="residual: the last thing in a residual branch; middle: after its 3x3 convolution; "
+        "after: behind a unit; between: behind a stage; replace: instead of a 3x3 convolution. null = the "
+        "block's own place.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_options(cls, value: Any) -> Any:
+        """Put options that stand beside the block's name into its section."""
+        if not isinstance(value, dict) or not isinstance(value.get("block"), str):
+            return value
+        own = {key: inner for key, inner in value.items() if key in cls.model_fields}
+        options = {key: inner for key, inner in value.items() if key not in own}
+        return {**own, "block": {"name": value["block"], **options}} if options else value
+
+    @property
+    def place(self) -> str:
+        """Return where the block stands."""
+        return self.at or BLOCKS[self.block.name].at
+
+    def faults(self) -> Iterator[Fault]:
+        """Find a block that replaces a convolution, at another place."""
+        own = BLOCKS[self.block.name].at
+        if own == "replace" and self.place != own:
+            yield Fault("at", f"{self.block.name} stands in the place of a convolution: leave at out")
+
+
+class _Convolutional(Section):
+    norm: Annotated[str, Name(lambda: NORMS)] = Field("batch", description=NORM)
+    blocks: list[BlockRecipe] = Field([], description=BLOCKS_TEXT)
+    places: ClassVar[tuple[str, ...]]  # that there are in this kind of network
+
+    def widths(self, place: str) -> list[int]:
+        """Return the channels at a place, in each stage."""
+        raise NotImplementedError(f"{type(self).__name__} must define widths()")
+
+    @property
+    def output_size(self) -> int:
+        """Return the channels of the last stage."""
+        return self.widths("after")[-1]
+
+    def faults(self) -> Iterator[Fault]:
+        """Find blocks at places or in stages that there are none of, and options that do not fit."""
+        for index, section in enumerate(self.blocks):
+            path, name, place = f"blocks.{index}", section.block.name, section.place
+            if place not in self.places:
+                own = "" if section.at else f", which is the place of {name}"
+                yield Fault(
+                    f"{path}.at",
+                    f"there is no place {place} in this network{own}: use {' or '.join(self.places)}",
+                )
+                continue
+            widths = self.widths(place)
+            numbers = section.stages or [*range(1, len(widths) + 1)]
+            if (last := max(numbers)) > len(widths):
+                yield Fault(f"{path}.stages", f"there are {len(widths)} stages, and none with number {last}")
+                continue
+            for number in numbers:
+                try:  # only its constructor knows which options can be combined
+                    with torch.device("meta"), contextlib.suppress(*TOO_LARGE):
+                        section.block.make(BLOCKS, widths[number - 1])
+                except Seq2attnError as error:
+                    yield Fault(
+                        f"{path}.block", f"{error} (stage {number} has {widths[number - 1]} channels)"
+                    )
+                    break
+
+
+class ResNetRecipe(_Convolutional):
+    """A residual network (He et al. 2016), for small images or in the form for ImageNet."""
+
+    kind: Literal["resnet"] = Field(description="Type of network.")
+    depth: Size = Field(
+        20,
+        description="Number of layers: 20, 32, 44, 56, 110 and others of 6 k + 2, for small images (3 stages "
+        "of 16, 32, 64 channels); 18, 34, 50, 101, for large ones (4 stages, 1/32 of the size).",
+    )
+    last_norm_zero: bool = Field(
+        False,
+        description="Let the last norm of each residual branch start at 0 (Goyal et al. 2017).",
+    )
+    places: ClassVar[tuple[str, ...]] = PLACES
+
+    @property
+    def form(self) -> Form:
+        """Return the form that the depth names."""
+        form = form_of(self.depth)
+        if form is None:
+            raise fault(f"expected {DEPTHS}, got {self.depth}")
+        return form
+
+    @field_validator("depth")
+    @classmethod
+    def _known_depth(cls, depth: int) -> int:
+        if form_of(depth) is None:
+            raise fault(f"expected {DEPTHS}; got {depth}")
+        return depth
+
+    def widths(self, place: str) -> list[int]:
+        """See the base class."""
+        inner = place in ("middle", "replace")
+        return [width * (1 if inner or not self.form.bottleneck else EXPANSION) for width in self.form.widths]
+
+
+class ConvNetRecipe(_Convolutional):
+    """A plain convolutional network: 3x3 convolutions with a maximum over 2x2 positions between them."""
+
+    kind: Literal["convolutional"] = Field(description="Type of network.")
+    sizes: Annotated[list[Size], Field(min_length=1, max_length=12)] = Field(
+        [32, 64], description="Channels of each stage."
+    )
+    places: ClassVar[tuple[str, ...]] = ("after", "between")
+
+    def widths(self, place: str) -> list[int]:
+        """See the base class."""
+        return self.sizes
+
+
+class ViTRecipe(TransformerEncoderRecipe):
+    """A vision Transformer (Dosovitskiy et al. 2021)."""
+
+    kind: Literal["vit"] = Field(description="Type of network.")  # type: ignore[assignment]
+    patch: Size = Field(4, description="Height and width of a patch, in pixels.")
+    stem: list[Size] = Field(
+        [],
+        description="Channels of 3x3 convolutions of stride 2 before the patches are projected, a "
+        "convolutional stem (Xiao et al. 2021); each halves what is left of a patch. [] = none.",
+    )
+    size: Size = Field(192, description="Size of the hidden states.")
+    layers: Size = Field(6, description="Number of stacked layers.")
+    feed_forward: Size = Field(384, description="Inner size of the feed-forward layers.")
+    positions: Annotated[Part, Choice(POSITIONS)] = Field(
+        "sinusoidal_2d", validate_default=True, description="Position encoding."
+    )
+    self_attention: PerLayer = Field(
+        AttentionRecipe(heads=3),
+        description="Self-attention: one section for all layers, or a list with one for each layer.",
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        """Find patches that the stem does not divide, and what images do not have."""
+        yield from super().faults()
+        kind = POSITIONS[self.positions.name]
+        for section in self.self_attentions if kind.where == "rotation" else ():
+            try:  # only its constructor knows the sizes of heads that it can rotate
+                self.positions.make(POSITIONS, max(1, self.size // section.heads))
+            except Seq2attnError as error:
+                yield Fault("positions", str(error))
+                break
+        if self.patch % 2 ** len(self.stem):
+            yield Fault(
+                "stem",
+                f"{len(self.stem)} convolutions of stride 2 need a patch of a multiple of "
+                f"{2 ** len(self.stem)}, got {self.patch}",
+            )
+        if self.word_dropout:
+            yield Fault("word_dropout", "is for texts: leave it out")
+        sections = self.self_attention if isinstance(self.self_attention, list) else [self.self_attention]
+        if any(section.window is not None for section in sections):
+            yield Fault("self_attention", "windows of self-attention are for texts: leave window out")
+
+
+AnyBackbone = Annotated[
+    ResNetRecipe | ConvNetRecipe | ViTRecipe,
+    by_kind({"resnet": ResNetRecipe, "convolutional": ConvNetRecipe, "vit": ViTRecipe}),
+]
+
+
+class ImageClassifierRecipe(Section):
+    """A network that labels images."""
+
+    backbone: AnyBackbone = Field(ResNetRecipe(kind="resnet"), description="Network of the features.")
+    pooling: AnyPooling = Field(
+        PlainPoolingRecipe(kind="mean"),
+        description="Pooling of the features of all positions into one vector.",
+    )
+    dropout: Rate = Field(0.0, description="Dropout rate of this vector.")
+
+    def faults(self) -> Iterator[Fault]:
+        """Find an attention that does not fit the features."""
+        yield from pooling_faults(self.pooling, self.backbone.output_size)
