@@ -13,8 +13,20 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "seq2attn"
 ORDER = [  # a room is a folder, or a file of the package itself
-    *("version", "errors", "optim", "runtime", "text", "alignment", "attention", "layers", "metrics"),
-    *("recipe", "data", "models", "views", "training", "inference", "tasks", "runs", "cli", "__main__"),
+    *("version", "errors", "optim", "runtime", "text", "images", "alignment", "attention", "layers"),
+    *(
+        "metrics",
+        "recipe",
+        "data",
+        "models",
+        "views",
+        "training",
+        "inference",
+        "tasks",
+        "runs",
+        "cli",
+        "__main__",
+    ),
 ]
 HEAVY = {"torch", "numpy", "datasets", "matplotlib", "sacrebleu", "sentencepiece", "pydantic", "rich"}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -6,8 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from seq2attn.data.files import Pair, json_lines, missing, parallel, table
-from seq2attn.data.hub import class_names, dataset_pairs, load, local_paths
+from seq2attn.data.files import Pair, existing, file_state, json_lines, parallel, table
+from seq2attn.data.hub import class_names, dataset_pairs, dataset_state, load
 from seq2attn.data.labelled import cells, columns, each_side, labelled, pick, tagged
 from seq2attn.data.report import DataError, Report
 from seq2attn.data.synthetic import MAKING, make
@@ -69,28 +69,28 @@ def _open_sample(corpus: SampleCorpus, use: Use) -> Source:
         )
     path = _sample_path(corpus, use.role)
     sides = there.index(use.languages[0]), there.index(use.languages[1])
-    return Source(f"{corpus.sample}/{path.name}", [_state(path)], partial(table, path, sides))
+    return Source(f"{corpus.sample}/{path.name}", [file_state(path)], partial(table, path, sides))
 
 
 def _open_languages_sample(corpus: LanguagesSample, use: Use) -> Source:
     path = _sample_path(corpus, use.role)
-    state = [_state(path), "languages", use.words]
+    state = [file_state(path), "languages", use.words]
     read = partial(each_side, path, corpus.languages, use.words)
     return Source(f"{corpus.sample}/{path.name}", state, read)
 
 
 def _open_files(corpus: FilesCorpus, use: Use) -> Source:
-    source, target = (_path(file, f"{use.key}.files.{side}") for side, file in enumerate(corpus.files))
-    links = corpus.alignments and _path(corpus.alignments, f"{use.key}.alignments")
-    state = [_state(path) for path in (source, target, links) if path]
+    source, target = (existing(file, f"{use.key}.files.{side}") for side, file in enumerate(corpus.files))
+    links = corpus.alignments and existing(corpus.alignments, f"{use.key}.alignments")
+    state = [file_state(path) for path in (source, target, links) if path]
     return Source(str(source), state, partial(parallel, source, target, links or None))
 
 
 def _open_table(corpus: TableCorpus, use: Use) -> Source:
-    path = _path(corpus.table, f"{use.key}.table")
+    path = existing(corpus.table, f"{use.key}.table")
     keys: Any = corpus.columns  # all numbers or all text, as the recipe has checked
     reader: Any = json_lines if isinstance(keys[0], str) else table
-    return Source(str(path), [_state(path)], partial(reader, path, keys))
+    return Source(str(path), [file_state(path)], partial(reader, path, keys))
 
 
 def _open_task(corpus: TaskCorpus, use: Use) -> Source:
@@ -101,23 +101,25 @@ def _open_task(corpus: TaskCorpus, use: Use) -> Source:
 def _open_dataset(corpus: DatasetCorpus, use: Use) -> Source:
     dataset = load(corpus, use.key)
     read = partial(dataset_pairs, dataset, corpus, use.key)
-    return Source(f"{corpus.dataset}[{corpus.split}]", _dataset_state(dataset, corpus), read)
+    return Source(f"{corpus.dataset}[{corpus.split}]", dataset_state(dataset, corpus), read)
 
 
 def _open_columns(corpus: ColumnsCorpus, use: Use) -> Source:
-    path = _path(corpus.conll, f"{use.key}.conll")
-    return _labelled(corpus, use, Source(str(path), [_state(path)], partial(columns, path, corpus.columns)))
+    path = existing(corpus.conll, f"{use.key}.conll")
+    return _labelled(
+        corpus, use, Source(str(path), [file_state(path)], partial(columns, path, corpus.columns))
+    )
 
 
 def _open_labelled_table(corpus: LabelledTable, use: Use) -> Source:
-    path = _path(corpus.table, f"{use.key}.table")
+    path = existing(corpus.table, f"{use.key}.table")
     keys: Any = corpus.columns
     read: Read = (
         partial(json_lines, path, keys, read=partial(pick, words=use.words, tags=use.scheme is not None))
         if isinstance(keys[0], str)
         else partial(cells, path, keys, use.scheme is not None, use.words)
     )
-    return _labelled(corpus, use, Source(str(path), [_state(path)], read))
+    return _labelled(corpus, use, Source(str(path), [file_state(path)], read))
 
 
 def _open_labelled_dataset(corpus: LabelledDataset, use: Use) -> Source:
@@ -127,7 +129,7 @@ def _open_labelled_dataset(corpus: LabelledDataset, use: Use) -> Source:
     read_row = partial(pick, names=names, words=use.words, tags=use.scheme is not None)
     read = partial(dataset_pairs, dataset, corpus, use.key, read=read_row)
     name = f"{corpus.dataset}[{corpus.split}]"
-    return _labelled(corpus, use, Source(name, _dataset_state(dataset, corpus), read))
+    return _labelled(corpus, use, Source(name, dataset_state(dataset, corpus), read))
 
 
 def _labelled(corpus: ColumnsCorpus | LabelledTable | LabelledDataset, use: Use, rows: Source) -> Source:
@@ -217,20 +219,3 @@ def training_text(
 
 def _sample_path(corpus: SampleCorpus, role: Role) -> Path:
     return SAMPLES / corpus.sample / f"{corpus.split or role}.tsv.xz"
-
-
-def _path(file: str, key: str) -> Path:
-    fault = missing(file)
-    if fault is not None:
-        raise DataError(f"{key}: {fault}")
-    return Path(file)
-
-
-def _state(path: Path) -> list[Any]:
-    """Return a value that changes when the file does."""
-    stat = path.stat()
-    return [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
-
-
-def _dataset_state(dataset: Any, corpus: DatasetCorpus) -> Any:
-    return getattr(dataset, "_fingerprint", None) or [_state(path) for path in local_paths(corpus)]

@@ -3,37 +3,71 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seq2attn.data.cache import Stored
 from seq2attn.data.report import Report
-
-if TYPE_CHECKING:
-    import pyarrow
 
 Indices = NDArray[np.int64]
 Ids = NDArray[np.int32]
 
 
 class Part(NamedTuple):
-    """One corpus, tokenised."""
+    """One corpus, and its passes in an epoch."""
 
-    chunks: list["pyarrow.RecordBatch"]
-    report: Report
-    content: str  # hash of what is in it
+    stored: Stored
     weight: float
 
 
-class Examples:
-    """Tokenised pairs by number, from 0; of several corpora, one after the other. Made by `prepare`.
+class ExampleSet:
+    """Examples by number, from 0; of several corpora, one after the other. What they are, subclasses know."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        chunks = [chunk for part in parts for chunk in part.stored.chunks]
+        self._starts = np.cumsum([0, *(chunk.num_rows for chunk in chunks)])
+        self._sizes = [sum(chunk.num_rows for chunk in part.stored.chunks) for part in parts]
+        self._weights = [part.weight for part in parts]
+        self.report = Report()
+        for part in parts:
+            self.report.add(part.stored.notes.report)
+        #: Names the examples: equal for equal content, order and weights, wherever they are stored.
+        self.fingerprint = digest([[part.stored.notes.content, part.weight] for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def epoch(self, epoch: int, seed: int) -> Indices:
+        """The examples of an epoch: each corpus `weight` times, whole for the integer part of the weight, and
+        for the rest a random part of it, which differs between epochs. A pure function of (seed, epoch).
+        """
+        numbers, begin = [], 0
+        for corpus, (size, weight) in enumerate(zip(self._sizes, self._weights, strict=True)):
+            whole, rest = divmod(weight, 1)
+            generator = np.random.default_rng([seed, epoch, corpus])
+            some = generator.choice(size, round(rest * size), replace=False)
+            numbers.append(begin + np.concatenate([np.tile(np.arange(size), int(whole)), np.sort(some)]))
+            begin += size
+        return np.concatenate(numbers).astype(np.int64)
+
+    def _find(self, number: int) -> tuple[int, int]:
+        if not 0 <= number < len(self):
+            raise IndexError(f"example {number} of {len(self)}")
+        chunk = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return chunk, number - int(self._starts[chunk])
+
+
+class Examples(ExampleSet):
+    """Tokenised pairs by number. Made by `prepare`.
 
     Ids are without special tokens, and are read from the disk when they are asked for.
     """
 
     def __init__(self, parts: Sequence[Part]) -> None:
-        chunks = [chunk for part in parts for chunk in part.chunks]
+        super().__init__(parts)
+        chunks = [chunk for part in parts for chunk in part.stored.chunks]
         self._texts = [(chunk.column("source_text"), chunk.column("target_text")) for chunk in chunks]
         self._references = [chunk.column("references") for chunk in chunks]
         self._ended = [chunk.column("ended") for chunk in chunks]
@@ -42,19 +76,8 @@ class Examples:
         #: Whether all know the links between their pieces.
         self.aligned = all("links" in chunk.schema.names for chunk in chunks)
         self._links = [_flat(chunk.column("links")) for chunk in chunks] if self.aligned else []
-        self._starts = np.cumsum([0, *(chunk.num_rows for chunk in chunks)])
-        self._sizes = [sum(chunk.num_rows for chunk in part.chunks) for part in parts]
-        self._weights = [part.weight for part in parts]
         self.source_lengths = _lengths(self._sources)
         self.target_lengths = _lengths(self._targets)
-        self.report = Report()
-        for part in parts:
-            self.report.add(part.report)
-        #: Names the examples: equal for equal texts, ids, order and weights, wherever they are stored.
-        self.fingerprint = digest([[part.content, part.weight] for part in parts])
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
 
     def source(self, number: int) -> Ids:
         """Ids of the source of an example, as far as it is read (`data.truncate`)."""
@@ -88,25 +111,6 @@ class Examples:
         chunk, row = self._find(number)
         others: list[str] = self._references[chunk][row].as_py()
         return [self.target_text(number), *others]
-
-    def epoch(self, epoch: int, seed: int) -> Indices:
-        """The examples of an epoch: each corpus `weight` times, whole for the integer part of the weight, and
-        for the rest a random part of it, which differs between epochs. A pure function of (seed, epoch).
-        """
-        numbers, begin = [], 0
-        for corpus, (size, weight) in enumerate(zip(self._sizes, self._weights, strict=True)):
-            whole, rest = divmod(weight, 1)
-            generator = np.random.default_rng([seed, epoch, corpus])
-            some = generator.choice(size, round(rest * size), replace=False)
-            numbers.append(begin + np.concatenate([np.tile(np.arange(size), int(whole)), np.sort(some)]))
-            begin += size
-        return np.concatenate(numbers).astype(np.int64)
-
-    def _find(self, number: int) -> tuple[int, int]:
-        if not 0 <= number < len(self):
-            raise IndexError(f"example {number} of {len(self)}")
-        chunk = int(np.searchsorted(self._starts, number, side="right")) - 1
-        return chunk, number - int(self._starts[chunk])
 
     def _ids(self, flats: list[tuple[Ids, Ids]], number: int) -> Ids:
         chunk, row = self._find(number)

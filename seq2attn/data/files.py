@@ -51,6 +51,20 @@ def missing(path: str) -> str | None:
     return f"{path} is a folder" if Path(path).is_dir() else f"no such file: {path}"
 
 
+def existing(file: str, key: str) -> Path:
+    """Return the path of a file that a recipe names under a key. DataError if it cannot be read."""
+    fault = missing(file)
+    if fault is not None:
+        raise DataError(f"{key}: {fault}")
+    return Path(file)
+
+
+def file_state(path: Path) -> list[Any]:
+    """Return a JSON value that changes when a file does."""
+    stat = path.stat()
+    return [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+
+
 def lines(path: Path) -> Iterator[bytes]:
     r"""Yield the lines of a file without their ends. Only \n separates lines, as in `wc -l`.
 
@@ -135,11 +149,8 @@ def table(path: Path, columns: tuple[int, int], report: Report) -> Iterator[Pair
             yield Pair(cells[columns[0]], cells[columns[1]], number)
 
 
-def json_lines(path: Path, keys: tuple[str, str], report: Report, read: Pick | None = None) -> Iterator[Pair]:
-    """Yield the pairs of a file with one JSON object per line, by dotted keys such as translation.de.
-
-    read: makes the pair of a row; `pick` by default.
-    """
+def json_rows(path: Path, report: Report) -> Iterator[tuple[int, Any]]:
+    """Yield the number and the value of each line of a file with one JSON object per line."""
     for number, line in enumerate(lines(path), 1):
         where = f"{path}:{number}"
         text = _row(line, where, report)
@@ -150,7 +161,16 @@ def json_lines(path: Path, keys: tuple[str, str], report: Report, read: Pick | N
         except (ValueError, RecursionError) as error:
             report.bad("not JSON", where, f"not JSON: {error}")
             continue
-        pair = (read or pick)(row, keys, number, where, report)
+        yield number, row
+
+
+def json_lines(path: Path, keys: tuple[str, str], report: Report, read: Pick | None = None) -> Iterator[Pair]:
+    """Yield the pairs of a file with one JSON object per line, by dotted keys such as translation.de.
+
+    read: makes the pair of a row; `pick` by default.
+    """
+    for number, row in json_rows(path, report):
+        pair = (read or pick)(row, keys, number, f"{path}:{number}", report)
         if pair is not None:
             yield pair
 

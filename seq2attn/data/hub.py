@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from seq2attn.data.files import Pair, Pick, names, pick
+from seq2attn.data.files import Pair, Pick, file_state, names, pick
 from seq2attn.data.report import DataError, Report
 from seq2attn.recipe import FORMATS, DatasetCorpus
 
@@ -87,6 +87,11 @@ def local_paths(corpus: DatasetCorpus) -> list[Path]:
     return sorted(path for path in paths if path.is_file())
 
 
+def dataset_state(dataset: Any, corpus: DatasetCorpus) -> Any:
+    """Return a JSON value that changes when a dataset from `load` does."""
+    return getattr(dataset, "_fingerprint", None) or [file_state(path) for path in local_paths(corpus)]
+
+
 def missing_parts(corpus: DatasetCorpus) -> Iterator[tuple[str, str]]:
     """Yield (field, message) for every local file or folder that is named and does not exist."""
     if corpus.dataset not in FORMATS and _is_path(corpus.dataset) and not Path(corpus.dataset).is_dir():
@@ -102,12 +107,8 @@ def missing_parts(corpus: DatasetCorpus) -> Iterator[tuple[str, str]]:
 def dataset_pairs(
     dataset: Any, corpus: DatasetCorpus, key: str, report: Report, read: Pick = pick
 ) -> Iterator[Pair]:
-    """Yield the pairs of a dataset from `load`; `read` makes the pair of a row.
-
-    Raises:
-        DataError: a column does not exist (the message lists those that do), or a row cannot be read.
-    """
-    for number, row in enumerate(_rows(dataset, corpus, key)):
+    """Yield the pairs of a dataset from `load`; `read` makes the pair of a row. DataError as in `rows`."""
+    for number, row in enumerate(rows(dataset, corpus, key)):
         pair = read(row, corpus.columns, number, f"{corpus.dataset}[{corpus.split}]:{number}", report)
         if pair is not None:
             yield pair
@@ -133,22 +134,36 @@ def _item(feature: Any) -> Any:
     return getattr(feature, "feature", feature)
 
 
-def _rows(dataset: Any, corpus: DatasetCorpus, key: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows, with only the columns of the corpus."""
+def rows(dataset: Any, corpus: DatasetCorpus, key: str, count: int = ROWS) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a dataset from `load`, with only the columns of the corpus; `count` are read at a
+    time.
+
+    Raises:
+        DataError: a column does not exist (the message lists those that do), or a row cannot be read.
+    """
     try:
         # A stream may have no features.
         first: dict[str, Any] = dataset.features or next(iter(dataset), {})
-        columns = list(dataset.features.flatten()) if dataset.features else names(first)
+        columns = _names(dataset.features) if dataset.features else names(first)
         absent = [name for name in corpus.columns if not any(_begins(name, column) for column in columns)]
         heads = dict.fromkeys(name if name in first else name.split(".")[0] for name in corpus.columns)
         if not absent:
-            for batch in dataset.select_columns(list(heads)).iter(ROWS):
+            for batch in dataset.select_columns(list(heads)).iter(count):
                 for row in zip(*batch.values(), strict=True):
                     yield dict(zip(batch, row, strict=True))
     except _failures() as error:
         raise DataError(_explain(corpus, key, error)) from error
     if absent:
         raise DataError(f"{key}.columns: no column {absent[0]}; there are: {', '.join(columns) or 'none'}")
+
+
+def _names(features: "datasets.Features") -> list[str]:
+    """Return the dotted names of all columns; an image is a single one, whatever it is made of."""
+    from datasets import Image
+
+    images = [name for name, feature in features.items() if isinstance(feature, Image)]
+    others = [name for name in features.flatten() if name.rpartition(".")[0] not in images]
+    return [*dict.fromkeys([*others, *images])]
 
 
 def _begins(name: str, column: str) -> bool:

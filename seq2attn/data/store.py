@@ -2,23 +2,23 @@
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import chain, islice
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
+from seq2attn.data.cache import Notes, stored
 from seq2attn.data.corpora import Role, Source, Use, open_corpus
 from seq2attn.data.examples import Examples, Part, digest
 from seq2attn.data.files import Pair
 from seq2attn.data.gold_alignments import between_pieces
 from seq2attn.data.report import DataError, Report
 from seq2attn.recipe import AnyCorpus, AnyLabelled, DataRecipe, FilterRecipe, LabelledDataRecipe
-from seq2attn.runtime.files import named, read, require_regular
 from seq2attn.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import datasets
+    from datasets.arrow_writer import ArrowWriter
 
 
 class Coder(Protocol):
@@ -34,9 +34,8 @@ class Coder(Protocol):
 
 Coders = tuple[Coder, Coder]
 
-FORMAT = 5  # version of the store's format; stores of other versions are made again
+FORMAT = 6  # version of the store's format; stores of other versions are made again
 ROWS = 1000  # encoded and written at a time
-BLOCK = 2**20  # bytes that are hashed at a time
 
 
 class _Row(NamedTuple):
@@ -84,17 +83,9 @@ def prepare(
         key = f"data.{role}" + (f".{number}" if role == "train" else "")
         source = open_corpus(corpus, Use(data.languages, role, key, data.tag_scheme, words))
         options = _Options(corpus, data, vocabularies, role == "train")
-        path = _cache() / f"{options.name(source)}.arrow"
-        if (notes := _notes(path)) is None:
-            try:
-                _write(path, source, options, progress)
-            except OSError as error:
-                if error.filename is not None:
-                    raise
-                raise named(error, path) from error
-            if (notes := _notes(path)) is None:
-                raise DataError(f"{path} was damaged while it was written: is the disk in order?")
-        parts.append(_open(path, notes, corpus.weight))
+        columns = partial(_columns, corpus.aligned)
+        store = stored(options.name(source), columns, partial(_write, source, options, progress))
+        parts.append(Part(store, corpus.weight))
     return Examples(parts)
 
 
@@ -115,98 +106,39 @@ class _Options(NamedTuple):
         return digest([FORMAT, source.state, corpus, *reading, filters, vocabularies])
 
 
-def _cache() -> Path:
-    """Return the folder of the stores."""
+def _columns(aligned: bool) -> "datasets.Features":
+    """Return the columns of the table."""
     import datasets
-
-    folder = Path(os.environ.get("SEQ2ATTN_CACHE") or Path(datasets.config.HF_DATASETS_CACHE) / "seq2attn")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be made ({error.strerror}): set SEQ2ATTN_CACHE to a folder"
-        ) from error
-    return folder
-
-
-def _notes(path: Path) -> dict[str, Any] | None:
-    """Return the notes on a store, which are written last; None, with a warning, if it is damaged.
-
-    The checksum of the store is always computed: its date tells nothing about a disk that forgets.
-    """
-    notes_path = path.with_suffix(".json")
-    if not (path.exists() and notes_path.exists()):
-        return None
-    try:
-        checksum, text = read(notes_path).split(b"\n", 1)
-        notes: dict[str, Any] = json.loads(text)
-        if checksum.decode() == hashlib.sha256(text).hexdigest() and notes["checksum"] == _checksum(path):
-            return notes
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        pass  # of a damaged file, or one that is none
-    warnings.warn(f"{path} is damaged: it is made again from the data", stacklevel=2)
-    return None
-
-
-def _checksum(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    require_regular(path)
-    checksum = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            checksum.update(block)
-    return checksum.hexdigest()
-
-
-def _open(path: Path, notes: dict[str, Any], weight: float) -> Part:
-    import datasets
-
-    table = datasets.Dataset.from_file(str(path)).with_format("arrow")[:]
-    return Part(table.to_batches(), Report.from_dict(notes["report"]), notes["content"], weight)
-
-
-def _write(path: Path, source: Source, options: _Options, progress: Callable[[int], None]) -> None:
-    """Write a store to a temporary folder and then move it, so that it is never incomplete."""
-    import datasets
-    from datasets.arrow_writer import ArrowWriter
 
     ids, text = datasets.Sequence(datasets.Value("int32")), datasets.Value("string")
     columns = {"source": ids, "target": ids, "source_text": text, "target_text": text}
     columns |= {"references": datasets.Sequence(text), "ended": datasets.Value("bool")}
-    columns |= {"links": ids} if options.corpus.aligned else {}
+    return datasets.Features(columns | ({"links": ids} if aligned else {}))
+
+
+def _write(
+    source: Source, options: _Options, progress: Callable[[int], None], writer: "ArrowWriter"
+) -> Notes:
+    """Write the rows of a corpus."""
     report = Report(stop=options.data.bad_lines == "stop")
     content = hashlib.sha256("".join(vocabulary.fingerprint for vocabulary in options.vocabularies).encode())
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        draft = Path(folder) / path.name
-        with ArrowWriter(path=str(draft), features=datasets.Features(columns)) as writer:
-            for rows in _rows(source, options, report, progress):
-                for row in rows:
-                    sizes = f"{len(row.source_text)} {len(row.target_text)} "
-                    content.update(f"{sizes}{row.source_text}{row.target_text}".encode())
-                    if row.references:
-                        content.update(json.dumps(row.references).encode())
-                    if row.truncated:
-                        ended = "" if row.ended else " cut off"
-                        content.update(f"{list(row.source)} {list(row.target)}{ended}".encode())
-                    if options.corpus.aligned:
-                        content.update(f"{len(row.links)} {row.links}".encode())
-                if rows:
-                    writer.write_batch({name: [getattr(row, name) for row in rows] for name in columns})
-            if not report.kept:
-                raise DataError(f"no pair is left of {source.name}: {report}")
-            writer.finalize()
-        notes = {"checksum": _checksum(draft), "content": content.hexdigest(), "report": report.to_dict()}
-        _move(draft, path)
-        text = json.dumps(notes, indent=1).encode()
-        draft.write_bytes(f"{hashlib.sha256(text).hexdigest()}\n".encode() + text)
-        _move(draft, path.with_suffix(".json"))
-
-
-def _move(draft: Path, path: Path) -> None:
-    """Rename a file, also to a name that a folder has taken."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    draft.replace(path)
+    for rows in _rows(source, options, report, progress):
+        for row in rows:
+            sizes = f"{len(row.source_text)} {len(row.target_text)} "
+            content.update(f"{sizes}{row.source_text}{row.target_text}".encode())
+            if row.references:
+                content.update(json.dumps(row.references).encode())
+            if row.truncated:
+                ended = "" if row.ended else " cut off"
+                content.update(f"{list(row.source)} {list(row.target)}{ended}".encode())
+            if options.corpus.aligned:
+                content.update(f"{len(row.links)} {row.links}".encode())
+        if rows:
+            columns = _columns(options.corpus.aligned)
+            writer.write_batch({name: [getattr(row, name) for row in rows] for name in columns})
+    if not report.kept:
+        raise DataError(f"no pair is left of {source.name}: {report}")
+    return Notes(report, content.hexdigest(), {})
 
 
 def _rows(

@@ -14,6 +14,15 @@ from seq2attn.recipe.data import (
     TruncateRecipe,
     WindowRecipe,
 )
+from seq2attn.recipe.image_data import (
+    AnyImages,
+    FolderCorpus,
+    IdxCorpus,
+    ImageDataRecipe,
+    ImageDataset,
+    ImageSample,
+    ImageTable,
+)
 from seq2attn.recipe.labelled_data import (
     AnyLabelled,
     ColumnsCorpus,
@@ -49,6 +58,7 @@ __all__ = [
     "FORMATS",
     "RECIPES",
     "AnyCorpus",
+    "AnyImages",
     "AnyLabelled",
     "AnyRecipe",
     "AttentionRecipe",
@@ -62,6 +72,12 @@ __all__ = [
     "Fault",
     "FilesCorpus",
     "FilterRecipe",
+    "FolderCorpus",
+    "IdxCorpus",
+    "ImageDataRecipe",
+    "ImageDataset",
+    "ImageSample",
+    "ImageTable",
     "LabelledDataRecipe",
     "LabelledDataset",
     "LabelledTable",

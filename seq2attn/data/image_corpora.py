@@ -1,0 +1,229 @@
+"""Open the corpora of labelled images of a recipe, whatever they are stored in."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from seq2attn.data.corpora import SAMPLES, Role
+from seq2attn.data.files import at, existing, file_state, halved, json_rows
+from seq2attn.data.files import names as column_names
+from seq2attn.data.hub import class_names, dataset_state, load, rows
+from seq2attn.data.idx import idx_rows
+from seq2attn.data.image_files import ImageFiles, ImagePath, classes
+from seq2attn.data.report import DataError, Report
+from seq2attn.images.decoding import ImageError, Pixels
+from seq2attn.recipe import AnyImages, FolderCorpus, IdxCorpus, ImageDataset, ImageSample, ImageTable
+
+ROWS = 16  # of a dataset, read at a time
+
+
+class ImageRow(NamedTuple):
+    """A labelled image as it is in the data."""
+
+    image: bytes | Pixels  # the content of its file, or its pixels
+    label: str
+    name: str  # its file, its file in an archive, or its row
+    where: str  # file and line, to which messages refer
+
+
+class ImageSource(NamedTuple):
+    """An open corpus, which can be read any number of times."""
+
+    name: str  # of the file, folder or dataset
+    state: Any  # JSON; changes when the data change
+    read: Callable[[Report], Iterator[ImageRow]]
+
+
+def open_images(corpus: AnyImages, role: Role, key: str) -> ImageSource:
+    """Open a corpus by the opener of its class, or of the nearest base class that has one.
+
+    role: the split of a sample, if the corpus does not name one.
+    key: the corpus's key in the recipe, for errors.
+
+    Raises:
+        DataError: it does not exist, or does not fit what the recipe says.
+    """
+    opener = next(IMAGE_OPENERS[kind] for kind in type(corpus).__mro__ if kind in IMAGE_OPENERS)
+    return opener(corpus, role, key)
+
+
+def _open_folder(corpus: FolderCorpus, role: Role, key: str) -> ImageSource:
+    archive = None if corpus.archive is None else existing(corpus.archive, f"{key}.archive")
+    if archive is not None:  # is listed only when it is read: a compressed one has to be unpacked
+        name, state = f"{archive}::{corpus.folder}", [file_state(archive)]
+    else:
+        images = classes(corpus.folder, None, key, Report(stop=False))
+        name, state = corpus.folder, [[label, *file_state(Path(path.name))] for label, path in images]
+
+    def read(report: Report) -> Iterator[ImageRow]:
+        with ImageFiles() as files:
+            for label, path in classes(corpus.folder, archive, key, report):
+                if not halved([label], "the name of the folder", str(path), report):
+                    yield from _loaded(files, path, label, str(path), report)
+
+    return ImageSource(name, state, read)
+
+
+def _open_table(corpus: ImageTable, role: Role, key: str) -> ImageSource:
+    path = existing(corpus.table, f"{key}.table")
+    archive = None if corpus.archive is None else existing(corpus.archive, f"{key}.archive")
+
+    def located(report: Report) -> Iterator[tuple[ImagePath, str, str]]:
+        for number, row in json_rows(path, report):
+            where = f"{path}:{number}"
+            fields = _fields(row, corpus.columns, where, report)
+            label = None if fields is None else _label(fields[1], corpus.columns[1], None, where, report)
+            if fields is None or label is None:
+                continue
+            if not isinstance(fields[0], str) or not fields[0]:
+                expected = "the path of an image was expected"
+                report.bad(
+                    "not a path", where, f"{corpus.columns[0]} is {_shown(fields[0])} where {expected}"
+                )
+            elif not halved([fields[0]], corpus.columns[0], where, report):
+                yield _resolved(fields[0], path.parent, archive), label, where
+
+    def read(report: Report) -> Iterator[ImageRow]:
+        with ImageFiles() as files:
+            for image, label, where in located(report):
+                yield from _loaded(files, image, label, where, report)
+
+    paths = {image.archive or Path(image.name) for image, _, _ in located(Report(stop=False))}
+    states = [file_state(path) if path.is_file() else [str(path)] for path in sorted({path, *paths})]
+    return ImageSource(str(path), states, read)
+
+
+def _open_dataset(corpus: ImageDataset, role: Role, key: str) -> ImageSource:
+    dataset = _undecoded(load(corpus, key), corpus, key)
+    names = class_names(dataset, corpus.columns[1])
+    name = f"{corpus.dataset}[{corpus.split}]"
+
+    def read(report: Report) -> Iterator[ImageRow]:
+        for number, row in enumerate(rows(dataset, corpus, key, ROWS)):
+            where = f"{name}:{number}"
+            fields = _fields(row, corpus.columns, where, report)
+            label = None if fields is None else _label(fields[1], corpus.columns[1], names, where, report)
+            if fields is None or label is None:
+                continue
+            try:
+                yield ImageRow(_content(fields[0]), label, where, where)
+            except ImageError as error:
+                report.bad(error.reason, where, f"{corpus.columns[0]}: {error}")
+
+    return ImageSource(name, dataset_state(dataset, corpus), read)
+
+
+def _open_idx(corpus: IdxCorpus, role: Role, key: str) -> ImageSource:
+    images, labels = (existing(file, f"{key}.idx.{side}") for side, file in enumerate(corpus.idx))
+    return _idx(images, labels, corpus.classes, [images.name])
+
+
+def _open_sample(corpus: ImageSample, role: Role, key: str) -> ImageSource:
+    stem = SAMPLES / corpus.sample / (corpus.split or role)
+    return _idx(Path(f"{stem}.images.idx.xz"), Path(f"{stem}.labels.idx.xz"), None, [corpus.sample])
+
+
+def _idx(images: Path, labels: Path, names: list[str] | None, state: list[str]) -> ImageSource:
+    def read(report: Report) -> Iterator[ImageRow]:
+        for number, (pixels, code) in enumerate(idx_rows(images, labels)):
+            label = _label(code, "the label", names, f"{labels}:{number}", report)
+            if label is not None:
+                where = f"{images}:{number}"
+                yield ImageRow(pixels, label, where, where)
+
+    return ImageSource(str(images), [*state, file_state(images), file_state(labels)], read)
+
+
+IMAGE_OPENERS: dict[type, Callable[[Any, Role, str], ImageSource]] = {
+    FolderCorpus: _open_folder,
+    ImageTable: _open_table,
+    ImageDataset: _open_dataset,
+    IdxCorpus: _open_idx,
+    ImageSample: _open_sample,
+}
+
+
+def _loaded(files: ImageFiles, path: ImagePath, label: str, where: str, report: Report) -> Iterator[ImageRow]:
+    """Yield the image at a path; nothing, and a bad line, if it cannot be read."""
+    try:
+        yield ImageRow(files.read(path), label, str(path), where)
+    except ImageError as error:
+        report.bad(error.reason, where, str(error) if where == str(path) else f"{path}: {error}")
+
+
+def _resolved(text: str, folder: Path, archive: Path | None) -> ImagePath:
+    """Return the path of an image that a table names."""
+    if archive is not None:
+        return ImagePath(archive, text)
+    first, separator, name = text.partition("::")
+    return ImagePath(folder / first, name) if separator else ImagePath(None, str(folder / text))
+
+
+def _fields(row: Any, keys: tuple[str, str], where: str, report: Report) -> tuple[Any, Any] | None:
+    """Return the values of two columns; None, and a bad line, if one is missing."""
+    try:
+        return at(row, keys[0]), at(row, keys[1])
+    except LookupError as error:
+        there = ", ".join(column_names(row)) or "none"
+        report.bad("missing column", where, f"no column {error}; there are: {there}")
+        return None
+
+
+def _label(value: Any, key: str, names: Sequence[str] | None, where: str, report: Report) -> str | None:
+    """Return the name of a label; None, and a bad line, if it is none.
+
+    value: a text, a whole number, true or false; or one of these alone in a list.
+    names: the names of labels that are numbers, by number.
+    """
+    if isinstance(value, list) and len(value) == 1:
+        (value,) = value
+    if type(value) is int and names is not None:
+        if 0 <= value < len(names):
+            return names[value]
+        none = "-1, which stands for no label" if value == -1 else f"{value}, which has no name"
+        report.bad("unknown label", where, f"{key} is {none}: expected 0 to {len(names) - 1}")
+        return None
+    if isinstance(value, int):
+        return json.dumps(value)  # 1, true
+    if not isinstance(value, str):
+        reason = "several labels" if isinstance(value, list) and value else "not a label"
+        report.bad(reason, where, f"{key} is {_shown(value)} where a label was expected, a text or a number")
+        return None
+    if not value.strip():
+        report.bad("no label", where, "expected a label (a text), got an empty one")
+        return None
+    return None if halved([value], key, where, report) else value
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False)[:40]
+
+
+def _undecoded(dataset: Any, corpus: ImageDataset, key: str) -> Any:
+    """Return a dataset whose images come as they are stored. DataError if the column has other values."""
+    import datasets
+
+    column = corpus.columns[0]
+    feature = (dataset.features or {}).get(column)
+    if isinstance(feature, datasets.Image):
+        return dataset.cast_column(column, datasets.Image(decode=False))
+    if feature is not None and feature != datasets.Value("binary"):
+        raise DataError(f"{key}.columns: expected images in {column}, got {feature}")
+    return dataset
+
+
+def _content(value: Any) -> bytes:
+    """Return the content of an image's file from a row of a dataset. ImageError if there is none."""
+    if isinstance(value, dict) and value.get("bytes") is None and value.get("path"):
+        from datasets.utils.file_utils import xopen
+
+        try:
+            with xopen(value["path"], "rb") as stream:
+                value = stream.read()
+        except (OSError, ValueError) as error:
+            raise ImageError("missing image", f"{value['path']} cannot be read: {error}") from error
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(content, bytes):
+        raise ImageError("missing image", f"expected an image, got {_shown(content)}")
+    return content

@@ -1,0 +1,225 @@
+"""Labelled images -> a store of pixels, cached on disk and memory-mapped -> examples."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from seq2attn.data.cache import Notes, stored
+from seq2attn.data.corpora import Role
+from seq2attn.data.examples import ExampleSet, Part, digest
+from seq2attn.data.image_corpora import ImageRow, ImageSource, open_images
+from seq2attn.data.report import DataError, Report
+from seq2attn.images.decoding import ImageError, ImageReader, Pixels
+from seq2attn.recipe import AnyImages, ImageDataRecipe
+from seq2attn.text.word_vocabulary import Labels
+
+if TYPE_CHECKING:
+    import datasets
+    from datasets.arrow_writer import ArrowWriter
+
+FORMAT = 1  # version of the store's format; stores of other versions are made again
+SMALL = 2**16  # bytes of pixels that are always stored decoded
+ROWS, BYTES = 1000, 2**26  # images, and bytes of them, that are written at a time
+COLUMNS = ("image", "decoded", "height", "width", "label", "name")
+
+
+def _silent(_: int) -> None:
+    """Report no progress."""
+
+
+def prepare_images(
+    corpora: Sequence[AnyImages],
+    data: ImageDataRecipe,
+    role: Role,
+    progress: Callable[[int], None] = _silent,
+) -> "ImageExamples":
+    """Read and decode the images of corpora, or take the result from the cache if nothing has changed.
+
+    Every image is decoded here once, so that a damaged one is found before training. Each corpus has its own
+    store, as texts have (`data.prepare`), named by a hash of the data and the options. It holds the pixels of
+    an image, after resizing, if they take at most SMALL bytes or no more than its file; otherwise it holds
+    the file, and the image is decoded whenever it is asked for.
+
+    Args:
+        corpora: `data.train`, or `[data.dev]`.
+        role: what they are used for.
+        progress: called now and then with the number of images read since the last call; not if the cache has
+            them.
+
+    Raises:
+        DataError: data cannot be read, there is a bad line and `data.bad_lines` is stop, or no image is left.
+    """
+    parts = []
+    reader = data.reader()
+    for number, corpus in enumerate(corpora):
+        source = open_images(corpus, role, f"data.{role}" + (f".{number}" if role == "train" else ""))
+        options = [corpus.model_dump(mode="json", exclude={"weight"}), data.bad_lines]
+        name = digest(["images", FORMAT, source.state, options, [data.channels, data.shape, data.resize]])
+        stop = data.bad_lines == "stop"
+        write = partial(_write, source, reader, corpus.limit, stop, progress)
+        parts.append(Part(stored(name, _columns, write), corpus.weight))
+    return ImageExamples(parts, reader)
+
+
+def learn_labels(data: ImageDataRecipe) -> Labels:
+    """Return the labels of the images of training data and dev set, sorted.
+
+    DataError as `prepare_images`, WordVocabularyError if there are fewer than two.
+    """
+    train, dev = prepare_images(data.train, data, "train"), prepare_images([data.dev], data, "dev")
+    return Labels.learn(chain(train.labels, dev.labels))
+
+
+class ImageExamples(ExampleSet):
+    """Labelled images by number. Made by `prepare_images`."""
+
+    def __init__(self, parts: Sequence[Part], reader: ImageReader) -> None:
+        super().__init__(parts)
+        self._reader = reader
+        chunks = [chunk for part in parts for chunk in part.stored.chunks]
+        self._columns = [{name: chunk.column(name) for name in COLUMNS} for chunk in chunks]
+        #: Heights and widths of all images, (N,), int32, after resizing.
+        self.heights, self.widths = (
+            np.concatenate([columns[side].to_numpy() for columns in self._columns]).astype(np.int32)
+            for side in ("height", "width")
+        )
+        #: The labels of all images.
+        self.labels: list[str] = [
+            label for columns in self._columns for label in columns["label"].to_pylist()
+        ]
+        self._sums = [part.stored.notes.details for part in parts]
+
+    def image(self, number: int) -> Pixels:
+        """Return the pixels of an image."""
+        columns, row = self._row(number)
+        content = columns["image"][row].as_buffer()
+        if columns["decoded"][row].as_py():
+            shape = int(self.heights[number]), int(self.widths[number]), -1
+            return np.frombuffer(content, np.uint8).reshape(shape)
+        return self._reader.read(content.to_pybytes())
+
+    def name(self, number: int) -> str:
+        """Return where an image is from: its file, its file in an archive, or its row."""
+        columns, row = self._row(number)
+        return str(columns["name"][row])
+
+    def target_text(self, number: int) -> str:
+        """Return the label of an image."""
+        return self.labels[number]
+
+    def references(self, number: int) -> list[str]:
+        """Return the label of an image, in a list."""
+        return [self.labels[number]]
+
+    def mean_and_std(self) -> tuple[list[float], list[float]]:
+        """Return mean and standard deviation of each channel over all pixels, which are from 0 to 1.
+
+        A channel without variation has the deviation of one step, 1/255, so that it can be divided by.
+        """
+        pixels = sum(sums["pixels"] for sums in self._sums)
+        means, stds = [], []
+        for channel in range(len(self._sums[0]["sums"])):
+            total = sum(sums["sums"][channel] for sums in self._sums)
+            squares = sum(sums["squares"][channel] for sums in self._sums)
+            variance = (squares * pixels - total * total) / pixels**2  # of whole numbers: exact, in any order
+            means.append(round(total / pixels / 255, 6))
+            stds.append(round(max(variance**0.5, 1.0) / 255, 6))
+        return means, stds
+
+    def _row(self, number: int) -> tuple[dict[str, Any], int]:
+        chunk, row = self._find(number)
+        return self._columns[chunk], row
+
+
+class _Row(NamedTuple):
+    image: bytes  # pixels, or the content of a file
+    decoded: bool
+    height: int
+    width: int
+    label: str
+    name: str
+
+
+def _columns() -> "datasets.Features":
+    """Return the columns of the table."""
+    import datasets
+
+    kinds = dict(zip(COLUMNS, ("binary", "bool", "int32", "int32", "string", "string"), strict=True))
+    return datasets.Features({name: datasets.Value(kind) for name, kind in kinds.items()})
+
+
+def _write(
+    source: ImageSource,
+    reader: ImageReader,
+    limit: int | None,
+    stop: bool,
+    progress: Callable[[int], None],
+    writer: "ArrowWriter",
+) -> Notes:
+    """Write the rows of a corpus."""
+    report, content, sums = Report(stop=stop), hashlib.sha256(), _Sums()
+    for batch in _batches(islice(_decoded(source.read(report), reader, report), limit)):
+        for row, pixels in batch:
+            content.update(f"{pixels.shape} {len(row.label)} {row.label}".encode())
+            content.update(pixels.tobytes())
+            sums.add(pixels)
+        writer.write_batch({name: [getattr(row, name) for row, _ in batch] for name in COLUMNS})
+        report.read += len(batch)
+        report.kept += len(batch)
+        progress(len(batch))
+    if not report.kept:
+        raise DataError(f"no image is left of {source.name}: {report}")
+    return Notes(report, content.hexdigest(), sums.to_dict())
+
+
+def _batches(rows: Iterator[tuple[_Row, Pixels]]) -> Iterator[list[tuple[_Row, Pixels]]]:
+    """Yield rows in lists of at most ROWS, which end with the first row that makes them larger than BYTES."""
+    batch, size = list[tuple[_Row, Pixels]](), 0
+    for row, pixels in rows:
+        batch.append((row, pixels))
+        size += len(row.image) + pixels.size
+        if len(batch) == ROWS or size > BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _decoded(
+    images: Iterator[ImageRow], reader: ImageReader, report: Report
+) -> Iterator[tuple[_Row, Pixels]]:
+    """Yield images with their pixels; report those that cannot be decoded as bad lines."""
+    for image in images:
+        try:
+            pixels = reader.read(image.image)
+        except ImageError as error:
+            name = "" if image.name == image.where else f"{image.name}: "
+            report.bad(error.reason, image.where, f"{name}{error}")
+            continue
+        content, decoded = image.image, False
+        if not isinstance(content, bytes) or pixels.size <= max(SMALL, len(content)):
+            content, decoded = pixels.tobytes(), True
+        height, width, _ = pixels.shape
+        yield _Row(content, decoded, height, width, image.label, image.name), pixels
+
+
+class _Sums:
+    """Sums over the pixels of images, as whole numbers."""
+
+    def __init__(self) -> None:
+        self.pixels, self.sums, self.squares = 0, np.zeros(3, np.int64), np.zeros(3, np.int64)
+
+    def add(self, pixels: Pixels) -> None:
+        """Add the pixels of an image."""
+        wide = pixels.reshape(-1, pixels.shape[2]).astype(np.int64)
+        self.pixels += len(wide)
+        self.sums = self.sums[: wide.shape[1]] + wide.sum(axis=0)
+        self.squares = self.squares[: wide.shape[1]] + np.square(wide).sum(axis=0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the sums as JSON."""
+        return {"pixels": self.pixels, "sums": self.sums.tolist(), "squares": self.squares.tolist()}

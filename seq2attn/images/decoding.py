@@ -1,0 +1,138 @@
+"""Decode images into 8-bit pixels: upright, in grey or RGB, and in the size that a recipe asks for."""
+
+import struct
+import zlib
+from io import BytesIO
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from seq2attn.errors import Seq2attnError
+
+Pixels = NDArray[np.uint8]  # (H, W, C), C = 1 in grey and 3 in RGB
+Channels = Literal["rgb", "grey"]
+Resize = Literal["crop", "stretch", "fit", "shrink"]
+
+# Pillow reads other formats, too; some of them by starting other programs, as Ghostscript for EPS.
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+MODES = {"rgb": "RGB", "grey": "L"}
+# What Pillow raises for damaged files, by its many decoders.
+_FAULTS = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
+    *(EOFError, MemoryError, NotImplementedError, RuntimeError, struct.error, zlib.error),
+)
+_SMALLER = "Make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS"
+
+
+class ImageError(Seq2attnError):
+    """An image that cannot be read. `reason` is short, for the report of data."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ImageReader:
+    """Reads images as arrays of pixels.
+
+    Orientation in EXIF is applied, transparent images are laid on white, 16 bits become 8 by their range
+    (65535 becomes 255), palettes are resolved, and of several frames the first is read.
+
+    Args:
+        channels: `rgb`, or `grey` (0.299 R + 0.587 G + 0.114 B, as in ITU-R BT.601).
+        size: height and width; None: each image keeps its own.
+        resize: how images of other sizes come to it. `crop`: scaled until they fill it, and the middle is
+            cut out; `stretch`: both sides scaled; `fit`: scaled until they fit within it, so that one side
+            may be shorter; `shrink`: likewise, but small images stay as they are.
+    """
+
+    def __init__(
+        self, channels: Channels = "rgb", size: tuple[int, int] | None = None, resize: Resize = "crop"
+    ) -> None:
+        self.channels, self.size, self.resize = channels, size, resize
+
+    def read(self, image: bytes | NDArray[Any] | Image.Image) -> Pixels:
+        """Return the pixels of an image: of the content of a file, of 8-bit pixels (H, W) or (H, W, 1, 3 or
+        4), or of an image of Pillow.
+
+        ImageError if it is none, damaged, empty, or larger than PIL.Image.MAX_IMAGE_PIXELS.
+        """
+        try:
+            upright = ImageOps.exif_transpose(_loaded(image))
+            return self._pixels(_opaque(upright, MODES[self.channels]))
+        except ImageError:
+            raise
+        except UnidentifiedImageError as error:
+            raise ImageError("not an image", f"expected an image ({', '.join(FORMATS)})") from error
+        except Image.DecompressionBombError as error:
+            raise ImageError("too large image", f"{error} {_SMALLER}") from error
+        except _FAULTS as error:
+            raise ImageError("damaged image", f"the image is damaged: {error}") from error
+
+    def _pixels(self, image: Image.Image) -> Pixels:
+        """Return the pixels of an image in its final mode, resized."""
+        pixels = np.asarray(image if self.size is None else _resized(image, self.size, self.resize))
+        return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def _loaded(image: bytes | NDArray[Any] | Image.Image) -> Image.Image:
+    """Return an image of Pillow, decoded."""
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3):
+            shape = f"{image.dtype} {image.shape}"
+            raise ImageError("not an image", f"expected 8-bit pixels (H, W) or (H, W, channels), got {shape}")
+        _require_size(image.shape[1], image.shape[0])
+        return Image.fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
+    opened = Image.open(BytesIO(image), formats=FORMATS) if isinstance(image, bytes) else image
+    _require_size(opened.width, opened.height)  # before anything is decoded
+    opened.load()
+    return opened
+
+
+def _require_size(width: int, height: int) -> None:
+    """ImageError if an image has no pixel, or more than Pillow's limit."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if min(width, height) < 1:
+        raise ImageError("empty image", f"the image has no pixels: it is {width} x {height}")
+    if limit is not None and width * height > limit:
+        raise ImageError(
+            "too large image",
+            f"the image is {width:,} x {height:,}, more than {limit:,} pixels. {_SMALLER}",
+        )
+
+
+def _opaque(image: Image.Image, mode: str) -> Image.Image:
+    """Return an image in the mode RGB or L, without transparency."""
+    if image.mode == "F":
+        raise ImageError("not 8 or 16 bits", "the image has floating-point pixels: save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        wide = np.asarray(image).astype(np.int64)
+        if wide.min() < 0 or wide.max() > 65535:
+            raise ImageError("not 8 or 16 bits", "the image has 32-bit pixels: save it with 8 or 16 bits")
+        image = Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)
+
+
+def _resized(image: Image.Image, size: tuple[int, int], how: Resize) -> Image.Image:
+    """Return an image in another size (height, width); pixels are averaged where it shrinks."""
+    height, width = size
+    ratios = height / image.height, width / image.width
+    if how in ("fit", "shrink"):
+        scale = min(*ratios, 1.0) if how == "shrink" else min(ratios)
+        height, width = (max(1, round(side * scale)) for side in (image.height, image.width))
+    box = None
+    if how == "crop":
+        inner_height, inner_width = (
+            min(image.height, height / max(ratios)),
+            min(image.width, width / max(ratios)),
+        )
+        left, top = (image.width - inner_width) / 2, (image.height - inner_height) / 2
+        box = (left, top, left + inner_width, top + inner_height)
+    if image.size == (width, height):
+        return image
+    return image.resize((width, height), Image.Resampling.BILINEAR, box)

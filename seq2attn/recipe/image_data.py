@@ -1,0 +1,183 @@
+"""Sections of a recipe: labelled images, how they are read, and how they are changed in training."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from typing_extensions import Self
+
+from seq2attn.images.augmentation import AUGMENTATIONS
+from seq2attn.images.decoding import Channels, ImageReader, Resize
+from seq2attn.recipe.data import BAD_LINES, DEV, TEST, TRAIN, Corpus, DatasetCorpus, Limit, Weight
+from seq2attn.recipe.sections import (
+    Choice,
+    Count,
+    Fault,
+    FilePath,
+    OneOrMore,
+    Part,
+    PathField,
+    Section,
+    by_key,
+)
+
+Side = Annotated[int, Field(ge=1, le=16_384)]
+ARCHIVE = "a .tar archive, plain or compressed (.gz, .xz, .bz2)"
+
+
+def _is_folder(corpus: Mapping[str, Any], text: str, path: Path) -> bool:
+    """Whether a folder is one of the file system; otherwise it lies in an archive."""
+    return corpus.get("archive") is None
+
+
+class FolderCorpus(Corpus):
+    """A folder with a sub-folder of images for each class, which has the name of the class."""
+
+    folder: Annotated[str, PathField("folder", _is_folder)] = Field(
+        description="The folder; if there is an archive, the one in it (. = the whole archive)."
+    )
+    archive: FilePath | None = Field(None, description=f"{ARCHIVE[0].upper()}{ARCHIVE[1:]}, with the folder.")
+    weight: Weight = 1.0
+    limit: Limit = None
+
+
+class ImageTable(Corpus):
+    """A JSONL file with an image and its label in each row. Paths of images are relative to the file, and
+    `pictures.tar::cat.png` is an image in an archive."""
+
+    table: FilePath = Field(description="A .jsonl file, plain or compressed (.gz, .xz, .bz2).")
+    columns: tuple[str, str] = Field(
+        ("image", "label"), description="Columns of images and labels, by dotted key."
+    )
+    archive: FilePath | None = Field(
+        None, description=f"{ARCHIVE[0].upper()}{ARCHIVE[1:]}, in which all images lie; null = none."
+    )
+    weight: Weight = 1.0
+    limit: Limit = None
+
+
+class ImageDataset(DatasetCorpus):
+    """A dataset that `datasets.load_dataset` loads; class labels are read as their names."""
+
+    columns: tuple[str, str] = Field(("image", "label"), description="Columns of images and labels.")
+
+
+class IdxCorpus(Corpus):
+    """Two files in the format of MNIST: images and labels."""
+
+    idx: tuple[FilePath, FilePath] = Field(
+        description="The file of images and that of labels, plain or compressed (.gz, .xz, .bz2)."
+    )
+    classes: list[str] | None = Field(
+        None, description="Names of the labels, by number; null = the numbers themselves."
+    )
+    weight: Weight = 1.0
+    limit: Limit = None
+
+
+class ImageSample(Corpus):
+    """Labelled images that ship with seq2attn."""
+
+    sample: Literal["digits"] = Field(description="Name of the sample: 2,500 handwritten digits of MNIST.")
+    split: Literal["train", "dev", "test"] | None = Field(
+        None, description="Split of the sample; null = the one that the corpus is used for."
+    )
+    weight: Weight = 1.0
+    limit: Limit = None
+
+
+AnyImages = Annotated[
+    FolderCorpus | ImageTable | ImageDataset | IdxCorpus | ImageSample,
+    by_key(
+        {
+            "folder": FolderCorpus,
+            "table": ImageTable,
+            "dataset": ImageDataset,
+            "idx": IdxCorpus,
+            "sample": ImageSample,
+        }
+    ),
+]
+
+
+class NormalizeRecipe(Section):
+    """Normalisation of pixels, which are from 0 to 1: (pixel - mean) / std, for each channel."""
+
+    mean: list[float] = Field(description="Mean of each channel.")
+    std: list[Annotated[float, Field(gt=0)]] = Field(description="Standard deviation of each channel.")
+
+
+class ImageDataRecipe(Section):
+    """Corpora of labelled images."""
+
+    train: Annotated[list[AnyImages], Field(min_length=1), OneOrMore()] = Field(description=TRAIN)
+    dev: AnyImages = Field(description=DEV)
+    test: AnyImages | None = Field(None, description=TEST)
+    channels: Channels = Field("rgb", description="Whether images are read in colour or in grey.")
+    size: Side | tuple[Side, Side] | None = Field(
+        None,
+        description="Height and width of all images, or one number for both; null = images keep their own "
+        "sizes.",
+    )
+    resize: Resize = Field(
+        "crop",
+        description="How images come to this size. crop: scale until it is filled, and cut out the middle; "
+        "stretch: scale both sides; fit: scale until the image fits within it (batches are padded); shrink: "
+        "likewise, but never enlarge.",
+    )
+    normalize: NormalizeRecipe | None = Field(
+        None,
+        description="Normalisation of pixels; null = by mean and standard deviation of the training data.",
+    )
+    augment: Annotated[list[Annotated[Part, Choice(AUGMENTATIONS)]], OneOrMore()] = Field(
+        [], description="Random changes of training images, in this order; [] = none."
+    )
+    workers: Annotated[Count, Field(le=64)] = Field(
+        1,
+        description="Threads that prepare the next batches beside training; 0 = none. Batches are the same.",
+    )
+    bad_lines: Literal["stop", "skip"] = Field("stop", description=BAD_LINES)
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """The height and width that images are resized to; None if they keep their own."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    @property
+    def fixed_size(self) -> bool:
+        """Whether all images are brought to one size."""
+        return self.size is not None and self.resize in ("crop", "stretch")
+
+    @property
+    def num_channels(self) -> int:
+        """The number of channels of an image."""
+        return 3 if self.channels == "rgb" else 1
+
+    def reader(self) -> ImageReader:
+        """Return what reads images as this section says."""
+        return ImageReader(self.channels, self.shape, self.resize)
+
+    def normalized_by(self, mean: list[float], std: list[float]) -> Self:
+        """Return the section with the normalisation of training data, if it is null."""
+        if self.normalize is not None:
+            return self
+        return self.model_copy(update={"normalize": NormalizeRecipe(mean=mean, std=std)})
+
+    def faults(self) -> Iterator[Fault]:
+        """Find misplaced weights, another number of channels, and mixup that does not fit."""
+        for use, corpus in (("dev", self.dev), ("test", self.test)):
+            if corpus is not None and corpus.weight != 1:
+                yield Fault(f"{use}.weight", "only training corpora have weights")
+        for key in ("mean", "std") if self.normalize is not None else ():
+            count = len(getattr(self.normalize, key))
+            if count != self.num_channels:
+                yield Fault(
+                    f"normalize.{key}",
+                    f"expected {self.num_channels} numbers for channels: {self.channels}, got {count}",
+                )
+        names = [part.name for part in self.augment]
+        if "mixup" in names[:-1]:
+            yield Fault("augment", "mixup comes last, and once: no other change can follow it")
+        if "mixup" in names and self.size is not None and not self.fixed_size:
+            yield Fault("augment", "mixup needs images of one size: set resize to crop or stretch")
