@@ -1,0 +1,171 @@
+"""Batches of images: pixels normalised and padded, with their labels."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seq2attn.data.batch_plan import Indices
+from seq2attn.data.batches import AnyBatchLoader
+from seq2attn.data.image_plan import BatchLimits, by_size, fill_images, image_plan
+from seq2attn.data.images import ImageExamples
+from seq2attn.data.prefetching import PrefetchingLoader
+from seq2attn.errors import Seq2attnError
+from seq2attn.images.augmentation import AUGMENTATIONS, Augmentation, Mixup
+from seq2attn.images.decoding import Pixels
+from seq2attn.recipe import ImageDataRecipe
+from seq2attn.recipe.image_data import NormalizeRecipe
+from seq2attn.text.word_vocabulary import Labels
+
+
+class Mixed(NamedTuple):
+    """The partners with which the images of a batch were mixed."""
+
+    labels: Tensor  # (B,), long, of the partners
+    share: Tensor  # (B,), float32, of the image itself: the loss is share * loss(labels) + (1 - share) * ...
+
+
+class ImageBatch(NamedTuple):
+    """Labelled images, normalised, and padded with zeros at the bottom and on the right."""
+
+    images: Tensor  # (B, C, H, W), float32
+    mask: Tensor | None  # (B, 1, H, W), bool, True = a pixel of the image; None: there is no padding
+    labels: Tensor  # (B,), long
+    mixed: Mixed | None = None  # None: images are not mixed
+
+    @property
+    def num_targets(self) -> int:
+        """The number of images that the loss is the mean of."""
+        return len(self.labels)
+
+    @property
+    def shape(self) -> str:
+        """The batch's shape in words, for out-of-memory messages."""
+        return f"images by channels by height by width {tuple(self.images.shape)}"
+
+    def to(self, device: torch.device) -> "ImageBatch":
+        """Move to a device."""
+        images, labels = (part.to(device, non_blocking=True) for part in (self.images, self.labels))
+        mask = None if self.mask is None else self.mask.to(device, non_blocking=True)
+        mixed = self.mixed
+        if mixed is not None:
+            mixed = Mixed(*(part.to(device, non_blocking=True) for part in mixed))
+        return ImageBatch(images, mask, labels, mixed)
+
+
+def collate_images(images: Sequence[Pixels], normalize: NormalizeRecipe) -> tuple[Tensor, Tensor | None]:
+    """Normalise images and pad them to a batch: (B, C, H, W), and its mask (B, 1, H, W), None if all have the
+    same size. Padding is 0, the mean colour."""
+    sizes = [image.shape[:2] for image in images]
+    height, width = (max(sides) for sides in zip(*sizes, strict=True))
+    mean, std = (np.array(values)[:, None, None] for values in (normalize.mean, normalize.std))
+    scale, shift = (1 / (255 * std)).astype(np.float32), (mean / std).astype(np.float32)
+    batch = np.zeros((len(images), images[0].shape[2], height, width), dtype=np.float32)
+    mask = np.zeros((len(images), 1, height, width), dtype=np.bool_)
+    for row, (image, (rows, columns)) in enumerate(zip(images, sizes, strict=True)):
+        batch[row, :, :rows, :columns] = image.transpose(2, 0, 1) * scale - shift
+        mask[row, :, :rows, :columns] = True
+    return torch.from_numpy(batch), None if mask.all() else torch.from_numpy(mask)
+
+
+class ImageBatchLoader:
+    """Loads labelled images as batches.
+
+    A batch is a pure function of the examples, the seed, the epoch and the indices; what is done to an image
+    depends on nothing but (seed, epoch, index), whichever batch it is in.
+
+    Args:
+        examples: the images.
+        labels: the indices of their labels.
+        data: the recipe's section, with a normalisation.
+        limits: of a batch.
+        seed: the recipe's.
+
+    Raises:
+        Seq2attnError: `data.normalize` is null, or images of several sizes are to be mixed.
+    """
+
+    def __init__(
+        self,
+        examples: ImageExamples,
+        labels: Labels,
+        data: ImageDataRecipe,
+        limits: BatchLimits,
+        seed: int = 1,
+    ) -> None:
+        if data.normalize is None:
+            raise Seq2attnError(
+                "expected data.normalize with mean and std, as of the training data; got null"
+            )
+        self.examples, self.limits, self.seed, self.normalize = examples, limits, seed, data.normalize
+        self._labels = np.array([index for (index,) in labels.encode(examples.labels)], dtype=np.int64)
+        parts = [part.make(AUGMENTATIONS) for part in data.augment]
+        self._changes: list[Augmentation] = [part for part in parts if isinstance(part, Augmentation)]
+        self._mixup: Mixup | None = next((part for part in parts if isinstance(part, Mixup)), None)
+        sizes = {*zip(examples.heights.tolist(), examples.widths.tolist(), strict=True)}
+        if self._mixup is not None and len(sizes) > 1:
+            raise Seq2attnError(
+                "data.augment: mixup needs images of one size, and these have several: set data.size, and "
+                "data.resize to crop or stretch"
+            )
+
+    def epoch(self, epoch: int) -> list[Indices]:
+        """Return the batches of an epoch, as indices of examples."""
+        sizes, examples = (self.examples.heights, self.examples.widths), self.examples.epoch(epoch, self.seed)
+        return image_plan(*sizes, examples, self.limits, (self.seed, epoch))
+
+    def epoch_size(self, epoch: int) -> int:
+        """Return the number of batches of an epoch."""
+        if self.limits.pixels is None:
+            return math.ceil(len(self.examples.epoch(epoch, self.seed)) / self.limits.images)
+        return len(self.epoch(epoch))
+
+    def evaluation_batches(self) -> list[Indices]:
+        """Return batches that hold every image once, by size."""
+        heights, widths = self.examples.heights, self.examples.widths
+        order = by_size(heights, widths, np.arange(len(self.examples)))
+        return fill_images(order, heights, widths, self.limits)
+
+    def batch(self, indices: Indices, epoch: int | None = None) -> ImageBatch:
+        """Return the images with these indices; in an epoch of training they are changed as the recipe
+        says."""
+        rows = indices.tolist()
+        images, mask = collate_images([self._image(row, epoch) for row in rows], self.normalize)
+        labels = torch.from_numpy(self._labels[indices])
+        if self._mixup is None or epoch is None:
+            return ImageBatch(images, mask, labels)
+        # A generator of its own: an image is the same, whether it is mixed or is what others are mixed with.
+        draws = [
+            self._mixup.draw(len(self.examples), np.random.default_rng([self.seed, epoch, row, 1]))
+            for row in rows
+        ]
+        partners, shares = [partner for partner, _ in draws], torch.tensor([share for _, share in draws])
+        others, _ = collate_images([self._image(row, epoch) for row in partners], self.normalize)
+        weight = shares[:, None, None, None]
+        mixed = Mixed(torch.from_numpy(self._labels[partners]), shares)
+        return ImageBatch(weight * images + (1 - weight) * others, mask, labels, mixed)
+
+    def _image(self, row: int, epoch: int | None) -> Pixels:
+        """Return an image as an epoch sees it."""
+        image = self.examples.image(row)
+        if epoch is not None and self._changes:
+            random = np.random.default_rng([self.seed, epoch, row])
+            for change in self._changes:
+                image = change.apply(image, random)
+        return image
+
+
+def image_loader(
+    examples: ImageExamples,
+    labels: Labels,
+    data: ImageDataRecipe,
+    limits: BatchLimits,
+    seed: int = 1,
+    training: bool = False,
+) -> AnyBatchLoader:
+    """Return a loader of images; in training, the next batches are prepared in `data.workers` threads."""
+    loader = ImageBatchLoader(examples, labels, data, limits, seed)
+    return PrefetchingLoader(loader, data.workers) if training and data.workers else loader

@@ -1,0 +1,127 @@
+"""Random changes of training images: what each does, and that its generator determines it."""
+
+import numpy as np
+import pytest
+
+from seq2attn.images import AUGMENTATIONS, Augmentation, Geometric
+from seq2attn.images.augmentation import Affine, ColorJitter, Crop, Erase, Flip, Mixup, warp
+
+CHANGES = sorted(name for name, kind in AUGMENTATIONS.items() if issubclass(kind, Augmentation))
+GEOMETRIC = sorted(name for name, kind in AUGMENTATIONS.items() if issubclass(kind, Geometric))
+
+
+def random(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
+    return random(9).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 3), (7, 5, 1), (32, 32, 3)])
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_keeps_the_size_and_the_original(name, shape):
+    change = AUGMENTATIONS[name]()
+    image = noise(*shape)
+    image.flags.writeable = False  # as those of the store are
+    before = image.copy()
+    for seed in range(20):
+        changed = change.apply(image, random(seed))
+        assert changed.shape == shape and changed.dtype == np.uint8
+    assert (image == before).all()
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_the_generator_determines_a_change(name):
+    image = noise(16, 12)
+    results = [AUGMENTATIONS[name]().apply(image, random(seed)).tobytes() for seed in (*range(8), *range(8))]
+    assert results[:8] == results[8:] and len(set(results)) > 1
+
+
+def test_flip_mirrors():
+    image = noise(5, 8)
+    assert (Flip(probability=1.0).apply(image, random()) == image[:, ::-1]).all()
+    assert (Flip(probability=1.0, direction="vertical").apply(image, random()) == image[::-1]).all()
+    assert (Flip(probability=0.0).apply(image, random()) == image).all()
+    flipped = [(Flip(probability=0.3).apply(image, random(seed)) != image).any() for seed in range(400)]
+    assert 0.2 < np.mean(flipped) < 0.4
+
+
+def test_crop_is_a_window_of_the_padded_image():
+    image, fill = noise(6, 5), 77
+    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), constant_values=fill)
+    windows = {
+        padded[top : top + 6, left : left + 5].tobytes(): (top, left)
+        for top in range(5) for left in range(5)
+    }  # fmt: skip
+    seen = {windows[Crop(padding=2, fill=fill).apply(image, random(seed)).tobytes()] for seed in range(300)}
+    assert len(seen) == 25  # each of them occurs
+
+
+def test_affine_without_any_range_changes_nothing():
+    image = noise(9, 11)
+    assert (Affine(rotate=0, scale=0, translate=0).apply(image, random()) == image).all()
+
+
+def test_affine_turns_clockwise_and_shifts_as_its_matrix_says():
+    """By a quarter of a turn, against numpy's."""
+    image = noise(8, 8)
+    quarter = Affine(rotate=90, scale=0, translate=0)
+
+    class Most(np.random.Generator):
+        def uniform(self, *arguments: object, **options: object) -> np.ndarray:
+            return np.array([1.0, 0.0, 0.0, 0.0])
+
+    turned = quarter.apply(image, Most(np.random.PCG64()))
+    assert np.abs(turned.astype(int) - np.rot90(image, -1)).max() <= 1
+
+
+@pytest.mark.parametrize("name", GEOMETRIC)
+def test_a_point_moves_as_the_matrix_says(name):
+    """So boxes and masks can move with the image."""
+    change = AUGMENTATIONS[name]()
+    for seed in range(12):
+        image = np.zeros((40, 30, 1), np.uint8)
+        image[17:20, 11:14] = 255  # its middle is at x 12.5, y 18.5
+        matrix = change.matrix(40, 30, random(seed))
+        moved = change.apply(image, random(seed))[:, :, 0].astype(float)
+        rows, columns = np.indices(moved.shape)
+        position = np.array([(moved * (columns + 0.5)).sum(), (moved * (rows + 0.5)).sum()]) / moved.sum()
+        origin = position if matrix is None else matrix @ [*position, 1.0]
+        assert np.abs(origin - [12.5, 18.5]).max() < 0.15
+
+
+def test_what_comes_from_outside_is_filled():
+    assert (warp(noise(4, 4), np.array([[1.0, 0, 9], [0, 1, 0]]), fill=50) == 50).all()
+    assert (warp(noise(4, 4, 1), np.array([[1.0, 0, 0], [0, 1, -9]]), fill=50) == 50).all()
+
+
+def test_color_jitter_is_bounded_by_its_factors():
+    image = noise(12, 12)
+    assert (ColorJitter(brightness=0, contrast=0, saturation=0).apply(image, random()) == image).all()
+    bright = ColorJitter(brightness=0.5, contrast=0, saturation=0)
+    ratios = [bright.apply(image // 2, random(seed)).mean() / (image // 2).mean() for seed in range(200)]
+    assert 0.49 < min(ratios) < 0.55 and 1.45 < max(ratios) < 1.51
+    grey = ColorJitter(brightness=0, contrast=0, saturation=1.0)
+    spread = [np.ptp(grey.apply(image, random(seed)).astype(int), axis=2).mean() for seed in range(200)]
+    assert min(spread) < 0.1 * np.ptp(image.astype(int), axis=2).mean()
+    flat = np.full((6, 6, 3), 90, np.uint8)
+    assert (ColorJitter(brightness=0, contrast=1, saturation=1).apply(flat, random()) == 90).all()
+
+
+def test_erase_covers_a_rectangle_with_the_mean_colour():
+    image = noise(40, 40)
+    for seed in range(100):
+        changed = Erase(probability=1.0, area=0.25).apply(image, random(seed))
+        rows, columns = np.nonzero((changed != image).any(axis=2))
+        patch = changed[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        assert (patch == np.rint(image.mean((0, 1)))).mean() > 0.9  # some pixels have that colour anyway
+        assert patch[:, :, 0].size <= 0.25 * 1600 * 1.15
+    assert (Erase(probability=0.0).apply(image, random()) == image).all()
+
+
+def test_mixup_draws_partners_and_shares():
+    partners, shares = zip(*(Mixup(alpha=0.4).draw(7, random(seed)) for seed in range(500)), strict=True)
+    assert set(partners) == set(range(7)) and min(shares) >= 0.5 and max(shares) <= 1
+    beta = random(5).beta(0.4, 0.4, 20_000)
+    assert np.mean(shares) == pytest.approx(np.maximum(beta, 1 - beta).mean(), abs=0.03)
