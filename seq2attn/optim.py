@@ -20,12 +20,16 @@ FUSED = ("cpu", "cuda", "mps")  # devices on which torch has a fused kernel for 
 
 
 class Schedule:
-    """A constant learning rate, after a linear rise from 0 over `warmup` steps."""
+    """A constant learning rate, after a linear rise from 0 over `warmup` steps.
+
+    In a recipe, warmup: null follows the training data; here it is `unfitted`.
+    """
 
     needs_total = False  # True: the number of the last step must be known
+    unfitted = 0  # warm-up where there are no training data
 
-    def __init__(self, *, warmup: Count = 0) -> None:
-        self.warmup = warmup
+    def __init__(self, *, warmup: Count | None = None) -> None:
+        self.warmup = self.unfitted if warmup is None else warmup
 
     def factor(self, step: int, total: int | None) -> float:
         """Return the factor at a step; `total` is the number of steps, None if it is not known."""
@@ -51,8 +55,7 @@ class Schedule:
 class InverseSqrt(Schedule):
     """Peaks at the end of the warm-up, then falls as 1 / sqrt(step) (Vaswani et al. 2017)."""
 
-    def __init__(self, *, warmup: Count = 4000) -> None:
-        super().__init__(warmup=warmup)
+    unfitted = 4000
 
     def after(self, step: int, total: int | None) -> float:
         """Return sqrt(warmup / step) after the warm-up, 1 within it."""
@@ -64,7 +67,7 @@ class Linear(Schedule):
 
     needs_total = True
 
-    def __init__(self, *, warmup: Count = 0, final: Share = 0.0) -> None:
+    def __init__(self, *, warmup: Count | None = None, final: Share = 0.0) -> None:
         super().__init__(warmup=warmup)
         self.final = final
 
@@ -89,7 +92,11 @@ class Plateau(Schedule):
     """Multiplied by `decay` whenever more than `patience` validations in a row brought no improvement."""
 
     def __init__(
-        self, *, warmup: Count = 0, decay: Annotated[float, Gt(0), Le(1)] = 0.5, patience: Count = 2
+        self,
+        *,
+        warmup: Count | None = None,
+        decay: Annotated[float, Gt(0), Le(1)] = 0.5,
+        patience: Count = 2,
     ) -> None:
         super().__init__(warmup=warmup)
         self.decay, self.patience = decay, patience

@@ -35,13 +35,13 @@ def test_a_warmup_that_takes_most_of_the_training(warmup: int, never: bool) -> N
         f"training.schedule.warmup: the learning rate rises for {warmup:,} of 1,000 updates"
     )
     assert ("never reaches training.learning_rate" in line) == never
-    assert line.endswith(": set it to 100, a tenth of them")
+    assert line.endswith(": leave it out, for 100")
 
 
 def test_no_validation_before_the_end() -> None:
     (line,) = said(1000, "training.validate_every=1001")
     assert line == (
         "training.validate_every: 1,001 is more than all 1,000 updates, so that only the last weights are validated: "
-        "set it to 100"
+        "leave it out, for 100"
     )
     assert said(1000, "training.validate_every=1000") == []

@@ -10,7 +10,7 @@ from typing_extensions import Self
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.recipe.data import DataRecipe, SummaryDataRecipe
 from seq2attn.recipe.labelled_data import CategorizedDataRecipe, TaggedDataRecipe, WordsRecipe
-from seq2attn.recipe.sections import Fault, Section, learned_positions
+from seq2attn.recipe.sections import Fault, Section, filled, learned_positions
 from seq2attn.recipe.seq2seq_model import (
     ModelRecipe,
     RecurrentDecoderRecipe,
@@ -57,7 +57,7 @@ class AnyRecipe(Section):
 
     def fitted_as(self, begun: "AnyRecipe") -> Self:
         """Return this recipe with the settings of a run's recipe that it leaves to the training data."""
-        return self
+        return self.model_copy(update={"training": self.training.fitted_as(begun.training)})
 
     def faults(self) -> Iterator[Fault]:
         """Find a name that cannot be that of a folder."""
@@ -89,10 +89,12 @@ class Recipe(AnyRecipe):
 
     def fitted_as(self, begun: "AnyRecipe") -> Self:
         """See the base class."""
-        if self.decoding.max_length_ratio is not None or not isinstance(begun, Recipe):
-            return self
-        ratio = {"max_length_ratio": begun.decoding.max_length_ratio}
-        return self.model_copy(update={"decoding": self.decoding.model_copy(update=ratio)})
+        recipe = super().fitted_as(begun)
+        if not isinstance(begun, Recipe):
+            return recipe
+        text = filled(self.text, begun.text, "size")
+        decoding = filled(self.decoding, begun.decoding, "max_length_ratio")
+        return recipe.model_copy(update={"text": text, "decoding": decoding})
 
     def faults(self) -> Iterator[Fault]:
         """What sections ask of each other."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -96,6 +96,15 @@ class Part(Section):
     def make(self, registry: Mapping[str, Callable[..., Any]], *sizes: int) -> Any:
         """Construct the part; `sizes` are the positional arguments, which follow from the model around it."""
         return registry[self.name](*sizes, **self.options)
+
+
+S = TypeVar("S", bound=Section)
+
+
+def filled(section: S, other: Section, *keys: str) -> S:
+    """Return a section that has another's values of those of these keys that it has and that are null."""
+    mine = [key for key in keys if key in type(section).model_fields and getattr(section, key) is None]
+    return section.model_copy(update={key: getattr(other, key, None) for key in mine})
 
 
 def learned_positions(section: Section) -> int | None:

@@ -26,10 +26,12 @@ class TextRecipe(Section):
         description="SentencePiece model type; word: words are separated by spaces. A list of two: of source "
         "and target.",
     )
-    size: Size = Field(
-        8000,
-        description="Size of the vocabulary (of each language if not joint); for char and word, the largest "
-        "size.",
+    size: Size | tuple[Size, Size] | None = Field(
+        None,
+        description="Size of the vocabulary; for char and word, the largest size. A list of two: of source "
+        "and target, if not joint. null = from the training data: special pieces, bytes and all characters, "
+        "and 3 times the square root of the text's length in characters, at most 32,000, or as many as the "
+        "text gives; for word, at most 32,000 words.",
     )
     joint: bool = Field(False, description="One vocabulary for both languages.")
     files: tuple[FilePath, FilePath] | None = Field(
@@ -65,6 +67,11 @@ class TextRecipe(Section):
     def models(self) -> tuple[PieceModel, PieceModel]:
         """Return the model types of source and target."""
         return self.model if isinstance(self.model, tuple) else (self.model, self.model)
+
+    @property
+    def sizes(self) -> tuple[int | None, int | None]:
+        """Return the sizes of source and target; None follows the training data."""
+        return self.size if isinstance(self.size, tuple) else (self.size, self.size)
 
     @property
     def normalized(self) -> tuple[bool, bool]:
@@ -106,6 +113,8 @@ class TextRecipe(Section):
             )
         if self.joint and self.models[0] != self.models[1]:
             yield Fault("model", "a joint vocabulary is one model: give one name, or joint: false")
+        if self.joint and self.sizes[0] != self.sizes[1]:
+            yield Fault("size", "a joint vocabulary has one size: give one number, or joint: false")
         if self.sampling and "bpe" in self.models and self.sampling.alpha > 1:
             yield Fault(
                 "sampling.alpha", f"is the dropout rate of bpe merges, at most 1; got {self.sampling.alpha:g}"

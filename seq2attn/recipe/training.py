@@ -1,5 +1,6 @@
 """Sections of a recipe: training and decoding."""
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal, get_args
@@ -11,7 +12,7 @@ from typing_extensions import Self
 
 from seq2attn.metrics.registry import metrics_of
 from seq2attn.optim import OPTIMIZERS, SCHEDULES
-from seq2attn.recipe.sections import Choice, Count, Fault, Name, OneOrMore, Part, Rate, Section, Size
+from seq2attn.recipe.sections import Choice, Count, Fault, Name, OneOrMore, Part, Rate, Section, Size, filled
 from seq2attn.runtime.devices import PRECISIONS
 
 Factor = Annotated[float, Field(ge=0)]
@@ -93,13 +94,32 @@ class AttentionLossesRecipe(Section):
             yield Fault("", "turns no loss on: give one a factor, as in {coverage: 1.0}, or set it to null")
 
 
+# Where the recipe is silent: shares of all updates, or of those of TYPICAL_EPOCHS if their number is unknown.
+TYPICAL_EPOCHS = 10
+WARMUP, LONGEST_WARMUP = 10, 4000  # a tenth; the longest as in Vaswani et al. (2017)
+VALIDATIONS, LONGEST_INTERVAL = 10, 1000  # a training has about ten, and one at least every 1,000 updates
+
+
+def fitted_warmup(total: int) -> int:
+    """Return the warm-up of a training with `total` updates, where the recipe is silent."""
+    return min(LONGEST_WARMUP, total // WARMUP)
+
+
+def fitted_interval(total: int) -> int:
+    """Return the interval of validations of a training with `total` updates, where the recipe is silent."""
+    return max(1, min(LONGEST_INTERVAL, math.ceil(total / VALIDATIONS)))
+
+
 class LearningRecipe(Section):
     """Training settings of all tasks. Steps count updates of the weights."""
 
     optimizer: Annotated[str, Name(lambda: OPTIMIZERS)] = Field("adamw", description="Optimizer.")
     learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate.")
     schedule: Annotated[Part, Choice(SCHEDULES)] = Field(
-        "constant", validate_default=True, description="Learning-rate schedule."
+        "constant",
+        validate_default=True,
+        description="Learning-rate schedule. Its warmup: null = a tenth of all steps, or an epoch if their "
+        "number is unknown, at most 4,000.",
     )
     weight_decay: float = Field(
         0.0, ge=0, description="Weight decay of matrices; vectors (biases, norms) have none."
@@ -124,7 +144,11 @@ class LearningRecipe(Section):
     max_steps: Size | None = Field(None, description="Train for at most this many updates.")
     max_epochs: Size | None = Field(None, description="Train for at most this many epochs.")
     max_minutes: float | None = Field(None, gt=0, description="Train for at most this many minutes.")
-    validate_every: Size = Field(500, description="Steps between validations; each also saves a checkpoint.")
+    validate_every: Size | None = Field(
+        None,
+        description="Steps between validations; each also saves a checkpoint. null = a tenth of all steps, "
+        "or an epoch if their number is unknown, at most 1,000.",
+    )
     save_every: Size | None = Field(
         None, description="Steps between further checkpoints; null = only at validations."
     )
@@ -148,6 +172,27 @@ class LearningRecipe(Section):
     )
     deterministic: bool = Field(False, description="Use only deterministic kernels (slower on a GPU).")
     tensorboard: bool = Field(False, description="Also write TensorBoard logs (pip install tensorboard).")
+
+    @property
+    def interval(self) -> int:
+        """The number of updates between validations; where there are no training data, the longest."""
+        return LONGEST_INTERVAL if self.validate_every is None else self.validate_every
+
+    def fitted(self, total: int | None, per_epoch: int) -> Self:
+        """Return these settings with the warm-up and the interval of validations, where they are null.
+
+        total: the number of updates, None if it is unknown; per_epoch: of one epoch.
+        """
+        total = total or TYPICAL_EPOCHS * per_epoch
+        update: dict[str, Any] = {"validate_every": self.validate_every or fitted_interval(total)}
+        if "warmup" in (options := self.schedule.options) and options["warmup"] is None:
+            update["schedule"] = self.schedule.model_copy(update={"warmup": fitted_warmup(total)})
+        return self.model_copy(update=update)
+
+    def fitted_as(self, begun: "LearningRecipe") -> Self:
+        """Return these settings with those of a run that they leave to the training data."""
+        schedule = filled(self.schedule, begun.schedule, "warmup")
+        return filled(self, begun, "validate_every").model_copy(update={"schedule": schedule})
 
     @classmethod
     def measurable(cls) -> tuple[str, ...]:

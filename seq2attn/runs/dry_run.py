@@ -14,7 +14,7 @@ from seq2attn.data.batch_plan import Indices
 from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.inference.decoding_options import without_length_warnings
 from seq2attn.recipe import AnyRecipe
-from seq2attn.runs.training_run import require_extras
+from seq2attn.runs.training_run import changes, require_extras
 from seq2attn.runtime.devices import pick_device
 from seq2attn.tasks.loading import learn
 from seq2attn.tasks.registry import TASKS
@@ -55,6 +55,8 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
     yield f"vocabulary  {task.vocabulary}"
     training, dev = task.examples("train"), task.examples("dev")
     task = task.fitted(training)
+    settings = task.recipe.training
+    yield from _fitted(recipe, task.recipe)
     roles = {"train": training, "dev": dev, **({} if data.test is None else {"test": task.examples("test")})}
     for role, examples in roles.items():
         length = f"{task.lengths(examples).mean():.1f} {task.units.lengths}"
@@ -65,10 +67,9 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
     parameters = sum(parameter.numel() for parameter in model.parameters())
     yield f"model       {parameters:,} parameters ({parameters * 4 / 2**20:.0f} MiB in float32)"
     loader, objective = task.loader(training, training=True), task.objective(model, training=True)
-    total = total_steps(recipe.training, loader)
-    trainer = Trainer(model, objective, recipe.training, chosen_device, total, recipe.seed)
-    per_epoch = epoch_steps(recipe.training, loader)
-    for line in advice(recipe.training, total, per_epoch, task.units.examples):
+    total = total_steps(settings, loader)
+    trainer = Trainer(model, objective, settings, chosen_device, total, recipe.seed)
+    for line in advice(settings, total, epoch_steps(settings, loader), task.units.examples):
         yield f"note        {line}"
     yield from _try_training(task, training, loader, trainer)
     predictor = task.predictor(model, chosen_device, validating=True)
@@ -79,6 +80,19 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
     yield f"decoding    {len(results)} examples in {time.monotonic() - start:.2f} s, untrained"
     peak = _peak_memory(chosen_device)
     yield f"memory      {peak / 2**20:,.0f} MiB at the peak, with the widest batch"
+
+
+def _fitted(recipe: AnyRecipe, fitted: AnyRecipe) -> Iterator[str]:
+    """Yield a line with the settings that the recipe leaves to the training data."""
+    was, now = recipe.model_dump(mode="json"), fitted.model_dump(mode="json")
+    settings = [f"{key} {_number(value)}" for key, _, value in changes(was, now)]
+    if settings:
+        yield f"defaults    from the training data: {', '.join(settings)}"
+
+
+def _number(value: Any) -> str:
+    """Return a number, or a list of numbers, as a report has it."""
+    return " and ".join(map(_number, value)) if isinstance(value, list) else f"{value:,}"
 
 
 def _try_training(

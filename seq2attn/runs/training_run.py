@@ -92,8 +92,9 @@ def train(
             folder = context.enter_context(_new_run(path, task, training, shown))
         else:
             _require_same_data(folder, training)
-            folder.replace_recipe(_with_limits(folder.recipe, recipe))
-        model, settings, loader = task.build(), recipe.training, task.loader(training, training=True)
+            task = task.with_recipe(_with_limits(folder.recipe, recipe))
+            folder.replace_recipe(task.recipe)
+        settings, loader, model = task.recipe.training, task.loader(training, training=True), task.build()
         total = total_steps(settings, loader)
         trainer = Trainer(model, task.objective(model, True), settings, torch_device, total, recipe.seed)
         for line in advice(settings, total, epoch_steps(settings, loader), task.units.examples):
@@ -208,7 +209,7 @@ def _require_same_recipe(folder: RunFolder, recipe: AnyRecipe) -> None:
     for tree in (was, now):
         for key in MAY_CHANGE:
             tree["training"].pop(key)
-    if changed := list(_changes(was, now)):
+    if changed := [f"{key} was {shown(old)}, now {shown(new)}" for key, old, new in changes(was, now)]:
         others = f"; and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""
         raise RunError(
             f"{path} was begun with another recipe: {'; '.join(changed[:MAX_NAMED])}{others}. Continue with "
@@ -222,13 +223,13 @@ def _with_limits(begun: AnyRecipe, recipe: AnyRecipe) -> AnyRecipe:
     return begun.model_copy(update={"training": begun.training.model_copy(update=limits)})
 
 
-def _changes(was: Any, now: Any, path: str = "") -> Iterator[str]:
+def changes(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yield the keys that differ between two trees, with the old and the new value."""
     if isinstance(was, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*was, *now]):
-            yield from _changes(was.get(key), now.get(key), f"{path}.{key}" if path else key)
+            yield from changes(was.get(key), now.get(key), f"{path}.{key}" if path else key)
     elif was != now:
-        yield f"{path} was {shown(was)}, now {shown(now)}"
+        yield path, was, now
 
 
 def _require_same_data(folder: RunFolder, training: Examples) -> None:

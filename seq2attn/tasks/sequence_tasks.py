@@ -50,8 +50,10 @@ class SequenceTask(Task[Recipe]):
             files = text.files[:1] if text.joint else text.files
             return cls(recipe, [Vocabulary.load(Path(file), text.words) for file in files])
         if not text.joint:
-            return cls(recipe, [_learn(recipe, (side,), text.normalized[side]) for side in (0, 1)])
+            both = [_learn(recipe, (side,), text.normalized[side]) for side in (0, 1)]
+            return cls(_with_size(recipe, (both[0].size, both[1].size)), both)
         joint = _learn(recipe, (0, 1), text.normalized[1])
+        recipe = _with_size(recipe, joint.size)
         source = with_normalization(joint, lowercase=text.lowercase, nfkc=True)
         return cls(recipe, [joint] if text.one_model else [source, joint])
 
@@ -85,9 +87,10 @@ class SequenceTask(Task[Recipe]):
         return self.tokenizer.source, self.tokenizer.target
 
     def fitted(self, training: Examples) -> Self:
-        """See the base class: the longest output as a multiple of the source length."""
+        """See the base class; also the longest output as a multiple of the source length."""
         decoding = self.recipe.decoding.fitted(training.source_lengths + 1, training.target_lengths)
-        return type(self)(self.recipe.model_copy(update={"decoding": decoding}), self.vocabularies)
+        fitted = super().fitted(training)
+        return fitted.with_recipe(fitted.recipe.model_copy(update={"decoding": decoding}))
 
     @property
     def max_lengths(self) -> dict[str, int]:
@@ -187,6 +190,13 @@ class SummarizationTask(SequenceTask):
     baselines = BASELINES
 
 
+def _with_size(recipe: Recipe, size: int | tuple[int, int]) -> Recipe:
+    """Return a recipe with the size of its vocabularies, if it leaves it to the training data."""
+    if recipe.text.size is not None:
+        return recipe
+    return recipe.model_copy(update={"text": recipe.text.model_copy(update={"size": size})})
+
+
 def _learn(recipe: Recipe, sides: tuple[int, ...], nfkc: bool) -> Vocabulary:
     """Learn the vocabulary of the source (0), the target (1), or both.
 
@@ -200,7 +210,7 @@ def _learn(recipe: Recipe, sides: tuple[int, ...], nfkc: bool) -> Vocabulary:
         return train_vocabulary(
             training_text(recipe.data, sides, normalize_source=normalize if before else iter),
             model=text.models[sides[0]],
-            size=text.size,
+            size=text.sizes[sides[0]],
             byte_fallback=text.byte_fallback,
             character_coverage=text.character_coverage,
             lowercase=text.lowercase,

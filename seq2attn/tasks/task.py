@@ -6,6 +6,7 @@ that calls the predictor. Training, checking, scoring, comparing and loading are
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -20,6 +21,7 @@ from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.inference.predictor import Predictor
 from seq2attn.metrics import References, Score, score, tables, transposed
 from seq2attn.recipe import AnyRecipe, AttentionRecipe, Section
+from seq2attn.training.loop import epoch_steps, total_steps
 from seq2attn.training.objectives import Objective
 from seq2attn.training.run_folder import RunFolder
 
@@ -117,8 +119,19 @@ class Task(ABC, Generic[R]):
                 )
 
     def fitted(self, training: Examples) -> Self:
-        """Return the task with the settings that its recipe leaves to the training data."""
-        return self
+        """Return the task with the settings that its recipe leaves to the training data.
+
+        Those of the vocabulary are already set by `learn`.
+        """
+        settings, loader = self.recipe.training, self.loader(training, training=True)
+        settings = settings.fitted(total_steps(settings, loader), epoch_steps(settings, loader))
+        return self.with_recipe(self.recipe.model_copy(update={"training": settings}))
+
+    def with_recipe(self, recipe: R) -> Self:
+        """Return the task with other settings, and the same vocabularies."""
+        task = copy(self)
+        task.recipe = recipe
+        return task
 
     @abstractmethod
     def loader(self, examples: Examples, training: bool = False) -> AnyBatchLoader:

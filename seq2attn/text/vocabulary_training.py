@@ -1,6 +1,7 @@
 """Train subword vocabularies."""
 
 import io
+import math
 import random
 import re
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,10 @@ MOST_SENTENCES = 1_000_000  # to learn a vocabulary from: more take gigabytes an
 SPECIALS = 4  # <pad>, <unk>, <s>, </s>
 BYTES = 256
 LEAST_COVERAGE = 0.98  # of characters, SentencePiece's own limit
+# The size that follows the text: different words, and so useful pieces, grow about as the square root of a
+# text's length (Heaps 1978). 100,000 words get some 2,000 learned pieces, as in Sennrich & Zhang (2019).
+PIECES_PER_ROOT = 3.0
+MOST_LEARNED = 32_000
 
 _FIXED_OPTIONS: dict[str, Any] = {
     "max_sentence_length": LONGEST_SENTENCE,
@@ -29,6 +34,7 @@ _FIXED_OPTIONS: dict[str, Any] = {
     "num_threads": 16,  # the model depends on it, so that it must be the same on all machines
     "minloglevel": 2,
 }
+_TOO_LARGE = re.compile(r"value <= (\d+)")  # SentencePiece's error, with the largest size that is possible
 _NON_JOINER = "\u200c"
 _BREAKS = "\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\u2028\u2029"  # become spaces
 
@@ -37,7 +43,7 @@ def train_vocabulary(
     texts: Iterable[str],
     *,
     model: PieceModel = "unigram",
-    size: int = 8000,
+    size: int | None = None,
     byte_fallback: bool = True,
     character_coverage: float = 1.0,
     lowercase: bool = False,
@@ -53,7 +59,9 @@ def train_vocabulary(
         texts: sentences of one language or more, in any order; blank ones do not count.
         model: unigram (Kudo 2018), bpe (Sennrich et al. 2016), char (single characters), or word (the most
             frequent words, separated by spaces, with their punctuation).
-        size: number of pieces; for char and word models, the largest number.
+        size: number of pieces; for char and word models, the largest number. None = from the texts: special
+            pieces, bytes (of `byte_fallback`) and all characters, and 3 times the square root of the texts'
+            length in characters, at most MOST_LEARNED, or as many as the texts give; for word, MOST_LEARNED.
         byte_fallback: unknown characters become UTF-8 bytes instead of <unk>. Not for word models, where each
             unknown word is one <unk>.
         character_coverage: share of the text whose characters have a piece; rarer characters are unknown.
@@ -73,34 +81,55 @@ def train_vocabulary(
     sentences = _sample(texts, seed)
     if not sentences:
         raise VocabularyError("no text to learn a vocabulary from: there is no sentence, or all are blank")
+    options = {
+        "model_type": model,
+        "hard_vocab_limit": model != "word",  # a text may have fewer words
+        "byte_fallback": byte_fallback,
+        "character_coverage": character_coverage,
+        "normalizer": _normalizer(lowercase, nfkc),
+    }
+    chosen = size or _size(normalized(sentences, lowercase=lowercase, nfkc=nfkc), model, byte_fallback)
+    try:
+        trained = _train(sentences, chosen, options)
+    except RuntimeError as error:
+        most = _TOO_LARGE.search(str(error))
+        if size is not None or most is None:
+            raise VocabularyError(_explain(str(error), chosen)) from error
+        trained = _train(sentences, int(most[1]), options)
+    return Vocabulary(trained, words)
+
+
+def _train(sentences: list[str], size: int, options: dict[str, Any]) -> bytes:
+    """Return a serialised model. RuntimeError if SentencePiece refuses the size."""
     import sentencepiece
 
     trained = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(sentences),
-            model_writer=trained,
-            model_type=model,
-            vocab_size=size,
-            hard_vocab_limit=model != "word",  # a text may have fewer words
-            byte_fallback=byte_fallback,
-            character_coverage=character_coverage,
-            normalizer=_normalizer(lowercase, nfkc),
-            **_FIXED_OPTIONS,
-        )
-    except RuntimeError as error:
-        raise VocabularyError(_explain(str(error), size)) from error
-    return Vocabulary(trained.getvalue(), words)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences), model_writer=trained, vocab_size=size, **options, **_FIXED_OPTIONS
+    )
+    return trained.getvalue()
 
 
-def _check(size: int, byte_fallback: bool, character_coverage: float) -> None:
+def _size(texts: Iterable[str], model: PieceModel, byte_fallback: bool) -> int:
+    """Return the size of a vocabulary that follows normalised texts; see `train_vocabulary`."""
+    if model == "word":
+        return MOST_LEARNED
+    characters, total = {" "}, 0
+    for text in texts:
+        characters.update(text)
+        total += len(text)
+    learned = min(MOST_LEARNED, math.ceil(PIECES_PER_ROOT * math.sqrt(total)))
+    return SPECIALS + BYTES * byte_fallback + len(characters) + learned
+
+
+def _check(size: int | None, byte_fallback: bool, character_coverage: float) -> None:
     """Raise VocabularyError for arguments that SentencePiece refuses for any text."""
     if not LEAST_COVERAGE <= character_coverage <= 1:
         raise VocabularyError(
             f"text.character_coverage: expected {LEAST_COVERAGE} to 1, got {character_coverage}"
         )
     least = SPECIALS + BYTES * byte_fallback
-    if size <= least:
+    if size is not None and size <= least:
         raise VocabularyError(
             f"text.size: {size} is too small: special pieces{' and bytes' * byte_fallback} alone are {least}"
         )
@@ -153,7 +182,7 @@ def _normalizer(lowercase: bool, nfkc: bool) -> "sentencepiece.SentencePieceNorm
 
 def _explain(failure: str, size: int) -> str:
     """Return SentencePiece's error message in terms of the recipe."""
-    if most := re.search(r"value <= (\d+)", failure):
+    if most := _TOO_LARGE.search(failure):
         return (
             f"text.size: {size} pieces are more than this text can give: the largest possible size is "
             f"{most[1]}; lower text.size or give more text"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from seq2attn.recipe import LearningRecipe
+from seq2attn.recipe.training import LearningRecipe, fitted_interval, fitted_warmup
 
 FEW_UPDATES = 300  # the shortest trainings of the recipes that ship have 465, on tasks with 16 letters
 LONG_WARMUP = 0.5  # a larger share of all updates leaves too few at the learning rate that was chosen
@@ -16,7 +16,7 @@ def advice(settings: LearningRecipe, total: int | None, per_epoch: int, examples
     """
     if total is None:
         return
-    warmup = settings.schedule.options.get("warmup", 0)
+    warmup = settings.schedule.options.get("warmup") or 0
     if total < FEW_UPDATES:
         limit = "max_steps" if settings.max_epochs is None else "max_epochs"
         yield (
@@ -27,10 +27,10 @@ def advice(settings: LearningRecipe, total: int | None, per_epoch: int, examples
         yield (
             f"training.schedule.warmup: the learning rate rises for {warmup:,} of {total:,} updates"
             + (", and never reaches training.learning_rate" if warmup > total else "")
-            + f": set it to {max(1, total // 10):,}, a tenth of them"
+            + f": leave it out, for {fitted_warmup(total):,}"
         )
-    if settings.validate_every > total:
+    if settings.validate_every is not None and settings.validate_every > total:
         yield (
             f"training.validate_every: {settings.validate_every:,} is more than all {total:,} updates, so "
-            f"that only the last weights are validated: set it to {max(1, total // 10):,}"
+            f"that only the last weights are validated: leave it out, for {fitted_interval(total):,}"
         )

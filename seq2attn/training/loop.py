@@ -216,14 +216,14 @@ def fit(
             if step % recipe.log_every == 0:
                 run.log({key: record[key] for key in (*LOGGED, *stats.parts)})
             ended = _has_ended(progress, recipe)
-            if step % recipe.validate_every == 0 or ended:
+            if step % recipe.interval == 0 or ended:
                 scores = _validate_and_keep(run, trainer, progress, validate)
                 report({"step": step, **scores})
                 run.log({"step": step, **scores})
                 ended = ended or _has_ended(progress, recipe)
                 progress.seconds = time.monotonic() - clock
-            saving = step % (recipe.save_every or recipe.validate_every) == 0
-            if saving or step % recipe.validate_every == 0 or signals.received or ended:
+            saving = step % (recipe.save_every or recipe.interval) == 0
+            if saving or step % recipe.interval == 0 or signals.received or ended:
                 save(run, trainer, progress)
                 # Prune only now: the saved state must never refer to deleted weights.
                 _prune_weights(run, recipe)
@@ -248,7 +248,7 @@ def resume(run: RunFolder, trainer: Trainer) -> Progress:
     try:
         trainer.restore(state["trainer"])
         progress = Progress(**state["progress"])
-        validated = progress.step - progress.step % trainer.recipe.validate_every
+        validated = progress.step - progress.step % trainer.recipe.interval
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise RunError(f"{file} does not fit the recipe's model and optimizer: {error}") from error
     if validated and run.version.last < weights_name(validated):
