@@ -79,9 +79,13 @@ def try_decoder(
             f"set it to {attentions}"
         )
     tokens = torch.arange(12, device="cpu").view(4, 3) % output.out_features  # (N, T)
+    layers = range(decoder.attention_layers)
     with _trying(decoder):
+        if not all(isinstance(decoder.cross_attention(layer), Attention) for layer in layers):
+            raise Seq2attnError(
+                f"{name}.cross_attention must return an Attention (of MultiHead, its attention)"
+            )
         encoded = _encoded(decoder, source_size)
-        layers = range(decoder.attention_layers)
         decoded = decoder(tokens, reorder(encoded, torch.tensor(EACH, device="cpu")), layers)
         _check_decoded(decoder, decoded, (*tokens.shape, output.out_features))
         stepped = _search(decoder, encoded, tokens)
@@ -100,9 +104,6 @@ def _check_decoded(decoder: Decoder, decoded: Any, shape: tuple[int, int, int]) 
     if not isinstance(decoded, Decoded):
         raise Seq2attnError(f"{where} must return Decoded(predicted, weights), got {decoded!r:.60}")
     _check_shape(where, "logits", decoded.logits, shape)
-    for layer in range(layers):
-        if not isinstance(decoder.cross_attention(layer), Attention):
-            raise Seq2attnError(f"{type(decoder).__name__}.cross_attention must return an Attention")
     if layers and decoded.weights is None:
         raise Seq2attnError(f"{where} must return the weights of the layers in weights_of, got none")
     if layers and decoded.weights is not None:

@@ -72,6 +72,7 @@ class CustomRecipe(Section):
     kind: str = Field(description="Type of encoder or decoder.")
     given: ClassVar[tuple[str, ...]] = ("embedding",)  # to a constructor, before its options
     reserved: ClassVar[tuple[str, ...]] = ()  # names that no option may have
+    suffix: ClassVar[str] = "Recipe"  # of the section's name, behind that of the class
     part: ClassVar[type]  # the class
 
     @classmethod
@@ -88,7 +89,8 @@ class CustomRecipe(Section):
                     "option another name"
                 )
         kind_field = {"kind": (Literal[kind], cls.model_fields["kind"])}
-        section = section_class(part, cls, kind_field | cls.given_fields(part) | options)
+        name, fields = part.__name__ + cls.suffix, kind_field | cls.given_fields(part) | options
+        section = section_class(name, part, cls, fields)
         section.part = part
         return section
 
@@ -102,9 +104,11 @@ class CustomRecipe(Section):
 
     @classmethod
     def _other_parameters(cls, part: type, more: str = "") -> Seq2attnError:
+        signature = inspect.signature(part)
+        bare = [parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()]
         return Seq2attnError(
             f"{part.__name__} must take the parameters ({', '.join(cls.given)}{more}), then its options "
-            f"behind a *; it takes {inspect.signature(part)}"
+            f"behind a *; it takes {inspect.Signature(bare)}"
         )
 
     @property
@@ -160,6 +164,8 @@ def _custom(kind: str, part: Any, custom: type[CustomRecipe]) -> type[CustomReci
 
 class CustomWordEncoderRecipe(CustomRecipe):
     """An encoder of a plugin, of word vectors."""
+
+    suffix = "OfWordsRecipe"
 
 
 class _Embedding(CustomRecipe):

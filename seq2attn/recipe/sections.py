@@ -213,7 +213,8 @@ class OneOrMore:
 @cache  # the same class each time, so that equal recipes are equal
 def part_section(name: str, part: type) -> type[Part]:
     """Return the options of a part as a section, read from its constructor's signature."""
-    return section_class(part, Part, {**option_fields(part), "name": (Literal[name], ...)})
+    fields = {**option_fields(part), "name": (Literal[name], ...)}
+    return section_class(part.__name__, part, Part, fields)
 
 
 def option_fields(part: type) -> dict[str, Any]:
@@ -234,15 +235,14 @@ def option_fields(part: type) -> dict[str, Any]:
     }
 
 
-def section_class(part: type, base: type[AnySection], fields: dict[str, Any]) -> type[AnySection]:
+def section_class(name: str, part: type, base: type[AnySection], fields: dict[str, Any]) -> type[AnySection]:
     """Return a section with the fields of a part. Seq2attnError if one has a type that no recipe can have."""
     module, doc = part.__module__, inspect.getdoc(part)
     try:
-        return create_model(part.__name__, __base__=base, __module__=module, __doc__=doc, **fields)
+        return create_model(name, __base__=base, __module__=module, __doc__=doc, **fields)
     except (PydanticUserError, NameError, TypeError) as error:
-        raise Seq2attnError(
-            f"{part.__name__}: an option cannot be read from a recipe: {str(error).splitlines()[0]}"
-        ) from error
+        message = str(error).split(". ")[0]
+        raise Seq2attnError(f"{part.__name__}: no recipe can have one of its options: {message}") from error
 
 
 def by_key(sections: Mapping[str, type[Section]]) -> BeforeValidator:
