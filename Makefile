@@ -41,6 +41,7 @@ format: $(VENV)/developing
 docs: $(VENV)/developing
 	$(BIN)/python scripts/write_recipe_reference.py
 	$(BIN)/python scripts/write_attention_table.py
+	$(BIN)/python scripts/write_block_table.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info

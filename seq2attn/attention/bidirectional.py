@@ -14,6 +14,7 @@ from seq2attn.attention.interfaces import Normalizer, Scorer
 from seq2attn.attention.masks import check_mask
 from seq2attn.attention.memory import Past
 from seq2attn.attention.normalizers import Softmax, nonempty
+from seq2attn.attention.precision import full_precision
 from seq2attn.attention.scorers import Trilinear
 from seq2attn.errors import Seq2attnError
 
@@ -60,7 +61,7 @@ class BidirectionalFlow(nn.Module):
         check_mask(query_mask, query.shape[:2], "(B, J), True = a word of the query")
         mask = context_mask.unsqueeze(-1) & query_mask.unsqueeze(-2)  # (B, T, J)
         past = Past(None, None, 0)
-        with torch.autocast(mask.device.type, enabled=False):
+        with full_precision(mask.device):
             h, u = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (context, query))
             scores = self.score(h, self.score.keys(u), past)  # (B, T, J)
             best = scores.masked_fill(~nonempty(mask), float("-inf")).amax(-1).unsqueeze(-2)  # (B, 1, T)

@@ -16,6 +16,7 @@ from seq2attn.attention.compatibility import incompatibilities
 from seq2attn.attention.heads import MultiHead
 from seq2attn.attention.masks import check_mask
 from seq2attn.attention.memory import Attended, Memory
+from seq2attn.attention.precision import full_precision
 from seq2attn.attention.renamed import warn_renamed
 from seq2attn.errors import Seq2attnError, require_type
 
@@ -76,7 +77,7 @@ def penalty(weights: Float[Tensor, "*b r S"]) -> Float[Tensor, "*b"]:
     hops than tokens it cannot be 0. A hop with no weight at all adds nothing: the penalty and gradient of an
     empty sentence are 0.
     """
-    with torch.autocast(weights.device.type, enabled=False):
+    with full_precision(weights.device):
         identity = torch.diag_embed((weights != 0).any(-1).to(weights.dtype))  # (..., r, r)
         return (weights @ weights.mT - identity).square().sum((-2, -1))
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from seq2attn.attention.interfaces import Normalizer
 from seq2attn.attention.memory import Memory, Past
+from seq2attn.attention.precision import full_precision
 from seq2attn.attention.renamed import warn_renamed
 
 
@@ -204,7 +205,7 @@ class Sum(Normalizer):
         T, S, K, V = dot.shape[-2], *memory.keys.shape[-2:], memory.values.shape[-1]
         if memory.mask.shape[-2] > 1 or bias is not None or dropout > 0 or (T + S) * K * V > T * S * (K + V):
             return None
-        with torch.autocast(dot.device.type, enabled=False):  # sums over long sources overflow float16
+        with full_precision(dot.device):  # sums over long sources overflow float16
             wide = torch.promote_types(memory.values.dtype, torch.float32)
             query, values = dot.to(wide), memory.values.to(wide)
             keys = memory.keys.to(wide) * memory.mask.mT

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from seq2attn.attention.precision import full_precision
+
 
 class CopySource(NamedTuple):
     """The ids that the positions of a source copy. Batch first, so that a search can reorder it."""
@@ -57,7 +59,7 @@ class PointerGenerator(nn.Module):
         With g = 1 the first V are the given logits. An id beyond V that a sentence does not have gets -inf.
         All-masked rows have copy probability 0. Everything is float32 or wider, also under autocast.
         """
-        with torch.autocast(logits.device.type, enabled=False):
+        with full_precision(logits.device):
             dtype = self.gate.weight.dtype
             gate_logit = self.gate(torch.cat([part.to(dtype) for part in gate_inputs], -1))  # (B, T, 1)
             weights = self.select_head(weights)  # (B, T, S)
