@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from seq2attn.inference.recognizer import Categorizer, Recognizer
     from seq2attn.inference.results import Translation
     from seq2attn.inference.translator import Summarizer, Translator
+    from seq2attn.layers.token_loss import LOSSES
     from seq2attn.metrics import score
+    from seq2attn.models.decoders import DECODERS
+    from seq2attn.models.encoders import ENCODERS
     from seq2attn.runs.training_run import train
     from seq2attn.tasks.loading import load, translate
 
@@ -35,6 +38,9 @@ _HOMES = {
     "Attention": "attention",
     "Categorizer": "inference.recognizer",
     "Category": "inference.label_results",
+    "DECODERS": "models.decoders",
+    "ENCODERS": "models.encoders",
+    "LOSSES": "layers.token_loss",
     "MultiHead": "attention",
     "NORMALIZERS": "attention.normalizers",
     "Recognizer": "inference.recognizer",
@@ -59,6 +65,9 @@ _MOVED = {
 }
 
 __all__ = [
+    "DECODERS",
+    "ENCODERS",
+    "LOSSES",
     "NORMALIZERS",
     "SCORERS",
     "Annotation",

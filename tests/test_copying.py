@@ -23,6 +23,7 @@ from torch.testing import assert_close
 
 from seq2attn.data.batches import Batch
 from seq2attn.errors import Seq2attnError
+from seq2attn.layers.token_loss import CrossEntropy, cross_entropy
 from seq2attn.models.decoders import (
     LatentAlignment,
     LuongDecoder,
@@ -33,7 +34,6 @@ from seq2attn.models.decoders import (
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import ModelRecipe
 from seq2attn.training.objectives import AttentionLosses, TokenObjective
-from seq2attn.training.token_loss import cross_entropy
 
 NEVER = float("-inf")
 
@@ -174,7 +174,7 @@ def test_coverage_is_trained_beside_copying(name):
     source, tokens, decoder = sources(*LENGTHS), tiny.reads(3, 5), model.decoder
     target = torch.full((3, 5), V + 2)
     batch = Batch(source, tokens, target, target > 0)
-    objective = TokenObjective(0.1, AttentionLosses({"coverage": 1.0}, decoder))
+    objective = TokenObjective(CrossEntropy(0.1), AttentionLosses({"coverage": 1.0}, decoder))
     losses = objective.loss(objective.forward(model, batch), batch)
     assert losses.parts["coverage"] > 0 and losses.whole > losses.loss
     losses.whole.backward()

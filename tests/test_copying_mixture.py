@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from seq2attn.layers.token_loss import cross_entropy
 from seq2attn.models.decoders import CopySource, PointerGenerator
-from seq2attn.training.token_loss import cross_entropy
 
 
 def given(kind: torch.dtype = torch.float64) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:

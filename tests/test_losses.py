@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-import seq2attn.training.token_loss
+import seq2attn.layers.token_loss
+from seq2attn.layers.token_loss import cross_entropy
 from seq2attn.models.decoders import Projection
-from seq2attn.training.token_loss import cross_entropy
 
 B, T, V = 3, 5, 17
 MASK = torch.arange(T) < torch.tensor([5, 2, 0])[:, None]
@@ -114,7 +114,7 @@ def gradients(loss: Tensor, states: Tensor, layer: nn.Linear) -> tuple[Tensor, .
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
 def test_made_piece_by_piece_is_the_same(monkeypatch, smoothing, bias, rows):
-    monkeypatch.setattr(seq2attn.training.token_loss, "ROWS", rows)
+    monkeypatch.setattr(seq2attn.layers.token_loss, "ROWS", rows)
     states, layer, gold = projected(bias)
     ours = cross_entropy(Projection(states, layer), gold, MASK, smoothing)
     theirs = cross_entropy(layer(states), gold, MASK, smoothing)
@@ -123,7 +123,7 @@ def test_made_piece_by_piece_is_the_same(monkeypatch, smoothing, bias, rows):
 
 
 def test_no_more_rows_are_made_at_once_than_said_and_none_for_padding(monkeypatch):
-    monkeypatch.setattr(seq2attn.training.token_loss, "ROWS", 3)
+    monkeypatch.setattr(seq2attn.layers.token_loss, "ROWS", 3)
     states, layer, gold = projected()
     made, linear = [], F.linear
     monkeypatch.setattr(F, "linear", lambda x, *rest: made.append(len(x)) or linear(x, *rest))

@@ -15,12 +15,12 @@ from seq2attn.attention.scorers import ScaledDot
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.basic import Dropout, Embedding
 from seq2attn.layers.crf import CRF
+from seq2attn.layers.token_loss import cross_entropy
 from seq2attn.models.encoders import RecurrentEncoder
 from seq2attn.models.seq2seq_factory import build
 from seq2attn.models.tagger_layers import AttentivePooling, LabelAttention, PlainPooling, SelfAttention
 from seq2attn.recipe import ModelRecipe
 from seq2attn.training.objectives import coverage, doubly_stochastic, entropy, guided, reinforce
-from seq2attn.training.token_loss import cross_entropy
 
 N, D = 3, 8
 STATES, WEIGHTS, IDS = torch.randn(N, N, D), torch.rand(N, N, N), torch.zeros(N, N, dtype=torch.long)

@@ -82,7 +82,7 @@ nonsense: 1
         "many.yaml:8  text.size: occurs twice (first in line 8)",
         "many.yaml:8  text.joint: expected true or false, got 'on'",
         "many.yaml:10  model.encoder.kind: unknown 'recurent' (did you mean recurrent? one of recurrent, "
-        "transformer)",
+        f"transformer{OTHERS})",
         "many.yaml:10  model.encoder.sizee: unknown key 'sizee' (did you mean size? one of kind, cell, embedding, "
         "layers, dropout, embedding_dropout, word_dropout, variational, ...)",
         "many.yaml:11  model.decoder: missing key 'cross_attention'",

@@ -78,7 +78,7 @@ CASES: dict[str, Case] = {
     ),
     "misspelt kind": (
         "quickstart", "kind: recurrent, cell", "kind: recurent, cell", "recurent",
-        "model.encoder.kind: unknown 'recurent' (did you mean recurrent? one of recurrent, transformer)",
+        f"model.encoder.kind: unknown 'recurent' (did you mean recurrent? one of recurrent, transformer{OTHERS})",
     ),
     "missing kind": (
         "wmt_transformer", "  encoder:\n    kind: transformer\n", "  encoder:\n", "  encoder:",

@@ -86,7 +86,8 @@ def sections(of: type[Section] = Section) -> Iterator[type[Section]]:
 
 
 def test_every_key_is_described() -> None:
-    described = [section for section in sections() if not issubclass(section, Part)]
+    own = [section for section in sections() if section.__module__.startswith("seq2attn.")]  # no plugin's
+    described = [section for section in own if not issubclass(section, Part)]
     assert len(described) > 15
     for section in described:
         for key, field in section.model_fields.items():

@@ -96,7 +96,7 @@ def test_torchs_algorithms_are_afterwards_as_they_were(tmp_path: Path, before: t
     ("place", "message"),
     [
         (
-            "seq2attn.training.objectives.cross_entropy",
+            "seq2attn.layers.token_loss.cross_entropy",
             r"out of memory in validation, in the batch with the dev examples \[\d+(, \d+)*\] \(source by target "
             r"\(\d+, \d+\) by \(\d+, \d+\)\)\. The last saved state is kept\. Lower training\.batch_tokens "
             r"\(now 200\)$",

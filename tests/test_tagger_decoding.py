@@ -28,10 +28,11 @@ from torch.utils._pytree import tree_leaves
 
 from seq2attn.attention.pooling import penalty
 from seq2attn.errors import Seq2attnError
+from seq2attn.layers.token_loss import CrossEntropy
 from seq2attn.models.taggers import LabelScores, Tagger
 from seq2attn.text import tag_schemes as tags
 from seq2attn.text.tag_schemes import Span
-from seq2attn.training.label_objectives import CRFObjective, LabelObjective, SpanObjective, label_objective
+from seq2attn.training.label_objectives import LabelObjective
 
 
 @pytest.fixture(autouse=True)
@@ -173,7 +174,7 @@ def test_target_spans_are_those_of_the_tags():
     labels = torch.full((4, 5), 4)
     for row, names in enumerate(rows):
         labels[row, : len(names)] = torch.tensor([LABELS.index(name) for name in names])
-    targets = model.span_targets(labels, mask(5, 5, 2, 4))
+    targets = model.targets(labels, mask(5, 5, 2, 4))
     spans = model.spans(5, torch.device("cpu")).tolist()
     typed = [
         {tuple(spans[n]): model.types[k - 1] for n, k in enumerate(row.tolist()) if k} for row in targets
@@ -220,7 +221,7 @@ def test_only_scores_of_spans_give_spans():
 def test_words_cost_their_cross_entropy(smoothing):
     model, words = tiny_words.tagger(head={"kind": "linear"}), tiny_words.batch(*TEXT)
     target = torch.randint(0, 5, words.ids.shape).masked_fill(~words.mask, -100)
-    objective = label_objective(model, smoothing)
+    objective = LabelObjective(model, CrossEntropy(smoothing))
     batch = labelled(words, target.masked_fill(~words.mask, 99))  # arbitrary at padding
     losses = objective.loss(objective.forward(model, batch), batch)
     scores = model(words).scores.flatten(0, 1)
@@ -228,16 +229,15 @@ def test_words_cost_their_cross_entropy(smoothing):
     assert_close(losses.loss, F.cross_entropy(scores, target.flatten(), label_smoothing=smoothing, **options))
     assert_close(losses.nll, F.cross_entropy(scores, target.flatten(), **options))
     assert losses.whole is losses.loss and not losses.parts
-    assert type(objective) is LabelObjective and objective.state() is None
+    assert objective.state() is None
 
 
 def test_a_crf_costs_what_the_labels_of_whole_sentences_do():
     model, words = tiny_words.tagger(), tiny_words.batch(*TEXT)
     batch = labelled(words, torch.zeros_like(words.ids).masked_fill(~words.mask, -100))
-    objective = label_objective(model)
+    objective = LabelObjective(model)
     losses = objective.loss(objective.forward(model, batch), batch)
     expected = model.crf(model(words).scores, batch.labels, words.mask).sum()
-    assert isinstance(objective, CRFObjective)
     assert_close(losses.whole, expected)
     assert_close(losses.nll, expected.detach()) and not losses.nll.requires_grad
     losses.whole.backward()
@@ -248,10 +248,9 @@ def test_a_crf_costs_what_the_labels_of_whole_sentences_do():
 def test_spans_cost_their_cross_entropy(smoothing):
     model, words = tiny_words.tagger(**TAGGERS["spans"]), tiny_words.batch([5, 6, 7])
     batch = labelled(words, torch.tensor([[1, 2, 3]]))
-    objective = label_objective(model, smoothing)
+    objective = LabelObjective(model, CrossEntropy(smoothing))
     losses = objective.loss(objective.forward(model, batch), batch)
     target = torch.tensor([0, 1, 0, 0, 0, 2])  # (0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)
-    assert isinstance(objective, SpanObjective)
     scores = model(words).scores[0]
     assert_close(losses.whole, F.cross_entropy(scores, target, reduction="sum", label_smoothing=smoothing))
     assert_close(losses.nll, F.cross_entropy(scores, target, reduction="sum").detach())
@@ -260,7 +259,7 @@ def test_spans_cost_their_cross_entropy(smoothing):
 def test_sentences_cost_their_cross_entropy_and_the_penalty_of_queries():
     model, words = tiny_words.classifier(**CLASSIFIERS["hops"]), tiny_words.batch(*TEXT)
     batch = labelled(words, torch.tensor([0, 2, 1, 1, 0]))
-    objective = label_objective(model, penalty=0.7)
+    objective = LabelObjective(model, penalty=0.7)
     losses = objective.loss(objective.forward(model, batch), batch)
     output = model(words, need_weights=True)
     cost, nll = penalty(output.weights).sum(), F.cross_entropy(output.scores, batch.labels, reduction="sum")
@@ -270,10 +269,10 @@ def test_sentences_cost_their_cross_entropy_and_the_penalty_of_queries():
 
 
 def test_what_cannot_be_learnt_is_refused():
-    with pytest.raises(Seq2attnError, match="a CRF predicts all labels together, and none can be smoothed"):
-        label_objective(tiny_words.tagger(), smoothing=0.1)
+    with pytest.raises(Seq2attnError, match="a CRF predicts all labels together and has its own loss"):
+        LabelObjective(tiny_words.tagger(), CrossEntropy(0.1))
     model, words = tiny_words.tagger(head={"kind": "linear"}), tiny_words.batch(*TEXT)
-    objective, batch = label_objective(model, penalty=0.1), labelled(words, words.ids * 0)
+    objective, batch = LabelObjective(model, penalty=0.1), labelled(words, words.ids * 0)
     with pytest.raises(Seq2attnError, match="the penalty makes the weights of a pooling's queries differ"):
         objective.loss(objective.forward(model, batch), batch)
 
@@ -310,7 +309,7 @@ def test_a_tiny_tagger_learns_its_sentences_by_heart(head, attention):
     for row, (sentence, names) in enumerate(data):
         labels[row, : len(sentence)] = torch.tensor([LABELS.index(name) for name in names])
     model = tiny_words.tagger(**sections).float().train()
-    objective, batch = label_objective(model), labelled(words, labels)
+    objective, batch = LabelObjective(model), labelled(words, labels)
     optimizer = torch.optim.Adam(model.parameters(), 0.03)
     for _ in range(60):
         optimizer.zero_grad()

@@ -26,6 +26,7 @@ from seq2attn.data.synthetic import ORDERS, make
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.generator import Generator
 from seq2attn.inference.translator import Translator
+from seq2attn.layers.token_loss import cross_entropy
 from seq2attn.models.seq2seq_factory import build
 from seq2attn.recipe import (
     DecodingRecipe,
@@ -40,7 +41,6 @@ from seq2attn.tasks.loading import load, reopen
 from seq2attn.text.vocabulary_training import train_vocabulary
 from seq2attn.text.word_vocabulary import WordVocabularyError
 from seq2attn.training.run_folder import RunFolder
-from seq2attn.training.token_loss import cross_entropy
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 

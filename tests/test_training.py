@@ -10,16 +10,16 @@ import torch
 from tiny_runs import log
 from tiny_training import VOCABULARIES, Sentences, loader, norm, number, scripted, steps, trainer
 
+import seq2attn.layers.token_loss
 import seq2attn.runs.training_run
 import seq2attn.tasks.sequence_tasks
 import seq2attn.training.loop
-import seq2attn.training.objectives
 from seq2attn.data.batches import BatchLoader
 from seq2attn.data.sources import PairTokenizer
+from seq2attn.layers.token_loss import Loss
 from seq2attn.recipe import TrainingRecipe, read
 from seq2attn.training.loop import Progress, Trainer, TrainingError, fit, total_steps
 from seq2attn.training.run_folder import RunFolder, Version, average, weights_of
-from seq2attn.training.token_loss import Loss
 
 # ---- the loop ---------------------------------------------------------------------------------------
 
@@ -214,13 +214,13 @@ def test_a_longer_run_goes_on_and_forgets_the_average(run: RunFolder) -> None:
 def poison(monkeypatch: pytest.MonkeyPatch, value: float, after: int) -> None:
     """From some update on, the loss is `value`, though its gradient is finite."""
     count = iter(range(10_000))
-    plain = seq2attn.training.objectives.cross_entropy
+    plain = seq2attn.layers.token_loss.cross_entropy
 
     def loss(*given: Any) -> Loss:
         found = plain(*given)
         return Loss(found.smoothed + value, found.nll) if next(count) >= after else found
 
-    monkeypatch.setattr(seq2attn.training.objectives, "cross_entropy", loss)
+    monkeypatch.setattr(seq2attn.layers.token_loss, "cross_entropy", loss)
 
 
 def stopped(run: RunFolder, one: Trainer) -> str:

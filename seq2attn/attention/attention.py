@@ -92,6 +92,15 @@ class Attention(nn.Module):
             )
         return memory._replace(sentences=self.hierarchy.remember(states, check_sentences(sentences, states)))
 
+    @property
+    def attention(self) -> "Attention":
+        """This attention: as MultiHead.attention, that of a head."""
+        return self
+
+    def context_size(self, value_size: int) -> int:
+        """Return the width of the context of values of this width."""
+        return value_size
+
     def initial_state(self, memory: Memory) -> Past:
         """Return the past before the first query."""
         zeros = torch.zeros_like(_at_least_float32(memory.values[..., 0]))

@@ -76,6 +76,10 @@ class MultiHead(nn.Module):
         keys = self._rotate(keys, start, grid)
         return self.attention.remember(keys, mask.unsqueeze(1), values, sentence_ids, grid)
 
+    def context_size(self, value_size: int) -> int:
+        """Return the width of the context of values of this width: that of the queries."""
+        return self.out.out_features
+
     def initial_state(self, memory: Memory) -> Past:
         """Return the past before the first query."""
         past = self.attention.initial_state(memory)

@@ -36,7 +36,7 @@ class Pooling(nn.Module):
     ) -> None:
         super().__init__()
         require_type(attention, (Attention, MultiHead), "an Attention or a MultiHead")
-        inner = attention.attention if isinstance(attention, MultiHead) else attention
+        inner = attention.attention
         for _, why in incompatibilities(inner.score, inner.normalize, "pooling"):
             raise Seq2attnError(why)
         if inner.relative is not None:

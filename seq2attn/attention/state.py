@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from seq2attn.errors import Seq2attnError
+
 State = TypeVar("State")
 Value = TypeVar("Value")
 
@@ -103,7 +105,7 @@ def unfold_hypotheses(x: Float[Tensor, "*b K D"]) -> Float[Tensor, "*n 1 D"]:
 
 def _mapped(state: Any, each: Callable[[Tensor], Tensor], shared: Callable[[Tensor], Tensor]) -> Any:
     """Apply `each` to all tensors of a state, and `shared` to those that hypotheses share."""
-    if state is None or isinstance(state, int):
+    if state is None or isinstance(state, int | float):
         return state
     if isinstance(state, Tensor):
         return each(state)
@@ -113,5 +115,10 @@ def _mapped(state: Any, each: Callable[[Tensor], Tensor], shared: Callable[[Tens
         return state if changed is rows else GrowingBuffer.of(changed)
     if isinstance(state, PerSource):
         return PerSource(_mapped(state.value, shared, shared))
+    if not isinstance(state, tuple):
+        raise Seq2attnError(
+            "expected a decoder's state of tensors, numbers, PerSource and (named) tuples of these, got a "
+            f"{type(state).__name__} in it"
+        )
     fields = [_mapped(field, each, shared) for field in state]
     return type(state)(*fields) if hasattr(state, "_fields") else tuple(fields)

@@ -87,7 +87,7 @@ def self_attentions(model: nn.Module) -> list[nn.Module]:
             found.append(part.attention)
     if not found:
         raise Seq2attnError(
-            "this model has no self-attention on its source, as its encoder is recurrent: leave out self"
+            "this model has no self-attention on its source, as its encoder is no Transformer: leave out self"
         )
     return found
 

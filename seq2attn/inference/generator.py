@@ -177,9 +177,7 @@ class Generator:
         decoder = self.model.decoder
         count, pointer_generator = decoder.attention_layers, decoder.pointer_generator
         if not count:
-            raise Seq2attnError(
-                "this model has no attention (order cho or sutskever), so it cannot be aligned"
-            )
+            raise Seq2attnError("this model's decoder has no attention to the source: it cannot be aligned")
         if head.layer is None:
             if pointer_generator is None:
                 return max(0, count - 2), head.head
@@ -217,8 +215,8 @@ class Generator:
     def _track_coverage(self, state: Any) -> Any:
         if not self.model.decoder.attention_layers:
             raise Seq2attnError(
-                "this model has no attention (order cho or sutskever), so it has no coverage to penalize: "
-                "set coverage_penalty to 0"
+                "this model's decoder has no attention to the source, so it has no coverage to penalize: set "
+                "coverage_penalty to 0"
             )
         return self.model.decoder.track_coverage(state)
 

@@ -5,7 +5,7 @@ Letters: B batch, L positions, D width.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -154,6 +154,26 @@ class Gate(nn.Module):
         z = self.choice((self.one(x) + self.other(m)).tanh()).sigmoid()
         chosen: Tensor = z * x + (1 - z) * m
         return chosen
+
+
+class Projection(NamedTuple):
+    """Logits (..., V) that are not yet computed, so that a loss can compute them in parts."""
+
+    states: Tensor  # (..., R), the input of the output layer, in the precision of the product
+    layer: nn.Linear
+
+    @classmethod
+    def of(cls, states: Tensor, layer: nn.Linear) -> "Projection":
+        """Return the projection of states (..., R) in the precision of autocast, if that is enabled."""
+        device = states.device.type
+        narrow = states.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else states
+        return cls(narrow, layer)
+
+    def whole(self) -> Tensor:
+        """Compute all logits (..., V) at once."""
+        other = self.states.dtype != self.layer.weight.dtype
+        with torch.autocast(self.states.device.type, self.states.dtype if other else None, other):
+            return F.linear(self.states, self.layer.weight, self.layer.bias)
 
 
 def tie(output: nn.Linear, *embeddings: Embedding) -> None:

@@ -14,8 +14,19 @@ from torch import Tensor, nn
 from seq2attn.attention.heads import MultiHead, Window
 from seq2attn.attention.masks import check_mask
 from seq2attn.attention.memory import Grid
+from seq2attn.attention.renamed import RenamedHooks
 from seq2attn.layers.basic import Dropout, Embeds, FeedForward, Residual
 from seq2attn.layers.recurrent import Recurrent
+from seq2attn.recipe.kinds import ENCODERS
+
+__all__ = [
+    "ENCODERS",
+    "Encoded",
+    "Encoder",
+    "EncoderLayer",
+    "RecurrentEncoder",
+    "TransformerEncoder",
+]
 
 
 class Encoded(NamedTuple):
@@ -28,9 +39,11 @@ class Encoded(NamedTuple):
     sentence_ids: Tensor | None = None  # (B, S), see data.sources.Source
 
 
-class Encoder(nn.Module):
-    """The base class of encoders: `size` is D, the width of states and summary.
+class Encoder(RenamedHooks, nn.Module):
+    """The base class of encoders. Subclass it, and add a line to ENCODERS.
 
+    The constructor takes the embedding; its keyword-only parameters are the options that a recipe may set. It
+    sets `embedding`, and `size`, which is D, the width of states and summary. A subclass defines `encode`.
     Tokens are the input of the embedding: ids, or words with their characters.
     """
 
@@ -47,7 +60,7 @@ class Encoder(nn.Module):
         return self.encode(self.embedding(tokens), mask)
 
     def encode(self, vectors: Float[Tensor, "B S E"], mask: Bool[Tensor, "B S"]) -> Encoded:
-        """Encode the embeddings of the tokens."""
+        """Encode the embeddings of the tokens; states at padding are zero, and no state depends on it."""
         raise NotImplementedError(f"{type(self).__name__} must implement encode()")
 
 

@@ -26,8 +26,9 @@ from seq2attn.models.decoders import (
     SummaryDecoder,
     TransformerDecoder,
 )
-from seq2attn.models.encoders import EncoderLayer, RecurrentEncoder, TransformerEncoder
+from seq2attn.models.encoders import Encoder, EncoderLayer, RecurrentEncoder, TransformerEncoder
 from seq2attn.models.seq2seq import Seq2Seq
+from seq2attn.models.trial import try_decoder, try_encoder
 from seq2attn.recipe import (
     AttentionRecipe,
     ModelRecipe,
@@ -36,6 +37,8 @@ from seq2attn.recipe import (
     TransformerDecoderRecipe,
     TransformerEncoderRecipe,
 )
+from seq2attn.recipe.kinds import CustomDecoderRecipe, CustomRecipe
+from seq2attn.recipe.tagger_model import RecurrentWordEncoderRecipe
 from seq2attn.runtime.devices import TOO_LARGE, fitting
 
 
@@ -89,8 +92,15 @@ def multi_head(
     )
 
 
+def attention_of(recipe: AttentionRecipe, query_size: int, key_size: int) -> Attention | MultiHead:
+    """Return the attention of a recipe where a single head has no projections."""
+    if recipe.heads > 1:
+        return multi_head(recipe, query_size, key_size)
+    return attention(recipe, query_size, key_size)
+
+
 def _embedding(recipe: Any, vocabulary: int) -> Embedding:
-    if recipe.kind == "recurrent":
+    if not isinstance(recipe, TransformerEncoderRecipe | TransformerDecoderRecipe):
         dropout = Dropout(recipe.embedding_dropout, variational=recipe.variational, word=recipe.word_dropout)
         return Embedding(vocabulary, recipe.embedding, dropout)
     dropout = Dropout(recipe.dropout, word=recipe.word_dropout)
@@ -120,16 +130,17 @@ def _feed_forward(recipe: TransformerEncoderRecipe | TransformerDecoderRecipe) -
 
 
 def build_encoder(
-    recipe: RecurrentEncoderRecipe | TransformerEncoderRecipe, embedding: Embeds
-) -> RecurrentEncoder | TransformerEncoder:
+    recipe: RecurrentEncoderRecipe | RecurrentWordEncoderRecipe | TransformerEncoderRecipe | CustomRecipe,
+    embedding: Embeds,
+) -> Encoder:
     """Return the encoder of a recipe with this embedding. The weights of a Transformer still need
     `initialise`."""
-    if isinstance(recipe, RecurrentEncoderRecipe):
-        dropout = Dropout(recipe.dropout, variational=recipe.variational)
-        return RecurrentEncoder(
-            embedding, recipe.cell, recipe.size, recipe.layers, recipe.bidirectional, dropout
-        )
-    return TransformerEncoder(embedding, encoder_layers(recipe), recipe.norm)
+    if isinstance(recipe, CustomRecipe):
+        return try_encoder(recipe.make(embedding), embedding)
+    if isinstance(recipe, TransformerEncoderRecipe):
+        return TransformerEncoder(embedding, encoder_layers(recipe), recipe.norm)
+    dropout = Dropout(recipe.dropout, variational=recipe.variational)
+    return RecurrentEncoder(embedding, recipe.cell, recipe.size, recipe.layers, recipe.bidirectional, dropout)
 
 
 def encoder_layers(recipe: TransformerEncoderRecipe) -> list[EncoderLayer]:
@@ -141,10 +152,16 @@ def encoder_layers(recipe: TransformerEncoderRecipe) -> list[EncoderLayer]:
 
 
 def _decoder(
-    recipe: RecurrentDecoderRecipe | TransformerDecoderRecipe, vocabulary: int, source: int
+    recipe: RecurrentDecoderRecipe | TransformerDecoderRecipe | CustomDecoderRecipe,
+    vocabulary: int,
+    source: int,
 ) -> Decoder:
     """Return the decoder of a recipe; source: the width of the encoder's states."""
     embedding, output = _embedding(recipe, vocabulary), nn.Linear(recipe.output_size, vocabulary)
+    if isinstance(recipe, CustomDecoderRecipe):
+        attentions = [attention_of(section, recipe.size, source) for section in recipe.cross_attentions]
+        decoder = recipe.make(embedding, output, source, *recipe.given_attentions(attentions))
+        return try_decoder(decoder, embedding, output, source, len(attentions))
     if isinstance(recipe, TransformerDecoderRecipe):
         return _transformer_decoder(recipe, embedding, output, source)
     if recipe.attention is None:
@@ -192,11 +209,8 @@ def _attentional_decoder(
     output: nn.Linear,
     source: int,
 ) -> BahdanauDecoder | LuongDecoder:
-    cross_attention: Attention | MultiHead
-    if section.heads == 1:
-        cross_attention, context = attention(section, recipe.size, source), source
-    else:
-        cross_attention, context = multi_head(section, recipe.size, source), recipe.size
+    cross_attention = attention_of(section, recipe.size, source)
+    context = cross_attention.context_size(source)
     fed = context if recipe.order == "bahdanau" else recipe.output_size if recipe.input_feeding else 0
     cell, layers = _cell(recipe, fed, source), _output_layers(recipe, context, output)
     latent = None if recipe.latent == "none" else LatentAlignment(recipe.latent, recipe.top)

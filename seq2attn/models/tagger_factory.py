@@ -5,24 +5,23 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from seq2attn.attention import Attention
-from seq2attn.attention.heads import MultiHead, Window
+from seq2attn.attention.heads import Window
 from seq2attn.attention.pooling import Pooling, SpanPooling
 from seq2attn.attention.positions import POSITIONS
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.basic import Dropout
 from seq2attn.layers.word_embedding import CharacterEncoder, CharCNN, CharLSTM, WordEmbedding, word_table
-from seq2attn.models.encoders import RecurrentEncoder, TransformerEncoder
-from seq2attn.models.seq2seq_factory import attention, build_encoder, initialise, multi_head
+from seq2attn.models.encoders import Encoder, TransformerEncoder
+from seq2attn.models.seq2seq_factory import attention, attention_of, build_encoder, initialise
 from seq2attn.models.tagger_layers import AttentivePooling, LabelAttention, PlainPooling, SelfAttention
 from seq2attn.models.taggers import Classifier, SpanTagger, Tagger
-from seq2attn.recipe import AttentionRecipe, ClassifierRecipe, TaggerRecipe
+from seq2attn.recipe import ClassifierRecipe, TaggerRecipe
 from seq2attn.recipe.tagger_model import (
+    AnyWordEncoder,
     AttentivePoolingRecipe,
     CharLSTMRecipe,
     LabelAttentionRecipe,
     PlainPoolingRecipe,
-    RecurrentWordEncoderRecipe,
     SelfAttentionRecipe,
     SpanHeadRecipe,
     TransformerWordEncoderRecipe,
@@ -48,7 +47,8 @@ def build_tagger(
     words, nan for words without one.
     """
     with fitting(TOO_LARGE), torch.device("cpu"):  # whatever torch's default device is
-        encoder = _encoder(recipe, words, characters, vectors)
+        embedding = _embedding(recipe.embedding, recipe.encoder, words, characters, vectors)
+        encoder = build_encoder(recipe.encoder, embedding)
         if isinstance(encoder, TransformerEncoder):
             initialise(encoder)
         if isinstance(recipe, ClassifierRecipe):
@@ -58,22 +58,9 @@ def build_tagger(
         return _tagger(recipe, encoder, labels, scheme)
 
 
-def _encoder(
-    recipe: TaggerRecipe | ClassifierRecipe, words: int, characters: int, vectors: Tensor | None
-) -> RecurrentEncoder | TransformerEncoder:
-    section = recipe.encoder
-    embedding = _embedding(recipe.embedding, section, words, characters, vectors)
-    if isinstance(section, TransformerWordEncoderRecipe):
-        return build_encoder(section, embedding)
-    dropout = Dropout(section.dropout, variational=section.variational)
-    return RecurrentEncoder(
-        embedding, section.cell, section.size, section.layers, section.bidirectional, dropout
-    )
-
-
 def _embedding(
     recipe: WordEmbeddingRecipe,
-    encoder: RecurrentWordEncoderRecipe | TransformerWordEncoderRecipe,
+    encoder: AnyWordEncoder,
     words: int,
     characters: int,
     vectors: Tensor | None,
@@ -97,7 +84,7 @@ def _embedding(
 
 def _tagger(
     recipe: TaggerRecipe,
-    encoder: RecurrentEncoder | TransformerEncoder,
+    encoder: Encoder,
     labels: Sequence[str],
     scheme: Scheme,
 ) -> Tagger | SpanTagger:
@@ -121,14 +108,14 @@ def _tagger(
 
 def _self_attention(recipe: SelfAttentionRecipe, size: int) -> SelfAttention:
     window = None if recipe.window is None else Window(recipe.window, recipe.sinks)
-    inner = _attention(recipe, size, size)
+    inner = attention_of(recipe, size, size)
     return SelfAttention(inner, size, recipe.join, exclude_self=recipe.exclude_self, window=window)
 
 
 def _label_attention(recipe: LabelAttentionRecipe, size: int, labels: int) -> LabelAttention:
     width = recipe.size or size
     context = size if recipe.heads > 1 else width
-    return LabelAttention(_attention(recipe, size, width), labels, width, context)
+    return LabelAttention(attention_of(recipe, size, width), labels, width, context)
 
 
 def build_pooling(
@@ -138,11 +125,5 @@ def build_pooling(
     if isinstance(recipe, PlainPoolingRecipe):
         return PlainPooling(recipe.kind, size)
     query = recipe.size or size
-    pooling = Pooling(_attention(recipe, query, size), recipe.queries, query)
+    pooling = Pooling(attention_of(recipe, query, size), recipe.queries, query)
     return AttentivePooling(pooling, query if recipe.heads > 1 else size)
-
-
-def _attention(recipe: AttentionRecipe, query_size: int, key_size: int) -> Attention | MultiHead:
-    if recipe.heads > 1:
-        return multi_head(recipe, query_size, key_size)
-    return attention(recipe, query_size, key_size)

@@ -141,7 +141,7 @@ def wide(x: Tensor) -> Tensor:
 
 def _check_role(attention: Attention | MultiHead, role: str) -> None:
     """Raise Seq2attnError if an attention cannot be used in a role."""
-    inner = attention.attention if isinstance(attention, MultiHead) else attention
+    inner = attention.attention
     for _, why in incompatibilities(inner.score, inner.normalize, role):
         raise Seq2attnError(why)
 

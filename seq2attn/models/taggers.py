@@ -98,6 +98,10 @@ class Tagger(nn.Module):
         all_weights = torch.cat(weights, 1) if weights else None  # (B, H, S, S)
         return LabelScores(scores, all_weights, mask, penalty=penalty, label_weights=label_weights)
 
+    def targets(self, labels: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Int[Tensor, "B S"]:
+        """Return the labels of what is scored: those of the words."""
+        return labels
+
     @torch.no_grad()
     def decode(self, output: LabelScores) -> Best:
         """Return the most probable labels: as a sequence with a CRF, else independently."""
@@ -159,6 +163,8 @@ class SpanTagger(nn.Module):
     the types of the tags; type k has the scores [..., k + 1], and none has [..., 0].
     """
 
+    crf = None
+
     def __init__(
         self,
         encoder: Encoder,
@@ -202,7 +208,7 @@ class SpanTagger(nn.Module):
         spans = torch.stack([starts, ends], -1).flatten(0, 1)
         return spans[spans[:, 1] < length]
 
-    def span_targets(self, labels: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Int[Tensor, "B N"]:
+    def targets(self, labels: Int[Tensor, "B S"], mask: Bool[Tensor, "B S"]) -> Int[Tensor, "B N"]:
         """Return the type of each candidate span according to the tags, 0 for none. Wider spans have no
         target."""
         spans = self.spans(labels.shape[1], torch.device("cpu"))
@@ -255,6 +261,8 @@ def _best_disjoint(spans: list[list[int]], gains: list[float]) -> list[int]:
 class Classifier(nn.Module):
     """Predicts a label for each sentence, from one vector that is pooled from its words."""
 
+    crf = None
+
     def __init__(
         self, encoder: Encoder, labels: Sequence[str], pooling: AttentivePooling | PlainPooling
     ) -> None:
@@ -270,6 +278,10 @@ class Classifier(nn.Module):
         pooled = self.pooling(self.encoder(words, words.mask).states, words.mask, need_weights)
         mask = words.mask.new_ones(len(words.mask))
         return LabelScores(self.output(pooled.vector), pooled.weights, mask, penalty=pooled.penalty)
+
+    def targets(self, labels: Int[Tensor, " B"], mask: Bool[Tensor, "B S"]) -> Int[Tensor, " B"]:
+        """Return the labels of what is scored: those of the sentences."""
+        return labels
 
 
 def _log_p(scores: Tensor) -> Tensor:

@@ -136,9 +136,13 @@ class AttentionRecipe(Section):
             return f"needs weights that sum to 1, and those of {self.normalize.name} may sum to less or more"
         return None
 
-    def single_head_faults(self, path: str) -> Iterator[Fault]:
-        """Find faults of a single head, which has no projections."""
-        if self.query_key_norm:
+    def source_faults(self, path: str, size: int) -> Iterator[Fault]:
+        """Find faults of attention to the source by queries of this size, where a single head has no
+        projections."""
+        yield from self.incompatibilities(path, "target to source")
+        if self.heads > 1:
+            yield from self.head_size_faults(path, size)
+        elif self.query_key_norm:
             yield Fault(
                 f"{path}.query_key_norm",
                 "a single head has no projections to normalize: set heads, or use cosine",

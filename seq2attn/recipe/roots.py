@@ -11,11 +11,7 @@ from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.recipe.data import DataRecipe, SummaryDataRecipe
 from seq2attn.recipe.labelled_data import CategorizedDataRecipe, TaggedDataRecipe, WordsRecipe
 from seq2attn.recipe.sections import Fault, Section, filled, learned_positions
-from seq2attn.recipe.seq2seq_model import (
-    ModelRecipe,
-    RecurrentDecoderRecipe,
-    TransformerDecoderRecipe,
-)
+from seq2attn.recipe.seq2seq_model import ModelRecipe, RecurrentDecoderRecipe
 from seq2attn.recipe.tagger_model import (
     AttentivePoolingRecipe,
     ClassifierRecipe,
@@ -82,10 +78,8 @@ class Recipe(AnyRecipe):
     @property
     def attention_path(self) -> str | None:
         """The key of the attention to the source, which comparisons vary; None if there is none."""
-        decoder = self.model.decoder
-        if isinstance(decoder, RecurrentDecoderRecipe):
-            return None if decoder.attention is None else "model.decoder.attention"
-        return "model.decoder.cross_attention"
+        key = self.model.decoder.attention_key
+        return None if key is None else f"model.decoder.{key}"
 
     def fitted_as(self, begun: "AnyRecipe") -> Self:
         """See the base class."""
@@ -117,17 +111,19 @@ class Recipe(AnyRecipe):
     def _of_attention(self) -> Iterator[Fault]:
         """Find settings that need attention to the source, where there is none or it does not fit."""
         decoder, losses = self.model.decoder, self.training.attention_losses
-        if isinstance(decoder, RecurrentDecoderRecipe) and decoder.attention is None:
+        if not (attentions := decoder.cross_attentions):
+            owner = f"decoder {decoder.kind}"
+            if isinstance(decoder, RecurrentDecoderRecipe):
+                owner = f"order {decoder.order}"
             settings = {
                 "decoding.replace_unknown": self.decoding.replace_unknown,
                 "decoding.coverage_penalty": self.decoding.coverage_penalty,
                 "training.attention_losses": losses,
             }
             for path in (path for path, value in settings.items() if value):
-                yield Fault(path, f"needs attention, and the order {decoder.order} has none")
+                yield Fault(path, f"needs attention, and the {owner} has none")
             return
         tracking_layer = -1 if decoder.copying is None else decoder.copying.layer
-        attentions = decoder.cross_attentions
         if self.decoding.coverage_penalty and attentions[tracking_layer].talking:
             yield Fault("decoding.coverage_penalty", NEGATIVE)
         for fault in self._of_losses():
@@ -138,12 +134,7 @@ class Recipe(AnyRecipe):
         decoder, losses = self.model.decoder, self.training.attention_losses
         if losses is None:
             return
-        if isinstance(decoder, TransformerDecoderRecipe):
-            attentions, part = decoder.cross_attentions, "cross_attention"
-        elif decoder.attention is not None:
-            attentions, part = [decoder.attention], "attention"
-        else:
-            return
+        attentions = decoder.cross_attentions
         layers, heads = len(attentions), attentions[0].heads
         if losses.layer is not None and not -layers <= losses.layer < layers:
             yield Fault(
@@ -166,7 +157,7 @@ class Recipe(AnyRecipe):
             yield Fault(
                 "reinforce",
                 f"needs sampled positions, and {' and '.join(used)} samples none: set "
-                f"model.decoder.{part}.normalize to {' or '.join(sampling)}",
+                f"{self.attention_path}.normalize to {' or '.join(sampling)}",
             )
 
     def _of_alignments(self) -> Iterator[Fault]:
@@ -240,10 +231,18 @@ class TaggingRecipe(AnyRecipe):
         """What sections ask of each other."""
         yield from super().faults()
         yield from _of_words(self)
-        if self.training.label_smoothing and self.model.head.kind == "crf":
+        if self.model.head.kind != "crf":
+            return
+        if self.training.label_smoothing:
             yield Fault(
                 "training.label_smoothing",
                 "a CRF predicts all labels together, and none can be smoothed: set it to 0, or the head to "
+                "linear",
+            )
+        if self.training.loss.name != "cross_entropy":
+            yield Fault(
+                "training.loss",
+                "a CRF predicts all labels together, and has its own loss: leave it out, or set the head to "
                 "linear",
             )
 

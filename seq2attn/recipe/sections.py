@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    PydanticUserError,
     ValidationError,
     ValidationInfo,
     create_model,
@@ -30,6 +31,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError, core_schema
 from typing_extensions import Self
 
+from seq2attn.errors import Seq2attnError
 from seq2attn.recipe.wording import FROM_PLUGINS, closest, corpus_key, expectation, same, shown, unknown
 
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -93,9 +95,12 @@ class Part(Section):
         """Return all options as the constructor takes them, defaults included."""
         return self.model_dump(exclude={"name"})
 
-    def make(self, registry: Mapping[str, Callable[..., Any]], *sizes: int) -> Any:
-        """Construct the part; `sizes` are the positional arguments, which follow from the model around it."""
-        return registry[self.name](*sizes, **self.options)
+    def make(self, registry: Mapping[str, Callable[..., Any]], *given: Any) -> Any:
+        """Construct the part. given: the positional arguments, which follow from the recipe around it."""
+        return registry[self.name](*given, **self.options)
+
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 
 S = TypeVar("S", bound=Section)
@@ -145,7 +150,7 @@ class Choice:
         if not isinstance(value, str | dict):
             raise fault(f"expected a name, or {{name: ..., and its options}}, got {shown(value)}")
         given = {"name": value} if isinstance(value, str) else value
-        return _section_by(
+        return section_by(
             "name", given, registry, lambda name: part_section(name, registry[name]), FROM_PLUGINS
         )
 
@@ -217,31 +222,36 @@ class OneOrMore:
 @cache  # the same class each time, so that equal recipes are equal
 def part_section(name: str, part: type) -> type[Part]:
     """Return the options of a part as a section, read from its constructor's signature."""
+    fields = {**option_fields(part), "name": (Literal[name], ...)}
+    return section_class(part.__name__, part, Part, fields)
+
+
+def option_fields(part: type) -> dict[str, Any]:
+    """Return the keyword-only parameters of a constructor as fields of a section. Seq2attnError if one has an
+    annotation that cannot be evaluated."""
     empty = inspect.Parameter.empty
-    fields: dict[str, Any] = {
+    try:
+        parameters = inspect.signature(part, eval_str=True).parameters.values()
+    except Exception as error:  # annotations are code of the part's module
+        raise Seq2attnError(f"{part.__name__}: an annotation of its constructor is wrong: {error}") from error
+    return {
         parameter.name: (
             Any if parameter.annotation is empty else parameter.annotation,
             ... if parameter.default is empty else parameter.default,
         )
-        for parameter in inspect.signature(part, eval_str=True).parameters.values()
+        for parameter in parameters
         if parameter.kind is parameter.KEYWORD_ONLY
     }
-    fields["name"] = (Literal[name], ...)
-    model: type[Part] = create_model(part.__name__, __base__=Part, __doc__=inspect.getdoc(part), **fields)
-    return model
 
 
-def by_kind(sections: Mapping[str, type[Section]]) -> BeforeValidator:
-    """Choose between sections by the value of the key `kind`."""
-
-    def check(value: Any) -> Any:
-        if isinstance(value, Section):
-            return value
-        if not isinstance(value, dict):
-            raise fault(f"expected a section with kind: {' or '.join(sections)}, got {shown(value)}")
-        return _section_by("kind", value, sections, sections.__getitem__)
-
-    return BeforeValidator(check)
+def section_class(name: str, part: type, base: type[AnySection], fields: dict[str, Any]) -> type[AnySection]:
+    """Return a section with the fields of a part. Seq2attnError if one has a type that no recipe can have."""
+    module, doc = part.__module__, inspect.getdoc(part)
+    try:
+        return create_model(name, __base__=base, __module__=module, __doc__=doc, **fields)
+    except (PydanticUserError, NameError, TypeError) as error:
+        message = str(error).split(". ")[0]
+        raise Seq2attnError(f"{part.__name__}: no recipe can have one of its options: {message}") from error
 
 
 def by_key(sections: Mapping[str, type[Section]]) -> BeforeValidator:
@@ -266,7 +276,7 @@ def by_key(sections: Mapping[str, type[Section]]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _section_by(
+def section_by(
     key: str,
     value: dict[str, Any],
     names: Iterable[str],
@@ -282,10 +292,15 @@ def _section_by(
     if written is None:
         raise fault(f"missing key '{key}' (one of {', '.join(names)})")
     name = value[written]
-    if isinstance(name, str) and name in names:
-        return section(name).model_validate(value)
     if not isinstance(name, str):
         lines = [_line((written,), f"expected one of {', '.join(names)}, got {shown(name)}")]
+    elif name in names:
+        try:
+            chosen = section(name)
+        except Seq2attnError as error:  # the class of a plugin is wrong
+            lines = [_line((written,), str(error))]
+        else:
+            return chosen.model_validate(value)
     else:
         lines = [_line((written,), unknown(name, names, more=more))]
         if (meant := closest(name, names)) is not None:
@@ -293,6 +308,8 @@ def _section_by(
                 section(meant).model_validate({**value, written: meant})
             except ValidationError as error:
                 lines += [_line(line["loc"], line["msg"]) for line in error.errors()]
+            except Seq2attnError:
+                pass  # to be reported once the name is right
     raise ValidationError.from_exception_data(key, lines)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 
 from seq2attn.attention import Normalizer, Scorer
 from seq2attn.attention.normalizers import NORMALIZERS
@@ -15,7 +15,8 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.layers.basic import ACTIVATIONS
 from seq2attn.layers.recurrent import CELLS
 from seq2attn.recipe.attention import COPYING, AttentionRecipe, Copying, PerLayer
-from seq2attn.recipe.sections import Choice, Fault, Name, Part, Rate, Section, Size, by_kind
+from seq2attn.recipe.kinds import DECODERS, ENCODERS, ByKind, CustomDecoderRecipe, CustomEncoderRecipe
+from seq2attn.recipe.sections import Choice, Fault, Name, Part, Rate, Section, Size
 
 TOO_LARGE = (RuntimeError, TypeError, OverflowError)  # raised by torch for sizes beyond any memory
 
@@ -91,6 +92,18 @@ class RecurrentDecoderRecipe(_Recurrent):
         """Return the attention to the source as a list, empty if there is none."""
         return [] if self.attention is None else [self.attention]
 
+    @property
+    def attention_key(self) -> str | None:
+        """Return the key of its attention to the source; None if it has none."""
+        return None if self.attention is None else "attention"
+
+    @property
+    def unprojected_attentions(self) -> dict[str, AttentionRecipe]:
+        """Return its attentions of one head, by path: they have no projections."""
+        if self.attention is None or self.attention.heads > 1:
+            return {}
+        return {"attention": self.attention}
+
     def faults(self) -> Iterator[Fault]:
         """Find settings that the order does not have."""
         attends = self.order in ("bahdanau", "luong")
@@ -106,11 +119,7 @@ class RecurrentDecoderRecipe(_Recurrent):
         if self.input_feeding and self.order != "luong":
             yield Fault("input_feeding", f"is for the order luong, not for {self.order}")
         if self.attention is not None:
-            yield from self.attention.incompatibilities("attention", "target to source")
-            if self.attention.heads > 1:
-                yield from self.attention.head_size_faults("attention", self.size)
-            else:
-                yield from self.attention.single_head_faults("attention")
+            yield from self.attention.source_faults("attention", self.size)
         yield from self._latent_faults()
         if self.copying is None:
             return
@@ -267,6 +276,8 @@ class TransformerDecoderRecipe(_Transformer):
     """A Transformer decoder: causal self-attention, and cross-attention to the source."""
 
     causal = True
+    attention_key: ClassVar[str] = "cross_attention"
+    unprojected_attentions: ClassVar[Mapping[str, AttentionRecipe]] = {}
     cross_attention: PerLayer = Field(
         description="Cross-attention to the source: one section for all layers, or a list with one for each "
         "layer."
@@ -330,12 +341,20 @@ def _length(path: str, sections: AttentionRecipe | list[AttentionRecipe], layers
 
 
 AnyEncoder = Annotated[
-    RecurrentEncoderRecipe | TransformerEncoderRecipe,
-    by_kind({"recurrent": RecurrentEncoderRecipe, "transformer": TransformerEncoderRecipe}),
+    RecurrentEncoderRecipe | TransformerEncoderRecipe | SerializeAsAny[CustomEncoderRecipe],
+    ByKind(
+        {"recurrent": RecurrentEncoderRecipe, "transformer": TransformerEncoderRecipe},
+        ENCODERS,
+        CustomEncoderRecipe,
+    ),
 ]
 AnyDecoder = Annotated[
-    RecurrentDecoderRecipe | TransformerDecoderRecipe,
-    by_kind({"recurrent": RecurrentDecoderRecipe, "transformer": TransformerDecoderRecipe}),
+    RecurrentDecoderRecipe | TransformerDecoderRecipe | SerializeAsAny[CustomDecoderRecipe],
+    ByKind(
+        {"recurrent": RecurrentDecoderRecipe, "transformer": TransformerDecoderRecipe},
+        DECODERS,
+        CustomDecoderRecipe,
+    ),
 ]
 
 
@@ -353,14 +372,14 @@ class ModelRecipe(Section):
     def faults(self) -> Iterator[Fault]:
         """Find sizes that must agree and do not."""
         decoder, encoder = self.decoder, self.encoder
-        if isinstance(decoder, RecurrentDecoderRecipe) and decoder.attention and decoder.attention.heads == 1:
-            for path, score in decoder.attention.scorers():
+        for key, section in decoder.unprojected_attentions.items() if encoder.output_size else ():
+            for path, score in section.scorers():
                 try:  # only its constructor knows which sizes and options can be combined
                     with torch.device("meta"), contextlib.suppress(*TOO_LARGE):
                         score.make(SCORERS, decoder.size, encoder.output_size)
                 except Seq2attnError as error:
                     sizes = f"the decoder has {decoder.size}, the encoder's states {encoder.output_size}"
-                    yield Fault(f"decoder.attention.{path}", f"{error} ({sizes})")
+                    yield Fault(f"decoder.{key}.{path}", f"{error} ({sizes})")
         if self.tied != "none" and decoder.embedding != decoder.output_size:
             yield Fault(
                 "tied",

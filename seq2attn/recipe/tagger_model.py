@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 
 from seq2attn.attention.scorers import SCORERS
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.recurrent import CELLS
 from seq2attn.recipe.attention import AttentionRecipe, PerLayer
-from seq2attn.recipe.sections import Choice, Count, Fault, Name, Part, Rate, Section, Size, by_kind
+from seq2attn.recipe.kinds import ENCODERS, ByKind, CustomWordEncoderRecipe
+from seq2attn.recipe.sections import Choice, Count, Fault, Name, Part, Rate, Section, Size
 from seq2attn.recipe.seq2seq_model import TOO_LARGE, TransformerEncoderRecipe
 
 Join = Literal["concat", "gate"]
@@ -40,7 +41,7 @@ class CharCNNRecipe(Section):
 
 AnyCharacterEncoder = Annotated[
     CharLSTMRecipe | CharCNNRecipe,
-    by_kind({"lstm": CharLSTMRecipe, "cnn": CharCNNRecipe}),
+    ByKind({"lstm": CharLSTMRecipe, "cnn": CharCNNRecipe}),
 ]
 
 
@@ -113,8 +114,12 @@ class TransformerWordEncoderRecipe(TransformerEncoderRecipe):
 
 
 AnyWordEncoder = Annotated[
-    RecurrentWordEncoderRecipe | TransformerWordEncoderRecipe,
-    by_kind({"recurrent": RecurrentWordEncoderRecipe, "transformer": TransformerWordEncoderRecipe}),
+    RecurrentWordEncoderRecipe | TransformerWordEncoderRecipe | SerializeAsAny[CustomWordEncoderRecipe],
+    ByKind(
+        {"recurrent": RecurrentWordEncoderRecipe, "transformer": TransformerWordEncoderRecipe},
+        ENCODERS,
+        CustomWordEncoderRecipe,
+    ),
 ]
 
 # ---- attention -------------------------------------------------------------------------------------------
@@ -166,7 +171,7 @@ class PlainPoolingRecipe(Section):
 
 AnyPooling = Annotated[
     AttentivePoolingRecipe | PlainPoolingRecipe,
-    by_kind({"attention": AttentivePoolingRecipe, "mean": PlainPoolingRecipe, "max": PlainPoolingRecipe}),
+    ByKind({"attention": AttentivePoolingRecipe, "mean": PlainPoolingRecipe, "max": PlainPoolingRecipe}),
 ]
 
 # ---- heads -----------------------------------------------------------------------------------------------
@@ -197,7 +202,7 @@ class SpanHeadRecipe(Section):
 
 AnyHead = Annotated[
     TagHeadRecipe | SpanHeadRecipe,
-    by_kind({"linear": TagHeadRecipe, "crf": TagHeadRecipe, "spans": SpanHeadRecipe}),
+    ByKind({"linear": TagHeadRecipe, "crf": TagHeadRecipe, "spans": SpanHeadRecipe}),
 ]
 
 # ---- models ----------------------------------------------------------------------------------------------
@@ -266,18 +271,20 @@ def pooling_faults(pooling: AnyPooling | None, width: int) -> Iterator[Fault]:
 
 
 def _attention_faults(
-    path: str, section: AttentionRecipe, role: str, query_size: int, key_size: int
+    path: str, section: AttentionRecipe, role: str, query_size: int | None, key_size: int | None
 ) -> Iterator[Fault]:
-    """Find faults of an attention in its role, for queries and keys of these sizes."""
+    """Find faults of an attention in its role, for queries and keys of these sizes; None: not known."""
     yield from section.incompatibilities(path, role)
-    if section.heads > 1:
+    if section.heads > 1 and query_size is not None:
         yield from section.head_size_faults(path, query_size)
         query_size = key_size = max(1, query_size // section.heads)
-    elif section.query_key_norm:
+    if section.heads == 1 and section.query_key_norm:
         yield Fault(
             f"{path}.query_key_norm",
             "a single head has no projections to normalize: set heads, or use cosine",
         )
+    if query_size is None or key_size is None:
+        return
     try:  # only its constructor knows which sizes and options can be combined
         with torch.device("meta"), contextlib.suppress(*TOO_LARGE):
             section.score.make(SCORERS, query_size, key_size)

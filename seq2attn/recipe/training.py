@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import Self
 
+from seq2attn.errors import Seq2attnError
+from seq2attn.layers.token_loss import LOSSES, TokenLoss
 from seq2attn.metrics.registry import metrics_of
 from seq2attn.optim import OPTIMIZERS, SCHEDULES
 from seq2attn.recipe.sections import Choice, Count, Fault, Name, OneOrMore, Part, Rate, Section, Size, filled
 from seq2attn.runtime.devices import PRECISIONS
+from seq2attn.runtime.plugin_errors import blaming
 
 Factor = Annotated[float, Field(ge=0)]
 
@@ -221,12 +224,45 @@ class LearningRecipe(Section):
             yield Fault("momentum", f"is an option of sgd, not of {self.optimizer}")
 
 
-class TrainingRecipe(LearningRecipe):
+class PredictionTrainingRecipe(LearningRecipe):
+    """Training settings of tasks that predict tokens or labels."""
+
+    loss: Annotated[Part, Choice(LOSSES)] = Field(
+        "cross_entropy",
+        validate_default=True,
+        description="Loss of each predicted token or label. Validation always reports cross-entropy.",
+    )
+    label_smoothing: Rate = Field(
+        0.0, description="Label smoothing: share of the probability spread over the vocabulary or all labels."
+    )
+
+    def token_loss(self) -> TokenLoss:
+        """Return the loss. Seq2attnError if its class is none, or cannot be constructed."""
+        kind = LOSSES[self.loss.name]
+        if not (isinstance(kind, type) and issubclass(kind, TokenLoss)):
+            raise Seq2attnError(
+                f"LOSSES has {kind!r:.60} as {self.loss.name}: expected a subclass of TokenLoss "
+                "(seq2attn.layers.token_loss)"
+            )
+        with blaming(kind):
+            loss: TokenLoss = self.loss.make(LOSSES, *([self.label_smoothing] if kind.smooths else []))
+        return loss
+
+    def faults(self) -> Iterator[Fault]:
+        """Find a loss that cannot be constructed, and label smoothing where the loss has none."""
+        yield from super().faults()
+        try:
+            smooths = self.token_loss().smooths
+        except Seq2attnError as error:
+            yield Fault("loss", str(error))
+            return
+        if self.label_smoothing and not smooths:
+            yield Fault("label_smoothing", f"the loss {self.loss.name} has none: set it to 0")
+
+
+class TrainingRecipe(PredictionTrainingRecipe):
     """Training settings of translation."""
 
-    label_smoothing: Rate = Field(
-        0.0, description="Label smoothing: share of the probability spread over the vocabulary."
-    )
     attention_losses: AttentionLossesRecipe | None = Field(
         None, description="Auxiliary losses of the attention weights; null = none."
     )
@@ -245,24 +281,18 @@ class SummaryTrainingRecipe(TrainingRecipe):
     )
 
 
-class TaggingTrainingRecipe(LearningRecipe):
-    """Training settings of tagging."""
+class TaggingTrainingRecipe(PredictionTrainingRecipe):
+    """Training settings of tagging; a CRF has its own loss, without smoothing."""
 
-    label_smoothing: Rate = Field(
-        0.0, description="Label smoothing: share of the probability spread over all labels; not with a CRF."
-    )
     metric: Annotated[str, BestBy("tagged words")] = Field("f1", description=BEST)
     metrics: Annotated[list[TagMetric], Field(min_length=1), OneOrMore()] = Field(
         ["f1", "precision", "recall"], description=MEASURED_LABELS
     )
 
 
-class ClassificationTrainingRecipe(LearningRecipe):
+class ClassificationTrainingRecipe(PredictionTrainingRecipe):
     """Training settings of classification."""
 
-    label_smoothing: Rate = Field(
-        0.0, description="Label smoothing: share of the probability spread over all labels."
-    )
     metric: Annotated[str, BestBy("labelled texts")] = Field("accuracy", description=BEST)
     metrics: Annotated[list[LabelMetric], Field(min_length=1), OneOrMore()] = Field(
         ["accuracy", "macro-f1"], description=MEASURED_LABELS

@@ -23,7 +23,7 @@ from seq2attn.recipe.tagger_model import AttentivePoolingRecipe
 from seq2attn.tasks.task import Task, Units
 from seq2attn.text.tag_schemes import Scheme, read
 from seq2attn.text.word_vocabulary import Labels, WordVocabulary, WordVocabularyError, split_words
-from seq2attn.training.label_objectives import AnyTagger, LabelObjective, label_objective
+from seq2attn.training.label_objectives import AnyTagger, LabelObjective
 from seq2attn.training.run_folder import RunFolder
 
 MOST_FREQUENT, RAREST = 12, 3  # the number of labels whose counts `check` reports
@@ -127,10 +127,11 @@ class LabellingTask(Task[LabellingRecipe]):
     def objective(self, model: AnyTagger, training: bool = False) -> LabelObjective:
         """See the base class."""
         if not training:
-            return label_objective(model)
+            return LabelObjective(model)
         pooling = self.recipe.model.pooling
         penalty = pooling.penalty if isinstance(pooling, AttentivePoolingRecipe) else 0.0
-        return label_objective(model, self.recipe.training.label_smoothing, penalty)
+        token_loss = None if model.crf is not None else self.recipe.training.token_loss()
+        return LabelObjective(model, token_loss, penalty)
 
     def predictor(
         self, model: Any, device: torch.device, precision: str = "fp32", validating: bool = False

@@ -111,7 +111,7 @@ class SequenceTask(Task[Recipe]):
         return build(self.recipe.model, self.tokenizer.source.size, self.tokenizer.target.size)
 
     def objective(self, model: Seq2Seq, training: bool = False) -> TokenObjective:
-        """See the base class: cross-entropy of tokens and, in training, the recipe's attention losses."""
+        """See the base class: in training the losses of the recipe, else cross-entropy."""
         return token_objective(model, self.recipe.training) if training else TokenObjective()
 
     def predictor(
@@ -224,9 +224,9 @@ def _learn(recipe: Recipe, sides: tuple[int, ...], nfkc: bool) -> Vocabulary:
 
 
 def token_objective(model: Seq2Seq, settings: TrainingRecipe) -> TokenObjective:
-    """Return the loss of a recipe: cross-entropy of tokens, and attention losses if the recipe has them."""
-    losses = settings.attention_losses
+    """Return the loss of a recipe: that of tokens, and attention losses if the recipe has them."""
+    token_loss, losses = settings.token_loss(), settings.attention_losses
     if losses is None:
-        return TokenObjective(settings.label_smoothing)
+        return TokenObjective(token_loss)
     attention_losses = AttentionLosses(losses.factors(), model.decoder, losses.layer, losses.head)
-    return TokenObjective(settings.label_smoothing, attention_losses)
+    return TokenObjective(token_loss, attention_losses)

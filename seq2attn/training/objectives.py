@@ -18,8 +18,8 @@ from torch import Tensor
 from seq2attn.attention import Attention
 from seq2attn.attention.masks import check_mask
 from seq2attn.errors import Seq2attnError
+from seq2attn.layers.token_loss import CrossEntropy, TokenLoss
 from seq2attn.models.decoders import Decoded, Decoder
-from seq2attn.training.token_loss import cross_entropy
 
 if TYPE_CHECKING:
     from seq2attn.data.batches import Batch
@@ -250,10 +250,14 @@ class AttentionLosses:
 
 
 class TokenObjective:
-    """Predicts the next token (cross-entropy); adds losses of attention weights, if there are any."""
+    """Predicts the next token (by default cross-entropy); adds losses of attention weights, if there are
+    any."""
 
-    def __init__(self, smoothing: float = 0.0, attention_losses: AttentionLosses | None = None) -> None:
-        self.smoothing, self.attention_losses = smoothing, attention_losses
+    def __init__(
+        self, token_loss: TokenLoss | None = None, attention_losses: AttentionLosses | None = None
+    ) -> None:
+        self.token_loss = CrossEntropy() if token_loss is None else token_loss
+        self.attention_losses = attention_losses
 
     def forward(self, model: Any, batch: "Batch") -> Decoded:
         """See Objective; model is a Seq2Seq."""
@@ -265,7 +269,7 @@ class TokenObjective:
         """See Objective."""
         target, mask, copy_ids = batch.target, batch.target_mask, batch.source.copy_ids
         num_copied = 0 if copy_ids is None else copy_ids.shape[1]
-        loss = cross_entropy(output.predicted, target, mask, self.smoothing, num_copied)
+        loss = self.token_loss(output.predicted, target, mask, num_copied)
         losses = Losses(whole=loss.smoothed, loss=loss.smoothed, nll=loss.nll)
         if not self.attention_losses:
             return losses

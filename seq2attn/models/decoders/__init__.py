@@ -4,7 +4,8 @@ The same target tokens through `forward` and through `step` give the same logits
 input: the first is the begin-of-sentence, and logits of step t predict the token that step t + 1 reads.
 """
 
-from seq2attn.models.decoders.base import Decoded, Decoder, Projection
+from seq2attn.layers.basic import Projection
+from seq2attn.models.decoders.base import Decoded, Decoder, stack_layers
 from seq2attn.models.decoders.cell import Cell
 from seq2attn.models.decoders.copying import CopySource, PointerGenerator
 from seq2attn.models.decoders.latent import LatentAlignment
@@ -23,8 +24,10 @@ from seq2attn.models.decoders.transformer import (
     TransformerDecoder,
     TransformerState,
 )
+from seq2attn.recipe.kinds import DECODERS
 
 __all__ = [
+    "DECODERS",
     "BahdanauDecoder",
     "Cell",
     "CopySource",
@@ -45,4 +48,5 @@ __all__ = [
     "SummaryState",
     "TransformerDecoder",
     "TransformerState",
+    "stack_layers",
 ]

@@ -4,36 +4,16 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from seq2attn.attention import Attention, Memory, Past
+from seq2attn.attention.renamed import RenamedHooks
 from seq2attn.attention.state import expand_to_hypotheses
 from seq2attn.errors import Seq2attnError
-from seq2attn.layers.basic import Embedding
+from seq2attn.layers.basic import Embedding, Projection
 from seq2attn.models.decoders.copying import CopySource, PointerGenerator
 from seq2attn.models.encoders import Encoded
-
-
-class Projection(NamedTuple):
-    """Logits (B, T, V) that are not yet computed, so that a loss can compute them in parts."""
-
-    states: Tensor  # (B, T, R), the input of the output layer, in the precision of the product
-    layer: nn.Linear
-
-    @classmethod
-    def of(cls, states: Tensor, layer: nn.Linear) -> "Projection":
-        """Return the projection of states (B, T, R) in the precision of autocast, if that is enabled."""
-        device = states.device.type
-        narrow = states.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else states
-        return cls(narrow, layer)
-
-    def whole(self) -> Tensor:
-        """Compute all logits (B, T, V) at once."""
-        other = self.states.dtype != self.layer.weight.dtype
-        with torch.autocast(self.states.device.type, self.states.dtype if other else None, other):
-            return F.linear(self.states, self.layer.weight, self.layer.bias)
 
 
 class Decoded(NamedTuple):
@@ -55,8 +35,13 @@ class Decoded(NamedTuple):
         return self.predicted.whole() if isinstance(self.predicted, Projection) else self.predicted
 
 
-class Decoder(nn.Module):
-    """The base class of decoders.
+class Decoder(RenamedHooks, nn.Module):
+    """The base class of decoders. Subclass it, and add a line to DECODERS.
+
+    The constructor takes the embedding, the output layer, and the width of the encoder's states; then
+    `attention`, or `attentions`, if the decoder attends to the source as its recipe says. Its keyword-only
+    parameters are the options that a recipe may set. It sets `embedding` and `output`. A subclass defines
+    `start`, `step` and `forward`; with attention also `attention_layers` and `cross_attention`.
 
     attention_layers: the number of layers with cross-attention (0 = none);
     alignment_shift: 0 if the weights of step t belong to the token that the step predicts, 1 if to the token
@@ -158,3 +143,11 @@ def masked_coverage(memory: Memory, past: Past) -> Float[Tensor, "B S"] | None:
     real = expand_to_hypotheses(memory.mask.any(-2), len(past.coverage))
     coverage = past.coverage.masked_fill(~real, 1.0)  # (B, S) or (B, H, S)
     return coverage.mean(1) if coverage.dim() == 3 else coverage
+
+
+def stack_layers(layers: Sequence[Tensor | None]) -> Tensor | None:
+    """Return `Decoded.weights` from those of each layer, (B, T, S) or (B, H, T, S); None without layers."""
+    by_head = [
+        weights if weights.dim() == 4 else weights.unsqueeze(1) for weights in layers if weights is not None
+    ]
+    return torch.stack(by_head, 1) if by_head else None

@@ -15,8 +15,8 @@ from seq2attn.attention import Attended, Attention, Memory, Past
 from seq2attn.attention.heads import MultiHead
 from seq2attn.attention.state import PerSource, expand_to_hypotheses
 from seq2attn.errors import Seq2attnError
-from seq2attn.layers.basic import Embedding
-from seq2attn.models.decoders.base import Decoded, Decoder, Projection, masked_coverage
+from seq2attn.layers.basic import Embedding, Projection
+from seq2attn.models.decoders.base import Decoded, Decoder, masked_coverage, stack_layers
 from seq2attn.models.decoders.cell import Cell
 from seq2attn.models.decoders.copying import CopySource, PointerGenerator
 from seq2attn.models.decoders.latent import LatentAlignment, PositionPredictions
@@ -133,7 +133,7 @@ class RecurrentDecoder(Decoder):
 
     def cross_attention(self, layer: int) -> Attention:
         """See the base class."""
-        return self.attention.attention if isinstance(self.attention, MultiHead) else self.attention
+        return self.attention.attention
 
     def coverage(self, state: RecurrentState) -> Float[Tensor, "B S"] | None:
         """See the base class."""
@@ -279,8 +279,4 @@ def _layers(steps: list[Tensor | None], count: int) -> Tensor | None:
     """Stack the weights (B, T, S) or (B, H, T, S) of successive steps to (B, L, H, T, S); None if there are
     none. The decoder has one layer: all L are the same."""
     present = [step for step in steps if step is not None]
-    if not present:
-        return None
-    weights = torch.cat(present, -2)
-    heads = weights if weights.dim() == 4 else weights.unsqueeze(1)
-    return torch.stack([heads] * count, 1)
+    return stack_layers([torch.cat(present, -2)] * count) if present else None

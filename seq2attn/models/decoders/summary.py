@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seq2attn.attention.state import PerSource, expand_to_hypotheses
-from seq2attn.layers.basic import Embedding
-from seq2attn.models.decoders.base import Decoded, Decoder, Projection
+from seq2attn.layers.basic import Embedding, Projection
+from seq2attn.models.decoders.base import Decoded, Decoder
 from seq2attn.models.decoders.cell import Cell
 from seq2attn.models.decoders.readout import OutputLayers
 from seq2attn.models.encoders import Encoded

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from seq2attn.attention import Attended, Attention, Memory, Past
 from seq2attn.attention.heads import MultiHead, Window
 from seq2attn.attention.state import GrowingBuffer, PerSource, expand_to_hypotheses, fold_hypotheses
-from seq2attn.layers.basic import Embedding, FeedForward, Residual
-from seq2attn.models.decoders.base import Decoded, Decoder, Projection, masked_coverage
+from seq2attn.layers.basic import Embedding, FeedForward, Projection, Residual
+from seq2attn.models.decoders.base import Decoded, Decoder, masked_coverage, stack_layers
 from seq2attn.models.decoders.copying import CopySource, PointerGenerator
 from seq2attn.models.encoders import Encoded
 
@@ -226,13 +226,9 @@ class TransformerDecoder(Decoder):
                 projection.whole(), gate_inputs, attended.weights, copy_source
             )
         returned = [by_layer[layer] for layer in weights_of]
-        decoded = Decoded(predicted, _stack_weights(returned), _stack_samples(returned), gate)
+        weights = stack_layers([attended.weights for attended in returned])
+        decoded = Decoded(predicted, weights, _stack_samples(returned), gate)
         return decoded, tuple(states)
-
-
-def _stack_weights(layers: list[Attended]) -> Tensor | None:
-    """Return the weights (B, L, H, T, S) of layers; None if there are no layers."""
-    return torch.stack([cast(Tensor, attended.weights) for attended in layers], 1) if layers else None
 
 
 def _stack_samples(layers: list[Attended]) -> Tensor | None:

@@ -1,11 +1,11 @@
-"""The loss of predicted tokens: cross-entropy over a vocabulary, from logits or from their projection.
+"""LOSSES: losses of predicted tokens or labels; cross-entropy from logits or from their projection.
 
-Logits are the widest tensors of a model, as wide as the vocabulary. Both functions here write out their
-gradients, because composed operations would pass over the logits five more times. The second function never
-holds all logits at once.
+Logits are the widest tensors of a model, as wide as the vocabulary. Both functions of cross-entropy here
+write out their gradients, because composed operations would pass over the logits five more times. The second
+function never holds all logits at once.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +13,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from seq2attn.attention.masks import check_mask
-from seq2attn.models.decoders import Projection
+from seq2attn.attention.renamed import RenamedHooks
+from seq2attn.errors import Seq2attnError
+from seq2attn.layers.basic import Projection
 from seq2attn.runtime.chunks import blocks
+from seq2attn.runtime.plugin_errors import blaming
 
 ROWS = 512  # rows of logits that are computed at once: enough to keep a device busy
 
@@ -22,8 +25,90 @@ ROWS = 512  # rows of logits that are computed at once: enough to keep a device 
 class Loss(NamedTuple):
     """Losses as sums over the tokens under the mask."""
 
-    smoothed: Tensor  # (), minimised: cross-entropy against the smoothed target, in nats
+    smoothed: Tensor  # (), minimised: for cross-entropy, that against the smoothed target, in nats
     nll: Tensor  # (), the negative log-likelihood of the target, in nats; has no gradient
+
+
+class TokenLoss(RenamedHooks):
+    """A loss of predicted tokens or labels. Subclass it, and add a line to LOSSES.
+
+    The keyword-only parameters of the constructor are the options that a recipe may set. A subclass defines
+    `per_token`; or, if it needs more than single tokens, `sums`. It has no weights to train.
+    """
+
+    smooths: ClassVar[bool] = False  # True: the constructor takes the recipe's label_smoothing
+
+    def __call__(
+        self,
+        predicted: Tensor | Projection,
+        target: Int[Tensor, "B T"],
+        mask: Bool[Tensor, "B T"],
+        num_copied: int = 0,
+    ) -> Loss:
+        """Return the loss of logits (B, T, V), or of their projection. Arguments: see `cross_entropy`.
+
+        Seq2attnError if the class of a plugin raises an error, or returns something else than it must.
+        """
+        check_mask(mask, target.shape, "(B, T), True = a target token")
+        with blaming(type(self)):
+            loss = self.sums(predicted, target, mask, num_copied)
+        if not isinstance(loss, Loss) or any(part.shape for part in loss):
+            raise Seq2attnError(
+                f"{type(self).__name__}.sums must return Loss(smoothed, nll) of two sums over all tokens, "
+                f"tensors without axes; got {loss!r:.60}: fix the class"
+            )
+        return loss
+
+    def per_token(self, logits: Float[Tensor, "N V"], target: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+        """Return the loss of each of N tokens, from logits in float32; padding is left out."""
+        raise NotImplementedError(f"{type(self).__name__} must define its loss: write per_token() or sums()")
+
+    def sums(
+        self,
+        predicted: Tensor | Projection,
+        target: Int[Tensor, "B T"],
+        mask: Bool[Tensor, "B T"],
+        num_copied: int,
+    ) -> Loss:
+        """Return the sum of the losses of the tokens under the mask. Sums, not means: the training loop
+        divides them once, by the number of tokens of the whole update."""
+        target = target[mask]  # (N,)
+        if isinstance(predicted, Projection):
+            logits = predicted._replace(states=predicted.states[mask]).whole()  # (N, V)
+        else:
+            logits = predicted[mask]
+        logits = _at_least_float32(logits)
+        losses = self.per_token(logits, target)
+        if losses.shape != target.shape:
+            raise Seq2attnError(
+                f"{type(self).__name__}.per_token must return a loss for each of the {len(target)} tokens, "
+                f"of the shape {tuple(target.shape)}; got {tuple(losses.shape)}: fix the class"
+            )
+        with torch.no_grad():
+            nll = F.cross_entropy(logits, target, reduction="sum")
+        return Loss(losses.sum(), nll)
+
+
+class CrossEntropy(TokenLoss):
+    """Cross-entropy, with label smoothing if `label_smoothing` is set (Szegedy et al. 2016)."""
+
+    smooths = True
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self.label_smoothing = label_smoothing
+
+    def sums(
+        self,
+        predicted: Tensor | Projection,
+        target: Int[Tensor, "B T"],
+        mask: Bool[Tensor, "B T"],
+        num_copied: int,
+    ) -> Loss:
+        """See the base class."""
+        return cross_entropy(predicted, target, mask, self.label_smoothing, num_copied)
+
+
+LOSSES: dict[str, type[TokenLoss]] = {"cross_entropy": CrossEntropy}
 
 
 def cross_entropy(
@@ -49,10 +134,14 @@ def cross_entropy(
             states, layer.weight, layer.bias, target[mask], smoothing, torch.is_grad_enabled()
         )
         return Loss(smoothed, nll)
-    wide = predicted.float() if predicted.dtype in (torch.float16, torch.bfloat16) else predicted
+    wide = _at_least_float32(predicted)
     size = predicted.shape[-1] - num_copied
     smoothed, nll = _CrossEntropy.apply(wide, target, mask, smoothing, size)  # type: ignore[no-untyped-call]
     return Loss(smoothed, nll)
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 class _CrossEntropy(torch.autograd.Function):
