@@ -142,13 +142,18 @@ def _rows(dataset: Any, corpus: DatasetCorpus, key: str) -> Iterator[dict[str, A
         absent = [name for name in corpus.columns if not any(_begins(name, column) for column in columns)]
         heads = dict.fromkeys(name if name in first else name.split(".")[0] for name in corpus.columns)
         if not absent:
-            for batch in dataset.select_columns(list(heads)).iter(ROWS):
-                for row in zip(*batch.values(), strict=True):
-                    yield dict(zip(batch, row, strict=True))
+            yield from selected_rows(dataset, list(heads))
     except _failures() as error:
         raise DataError(_explain(corpus, key, error)) from error
     if absent:
         raise DataError(f"{key}.columns: no column {absent[0]}; there are: {', '.join(columns) or 'none'}")
+
+
+def selected_rows(dataset: Any, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a dataset, with only these columns."""
+    for batch in dataset.select_columns(columns).iter(ROWS):
+        for row in zip(*batch.values(), strict=True):
+            yield dict(zip(batch, row, strict=True))
 
 
 def _begins(name: str, column: str) -> bool:

@@ -84,7 +84,7 @@ def prepare(
         key = f"data.{role}" + (f".{number}" if role == "train" else "")
         source = open_corpus(corpus, Use(data.languages, role, key, data.tag_scheme, words))
         options = _Options(corpus, data, vocabularies, role == "train")
-        path = _cache() / f"{options.name(source)}.arrow"
+        path = cache_folder() / f"{options.name(source)}.arrow"
         if (notes := _notes(path)) is None:
             try:
                 _write(path, source, options, progress)
@@ -115,11 +115,12 @@ class _Options(NamedTuple):
         return digest([FORMAT, source.state, corpus, *reading, filters, vocabularies])
 
 
-def _cache() -> Path:
-    """Return the folder of the stores."""
+def cache_folder(name: str = "") -> Path:
+    """Return the folder of the stores, or a folder in it; it is made if there is none."""
     import datasets
 
-    folder = Path(os.environ.get("SEQ2ATTN_CACHE") or Path(datasets.config.HF_DATASETS_CACHE) / "seq2attn")
+    cache = Path(os.environ.get("SEQ2ATTN_CACHE") or Path(datasets.config.HF_DATASETS_CACHE) / "seq2attn")
+    folder = cache / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -140,7 +141,7 @@ def _notes(path: Path) -> dict[str, Any] | None:
     try:
         checksum, text = read(notes_path).split(b"\n", 1)
         notes: dict[str, Any] = json.loads(text)
-        if checksum.decode() == hashlib.sha256(text).hexdigest() and notes["checksum"] == _checksum(path):
+        if checksum.decode() == hashlib.sha256(text).hexdigest() and notes["checksum"] == checksum_of(path):
             return notes
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         pass  # of a damaged file, or one that is none
@@ -148,7 +149,7 @@ def _notes(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def _checksum(path: Path) -> str:
+def checksum_of(path: Path) -> str:
     """Return the SHA-256 of a file."""
     require_regular(path)
     checksum = hashlib.sha256()
@@ -195,14 +196,14 @@ def _write(path: Path, source: Source, options: _Options, progress: Callable[[in
             if not report.kept:
                 raise DataError(f"no pair is left of {source.name}: {report}")
             writer.finalize()
-        notes = {"checksum": _checksum(draft), "content": content.hexdigest(), "report": report.to_dict()}
-        _move(draft, path)
+        notes = {"checksum": checksum_of(draft), "content": content.hexdigest(), "report": report.to_dict()}
+        move(draft, path)
         text = json.dumps(notes, indent=1).encode()
         draft.write_bytes(f"{hashlib.sha256(text).hexdigest()}\n".encode() + text)
-        _move(draft, path.with_suffix(".json"))
+        move(draft, path.with_suffix(".json"))
 
 
-def _move(draft: Path, path: Path) -> None:
+def move(draft: Path, path: Path) -> None:
     """Rename a file, also to a name that a folder has taken."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
