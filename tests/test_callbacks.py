@@ -2,8 +2,11 @@
 
 import json
 import random
+import re
+import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock, call
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ import torch
 import seq2attn
 from seq2attn.errors import Seq2attnError
 from seq2attn.runs.training_run import Trained
+from seq2attn.training.loop import Progress
 from seq2attn.training.run_folder import RunFolder
 
 PART = {"kind": "recurrent", "embedding": 6, "size": 6}
@@ -117,3 +121,45 @@ def test_what_is_no_callback_is_refused_before_anything_is_made(callbacks: Any, 
     with pytest.raises(Seq2attnError, match="expected callbacks as a list of functions that take a record"):
         seq2attn.train(RECIPE, tmp_path / "run", data={"train": rows, "dev": PAIRS}, callbacks=callbacks)
     assert not (tmp_path / "run").exists() and next(rows) == PAIRS[0]
+
+
+RECORDS = [
+    {"step": 1, "loss": 2.0, "norm": 1.0},
+    {"step": 1, "loss": 3.0, "bleu": 9.0},
+    {"average": 2, "loss": 3.0, "bleu": 9.5},
+]
+
+
+def test_the_examples_of_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With stand-ins for the libraries, and for training."""
+    text = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Callbacks")[2].partition("\n## ")[0]
+    libraries = {name: MagicMock() for name in ("wandb", "mlflow", "optuna")}
+    libraries["optuna"].TrialPruned = PrunedError
+    for name, library in libraries.items():
+        monkeypatch.setitem(sys.modules, name, library)
+    names: dict[str, Any] = {"seq2attn": MagicMock()}
+
+    def pretend(*arguments: Any, callbacks: Any) -> Any:
+        for record in RECORDS:
+            for callback in callbacks:
+                callback(record)
+        return MagicMock(progress=Progress(best=[9.0, -3.0]))
+
+    names["seq2attn"].train = pretend
+    for example in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
+        exec(compile(example, "python.md", "exec"), names)  # noqa: S102 - the project's own page
+    written = [
+        call({"train/loss": 2.0, "train/norm": 1.0}, step=1),
+        call({"dev/loss": 3.0, "dev/bleu": 9.0}, step=1),
+        call({"average/average": 2, "average/loss": 3.0, "average/bleu": 9.5}, step=None),
+    ]
+    assert libraries["mlflow"].log_metrics.mock_calls == written
+    assert libraries["wandb"].init.return_value.__enter__.return_value.log.mock_calls == written
+    trial = MagicMock()
+    trial.should_prune.return_value = False
+    assert names["objective"](trial) == 9.0
+    assert trial.report.mock_calls == [call(9.0, 1)]
+    trial.should_prune.return_value = True
+    with pytest.raises(PrunedError):
+        names["objective"](trial)
