@@ -198,9 +198,8 @@ def test_a_window_keeps_what_the_next_query_sees(size, sinks):
         keys = torch.cat([kept, slot], -2)
         seen = [j for j in range(step + 1) if step - j < size or j < sinks]
         assert keys[0, 0, :, 0].tolist() == seen
-        kept, values, mask, _ = Window(size, sinks).keep(
-            Memory(keys, -keys, torch.ones(2, 1, 1, keys.shape[2]))
-        )
+        memory = Memory(keys, -keys, torch.ones(2, 1, 1, keys.shape[2]))
+        kept, values, mask, *_ = Window(size, sinks).keep(memory)
         assert torch.equal(values, -kept) and mask.shape == (2, 1, 1, kept.shape[2])
         assert kept.shape[2] <= size - 1 + sinks  # it does not grow
 

@@ -14,6 +14,7 @@ from seq2attn.attention.heads import MultiHead
 from seq2attn.attention.normalizers import Softmax
 from seq2attn.attention.positions import (
     POSITIONS,
+    SEQUENCE_POSITIONS,
     T5,
     Alibi,
     Distance,
@@ -27,8 +28,8 @@ from seq2attn.attention.scorers import ScaledDot
 from seq2attn.errors import Seq2attnError
 
 START = 7
-ABSOLUTE = [name for name, kind in POSITIONS.items() if not issubclass(kind, Distance)]
-RELATIVE = [name for name, kind in POSITIONS.items() if issubclass(kind, Distance)]
+ABSOLUTE = [name for name, kind in SEQUENCE_POSITIONS.items() if not issubclass(kind, Distance)]
+RELATIVE = [name for name, kind in SEQUENCE_POSITIONS.items() if issubclass(kind, Distance)]
 
 
 @pytest.fixture(autouse=True)

@@ -8,12 +8,13 @@ from seq2attn.attention.attention import Attention
 from seq2attn.attention.compatibility import ROLES, incompatibilities
 from seq2attn.attention.heads import MultiHead
 from seq2attn.attention.interfaces import Hierarchy, Normalizer, Relative, Scorer
-from seq2attn.attention.memory import Attended, Memory, Past, Sentences
+from seq2attn.attention.memory import Attended, Grid, Memory, Past, Sentences
 
 __all__ = [
     "ROLES",
     "Attended",
     "Attention",
+    "Grid",
     "Hierarchy",
     "Memory",
     "MultiHead",

@@ -10,8 +10,14 @@ from torch import Tensor, nn
 
 from seq2attn.attention.compatibility import incompatibilities
 from seq2attn.attention.interfaces import Hierarchy, Normalizer, Relative, Scorer, check_shape
-from seq2attn.attention.masks import check_mask_of_queries, check_queries, check_sentences, source_mask
-from seq2attn.attention.memory import Attended, Memory, Past
+from seq2attn.attention.masks import (
+    check_grid,
+    check_mask_of_queries,
+    check_queries,
+    check_sentences,
+    source_mask,
+)
+from seq2attn.attention.memory import Attended, Grid, Memory, Past
 from seq2attn.attention.renamed import warn_renamed
 from seq2attn.attention.state import expand_to_hypotheses, fold_hypotheses, unfold_hypotheses
 from seq2attn.errors import Seq2attnError, require_type
@@ -54,13 +60,19 @@ class Attention(nn.Module):
             raise Seq2attnError(why)
 
     def remember(
-        self, states: Tensor, mask: Tensor, values: Tensor | None = None, sentences: Tensor | None = None
+        self,
+        states: Tensor,
+        mask: Tensor,
+        values: Tensor | None = None,
+        sentences: Tensor | None = None,
+        grid: Grid | None = None,
     ) -> Memory:
         """Return the memory of states (..., S, K), with a mask (..., S), or (..., 1 or T, S) if the T queries
         have masks of their own; True = may be attended to.
 
         values (..., S, V): the states if None. sentences (..., S): the sentence of each state as a number,
-        for a hierarchy; -1 = none. Seq2attnError if a mask is not boolean, or a shape is another.
+        for a hierarchy; -1 = none. grid: the rows and columns that the S states lie on, row by row; None: a
+        sequence. Seq2attnError if a mask is not boolean, or a shape is another.
         """
         mask = source_mask(mask, states)
         if values is not None and values.shape[:-1] != states.shape[:-1]:
@@ -69,7 +81,7 @@ class Attention(nn.Module):
             )
         keys = self.score.keys(states)
         check_shape(self.score, "keys", keys, states.shape[:-1], keys.shape[-1])
-        memory = Memory(keys, states if values is None else values, mask)
+        memory = Memory(keys, states if values is None else values, mask, grid=check_grid(grid, states))
         if self.hierarchy is None:
             return memory
         if sentences is None:
@@ -86,7 +98,7 @@ class Attention(nn.Module):
         if type(self.score).initial_state is not Scorer.initial_state:  # casting keys is as slow as a query
             with torch.autocast(zeros.device.type, enabled=False):
                 trace = self.score.initial_state(_at_least_float32(memory.keys))
-        return Past(zeros, zeros, 0, self.normalize.initial_state(zeros), trace)
+        return Past(zeros, zeros, 0, self.normalize.initial_state(zeros), trace, memory.grid)
 
     def begin(self, memory: Memory) -> Past:
         """The deprecated name of `initial_state`."""
@@ -179,7 +191,8 @@ class Attention(nn.Module):
     def _bias(self, query: Tensor, memory: Memory) -> Tensor | None:
         """Return the term that relative positions or sentences add to the scores (..., T, S)."""
         if self.hierarchy is None or (sentences := memory.sentences) is None:
-            return None if self.relative is None else self.relative.bias(query, memory.keys.shape[-2])
+            keys = memory.keys.shape[-2]
+            return None if self.relative is None else self.relative.bias(query, keys, memory.grid)
         with torch.autocast(query.device.type, enabled=False):
             sentences = sentences._replace(keys=_at_least_float32(sentences.keys))
             return self.hierarchy.bias(_at_least_float32(query), sentences)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from seq2attn.attention.attention import Attention
 from seq2attn.attention.interfaces import Normalizer, Scorer
 from seq2attn.attention.masks import check_queries, check_sentences, source_mask
-from seq2attn.attention.memory import Attended, Memory, Past
+from seq2attn.attention.memory import Attended, Grid, Memory, Past
 from seq2attn.attention.renamed import warn_renamed
 from seq2attn.errors import Seq2attnError, require_type
 
@@ -33,7 +33,7 @@ class MultiHead(nn.Module):
         query_size: int,
         key_size: int,
         attention: Attention,
-        rotary: Callable[[Tensor, int], Tensor] | None = None,
+        rotary: Callable[[Tensor, int, Grid | None], Tensor] | None = None,
         key_heads: int | None = None,
         query_key_norm: bool = False,
     ) -> None:
@@ -61,9 +61,11 @@ class MultiHead(nn.Module):
         mask: Tensor,
         start: int = 0,
         sentences: Tensor | None = None,
+        grid: Grid | None = None,
     ) -> Memory:
         """Return the memory of states (B, S, K) with a mask (B, S) or (B, 1 or T, S); start: position of the
-        first state; sentences (B, S): see `Attention.remember`; each head scores them in its own projection.
+        first state; sentences (B, S) and grid: see `Attention.remember`; each head scores sentences in its
+        own projection.
 
         Keys and values are (B, G, S, D), the mask (B, 1, 1 or T, S).
         """
@@ -71,7 +73,8 @@ class MultiHead(nn.Module):
         sentence_ids = None if sentences is None else check_sentences(sentences, states).unsqueeze(1)
         keys = self.key_norm(self._split_heads(self.key(states)))
         values = self._split_heads(self.value(states))
-        return self.attention.remember(self._rotate(keys, start), mask.unsqueeze(1), values, sentence_ids)
+        keys = self._rotate(keys, start, grid)
+        return self.attention.remember(keys, mask.unsqueeze(1), values, sentence_ids, grid)
 
     def initial_state(self, memory: Memory) -> Past:
         """Return the past before the first query."""
@@ -79,12 +82,11 @@ class MultiHead(nn.Module):
         if self.group == 1:
             return past
         # Repeated here, and not in the memory: a past is much smaller than keys and values.
-        return Past(
-            self._repeat_heads(past.weights),
-            self._repeat_heads(past.coverage),
-            past.step,
-            self._repeat_heads(past.alignment_state),
-            self._repeat_heads(past.trace),
+        return past._replace(
+            weights=self._repeat_heads(past.weights),
+            coverage=self._repeat_heads(past.coverage),
+            alignment_state=self._repeat_heads(past.alignment_state),
+            trace=self._repeat_heads(past.trace),
         )
 
     def begin(self, memory: Memory) -> Past:
@@ -102,7 +104,7 @@ class MultiHead(nn.Module):
         """Attend with T queries: context (B, T, Q), weights (B, H, T, S)."""
         check_queries(query, len(memory.keys), 3)
         queries = self.query_norm(self._split_heads(self.query(query)))
-        queries = self._rotate(queries, 0 if past is None else past.step)
+        queries = self._rotate(queries, 0 if past is None else past.step, memory.grid)
         attended: Attended = self.attention(queries, self._repeat_key_heads(memory), past, need_weights)
         return attended._replace(context=self.out(attended.context.transpose(1, 2).flatten(2)))
 
@@ -110,8 +112,8 @@ class MultiHead(nn.Module):
         heads: Tensor = x.unflatten(-1, (-1, self.width))
         return heads.transpose(1, 2)
 
-    def _rotate(self, x: Tensor, start: int) -> Tensor:
-        return x if self.rotary is None else self.rotary(x, start)
+    def _rotate(self, x: Tensor, start: int, grid: Grid | None) -> Tensor:
+        return x if self.rotary is None else self.rotary(x, start, grid)
 
     def _repeat_heads(self, x: Tensor | None) -> Tensor | None:  # (B, G, ...) -> (B, H, ...)
         return None if x is None else x.repeat_interleave(self.group, 1)

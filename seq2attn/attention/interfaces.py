@@ -6,7 +6,7 @@ from typing import ClassVar
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from seq2attn.attention.memory import Memory, Past, Sentences
+from seq2attn.attention.memory import Grid, Memory, Past, Sentences
 from seq2attn.attention.renamed import RenamedHooks
 from seq2attn.errors import Seq2attnError
 
@@ -149,9 +149,9 @@ class Relative(nn.Module):
 
     adds_values = False  # True: values() is not None
 
-    def bias(self, query: Float[Tensor, "*b T Q"], n_keys: int) -> Tensor:
+    def bias(self, query: Float[Tensor, "*b T Q"], n_keys: int, grid: Grid | None = None) -> Tensor:
         """Return the term added to the scores (..., T, S); the T queries are at the last T of n_keys
-        positions."""
+        positions, which lie on the grid, if there is one."""
         raise NotImplementedError(f"{type(self).__name__} must implement bias()")
 
     def values(self, weights: Float[Tensor, "*b T S"]) -> Float[Tensor, "*b T V"] | None:

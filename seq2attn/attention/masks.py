@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from seq2attn.attention.memory import Grid
 from seq2attn.errors import Seq2attnError
 
 
@@ -56,6 +57,16 @@ def check_sentences(sentences: Tensor, states: Tensor) -> Tensor:
             sentences,
         )
     return sentences
+
+
+def check_grid(grid: Grid | None, states: Tensor) -> Grid | None:
+    """Return the rows and columns that states (..., S, K) lie on; Seq2attnError if they are not S."""
+    if grid is not None and grid[0] * grid[1] != states.shape[-2]:
+        raise Seq2attnError(
+            f"a grid of {grid[0]} rows and {grid[1]} columns has {grid[0] * grid[1]:,} positions, got "
+            f"{states.shape[-2]:,} states: flatten the grid row by row, as x.flatten(2).mT does"
+        )
+    return grid
 
 
 def check_queries(query: Tensor, rows: int, axes: int) -> None:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from seq2attn.attention.renamed import warn_renamed
 
+Grid = tuple[int, int]  # rows and columns of positions, which are numbered row by row
+
 
 class Sentences(NamedTuple):
     """The sentences (or turns, or paragraphs) of each source, for an attention with a `Hierarchy`."""
@@ -29,6 +31,7 @@ class Memory(NamedTuple):
     values: Tensor  # (..., S, V)
     mask: Tensor  # (..., 1 or T, S), bool, True = the query may attend to this source position
     sentences: Sentences | None = None  # for an attention with a hierarchy
+    grid: Grid | None = None  # that the source positions lie on, as those of an image; None: a sequence
 
     def append(self, other: "Memory") -> "Memory":
         """Return this memory followed by the positions of another, as self-attention grows step by step."""
@@ -45,6 +48,7 @@ class Past(NamedTuple):
     step: int  # the number of queries so far, the same in every row
     alignment_state: Tensor | None = None  # (..., S), the position of a normalizer along the source
     trace: Tensor | None = None  # (..., S, C), features that a scorer keeps for each source position
+    grid: Grid | None = None  # that the source positions lie on; None: a sequence
 
     @property
     def belief(self) -> Tensor | None:
@@ -62,10 +66,11 @@ class Past(NamedTuple):
         """Return the past after `queries` more queries with these weights (..., T, S)."""
         step = self.step + queries
         if weights is None or self.coverage is None:
-            return Past(None, None, step, alignment_state, trace)
+            return Past(None, None, step, alignment_state, trace, self.grid)
         # Positions that were appended since (self-attention) have had no weight.
         before = F.pad(self.coverage, (0, weights.shape[-1] - self.coverage.shape[-1]))
-        return Past(weights[..., -1, :], before + weights.sum(-2), step, alignment_state, trace)
+        coverage = before + weights.sum(-2)
+        return Past(weights[..., -1, :], coverage, step, alignment_state, trace, self.grid)
 
 
 class Attended(NamedTuple):

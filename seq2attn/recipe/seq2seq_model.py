@@ -9,7 +9,7 @@ from pydantic import Field
 
 from seq2attn.attention import Normalizer, Scorer
 from seq2attn.attention.normalizers import NORMALIZERS
-from seq2attn.attention.positions import POSITIONS, Distance
+from seq2attn.attention.positions import POSITIONS, SEQUENCE_POSITIONS, Distance
 from seq2attn.attention.scorers import SCORERS
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.basic import ACTIVATIONS
@@ -197,7 +197,7 @@ class _Transformer(Section):
         description="Layer normalization before each sublayer (more stable) or after it (Vaswani et al. "
         "2017).",
     )
-    positions: Annotated[Part, Choice(POSITIONS)] = Field(
+    positions: Annotated[Part, Choice(SEQUENCE_POSITIONS)] = Field(
         "sinusoidal", validate_default=True, description="Position encoding."
     )
     self_attention: PerLayer = Field(

@@ -41,9 +41,11 @@ class LocationSensitive(HistoryScorer):
     """v . tanh(W q + U k + V f + b), f = F * a, a convolution over the last weights (Chorowski et al. 2015,
     eq. 8 and 9).
 
-    filters: the number of filters; width: the number of positions that each covers (odd). cumulative: the sum
-    of all weights so far is a second channel (Shen et al. 2018, Tacotron 2). start: the weights before the
-    first query: `zeros`, or all on the `first` position (as Chorowski et al.).
+    filters: the number of filters; width: the number of positions that each covers (odd), or of rows and
+    columns, if the positions lie on a grid. cumulative: the sum of all weights so far is a second channel
+    (Shen et al. 2018, Tacotron 2), or the `only` one: with width [11, 11], F is then the coverage vector of
+    WAP (Zhang et al. 2017, eq. 9). start: the weights before the first query: `zeros`, or all on the `first`
+    position (as Chorowski et al.).
     """
 
     position_dependent = True
@@ -55,27 +57,43 @@ class LocationSensitive(HistoryScorer):
         *,
         size: Annotated[int, Ge(1)] | None = None,
         filters: Annotated[int, Ge(1)] = 32,
-        width: Annotated[int, Ge(1)] = 31,
-        cumulative: bool = True,
+        width: Annotated[int, Ge(1)] | tuple[Annotated[int, Ge(1)], Annotated[int, Ge(1)]] = 31,
+        cumulative: bool | Literal["only"] = True,
         start: Literal["zeros", "first"] = "zeros",
     ) -> None:
         super().__init__(query_size, key_size, filters, size, bias=True)
-        if width % 2 == 0:
-            raise Seq2attnError(
-                f"LocationSensitive needs an odd width, as many positions before as after; got {width}; "
-                f"take {width + 1}"
-            )
+        widths = (width,) if isinstance(width, int) else width
+        for odd in widths:
+            if odd % 2 == 0:
+                raise Seq2attnError(
+                    f"LocationSensitive needs an odd width, as many positions before as after; got {odd}; "
+                    f"take {odd + 1}"
+                )
         self.cumulative, self.start = cumulative, start
-        self.convolve = nn.Conv1d(1 + cumulative, filters, width, padding=width // 2, bias=False)
+        convolution = nn.Conv1d if len(widths) == 1 else nn.Conv2d
+        channels, padding = 2 if cumulative is True else 1, tuple(odd // 2 for odd in widths)
+        self.convolve = convolution(channels, filters, widths, padding=padding, bias=False)  # type: ignore[arg-type]
 
     def features(self, keys: Float[Tensor, "*b S K"], past: Past) -> Float[Tensor, "*b S F"]:
-        """Return F * [a; sum of a]."""
+        """Return F * [a; sum of a]. On a grid, a filter that has no rows covers positions of one row."""
         last, coverage = require_past(self, past.weights), require_past(self, past.coverage)
         if self.start == "first" and not past.step:
             last = last + (torch.arange(last.shape[-1], device=last.device) == 0)
-        channels = torch.stack([last, coverage] if self.cumulative else [last], -2)  # (..., 1 or 2, S)
-        filtered = self.convolve(channels.reshape(-1, *channels.shape[-2:]))  # (rows, filters, S)
-        return filtered.mT.reshape(*last.shape, -1)  # type: ignore[no-any-return]
+        used = {True: [last, coverage], False: [last], "only": [coverage]}[self.cumulative]
+        channels = torch.stack(used, -2).reshape(-1, len(used), last.shape[-1])  # (N, 1 or 2, S)
+        if past.grid is None:
+            if isinstance(self.convolve, nn.Conv2d):
+                raise Seq2attnError(
+                    "LocationSensitive with a width of rows and columns is for a grid, and these positions "
+                    "are a sequence: give one number"
+                )
+            filtered: Tensor = self.convolve(channels)  # (N, filters, S)
+        else:
+            weight = self.convolve.weight  # (filters, 1 or 2, [rows,] columns)
+            weight = weight if weight.dim() == 4 else weight.unsqueeze(-2)
+            padding = (weight.shape[-2] // 2, weight.shape[-1] // 2)
+            filtered = F.conv2d(channels.unflatten(-1, past.grid), weight, padding=padding).flatten(2)
+        return filtered.mT.reshape(*last.shape, -1)
 
 
 class Coverage(HistoryScorer):

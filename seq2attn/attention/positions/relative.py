@@ -1,9 +1,4 @@
-"""Positions of tokens: added to embeddings, encoded by rotating queries and keys, or added to scores.
-
-Keyword-only parameters are options in a recipe. `start` is the position of the first token, so that decoding
-step by step uses the same positions as decoding all at once. Relative positions need no start: the last query
-is at the last key.
-"""
+"""Relative positions, which change the scores of self-attention."""
 
 import math
 from typing import Annotated, ClassVar, Literal
@@ -14,95 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from seq2attn.attention.interfaces import Relative
+from seq2attn.attention.memory import Grid
 from seq2attn.errors import Seq2attnError
-
-
-class Position(nn.Module):
-    """Absolute positions. `where`: they are added to embeddings, or rotate queries and keys."""
-
-    where: ClassVar[Literal["embedding", "rotation"]]
-    max_length: int | None = None  # the number of positions that there are; None: any
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.size = size
-
-
-class NoPosition(Position):
-    """No positions. A causal decoder can infer them from its mask (Haviv et al. 2022); an encoder cannot, and
-    reads its sentence as a bag of words."""
-
-    where = "embedding"
-
-    def forward(self, x: Float[Tensor, "B L D"], start: int) -> Float[Tensor, "B L D"]:
-        """Return x."""
-        return x
-
-
-class Sinusoidal(Position):
-    """PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos(...) (Vaswani et al. 2017), any length."""
-
-    where = "embedding"
-
-    def forward(self, x: Float[Tensor, "B L D"], start: int) -> Float[Tensor, "B L D"]:
-        """Return x plus its positions."""
-        angles = _angles(x.shape[-2], self.size, x.device, start)  # (L, ceil(D/2))
-        table = torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)[..., : self.size]  # (L, D)
-        return x + table.to(x.dtype)
-
-
-class Learned(Position):
-    """One learned vector per position (Gehring et al. 2017), up to `length` positions."""
-
-    where = "embedding"
-
-    def __init__(self, size: int, *, length: Annotated[int, Ge(1)] = 1024) -> None:
-        super().__init__(size)
-        self.table, self.max_length = nn.Embedding(length, size), length
-        nn.init.normal_(self.table.weight, std=size**-0.5)
-
-    def forward(self, x: Float[Tensor, "B L D"], start: int) -> Float[Tensor, "B L D"]:
-        """Return x plus its positions; Seq2attnError beyond the last learned position."""
-        length, last = self.table.num_embeddings, start + x.shape[-2] - 1
-        if last >= length:
-            raise Seq2attnError(
-                f"position {last} is beyond the {length} learned positions; give learned "
-                "positions a larger length, filter longer sentences, or use sinusoidal positions"
-            )
-        vectors: Tensor = self.table(_positions(x.shape[-2], x.device, start))  # (L, D)
-        return x + vectors
-
-
-class Rotary(Position):
-    """Rotates each pair of a query or key by p / base^(2i/d) (Su et al. 2021), so that their product depends
-    on the distance only. Pairs are (2i, 2i+1), interleaved (the paper), or (i, i+d/2), half (Llama)."""
-
-    where = "rotation"
-
-    def __init__(
-        self,
-        size: int,
-        *,
-        base: Annotated[float, Gt(1)] = 10000.0,
-        layout: Literal["interleaved", "half"] = "interleaved",
-    ) -> None:
-        super().__init__(size)
-        if size % 2:
-            raise Seq2attnError(f"rotary positions need an even head size, got {size}")
-        self.base, self.layout = base, layout
-
-    def forward(self, x: Float[Tensor, "B H L D"], start: int) -> Float[Tensor, "B H L D"]:
-        """Return x, rotated. Angles are float32 for any dtype of x."""
-        angles = _angles(x.shape[-2], self.size, x.device, start, self.base)  # (L, D/2)
-        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-        # The axis of length 2 that the members of a pair are on: (D/2, 2) or (2, D/2).
-        axis = -1 if self.layout == "interleaved" else -2
-        pairs = x.unflatten(-1, (-1, 2) if axis == -1 else (2, -1))
-        first, second = pairs.unbind(axis)  # (B, H, L, D/2) each
-        return torch.stack([first * cos - second * sin, first * sin + second * cos], axis).flatten(-2)
-
-
-# ---- relative ----------------------------------------------------------------------------------------
 
 
 class Distance(Relative):
@@ -112,6 +20,7 @@ class Distance(Relative):
     """
 
     where: ClassVar[Literal["scores"]] = "scores"
+    needs_grid: ClassVar[bool] = False  # True: only for self-attention on a grid
     shared = False  # True: all layers of a stack share one module
 
     def __init__(self, heads: int, size: int, causal: bool = False) -> None:
@@ -127,7 +36,9 @@ class Alibi(Distance):
         super().__init__(heads, size, causal)
         self.slopes = slopes(heads)
 
-    def bias(self, query: Float[Tensor, "*b T Q"], n_keys: int) -> Float[Tensor, "H T S"]:
+    def bias(
+        self, query: Float[Tensor, "*b T Q"], n_keys: int, grid: Grid | None = None
+    ) -> Float[Tensor, "H T S"]:
         """Return -m_h |i - j| in float32: bfloat16 cannot represent 257."""
         distances = _offsets(query, n_keys).abs().float()
         return -torch.tensor(self.slopes, device=query.device)[:, None, None] * distances
@@ -188,7 +99,9 @@ class T5(Distance):
         far = math.log(distance / exact) / math.log(self.max_distance / exact)
         return min(exact + int(far * (self.side - exact) + 1e-9), self.side - 1)
 
-    def bias(self, query: Float[Tensor, "*b T Q"], n_keys: int) -> Float[Tensor, "H T S"]:
+    def bias(
+        self, query: Float[Tensor, "*b T Q"], n_keys: int, grid: Grid | None = None
+    ) -> Float[Tensor, "H T S"]:
         """Return b[bucket(j - i), h]."""
         bias: Tensor = self.table(self.buckets(_offsets(query, n_keys)))  # (T, S, H)
         return bias.movedim(-1, 0)
@@ -215,7 +128,9 @@ class Shaw(Distance):
         self.of_keys = nn.Parameter(torch.randn(reach + 1 + self.behind, size) * size**-0.5)
         self.of_values = nn.Parameter(torch.randn_like(self.of_keys) * size**-0.5) if values else None
 
-    def bias(self, query: Float[Tensor, "*b T Q"], n_keys: int) -> Float[Tensor, "*b T S"]:
+    def bias(
+        self, query: Float[Tensor, "*b T Q"], n_keys: int, grid: Grid | None = None
+    ) -> Float[Tensor, "*b T S"]:
         """Return q . a_(j-i) / sqrt(d): a product per distance, then gathered for each pair."""
         products = query @ self.of_keys.mT / math.sqrt(query.shape[-1])  # (..., T, distances)
         return products.gather(-1, self._rows(query, n_keys))
@@ -228,33 +143,15 @@ class Shaw(Distance):
         by_distance = zeros.scatter_add(-1, self._rows(weights, weights.shape[-1]), weights)
         return by_distance @ self.of_values.to(weights.dtype)
 
-    def _rows(self, x: Tensor, n_keys: int) -> Tensor:  # (..., T, S), the rows of a and b
+    def _rows(
+        self, x: Tensor, n_keys: int, grid: Grid | None = None
+    ) -> Tensor:  # (..., T, S), the rows of a and b
         rows = _offsets(x, n_keys).clamp(-self.reach, self.behind) + self.reach
         return rows.expand(*x.shape[:-1], n_keys)
 
 
-def _offsets(query: Tensor, n_keys: int) -> Tensor:  # (T, S), j - i; the last query is at the last key
+def _offsets(
+    query: Tensor, n_keys: int, grid: Grid | None = None
+) -> Tensor:  # (T, S), j - i; the last query is at the last key
     positions = torch.arange(n_keys, device=query.device)
     return positions - positions[n_keys - query.shape[-2] :, None]
-
-
-def _positions(length: int, device: torch.device, start: int) -> Tensor:  # (L,)
-    return torch.arange(start, start + length, device=device)
-
-
-def _angles(
-    length: int, size: int, device: torch.device, start: int, base: float = 10000.0
-) -> Tensor:  # (L, ceil(size/2)), float32
-    frequency = base ** (-torch.arange(0, size, 2, device=device, dtype=torch.float32) / size)
-    return _positions(length, device, start).unsqueeze(-1) * frequency
-
-
-POSITIONS: dict[str, type[Position] | type[Distance]] = {
-    "sinusoidal": Sinusoidal,
-    "learned": Learned,
-    "rotary": Rotary,
-    "alibi": Alibi,
-    "t5": T5,
-    "shaw": Shaw,
-    "none": NoPosition,
-}
