@@ -8,7 +8,7 @@ import hashlib
 import json
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -148,12 +148,11 @@ def _pairs(opened: _Rows, name: str, report: Report, read: Pick) -> Iterator[Pai
     """Yield the pairs of rows; `read` makes the pair of a row."""
     for index, row in enumerate(opened.rows):
         where = f"{name}:{index}"
-        if isinstance(row, Mapping):
-            values = _plain(row)
-        elif isinstance(row, Sequence) and not isinstance(row, str | bytes) and len(row) == 2:
-            values = dict(zip(opened.keys, map(_plain, row), strict=True))
-        else:
-            size = f"{len(row)} values" if isinstance(row, list | tuple) else f"{row!r:.60}"
+        values = _plain(row)
+        if isinstance(values, list) and len(values) == 2:
+            values = dict(zip(opened.keys, values, strict=True))
+        elif not isinstance(values, dict):
+            size = f"{len(values)} values" if isinstance(values, list) else f"{row!r:.60}"
             expected = f"a pair ({', '.join(opened.keys)}), or a dict"
             report.bad("not a pair", where, f"expected {expected}, got {size}")
             continue
