@@ -17,7 +17,7 @@ from seq2attn.data.sources import PairTokenizer, Source
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.generator import Generator
 from seq2attn.inference.results import Translation
-from seq2attn.inference.translator import Translator
+from seq2attn.inference.translator import TextPredictor, Translator
 from seq2attn.recipe import DecodingRecipe
 
 
@@ -48,7 +48,7 @@ def test_one_in_one_out_a_list_in_a_list_out(model: Translator) -> None:
 @pytest.mark.parametrize(
     ("function", "several"),
     [
-        (Translator.translate, Sequence[str] | Sequence[Sequence[str]]),  # a summarizer's turns
+        (TextPredictor._generate, Sequence[str] | Sequence[Sequence[str]]),  # a summarizer's turns
         (seq2attn.translate, Sequence[str]),
     ],
 )

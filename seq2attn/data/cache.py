@@ -52,7 +52,7 @@ def stored(
     Raises:
         DataError: there is no cache folder, or the disk forgets what was written; and those of `write`.
     """
-    path = _folder() / f"{name}.arrow"
+    path = cache_folder() / f"{name}.arrow"
     if (notes := _notes(path)) is None:
         try:
             _write(path, columns(), write)
@@ -65,11 +65,12 @@ def stored(
     return _open(path, notes)
 
 
-def _folder() -> Path:
-    """Return the cache folder."""
+def cache_folder(name: str = "") -> Path:
+    """Return the cache folder, or a folder in it; it is made if there is none."""
     import datasets
 
-    folder = Path(os.environ.get("SEQ2ATTN_CACHE") or Path(datasets.config.HF_DATASETS_CACHE) / "seq2attn")
+    cache = Path(os.environ.get("SEQ2ATTN_CACHE") or Path(datasets.config.HF_DATASETS_CACHE) / "seq2attn")
+    folder = cache / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -90,7 +91,7 @@ def _notes(path: Path) -> dict[str, Any] | None:
     try:
         checksum, text = read(notes_path).split(b"\n", 1)
         notes: dict[str, Any] = json.loads(text)
-        if checksum.decode() == hashlib.sha256(text).hexdigest() and notes["checksum"] == _checksum(path):
+        if checksum.decode() == hashlib.sha256(text).hexdigest() and notes["checksum"] == checksum_of(path):
             return notes
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         pass  # of a damaged file, or one that is none
@@ -98,7 +99,7 @@ def _notes(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def _checksum(path: Path) -> str:
+def checksum_of(path: Path) -> str:
     """Return the SHA-256 of a file."""
     require_regular(path)
     checksum = hashlib.sha256()
@@ -124,14 +125,14 @@ def _write(path: Path, columns: "datasets.Features", write: Callable[["ArrowWrit
         with ArrowWriter(path=str(draft), features=columns) as writer:
             notes = write(writer)
             writer.finalize()
-        values = {**notes._asdict(), "report": notes.report.to_dict(), "checksum": _checksum(draft)}
-        _move(draft, path)
+        values = {**notes._asdict(), "report": notes.report.to_dict(), "checksum": checksum_of(draft)}
+        move(draft, path)
         text = json.dumps(values, indent=1).encode()
         draft.write_bytes(f"{hashlib.sha256(text).hexdigest()}\n".encode() + text)
-        _move(draft, path.with_suffix(".json"))
+        move(draft, path.with_suffix(".json"))
 
 
-def _move(draft: Path, path: Path) -> None:
+def move(draft: Path, path: Path) -> None:
     """Rename a file, also to a name that a folder has taken."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

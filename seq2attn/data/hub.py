@@ -148,9 +148,7 @@ def rows(dataset: Any, corpus: DatasetCorpus, key: str, count: int = ROWS) -> It
         absent = [name for name in corpus.columns if not any(_begins(name, column) for column in columns)]
         heads = dict.fromkeys(name if name in first else name.split(".")[0] for name in corpus.columns)
         if not absent:
-            for batch in dataset.select_columns(list(heads)).iter(count):
-                for row in zip(*batch.values(), strict=True):
-                    yield dict(zip(batch, row, strict=True))
+            yield from selected_rows(dataset, list(heads), count)
     except _failures() as error:
         raise DataError(_explain(corpus, key, error)) from error
     if absent:
@@ -164,6 +162,13 @@ def _names(features: "datasets.Features") -> list[str]:
     images = [name for name, feature in features.items() if isinstance(feature, Image)]
     others = [name for name in features.flatten() if name.rpartition(".")[0] not in images]
     return [*dict.fromkeys([*others, *images])]
+
+
+def selected_rows(dataset: Any, columns: list[str], count: int = ROWS) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a dataset, with only these columns, `count` at a time from the file."""
+    for batch in dataset.select_columns(columns).iter(count):
+        for row in zip(*batch.values(), strict=True):
+            yield dict(zip(batch, row, strict=True))
 
 
 def _begins(name: str, column: str) -> bool:

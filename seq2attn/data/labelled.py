@@ -202,7 +202,7 @@ def tagged(pairs: Iterator[Pair], scheme: str, name: str, columns: str, report: 
     columns: the key and value of the columns in the recipe, for errors.
     A sentence with an invalid tag, or with another number of tags than words, is a bad line.
     """
-    pairs = _with_tags(pairs, name, columns, report)
+    pairs = with_tags(pairs, name, columns, report)
     first = list(islice(pairs, GUESSING))
     actual: Any = scheme
     if scheme == "auto":
@@ -225,7 +225,7 @@ def tagged(pairs: Iterator[Pair], scheme: str, name: str, columns: str, report: 
         yield pair._replace(target=join_words(convert(written, actual, "bio")))
 
 
-def _with_tags(pairs: Iterator[Pair], name: str, columns: str, report: Report) -> Iterator[Pair]:
+def with_tags(pairs: Iterator[Pair], name: str, columns: str, report: Report) -> Iterator[Pair]:
     """Yield the pairs with a tag of any scheme for each word."""
     for pair in pairs:
         where = f"{name}:{pair.line}"

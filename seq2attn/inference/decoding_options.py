@@ -1,9 +1,12 @@
 """The options of a call that replace the recipe's decoding settings."""
 
 import contextlib
+import functools
+import inspect
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TypedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FunctionType
+from typing import TypedDict, TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -36,6 +39,27 @@ class DecodingOptions(TypedDict, total=False):
     top_p: float | None
     seed: int | None
     batch_tokens: int | None
+
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def published(method: F, qualified_name: str) -> F:
+    """Return a copy of a method that takes **DecodingOptions. `help`, notebooks and tracebacks know it by its
+    public name, such as `Translator.translate`, and its signature has each of the options."""
+    function, name = cast(FunctionType, method), qualified_name.rpartition(".")[2]
+    code = function.__code__.replace(co_name=name)
+    copy = FunctionType(code, function.__globals__, name, function.__defaults__, function.__closure__)
+    functools.update_wrapper(copy, function, ("__doc__", "__annotations__", "__kwdefaults__"))
+    copy.__qualname__ = qualified_name
+    signature = inspect.signature(function)
+    *parameters, _ = signature.parameters.values()
+    options = [
+        inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for option, annotation in DecodingOptions.__annotations__.items()
+    ]
+    copy.__signature__ = signature.replace(parameters=[*parameters, *options])  # type: ignore[attr-defined]
+    return cast(F, copy)
 
 
 def changed(decoding: DecodingRecipe, options: Mapping[str, object]) -> DecodingRecipe:

@@ -1,5 +1,6 @@
 """Annotations (the words of a text with tags, and its entities) and categories (the label of a text)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from seq2attn.errors import Seq2attnError
 from seq2attn.text.word_vocabulary import Word, join_words
-from seq2attn.views.html_table import MAX_CELLS, block, marked, pale, table
+from seq2attn.views.html_table import MAX_CELLS, beginning, block, marked, pale, table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,6 +101,7 @@ class Annotation(_Plotted):
     attention: str = ""
 
     row_title = "words and their tags"
+    html_headings: ClassVar[Sequence[str]] = ("text",)
 
     def __str__(self) -> str:
         return join_words(self.tags)
@@ -133,14 +135,18 @@ class Annotation(_Plotted):
         pairs = zip(self.words, self.tags, strict=True)
         return [word.text if tag == "O" else f"{word.text}  {tag}" for word, tag in pairs]
 
-    def _repr_html_(self) -> str:
-        """The text with its entities marked, for notebooks."""
+    def html_cells(self) -> list[str]:
+        """Return the text with its entities marked: the row that a list of annotations has for it."""
         html, position = "", 0
         for entity in sorted(self.entities, key=lambda entity: entity.start):
             kind = pale(f"{escape(entity.type)} {entity.probability:.2f}")
             html += escape(self.text[position : entity.start]) + marked(f"{escape(entity.text)} {kind}")
             position = entity.end
-        return block(html + escape(self.text[position:]))
+        return [html + escape(self.text[position:])]
+
+    def _repr_html_(self) -> str:
+        """The text with its entities marked, for notebooks."""
+        return block(*self.html_cells())
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -157,6 +163,7 @@ class Category(_Plotted):
     weights: Float[Tensor, "r Sw"] | None = None
 
     row_title = "queries"
+    html_headings: ClassVar[Sequence[str]] = ("text", "label", "probability")
 
     @property
     def probability(self) -> float:
@@ -179,6 +186,10 @@ class Category(_Plotted):
         """The label, with the number of the query if there is more than one: the rows of `plot`."""
         count = 1 if self.weights is None else len(self.weights)
         return [self.label] if count == 1 else [f"{self.label} {number}" for number in range(1, count + 1)]
+
+    def html_cells(self) -> list[str]:
+        """Return the cells of the row that a list of categories has for it, for notebooks."""
+        return [beginning(self.text), escape(self.label), f"{self.probability:.3f}"]
 
     def _repr_html_(self) -> str:
         """The text, its most probable labels and the weights as a shaded table, for notebooks."""

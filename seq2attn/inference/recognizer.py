@@ -18,6 +18,7 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.inference.attention_maps import SELF_TITLES, AttentionMaps, recorded, self_attentions
 from seq2attn.inference.label_results import Annotation, Category, Entity
 from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, PlotOptions, Predictor
+from seq2attn.inference.result_list import Results
 from seq2attn.inference.shortening import shortened
 from seq2attn.metrics.entities import parted
 from seq2attn.models.taggers import Classifier, LabelScores, SpanPrediction, SpanTagger, Tagger
@@ -181,7 +182,7 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
 
     def _label_texts(self, text: object, weights: bool) -> Result | list[Result]:
         """Return the result of a text, or those of a list of texts, each of which may be a list of words."""
-        results = self.label([self.read(words) for words in self.texts(text)], weights)
+        results = Results(self.label([self.read(words) for words in self.texts(text)], weights))
         return results[0] if isinstance(text, str) else results
 
     @abstractmethod

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,7 @@ from torch import Tensor
 from seq2attn.alignment.word_alignment import Link, WordAlignment, links, pharaoh
 from seq2attn.errors import Seq2attnError
 from seq2attn.text.vocabulary import Tokens
-from seq2attn.views.html_table import MAX_CELLS, pale, table
+from seq2attn.views.html_table import MAX_CELLS, beginning, pale, table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,6 +48,8 @@ class Translation:
     truncated: bool = False  # whether it has the largest length that decoding allows, and so may be cut
     attention: str = ""  # the layer and head that the weights are from: "layer 4 (0 to 5), mean of 8 heads"
     others: tuple["Translation", ...] = ()  # the next best hypotheses, best first, if nbest > 1
+
+    html_headings: ClassVar[Sequence[str]] = ("source", "target", "score")
 
     @classmethod
     def empty(cls, source: Tokens) -> "Translation":
@@ -216,6 +218,10 @@ class Translation:
             + (f"<ol start='2' style='margin:.7em 0 0;padding-left:1.6em'>{others}</ol>" if others else "")
             + "</div>"
         )
+
+    def html_cells(self) -> list[str]:
+        """Return the cells of the row that a list of translations has for it, for notebooks."""
+        return [beginning(" ".join(self.source_words)), beginning(self.text), f"{self.score:.3f}"]
 
     def _html_table(self) -> str:
         if self.alignment is None or not 0 < self.alignment.numel() <= MAX_CELLS:

@@ -14,9 +14,10 @@ from seq2attn.alignment.word_alignment import Link, by_words, shifted
 from seq2attn.data.sources import SourceIds
 from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.inference.attention_maps import cross_attention_maps, self_attention_maps
-from seq2attn.inference.decoding_options import DecodingOptions, changed, warn_of_limits
+from seq2attn.inference.decoding_options import DecodingOptions, changed, published, warn_of_limits
 from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, ForcedDecoding, Generator
 from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, PlotOptions, Predictor
+from seq2attn.inference.result_list import Results
 from seq2attn.inference.results import Translation
 from seq2attn.inference.search import Hypothesis
 from seq2attn.inference.shortening import shortened
@@ -192,14 +193,14 @@ class TextPredictor(Predictor):
 
         prefix: the beginning of the result: a text for all, or a text for each;
         alignment: False skips the alignment, which saves time;
-        options: decoding options that replace the recipe's (`DecodingOptions`).
+        all others: decoding options that replace the recipe's (`DecodingOptions`).
         """
         texts = [line if isinstance(line, str) else "\n".join(line) for line in self.texts(text)]
         prefixes = [prefix] * len(texts) if isinstance(prefix, str) else _all_texts(prefix, "prefixes")
         if len(prefixes) != len(texts):
             raise Seq2attnError(f"expected a prefix for each of {len(texts)} texts, got {len(prefixes)}")
         results = self._results(texts, self.settings(options), alignment, prefixes, 0)
-        return results[0] if isinstance(text, str) else results
+        return results[0] if isinstance(text, str) else Results(results)
 
     def stream(
         self,
@@ -376,7 +377,7 @@ class Translator(TextPredictor):
     """Translates texts. Returned by `seq2attn.load(run)`."""
 
     task, command = "translation", "translate"
-    translate = TextPredictor._generate
+    translate = published(TextPredictor._generate, "Translator.translate")
 
 
 class Summarizer(TextPredictor):
@@ -386,4 +387,4 @@ class Summarizer(TextPredictor):
     """
 
     task, command, parts = "summarization", "summarize", "sentences or turns"
-    summarize = TextPredictor._generate
+    summarize = published(TextPredictor._generate, "Summarizer.summarize")

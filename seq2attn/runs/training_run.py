@@ -1,10 +1,10 @@
 """A whole training run: from a recipe to a scored model in a run folder."""
 
 import contextlib
-import json
+import inspect
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -12,11 +12,12 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from seq2attn.data import Examples
-from seq2attn.errors import require_type
+from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.metrics import METRICS, Score
-from seq2attn.recipe import AnyRecipe, LocatedFault, RecipeError, read
+from seq2attn.recipe import AnyRecipe
 from seq2attn.recipe.wording import shown
 from seq2attn.runs.evaluation import best, read_examples, validator
+from seq2attn.runs.recipe_argument import recipe_of
 from seq2attn.runtime.devices import pick_device
 from seq2attn.runtime.locks import locked
 from seq2attn.tasks.loading import learn, reopen
@@ -25,6 +26,7 @@ from seq2attn.training.advice import advice
 from seq2attn.training.display import Display
 from seq2attn.training.loop import (
     Progress,
+    Record,
     Report,
     Trainer,
     average_last,
@@ -40,6 +42,7 @@ from seq2attn.version import __version__
 MAX_NAMED = 5  # changed keys in an error message
 # The keys of `training` that may change when a run is resumed: those that limit its length.
 MAY_CHANGE = ("max_steps", "max_epochs", "max_minutes", "early_stopping")
+Callback = Callable[[dict[str, Any]], object]  # what it returns is ignored
 
 
 class Trained(NamedTuple):
@@ -64,6 +67,9 @@ def train(
     resume: bool = False,
     device: str = "auto",
     display: Display | None = None,
+    *,
+    data: Mapping[str, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Trained:
     """Train the model of a recipe in a new run folder (`runs/NAME` by default), or resume an existing run.
 
@@ -72,8 +78,11 @@ def train(
 
     recipe: the name of one that ships, a file, its sections in a dict, or what `read` has returned.
     overrides: as on the command line, ["training.max_epochs=3"], or {"training.max_epochs": 3}.
+    data: the recipe's train, dev or test: rows (pairs, dicts, a dataset; docs/python.md), kept in the cache.
+    callbacks: functions that are called with each record of log.jsonl. What one raises ends training.
     """
-    recipe = _recipe(recipe, overrides)
+    call = _calling(callbacks)
+    recipe = recipe_of(recipe, overrides, data)
     require_extras(recipe)
     path = Path(run or Path("runs") / recipe.name)
     torch_device = pick_device(device)
@@ -102,7 +111,7 @@ def train(
         parameters = sum(parameter.numel() for parameter in model.parameters())
         shown.say(f"{len(training):,} {task.units.examples}, {parameters:,} parameters, on {torch_device}")
         validate = validator(task, model, dev, torch_device)
-        progress = fit(folder, trainer, loader, validate, _report(shown, folder, recipe))
+        progress = fit(folder, trainer, loader, validate, _report(shown, folder, recipe), call)
         predictor = task.predictor(model, torch_device)
         if progress.interrupted:
             return Trained(path, progress, predictor, [])
@@ -114,18 +123,25 @@ def train(
         return Trained(path, progress, predictor, list(evaluation.scores.values()))
 
 
-def _recipe(recipe: str | Path | AnyRecipe | Mapping[str, Any], overrides: object) -> AnyRecipe:
-    """Return the recipe that `train` was called with."""
-    kinds = "a recipe: the name of one that ships, a path, a dict of its sections, or a Recipe"
-    require_type(recipe, (str, Path, Mapping, AnyRecipe), kinds)
-    listed = _as_on_the_command_line(overrides)
-    if not isinstance(recipe, AnyRecipe):
-        return read(recipe, listed)
-    if listed:
-        raise RecipeError(
-            [LocatedFault("recipe", 0, "", "a Recipe cannot have overrides: give them to `read`")]
-        )
-    return recipe
+def _calling(callbacks: object) -> Report:
+    """Return a function that calls each callback with a record of its own. Seq2attnError if one cannot be."""
+    expected = "callbacks as a list of functions that take a record (a dict)"
+    require_type(callbacks, (list, tuple), expected)
+    listed = cast("Sequence[Callback]", callbacks)
+    for callback in listed:
+        require_type(callback, Callable, expected)  # type: ignore[arg-type]
+        try:
+            inspect.signature(callback).bind({})
+        except TypeError as error:
+            raise Seq2attnError(f"expected {expected}, got {callback!r:.60} ({error})") from error
+        except ValueError:  # written in C, and without a signature
+            pass
+
+    def call(record: Record) -> None:
+        for callback in listed:
+            callback(dict(record))
+
+    return call
 
 
 def require_extras(recipe: AnyRecipe) -> None:
@@ -135,17 +151,6 @@ def require_extras(recipe: AnyRecipe) -> None:
             import_module("torch.utils.tensorboard")
         except ImportError as error:
             raise RunError("training.tensorboard needs TensorBoard: pip install tensorboard") from error
-
-
-def _as_on_the_command_line(overrides: object) -> list[str]:
-    """Return overrides as key=value; Seq2attnError if they are none."""
-    if isinstance(overrides, Mapping):
-        return [f"{key}={json.dumps(value)}" for key, value in overrides.items()]  # JSON is YAML
-    listed = [overrides] if isinstance(overrides, str) else overrides
-    require_type(listed, (list, tuple), 'overrides as ["key=value"] or {"key": value}')
-    for override in cast("list[str]", listed):
-        require_type(override, str, 'overrides as ["key=value"] or {"key": value}')
-    return list(cast("list[str]", listed))
 
 
 def average_run(run: str | Path, count: int, device: str = "auto") -> RunFolder:
@@ -225,6 +230,9 @@ def _with_limits(begun: AnyRecipe, recipe: AnyRecipe) -> AnyRecipe:
 
 def changes(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yield the keys that differ between two trees, with the old and the new value."""
+    corpora = isinstance(was, list) and any(isinstance(item, dict) for item in was)
+    if corpora and isinstance(now, list) and len(was) == len(now):
+        was, now = dict(enumerate(was)), dict(enumerate(now))
     if isinstance(was, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*was, *now]):
             yield from changes(was.get(key), now.get(key), f"{path}.{key}" if path else key)

@@ -25,7 +25,8 @@ from seq2attn.training.weights import Weights, average, load_weights, tensors_of
 
 LOGGED = ("step", "epoch", "loss", "norm", "learning_rate", "tokens", "seconds")  # keys of log.jsonl
 Validate = Callable[[int | None], dict[str, float]]  # number of batches, or all -> loss, and metrics by name
-Report = Callable[[dict[str, Any]], None]
+Record = dict[str, Any]
+Report = Callable[[Record], None]
 
 
 class TrainingError(Seq2attnError):
@@ -186,12 +187,14 @@ def fit(
     loader: AnyBatchLoader,
     validate: Validate,
     report: Report = lambda record: None,
+    logged: Report = lambda record: None,
 ) -> Progress:
     """Train from the state in the run's folder until a limit of the recipe; keep the best weights there.
 
     validate(n) scores the model on the first n batches of the dev set (None = all). report is called with a
-    record after every update and every validation. Ctrl-C and SIGTERM end training after the current update,
-    and the state is saved.
+    record after every update and every validation; logged with the records of log.jsonl, when they and the
+    state of their step are saved. Ctrl-C and SIGTERM end training after the current update, and the state is
+    saved.
     """
     recipe, progress = trainer.recipe, resume(run, trainer)
     if not progress.step:
@@ -213,13 +216,16 @@ def fit(
             progress.seconds = time.monotonic() - clock
             record = {**stats._asdict(), **stats.parts, **asdict(progress), "total": trainer.total}
             report(record)
+            records = list[Record]()
             if step % recipe.log_every == 0:
-                run.log({key: record[key] for key in (*LOGGED, *stats.parts)})
+                records.append({key: record[key] for key in (*LOGGED, *stats.parts)})
+                run.log(records[-1])
             ended = _has_ended(progress, recipe)
             if step % recipe.interval == 0 or ended:
                 scores = _validate_and_keep(run, trainer, progress, validate)
-                report({"step": step, **scores})
-                run.log({"step": step, **scores})
+                records.append({"step": step, **scores})
+                report(records[-1])
+                run.log(records[-1])
                 ended = ended or _has_ended(progress, recipe)
                 progress.seconds = time.monotonic() - clock
             saving = step % (recipe.save_every or recipe.interval) == 0
@@ -227,11 +233,13 @@ def fit(
                 save(run, trainer, progress)
                 # Prune only now: the saved state must never refer to deleted weights.
                 _prune_weights(run, recipe)
+            for written in records:
+                logged(written)
             if signals.received or ended:
                 progress.interrupted = 0 if ended else signals.received
                 break
     if recipe.average and not progress.interrupted and not run.version.average:
-        average_last(run, trainer, recipe.average, validate, report)
+        logged(average_last(run, trainer, recipe.average, validate, report))
     return progress
 
 
@@ -265,8 +273,11 @@ def save(run: RunFolder, trainer: Trainer, progress: Progress) -> None:
 
 def average_last(
     run: RunFolder, trainer: Trainer, count: int, validate: Validate, report: Report = lambda record: None
-) -> None:
-    """Average and validate the weights of the last validations; they become the best if they score best."""
+) -> Record:
+    """Average and validate the weights of the last validations; they become the best if they score best.
+
+    Returns the record of log.jsonl.
+    """
     names = run.last_weights(count)
     load_weights(trainer.model, average(run.load_weights(name) for name in names))
     scores = validate(None)
@@ -277,8 +288,10 @@ def average_last(
     if value > run.version.scores.get(run.version.best, []):
         run.version.best = name
     run.commit()
-    report({"average": len(names), **scores})
-    run.log({"average": len(names), **scores})
+    record = {"average": len(names), **scores}
+    report(record)
+    run.log(record)
+    return record
 
 
 def epoch_steps(recipe: LearningRecipe, loader: AnyBatchLoader, epoch: int = 0) -> int:

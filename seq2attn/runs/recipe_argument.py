@@ -1,0 +1,89 @@
+"""The recipe of a call from Python: a name, a path, a dict or a Recipe; with overrides and given data."""
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from seq2attn.data import DataError, Role
+from seq2attn.data.given import given_table
+from seq2attn.errors import require_type
+from seq2attn.recipe import AnyRecipe, LabellingRecipe, LocatedFault, RecipeError, Section, read
+from seq2attn.recipe.wording import unknown
+
+_ROLES: tuple[Role, ...] = get_args(Role)
+_OTHER_NAMES = {"validation": "dev", "valid": "dev", "val": "dev", "eval": "dev"}
+_UNREAD = {"table": "given.jsonl", "columns": ["source", "target"]}  # a table of any task
+
+
+def recipe_of(recipe: object, overrides: object = (), data: object = None) -> AnyRecipe:
+    """Return the recipe that a function was called with.
+
+    recipe: the name of one that ships, a path, a dict of its sections, or a Recipe.
+    overrides: as on the command line, ["training.max_epochs=3"], or {"training.max_epochs": 3}.
+    data: corpora or rows by role, see `train`. Rows are written to a table in the cache (`given_table`).
+
+    Raises Seq2attnError: RecipeError with all faults of the recipe, before rows are read; DataError for rows.
+    """
+    kinds = "a recipe: the name of one that ships, a path, a dict of its sections, or a Recipe"
+    require_type(recipe, (str, Path, Mapping, AnyRecipe), kinds)
+    listed, given = _as_on_the_command_line(overrides), _by_role(data)
+    if isinstance(recipe, AnyRecipe):
+        if listed:
+            fault = "a Recipe cannot have overrides: give them to `read`"
+            raise RecipeError([LocatedFault("recipe", 0, "", fault)])
+        if not given:
+            return recipe
+        recipe = recipe.model_dump(mode="json")
+    written = cast("str | Path | Mapping[str, Any]", recipe)
+    rows = {role: value for role, value in given.items() if not _is_corpus(value)}
+    corpora = {role: value for role, value in given.items() if role not in rows}
+    if rows:
+        # The recipe says what its rows are.
+        unread = _replacing({**corpora, **dict.fromkeys(rows, _UNREAD)})
+        draft = read(written, [*unread, *listed], check_files=False)
+        words = draft.text.words if isinstance(draft, LabellingRecipe) else "auto"
+        corpora |= {role: given_table(value, role, draft.data, words) for role, value in rows.items()}
+    return read(written, [*_replacing(corpora), *listed])
+
+
+def _by_role(data: object) -> dict[Role, Any]:
+    """Return given data by role. DataError if they are none."""
+    if data is None:
+        return {}
+    if not isinstance(data, Mapping):
+        raise DataError(
+            f"data: expected a dict with the keys {', '.join(_ROLES)}, as in "
+            f'{{"train": pairs[:-500], "dev": pairs[-500:]}}; got a {type(data).__name__}'
+        )
+    for key in data:
+        if key not in _ROLES:
+            raise DataError(f"data: {unknown(str(key), _ROLES, guess=_OTHER_NAMES.get(str(key)))}")
+    return dict(data)
+
+
+def _is_corpus(value: object) -> bool:
+    """Whether a value is a corpus as recipes have it: a section, or what the recipe's check has hints for."""
+    return value is None or isinstance(value, Mapping | Section | str | Path)
+
+
+def _replacing(corpora: Mapping[Role, Any]) -> list[str]:
+    """Return the overrides that put corpora into a recipe."""
+    sections = {
+        role: corpus.model_dump(mode="json") if isinstance(corpus, Section) else corpus
+        for role, corpus in corpora.items()
+    }
+    return _as_on_the_command_line({f"data.{role}": section for role, section in sections.items()})
+
+
+def _as_on_the_command_line(overrides: object) -> list[str]:
+    """Return overrides as key=value; Seq2attnError if they are none."""
+    if isinstance(overrides, Mapping):
+        written = partial(json.dumps, ensure_ascii=False, default=str)  # JSON is YAML
+        return [f"{key}={written(value)}" for key, value in overrides.items()]
+    listed = [overrides] if isinstance(overrides, str) else overrides
+    require_type(listed, (list, tuple), 'overrides as ["key=value"] or {"key": value}')
+    for override in cast("list[str]", listed):
+        require_type(override, str, 'overrides as ["key=value"] or {"key": value}')
+    return list(cast("list[str]", listed))
