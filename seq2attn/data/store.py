@@ -87,13 +87,11 @@ def prepare(
         path = _cache() / f"{options.name(source)}.arrow"
         if (notes := _notes(path)) is None:
             try:
-                _write(path, source, options, progress)
+                notes = _write(path, source, options, progress)
             except OSError as error:
                 if error.filename is not None:
                     raise
                 raise named(error, path) from error
-            if (notes := _notes(path)) is None:
-                raise DataError(f"{path} was damaged while it was written: is the disk in order?")
         parts.append(_open(path, notes, corpus.weight))
     return Examples(parts)
 
@@ -165,8 +163,9 @@ def _open(path: Path, notes: dict[str, Any], weight: float) -> Part:
     return Part(table.to_batches(), Report.from_dict(notes["report"]), notes["content"], weight)
 
 
-def _write(path: Path, source: Source, options: _Options, progress: Callable[[int], None]) -> None:
-    """Write a store to a temporary folder and then move it, so that it is never incomplete."""
+def _write(path: Path, source: Source, options: _Options, progress: Callable[[int], None]) -> dict[str, Any]:
+    """Write a store to a temporary folder and then move it, so that it is never incomplete; return the notes
+    on it."""
     import datasets
     from datasets.arrow_writer import ArrowWriter
 
@@ -200,6 +199,7 @@ def _write(path: Path, source: Source, options: _Options, progress: Callable[[in
         text = json.dumps(notes, indent=1).encode()
         draft.write_bytes(f"{hashlib.sha256(text).hexdigest()}\n".encode() + text)
         _move(draft, path.with_suffix(".json"))
+    return notes
 
 
 def _move(draft: Path, path: Path) -> None:
