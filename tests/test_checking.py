@@ -26,22 +26,18 @@ def recipe(*overrides: str, kind: str = "lstm") -> Recipe:
 
 def said(*overrides: str, kind: str = "lstm", **options: Any) -> dict[str, str]:
     """What is said under each title."""
-    lines = "\n".join(check(recipe(*overrides, kind=kind), device="cpu", **options)).splitlines()
     found: dict[str, str] = {}
-    heading = ""
-    for line in lines:
-        first, _, text = line.partition(" ")
-        heading = first or heading  # further lines of a heading begin with spaces
-        found[heading] = f"{found[heading]}\n{text.strip()}" if heading in found else text.strip()
+    for heading, text in check(recipe(*overrides, kind=kind), device="cpu", **options):
+        found[heading] = f"{found[heading]}\n{text}" if heading in found else text
     return found
 
 
 def notes(*overrides: str, kind: str = "lstm") -> list[str]:
     """What the check notes before it reads any data."""
     lines = itertools.takewhile(
-        lambda line: line[:6] in ("recipe", "note  "), check(recipe(*overrides, kind=kind))
+        lambda line: line[0] in ("recipe", "note"), check(recipe(*overrides, kind=kind))
     )
-    return [line.removeprefix("note        ") for line in lines][1:]
+    return [text for _, text in lines][1:]
 
 
 def test_draws_that_nothing_reinforces_are_noted() -> None:
@@ -112,7 +108,7 @@ def labelled(tmp_path: Path, task: str, lines: str, **sections: Any) -> dict[str
         **sections,
     }
     recipe = RECIPES[task].model_validate(tree)
-    return dict(line.split(maxsplit=1) for line in "\n".join(check(recipe, device="cpu")).splitlines())
+    return dict(check(recipe, device="cpu"))
 
 
 def test_the_labels_of_words_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

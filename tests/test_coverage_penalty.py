@@ -58,7 +58,7 @@ def test_what_was_not_looked_at_costs_a_hypothesis_its_rank(beta):
         s: toy.log_probability(2, *s, EOS) / (len(s) + 1) + beta * toy.penalty(*s) for s in every_sentence()
     }
     assert [tuple(h.tokens) for h in found] == sorted(scores, key=lambda s: -scores[s])
-    for tokens, value, score in found:
+    for tokens, value, score, _ in found:
         assert value == pytest.approx(toy.log_probability(2, *tokens, EOS), abs=1e-4)  # the model's own
         assert score == pytest.approx(scores[tuple(tokens)], abs=1e-4)
     (plain,) = beam_search(toy.step, toy.start(2), RULES, limits(LONGEST), ALL)
@@ -69,7 +69,7 @@ def test_what_was_not_looked_at_costs_a_hypothesis_its_rank(beta):
 def test_every_way_of_searching_knows_the_penalty(way):
     toy = Watched()
     for rules in (RULES, Rules(BOS, EOS, (BOS,), coverage_penalty=0.5, coverage=toy.cover)):
-        for tokens, value, score in way(toy.step, toy.start(0, 1, 2), rules, limits(4, 2, 3)):
+        for tokens, value, score, _ in way(toy.step, toy.start(0, 1, 2), rules, limits(4, 2, 3)):
             penalty = rules.coverage_penalty * toy.penalty(*tokens)
             assert score == pytest.approx(value / (len(tokens) + 1) + penalty, abs=1e-4)
 
@@ -98,7 +98,7 @@ def test_the_penalty_is_that_of_all_weights_of_the_hypothesis(model):
     for row, hypotheses in enumerate(found):
         one, length = slice(row, row + 1), lengths[row]
         assert [h.score for h in hypotheses] == sorted([h.score for h in hypotheses], reverse=True)
-        for tokens, value, score in hypotheses:
+        for tokens, value, score, _ in hypotheses:
             reads = torch.tensor([[tiny.BOS, *tokens]])
             with torch.no_grad():
                 alone = Source(source[one, :length], mask[one, :length])

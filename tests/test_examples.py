@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 from tiny_corpora import SAMPLE, SENTENCES, recipe, table, write
 
-from seq2attn.data import DataError, Report, pairs, prepare, training_text
+from seq2attn.data import DataError, Report, pairs, prepare, store, training_text
 from seq2attn.data.batches import BatchLoader
 from seq2attn.data.sources import PairTokenizer
 from seq2attn.recipe import SamplingRecipe, TaggedDataRecipe
@@ -264,6 +264,21 @@ def test_a_damaged_or_unfinished_store_is_made_anew(own_cache, vocabularies, mon
     with pytest.raises(KeyboardInterrupt):
         prepare(data.train, data, vocabularies, "train", interrupt)
     assert not list(own_cache.iterdir())
+
+
+def test_a_store_is_hashed_once_when_it_is_made_and_once_when_it_is_opened(
+    own_cache, vocabularies, monkeypatch
+):
+    hashed = []
+    plain = store._checksum
+    monkeypatch.setattr(store, "_checksum", lambda path: hashed.append(path.name) or plain(path))
+    data = recipe(SAMPLE | {"limit": 30})
+    made = prepare(data.train, data, vocabularies, "train")
+    (path,) = own_cache.glob("*.arrow")
+    assert hashed == [path.name]
+    opened = prepare(data.train, data, vocabularies, "train")
+    assert hashed == 2 * [path.name] and opened.fingerprint == made.fingerprint
+    assert opened.report == made.report
 
 
 def flipped(path, place):

@@ -282,10 +282,10 @@ def test_a_new_task_resumes(recipe: Path, tmp_path: Path) -> None:
 
 
 def test_a_new_task_is_checked(recipe: Path) -> None:
-    lines = "\n".join(check(seq2attn.recipe.read(recipe), device="cpu"))
+    lines = "\n".join(map(": ".join, check(seq2attn.recipe.read(recipe), device="cpu")))
     for line in (
-        r"recipe      counting: no fault", r"vocabulary  \d+ pieces", r"data.train  1.0 words a text; 80 examples",
-        r"training    [\d,]+ texts/s on cpu", r"decoding    8 examples in",
+        r"recipe: counting: no fault", r"vocabulary: \d+ pieces", r"data.train: 1.0 words a text; 80 examples",
+        r"training: [\d,]+ texts/s on cpu", r"decoding: 8 examples in",
     ):  # fmt: skip
         assert re.search(line, lines), (line, lines)
 

@@ -78,7 +78,7 @@ def test_long_targets_need_no_setting(numbers: list[str], tmp_path: Path) -> Non
 def test_check_counts_the_targets_that_are_too_long(numbers: list[str]) -> None:
     def said(*overrides: str) -> list[str]:
         recipe = read("quickstart", [*tiny_runs.SMALL, *numbers, *overrides])
-        return [line for line in check(recipe, device="cpu") if " dev targets are" in line]
+        return [text for _, text in check(recipe, device="cpu") if " dev targets are" in text]
 
     assert said() == []
     (note,) = said("decoding.max_length_ratio=2")

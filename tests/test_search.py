@@ -209,6 +209,15 @@ def test_lengths_are_kept(way, seed):
 
 
 @ways
+def test_a_target_of_the_largest_length_says_so(way):
+    toy, most = Toy(sentences=20), [number % 5 for number in range(20)]
+    found = way(toy.step, toy.start(*range(20)), RULES, limits(*most))
+    truncated = [len(hypothesis.tokens) == limit for hypothesis, limit in zip(found, most, strict=True)]
+    assert [hypothesis.truncated for hypothesis in found] == truncated
+    assert {True, False} == set(truncated)
+
+
+@ways
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_no_ngram_comes_twice(way, n):
     toy = Toy(sentences=20)

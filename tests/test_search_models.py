@@ -76,7 +76,7 @@ def test_the_score_is_the_models_own(model, way, changes, prefix):
     lengths, rules = [7, 3, 5], Rules(**{**vars(REAL), **changes})
     given = {"prefix": torch.tensor([prefix] * 3)} if prefix else {}
     found = search(model, way, lengths, 6, rules, **given)
-    for (tokens, value, score), (expected,) in zip(
+    for (tokens, value, score, _), (expected,) in zip(
         found, forced(model, lengths, [[h] for h in found]), strict=True
     ):
         assert value == pytest.approx(expected, abs=1e-4)

@@ -53,15 +53,17 @@ def test_a_start_that_fails_leaves_no_folder(
             raise error
 
         monkeypatch.setattr(place, fail)
-    with pytest.raises((RunError, TrainingError, KeyboardInterrupt)):
+    with pytest.raises((RunError, TrainingError, KeyboardInterrupt)) as caught:
         tiny_runs.train(tmp_path / "run", *QUICK, *STEPS)
     assert not [*tmp_path.iterdir()]
+    assert str(caught.value).endswith(". Nothing is saved") == isinstance(caught.value, TrainingError)
     monkeypatch.undo()
 
 
 def test_a_training_that_fails_later_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, (at, settings) in enumerate([(2, STEPS), (2, [*STEPS, "training.log_every=9", "training.save_every=1"]), (4, STEPS)]):  # fmt: skip
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(TrainingError):
+        saved = rf"\. The training until step {(0, 1, 2)[number]} is saved$"
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(TrainingError, match=saved):
             patch.setattr(Trainer, "update", failing(at, FloatingPointError("the loss is nan")))
             tiny_runs.train(tmp_path / f"run-{number}", *QUICK, *settings)
         run = RunFolder.open(tmp_path / f"run-{number}")

@@ -86,18 +86,15 @@ def check(recipe: str, overrides: tuple[str, ...], pairs: int, form: str, device
     seq2attn check my.yaml data.train.0.limit=1000
     """
     from seq2attn.recipe import read
-    from seq2attn.runs.dry_run import HEADING, check
+    from seq2attn.runs.dry_run import check
 
     report = check(read(recipe, overrides), pairs, device)
     if form == "json":
-        rows = list[dict[str, str]]()
-        for line in report:  # a line without a heading continues the one before
-            about = line[:HEADING].strip() or rows[-1]["about"]
-            rows.append({"about": about, "text": line[HEADING:]})
+        rows = [{"about": heading, "text": text} for heading, text in report]
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    for line in report:
-        click.echo(line)
+    for heading, text in report:
+        click.echo(f"{heading:<11} {text}")
 
 
 @cli.command()

@@ -50,18 +50,16 @@ def stored(
         write: writes its rows, and returns the notes that are kept with them.
 
     Raises:
-        DataError: there is no cache folder, or the disk forgets what was written; and those of `write`.
+        DataError: there is no cache folder; and those of `write`.
     """
     path = cache_folder() / f"{name}.arrow"
     if (notes := _notes(path)) is None:
         try:
-            _write(path, columns(), write)
+            notes = _write(path, columns(), write)
         except OSError as error:
             if error.filename is not None:
                 raise
             raise named(error, path) from error
-        if (notes := _notes(path)) is None:
-            raise DataError(f"{path} was damaged while it was written: is the disk in order?")
     return _open(path, notes)
 
 
@@ -117,7 +115,10 @@ def _open(path: Path, notes: dict[str, Any]) -> Stored:
     return Stored(table.to_batches(), Notes(report, notes["content"], notes["details"]))
 
 
-def _write(path: Path, columns: "datasets.Features", write: Callable[["ArrowWriter"], Notes]) -> None:
+def _write(
+    path: Path, columns: "datasets.Features", write: Callable[["ArrowWriter"], Notes]
+) -> dict[str, Any]:
+    """Write a file and its notes, and return the notes."""
     from datasets.arrow_writer import ArrowWriter
 
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -130,6 +131,7 @@ def _write(path: Path, columns: "datasets.Features", write: Callable[["ArrowWrit
         text = json.dumps(values, indent=1).encode()
         draft.write_bytes(f"{hashlib.sha256(text).hexdigest()}\n".encode() + text)
         move(draft, path.with_suffix(".json"))
+    return values
 
 
 def move(draft: Path, path: Path) -> None:

@@ -76,7 +76,7 @@ def beam_search(
     while len(hypotheses.sentences):
         logits, state = step(token, state)
         continuations = _continuations(logits, hypotheses, rules, limits, prefix)
-        _collect_finished(finished, continuations, hypotheses, state, rules, nbest)
+        _collect_finished(finished, continuations, hypotheses, state, rules, limits, nbest)
         # A stable sort moves ended hypotheses to the end; the others keep their order.
         total = continuations.total.masked_fill(continuations.token == rules.eos, IMPOSSIBLE)
         order = total.sort(dim=1, descending=True, stable=True).indices[:, :beam]
@@ -184,6 +184,7 @@ def _collect_finished(
     hypotheses: _OpenHypotheses,
     state: Any,
     rules: Rules,
+    limits: Tensor,
     nbest: int,
 ) -> None:
     """Add the hypotheses that end with this step to the n-best lists of their sentences."""
@@ -195,12 +196,14 @@ def _collect_finished(
     row, rank = ends.nonzero(as_tuple=True)
     origin = continuations.origin[row, rank]
     coverage_scores = rules.coverage_scores(state, len(hypotheses.sentences) * beam)
-    for sentence, tokens, total, index in zip(
+    truncated = length - 1 >= limits[hypotheses.sentences[row]]
+    for sentence, tokens, total, index, cut in zip(
         hypotheses.sentences[row].tolist(),
         hypotheses.history[row, origin].tolist(),
         continuations.total[row, rank].tolist(),
         (row * beam + origin).tolist(),
+        truncated.tolist(),
         strict=True,
     ):
         score = rules.score(total, length) + coverage_scores[index]
-        _keep(Hypothesis(tokens, total, score), finished[sentence], nbest)
+        _keep(Hypothesis(tokens, total, score, cut), finished[sentence], nbest)

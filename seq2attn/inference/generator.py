@@ -155,20 +155,6 @@ class Generator:
                 )
         return results
 
-    def output_limits(
-        self, sources: Sequence[SourceIds], decoding: DecodingRecipe, prefixes: Sequence[Row] = ()
-    ) -> list[int]:
-        """Return the largest number of pieces of the target of each source: by the settings, but at least its
-        prefix and one more, and at most what the decoder can read."""
-        lengths = np.array([len(source.ids) + 1 for source in sources], dtype=np.int64)
-        limits: list[int] = decoding.limits(lengths).tolist()
-        for row, prefix in enumerate(prefixes):
-            limits[row] = max(limits[row], len(prefix) + 1) if len(prefix) else limits[row]
-        readable = self.model.decoder.max_length
-        if readable is None:
-            return limits
-        return [min(limit, readable - 1) for limit in limits]  # the decoder reads <s>, too
-
     def alignment_head(self, head: AlignmentHead) -> tuple[int, int | None]:
         """Return the index of the layer, from 0, and the head (None: the mean of all).
 
@@ -186,6 +172,20 @@ class Generator:
             raise Seq2attnError(f"the model has {numbered(count, 'attention layer')}; got layer {head.layer}")
         return head.layer % count, head.head
 
+    def _output_limits(
+        self, sources: Sequence[SourceIds], decoding: DecodingRecipe, prefixes: Sequence[Row]
+    ) -> list[int]:
+        """Return the largest number of pieces of the target of each source: by the settings, but at least its
+        prefix and one more, and at most what the decoder can read."""
+        lengths = np.array([len(source.ids) + 1 for source in sources], dtype=np.int64)
+        limits: list[int] = decoding.limits(lengths).tolist()
+        for row, prefix in enumerate(prefixes):
+            limits[row] = max(limits[row], len(prefix) + 1) if len(prefix) else limits[row]
+        readable = self.model.decoder.max_length
+        if readable is None:
+            return limits
+        return [min(limit, readable - 1) for limit in limits]  # the decoder reads <s>, too
+
     @torch.no_grad()
     def _search(
         self,
@@ -197,7 +197,7 @@ class Generator:
         self.model.eval()
         require_float32(self.model)
         rules, source = self.rules(decoding), self.tokenizer.collate(sources)
-        limits = torch.tensor(self.output_limits(sources, decoding, prefixes), device=self.device)  # (B,)
+        limits = torch.tensor(self._output_limits(sources, decoding, prefixes), device=self.device)  # (B,)
         forced = None
         if any(len(prefix) for prefix in prefixes):
             ids, mask = pad(prefixes, -1)

@@ -34,6 +34,7 @@ class Hypothesis(NamedTuple):
     tokens: list[int]
     log_probability: float
     score: float  # ranks hypotheses: the log-probability normalised for length, and the coverage penalty
+    truncated: bool = False  # whether it ended because it has the largest length allowed
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,8 @@ def _decode(
         forced = None if prefix is None else prefix[sentences]
         log_p = rules.restrict(logits.float().log_softmax(-1), history, limits[sentences], forced)
         # Every target ends with its limit, even if </s> has the probability 0.
-        token = choose(log_p, sentences).masked_fill(history.shape[1] >= limits[sentences], rules.eos)
+        full = history.shape[1] >= limits[sentences]  # (N,)
+        token = choose(log_p, sentences).masked_fill(full, rules.eos)
         total = total + log_p.gather(1, token[:, None]).squeeze(1)
         ends = token == rules.eos
         if bool((ends | total.isnan()).any()):
@@ -201,7 +203,8 @@ def _decode(
             for row in ends.nonzero().squeeze(1).tolist():
                 log_probability = total[row].item()
                 score = rules.score(log_probability, length) + coverage_scores[row]
-                finished[int(sentences[row])] = Hypothesis(history[row].tolist(), log_probability, score)
+                tokens, truncated = history[row].tolist(), bool(full[row])
+                finished[int(sentences[row])] = Hypothesis(tokens, log_probability, score, truncated)
             sentences, token = sentences[remaining], token[remaining]
             history, total = history[remaining], total[remaining]
             state = reorder(state, remaining)

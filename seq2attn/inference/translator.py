@@ -283,8 +283,6 @@ class TextPredictor(Predictor):
         given = [sources[row].ids for row in rows]
         prefix_ids = [tokenizer.tokenize_target(prefixes[row], sources[row].ids).ids for row in rows]
         nbest_lists = self.generator.search(given, decoding, prefix_ids, [first + row for row in rows])
-        limits = self.generator.output_limits(given, decoding, prefix_ids)
-        limit_of = dict(zip(rows, limits, strict=True))
         pairs = [(row, h) for row, nbest in zip(rows, nbest_lists, strict=True) for h in nbest]
         forced: list[ForcedDecoding | None] = [None] * len(pairs)
         if (alignment or decoding.replace_unknown) and self.model.decoder.attention_layers:
@@ -298,7 +296,6 @@ class TextPredictor(Predictor):
             target = self.target.join(hypothesis.tokens, tokens.pieces)
             text = self._text(hypothesis.tokens, tokens.pieces)
             result = self._result(tokens, target, text, hypothesis, weights)
-            result = replace(result, truncated=len(hypothesis.tokens) >= limit_of[row])
             results[row].append(result.known(self.target.unk) if decoding.replace_unknown else result)
         longest = [first + n for n, nbest in enumerate(results, 1) if nbest and nbest[0].truncated]
         warn_of_limits(longest, decoding)
@@ -346,7 +343,8 @@ class TextPredictor(Predictor):
         hypothesis: Hypothesis,
         forced: ForcedDecoding | None,
     ) -> Translation:
-        result = Translation(source, target, text, hypothesis.score, hypothesis.log_probability)
+        score, log_probability, truncated = hypothesis.score, hypothesis.log_probability, hypothesis.truncated
+        result = Translation(source, target, text, score, log_probability, truncated=truncated)
         if forced is None or forced.weights is None:
             return result
         weights = shifted(forced.weights, self.model.decoder.alignment_shift)  # (Tp, Sp + 1)

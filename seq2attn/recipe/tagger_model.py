@@ -264,8 +264,8 @@ class ClassifierRecipe(_WordModel):
         yield from pooling_faults(self.pooling, self.encoder.output_size)
 
 
-def pooling_faults(pooling: AnyPooling | None, width: int) -> Iterator[Fault]:
-    """Find faults of the attention of a pooling, if it has one, for states of this width."""
+def pooling_faults(pooling: AnyPooling | None, width: int | None) -> Iterator[Fault]:
+    """Find faults of the attention of a pooling, if it has one, for states of this width (None: unknown)."""
     if isinstance(pooling, AttentivePoolingRecipe):
         yield from _attention_faults("pooling", pooling, "pooling", pooling.size or width, width)
 

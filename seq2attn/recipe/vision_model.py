@@ -14,7 +14,8 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.layers.convolution import NORMS
 from seq2attn.layers.resnet_forms import DEPTHS, EXPANSION, Form, form_of
 from seq2attn.recipe.attention import AttentionRecipe, PerLayer
-from seq2attn.recipe.sections import Choice, Fault, Name, Part, Rate, Section, Size, by_kind, fault
+from seq2attn.recipe.kinds import ByKind
+from seq2attn.recipe.sections import Choice, Fault, Name, Part, Rate, Section, Size, fault
 from seq2attn.recipe.seq2seq_model import TOO_LARGE, TransformerEncoderRecipe
 from seq2attn.recipe.tagger_model import AnyPooling, PlainPoolingRecipe, pooling_faults
 
@@ -197,7 +198,7 @@ class ViTRecipe(TransformerEncoderRecipe):
 
 AnyBackbone = Annotated[
     ResNetRecipe | ConvNetRecipe | ViTRecipe,
-    by_kind({"resnet": ResNetRecipe, "convolutional": ConvNetRecipe, "vit": ViTRecipe}),
+    ByKind({"resnet": ResNetRecipe, "convolutional": ConvNetRecipe, "vit": ViTRecipe}),
 ]
 
 

@@ -26,11 +26,10 @@ from seq2attn.training.loop import Trainer, UpdatePlan, epoch_steps, error_conte
 
 TIMED_STEPS = 3  # training steps, after one that is not timed
 DECODED_EXAMPLES = 8
-HEADING = 12  # letters at the beginning of a line that say what it is about
 
 
-def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Iterator[str]:
-    """Try each part of training, and yield the lines of a report.
+def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Iterator[tuple[str, str]]:
+    """Try each part of training, and yield a report: headings, each with its text. A heading may come again.
 
     pairs: the largest number of examples that are read from each training corpus; all counts and times are of
     these.
@@ -46,13 +45,13 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
     recipe = recipe.model_copy(update={"data": data})
     chosen_device = pick_device(device)
     require_extras(recipe)
-    yield f"recipe      {recipe.name}: no fault"
-    yield from (f"note        {warning}" for warning in TASKS[recipe.task].warnings(recipe))
+    yield "recipe", f"{recipe.name}: no fault"
+    yield from (("note", warning) for warning in TASKS[recipe.task].warnings(recipe))
     try:
         task = learn(recipe)
     except VocabularyError as error:
         raise VocabularyError(f"{error} (check read at most {pairs:,} examples of each corpus)") from error
-    yield f"vocabulary  {task.vocabulary}"
+    yield "vocabulary", task.vocabulary
     training, dev = task.examples("train"), task.examples("dev")
     task = task.fitted(training)
     settings = task.recipe.training
@@ -60,34 +59,34 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
     roles = {"train": training, "dev": dev, **({} if data.test is None else {"test": task.examples("test")})}
     for role, examples in roles.items():
         length = f"{task.lengths(examples).mean():.1f} {task.units.lengths}"
-        yield f"{f'data.{role}':12}{length}; {examples.report}"
-    yield from (f"{heading:12}{line}" for heading, line in task.summary(training, dev))
+        yield f"data.{role}", f"{length}; {examples.report}"
+    yield from task.summary(training, dev)
     torch.manual_seed(recipe.seed)
     model = task.build()
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    yield f"model       {parameters:,} parameters ({parameters * 4 / 2**20:.0f} MiB in float32)"
+    yield "model", f"{parameters:,} parameters ({parameters * 4 / 2**20:.0f} MiB in float32)"
     loader, objective = task.loader(training, training=True), task.objective(model, training=True)
     total = total_steps(settings, loader)
     trainer = Trainer(model, objective, settings, chosen_device, total, recipe.seed)
     for line in advice(settings, total, epoch_steps(settings, loader), task.units.examples):
-        yield f"note        {line}"
+        yield "note", line
     yield from _try_training(task, training, loader, trainer)
     predictor = task.predictor(model, chosen_device, validating=True)
     sources = [training.source_text(row) for row in range(min(DECODED_EXAMPLES, len(training)))]
     start = time.monotonic()
     with without_length_warnings():
         results = list(predictor.stream(sources))
-    yield f"decoding    {len(results)} examples in {time.monotonic() - start:.2f} s, untrained"
+    yield "decoding", f"{len(results)} examples in {time.monotonic() - start:.2f} s, untrained"
     peak = _peak_memory(chosen_device)
-    yield f"memory      {peak / 2**20:,.0f} MiB at the peak, with the widest batch"
+    yield "memory", f"{peak / 2**20:,.0f} MiB at the peak, with the widest batch"
 
 
-def _fitted(recipe: AnyRecipe, fitted: AnyRecipe) -> Iterator[str]:
+def _fitted(recipe: AnyRecipe, fitted: AnyRecipe) -> Iterator[tuple[str, str]]:
     """Yield a line with the settings that the recipe leaves to the training data."""
     was, now = recipe.model_dump(mode="json"), fitted.model_dump(mode="json")
     settings = [f"{key} {_number(value)}" for key, _, value in changes(was, now)]
     if settings:
-        yield f"defaults    from the training data: {', '.join(settings)}"
+        yield "defaults", f"from the training data: {', '.join(settings)}"
 
 
 def _number(value: Any) -> str:
@@ -97,7 +96,7 @@ def _number(value: Any) -> str:
 
 def _try_training(
     task: Task[Any], examples: Examples, loader: AnyBatchLoader, trainer: Trainer
-) -> Iterator[str]:
+) -> Iterator[tuple[str, str]]:
     """Train on the widest batch and a few random ones; yield the speed and an estimate of the time."""
     batches = loader.epoch(0)
     lengths = examples.source_lengths + examples.target_lengths
@@ -116,14 +115,14 @@ def _try_training(
     for step, indices in enumerate(timed, 2):
         tokens += update(indices, step)
     seconds = (time.monotonic() - start) / count  # per batch
-    yield f"training    {tokens / count / seconds:,.0f} {task.units.targets}/s on {trainer.device}"
+    yield "training", f"{tokens / count / seconds:,.0f} {task.units.targets}/s on {trainer.device}"
     epoch = clock(seconds * len(batches))
-    yield f"time        {epoch} per epoch of these examples ({len(batches):,} batches)"
+    yield "time", f"{epoch} per epoch of these examples ({len(batches):,} batches)"
     if trainer.total is not None:
         training = task.recipe.training
         seconds *= trainer.total * training.accumulate
         steps = f"{trainer.total:,} steps" + ("" if training.max_steps else " on these examples")
-        yield f"            {clock(seconds)} in total for {steps}, without validation"
+        yield "time", f"{clock(seconds)} in total for {steps}, without validation"
 
 
 def _peak_memory(device: torch.device) -> float:

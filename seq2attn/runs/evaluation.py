@@ -170,6 +170,4 @@ def _error_context(activity: str, setting: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        raise TrainingError(
-            f"out of memory in validation, {activity}. The last saved state is kept. Lower {setting}"
-        ) from error
+        raise TrainingError(f"out of memory in validation, {activity}. Lower {setting}") from error

@@ -29,6 +29,7 @@ from seq2attn.training.loop import (
     Record,
     Report,
     Trainer,
+    TrainingError,
     average_last,
     epoch_steps,
     fit,
@@ -111,7 +112,8 @@ def train(
         parameters = sum(parameter.numel() for parameter in model.parameters())
         shown.say(f"{len(training):,} {task.units.examples}, {parameters:,} parameters, on {torch_device}")
         validate = validator(task, model, dev, torch_device)
-        progress = fit(folder, trainer, loader, validate, _report(shown, folder, recipe), call)
+        with _what_is_saved(folder):
+            progress = fit(folder, trainer, loader, validate, _report(shown, folder, recipe), call)
         predictor = task.predictor(model, torch_device)
         if progress.interrupted:
             return Trained(path, progress, predictor, [])
@@ -195,6 +197,18 @@ def _new_run(path: Path, task: Task[Any], training: Examples, display: Display) 
             if not folder.has_begun():
                 shutil.rmtree(path, ignore_errors=True)
             raise
+
+
+@contextlib.contextmanager
+def _what_is_saved(folder: RunFolder) -> Iterator[None]:
+    """Add to an error of training what the folder of the run has of it."""
+    try:
+        yield
+    except TrainingError as error:
+        saved = "Nothing is saved"
+        if folder.has_begun() and (state := folder.load_state()) is not None:
+            saved = f"The training until step {state['progress']['step']:,} is saved"
+        raise TrainingError(f"{error}. {saved}") from error
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ Report = Callable[[Record], None]
 
 
 class TrainingError(Seq2attnError):
-    """Training cannot continue; the last saved state is kept."""
+    """Training cannot continue."""
 
 
 class UpdateStats(NamedTuple):
@@ -385,7 +385,7 @@ def error_context(
     except FloatingPointError as error:
         norm = math.sqrt(sum(float(p.detach().float().square().sum()) for p in trainer.model.parameters()))
         raise TrainingError(
-            f"{error} at {where} (norm of the parameters {norm:.4g}). The last saved state is kept. "
+            f"{error} at {where} (norm of the parameters {norm:.4g}). "
             "Lower training.learning_rate, raise the schedule's warmup, or train with precision fp32"
         ) from error
     except (MemoryError, RuntimeError) as error:
@@ -393,7 +393,7 @@ def error_context(
             raise
         shapes = " and ".join(batch.shape for batch in batches)
         raise TrainingError(
-            f"out of memory at {where} ({shapes}). The last saved state is kept. "
+            f"out of memory at {where} ({shapes}). "
             f"Lower training.batch_tokens (now {trainer.recipe.batch_tokens}) and raise "
             "training.accumulate by the same factor, for the same updates; or lower data.filter.max_length"
         ) from error
