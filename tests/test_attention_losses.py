@@ -29,7 +29,7 @@ from seq2attn.data.batches import Batch
 from seq2attn.data.synthetic import make
 from seq2attn.errors import Seq2attnError
 from seq2attn.recipe import TaskCorpus, TrainingRecipe, read
-from seq2attn.runs.evaluation import held_out, source_and_reference_texts
+from seq2attn.runs.evaluation import held_out
 from seq2attn.runs.training_run import Trained
 from seq2attn.tasks.loading import reopen
 from seq2attn.tasks.sequence_tasks import token_objective
@@ -182,7 +182,7 @@ TAUGHT = [
 def aligns(trained: Trained) -> float:
     """The alignment error rate of a run on the test set of its task."""
     examples = held_out(reopen(RunFolder.open(trained.run)), "test")
-    pairs = [*zip(*source_and_reference_texts(examples), strict=True)]
+    pairs = [*zip(*texts_of(examples), strict=True)]
     gold = []
     for source, _ in pairs:
         links = frozenset(Link(place, word) for word, place in enumerate(known_alignment("sort", source)))

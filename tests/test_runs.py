@@ -22,7 +22,7 @@ import seq2attn
 from seq2attn.cli import cli
 from seq2attn.recipe import RecipeError, read
 from seq2attn.runs.dry_run import check
-from seq2attn.runs.evaluation import held_out, signature, source_and_reference_texts
+from seq2attn.runs.evaluation import held_out, signature
 from seq2attn.runs.training_run import average_run
 from seq2attn.tasks.loading import learn, reopen
 from seq2attn.training.display import Display
@@ -243,7 +243,7 @@ def test_training_translating_and_scoring_agree(
         return result.stdout
 
     examples = held_out(reopen(RunFolder.open(run)), "test")
-    sources, references = source_and_reference_texts(examples)
+    sources, references = texts_of(examples)
     (tmp_path / "in.de").write_text("".join(f"{line}\n" for line in sources))
     (tmp_path / "gold.en").write_text("".join(f"{line}\n" for line in references))
     said = command("translate", str(run), str(tmp_path / "in.de"))

@@ -111,10 +111,6 @@ class ImageExamples(ExampleSet):
         """Return the label of an image."""
         return self.labels[number]
 
-    def references(self, number: int) -> list[str]:
-        """Return the label of an image, in a list."""
-        return [self.labels[number]]
-
     def mean_and_std(self) -> tuple[list[float], list[float]]:
         """Return mean and standard deviation of each channel over all pixels, which are from 0 to 1.
 

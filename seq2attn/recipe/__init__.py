@@ -52,7 +52,7 @@ from seq2attn.recipe.seq2seq_model import (
 )
 from seq2attn.recipe.tagger_model import ClassifierRecipe, TaggerRecipe
 from seq2attn.recipe.text import SamplingRecipe, TextRecipe
-from seq2attn.recipe.training import DecodingRecipe, LearningRecipe, TrainingRecipe
+from seq2attn.recipe.training import AnyLearningRecipe, DecodingRecipe, LearningRecipe, TrainingRecipe
 
 __all__ = [
     "FORMATS",
@@ -60,6 +60,7 @@ __all__ = [
     "AnyCorpus",
     "AnyImages",
     "AnyLabelled",
+    "AnyLearningRecipe",
     "AnyRecipe",
     "AttentionRecipe",
     "ClassificationRecipe",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,8 +113,10 @@ def fitted_interval(total: int) -> int:
     return max(1, min(LONGEST_INTERVAL, math.ceil(total / VALIDATIONS)))
 
 
-class LearningRecipe(Section):
+class AnyLearningRecipe(Section):
     """Training settings of all tasks. Steps count updates of the weights."""
+
+    batch_key: ClassVar[str]  # the setting that limits the size of a batch
 
     optimizer: Annotated[str, Name(lambda: OPTIMIZERS)] = Field("adamw", description="Optimizer.")
     learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate.")
@@ -134,10 +136,6 @@ class LearningRecipe(Section):
     momentum: Rate = Field(0.0, description="Momentum of sgd.")
     clip: float | None = Field(
         1.0, gt=0, description="Largest norm of the gradient, to which it is clipped; null = no clipping."
-    )
-    batch_tokens: Size = Field(
-        4096,
-        description="Largest number of tokens in a batch, padding included; of pairs, on the side with more.",
     )
     accumulate: Size = Field(
         1,
@@ -192,10 +190,15 @@ class LearningRecipe(Section):
             update["schedule"] = self.schedule.model_copy(update={"warmup": fitted_warmup(total)})
         return self.model_copy(update=update)
 
-    def fitted_as(self, begun: "LearningRecipe") -> Self:
+    def fitted_as(self, begun: "AnyLearningRecipe") -> Self:
         """Return these settings with those of a run that they leave to the training data."""
         schedule = filled(self.schedule, begun.schedule, "warmup")
         return filled(self, begun, "validate_every").model_copy(update={"schedule": schedule})
+
+    @property
+    def batch_setting(self) -> str:
+        """The setting that limits the size of a batch, and its value, for messages."""
+        return f"training.{self.batch_key} (now {getattr(self, self.batch_key):,})"
 
     @classmethod
     def measurable(cls) -> tuple[str, ...]:
@@ -224,7 +227,17 @@ class LearningRecipe(Section):
             yield Fault("momentum", f"is an option of sgd, not of {self.optimizer}")
 
 
-class PredictionTrainingRecipe(LearningRecipe):
+class LearningRecipe(AnyLearningRecipe):
+    """Training settings of tasks that read texts."""
+
+    batch_key = "batch_tokens"
+    batch_tokens: Size = Field(
+        4096,
+        description="Largest number of tokens in a batch, padding included; of pairs, on the side with more.",
+    )
+
+
+class PredictionTrainingRecipe(AnyLearningRecipe):
     """Training settings of tasks that predict tokens or labels."""
 
     loss: Annotated[Part, Choice(LOSSES)] = Field(
@@ -260,7 +273,7 @@ class PredictionTrainingRecipe(LearningRecipe):
             yield Fault("label_smoothing", f"the loss {self.loss.name} has none: set it to 0")
 
 
-class TrainingRecipe(PredictionTrainingRecipe):
+class TrainingRecipe(PredictionTrainingRecipe, LearningRecipe):
     """Training settings of translation."""
 
     attention_losses: AttentionLossesRecipe | None = Field(
@@ -281,7 +294,7 @@ class SummaryTrainingRecipe(TrainingRecipe):
     )
 
 
-class TaggingTrainingRecipe(PredictionTrainingRecipe):
+class TaggingTrainingRecipe(PredictionTrainingRecipe, LearningRecipe):
     """Training settings of tagging; a CRF has its own loss, without smoothing."""
 
     metric: Annotated[str, BestBy("tagged words")] = Field("f1", description=BEST)
@@ -290,7 +303,7 @@ class TaggingTrainingRecipe(PredictionTrainingRecipe):
     )
 
 
-class ClassificationTrainingRecipe(PredictionTrainingRecipe):
+class ClassificationTrainingRecipe(PredictionTrainingRecipe, LearningRecipe):
     """Training settings of classification."""
 
     metric: Annotated[str, BestBy("labelled texts")] = Field("accuracy", description=BEST)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 
-from seq2attn.data import Examples
+from seq2attn.data.examples import ExampleSet
 from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.metrics import METRICS, Score
 from seq2attn.recipe import AnyRecipe
@@ -186,7 +186,7 @@ def _locked(path: Path, display: Display) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _new_run(path: Path, task: Task[Any], training: Examples, display: Display) -> Iterator[RunFolder]:
+def _new_run(path: Path, task: Task[Any], training: ExampleSet, display: Display) -> Iterator[RunFolder]:
     """Make the folder of a new run, and lock it. It is removed if training fails before anything is saved."""
     version = Version(seq2attn=__version__, data=training.fingerprint, environment=environment())
     folder = RunFolder.create(path, task.recipe, version, task.files())
@@ -254,7 +254,7 @@ def changes(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]
         yield path, was, now
 
 
-def _require_same_data(folder: RunFolder, training: Examples) -> None:
+def _require_same_data(folder: RunFolder, training: ExampleSet) -> None:
     """RunError unless a run was begun with these training data."""
     if folder.version.data != training.fingerprint:
         raise RunError(

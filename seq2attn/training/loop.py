@@ -16,7 +16,7 @@ from seq2attn.data.batches import AnyBatch, AnyBatchLoader
 from seq2attn.errors import Seq2attnError
 from seq2attn.metrics import METRICS
 from seq2attn.optim import SCHEDULES, Schedule, optimizer
-from seq2attn.recipe import LearningRecipe
+from seq2attn.recipe import AnyLearningRecipe
 from seq2attn.runtime.devices import autocast, out_of_memory
 from seq2attn.training.deferred_signals import DeferredSignals
 from seq2attn.training.objectives import Losses, Objective
@@ -77,7 +77,7 @@ class Trainer:
         self,
         model: nn.Module,
         objective: Objective,
-        recipe: LearningRecipe,
+        recipe: AnyLearningRecipe,
         device: torch.device,
         total: int | None,
         seed: int = 1,
@@ -294,12 +294,12 @@ def average_last(
     return record
 
 
-def epoch_steps(recipe: LearningRecipe, loader: AnyBatchLoader, epoch: int = 0) -> int:
+def epoch_steps(recipe: AnyLearningRecipe, loader: AnyBatchLoader, epoch: int = 0) -> int:
     """Return the number of updates of an epoch."""
     return math.ceil(loader.epoch_size(epoch) / recipe.accumulate)
 
 
-def total_steps(recipe: LearningRecipe, loader: AnyBatchLoader) -> int | None:
+def total_steps(recipe: AnyLearningRecipe, loader: AnyBatchLoader) -> int | None:
     """Return the number of updates; None if the recipe limits neither steps nor epochs."""
     if recipe.max_epochs is None:
         return recipe.max_steps
@@ -311,7 +311,9 @@ def total_steps(recipe: LearningRecipe, loader: AnyBatchLoader) -> int | None:
     return total
 
 
-def _update_plans(loader: AnyBatchLoader, progress: Progress, recipe: LearningRecipe) -> Iterator[UpdatePlan]:
+def _update_plans(
+    loader: AnyBatchLoader, progress: Progress, recipe: AnyLearningRecipe
+) -> Iterator[UpdatePlan]:
     """Yield the remaining updates: the batches of each epoch, `accumulate` at a time."""
     epoch, batch = progress.epoch, progress.batch
     while not _has_ended(progress, recipe):
@@ -326,7 +328,7 @@ def _update_plans(loader: AnyBatchLoader, progress: Progress, recipe: LearningRe
         epoch, batch = epoch + 1, 0
 
 
-def _has_ended(progress: Progress, recipe: LearningRecipe) -> bool:
+def _has_ended(progress: Progress, recipe: AnyLearningRecipe) -> bool:
     """Return whether a limit of the recipe is reached: steps, epochs, minutes, or patience."""
     patience = recipe.early_stopping.patience if recipe.early_stopping else math.inf
     return (
@@ -366,7 +368,7 @@ def _validate_and_keep(
     return scores
 
 
-def _prune_weights(run: RunFolder, recipe: LearningRecipe) -> None:
+def _prune_weights(run: RunFolder, recipe: AnyLearningRecipe) -> None:
     """Delete all weights but the best `keep_best` and the last `keep_last`."""
     scores = run.version.scores
     ranked = sorted(scores, key=lambda name: scores[name], reverse=True)
@@ -394,6 +396,6 @@ def error_context(
         shapes = " and ".join(batch.shape for batch in batches)
         raise TrainingError(
             f"out of memory at {where} ({shapes}). "
-            f"Lower training.batch_tokens (now {trainer.recipe.batch_tokens}) and raise "
+            f"Lower {trainer.recipe.batch_setting} and raise "
             "training.accumulate by the same factor, for the same updates; or lower data.filter.max_length"
         ) from error
