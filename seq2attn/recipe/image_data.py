@@ -174,7 +174,8 @@ class ImageDataRecipe(Section):
             if count != self.num_channels:
                 yield Fault(
                     f"normalize.{key}",
-                    f"expected {self.num_channels} numbers for channels: {self.channels}, got {count}",
+                    f"expected a list of {self.num_channels}, a number for each channel of {self.channels}, "
+                    f"got {count}",
                 )
         names = [part.name for part in self.augment]
         if "mixup" in names[:-1]:
