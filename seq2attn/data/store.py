@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
@@ -17,6 +16,7 @@ from seq2attn.data.files import Pair
 from seq2attn.data.gold_alignments import between_pieces
 from seq2attn.data.report import DataError, Report
 from seq2attn.recipe import AnyCorpus, AnyLabelled, DataRecipe, FilterRecipe, LabelledDataRecipe
+from seq2attn.runtime.drafts import draft_folder
 from seq2attn.runtime.files import named, read, require_regular
 from seq2attn.text.vocabulary import Vocabulary
 
@@ -175,8 +175,8 @@ def _write(path: Path, source: Source, options: _Options, progress: Callable[[in
     columns |= {"links": ids} if options.corpus.aligned else {}
     report = Report(stop=options.data.bad_lines == "stop")
     content = hashlib.sha256("".join(vocabulary.fingerprint for vocabulary in options.vocabularies).encode())
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        draft = Path(folder) / path.name
+    with draft_folder(path.parent, path.name) as folder:
+        draft = folder / path.name
         with ArrowWriter(path=str(draft), features=datasets.Features(columns)) as writer:
             for rows in _rows(source, options, report, progress):
                 for row in rows:
