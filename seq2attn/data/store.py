@@ -14,7 +14,7 @@ from seq2attn.data.corpora import Role, Source, Use, open_corpus
 from seq2attn.data.examples import Examples, Part, digest
 from seq2attn.data.files import Pair
 from seq2attn.data.gold_alignments import between_pieces
-from seq2attn.data.report import DataError, Report
+from seq2attn.data.report import DataError, Report, silent
 from seq2attn.recipe import AnyCorpus, AnyLabelled, DataRecipe, FilterRecipe, LabelledDataRecipe
 from seq2attn.runtime.drafts import draft_folder
 from seq2attn.runtime.files import named, read, require_regular
@@ -50,16 +50,12 @@ class _Row(NamedTuple):
     ended: bool  # the ids have the end of the target
 
 
-def _silent(_: int) -> None:
-    """Report no progress."""
-
-
 def prepare(
     corpora: Sequence[AnyCorpus | AnyLabelled],
     data: DataRecipe | LabelledDataRecipe,
     vocabularies: Coders,
     role: Role,
-    progress: Callable[[int], None] = _silent,
+    progress: Callable[[Report], object] = silent,
     words: str = "auto",
 ) -> Examples:
     """Read, filter and tokenise corpora, or take the result from the cache if nothing has changed.
@@ -72,8 +68,7 @@ def prepare(
     Args:
         corpora: `data.train`, or `[data.dev]`.
         role: what they are used for.
-        progress: called now and then with the number of pairs read since the last call; not if the cache has
-            them.
+        progress: called now and then with the report of a corpus, while it is read; not if the cache has it.
         words: how labelled raw text is tokenized, see the recipe's `text.words`.
 
     Raises:
@@ -163,7 +158,9 @@ def _open(path: Path, notes: dict[str, Any], weight: float) -> Part:
     return Part(table.to_batches(), Report.from_dict(notes["report"]), notes["content"], weight)
 
 
-def _write(path: Path, source: Source, options: _Options, progress: Callable[[int], None]) -> dict[str, Any]:
+def _write(
+    path: Path, source: Source, options: _Options, progress: Callable[[Report], object]
+) -> dict[str, Any]:
     """Write a store to a temporary folder and then move it, so that it is never incomplete; return the notes
     on it."""
     import datasets
@@ -173,12 +170,12 @@ def _write(path: Path, source: Source, options: _Options, progress: Callable[[in
     columns = {"source": ids, "target": ids, "source_text": text, "target_text": text}
     columns |= {"references": datasets.Sequence(text), "ended": datasets.Value("bool")}
     columns |= {"links": ids} if options.corpus.aligned else {}
-    report = Report(stop=options.data.bad_lines == "stop")
+    report = Report(stop=options.data.bad_lines == "stop", progress=progress)
     content = hashlib.sha256("".join(vocabulary.fingerprint for vocabulary in options.vocabularies).encode())
     with draft_folder(path.parent, path.name) as folder:
         draft = folder / path.name
         with ArrowWriter(path=str(draft), features=datasets.Features(columns)) as writer:
-            for rows in _rows(source, options, report, progress):
+            for rows in _rows(source, options, report):
                 for row in rows:
                     sizes = f"{len(row.source_text)} {len(row.target_text)} "
                     content.update(f"{sizes}{row.source_text}{row.target_text}".encode())
@@ -209,9 +206,7 @@ def _move(draft: Path, path: Path) -> None:
     draft.replace(path)
 
 
-def _rows(
-    source: Source, options: _Options, report: Report, progress: Callable[[int], None]
-) -> Iterator[list[_Row]]:
+def _rows(source: Source, options: _Options, report: Report) -> Iterator[list[_Row]]:
     """Yield batches of encoded pairs, without those that the filters leave out."""
     limits = options.data.filter if options.training else None
     cut, ends, (count, unit) = options.data.truncate.cut, options.data.truncate.ends, options.data.filtered
@@ -239,7 +234,7 @@ def _rows(
                 texts, links = (pair.source, pair.target), _links(pair, options, whole)
                 rows.append(_Row(*sides, *texts, pair.references, links, truncated, ends(whole[1])))
         report.kept += len(rows)
-        progress(len(pairs))
+        report.progress(report)
         yield rows
 
 

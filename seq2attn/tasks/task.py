@@ -17,6 +17,7 @@ from typing_extensions import Self
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.data import Coders, DataError, Examples, Role, prepare
 from seq2attn.data.batches import AnyBatchLoader
+from seq2attn.data.report import Report, silent
 from seq2attn.inference.predictor import Predictor
 from seq2attn.metrics import References, Score, score, tables, transposed
 from seq2attn.recipe import AnyRecipe, AttentionRecipe, Section
@@ -75,16 +76,17 @@ class Task(ABC, Generic[R]):
     def coders(self) -> Coders:
         """The encoders of source and target texts into ids."""
 
-    def examples(self, role: Role) -> Examples:
+    def examples(self, role: Role, progress: Callable[[Report], object] = silent) -> Examples:
         """Return the tokenised examples of train, dev or test.
 
+        progress: called now and then while they are read, with the counts so far.
         DataError if they cannot be read; if dev or test has only empty ones, which any model would get right;
         or if the model cannot read the dev set, which validation needs whole (training data are filtered, and
         texts of later use are truncated).
         """
         data = self.reading(role)
         corpora = data.train if role == "train" else [getattr(data, role)]
-        examples = prepare(corpora, data, self.coders, role, words=self.recipe.text.words)
+        examples = prepare(corpora, data, self.coders, role, progress, self.recipe.text.words)
         if not np.minimum(examples.source_lengths, examples.target_lengths).any():
             raise DataError(
                 f"data.{role}: expected {self.units.examples} with text on both sides, and all "
