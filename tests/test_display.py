@@ -2,9 +2,11 @@
 
 import sys
 from io import StringIO
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import tiny_runs
 from rich.console import Console
 
 import seq2attn.training.display
@@ -45,6 +47,37 @@ def test_a_display_shows_updates_and_keeps_validations(terminal: bool) -> None:
     assert "step 2: dev loss 1.500" in shown
     assert "a [line] that stays" in shown
     assert ("step 2/9  epoch 1  500 tokens/s" in shown) == terminal  # without one, a line every 15 seconds
+
+
+def test_progress_that_comes_fast_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(seq2attn.training.display.time, "monotonic", lambda: now[0])
+    file = StringIO()
+    with Display(Console(file=file, width=120, highlight=False)) as display:
+        for count in range(1, 41):
+            display.show(f"data.train: {count:,}000 examples read")
+            now[0] += 1
+    assert [int(line.split()[1][:-3]) for line in file.getvalue().splitlines()] == [1, 17, 33]
+
+
+def test_a_training_says_that_it_reads(tmp_path: Path) -> None:
+    shown = []
+
+    class Listening(Display):
+        def show(self, line: str) -> None:
+            shown.append(line)
+
+    display = Listening(Console(file=StringIO()))
+    rows = [f"{number}\t{'a' * (number % 9)}" for number in range(1500)]
+    table = tmp_path / "x.tsv"
+    table.write_text("\n".join(rows), encoding="utf-8")
+    settings = [f"data.train={{table: {table}}}", "training.max_steps=1", "data.test=null", *tiny_runs.READY]
+    tiny_runs.train(tmp_path / "run", *tiny_runs.MODELS["lstm"], *settings, display=display)
+    assert shown[:3] == [
+        "making the vocabulary from data.train",
+        "data.train: 1,000 examples read, 112 empty",
+        "data.train: 1,500 examples read, 167 empty",
+    ]
 
 
 def test_a_cell_of_a_notebook_has_one_output(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,7 @@ def train(
         folder = context.enter_context(_resumable(path, recipe, shown)) if resume else None
         if folder is None:
             require_empty(path)
+        shown.show("making the vocabulary from data.train")
         task = reopen(folder) if folder else learn(recipe)
         training, dev = read_examples(task, "train", shown), read_examples(task, "dev", shown)
         # The test set is read now, so that an unreadable file is reported before training.

@@ -15,6 +15,7 @@ from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.data.image_batches import image_loader
 from seq2attn.data.image_plan import BatchLimits
 from seq2attn.data.images import ImageExamples, learn_labels, prepare_images
+from seq2attn.data.report import Report, silent
 from seq2attn.images.decoding import Pixels
 from seq2attn.inference.image_categorizer import RANKED, ImageCategorizer, ImageCategory
 from seq2attn.models.vision.classifier import ImageClassifier
@@ -54,10 +55,10 @@ class ImageClassificationTask(Task[ImageClassificationRecipe]):
         """See the base class."""
         return f"{len(self.labels.names)} labels"
 
-    def examples(self, role: Role) -> ImageExamples:
+    def examples(self, role: Role, progress: Callable[[Report], object] = silent) -> ImageExamples:
         """See the base class."""
         data = self.recipe.data
-        return prepare_images(data.train if role == "train" else [getattr(data, role)], data, role)
+        return prepare_images(data.train if role == "train" else [getattr(data, role)], data, role, progress)
 
     def inputs(self, examples: ImageExamples, rows: Sequence[int]) -> Iterator[Pixels]:
         """See the base class: pixels, already resized."""

@@ -1,6 +1,7 @@
 """Progress of training: one live line on a terminal or in a notebook, anywhere else a new line every 15
 seconds."""
 
+import math
 import sys
 import time
 from typing import Any
@@ -27,7 +28,7 @@ class Display:
         self._lines: list[str] = []  # that remain in it
         self._last_record: dict[str, Any] = {}
         self._speed = 0.0  # target tokens per second, smoothed
-        self._last_line_time = 0.0
+        self._last_line_time = -math.inf
 
     def __enter__(self) -> "Display":
         if self.console.is_terminal:
@@ -63,7 +64,10 @@ class Display:
             speed = (record["tokens"] - last["tokens"]) / (record["seconds"] - last["seconds"])
             self._speed = 0.9 * self._speed + 0.1 * speed if self._speed else speed
         self._last_record = record
-        line = training_line(record, self._speed)
+        self.show(training_line(record, self._speed))
+
+    def show(self, line: str) -> None:
+        """Show a line of progress, in the place of the one before."""
         if self._live is not None:
             self._live.update(Text(line))
         elif self._output is not None:
