@@ -229,6 +229,7 @@ class ClassificationTrainingRecipe(LearningRecipe):
 
 MARGIN = 10  # pieces by which an output may exceed max_length_ratio times the length of its source
 RATIO = 3.0  # max_length_ratio where there are no training data
+LOWEST_RATIO = 0.01  # that training data give; they are written with two digits, and 0 is no ratio
 # max_length_ratio from training data: enough for this share of the pairs, with some to spare; and twice the
 # mean ratio, because short pairs need none (MARGIN suffices), but sources to come may be longer
 ENOUGH, SPARE, TIMES_MEAN = 0.999, 1.25, 2.0
@@ -309,7 +310,8 @@ class DecodingRecipe(Section):
             return self
         needed = float(np.quantile((target_lengths - MARGIN) / source_lengths, ENOUGH))
         mean = float(target_lengths.sum() / source_lengths.sum())
-        return self.model_copy(update={"max_length_ratio": round(max(TIMES_MEAN * mean, SPARE * needed), 2)})
+        ratio = max(round(max(TIMES_MEAN * mean, SPARE * needed), 2), LOWEST_RATIO)
+        return self.model_copy(update={"max_length_ratio": ratio})
 
     def faults(self) -> Iterator[Fault]:
         """Find lengths and numbers of outputs that contradict each other."""
