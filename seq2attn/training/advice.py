@@ -18,7 +18,8 @@ def advice(settings: LearningRecipe, total: int | None, per_epoch: int, examples
         return
     warmup = settings.schedule.options.get("warmup", 0)
     if total < FEW_UPDATES:
-        limit = "max_steps" if settings.max_epochs is None else "max_epochs"
+        # of two limits, the first that is reached
+        limit = "max_steps" if total == settings.max_steps else "max_epochs"
         yield (
             f"training: {total:,} updates, {per_epoch:,} an epoch, are too few to learn most tasks: raise "
             f"{limit}, lower batch_tokens ({settings.batch_tokens:,}), or use more {examples}"
