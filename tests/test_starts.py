@@ -75,8 +75,9 @@ def test_a_resume_that_fails_changes_nothing_and_unlocks(
     run = Path(shutil.copytree(runs["lstm"], tmp_path / "run"))
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     monkeypatch.setattr("seq2attn.runs.training_run.RunFolder.load_state", lambda self: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        tiny_runs.train(run, *tiny_runs.MODELS["lstm"], resume=True)
+    for limits in ([], ["training.max_steps=60"]):
+        with pytest.raises(ZeroDivisionError):
+            tiny_runs.train(run, *tiny_runs.MODELS["lstm"], *limits, resume=True)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 

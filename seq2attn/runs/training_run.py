@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -92,7 +93,6 @@ def train(
             folder = context.enter_context(_new_run(path, task, training, shown))
         else:
             _require_same_data(folder, training)
-            folder.replace_recipe(_with_limits(folder.recipe, recipe))
         model, settings, loader = task.build(), recipe.training, task.loader(training, training=True)
         total = total_steps(settings, loader)
         trainer = Trainer(model, task.objective(model, True), settings, torch_device, total, recipe.seed)
@@ -101,7 +101,9 @@ def train(
         parameters = sum(parameter.numel() for parameter in model.parameters())
         shown.say(f"{len(training):,} {task.units.examples}, {parameters:,} parameters, on {torch_device}")
         validate = validator(task, model, dev, torch_device)
-        progress = fit(folder, trainer, loader, validate, _report(shown, folder, recipe))
+        # Only then, so that a resume that fails changes nothing.
+        resumed = partial(folder.replace_recipe, _with_limits(folder.recipe, recipe))
+        progress = fit(folder, trainer, loader, validate, _report(shown, folder, recipe), resumed)
         predictor = task.predictor(model, torch_device)
         if progress.interrupted:
             return Trained(path, progress, predictor, [])

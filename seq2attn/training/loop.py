@@ -186,16 +186,18 @@ def fit(
     loader: AnyBatchLoader,
     validate: Validate,
     report: Report = lambda record: None,
+    resumed: Callable[[], object] = lambda: None,
 ) -> Progress:
     """Train from the state in the run's folder until a limit of the recipe; keep the best weights there.
 
     validate(n) scores the model on the first n batches of the dev set (None = all). report is called with a
-    record after every update and every validation. Ctrl-C and SIGTERM end training after the current update,
-    and the state is saved.
+    record after every update and every validation; resumed once the state has been read, before anything is
+    written. Ctrl-C and SIGTERM end training after the current update, and the state is saved.
     """
     recipe, progress = trainer.recipe, resume(run, trainer)
     if not progress.step:
         validate(2)  # so that a metric that raises does so now, not after hours of training
+    resumed()
     run.rewind(progress.step, ended := _has_ended(progress, recipe))
     if ended:
         _prune_weights(run, recipe)  # training may have been killed in the midst of it
