@@ -24,7 +24,7 @@ from seq2attn.recipe.labelled_data import (
     TaggedDataRecipe,
     WordsRecipe,
 )
-from seq2attn.recipe.reading import LocatedFault, RecipeError, head, read, schema, shipped, write
+from seq2attn.recipe.reading import LocatedFault, RecipeError, assignments, head, read, schema, shipped, write
 from seq2attn.recipe.roots import (
     RECIPES,
     AnyRecipe,
@@ -90,6 +90,7 @@ __all__ = [
     "TruncateRecipe",
     "WindowRecipe",
     "WordsRecipe",
+    "assignments",
     "head",
     "read",
     "schema",

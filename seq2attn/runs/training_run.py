@@ -1,21 +1,20 @@
 """A whole training run: from a recipe to a scored model in a run folder."""
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 
 from seq2attn.data import Examples
 from seq2attn.errors import require_type
 from seq2attn.metrics import METRICS, Score
-from seq2attn.recipe import AnyRecipe, LocatedFault, RecipeError, read
+from seq2attn.recipe import AnyRecipe, LocatedFault, RecipeError, assignments, read
 from seq2attn.recipe.wording import shown
 from seq2attn.runs.evaluation import best, read_examples, validator
 from seq2attn.runtime.devices import pick_device
@@ -119,7 +118,7 @@ def _recipe(recipe: str | Path | AnyRecipe | Mapping[str, Any], overrides: objec
     """Return the recipe that `train` was called with."""
     kinds = "a recipe: the name of one that ships, a path, a dict of its sections, or a Recipe"
     require_type(recipe, (str, Path, Mapping, AnyRecipe), kinds)
-    listed = _as_on_the_command_line(overrides)
+    listed = assignments(overrides)
     if not isinstance(recipe, AnyRecipe):
         return read(recipe, listed)
     if listed:
@@ -136,17 +135,6 @@ def require_extras(recipe: AnyRecipe) -> None:
             import_module("torch.utils.tensorboard")
         except ImportError as error:
             raise RunError("training.tensorboard needs TensorBoard: pip install tensorboard") from error
-
-
-def _as_on_the_command_line(overrides: object) -> list[str]:
-    """Return overrides as key=value; Seq2attnError if they are none."""
-    if isinstance(overrides, Mapping):
-        return [f"{key}={json.dumps(value)}" for key, value in overrides.items()]  # JSON is YAML
-    listed = [overrides] if isinstance(overrides, str) else overrides
-    require_type(listed, (list, tuple), 'overrides as ["key=value"] or {"key": value}')
-    for override in cast("list[str]", listed):
-        require_type(override, str, 'overrides as ["key=value"] or {"key": value}')
-    return list(cast("list[str]", listed))
 
 
 def average_run(run: str | Path, count: int, device: str = "auto") -> RunFolder:
