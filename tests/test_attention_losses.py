@@ -34,9 +34,10 @@ from seq2attn.runs.training_run import Trained
 from seq2attn.tasks.loading import reopen
 from seq2attn.tasks.sequence_tasks import token_objective
 from seq2attn.training.display import Display
-from seq2attn.training.loop import Trainer, fit
+from seq2attn.training.loop import fit
 from seq2attn.training.objectives import AttentionLosses
 from seq2attn.training.run_folder import RunFolder, Version, tensors_of
+from seq2attn.training.trainer import Trainer
 
 
 @pytest.fixture
