@@ -1,5 +1,6 @@
 """The predictor of labels of images."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -74,13 +75,14 @@ class ImageCategory:
     @property
     def title(self) -> str:
         """The label and its probability, for pictures."""
-        return f"{self.label} {self.probability:.3f}"
+        return f"{self.label}, probability {self.probability:.3f}"
 
     def plot(self, path: str | Path | None = None, *, scale: "Scale" = "auto") -> "Figure":
-        """Return a picture of the image, and of the weights of the pooling if it has any; save it if a path is
-        given, which ends in .png, .svg or .pdf. For other maps see `ImageCategorizer.maps`.
+        """Return a picture of the image, and of the weights of the pooling if it has any; save it if a path
+        is given, which ends in .png, .svg or .pdf. For other maps see `ImageCategorizer.maps`.
 
-        scale: see views.image_maps.picture. Weights that are the same everywhere, as in the mean, are left out.
+        scale: see views.image_maps.picture. Weights that are the same everywhere, as in the mean, are left
+            out.
         """
         from seq2attn.views.image_maps import Overlay, picture
         from seq2attn.views.pictures import save
@@ -158,8 +160,8 @@ class ImageCategorizer(Predictor):
         return results if several else results[0]
 
     def maps(self, image: "OneImage", label: str | None = None) -> ImageMaps:
-        """Return all maps of the network for an image: those of its attention blocks (`Block.look`), the weights
-        of its pooling and of self-attention, attention rollout and Grad-CAM.
+        """Return all maps of the network for an image: those of its attention blocks (`Block.look`), the
+        weights of its pooling and of self-attention, attention rollout and Grad-CAM.
 
         label: that Grad-CAM explains; None: the label that the image gets.
         """
@@ -172,10 +174,26 @@ class ImageCategorizer(Predictor):
         decoding: Mapping[str, object] = NO_OPTIONS,
     ) -> tuple[ImageCategory, "Figure"]:
         """See the base class. text: an image; options.target: the label that Grad-CAM explains."""
-        self.configured(decoding)
-        options.refuse(OF_TEXTS, "models of texts")
-        category, maps = self._seen(text, options.target)
+        category, maps = self._seen_as(text, options, decoding)
         return category, maps.draw(options)
+
+    def plot(
+        self,
+        text: "OneImage",
+        path: str | Path,
+        options: PlotOptions = DEFAULT_PLOT,
+        decoding: Mapping[str, object] = NO_OPTIONS,
+    ) -> ImageCategory:
+        """See the base class. A path that ends in .json gets the numbers of the maps instead of a picture."""
+        if Path(path).suffix.lower() != ".json":
+            result: ImageCategory = super().plot(text, path, options, decoding)
+            return result
+        from seq2attn.views.pictures import write
+
+        category, maps = self._seen_as(text, options, decoding)
+        content = {**category.to_json(), "maps": maps.to_json(options)}
+        write(Path(path), lambda: json.dumps(content, ensure_ascii=False).encode())
+        return category
 
     def stream(self, lines: Iterable[Any]) -> Iterator[ImageCategory]:
         """See the base class: images, as `classify` takes them."""
@@ -237,6 +255,14 @@ class ImageCategorizer(Predictor):
             )
         return output
 
+    def _seen_as(
+        self, image: Any, options: PlotOptions, decoding: Mapping[str, object]
+    ) -> tuple[ImageCategory, ImageMaps]:
+        """Return the result of an image, and its maps, if the options are those of images."""
+        self.configured(decoding)
+        options.refuse(OF_TEXTS, "models of texts")
+        return self._seen(image, options.target)
+
     def _seen(self, image: Any, label: str | None) -> tuple[ImageCategory, ImageMaps]:
         """Return the result of an image, and its maps."""
         names = self.labels.names
@@ -245,9 +271,11 @@ class ImageCategorizer(Predictor):
         name, pixels = self._read(image)
         batch, _ = collate_images([pixels], self.normalize)
         with fitting(f"out of memory: lower {self.memory_advice}"), autocast(self.device, self.precision):
-            seen = image_maps(self.model, batch.to(self.device), None if label is None else names.index(label))
+            seen = image_maps(
+                self.model, batch.to(self.device), None if label is None else names.index(label)
+            )
         category = self._result(name, pixels, seen.output, 0)
-        return category, ImageMaps(pixels, category.title, seen.maps)
+        return category, ImageMaps(pixels, category.title, seen.maps, label or category.label)
 
     def _result(self, name: str, pixels: Pixels, output: ImageScores, row: int) -> ImageCategory:
         values = output.scores[row].float().softmax(-1).tolist()

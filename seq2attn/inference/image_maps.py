@@ -111,11 +111,11 @@ def grad_cam(
 class ImageMaps(Mapping[str, Map]):
     """The maps of one image, each a `Map` of a batch of one, by its name: `maps["pooling"].weights`.
 
-    pixels: (H, W, C), as the network has read them; title: of pictures.
+    pixels: (H, W, C), as the network has read them; title: of pictures; label: that Grad-CAM explains.
     """
 
-    def __init__(self, pixels: Pixels, title: str, maps: Sequence[ImageMap]) -> None:
-        self.pixels, self.title, self.maps = pixels, title, list(maps)
+    def __init__(self, pixels: Pixels, title: str, maps: Sequence[ImageMap], label: str) -> None:
+        self.pixels, self.title, self.maps, self.label = pixels, title, list(maps), label
 
     def __getitem__(self, name: str) -> Map:
         for made in self.maps:
@@ -135,14 +135,18 @@ class ImageMaps(Mapping[str, Map]):
     def chosen(self, options: PlotOptions = DEFAULT_PLOT) -> list[ImageMap]:
         """Return the maps that options choose, by kind (`map`) and by name or module (`at`).
 
-        With neither they are the weights of an attentive pooling, or else the maps of places, or else Grad-CAM.
-        Seq2attnError if there are none.
+        With neither they are the weights of an attentive pooling, or else the maps of places, or else
+        Grad-CAM. Seq2attnError if there are none.
         """
         kind, there = options.map, {made.choice for made in self.maps}
         if kind is not None and kind not in MAPS:
             raise Seq2attnError(f"unknown map {kind!r}: expected one of {', '.join(MAPS)}")
         if kind is None:
-            kind = "all" if options.at else next(name for name in ("pooling", "place", "gradcam") if name in there)
+            kind = (
+                "all"
+                if options.at
+                else next(name for name in ("pooling", "place", "gradcam") if name in there)
+            )
         maps = [made for made in self.maps if kind in (made.choice, "all")]
         if not maps:
             has = ", ".join(name for name in MAPS if name in there)
@@ -155,8 +159,8 @@ class ImageMaps(Mapping[str, Map]):
         return found
 
     def draw(self, options: PlotOptions = DEFAULT_PLOT) -> "Figure":
-        """Return a picture of the image and the chosen maps. Seq2attnError as `chosen`, and for a query outside
-        the image, or a query or head that no chosen map has."""
+        """Return a picture of the image and the chosen maps. Seq2attnError as `chosen`, and for a query
+        outside the image, or a query or head that no chosen map has."""
         from seq2attn.views.image_maps import picture
 
         maps = self.chosen(options)
@@ -190,41 +194,46 @@ class ImageMaps(Mapping[str, Map]):
         if map.kind == "affinity":
             yield from self._of_queries(made, options, scale)
         elif map.kind in ("channel", "branch"):
-            yield Bars(made.name, weights.flatten(1).numpy() if map.kind == "branch" else weights.view(1, -1).numpy(), scale)
+            of_branches = weights if map.kind == "branch" else weights.view(1, -1)
+            yield Bars(made.name, of_branches.numpy(), scale)
         elif map.kind == "channels":
             yield Matrix(made.name, weights.numpy(), scale)
         else:
-            several = f", mean of {len(weights)} channels" if len(weights) > 1 else ""
-            yield Overlay(f"{made.name}{several}", weights.mean(0).numpy(), scale)
+            more = f", mean of {len(weights)} channels" if len(weights) > 1 else ""
+            more = f" of {self.label}" if made.choice == "gradcam" else more
+            yield Overlay(f"{made.name}{more}", weights.mean(0).numpy(), scale)
 
     def _of_queries(self, made: ImageMap, options: PlotOptions, scale: Any) -> Iterator["Panel"]:
-        """Yield the weights of keys, for the query or as the mean of all, and for each head that is chosen."""
+        """Yield the weights of keys, for the query or as the mean of all, for each head that is chosen."""
         from seq2attn.views.image_maps import Overlay
 
         weights, keys = made.map.weights[0], cast(Grid, made.map.keys)  # (h, N, M)
         if options.query is None:
             rows, of = weights.mean(1), "mean of queries"
         else:
-            rows, of = weights[:, self._position(options.query, made.map.grid)], "query {}, {}".format(*options.query)
-        grids = rows.unflatten(-1, keys)  # (h, rows, columns)
-        heads = chosen(options.head, len(grids), "head", made.name)
+            rows, of = (
+                weights[:, self._position(options.query, made.map.grid)],
+                "query {},{}".format(*options.query),
+            )
+        grids, marked = rows.unflatten(-1, keys), options.query is not None  # (h, rows, columns)
+        heads = chosen(options.head, len(grids), "head", made.name) if len(grids) > 1 else []
         if not heads:
             several = f", mean of {len(grids)} heads" if len(grids) > 1 else ""
-            yield Overlay(f"{made.name}{several}, {of}", grids.mean(0).numpy(), scale)
+            yield Overlay(f"{made.name}{several}, {of}", grids.mean(0).numpy(), scale, marked)
         for head in heads:
-            yield Overlay(f"{made.name}, head {head}, {of}", grids[head].numpy(), scale)
+            yield Overlay(f"{made.name}, head {head}, {of}", grids[head].numpy(), scale, marked)
 
     def _check_query(self, query: tuple[int, int] | None) -> None:
         height, width = self.pixels.shape[:2]
         if query is not None and not (0 <= query[0] < width and 0 <= query[1] < height):
             raise Seq2attnError(
-                f"expected a query x,y with x from 0 to {width - 1} and y from 0 to {height - 1}, the pixels of the "
-                f"image as the network reads it; got {query[0]},{query[1]}"
+                f"expected a query x,y with x from 0 to {width - 1} and y from 0 to {height - 1}, the pixels of "
+                f"the image as the network reads it; got {query[0]},{query[1]}"
             )
 
     def _position(self, query: tuple[int, int], grid: Grid) -> int:
         """Return the position of the grid that lies over a pixel (x, y)."""
-        height, width = self.pixels.shape[:2]
+        height, width = map(int, self.pixels.shape[:2])
         return query[1] * grid[0] // height * grid[1] + query[0] * grid[1] // width
 
 

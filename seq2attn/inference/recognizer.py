@@ -111,7 +111,7 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
         sentence = self.read(text)
         (result,) = self.label([sentence], weights=True)
         if not options.self_attention and options.layer is options.head is None:
-            return result, result.plot(scale=options.scale or "fixed", right_to_left=options.right_to_left)
+            return result, result.plot(scale=options.text_scale, right_to_left=options.right_to_left)
         return result, self._maps(sentence, result, options.self_attention).draw(options)
 
     @torch.no_grad()

@@ -147,7 +147,7 @@ class TextPredictor(Predictor):
             result = predictor.align(text, options.target)
         if "all" not in (options.layer, options.head) and not options.self_attention:
             figure = result.plot(
-                pieces=options.pieces, scale=options.scale or "fixed", right_to_left=options.right_to_left
+                pieces=options.pieces, scale=options.text_scale, right_to_left=options.right_to_left
             )
             return result, figure
         source = self.generator.tokenizer.source_ids(result.source.ids, lambda: text)

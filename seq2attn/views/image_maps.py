@@ -2,15 +2,15 @@
 
 import textwrap
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from numpy.typing import ArrayLike, NDArray
 
+from seq2attn.views.fonts import BASE_FAMILY
 from seq2attn.views.pictures import (
-    BASE_FAMILY,
     COLORS,
     DARK,
     PALE,
@@ -24,27 +24,28 @@ from seq2attn.views.pictures import (
     without_glyph_warnings,
 )
 
-Scale = Literal["fixed", "auto"]
+Scale = Literal["fixed", "auto", "range"]
 
 HEAT = LinearSegmentedColormap.from_list("heat", ["#1b1464", "#6a1b8f", "#c2306b", "#f5803a", "#fde25a"])
 MAX_PANELS = 60
 _SIDE = 1.9  # inches of the longer side of an image
 _LEAST = 0.6  # inches of the shorter side
 _ACROSS = 5  # panels beside each other, at most
-_BETWEEN, _TITLE = 0.62, 0.5  # inches beside panels, for a scale, and above, for a title of two lines
+_BETWEEN, _TITLE = 0.72, 0.68  # inches beside panels, for a scale, and above, for a title of three lines
 _PIXELS = 256  # of the longer side of an enlarged map, at least
-_OPACITY = 0.62  # of a map over its image
+_OPACITY, _DARKEST, _MIDDLE = 0.66, 0.3, "#a6a6a6"  # of a map over its image; greys of the image below it
 _BAR = 0.8  # share of a channel that its bars take
-_LETTERS = 15  # an inch, of titles
+_LETTERS = 17  # an inch, of titles
 _BRANCHES = ("#235797", "#e0703a", "#3f9b6c", "#8b5fb0", "#b8a12c", "#7a8794")
 
 
 class Overlay(NamedTuple):
-    """Weights of the places of an image, (rows, columns), enlarged to it."""
+    """Weights of the places of an image, (rows, columns), enlarged to it. marked: with the query's mark."""
 
     name: str
     weights: ArrayLike
     scale: Scale
+    marked: bool = False
 
 
 class Bars(NamedTuple):
@@ -71,14 +72,17 @@ def picture(
 ) -> Picture:
     """Draw an image, and beside it panels with their names, the range of their weights and a scale.
 
-    The colour scale begins at 0, or at the smallest weight if that is negative. It ends at 1, or at the largest
-    weight if that is more (fixed), or always at the largest weight (auto).
+    The colour scale begins at 0, or at the smallest weight if that is negative. It ends at 1, or at the
+    largest weight if that is more (fixed), or always at the largest weight (auto). `range` is from the
+    smallest to the largest weight, which shows what there is in a gate that is nearly constant.
 
     pixels: (H, W, 1 or 3); query: a pixel (x, y) to mark. PlotError for weights that are not finite, and for
     more than MAX_PANELS panels.
     """
     if len(panels) > MAX_PANELS:
-        raise PlotError(f"a picture shows at most {MAX_PANELS} maps, got {len(panels)}: choose some by map or at")
+        raise PlotError(
+            f"a picture shows at most {MAX_PANELS} maps, got {len(panels)}: choose some by map or at"
+        )
     side = _SIDE / max(pixels.shape[:2])
     width, height = (max(_LEAST, pixels.shape[axis] * side) for axis in (1, 0))
     figure = empty_figure(1 + 2 * len(panels))
@@ -101,7 +105,7 @@ def picture(
                 continue
             if isinstance(panel, Overlay):
                 mappable = _draw_overlay(axes, pixels, weights, _limits(weights, panel.scale))
-                _mark(axes, query if "query" in panel.name else None)
+                _mark(axes, query if panel.marked else None)
             else:
                 mappable = _draw_matrix(axes, weights, _limits(weights, panel.scale))
             _draw_scale(bar, mappable)
@@ -139,9 +143,11 @@ def _checked(panel: Panel) -> Numbers:
 
 def _limits(weights: Numbers, scale: str) -> tuple[float, float]:
     """Return the weights at the ends of the scale."""
-    if scale not in ("fixed", "auto"):
-        raise PlotError(f"expected the scale fixed or auto, got {scale!r}")
-    lowest, largest = min(0.0, float(weights.min())), float(weights.max())
+    if scale not in (known := get_args(Scale)):
+        raise PlotError(f"expected one of the scales {', '.join(known)}; got {scale!r}")
+    lowest, largest = float(weights.min()), float(weights.max())
+    if scale != "range":
+        lowest = min(0.0, lowest)
     if scale == "fixed":
         largest = largest if largest > 1.001 else 1.0  # more than a rounding error
     return lowest, largest if largest > lowest else lowest + 1.0
@@ -174,7 +180,8 @@ def _draw_overlay(
     height, width = pixels.shape[:2]
     factor = -(-_PIXELS // max(height, width))
     size: dict[str, Any] = {"extent": (0, width, height, 0), "aspect": "auto", "interpolation": "nearest"}
-    axes.imshow(grey(pixels), cmap="gray", vmin=0, vmax=1, **size)
+    below = _DARKEST + (1 - _DARKEST) * grey(pixels)  # on black, the colours of a map could not be told apart
+    axes.imshow(below, cmap="gray", vmin=0, vmax=1, **size)
     larger = enlarged(weights, (height * factor, width * factor))
     colours = Normalize(*limits)
     mappable = axes.imshow(larger, cmap=HEAT, norm=colours, alpha=_OPACITY, **size)
@@ -213,7 +220,8 @@ def _draw_bars(axes: Axes, weights: Numbers, limits: tuple[float, float]) -> Non
 def _draw_scale(axes: Axes, mappable: Any) -> None:
     """Draw the colours from the one end of a scale to the other."""
     low, high = mappable.get_clim()
-    axes.figure.colorbar(mappable, cax=axes, ticks=[low, high]).outline.set_visible(False)  # type: ignore[union-attr]
+    axes.set_facecolor(_MIDDLE)  # as maps are transparent
+    axes.figure.colorbar(mappable, cax=axes, ticks=[low, high]).outline.set_visible(False)
     axes.set_yticklabels([f"{low:.2g}", f"{high:.2g}"], family=BASE_FAMILY, usetex=False)
     axes.tick_params(length=0, pad=3, labelsize=7, labelcolor=PALE)
 
