@@ -1,6 +1,7 @@
 """The predictor of labels of images."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from itertools import islice
@@ -18,16 +19,21 @@ from seq2attn.data.image_batches import collate_images
 from seq2attn.data.image_plan import BatchLimits, by_size, fill_images
 from seq2attn.errors import Seq2attnError
 from seq2attn.images.decoding import ImageError, Pixels
-from seq2attn.inference.predictor import Predictor
+from seq2attn.inference.image_maps import ImageMaps, image_maps
+from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, OF_TEXTS, PlotOptions, Predictor
 from seq2attn.models.vision.classifier import ImageClassifier, ImageScores
 from seq2attn.recipe.image_data import ImageDataRecipe
 from seq2attn.runtime.devices import autocast, fitting
 from seq2attn.runtime.files import read
 from seq2attn.text.word_vocabulary import Labels
 from seq2attn.views.html_table import block, pale
+from seq2attn.views.thumbnails import thumbnail
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from PIL.Image import Image
+
+    from seq2attn.views.image_maps import Scale
 
     OneImage = str | Path | NDArray[Any] | Image
 
@@ -66,17 +72,44 @@ class ImageCategory:
     def __repr__(self) -> str:
         return f"ImageCategory({self.label!r}, probability={self.probability:.3f})"
 
+    @property
+    def title(self) -> str:
+        """The label and its probability, for pictures."""
+        return f"{self.label}, probability {self.probability:.3f}"
+
+    def plot(self, path: str | Path | None = None, *, scale: "Scale" = "auto") -> "Figure":
+        """Return a picture of the image, and of the weights of the pooling if it has any; save it if a path
+        is given, which ends in .png, .svg or .pdf. For other maps see `ImageCategorizer.maps`.
+
+        scale: see views.image_maps.picture. Weights that are the same everywhere, as in the mean, are left
+            out.
+        """
+        from seq2attn.views.image_maps import Overlay, picture
+        from seq2attn.views.pictures import save
+
+        several = () if self.weights is None else self.weights
+        panels = [
+            Overlay("pooling" if len(several) == 1 else f"pooling {number}", weights.numpy(), scale)
+            for number, weights in enumerate(several)
+            if weights.min() < weights.max()
+        ]
+        figure = picture(self.pixels, self.title, panels)
+        if path is not None:
+            save(figure, path)
+        return figure
+
     def to_json(self) -> dict[str, Any]:
         """Return a value for json.dumps."""
         rounded = {label: round(value, 4) for label, value in self.probabilities.items()}
         return {"image": self.name, "label": self.label, "probabilities": rounded}
 
     def _repr_html_(self) -> str:
-        """The name, and the most probable labels, for notebooks."""
+        """The image, small, its name, and the most probable labels, for notebooks."""
         labels = ", ".join(
             f"{escape(label)} {self.probabilities[label]:.3f}" for label in self.ranked[:_SHOWN]
         )
-        return block(f"{escape(self.name)} <b>{escape(self.label)}</b> {pale(labels)}")
+        picture = thumbnail(self.pixels, self.label)
+        return block(f"{picture} {escape(self.name)} <b>{escape(self.label)}</b> {pale(labels)}")
 
 
 class ImageCategorizer(Predictor):
@@ -125,6 +158,42 @@ class ImageCategorizer(Predictor):
         several = isinstance(image, Sequence) and not isinstance(image, str | bytes)
         results = list(self._label(image if several else [image], weights))
         return results if several else results[0]
+
+    def maps(self, image: "OneImage", label: str | None = None) -> ImageMaps:
+        """Return all maps of the network for an image: those of its attention blocks (`Block.look`), the
+        weights of its pooling and of self-attention, attention rollout and Grad-CAM.
+
+        label: that Grad-CAM explains; None: the label that the image gets.
+        """
+        return self._seen(image, label)[1]
+
+    def draw(
+        self,
+        text: "OneImage",
+        options: PlotOptions = DEFAULT_PLOT,
+        decoding: Mapping[str, object] = NO_OPTIONS,
+    ) -> tuple[ImageCategory, "Figure"]:
+        """See the base class. text: an image; options.target: the label that Grad-CAM explains."""
+        category, maps = self._seen_as(text, options, decoding)
+        return category, maps.draw(options)
+
+    def plot(
+        self,
+        text: "OneImage",
+        path: str | Path,
+        options: PlotOptions = DEFAULT_PLOT,
+        decoding: Mapping[str, object] = NO_OPTIONS,
+    ) -> ImageCategory:
+        """See the base class. A path that ends in .json gets the numbers of the maps instead of a picture."""
+        if Path(path).suffix.lower() != ".json":
+            result: ImageCategory = super().plot(text, path, options, decoding)
+            return result
+        from seq2attn.views.pictures import write
+
+        category, maps = self._seen_as(text, options, decoding)
+        content = {**category.to_json(), "maps": maps.to_json(options)}
+        write(Path(path), lambda: json.dumps(content, ensure_ascii=False).encode())
+        return category
 
     def stream(self, lines: Iterable[Any]) -> Iterator[ImageCategory]:
         """See the base class: images, as `classify` takes them."""
@@ -185,6 +254,28 @@ class ImageCategorizer(Predictor):
                 batch.to(self.device), None if mask is None else mask.to(self.device), need_weights=weights
             )
         return output
+
+    def _seen_as(
+        self, image: Any, options: PlotOptions, decoding: Mapping[str, object]
+    ) -> tuple[ImageCategory, ImageMaps]:
+        """Return the result of an image, and its maps, if the options are those of images."""
+        self.configured(decoding)
+        options.refuse(OF_TEXTS, "models of texts")
+        return self._seen(image, options.target)
+
+    def _seen(self, image: Any, label: str | None) -> tuple[ImageCategory, ImageMaps]:
+        """Return the result of an image, and its maps."""
+        names = self.labels.names
+        if label is not None and label not in names:
+            raise Seq2attnError(f"unknown label {label!r}: this model has {', '.join(names)}")
+        name, pixels = self._read(image)
+        batch, _ = collate_images([pixels], self.normalize)
+        with fitting(f"out of memory: lower {self.memory_advice}"), autocast(self.device, self.precision):
+            seen = image_maps(
+                self.model, batch.to(self.device), None if label is None else names.index(label)
+            )
+        category = self._result(name, pixels, seen.output, 0)
+        return category, ImageMaps(pixels, category.title, seen.maps, label or category.label)
 
     def _result(self, name: str, pixels: Pixels, output: ImageScores, row: int) -> ImageCategory:
         values = output.scores[row].float().softmax(-1).tolist()

@@ -17,7 +17,7 @@ from seq2attn.data.word_batches import collate_words
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.attention_maps import SELF_TITLES, AttentionMaps, recorded, self_attentions
 from seq2attn.inference.label_results import Annotation, Category, Entity
-from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, PlotOptions, Predictor
+from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, OF_IMAGES, PlotOptions, Predictor
 from seq2attn.inference.result_list import Results
 from seq2attn.inference.shortening import shortened
 from seq2attn.metrics.entities import parted
@@ -102,6 +102,7 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
     ) -> tuple[Result, "Figure"]:
         """See the base class. The queries of a pooling count as heads, after those of self-attention."""
         self.configured(decoding)
+        options.refuse(OF_IMAGES, "models of images")
         if options.target is not None or options.pieces:
             name = "pieces" if options.target is None else "target"
             raise Seq2attnError(
@@ -110,7 +111,7 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
         sentence = self.read(text)
         (result,) = self.label([sentence], weights=True)
         if not options.self_attention and options.layer is options.head is None:
-            return result, result.plot(scale=options.scale, right_to_left=options.right_to_left)
+            return result, result.plot(scale=options.text_scale, right_to_left=options.right_to_left)
         return result, self._maps(sentence, result, options.self_attention).draw(options)
 
     @torch.no_grad()

@@ -16,7 +16,7 @@ from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.inference.attention_maps import cross_attention_maps, self_attention_maps
 from seq2attn.inference.decoding_options import DecodingOptions, changed, published, warn_of_limits
 from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, ForcedDecoding, Generator
-from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, PlotOptions, Predictor
+from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, OF_IMAGES, PlotOptions, Predictor
 from seq2attn.inference.result_list import Results
 from seq2attn.inference.results import Translation
 from seq2attn.inference.search import Hypothesis
@@ -136,6 +136,7 @@ class TextPredictor(Predictor):
         self, text: str, options: PlotOptions = DEFAULT_PLOT, decoding: Mapping[str, object] = NO_OPTIONS
     ) -> tuple[Translation, "Figure"]:
         """See the base class."""
+        options.refuse(OF_IMAGES, "models of images")
         predictor = self.configured({**decoding, "nbest": 1})
         if isinstance(options.layer, int) or isinstance(options.head, int):
             layer, head = (None if choice == "all" else choice for choice in (options.layer, options.head))
@@ -146,7 +147,7 @@ class TextPredictor(Predictor):
             result = predictor.align(text, options.target)
         if "all" not in (options.layer, options.head) and not options.self_attention:
             figure = result.plot(
-                pieces=options.pieces, scale=options.scale, right_to_left=options.right_to_left
+                pieces=options.pieces, scale=options.text_scale, right_to_left=options.right_to_left
             )
             return result, figure
         source = self.generator.tokenizer.source_ids(result.source.ids, lambda: text)
