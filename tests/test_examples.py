@@ -184,6 +184,15 @@ def test_an_epoch_sees_each_corpus_as_often_as_its_weight(tmp_path, vocabularies
     assert (first != examples.epoch(4, seed=5)).any() and (first != examples.epoch(3, seed=6)).any()
 
 
+@pytest.mark.parametrize("weight", [0.05, 1e-300])
+def test_a_weight_that_leaves_nothing_of_a_corpus_is_named(tmp_path, vocabularies, weight):
+    pairs = [(f"Tag {i}", f"day {i}") for i in range(8)]
+    first, second = (table(tmp_path / f"{name}.tsv", pairs) for name in "ab")
+    data = recipe(first, second | {"weight": weight})
+    with pytest.raises(DataError, match=r"^data\.train\.1\.weight: .* of 8 examples .* raise it to 0\.125"):
+        prepare(data.train, data, vocabularies, "train")
+
+
 # ---- the cache --------------------------------------------------------------------------------------
 
 
