@@ -18,14 +18,16 @@ from typing_extensions import Self
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.data import Coders, DataError, Examples, Role, prepare
 from seq2attn.data.batches import AnyBatchLoader
+from seq2attn.errors import Seq2attnError
 from seq2attn.inference.predictor import Predictor
 from seq2attn.metrics import References, Score, score, tables, transposed
 from seq2attn.recipe import AnyRecipe, AttentionRecipe, Section
 from seq2attn.training.loop import epoch_steps, total_steps
 from seq2attn.training.objectives import Objective
-from seq2attn.training.run_folder import RunFolder
+from seq2attn.training.run_folder import RunError, RunFolder
 
 R = TypeVar("R", bound=AnyRecipe)
+T = TypeVar("T")
 
 
 class Units(NamedTuple):
@@ -230,6 +232,15 @@ class Task(ABC, Generic[R]):
     def summary(self, training: Examples, dev: Examples) -> Iterator[tuple[str, str]]:
         """Yield additional lines of the report on the data, each with its heading."""
         yield from ()
+
+
+def read_part(folder: RunFolder, name: str, read: Callable[[bytes], T]) -> T:
+    """Return what a function makes of a file of a run. RunError, with the file's name, if it refuses it."""
+    content = folder.content(name)
+    try:
+        return read(content)
+    except Seq2attnError as error:
+        raise RunError(f"{folder.path / name} is damaged: {error}") from error
 
 
 def _attentions(part: Any, path: str) -> Iterator[tuple[str, AttentionRecipe]]:
