@@ -183,7 +183,7 @@ TAUGHT = [
 def aligns(trained: Trained) -> float:
     """The alignment error rate of a run on the test set of its task."""
     examples = held_out(reopen(RunFolder.open(trained.run)), "test")
-    pairs = [*zip(*texts_of(examples), strict=True)]
+    pairs = [(examples.source_text(row), examples.target_text(row)) for row in range(len(examples))]
     gold = []
     for source, _ in pairs:
         links = frozenset(Link(place, word) for word, place in enumerate(known_alignment("sort", source)))

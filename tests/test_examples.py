@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 from tiny_corpora import SAMPLE, SENTENCES, recipe, table, write
 
-from seq2attn.data import DataError, Report, pairs, prepare, store, training_text
+from seq2attn.data import DataError, Report, cache, pairs, prepare, training_text
 from seq2attn.data.batches import BatchLoader
 from seq2attn.data.sources import PairTokenizer
 from seq2attn.recipe import SamplingRecipe, TaggedDataRecipe
@@ -184,6 +184,15 @@ def test_an_epoch_sees_each_corpus_as_often_as_its_weight(tmp_path, vocabularies
     assert (first != examples.epoch(4, seed=5)).any() and (first != examples.epoch(3, seed=6)).any()
 
 
+@pytest.mark.parametrize("weight", [0.05, 1e-300])
+def test_a_weight_that_leaves_nothing_of_a_corpus_is_named(tmp_path, vocabularies, weight):
+    pairs = [(f"Tag {i}", f"day {i}") for i in range(8)]
+    first, second = (table(tmp_path / f"{name}.tsv", pairs) for name in "ab")
+    data = recipe(first, second | {"weight": weight})
+    with pytest.raises(DataError, match=r"^data\.train\.1\.weight: .* of 8 examples .* raise it to 0\.125"):
+        prepare(data.train, data, vocabularies, "train")
+
+
 # ---- the cache --------------------------------------------------------------------------------------
 
 
@@ -289,8 +298,8 @@ def test_a_store_is_hashed_once_when_it_is_made_and_once_when_it_is_opened(
     own_cache, vocabularies, monkeypatch
 ):
     hashed = []
-    plain = store._checksum
-    monkeypatch.setattr(store, "_checksum", lambda path: hashed.append(path.name) or plain(path))
+    plain = cache.checksum_of
+    monkeypatch.setattr(cache, "checksum_of", lambda path: hashed.append(path.name) or plain(path))
     data = recipe(SAMPLE | {"limit": 30})
     made = prepare(data.train, data, vocabularies, "train")
     (path,) = own_cache.glob("*.arrow")

@@ -296,7 +296,7 @@ def test_the_cache_is_used_until_an_image_changes(tmp_path, own_cache):
 
     def prepare(**options: object) -> ImageExamples:
         data = section(path, **options)
-        return prepare_images(data.train, data, "train", counts.append)
+        return prepare_images(data.train, data, "train", lambda report: counts.append(report.read))
 
     first = prepare()
     assert counts == [2] and prepare().fingerprint == first.fingerprint and counts == [2]

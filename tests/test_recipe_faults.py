@@ -17,6 +17,10 @@ CASES: dict[str, Case] = {
         "trainning: unknown key 'trainning' (did you mean training? one of name, task, seed, data, text, model, "
         "training, decoding)",
     ),
+    "a weight beyond all epochs": (
+        "quickstart", "- sample: tatoeba_de_en", "- {sample: tatoeba_de_en, weight: 1e300}", "1e300",
+        "data.train.0.weight: expected at most 1000, got 1e+300",
+    ),
     "misspelt key": (
         "quickstart", "batch_tokens: .*", "batch_token: 20", "batch_token:",
         "training.batch_token: unknown key 'batch_token' (did you mean batch_tokens? one of optimizer, "

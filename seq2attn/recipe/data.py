@@ -19,7 +19,9 @@ JSON_LINES = (".jsonl", ".json", ".ndjson")
 Weight = Annotated[
     float,
     Field(
-        gt=0, description="Passes through the corpus in an epoch, which may be a fraction (training only)."
+        gt=0,
+        le=1000,
+        description="Passes through the corpus in an epoch, which may be a fraction (training only).",
     ),
 ]
 TRAIN = "A corpus, or a list of corpora."

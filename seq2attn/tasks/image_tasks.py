@@ -22,7 +22,7 @@ from seq2attn.models.vision.classifier import ImageClassifier
 from seq2attn.models.vision.factory import build_image_classifier
 from seq2attn.recipe.roots import ImageClassificationRecipe
 from seq2attn.recipe.tagger_model import AttentivePoolingRecipe
-from seq2attn.tasks.task import Task, Units
+from seq2attn.tasks.task import Task, Units, read_part
 from seq2attn.text.word_vocabulary import Labels
 from seq2attn.training.image_objective import ImageObjective
 from seq2attn.training.run_folder import RunFolder
@@ -44,7 +44,7 @@ class ImageClassificationTask(Task[ImageClassificationRecipe]):
     @classmethod
     def open(cls, recipe: ImageClassificationRecipe, folder: RunFolder) -> Self:
         """See the base class."""
-        return cls(recipe, Labels.read(folder.content("text/labels.json")))
+        return cls(recipe, read_part(folder, "text/labels.json", Labels.read))
 
     def files(self) -> dict[str, bytes]:
         """See the base class."""

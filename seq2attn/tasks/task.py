@@ -21,14 +21,16 @@ from seq2attn.data import Coders, DataError, Examples, Role, prepare
 from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.data.examples import ExampleSet
 from seq2attn.data.report import Report, silent
+from seq2attn.errors import Seq2attnError
 from seq2attn.inference.predictor import Predictor
 from seq2attn.metrics import References, Score, score, tables, transposed
 from seq2attn.recipe import AnyRecipe, AttentionRecipe, Section
 from seq2attn.training.loop import epoch_steps, total_steps
 from seq2attn.training.objectives import Objective
-from seq2attn.training.run_folder import RunFolder
+from seq2attn.training.run_folder import RunError, RunFolder
 
 R = TypeVar("R", bound=AnyRecipe)
+T = TypeVar("T")
 
 
 class Units(NamedTuple):
@@ -273,6 +275,15 @@ class TextTask(Task[R]):
     def lengths(self, examples: Examples) -> NDArray[np.int32]:
         """See the base class: those of targets."""
         return examples.target_lengths
+
+
+def read_part(folder: RunFolder, name: str, read: Callable[[bytes], T]) -> T:
+    """Return what a function makes of a file of a run. RunError, with the file's name, if it refuses it."""
+    content = folder.content(name)
+    try:
+        return read(content)
+    except Seq2attnError as error:
+        raise RunError(f"{folder.path / name} is damaged: {error}") from error
 
 
 def _attentions(part: Any, path: str) -> Iterator[tuple[str, AttentionRecipe]]:
