@@ -1,5 +1,6 @@
 """The lines that report training."""
 
+import os
 import sys
 from io import StringIO
 from pathlib import Path
@@ -101,3 +102,18 @@ def test_a_cell_of_a_notebook_has_one_output(monkeypatch: pytest.MonkeyPatch) ->
         shown[1][0] == "begun" and shown[1][1].startswith("step 1/9") and shown[2][1].startswith("step 2/9")
     )
     assert shown[-1][1].startswith("step 2: dev loss 1.500")
+
+
+def test_a_training_goes_on_if_nobody_reads_its_lines() -> None:
+    """As in `seq2attn train quickstart 2>&1 | head -1`. Standard output is not touched."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    stream = open(writing, "w", buffering=1)  # noqa: SIM115 - closing it raises the error again
+    with pytest.MonkeyPatch.context() as patch, Display() as display:
+        patch.setattr(sys, "stderr", stream)
+        patch.setattr(os, "dup2", None)
+        display.say("first")
+        display.say("second")
+    assert display.console.quiet
+    with pytest.raises(BrokenPipeError):
+        stream.close()

@@ -22,7 +22,7 @@ class Display:
     validations."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or _StandardError()
         self._live: Live | None = None
         self._output: Any = None  # the one output of a notebook's cell, which has all lines
         self._lines: list[str] = []  # that remain in it
@@ -46,7 +46,10 @@ class Display:
     def say(self, text: str) -> None:
         """Print a line that remains above the live line."""
         if self._output is None:
-            self.console.print(text, markup=False, soft_wrap=True)
+            try:
+                self.console.print(text, markup=False, soft_wrap=True)
+            except BrokenPipeError:  # of other consoles, and of rich before 13.8
+                self.console.quiet = True
         else:
             self._lines.append(text)
             self._show_in_cell()
@@ -82,6 +85,20 @@ class Display:
         """Replace the output of a notebook's cell by the lines that remain, and a live line."""
         if self._output is not None:
             self._output.update(_Lines([*self._lines, *live]))
+
+
+class _StandardError(Console):
+    """Standard error. If it is a pipe that nobody reads any more, as of `| head`, training goes on in silence.
+
+    rich would end the process, and what was trained since the last saved state would be lost.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True, highlight=False)
+
+    def on_broken_pipe(self) -> None:
+        """See the base class."""
+        self.quiet = True
 
 
 class _Lines:
