@@ -227,8 +227,8 @@ class ImageMaps(Mapping[str, Map]):
         height, width = self.pixels.shape[:2]
         if query is not None and not (0 <= query[0] < width and 0 <= query[1] < height):
             raise Seq2attnError(
-                f"expected a query x,y with x from 0 to {width - 1} and y from 0 to {height - 1}, the pixels of "
-                f"the image as the network reads it; got {query[0]},{query[1]}"
+                f"expected a query x,y with x from 0 to {width - 1} and y from 0 to {height - 1}, the "
+                f"pixels of the image as the network reads it; got {query[0]},{query[1]}"
             )
 
     def _position(self, query: tuple[int, int], grid: Grid) -> int:
