@@ -129,3 +129,23 @@ def test_a_pickle_is_not_executed(copy: Path, tmp_path: Path, name: str, form: i
     assert not made.exists()
     pickle.loads(next(payloads(made)))  # noqa: S301 - it is one that would be
     assert made.exists()
+
+
+@pytest.mark.parametrize(
+    ("run", "name", "content"),
+    [
+        ("model_0.2/tagger/run", "labels.json", b'{"names": null, "scheme": "bioes"}'),
+        ("model_0.2/tagger/run", "labels.json", b'{"names": ["x", "y"], "scheme": null}'),
+        ("model_0.2/tagger/run", "words.json", b"[]"),
+        ("model_0.3/run", "source.model", b""),
+    ],
+)
+def test_a_text_file_of_another_content_is_named_even_if_its_checksum_is_right(
+    tmp_path: Path, run: str, name: str, content: bytes
+) -> None:
+    crafted = Path(shutil.copytree(Path(__file__).parent / run, tmp_path / "run"))
+    folder = RunFolder.open(crafted)
+    folder.add(f"text/{name}", content)
+    folder.commit()
+    with pytest.raises(RunError, match=rf"{crafted / 'text' / name} is damaged: "):
+        seq2attn.load(crafted, device="cpu")

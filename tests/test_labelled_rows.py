@@ -66,6 +66,18 @@ def test_a_text_has_one_label(tmp_path: Path) -> None:
     )
 
 
+def test_a_label_is_one_line_without_tabs(tmp_path: Path) -> None:
+    """Else `classify` prints more lines than it reads, or more columns than two."""
+    file, report = tmp_path / "a.jsonl", Report(stop=False)
+    labels = ["x\ty", "x\ny", "x\ry", "x\x00", "x\x85", "x\u2028y", "x y", "x\u200dy"]
+    rows = [{"text": "a", "label": label} for label in labels]
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    assert found({"table": str(file)}, None, report) == [("a", "x y"), ("a", "x\u200dy")]
+    assert report.reasons["not a label"].count == 6
+    expected = f"{file}:1: expected a label without tabs and line breaks, got 'x\\ty'"
+    assert report.reasons["not a label"].examples[0] == expected
+
+
 def test_class_labels_below_a_dotted_key_have_their_names(tmp_path: Path) -> None:
     label = datasets.ClassLabel(names=["ham", "spam"])
     text = datasets.Value("string")

@@ -1,7 +1,9 @@
 """Words and labels by number; raw text cut into words that know where they stand."""
 
 import itertools
+import json
 import unicodedata
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -155,6 +157,37 @@ def test_files_give_the_same_back() -> None:
     assert again.spell("cat") == word_vocabulary.spell("cat") and other.fingerprint == labels.fingerprint
     assert other.names == labels.names and other.scheme == "bio"
     assert word_vocabulary.fingerprint != WordVocabulary.learn(TEXTS, lowercase=False).fingerprint
+
+
+WORDS: dict[str, Any] = {"words": ["a"], "characters": ["a"], "lowercase": True, "digits": True}
+LABELS: dict[str, Any] = {"names": ["O", "S-X"], "scheme": "bioes"}
+WRONG: list[tuple[str, dict[str, Any]]] = [
+    *(("words", {name: value}) for name in ("words", "characters") for value in (None, "ab", [["a"]], [5])),
+    *(("words", {name: value}) for name in ("lowercase", "digits") for value in (None, 1, "true", [["a"]])),
+    *(("names", {"names": value}) for value in (None, 3, [], [None], ["O", "O"], ["O", "X-X"], ["S-X", "O"])),
+    *(("names", {"scheme": value}) for value in ("x", 1, ["bioes"])),
+    ("words", {"zz": 1}),
+    ("names", {"zz": 1}),
+]
+
+
+@pytest.mark.parametrize(("kind", "wrong"), WRONG, ids=str)
+def test_a_file_of_wrong_types_names_the_field(kind: str, wrong: dict[str, Any]) -> None:
+    read, whole = (WordVocabulary.read, WORDS) if kind == "words" else (Labels.read, LABELS)
+    read(json.dumps(whole).encode())
+    with pytest.raises(WordVocabularyError, match=rf"^{next(iter(wrong))}"):
+        read(json.dumps({**whole, **wrong}).encode())
+    with pytest.raises(WordVocabularyError, match=r"^names|^words"):  # missing
+        read(b"{}")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"x", b"[]", b"null", b"[" * 100_000, b"\xff", b'{"words": ' + b"1" * 5000 + b"}"]
+)
+def test_a_file_that_is_no_object_is_refused(content: bytes) -> None:
+    for read in (WordVocabulary.read, Labels.read):
+        with pytest.raises(WordVocabularyError):
+            read(content)
 
 
 @given(st.text())

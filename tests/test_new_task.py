@@ -250,7 +250,8 @@ def recipe(tmp_path: Path) -> Path:
     path = tmp_path / "counting.yaml"
     path.write_text(
         f"task: counting\ndata: {{languages: [text, count], train: {table}, dev: {table}, test: {table}}}\n"
-        "training: {max_steps: 120, validate_every: 60, learning_rate: 0.03, batch_tokens: 200}\n",
+        "training: {max_steps: 120, validate_every: 60, learning_rate: 0.03, batch_tokens: 200, "
+        "schedule: {name: constant, warmup: 0}}\n",
         encoding="utf-8",
     )
     return path

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_runs
@@ -127,6 +128,31 @@ def test_recipes_of_the_documents_are_some(page: str, tmp_path: Path) -> None:
     for recipe in whole:
         (tmp_path / "r.yaml").write_text(recipe, encoding="utf-8")
         assert read(tmp_path / "r.yaml", check_files=False).task in recipe
+
+
+def test_recipes_of_the_page_on_python_can_be_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that needs no other library; `train` reads its arguments, and ends there."""
+    import seq2attn
+    from seq2attn.runs.recipe_argument import recipe_of
+
+    trained = []
+
+    def train(recipe: Any, run: object = None, overrides: Any = (), *, data: Any = None) -> None:
+        trained.append(recipe_of(recipe, overrides, data).name)
+
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    examples = text.partition("## Recipes as dicts")[2].partition("## Callbacks")[0]
+    monkeypatch.setattr(seq2attn, "train", train, raising=False)
+    monkeypatch.setenv("SEQ2ATTN_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("train", "dev"):
+        Path(f"{name}.tsv").write_text("a b\tc d\n", encoding="utf-8")
+    names: dict[str, object] = {"seq2attn": seq2attn}
+    for example in re.findall(r"```python\n(.*?)```", examples, re.DOTALL):
+        exec(compile(example, "python.md", "exec"), names)  # noqa: S102 - the project's own documents
+    assert trained == ["mine", "mine"]
 
 
 def test_links_lead_somewhere() -> None:

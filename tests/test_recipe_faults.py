@@ -17,6 +17,10 @@ CASES: dict[str, Case] = {
         "trainning: unknown key 'trainning' (did you mean training? one of name, task, seed, data, text, model, "
         "training, decoding)",
     ),
+    "a weight beyond all epochs": (
+        "quickstart", "- sample: tatoeba_de_en", "- {sample: tatoeba_de_en, weight: 1e300}", "1e300",
+        "data.train.0.weight: expected at most 1000, got 1e+300",
+    ),
     "misspelt key": (
         "quickstart", "batch_tokens: .*", "batch_token: 20", "batch_token:",
         "training.batch_token: unknown key 'batch_token' (did you mean batch_tokens? one of optimizer, "
@@ -98,23 +102,23 @@ CASES: dict[str, Case] = {
     ),
     "text for a number": (
         "quickstart", "size: 4000", "size: ten", "size: ten",
-        "text.size: expected a whole number, got 'ten'",
+        "text.size: expected a whole number or a list, got 'ten'",
     ),
     "quoted number": (
         "quickstart", "size: 4000", "size: '4000'", "size: '4000'",
-        "text.size: expected a whole number, got '4000'",
+        "text.size: expected a whole number or a list, got '4000'",
     ),
     "number with a fraction": (
         "quickstart", "size: 4000", "size: 3.7", "size: 3.7",
-        "text.size: expected a whole number, got 3.7",
+        "text.size: expected a whole number or a list, got 3.7",
     ),
     "true for a number": (
         "quickstart", "size: 4000", "size: true", "size: true",
-        "text.size: expected a whole number, got true",
+        "text.size: expected a whole number or a list, got true",
     ),
     "a leading zero, octal to YAML 1.1": (
         "quickstart", "size: 4000", "size: 0100", "size: 0100",
-        "text.size: expected a whole number, got '0100'",
+        "text.size: expected a whole number or a list, got '0100'",
     ),
     "yes for true": (
         "multi30k_transformer", "joint: true", "joint: yes", "joint: yes",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seq2attn.data.cache import Stored
-from seq2attn.data.report import Report
+from seq2attn.data.report import DataError, Report
 
 Indices = NDArray[np.int64]
 Ids = NDArray[np.int32]
@@ -30,6 +30,12 @@ class ExampleSet:
         self._starts = np.cumsum([0, *(chunk.num_rows for chunk in chunks)])
         self._sizes = [sum(chunk.num_rows for chunk in part.stored.chunks) for part in parts]
         self._weights = [part.weight for part in parts]
+        for corpus, (size, weight) in enumerate(zip(self._sizes, self._weights, strict=True)):
+            if round(weight * size) < 1:
+                raise DataError(
+                    f"data.train.{corpus}.weight: {weight:g} of {size:,} examples is none of them: raise it "
+                    f"to {1 / size:g} or more, or leave the corpus out"
+                )
         self.report = Report()
         for part in parts:
             self.report.add(part.stored.notes.report)

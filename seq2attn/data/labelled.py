@@ -19,6 +19,8 @@ from seq2attn.text.tag_schemes import TagError, convert, guess_scheme, is_tag, r
 from seq2attn.text.word_vocabulary import join_words, split_words, tokenize
 
 GUESSING = 1000  # number of sentences from which the scheme is guessed
+# Control characters, among them tabs, and all that `str.splitlines` takes for the end of a line.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _CELL = re.compile(r"[^ \t]+")  # other spaces, such as U+00A0, are part of a word
 
 
@@ -187,12 +189,17 @@ def each_side(path: Path, labels: tuple[str, str], words: str, report: Report) -
 
 
 def labelled(pairs: Iterator[Pair], name: str, report: Report) -> Iterator[Pair]:
-    """Yield the pairs that have a label; report the others as bad lines."""
+    """Yield the pairs that have a label of one line, without tabs; report the others as bad lines."""
     for pair in pairs:
-        if pair.target.strip():
-            yield pair
+        where = f"{name}:{pair.line}"
+        if not pair.target.strip():
+            report.bad("no label", where, "expected a label (a text), got an empty one")
+        elif _CONTROL.search(pair.target):
+            # `classify` prints a label a line, and a tab behind it
+            shown = f"{pair.target!r:.60}"
+            report.bad("not a label", where, f"expected a label without tabs and line breaks, got {shown}")
         else:
-            report.bad("no label", f"{name}:{pair.line}", "expected a label (a text), got an empty one")
+            yield pair
 
 
 def tagged(pairs: Iterator[Pair], scheme: str, name: str, columns: str, report: Report) -> Iterator[Pair]:

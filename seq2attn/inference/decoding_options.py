@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from seq2attn.errors import LengthWarning, Seq2attnError
 from seq2attn.recipe import DecodingRecipe
-from seq2attn.recipe.training import RATIO
+from seq2attn.recipe.decoding import RATIO
 from seq2attn.recipe.wording import unknown
 
 SAMPLING_OPTIONS = {"temperature", "top_k", "top_p"}  # without effect unless `sample` is set

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from seq2attn.recipe.sections import OneOrMore, Size
+from seq2attn.recipe.markers import OneOrMore
+from seq2attn.recipe.sections import Size
 from seq2attn.recipe.training import BEST, MEASURED_LABELS, BestBy, MetricOf, PredictionTrainingRecipe
 
 ImageMetric = Annotated[str, MetricOf("labelled images")]

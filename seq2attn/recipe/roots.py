@@ -9,6 +9,7 @@ from typing_extensions import Self
 
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.recipe.data import DataRecipe, SummaryDataRecipe
+from seq2attn.recipe.decoding import DecodingRecipe
 from seq2attn.recipe.image_data import ImageDataRecipe
 from seq2attn.recipe.image_training import ImageTrainingRecipe
 from seq2attn.recipe.labelled_data import CategorizedDataRecipe, TaggedDataRecipe, WordsRecipe
@@ -23,7 +24,6 @@ from seq2attn.recipe.tagger_model import (
 from seq2attn.recipe.text import TextRecipe
 from seq2attn.recipe.training import (
     ClassificationTrainingRecipe,
-    DecodingRecipe,
     SummaryTrainingRecipe,
     TaggingTrainingRecipe,
     TrainingRecipe,

@@ -21,7 +21,8 @@ from seq2attn.tasks.task import Task
 from seq2attn.text.vocabulary import VocabularyError
 from seq2attn.training.advice import advice
 from seq2attn.training.display import clock
-from seq2attn.training.loop import Trainer, UpdatePlan, epoch_steps, error_context, total_steps
+from seq2attn.training.loop import UpdatePlan, epoch_steps, error_context, total_steps
+from seq2attn.training.trainer import Trainer
 
 TIMED_STEPS = 3  # training steps, after one that is not timed
 DECODED_EXAMPLES = 8

@@ -42,8 +42,8 @@ class RunScores(NamedTuple):
 
 
 def read_examples(task: Task[Any], role: Role, display: Display) -> ExampleSet:
-    """Return the tokenised examples of train, dev or test; display how many were read and left out."""
-    examples = task.examples(role)
+    """Return the examples of train, dev or test; display how many are read and left out."""
+    examples = task.examples(role, lambda report: display.show(f"data.{role}: {report.so_far}"))
     if str(examples.report):
         display.say(f"data.{role}: {examples.report}")
     return examples

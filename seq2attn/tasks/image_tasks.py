@@ -15,13 +15,14 @@ from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.data.image_batches import image_loader
 from seq2attn.data.image_plan import BatchLimits
 from seq2attn.data.images import ImageExamples, learn_labels, prepare_images
+from seq2attn.data.report import Report, silent
 from seq2attn.images.decoding import Pixels
 from seq2attn.inference.image_categorizer import RANKED, ImageCategorizer, ImageCategory
 from seq2attn.models.vision.classifier import ImageClassifier
 from seq2attn.models.vision.factory import build_image_classifier
 from seq2attn.recipe.roots import ImageClassificationRecipe
 from seq2attn.recipe.tagger_model import AttentivePoolingRecipe
-from seq2attn.tasks.task import Task, Units
+from seq2attn.tasks.task import Task, Units, read_part
 from seq2attn.text.word_vocabulary import Labels
 from seq2attn.training.image_objective import ImageObjective
 from seq2attn.training.run_folder import RunFolder
@@ -43,7 +44,7 @@ class ImageClassificationTask(Task[ImageClassificationRecipe]):
     @classmethod
     def open(cls, recipe: ImageClassificationRecipe, folder: RunFolder) -> Self:
         """See the base class."""
-        return cls(recipe, Labels.read(folder.content("text/labels.json")))
+        return cls(recipe, read_part(folder, "text/labels.json", Labels.read))
 
     def files(self) -> dict[str, bytes]:
         """See the base class."""
@@ -54,10 +55,10 @@ class ImageClassificationTask(Task[ImageClassificationRecipe]):
         """See the base class."""
         return f"{len(self.labels.names)} labels"
 
-    def examples(self, role: Role) -> ImageExamples:
+    def examples(self, role: Role, progress: Callable[[Report], object] = silent) -> ImageExamples:
         """See the base class."""
         data = self.recipe.data
-        return prepare_images(data.train if role == "train" else [getattr(data, role)], data, role)
+        return prepare_images(data.train if role == "train" else [getattr(data, role)], data, role, progress)
 
     def inputs(self, examples: ImageExamples, rows: Sequence[int]) -> Iterator[Pixels]:
         """See the base class: pixels, already resized."""

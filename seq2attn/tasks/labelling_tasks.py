@@ -20,11 +20,11 @@ from seq2attn.models.tagger_factory import build_tagger
 from seq2attn.recipe import LabellingRecipe
 from seq2attn.recipe.sections import learned_positions
 from seq2attn.recipe.tagger_model import AttentivePoolingRecipe
-from seq2attn.tasks.task import TextTask, Units
+from seq2attn.tasks.task import TextTask, Units, read_part
 from seq2attn.text.tag_schemes import Scheme, read
 from seq2attn.text.word_vocabulary import Labels, WordVocabulary, WordVocabularyError, split_words
 from seq2attn.training.label_objectives import AnyTagger, LabelObjective
-from seq2attn.training.run_folder import RunFolder
+from seq2attn.training.run_folder import RunError, RunFolder
 
 MOST_FREQUENT, RAREST = 12, 3  # the number of labels whose counts `check` reports
 
@@ -65,8 +65,14 @@ class LabellingTask(TextTask[LabellingRecipe]):
     @classmethod
     def open(cls, recipe: LabellingRecipe, folder: RunFolder) -> Self:
         """See the base class."""
-        word_vocabulary, labels = (folder.content(f"text/{name}.json") for name in ("words", "labels"))
-        return cls(recipe, WordVocabulary.read(word_vocabulary), Labels.read(labels))
+        words = read_part(folder, "text/words.json", WordVocabulary.read)
+        labels = read_part(folder, "text/labels.json", Labels.read)
+        if labels.scheme != cls.scheme:
+            raise RunError(
+                f"{folder.path / 'text/labels.json'} is damaged: scheme: expected {cls.scheme} for "
+                f"{recipe.task}, got {labels.scheme}"
+            )
+        return cls(recipe, words, labels)
 
     @property
     def vocabulary(self) -> str:

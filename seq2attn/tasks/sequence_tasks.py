@@ -18,7 +18,7 @@ from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.models.seq2seq_factory import build
 from seq2attn.recipe import Recipe, TrainingRecipe
 from seq2attn.recipe.sections import learned_positions
-from seq2attn.tasks.task import TextTask, Units
+from seq2attn.tasks.task import TextTask, Units, read_part
 from seq2attn.text.vocabulary import Vocabulary, VocabularyError
 from seq2attn.text.vocabulary_training import normalized, train_vocabulary, with_normalization
 from seq2attn.training.objectives import AttentionLosses, TokenObjective, guided_head
@@ -60,8 +60,8 @@ class SequenceTask(TextTask[Recipe]):
     @classmethod
     def open(cls, recipe: Recipe, folder: RunFolder) -> Self:
         """See the base class."""
-        contents = [folder.content(name) for name in cls._names(recipe)]
-        return cls(recipe, [Vocabulary(content, recipe.text.words) for content in contents])
+        read = partial(Vocabulary, words=recipe.text.words)
+        return cls(recipe, [read_part(folder, name, read) for name in cls._names(recipe)])
 
     @staticmethod
     def _names(recipe: Recipe) -> list[str]:

@@ -20,14 +20,17 @@ from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.data import Coders, DataError, Examples, Role, prepare
 from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.data.examples import ExampleSet
+from seq2attn.data.report import Report, silent
+from seq2attn.errors import Seq2attnError
 from seq2attn.inference.predictor import Predictor
 from seq2attn.metrics import References, Score, score, tables, transposed
 from seq2attn.recipe import AnyRecipe, AttentionRecipe, Section
 from seq2attn.training.loop import epoch_steps, total_steps
 from seq2attn.training.objectives import Objective
-from seq2attn.training.run_folder import RunFolder
+from seq2attn.training.run_folder import RunError, RunFolder
 
 R = TypeVar("R", bound=AnyRecipe)
+T = TypeVar("T")
 
 
 class Units(NamedTuple):
@@ -74,8 +77,11 @@ class Task(ABC, Generic[R]):
         """The sizes of the vocabularies, in a line for reports."""
 
     @abstractmethod
-    def examples(self, role: Role) -> ExampleSet:
-        """Return the examples of train, dev or test. DataError if they cannot be read."""
+    def examples(self, role: Role, progress: Callable[[Report], object] = silent) -> ExampleSet:
+        """Return the examples of train, dev or test. DataError if they cannot be read.
+
+        progress: called now and then while they are read, with the counts so far.
+        """
 
     @abstractmethod
     def inputs(self, examples: Any, rows: Sequence[int]) -> Iterable[Any]:
@@ -216,16 +222,16 @@ class TextTask(Task[R]):
     def coders(self) -> Coders:
         """The encoders of source and target texts into ids."""
 
-    def examples(self, role: Role) -> Examples:
-        """Return the tokenised examples of train, dev or test.
+    def examples(self, role: Role, progress: Callable[[Report], object] = silent) -> Examples:
+        """See the base class: tokenised pairs.
 
-        DataError if they cannot be read; if dev or test has only empty ones, which any model would get right;
+        DataError also if dev or test has only empty ones, which any model would get right;
         or if the model cannot read the dev set, which validation needs whole (training data are filtered, and
         texts of later use are truncated).
         """
         data = self.reading(role)
         corpora = data.train if role == "train" else [getattr(data, role)]
-        examples = prepare(corpora, data, self.coders, role, words=self.recipe.text.words)
+        examples = prepare(corpora, data, self.coders, role, progress, self.recipe.text.words)
         if not np.minimum(examples.source_lengths, examples.target_lengths).any():
             raise DataError(
                 f"data.{role}: expected {self.units.examples} with text on both sides, and all "
@@ -269,6 +275,15 @@ class TextTask(Task[R]):
     def lengths(self, examples: Examples) -> NDArray[np.int32]:
         """See the base class: those of targets."""
         return examples.target_lengths
+
+
+def read_part(folder: RunFolder, name: str, read: Callable[[bytes], T]) -> T:
+    """Return what a function makes of a file of a run. RunError, with the file's name, if it refuses it."""
+    content = folder.content(name)
+    try:
+        return read(content)
+    except Seq2attnError as error:
+        raise RunError(f"{folder.path / name} is damaged: {error}") from error
 
 
 def _attentions(part: Any, path: str) -> Iterator[tuple[str, AttentionRecipe]]:

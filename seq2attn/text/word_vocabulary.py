@@ -7,10 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from seq2attn.errors import Seq2attnError
-from seq2attn.text.tag_schemes import OUTSIDE, Scheme, convert, read
+from seq2attn.text.tag_schemes import OUTSIDE, Scheme, TagError, convert, read
 from seq2attn.text.words import WORD, refuse_text
 
 MOST_TYPES = 500  # of spans; transitions between their tags are counted one by one
@@ -181,8 +184,8 @@ class WordVocabulary:
 
     @classmethod
     def read(cls, content: bytes) -> "WordVocabulary":
-        """Make it from its `content`."""
-        return cls(**json.loads(content))
+        """Make it from its `content`. WordVocabularyError, which names the field, if it is another."""
+        return cls(**_checked(_WORDS_FILE, content))
 
     @property
     def fingerprint(self) -> str:
@@ -234,8 +237,19 @@ class Labels:
 
     @classmethod
     def read(cls, content: bytes) -> "Labels":
-        """Make it from its `content`."""
-        return cls(**json.loads(content))
+        """Make it from its `content`. WordVocabularyError, which names the field, if it is another."""
+        fields = _checked(_LABELS_FILE, content)
+        names, scheme = fields["names"], fields["scheme"]
+        if len({*names}) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise WordVocabularyError(f"names: expected each label once, got {twice!r} twice")
+        try:
+            read(names if scheme else [], scheme)
+        except TagError as error:
+            raise WordVocabularyError(f"names: {error}") from error
+        if scheme and names[0] != OUTSIDE:
+            raise WordVocabularyError(f"names: expected {OUTSIDE} as the first, got {names[0]!r}")
+        return cls(names, scheme)
 
     @property
     def fingerprint(self) -> str:
@@ -251,6 +265,36 @@ def _tags(types: Sequence[str], scheme: Scheme) -> Iterator[str]:
         for tag in convert(["B-X", *["I-X"] * (size - 1)], "bio", scheme)
     )
     yield from (f"{letter}-{type}" for type in types for letter in letters)
+
+
+class _WordsFile(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
+    words: list[str]
+    characters: list[str]
+    lowercase: bool
+    digits: bool
+
+
+class _LabelsFile(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
+    names: Annotated[list[str], Field(min_length=1)]
+    scheme: Scheme | None
+
+
+_WORDS_FILE: TypeAdapter[Any] = TypeAdapter(_WordsFile)
+_LABELS_FILE: TypeAdapter[Any] = TypeAdapter(_LabelsFile)
+
+
+def _checked(fields: TypeAdapter[Any], content: bytes) -> Any:
+    """Return the fields of a JSON file. WordVocabularyError with the first that is of another type."""
+    try:
+        return fields.validate_json(content)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        field = ".".join(map(str, fault["loc"]))
+        raise WordVocabularyError(
+            f"{field + ': ' if field else ''}{fault['msg']}, got {fault['input']!r:.60}"
+        ) from error
 
 
 def _json(value: Any) -> bytes:

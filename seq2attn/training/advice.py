@@ -18,7 +18,8 @@ def advice(settings: AnyLearningRecipe, total: int | None, per_epoch: int, examp
         return
     warmup = settings.schedule.options.get("warmup") or 0
     if total < FEW_UPDATES:
-        limit = "max_steps" if settings.max_epochs is None else "max_epochs"
+        # of two limits, the first that is reached
+        limit = "max_steps" if total == settings.max_steps else "max_epochs"
         yield (
             f"training: {total:,} updates, {per_epoch:,} an epoch, are too few to learn most tasks: raise "
             f"{limit}, lower {settings.batch_setting}, or use more {examples}"
