@@ -164,8 +164,12 @@ class ImageMaps(Mapping[str, Map]):
         from seq2attn.views.image_maps import picture
 
         maps = self.chosen(options)
-        if not any(made.map.kind == "affinity" for made in maps):
-            options.refuse(("query", "head"), "maps with queries: choose the map affinity or rollout")
+        asked = options.query is not None or options.head is not None
+        if asked and not any(made.map.kind == "affinity" for made in maps):
+            raise Seq2attnError(
+                "query and head are for the weights of positions for positions, and no map that is drawn has "
+                "them: choose the map affinity or rollout, or leave them out"
+            )
         self._check_query(options.query)
         panels = [panel for made in maps for panel in self._panels(made, options)]
         return picture(self.pixels, self.title, panels, options.query)
@@ -227,8 +231,8 @@ class ImageMaps(Mapping[str, Map]):
         height, width = self.pixels.shape[:2]
         if query is not None and not (0 <= query[0] < width and 0 <= query[1] < height):
             raise Seq2attnError(
-                f"expected a query x,y with x from 0 to {width - 1} and y from 0 to {height - 1}, the "
-                f"pixels of the image as the network reads it; got {query[0]},{query[1]}"
+                f"expected a query x,y with x from 0 to {width - 1} and y from 0 to {height - 1}, a pixel of "
+                f"the image as the network reads it; got {query[0]},{query[1]}"
             )
 
     def _position(self, query: tuple[int, int], grid: Grid) -> int:
