@@ -81,6 +81,17 @@ def test_one_text_that_is_too_long_is_cut_and_takes_no_other_along(tmp_path: Pat
     assert str(results[0]) == str(model.translate("Ja.", max_length=500))
     with pytest.warns(UserWarning, match="sentence 1 has"):  # given targets, too
         assert model.align("Das ist ein Haus. " * 9, "Yes.").alignment is not None
+    long, end = (
+        "This is a house. " * 20,
+        r"has \d+ pieces, and the decoder has positions for 44: give a shorter one",
+    )
+    for beam in (1, 3):
+        with pytest.raises(Seq2attnError, match=f"^the prefix of sentence 2 {end}"):
+            model.translate(["Ja.", "Ja."], prefix=["", long], beam=beam)
+    with pytest.raises(Seq2attnError, match=f"^the target of sentence 1 {end}"):
+        model.align("Ja.", long)
+    with pytest.raises(Seq2attnError, match=f"^the target of sentence 2 {end}"):
+        model.log_probabilities(["Ja.", "Ja."], ["Yes.", long])
 
 
 @pytest.mark.parametrize(
