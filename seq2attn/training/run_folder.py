@@ -213,8 +213,8 @@ class RunFolder:
         self.add(f"weights/{name}", save({key: value.contiguous() for key, value in weights.items()}))
 
     def load_weights(self, which: str = "best") -> Weights:
-        """Return weights: best, last, average, or those of a file below weights/. Where a training has replaced
-        them since the folder was opened, they are those that it has now."""
+        """Return weights: best, last, average, or those of a file below weights/. Where a training has since
+        replaced them, they are those that it has now."""
         name = self._named(which)
         if name not in self.weights:
             names = (
