@@ -55,8 +55,8 @@ def _run() -> int:
 
 
 def _open_streams() -> None:
-    """Let a closed standard input be empty, and drop what is written to a closed standard error, which
-    `print` would write to standard output. Seq2attnError if standard output is closed."""
+    """Let a closed standard input be empty, and drop what is written to a closed standard error, so that it
+    is not among the results. Seq2attnError if standard output is closed."""
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
     if sys.stdin is None:

@@ -88,7 +88,7 @@ class Display:
 
 
 class _StandardError(Console):
-    """Standard error. If it is a pipe that nobody reads any more, as of `| head`, it goes on in silence.
+    """Standard error. If it is a pipe that nobody reads any more (`| head`), training goes on in silence.
 
     rich would end the process, and what was trained since the last saved state would be lost.
     """
