@@ -133,7 +133,7 @@ def test_schema_is_one() -> None:
     schema = json.loads(run("schema").stdout)
     assert schema["$schema"].startswith("https://json-schema.org/")
     recipes = [schema["$defs"][of["$ref"].split("/")[-1]]["properties"] for of in schema["anyOf"]]
-    assert len(recipes) == 4 and all({"data", "model", "training"} <= keys.keys() for keys in recipes)
+    assert len(recipes) == 5 and all({"data", "model", "training"} <= keys.keys() for keys in recipes)
 
 
 def test_a_module_may_be_imported_after_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 METRICS = (
     "For texts: bleu, bleu-zh, bleu-char, chrf, chrf++, ter, exact, wer, per, g2p-wer, rouge-1, rouge-2, "
     "rouge-l, rouge-lsum; for tags: f1, precision, recall, tag-accuracy; for labels of texts: accuracy, "
-    "macro-f1. May be repeated.  [default: the recipe's]"
+    "macro-f1; for labels of images: top-1, top-5. May be repeated.  [default: the recipe's]"
 )
 
 
