@@ -14,14 +14,22 @@ from torch import nn
 from seq2attn.data.batch_plan import Indices
 from seq2attn.data.batches import AnyBatch, AnyBatchLoader
 from seq2attn.errors import Seq2attnError
-from seq2attn.metrics import METRICS
+from seq2attn.metrics.registry import ranking_value
 from seq2attn.optim import SCHEDULES, Schedule, optimizer
 from seq2attn.recipe import AnyLearningRecipe
 from seq2attn.runtime.devices import autocast, out_of_memory
 from seq2attn.training.deferred_signals import DeferredSignals
 from seq2attn.training.objectives import Losses, Objective
 from seq2attn.training.run_folder import RunError, RunFolder
-from seq2attn.training.weights import Weights, average, load_weights, tensors_of, weights_name, weights_of
+from seq2attn.training.weights import (
+    Weights,
+    average,
+    load_weights,
+    move_average,
+    tensors_of,
+    weights_name,
+    weights_of,
+)
 
 LOGGED = ("step", "epoch", "loss", "norm", "learning_rate", "tokens", "seconds")  # keys of log.jsonl
 Validate = Callable[[int | None], dict[str, float]]  # number of batches, or all -> loss, and metrics by name
@@ -129,10 +137,7 @@ class Trainer:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.moving_average is not None:
-            # A decay that rises: the first weights are random, and a constant one would long keep them.
-            decay = min(self.recipe.ema, (1 + step) / (10 + step))
-            for name, tensor in tensors_of(self.model).items():
-                self.moving_average[name].lerp_(tensor, 1 - decay)
+            move_average(self.moving_average, tensors_of(self.model), self.recipe.ema, step)
         self.objective.updated()
         return UpdateStats(total, norm, rate, tokens, parts)
 
@@ -281,7 +286,7 @@ def average_last(
     names = run.last_weights(count)
     load_weights(trainer.model, average(run.load_weights(name) for name in names))
     scores = validate(None)
-    value = _ranking_value(scores, trainer.recipe.metric)
+    value = ranking_value(scores, trainer.recipe.metric)
     name = f"average-{len(names)}.safetensors"
     run.save_weights(name, weights_of(trainer.model))
     run.version.average, run.version.scores[name] = name, value
@@ -339,15 +344,6 @@ def _has_ended(progress: Progress, recipe: AnyLearningRecipe) -> bool:
     )
 
 
-def _ranking_value(scores: dict[str, float], metric: str) -> list[float]:
-    """Return numbers to rank scores by, larger is better: the metric, then the loss, for ties such as BLEU
-    0."""
-    if metric == "loss":
-        return [-scores["loss"]]
-    sign = -1.0 if METRICS[metric].lower_is_better else 1.0
-    return [sign * scores[metric], -scores["loss"]]
-
-
 def _validate_and_keep(
     run: RunFolder, trainer: Trainer, progress: Progress, validate: Validate
 ) -> dict[str, float]:
@@ -356,7 +352,7 @@ def _validate_and_keep(
     with trainer.averaged() as weights:
         scores = validate(None)
         run.save_weights(name, weights)
-    value = _ranking_value(scores, recipe.metric)
+    value = ranking_value(scores, recipe.metric)
     improved = value > progress.best
     version.last, version.scores[name] = name, value
     if improved:
