@@ -303,7 +303,11 @@ def test_the_interval_of_an_error_rate_is_that_of_its_bootstrap() -> None:
 
 
 def test_every_metric_knows_what_it_measures_and_which_values_are_better() -> None:
-    kinds = [name for kind in ("texts", "tagged words", "labelled texts", "labelled images") for name in metrics_of(kind)]
+    kinds = [
+        name
+        for kind in ("texts", "tagged words", "labelled texts", "labelled images")
+        for name in metrics_of(kind)
+    ]
     assert kinds == [*METRICS] and {name for name in METRICS if METRICS[name].measures != "texts"} == TAGS
     assert [name for name, metric in METRICS.items() if metric.slow] == ["ter"]
     for name, metric in METRICS.items():

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import seq2attn
-from seq2attn.inference.predictor import Predictor, WrongTaskError
 from seq2attn.inference.image_categorizer import ImageCategorizer
+from seq2attn.inference.predictor import Predictor, WrongTaskError
 from seq2attn.inference.recognizer import Categorizer, Recognizer
 from seq2attn.inference.translator import Summarizer, TextPredictor, Translator
 from seq2attn.tasks.registry import TASKS

@@ -44,7 +44,8 @@ METRICS = (
 @click.option(
     "--source",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Score RUN on this file: one text a line (for a tagger, words separated by spaces), or .jsonl.",
+    help="Score RUN on this file: one text a line (for a tagger, words separated by spaces; for images, a "
+    "file), or .jsonl.",
 )
 @click.option("--key", default="source", show_default=True, help="Key of the texts if --source is JSONL.")
 @click.option(
@@ -85,7 +86,8 @@ def score(
 
     The metrics of RUN are those of its task. Translations get BLEU, chrF and TER; summaries get ROUGE, beside
     baselines that need no model; tags get F1, precision and recall, over all types and for each type in the
-    format of conlleval; labels of texts get accuracy and macro-F1.
+    format of conlleval; labels of texts get accuracy and macro-F1; labels of images get top-1 and top-5
+    accuracy, beside the most frequent label, and the accuracy of each class.
 
     \b
     seq2attn score runs/quickstart
