@@ -131,10 +131,23 @@ def test_blocks_are_compared_and_what_is_done_stays_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "bench"
-    words = ["bench", "blocks", "digits", *TINY, "--blocks", "se", "--seeds", "2", "--out", str(out)]
+    words = [
+        "bench",
+        "blocks",
+        "digits",
+        *TINY,
+        "--blocks",
+        "se",
+        "--at",
+        "after",
+        "--seeds",
+        "2",
+        "--out",
+        str(out),
+    ]
     result = tiny_cli.run(*words)
     none, se = result.stdout.splitlines()[2:]
-    assert none.startswith("| none | 2 |") and se.startswith("| se | 2 |") and "[" in se
+    assert none.startswith("| none | 2 |") and se.startswith("| se (at after) | 2 |") and "[" in se
     assert (out / "table.md").read_text() == result.stdout
     assert (out / "table.png").read_bytes()[:4] == b"\x89PNG"
 

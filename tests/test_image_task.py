@@ -251,7 +251,7 @@ FAULTS = {
     "model.backbone.blocks=[{block: se, ratoi: 4}]": "unknown key 'ratoi' (did you mean ratio?",
     "model.pooling={kind: attention, penalty: 1}": "model.pooling.penalty: compares queries",
     "data.augment=[mixup, flip]": "mixup comes last",
-    "data.normalize={mean: [0.5], std: [0.5]}": "data.normalize.mean: expected 3 numbers for channels: rgb, got 1",
+    "data.normalize={mean: [0.5], std: [0.5]}": "data.normalize.mean: expected a list of 3, a number for each channel of rgb, got 1",
     "training.metric=bleu": "training.metric: unknown 'bleu' (one of loss, top-1, top-5)",
     "text={size: 100}": "text: ",
     "training.batch_tokens=100": "unknown key 'batch_tokens'",
@@ -382,9 +382,7 @@ def test_what_is_no_image_is_named(run: Path, model: ImageCategorizer, images: P
         status, error = tiny_cli.fails("classify", str(run), str(tmp_path / name))
         assert status and name in error
     for given in (3, None, {"image": 1}):
-        with pytest.raises(
-            Seq2attnError, match=f"expected the path of an image.* got {type(given).__name__}"
-        ):
+        with pytest.raises(Seq2attnError, match=f"the path of an image.* got {type(given).__name__}"):
             model.classify(given)
     with pytest.raises(ImageError, match="expected 8-bit pixels"):
         model.classify(np.zeros((4, 4, 3)))

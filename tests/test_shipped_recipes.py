@@ -7,12 +7,14 @@ import lzma
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -44,7 +46,19 @@ SMALLER = {  # sizes that would take too long here; everything else is as it shi
     "cnn_dailymail_pointer": ["{encoder,decoder}.size=64"],
     "xsum_transformer": ["{encoder,decoder}.size=64", "{encoder,decoder}.feed_forward=128"],
 }
+FEWER = {"mnist_attention_pooling": ["data.train.0.limit=200", "data.dev.skip=200", "data.test.limit=10"]}
 ENTITIES = "EU NNP I-NP {0}ORG\nrejects VBZ I-VP O\nGerman JJ I-NP {0}MISC\nlamb NN I-NP O\n{1} NN I-NP O\n\n"
+
+
+def copy_of_mnist(folder: Path) -> None:
+    """The four files of MNIST, with 210 and 10 grey images."""
+    (folder / "mnist").mkdir()
+    for name, count in (("train", 210), ("t10k", 10)):
+        for kind, shape in (("images-idx3", (count, 28, 28)), ("labels-idx1", (count,))):
+            head = struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape)
+            values = np.resize(np.arange(10, dtype=np.uint8), shape)
+            with gzip.open(folder / "mnist" / f"{name}-{kind}-ubyte.gz", "wb") as file:
+                file.write(head + values.tobytes())
 
 
 def pairs(role: str) -> list[list[str]]:
@@ -143,6 +157,7 @@ COPIES = {
     "scitldr_pointer": copy_of_scitldr,
     "conll2003_pooling": copy_of_conll2003,
     "wnut17_pooling": copy_of_wnut17,
+    "mnist_attention_pooling": copy_of_mnist,
 }
 
 
@@ -172,7 +187,7 @@ def test_a_recipe_passes_check(name: str, tmp_path: Path, monkeypatch: pytest.Mo
         small += [
             f"data.{role}.limit={count}" for role, count in (("train.0", 200), ("dev", 10), ("test", 10))
         ]
-    report = list(check(read(name, small), device="cpu"))
+    report = list(check(read(name, [*small, *FEWER.get(name, [])]), device="cpu"))
     lines = "\n".join(text for _, text in report)
     assert "; 200 examples read" in lines
     assert lines.count("; 10 examples read, 10 kept") == (1 if recipe.data.test is None else 2)

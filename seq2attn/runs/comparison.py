@@ -61,7 +61,8 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         """Return a value for json.dumps. Numbers stand beside the other fields."""
         fields: dict[str, Any] = asdict(self)
-        return {**fields, **fields.pop("numbers")}
+        numbers = fields.pop("numbers")
+        return {**fields, **numbers}
 
     @classmethod
     def from_json(cls, fields: Any) -> "Row":
