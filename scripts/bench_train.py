@@ -41,7 +41,7 @@ from seq2attn.recipe import ModelRecipe, RecurrentDecoderRecipe, RecurrentEncode
 from seq2attn.recipe import TransformerDecoderRecipe as TransformerRecipe
 from seq2attn.runtime.devices import autocast, pick_device
 from seq2attn.tasks.sequence_tasks import SequenceTask
-from seq2attn.training.loop import Trainer
+from seq2attn.training.trainer import Trainer
 
 OURS, REFERENCE = "seq2attn", "reference"
 HEADS = (

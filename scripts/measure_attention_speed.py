@@ -20,7 +20,7 @@ from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.attention.scorers import SCORERS
 from seq2attn.recipe import ModelRecipe, Recipe, read
 from seq2attn.tasks.sequence_tasks import TranslationTask, token_objective
-from seq2attn.training.loop import Trainer
+from seq2attn.training.trainer import Trainer
 
 
 def variants(recipe: Recipe) -> Iterator[tuple[str, ModelRecipe]]:

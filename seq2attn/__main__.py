@@ -88,7 +88,10 @@ def _run() -> int:
 
 
 def _open_streams() -> None:
-    """Let a closed standard input be empty. Seq2attnError if standard output is closed."""
+    """Let a closed standard input be empty, and drop what is written to a closed standard error, so that it
+    is not among the results. Seq2attnError if standard output is closed."""
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
     if sys.stdin is None:
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 - until the process ends
     if sys.stdout is None:
@@ -105,7 +108,8 @@ def _warn(
 ) -> None:
     """Print a warning without the line of code that it came from, which users do not need."""
     if issubclass(category, RenamedWarning) or not issubclass(category, (DeprecationWarning, FutureWarning)):
-        print(f"seq2attn: warning: {message}", file=sys.stderr)
+        with contextlib.suppress(BrokenPipeError):  # nobody reads warnings: the command goes on
+            print(f"seq2attn: warning: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

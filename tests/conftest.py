@@ -44,7 +44,7 @@ def unchecked_shapes() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _first_updates_are_checked() -> Iterator[None]:
     """In a training, the shapes of the first two updates are checked: the others repeat them."""
-    from seq2attn.training.loop import Trainer
+    from seq2attn.training.trainer import Trainer
 
     update = Trainer.update
 

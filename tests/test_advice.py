@@ -26,6 +26,10 @@ def test_too_few_updates() -> None:
     (line,) = said(60, "training.schedule=constant", "training.validate_every=60", "training.max_epochs=null",
                    "training.max_steps=60")  # fmt: skip
     assert "raise max_steps, lower" in line
+    for steps, limit in ((60, "max_steps"), (61, "max_epochs")):  # the one that ends training
+        (line,) = said(60, "training.schedule=constant", "training.validate_every=60",
+                       f"training.max_steps={steps}")  # fmt: skip
+        assert f"raise {limit}, lower" in line
 
 
 @pytest.mark.parametrize(("warmup", "never"), [(500, False), (1000, False), (4000, True)])

@@ -29,14 +29,15 @@ from seq2attn.data.batches import Batch
 from seq2attn.data.synthetic import make
 from seq2attn.errors import Seq2attnError
 from seq2attn.recipe import TaskCorpus, TrainingRecipe, read
-from seq2attn.runs.evaluation import held_out, source_and_reference_texts
+from seq2attn.runs.evaluation import held_out
 from seq2attn.runs.training_run import Trained
 from seq2attn.tasks.loading import reopen
 from seq2attn.tasks.sequence_tasks import token_objective
 from seq2attn.training.display import Display
-from seq2attn.training.loop import Trainer, fit
+from seq2attn.training.loop import fit
 from seq2attn.training.objectives import AttentionLosses
 from seq2attn.training.run_folder import RunFolder, Version, tensors_of
+from seq2attn.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -182,7 +183,7 @@ TAUGHT = [
 def aligns(trained: Trained) -> float:
     """The alignment error rate of a run on the test set of its task."""
     examples = held_out(reopen(RunFolder.open(trained.run)), "test")
-    pairs = [*zip(*source_and_reference_texts(examples), strict=True)]
+    pairs = [(examples.source_text(row), examples.target_text(row)) for row in range(len(examples))]
     gold = []
     for source, _ in pairs:
         links = frozenset(Link(place, word) for word, place in enumerate(known_alignment("sort", source)))

@@ -63,17 +63,27 @@ def test_affine_without_any_range_changes_nothing():
     assert (Affine(rotate=0, scale=0, translate=0).apply(image, random()) == image).all()
 
 
-def test_affine_turns_clockwise_and_shifts_as_its_matrix_says():
-    """By a quarter of a turn, against numpy's."""
+class Drawing(np.random.Generator):
+    """Draws these numbers."""
+
+    def __init__(self, *numbers: float) -> None:
+        super().__init__(np.random.PCG64())
+        self.numbers = np.array(numbers)
+
+    def uniform(self, *arguments: object, **options: object) -> np.ndarray:
+        return self.numbers
+
+
+def test_affine_turns_clockwise_scales_and_shifts():
     image = noise(8, 8)
-    quarter = Affine(rotate=90, scale=0, translate=0)
-
-    class Most(np.random.Generator):
-        def uniform(self, *arguments: object, **options: object) -> np.ndarray:
-            return np.array([1.0, 0.0, 0.0, 0.0])
-
-    turned = quarter.apply(image, Most(np.random.PCG64()))
+    turned = Affine(rotate=90, scale=0, translate=0).apply(image, Drawing(1, 0, 0, 0))
     assert np.abs(turned.astype(int) - np.rot90(image, -1)).max() <= 1
+    shifted = Affine(rotate=0, scale=0, translate=0.25).apply(image, Drawing(0, 0, 1, -1))
+    assert (shifted[:6, 2:] == image[2:, :6]).all() and not shifted[6:].any() and not shifted[:, :2].any()
+    half = Affine(rotate=0, scale=0.5, translate=0).apply(
+        np.full((8, 8, 1), 255, np.uint8), Drawing(0, -1, 0, 0)
+    )
+    assert (half[2:6, 2:6] == 255).all() and half.sum() == 16 * 255
 
 
 @pytest.mark.parametrize("name", GEOMETRIC)

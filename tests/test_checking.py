@@ -71,7 +71,7 @@ def test_everything_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     found = said(kind=kind)
     assert [*found] == [
-        "recipe", "vocabulary", "data.train", "data.dev", "data.test", "note",
+        "recipe", "vocabulary", "defaults", "data.train", "data.dev", "data.test", "note",
         "model", "training", "time", "decoding", "memory",
     ]  # fmt: skip
     joint = kind == "transformer"

@@ -116,19 +116,19 @@ def test_laws(model: str, law: str) -> None:
     LAWS[law](tiny.model(MODELS[model]))
 
 
-@pytest.mark.usefixtures("parts")
-def test_a_trial_changes_no_random_numbers_and_no_mode() -> None:
+def test_a_trial_changes_no_random_numbers_and_no_mode(tmp_path: Path) -> None:
     """The weights are those that the constructors draw, one after the other."""
-    recipe = ModelRecipe.model_validate(MODELS["additive"])
-    torch.manual_seed(3)
-    model = build(recipe, 19, 17)
-    torch.manual_seed(3)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("try_encoder", "try_decoder"):
-            patch.setattr(f"seq2attn.models.seq2seq_factory.{name}", lambda part, *given: part)
-        plain = build(recipe, 19, 17)
-    assert_close(model.state_dict(), plain.state_dict(), rtol=0, atol=0)
-    assert all(part.training for part in model.modules())
+    models = []
+    with tiny_parts.plugin(tmp_path, ("        real = mask", "        torch.rand(3)\n        real = mask")):
+        recipe = ModelRecipe.model_validate(MODELS["additive"])
+        for tried in (True, False):
+            torch.manual_seed(3)
+            with pytest.MonkeyPatch.context() as patch:
+                for name in ("try_encoder", "try_decoder") if not tried else ():
+                    patch.setattr(f"seq2attn.models.seq2seq_factory.{name}", lambda part, *given: part)
+                models.append(build(recipe, 19, 17))
+    assert_close(models[0].state_dict(), models[1].state_dict(), rtol=0, atol=0)
+    assert all(part.training for part in models[0].modules())
 
 
 @pytest.mark.parametrize("attention", [None, {"score": "additive"}])

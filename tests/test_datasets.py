@@ -1,6 +1,7 @@
 """Datasets as corpora: local ones in every format, the hub, and what is said if it cannot be reached."""
 
 import http.server
+import json
 import socket
 import threading
 
@@ -237,3 +238,34 @@ def test_what_save_to_disk_wrote_says_how_it_is_read(tmp_path):
     with pytest.raises(DataError, match=message):
         read({"dataset": str(folder), "columns": COLUMNS})
     assert read({"dataset": "arrow", "data_files": f"{folder}/*.arrow", "columns": COLUMNS}) == SENTENCES
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("form", ["lines", "list"])
+def test_json_is_read_as_text_or_refused(tmp_path, streaming, form):
+    """pyarrow takes a block of dates for times; other columns than those of the corpus may have them."""
+
+    def corpus(rows, *columns):
+        texts = [json.dumps(row) for row in rows]
+        content = "\n".join(texts) if form == "lines" else f"[{', '.join(texts)}]"
+        path = write(tmp_path / f"{len(rows)}.json", content)
+        return {"dataset": "json", "data_files": path, "columns": columns, "streaming": streaming}
+
+    odd = ["null", "NA", "007", "1.0", "5", "true", "[1]", "2009-01-05", "x\u00e4\U0001f600"]
+    rows = [{"a": {"de": text, "on": "2009-01-05"}, "on": "2009-01-05", "b": [text]} for text in odd]
+    assert read(corpus(rows, "a.de", "b.0")) == [(text, text) for text in odd]
+    for column in ("on", "a.on"):
+        with pytest.raises(
+            DataError, match=r"json\) has texts that `datasets` takes for dates.* table: FILE"
+        ):
+            read(corpus(rows, "a.de", column))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_later_block_of_dates_is_refused(tmp_path, streaming):
+    rows = [{"de": "x" * 500_000, "en": "y"}] * 21 + [{"de": "2009-01-05", "en": "y"}] * 3
+    path = write(tmp_path / "x.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+    table = {"table": path, "columns": ["de", "en"]}
+    assert read(table)[-1] == ("2009-01-05", "y")
+    with pytest.raises(DataError, match="takes for dates"):
+        read({"dataset": "json", "data_files": path, "columns": ["de", "en"], "streaming": streaming})

@@ -1,10 +1,13 @@
 """The lines that report training."""
 
+import os
 import sys
 from io import StringIO
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import tiny_runs
 from rich.console import Console
 
 import seq2attn.training.display
@@ -47,6 +50,37 @@ def test_a_display_shows_updates_and_keeps_validations(terminal: bool) -> None:
     assert ("step 2/9  epoch 1  500 tokens/s" in shown) == terminal  # without one, a line every 15 seconds
 
 
+def test_progress_that_comes_fast_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(seq2attn.training.display.time, "monotonic", lambda: now[0])
+    file = StringIO()
+    with Display(Console(file=file, width=120, highlight=False)) as display:
+        for count in range(1, 41):
+            display.show(f"data.train: {count:,}000 examples read")
+            now[0] += 1
+    assert [int(line.split()[1][:-3]) for line in file.getvalue().splitlines()] == [1, 17, 33]
+
+
+def test_a_training_says_that_it_reads(tmp_path: Path) -> None:
+    shown = []
+
+    class Listening(Display):
+        def show(self, line: str) -> None:
+            shown.append(line)
+
+    display = Listening(Console(file=StringIO()))
+    rows = [f"{number}\t{'a' * (number % 9)}" for number in range(1500)]
+    table = tmp_path / "x.tsv"
+    table.write_text("\n".join(rows), encoding="utf-8")
+    settings = [f"data.train={{table: {table}}}", "training.max_steps=1", "data.test=null", *tiny_runs.READY]
+    tiny_runs.train(tmp_path / "run", *tiny_runs.MODELS["lstm"], *settings, display=display)
+    assert shown[:3] == [
+        "making the vocabulary from data.train",
+        "data.train: 1,000 examples read, 112 empty",
+        "data.train: 1,500 examples read, 167 empty",
+    ]
+
+
 def test_a_cell_of_a_notebook_has_one_output(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is replaced: the lines that stay, and one line of progress."""
     shown: list[list[str]] = []
@@ -68,3 +102,18 @@ def test_a_cell_of_a_notebook_has_one_output(monkeypatch: pytest.MonkeyPatch) ->
         shown[1][0] == "begun" and shown[1][1].startswith("step 1/9") and shown[2][1].startswith("step 2/9")
     )
     assert shown[-1][1].startswith("step 2: dev loss 1.500")
+
+
+def test_a_training_goes_on_if_nobody_reads_its_lines() -> None:
+    """As in `seq2attn train quickstart 2>&1 | head -1`. Standard output is not touched."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    stream = open(writing, "w", buffering=1)  # noqa: SIM115 - closing it raises the error again
+    with pytest.MonkeyPatch.context() as patch, Display() as display:
+        patch.setattr(sys, "stderr", stream)
+        patch.setattr(os, "dup2", None)
+        display.say("first")
+        display.say("second")
+    assert display.console.quiet
+    with pytest.raises(BrokenPipeError):
+        stream.close()

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 from tiny_corpora import SAMPLE, SENTENCES, recipe, table, write
 
-from seq2attn.data import DataError, Report, pairs, prepare, store, training_text
+from seq2attn.data import DataError, Report, cache, pairs, prepare, training_text
 from seq2attn.data.batches import BatchLoader
 from seq2attn.data.sources import PairTokenizer
 from seq2attn.recipe import SamplingRecipe, TaggedDataRecipe
@@ -213,13 +213,18 @@ class Counting:
 @pytest.mark.parametrize("kind", ["sample", "parquet", "json", "hub"])
 def test_a_second_start_takes_the_cache(copies, kind, vocabularies):
     corpus = SAMPLE | {"limit": 2100} if kind == "sample" else copies[kind]
-    data, counting, steps = recipe(corpus), tuple(map(Counting, vocabularies)), []
-    first = prepare(data.train, data, counting, "train", steps.append)
-    assert sum(steps) == counting[0].encoded == len(first) and len(first) in (2100, 3)
-    again = prepare(data.train, data, counting, "train", steps.append)
+    data, counting, read = recipe(corpus), tuple(map(Counting, vocabularies)), []
+
+    def progress(report):
+        read.append(report.read)
+
+    first = prepare(data.train, data, counting, "train", progress)
+    seen = list(read)
+    assert seen[-1] == counting[0].encoded == len(first) and len(first) in (2100, 3)
+    again = prepare(data.train, data, counting, "train", progress)
     heavier = recipe(corpus | {"weight": 3.0})
-    assert len(prepare(heavier.train, heavier, counting, "train", steps.append).epoch(1, 1)) == 3 * len(first)
-    assert sum(steps) == counting[0].encoded == len(again)
+    assert len(prepare(heavier.train, heavier, counting, "train", progress).epoch(1, 1)) == 3 * len(first)
+    assert read == seen and counting[0].encoded == len(again)
     assert again.fingerprint == first.fingerprint and again.report == first.report
     assert again.target(2).tolist() == first.target(2).tolist()
 
@@ -275,12 +280,26 @@ def test_a_damaged_or_unfinished_store_is_made_anew(own_cache, vocabularies, mon
     assert not list(own_cache.iterdir())
 
 
+def test_progress_is_reported_also_where_nothing_is_kept(tmp_path, vocabularies):
+    """Now and then: the lines that are read, and those that are left out before they make an example."""
+    first, *rows = (f"{number}\tone\n" for number in range(1501))
+    write(tmp_path / "x.tsv", first + "\n" * 3500 + "without a tab\n" * 4500 + "".join(rows))
+    data = recipe({"table": str(tmp_path / "x.tsv")}, bad_lines="skip")
+    reports = []
+    prepare(data.train, data, vocabularies, "train", lambda report: reports.append(report.so_far))
+    blank = [f"0 examples read, {count},000 blank line" for count in (1, 2, 3)]
+    bad = [f"{count},000 wrong number of columns" for count in (1, 2, 3, 4)]
+    assert reports[:3] == blank and reports[6] == f"0 examples read, {bad[3]}"
+    kept = [f"{count} examples read, 4,500 wrong number of columns" for count in ("1,000", "1,501")]
+    assert reports[7:] == kept
+
+
 def test_a_store_is_hashed_once_when_it_is_made_and_once_when_it_is_opened(
     own_cache, vocabularies, monkeypatch
 ):
     hashed = []
-    plain = store._checksum
-    monkeypatch.setattr(store, "_checksum", lambda path: hashed.append(path.name) or plain(path))
+    plain = cache.checksum_of
+    monkeypatch.setattr(cache, "checksum_of", lambda path: hashed.append(path.name) or plain(path))
     data = recipe(SAMPLE | {"limit": 30})
     made = prepare(data.train, data, vocabularies, "train")
     (path,) = own_cache.glob("*.arrow")

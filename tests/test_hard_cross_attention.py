@@ -14,8 +14,8 @@ from seq2attn.attention.normalizers import Hard
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import TrainingRecipe
 from seq2attn.tasks.sequence_tasks import token_objective
-from seq2attn.training.loop import Trainer
 from seq2attn.training.objectives import AttentionLosses
+from seq2attn.training.trainer import Trainer
 
 
 class Chosen(Hard):

@@ -95,6 +95,16 @@ def test_a_folder_may_lie_in_an_archive(tmp_path, name):
         assert examples.name(0) == f"{path}::data/train/blue/0.png"
 
 
+def test_links_in_an_archive_are_no_images(tmp_path):
+    path = archive(tmp_path / "images.tar")
+    with tarfile.open(path, "a") as tar:
+        for kind, target in ((tarfile.SYMTYPE, "/etc/hostname"), (tarfile.LNKTYPE, "red/0.png")):
+            link = tarfile.TarInfo(f"red/link{kind.decode()}.png")
+            link.type, link.linkname = kind, target
+            tar.addfile(link)
+    assert len(read({"folder": ".", "archive": str(path)})) == 6
+
+
 def test_a_limit_leaves_all_classes(tmp_path):
     assert [label for label, _, _ in found(read({"folder": str(folder(tmp_path)), "limit": 3}))] == [
         "blue", "green", "red",
@@ -145,6 +155,16 @@ def test_a_dataset_has_images_and_class_labels(tmp_path, own_cache, streaming):
     assert sorted(found(read({**corpus, "columns": ["picture", "kind"]}))) == sorted(EXPECTED)
     with pytest.raises(DataError, match=r"data\.train\.0\.columns: expected images in kind, got ClassLabel"):
         read({**corpus, "columns": ["kind", "kind"]})
+
+
+def test_minus_one_stands_for_no_label(tmp_path, own_cache):
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    rows = {"image": [{"bytes": png("red"), "path": None}] * 2, "label": [0, -1]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train.parquet")
+    corpus = {"dataset": "parquet", "data_files": str(tmp_path / "train.parquet")}
+    with pytest.raises(DataError, match=r"parquet\[train\]:1: label is -1, which stands for no label"):
+        read(corpus)
+    assert read(corpus, bad_lines="skip").labels == ["a"]
 
 
 def test_a_folder_of_images_is_a_dataset_too(tmp_path, own_cache):

@@ -13,8 +13,9 @@ from tiny_training import KINDS, Scores, loader, norm, scripted, trainer
 
 from seq2attn.layers.basic import Dropout
 from seq2attn.recipe import read
-from seq2attn.training.loop import Progress, Trainer, fit
+from seq2attn.training.loop import Progress, fit
 from seq2attn.training.run_folder import RunFolder, Version, tensors_of
+from seq2attn.training.trainer import Trainer
 
 
 @pytest.fixture

@@ -267,6 +267,12 @@ def test_exact_match_and_error_rates_of_a_corpus() -> None:
     assert found == {"exact": 40.0, "g2p-WER": 60.0, "WER": 50.0, "PER": 50.0}
 
 
+def test_other_spaces_than_ascii_ones_are_part_of_a_word() -> None:
+    """As everywhere else."""
+    exact, wer = score(["a\u00a0b c"], ["a b\tc"], ["exact", "wer"], bootstrap=0)
+    assert exact.value == 0 and wer.value == pytest.approx(200 / 3)
+
+
 def test_word_errors_are_case_sensitive_and_may_be_above_100() -> None:
     (found,) = score(["A b c d"], ["a"], ["wer"])
     assert found.value == 400.0

@@ -43,7 +43,7 @@ from seq2attn.recipe import (
 from seq2attn.runs.dry_run import check
 from seq2attn.tasks.loading import load_for
 from seq2attn.tasks.registry import TASKS
-from seq2attn.tasks.task import Evaluation, Task, Units
+from seq2attn.tasks.task import Evaluation, TextTask, Units
 from seq2attn.text import Vocabulary, train_vocabulary
 from seq2attn.training.objectives import Losses
 
@@ -181,7 +181,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     cli.commands.pop("count")
 
 
-class CountingTask(Task[CountingRecipe]):
+class CountingTask(TextTask[CountingRecipe]):
     """The one class."""
 
     units = Units("texts", "words a text", "texts")
@@ -250,7 +250,8 @@ def recipe(tmp_path: Path) -> Path:
     path = tmp_path / "counting.yaml"
     path.write_text(
         f"task: counting\ndata: {{languages: [text, count], train: {table}, dev: {table}, test: {table}}}\n"
-        "training: {max_steps: 120, validate_every: 60, learning_rate: 0.03, batch_tokens: 200}\n",
+        "training: {max_steps: 120, validate_every: 60, learning_rate: 0.03, batch_tokens: 200, "
+        "schedule: {name: constant, warmup: 0}}\n",
         encoding="utf-8",
     )
     return path

@@ -47,11 +47,13 @@ def lengths(*numbers: int) -> Any:
         ([4, 40], [70, 10], 18.73),  # 1.25 (70 - 10) / 4, of which 99.9 %
         ([10, 20], [2, 4], 0.4),
         ([5] * 5000, [30] * 4999 + [4000], 12.32),  # one of 5,000 counts little
+        ([801], [1], 0.01),  # a label of a long text
     ],
 )
 def test_the_ratio_is_that_of_the_training_pairs(source: list[int], target: list[int], ratio: float) -> None:
     fitted = DecodingRecipe().fitted(lengths(*source), lengths(*target))
     assert fitted.max_length_ratio == pytest.approx(ratio, rel=0.01)
+    assert DecodingRecipe.model_validate(fitted.model_dump()) == fitted  # it can be read again
     chosen = DecodingRecipe(max_length_ratio=7.0)
     assert chosen.fitted(lengths(*source), lengths(*target)) == chosen
 

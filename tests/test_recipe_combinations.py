@@ -48,7 +48,7 @@ CASES: dict[str, Case] = {
         "training: needs an end: set max_steps, max_epochs, max_minutes or early_stopping",
     ),
     "schedule without an end": (
-        "wmt_bahdanau", "  max_steps: .*", "  max_minutes: 5\n  schedule: linear", "schedule:",
+        "wmt_bahdanau", "  max_steps: .*\n.*", "  max_minutes: 5\n  schedule: linear", "schedule:",
         "training.schedule: linear depends on the number of steps: set max_steps or max_epochs",
     ),
     "more averaged than kept": (

@@ -102,23 +102,23 @@ CASES: dict[str, Case] = {
     ),
     "text for a number": (
         "quickstart", "size: 4000", "size: ten", "size: ten",
-        "text.size: expected a whole number, got 'ten'",
+        "text.size: expected a whole number or a list, got 'ten'",
     ),
     "quoted number": (
         "quickstart", "size: 4000", "size: '4000'", "size: '4000'",
-        "text.size: expected a whole number, got '4000'",
+        "text.size: expected a whole number or a list, got '4000'",
     ),
     "number with a fraction": (
         "quickstart", "size: 4000", "size: 3.7", "size: 3.7",
-        "text.size: expected a whole number, got 3.7",
+        "text.size: expected a whole number or a list, got 3.7",
     ),
     "true for a number": (
         "quickstart", "size: 4000", "size: true", "size: true",
-        "text.size: expected a whole number, got true",
+        "text.size: expected a whole number or a list, got true",
     ),
     "a leading zero, octal to YAML 1.1": (
         "quickstart", "size: 4000", "size: 0100", "size: 0100",
-        "text.size: expected a whole number, got '0100'",
+        "text.size: expected a whole number or a list, got '0100'",
     ),
     "yes for true": (
         "multi30k_transformer", "joint: true", "joint: yes", "joint: yes",

@@ -12,8 +12,9 @@ import torch
 
 import seq2attn
 from seq2attn.training.display import Display
-from seq2attn.training.loop import Trainer, TrainingError
+from seq2attn.training.loop import TrainingError
 from seq2attn.training.run_folder import RunError, RunFolder
+from seq2attn.training.trainer import Trainer
 
 QUICK = [*tiny_runs.MODELS["lstm"], *tiny_runs.READY, "data.test=null", "data.dev.limit=2"]
 STEPS = ["training={max_steps: 4, validate_every: 2, log_every: 1}"]
@@ -77,8 +78,9 @@ def test_a_resume_that_fails_changes_nothing_and_unlocks(
     run = Path(shutil.copytree(runs["lstm"], tmp_path / "run"))
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     monkeypatch.setattr("seq2attn.runs.training_run.RunFolder.load_state", lambda self: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        tiny_runs.train(run, *tiny_runs.MODELS["lstm"], resume=True)
+    for limits in ([], ["training.max_steps=60"]):
+        with pytest.raises(ZeroDivisionError):
+            tiny_runs.train(run, *tiny_runs.MODELS["lstm"], *limits, resume=True)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 

@@ -18,8 +18,9 @@ from seq2attn.data.batches import BatchLoader
 from seq2attn.data.sources import PairTokenizer
 from seq2attn.layers.token_loss import Loss
 from seq2attn.recipe import TrainingRecipe, read
-from seq2attn.training.loop import Progress, Trainer, TrainingError, fit, total_steps
+from seq2attn.training.loop import Progress, TrainingError, fit, total_steps
 from seq2attn.training.run_folder import RunFolder, Version, average, weights_of
+from seq2attn.training.trainer import Trainer
 
 # ---- the loop ---------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ model:
     readout_size: 12
   tied: all
 training:
-  {optimizer: adam, learning_rate: 0.02, batch_tokens: 400, max_steps: 24, validate_every: 12, log_every: 5,
+  {optimizer: adam, learning_rate: 0.02, batch_tokens: 400, max_steps: 24, validate_every: 12, schedule: {name: constant, warmup: 0}, log_every: 5,
     attention_losses: {coverage: 0.3}}
 decoding: {beam: 3, no_repeat_ngram: 3, min_length: 4, max_length: 12}
 """

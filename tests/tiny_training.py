@@ -15,8 +15,8 @@ from seq2attn.data.sources import PairTokenizer
 from seq2attn.recipe import TrainingRecipe
 from seq2attn.tasks.sequence_tasks import token_objective
 from seq2attn.text.vocabulary import Vocabulary
-from seq2attn.training.loop import Trainer, UpdateStats
 from seq2attn.training.run_folder import RunFolder, weights_of
+from seq2attn.training.trainer import Trainer, UpdateStats
 
 Scores = Callable[[int | None], dict[str, float]]
 

@@ -9,7 +9,7 @@ import seq2attn
 from seq2attn.recipe import Recipe, read
 from seq2attn.runtime.process import keep_memory
 from seq2attn.tasks.sequence_tasks import SequenceTask, TranslationTask
-from seq2attn.training.loop import Trainer
+from seq2attn.training.trainer import Trainer
 
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
 

@@ -1,4 +1,4 @@
-"""The command `heatmap`: draw the attention weights of a sentence."""
+"""The command `heatmap`: draw the attention weights of a sentence or an image."""
 
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,32 @@ def _number_or_all(context: click.Context, parameter: click.Parameter, value: st
         raise click.BadParameter(f"expected a number from 0, or all; got {value!r}") from error
 
 
+def _pixel(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """Return the two numbers of x,y."""
+    if value is None:
+        return None
+    try:
+        x, y = map(int, value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"expected two numbers, as in 14,9; got {value!r}") from error
+    return x, y
+
+
 @cli.command()
 @RUN
-@click.argument("sentence")
-@click.option("--target", help="Show the weights for this translation instead of the model's own.")
+@click.argument("sentence", metavar="SENTENCE|IMAGE")
+@click.option(
+    "--target",
+    help="Show the weights for this translation instead of the model's own; of an image, Grad-CAM of this "
+    "label.",
+)
 @click.option(
     "-o",
     "--output",
     default="heatmap.png",
     show_default=True,
     type=click.Path(path_type=Path),
-    help="The file to write: .png, .svg or .pdf.",
+    help="The file to write: .png, .svg or .pdf; of an image also .json, the numbers.",
 )
 @click.option("--pieces", is_flag=True, help="Show subword pieces instead of words.")
 @click.option("--self", "self_attention", is_flag=True, help="Show the self-attention of the source.")
@@ -54,12 +69,27 @@ def _number_or_all(context: click.Context, parameter: click.Parameter, value: st
 )
 @click.option(
     "--scale",
-    type=click.Choice(["fixed", "auto"]),
-    default="fixed",
-    show_default=True,
-    help="The weight of the darkest colour: 1, or with auto the largest weight.",
+    type=click.Choice(["fixed", "auto", "range"]),
+    help="The weight of the last colour: 1, or with auto the largest weight; range, of images: colours from "
+    "the smallest to the largest weight.  [default: fixed; auto for what sums to 1 over an image, and for "
+    "Grad-CAM]",
 )
 @click.option("--right-to-left", is_flag=True, help="Write the source words from right to left.")
+@click.option(
+    "--map",
+    "kind",
+    type=click.Choice(["pooling", "place", "channel", "affinity", "rollout", "gradcam", "all"]),
+    help="Which maps of an image: weights of the pooling, of places, of channels, of positions for a "
+    "position (affinity), attention rollout, or Grad-CAM.  [default: pooling, or else place, or else "
+    "gradcam]",
+)
+@click.option("--at", metavar="NAME", help="Only maps with this in their name, or in that of their module.")
+@click.option(
+    "--query",
+    metavar="X,Y",
+    callback=_pixel,
+    help="The pixel whose affinities are shown.  [default: the mean of all positions]",
+)
 @BEAM
 @CHECKPOINT
 @DEVICE
@@ -76,13 +106,17 @@ def heatmap(
     head: Any,
     scale: Any,
     right_to_left: bool,
+    kind: str | None,
+    at: str | None,
+    query: tuple[int, int] | None,
     checkpoint: str,
     device: str,
 ) -> None:
-    """Draw the attention weights of SENTENCE.
+    """Draw the attention weights of SENTENCE; or, if RUN was trained for images, those of IMAGE.
 
     The heat map has a row for each word of the translation, or for each tag of a tagger. The darker a cell,
-    the larger its weight; exactly 0 is white.
+    the larger its weight; exactly 0 is white. Maps of an image are drawn over it, with the range of their
+    weights.
 
     \b
     seq2attn heatmap runs/quickstart "Ich habe Hunger." -o hunger.png
@@ -90,11 +124,12 @@ def heatmap(
     seq2attn heatmap runs/multi30k_transformer "A dog runs." --layer all --head all -o heads.pdf
     seq2attn heatmap runs/multi30k_transformer "A dog runs." --self --head all
     seq2attn heatmap runs/conll2003 "Angela Merkel was born in Hamburg." -o hamburg.png
+    seq2attn heatmap runs/digits seven.png --map all -o seven.pdf
     """
     from seq2attn.inference.predictor import PlotOptions
     from seq2attn.tasks.loading import load
 
     decoding = context.meta.get(DECODING, {})
-    options = PlotOptions(target, pieces, layer, head, self_attention, scale, right_to_left)
+    options = PlotOptions(target, pieces, layer, head, self_attention, scale, right_to_left, kind, at, query)
     result = load(run, checkpoint, device).plot(sentence, output, options, decoding)
     click.echo(f"{result}\n{output}")

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from itertools import chain, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -12,7 +12,8 @@ from seq2attn.cli.inputs import FILES, Pipe, chunks, lines
 from seq2attn.cli.options import CHECKPOINT, DEVICE, RUN, cli, formats
 
 if TYPE_CHECKING:
-    from seq2attn.inference.recognizer import Recognizer
+    from seq2attn.inference.image_categorizer import ImageCategorizer
+    from seq2attn.inference.recognizer import Categorizer, Recognizer
 
 
 @cli.command()
@@ -49,6 +50,7 @@ def tag(
         raise click.UsageError("--conll defines input and output: leave out --words and --format")
     from seq2attn.inference.recognizer import CHUNK
     from seq2attn.tasks.loading import load_for
+    from seq2attn.text.words import words as split_words
 
     recognizer, pipe = load_for("tag", run, checkpoint, device), Pipe.open(files)
     if conll:
@@ -63,7 +65,7 @@ def tag(
                 click.echo(annotation.conll(), nl=False)
             else:
                 for entity in annotation.entities:
-                    text = " ".join(entity.text.split())  # without tabs, which separate the columns
+                    text = " ".join(split_words(entity.text))  # without tabs, which separate the columns
                     probability = f"{entity.probability:.3f}"
                     cells = number, entity.start, entity.end, entity.type, probability, text
                     click.echo("\t".join(map(str, cells)))
@@ -91,25 +93,43 @@ def _add_tags(recognizer: "Recognizer", files: tuple[Path, ...]) -> None:
 @cli.command()
 @RUN
 @FILES
-@formats("text; json: one object for each input line, with the probability of every label.", "json")
+@formats("text; json: one object for each input, with the probability of every label.", "json")
 @CHECKPOINT
 @DEVICE
 def classify(run: Path, files: tuple[Path, ...], form: str, checkpoint: str, device: str) -> None:
-    """Classify each line of FILES, or of standard input. Prints the label, a tab, and its probability.
+    """Classify each line of FILES, or of standard input; or, if RUN was trained for images, each of FILES.
 
-    Empty lines get a label, too: there is one line of output for each line of input.
+    Prints the label, a tab, and its probability; for images, then a tab and the file. Empty lines get a
+    label, too: there is one line of output for each line of input.
 
     \b
     echo "Where is the station?" | seq2attn classify runs/languages
+    seq2attn classify runs/digits one.png two.png
     """
-    from seq2attn.inference.recognizer import CHUNK
+    from seq2attn.inference.image_categorizer import ImageCategorizer
     from seq2attn.tasks.loading import load_for
 
-    categorizer, pipe = load_for("classify", run, checkpoint, device), Pipe.open(files)
+    predictor = load_for("classify", run, checkpoint, device)
+    results = _of_images if isinstance(predictor, ImageCategorizer) else _of_lines
+    for category, more in results(predictor, files):
+        plain = "\t".join([category.label, f"{category.probability:.3f}", *more])
+        click.echo(json.dumps(category.to_json(), ensure_ascii=False) if form == "json" else plain)
+
+
+def _of_lines(categorizer: "Categorizer", files: tuple[Path, ...]) -> Iterator[tuple[Any, list[str]]]:
+    """Yield the result of each line of the files."""
+    from seq2attn.inference.recognizer import CHUNK
+
+    pipe = Pipe.open(files)
     for texts in chunks(lines(files, pipe), CHUNK, pipe):
-        for category in categorizer.classify(texts, weights=False):
-            plain = f"{category.label}\t{category.probability:.3f}"
-            click.echo(json.dumps(category.to_json(), ensure_ascii=False) if form == "json" else plain)
+        yield from ((category, []) for category in categorizer.classify(texts, weights=False))
+
+
+def _of_images(categorizer: "ImageCategorizer", files: tuple[Path, ...]) -> Iterator[tuple[Any, list[str]]]:
+    """Yield the result of each image, with its file."""
+    if not files:
+        raise click.UsageError("this model labels images: give their files")
+    yield from ((category, [category.name]) for category in categorizer.stream(files))
 
 
 def _numbered_lines(files: tuple[Path, ...], pipe: Pipe | None) -> Iterator[tuple[str, str]]:

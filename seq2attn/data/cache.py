@@ -4,13 +4,13 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seq2attn.data.report import DataError, Report
+from seq2attn.runtime.drafts import draft_folder
 from seq2attn.runtime.files import named, read, require_regular
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ def _write(
     """Write a file and its notes, and return the notes."""
     from datasets.arrow_writer import ArrowWriter
 
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        draft = Path(folder) / path.name
+    with draft_folder(path.parent, path.name) as folder:
+        draft = folder / path.name
         with ArrowWriter(path=str(draft), features=columns) as writer:
             notes = write(writer)
             writer.finalize()

@@ -45,6 +45,14 @@ class ExampleSet:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    def target_text(self, number: int) -> str:
+        """Return the target of an example: what a model shall write, or a label."""
+        raise NotImplementedError(f"{type(self).__name__} must define target_text()")
+
+    def references(self, number: int) -> list[str]:
+        """Return all targets of an example."""
+        return [self.target_text(number)]
+
     def epoch(self, epoch: int, seed: int) -> Indices:
         """The examples of an epoch: each corpus `weight` times, whole for the integer part of the weight, and
         for the rest a random part of it, which differs between epochs. A pure function of (seed, epoch).

@@ -1,14 +1,15 @@
 """Read datasets with `datasets.load_dataset`: from the hub, a folder, or parquet, json, csv, text files."""
 
 import glob
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NoAnswer
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seq2attn.data.files import Pair, Pick, file_state, names, pick
 from seq2attn.data.report import DataError, Report
@@ -40,36 +41,82 @@ def load(corpus: DatasetCorpus, key: str) -> "datasets.Dataset | datasets.Iterab
                 "data_files": _literal(corpus.data_files),
                 "revision": corpus.revision,
             }
-            options |= _as_text(library, name, options)
-            return library.load_dataset(name, **options, split=corpus.split, streaming=corpus.streaming)
+            text = _as_text(library, name, options, corpus.columns)
+            options |= text.options
+            dataset = library.load_dataset(name, **options, split=corpus.split, streaming=corpus.streaming)
+            return dataset.cast(text.features) if text.features else dataset
     except _failures() as error:
         raise DataError(_explain(corpus, key, error, unreached)) from error
 
 
-def _as_text(library: ModuleType, name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options with which the cells of CSV files are read as they stand. By default pandas guesses
-    the types of columns from each 10,000 lines, so that `null` is lost and `007` becomes 7.
+class _AsText(NamedTuple):
+    """How a dataset is loaded so that texts stay as they are written."""
 
-    Columns whose types the dataset declares itself keep them. Raises ValueError if rows are longer than the
-    header, which pandas would read as shifted columns.
+    options: dict[str, Any]
+    features: "datasets.Features | None" = None  # to which it is cast after loading; None: it is not
+
+
+def _as_text(library: ModuleType, name: str, options: dict[str, Any], columns: Sequence[str]) -> _AsText:
+    """Return how the texts of CSV and JSON files are read as they stand, in which types are guessed.
+
+    Columns whose types the dataset declares itself keep them.
     """
     from datasets.packaged_modules.csv.csv import Csv
+    from datasets.packaged_modules.json.json import Json
 
     builder = library.load_dataset_builder(name, **options)
-    if not isinstance(builder, Csv):
-        return {}
-    if builder.info.features is not None:
-        return {"keep_default_na": False, "na_values": [""]}
+    if not isinstance(builder, Csv | Json):
+        return _AsText({})
+    declared = builder.info.features
+    if declared is not None and isinstance(builder, Csv):
+        return _AsText({"keep_default_na": False, "na_values": [""]})
     split = next(iter(builder.config.data_files or {}), None)
-    stream = library.load_dataset(name, **options, na_filter=False, split=split, streaming=True)
-    columns = list(next(iter(stream), {}))
+    load = partial(library.load_dataset, name, **options, split=split)
+    return _csv_as_text(library, load) if isinstance(builder, Csv) else _json_as_text(load, declared, columns)
+
+
+def _csv_as_text(library: ModuleType, load: Callable[..., Any]) -> _AsText:
+    """Read all cells of CSV files as text. By default pandas guesses the types of columns from each 10,000
+    lines, so that `null` is lost and `007` becomes 7.
+
+    Raises ValueError if rows are longer than the header, which pandas would read as shifted columns.
+    """
+    columns = list(next(iter(load(na_filter=False, streaming=True)), {}))
     if "__index_level_0__" in columns:
         raise ValueError(
             "lines have more cells than the header: put cells with commas in double quotes, and give each "
             "column a name"
         )
     features = library.Features({column: library.Value("string") for column in columns})
-    return {"na_filter": False, **({"features": features} if columns else {})}
+    return _AsText({"na_filter": False, **({"features": features} if columns else {})})
+
+
+def _json_as_text(
+    load: Callable[..., Any], declared: "datasets.Features | None", columns: Sequence[str]
+) -> _AsText:
+    """Read the texts of these columns as bytes, and then as text. By default pyarrow guesses the types of
+    each block of lines: one with nothing but dates would become `2009-01-05 00:00:00`. It cannot be cast to
+    bytes, so that loading fails instead (`_explain` says what to do)."""
+    features = declared or load(streaming=True).features or load().features  # a stream of a list has none
+    if features is None:
+        return _AsText({})
+    return _AsText({"features": type(features)(_as_bytes(features, columns))}, features)
+
+
+def _as_bytes(feature: Any, keys: Sequence[str]) -> Any:
+    """Return a feature whose texts under these dotted keys are bytes, also those that look like times. The
+    key "" is that of everything."""
+    from datasets import List, Value
+
+    if isinstance(feature, dict):
+        below = {
+            name: [key[len(name) + 1 :] for key in keys if not key or _begins(key, name)] for name in feature
+        }
+        return {name: _as_bytes(value, below[name]) for name, value in feature.items()}
+    if isinstance(feature, List):
+        return List(_as_bytes(feature.feature, [key.partition(".")[2] for key in keys]), feature.length)
+    is_text = isinstance(feature, Value) and feature.dtype.startswith(("string", "large_string", "time"))
+    return Value("binary") if keys and is_text else feature
 
 
 def _patterns(corpus: DatasetCorpus) -> list[str]:
@@ -272,6 +319,11 @@ def _explain(
             f"been loaded on this machine before: name a local copy: {_advice(key)}"
         )
     files = f" ({', '.join(_patterns(corpus))})" if corpus.data_files else ""
+    if "cast from timestamp" in _root(error):
+        return (
+            f"{key}.dataset: '{name}'{files} has texts that `datasets` takes for dates, and would write in "
+            "another way: give its files one by one, as table: FILE.jsonl, or a copy in parquet"
+        )
     return f"{key}.dataset: '{name}'{files} cannot be loaded: {_root(error)}"
 
 

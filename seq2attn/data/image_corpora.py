@@ -116,15 +116,15 @@ def _open_dataset(corpus: ImageDataset, role: Role, key: str) -> ImageSource:
 
 def _open_idx(corpus: IdxCorpus, role: Role, key: str) -> ImageSource:
     images, labels = (existing(file, f"{key}.idx.{side}") for side, file in enumerate(corpus.idx))
-    return _idx(images, labels, corpus.classes, [images.name])
+    return _idx(images, labels, corpus.classes)
 
 
 def _open_sample(corpus: ImageSample, role: Role, key: str) -> ImageSource:
     stem = SAMPLES / corpus.sample / (corpus.split or role)
-    return _idx(Path(f"{stem}.images.idx.xz"), Path(f"{stem}.labels.idx.xz"), None, [corpus.sample])
+    return _idx(Path(f"{stem}.images.idx.xz"), Path(f"{stem}.labels.idx.xz"), None)
 
 
-def _idx(images: Path, labels: Path, names: list[str] | None, state: list[str]) -> ImageSource:
+def _idx(images: Path, labels: Path, names: list[str] | None) -> ImageSource:
     def read(report: Report) -> Iterator[ImageRow]:
         for number, (pixels, code) in enumerate(idx_rows(images, labels)):
             label = _label(code, "the label", names, f"{labels}:{number}", report)
@@ -132,7 +132,7 @@ def _idx(images: Path, labels: Path, names: list[str] | None, state: list[str]) 
                 where = f"{images}:{number}"
                 yield ImageRow(pixels, label, where, where)
 
-    return ImageSource(str(images), [*state, file_state(images), file_state(labels)], read)
+    return ImageSource(str(images), [file_state(images), file_state(labels)], read)
 
 
 IMAGE_OPENERS: dict[type, Callable[[Any, Role, str], ImageSource]] = {

@@ -12,7 +12,7 @@ from seq2attn.data.cache import Notes, stored
 from seq2attn.data.corpora import Role
 from seq2attn.data.examples import ExampleSet, Part, digest
 from seq2attn.data.image_corpora import ImageRow, ImageSource, open_images
-from seq2attn.data.report import DataError, Report
+from seq2attn.data.report import DataError, Report, silent
 from seq2attn.images.decoding import ImageError, ImageReader, Pixels
 from seq2attn.recipe import AnyImages, ImageDataRecipe
 from seq2attn.text.word_vocabulary import Labels
@@ -27,15 +27,11 @@ ROWS, BYTES = 1000, 2**26  # images, and bytes of them, that are written at a ti
 COLUMNS = ("image", "decoded", "height", "width", "label", "name")
 
 
-def _silent(_: int) -> None:
-    """Report no progress."""
-
-
 def prepare_images(
     corpora: Sequence[AnyImages],
     data: ImageDataRecipe,
     role: Role,
-    progress: Callable[[int], None] = _silent,
+    progress: Callable[[Report], object] = silent,
 ) -> "ImageExamples":
     """Read and decode the images of corpora, or take the result from the cache if nothing has changed.
 
@@ -47,8 +43,7 @@ def prepare_images(
     Args:
         corpora: `data.train`, or `[data.dev]`.
         role: what they are used for.
-        progress: called now and then with the number of images read since the last call; not if the cache has
-            them.
+        progress: called now and then with the report on what has been read; not if the cache has them.
 
     Raises:
         DataError: data cannot be read, there is a bad line and `data.bad_lines` is stop, or no image is left.
@@ -111,10 +106,6 @@ class ImageExamples(ExampleSet):
         """Return the label of an image."""
         return self.labels[number]
 
-    def references(self, number: int) -> list[str]:
-        """Return the label of an image, in a list."""
-        return [self.labels[number]]
-
     def mean_and_std(self) -> tuple[list[float], list[float]]:
         """Return mean and standard deviation of each channel over all pixels, which are from 0 to 1.
 
@@ -157,11 +148,11 @@ def _write(
     reader: ImageReader,
     limit: int | None,
     stop: bool,
-    progress: Callable[[int], None],
+    progress: Callable[[Report], object],
     writer: "ArrowWriter",
 ) -> Notes:
     """Write the rows of a corpus."""
-    report, content, sums = Report(stop=stop), hashlib.sha256(), _Sums()
+    report, content, sums = Report(stop=stop, progress=progress), hashlib.sha256(), _Sums()
     for batch in _batches(islice(_decoded(source.read(report), reader, report), limit)):
         for row, pixels in batch:
             content.update(f"{pixels.shape} {len(row.label)} {row.label}".encode())
@@ -170,7 +161,7 @@ def _write(
         writer.write_batch({name: [getattr(row, name) for row, _ in batch] for name in COLUMNS})
         report.read += len(batch)
         report.kept += len(batch)
-        progress(len(batch))
+        progress(report)
     if not report.kept:
         raise DataError(f"no image is left of {source.name}: {report}")
     return Notes(report, content.hexdigest(), sums.to_dict())

@@ -1,11 +1,13 @@
 """Reports of reading data: examples read and left out, counted by reason, with file and line."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from seq2attn.errors import Seq2attnError
 
 EXAMPLES = 3  # number of examples that are kept for each reason
+NOTED = 1000  # lines of one reason between two reports of progress
 
 
 class DataError(Seq2attnError):
@@ -20,12 +22,17 @@ class Reason:
     examples: list[str] = field(default_factory=list)  # "file:line: message"
 
 
+def silent(_: "Report") -> None:
+    """Report no progress."""
+
+
 @dataclass
 class Report:
     """Counts of examples while data are read. `str(report)` is a table.
 
     Args:
         stop: a bad line raises DataError; otherwise it is skipped and counted.
+        progress: called with the report now and then while data are read, also where no line is kept.
     """
 
     stop: bool = True
@@ -33,6 +40,7 @@ class Report:
     kept: int = 0  # number of them that were not left out
     schemes: list[str] = field(default_factory=list)  # tag schemes of the data
     reasons: dict[str, Reason] = field(default_factory=dict)
+    progress: Callable[["Report"], object] = field(default=silent, repr=False, compare=False)
 
     def bad(self, reason: str, where: str, message: str, count: int = 1) -> None:
         """Count a line that cannot be read. Raises DataError if `stop`."""
@@ -46,6 +54,8 @@ class Report:
         entry.count += count
         if len(entry.examples) < EXAMPLES:
             entry.examples.append(example)
+        if entry.count % NOTED == 0:
+            self.progress(self)
 
     def add(self, other: "Report") -> None:
         """Add the counts of another report."""
@@ -59,13 +69,23 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON; `from_dict` reads it."""
-        return asdict(self)
+        reasons = {reason: asdict(entry) for reason, entry in self.reasons.items()}
+        values = {"stop": self.stop, "read": self.read, "kept": self.kept, "schemes": self.schemes}
+        return {**values, "reasons": reasons}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Report":
         """Make a report from the result of `to_dict`."""
         reasons = {reason: Reason(**entry) for reason, entry in values["reasons"].items()}
         return cls(**{**values, "reasons": reasons})
+
+    @property
+    def so_far(self) -> str:
+        """The number of examples, and the most frequent reason, in a line."""
+        reasons = sorted(self.reasons.items(), key=lambda item: -item[1].count)
+        return ", ".join(
+            [f"{self.read:,} examples read", *(f"{entry.count:,} {reason}" for reason, entry in reasons[:1])]
+        )
 
     def __str__(self) -> str:
         lines = [f"{self.read:,} examples read, {self.kept:,} kept"]

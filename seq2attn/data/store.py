@@ -12,7 +12,7 @@ from seq2attn.data.corpora import Role, Source, Use, open_corpus
 from seq2attn.data.examples import Examples, Part, digest
 from seq2attn.data.files import Pair
 from seq2attn.data.gold_alignments import between_pieces
-from seq2attn.data.report import DataError, Report
+from seq2attn.data.report import DataError, Report, silent
 from seq2attn.recipe import AnyCorpus, AnyLabelled, DataRecipe, FilterRecipe, LabelledDataRecipe
 from seq2attn.text.vocabulary import Vocabulary
 
@@ -49,16 +49,12 @@ class _Row(NamedTuple):
     ended: bool  # the ids have the end of the target
 
 
-def _silent(_: int) -> None:
-    """Report no progress."""
-
-
 def prepare(
     corpora: Sequence[AnyCorpus | AnyLabelled],
     data: DataRecipe | LabelledDataRecipe,
     vocabularies: Coders,
     role: Role,
-    progress: Callable[[int], None] = _silent,
+    progress: Callable[[Report], object] = silent,
     words: str = "auto",
 ) -> Examples:
     """Read, filter and tokenise corpora, or take the result from the cache if nothing has changed.
@@ -71,8 +67,7 @@ def prepare(
     Args:
         corpora: `data.train`, or `[data.dev]`.
         role: what they are used for.
-        progress: called now and then with the number of pairs read since the last call; not if the cache has
-            them.
+        progress: called now and then with the report of a corpus, while it is read; not if the cache has it.
         words: how labelled raw text is tokenized, see the recipe's `text.words`.
 
     Raises:
@@ -117,12 +112,12 @@ def _columns(aligned: bool) -> "datasets.Features":
 
 
 def _write(
-    source: Source, options: _Options, progress: Callable[[int], None], writer: "ArrowWriter"
+    source: Source, options: _Options, progress: Callable[[Report], object], writer: "ArrowWriter"
 ) -> Notes:
     """Write the rows of a corpus."""
-    report = Report(stop=options.data.bad_lines == "stop")
+    report = Report(stop=options.data.bad_lines == "stop", progress=progress)
     content = hashlib.sha256("".join(vocabulary.fingerprint for vocabulary in options.vocabularies).encode())
-    for rows in _rows(source, options, report, progress):
+    for rows in _rows(source, options, report):
         for row in rows:
             sizes = f"{len(row.source_text)} {len(row.target_text)} "
             content.update(f"{sizes}{row.source_text}{row.target_text}".encode())
@@ -141,9 +136,7 @@ def _write(
     return Notes(report, content.hexdigest(), {})
 
 
-def _rows(
-    source: Source, options: _Options, report: Report, progress: Callable[[int], None]
-) -> Iterator[list[_Row]]:
+def _rows(source: Source, options: _Options, report: Report) -> Iterator[list[_Row]]:
     """Yield batches of encoded pairs, without those that the filters leave out."""
     limits = options.data.filter if options.training else None
     cut, ends, (count, unit) = options.data.truncate.cut, options.data.truncate.ends, options.data.filtered
@@ -171,7 +164,7 @@ def _rows(
                 texts, links = (pair.source, pair.target), _links(pair, options, whole)
                 rows.append(_Row(*sides, *texts, pair.references, links, truncated, ends(whole[1])))
         report.kept += len(rows)
-        progress(len(pairs))
+        report.progress(report)
         yield rows
 
 

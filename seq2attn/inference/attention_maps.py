@@ -44,7 +44,7 @@ class AttentionMaps(NamedTuple):
         from seq2attn.views.grids import Panel, grid
         from seq2attn.views.heatmaps import Look, heatmap
 
-        look = Look(options.scale, options.right_to_left)
+        look = Look(options.text_scale, options.right_to_left)
         layers = chosen(options.layer, len(self.layers), "layer", "the model") or [len(self.layers) - 1]
         panels = []
         for layer in layers:

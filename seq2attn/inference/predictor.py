@@ -21,6 +21,8 @@ class WrongTaskError(Seq2attnError, AttributeError):
 
 
 Choice = int | Literal["all"] | None
+MAPS = ("pooling", "place", "channel", "affinity", "rollout", "gradcam", "all")  # of images
+OF_IMAGES, OF_TEXTS = ("map", "at", "query"), ("pieces", "layer", "self_attention", "right_to_left")
 
 
 class PlotOptions(NamedTuple):
@@ -31,8 +33,29 @@ class PlotOptions(NamedTuple):
     layer: Choice = None  # from 0, -1 = the last, "all"; None: the predictor's
     head: Choice = None  # likewise; None: the mean of all
     self_attention: bool = False  # of the source to itself
-    scale: Literal["fixed", "auto"] = "fixed"  # see views.pictures.Look
+    scale: Literal["fixed", "auto", "range"] | None = (
+        None  # see views; range: only of images; None: their own
+    )
     right_to_left: bool = False
+    map: str | None = None  # of images: one of MAPS; None: the predictor's
+    at: str | None = None  # of images: a part of the name of maps, or of the path of a module
+    query: tuple[int, int] | None = None  # of images: the pixel (x, y) whose attention is shown
+
+    @property
+    def text_scale(self) -> Literal["fixed", "auto"]:
+        """The scale of heat maps of texts; Seq2attnError for one that they do not have."""
+        if self.scale == "range":
+            raise Seq2attnError("the scale range is only for models of images: use fixed or auto")
+        return self.scale or "fixed"
+
+    def refuse(self, names: Sequence[str], owners: str) -> None:
+        """Seq2attnError if any of these options is set; owners: the models that have them."""
+        defaults = PlotOptions()
+        wrong = [name for name in names if getattr(self, name) != getattr(defaults, name)]
+        if wrong:
+            raise Seq2attnError(
+                f"{', '.join(wrong)}: only for {owners}: leave {'it' if len(wrong) == 1 else 'them'} out"
+            )
 
 
 DEFAULT_PLOT = PlotOptions()
@@ -92,9 +115,9 @@ class Predictor(ABC):
         raise Seq2attnError(f"models for {self.task} align no words")
 
     def draw(
-        self, text: str, options: PlotOptions = DEFAULT_PLOT, decoding: Mapping[str, object] = NO_OPTIONS
+        self, text: Any, options: PlotOptions = DEFAULT_PLOT, decoding: Mapping[str, object] = NO_OPTIONS
     ) -> tuple[Any, "Figure"]:
-        """Return the result of a text, and a picture of its attention weights.
+        """Return the result of a text or an image, and a picture of its attention weights.
 
         decoding: decoding options, as those of `configured`.
         """
@@ -102,12 +125,15 @@ class Predictor(ABC):
 
     def plot(
         self,
-        text: str,
+        text: Any,
         path: str | Path,
         options: PlotOptions = DEFAULT_PLOT,
         decoding: Mapping[str, object] = NO_OPTIONS,
     ) -> Any:
-        """Draw the attention weights of a text to a file, and return the result. Arguments: see `draw`."""
+        """Draw the attention weights of a text or an image to a file, and return the result.
+
+        Arguments: see `draw`.
+        """
         from seq2attn.views.heatmaps import save
 
         result, figure = self.draw(text, options, decoding)
@@ -149,6 +175,12 @@ class Predictor(ABC):
             if name in Predictor.commands.values():
                 raise self.wrong_task(name)
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+def require_lines(lines: object) -> None:
+    """Raise Seq2attnError for lines that are one text, which would be read as a list of its letters."""
+    if isinstance(lines, str | bytes) or not isinstance(lines, Iterable):
+        raise Seq2attnError(f"expected lines as a list of texts (str), got {lines!r:.60}")
 
 
 def _is_list_of_str(text: object) -> bool:

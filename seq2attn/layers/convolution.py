@@ -78,10 +78,14 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 
 
 class Blocks(nn.ModuleList):
-    """Attention blocks, one after the other; none is the identity."""
+    """Attention blocks, one after the other; none is the identity.
 
-    def __init__(self, blocks: Sequence[Block] = ()) -> None:
+    name: where they stand in the network, in words, for those who look at their maps.
+    """
+
+    def __init__(self, blocks: Sequence[Block] = (), name: str = "") -> None:
         super().__init__(blocks)
+        self.name = name
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """See the class."""

@@ -119,7 +119,7 @@ def report(hypotheses: Sequence[str], references: References) -> EntityReport:
 def f1(hypotheses: Sequence[str], references: References, bootstrap: int = 1000, seed: int = SEED) -> Score:
     """F1 of entities of all types together (micro-average), exact matches only."""
     correct, found, gold = _counts(hypotheses, references)
-    return _mean("F1", 2 * correct, found + gold, "entity", bootstrap, seed)
+    return mean_score("F1", 2 * correct, found + gold, "entity", bootstrap, seed)
 
 
 def precision(
@@ -127,7 +127,7 @@ def precision(
 ) -> Score:
     """Precision: the percentage of the predicted entities that are correct."""
     correct, found, _ = _counts(hypotheses, references)
-    return _mean("precision", correct, found, "entity", bootstrap, seed)
+    return mean_score("precision", correct, found, "entity", bootstrap, seed)
 
 
 def recall(
@@ -135,7 +135,7 @@ def recall(
 ) -> Score:
     """Recall: the percentage of the gold entities that are predicted."""
     correct, _, gold = _counts(hypotheses, references)
-    return _mean("recall", correct, gold, "entity", bootstrap, seed)
+    return mean_score("recall", correct, gold, "entity", bootstrap, seed)
 
 
 def tag_accuracy(
@@ -144,15 +144,17 @@ def tag_accuracy(
     """The percentage of tokens with exactly the right tag, including `O`, which most tokens have."""
     pairs = _tags(hypotheses, references)
     tokens = np.array([len(true) for _, true in pairs])
-    return _mean("tag-accuracy", _right(pairs), tokens, "token", bootstrap, seed)
+    return mean_score("tag-accuracy", _right(pairs), tokens, "token", bootstrap, seed)
 
 
 def accuracy(
     hypotheses: Sequence[str], references: References, bootstrap: int = 1000, seed: int = SEED
 ) -> Score:
     """The percentage of sentences with the right label."""
-    right = np.array([predicted == true for predicted, true in _labels(hypotheses, references)], np.int64)
-    return _mean("accuracy", right, np.ones_like(right), "sentence", bootstrap, seed)
+    right = np.array(
+        [predicted == true for predicted, true in single_labels(hypotheses, references)], np.int64
+    )
+    return mean_score("accuracy", right, np.ones_like(right), "sentence", bootstrap, seed)
 
 
 def macro_f1(
@@ -160,10 +162,10 @@ def macro_f1(
 ) -> Score:
     """The mean of the F1 of all labels that occur, gold or predicted; rare labels count like frequent
     ones."""
-    pairs = _labels(hypotheses, references)
+    pairs = single_labels(hypotheses, references)
     every = sorted({label for pair in pairs for label in pair})
     predicted, true = (np.array(labels)[:, None] == every for labels in zip(*pairs, strict=True))
-    return _mean(
+    return mean_score(
         "macro-F1", 2 * (predicted & true), predicted + true.astype(np.int64), "label", bootstrap, seed
     )
 
@@ -172,7 +174,7 @@ def _row(counts: Counts) -> str:
     return f"precision: {counts.precision:6.2f}%; recall: {counts.recall:6.2f}%; FB1: {counts.f1:6.2f}"
 
 
-def _labels(hypotheses: Sequence[str], references: References) -> list[tuple[str, str]]:
+def single_labels(hypotheses: Sequence[str], references: References) -> list[tuple[str, str]]:
     """Return the predicted and the gold label of each sentence. Raises ScoringError for further
     references."""
     golds = by_hypothesis(hypotheses, references)
@@ -185,7 +187,7 @@ def _labels(hypotheses: Sequence[str], references: References) -> list[tuple[str
 
 
 def _tags(hypotheses: Sequence[str], references: References) -> list[tuple[list[str], list[str]]]:
-    pairs = [(parted(predicted), parted(true)) for predicted, true in _labels(hypotheses, references)]
+    pairs = [(parted(predicted), parted(true)) for predicted, true in single_labels(hypotheses, references)]
     for number, (predicted, true) in enumerate(pairs, 1):
         if len(predicted) != len(true):
             raise ScoringError(
@@ -217,7 +219,7 @@ def _counts(hypotheses: Sequence[str], references: References) -> Numbers:
     return np.array([(len(predicted & true), len(predicted), len(true)) for predicted, true in entities]).T
 
 
-def _mean(name: str, counts: Numbers, units: Numbers, unit: str, bootstrap: int, seed: int) -> Score:
+def mean_score(name: str, counts: Numbers, units: Numbers, unit: str, bootstrap: int, seed: int) -> Score:
     """Return 100 * counts / units over the corpus; of more columns the mean, over those that have units."""
     counts, units = (values.reshape(len(values), -1) for values in (counts, units))
 

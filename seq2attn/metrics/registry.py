@@ -8,6 +8,7 @@ from typing import Any
 from seq2attn.metrics.base import SEED, Metric, References, Score, ScoringError
 from seq2attn.metrics.edits import exact, sentence_errors, word_errors
 from seq2attn.metrics.entities import accuracy, f1, macro_f1, precision, recall, report, tag_accuracy
+from seq2attn.metrics.images import class_report, top
 from seq2attn.metrics.rouge import rouge
 from seq2attn.metrics.translation import bleu, chrf, ter
 
@@ -34,14 +35,16 @@ METRICS: dict[str, Metric] = {
     "tag-accuracy": Metric(tag_accuracy, "tagged words"),
     "accuracy": Metric(accuracy, "labelled texts"),
     "macro-f1": Metric(macro_f1, "labelled texts"),
+    "top-1": Metric(partial(top, k=1), "labelled images", table="classes"),
+    "top-5": Metric(partial(top, k=5), "labelled images", table="classes"),
 }
 
 
-TABLES: dict[str, Callable[[Sequence[str], References], Any]] = {"entities": report}
+TABLES: dict[str, Callable[[Sequence[str], References], Any]] = {"entities": report, "classes": class_report}
 
 
 def metrics_of(measures: str) -> list[str]:
-    """Return the names of the METRICS of texts, of tagged words, or of labelled texts."""
+    """Return the names of the METRICS of texts, tagged words, labelled texts or labelled images."""
     return [name for name, metric in METRICS.items() if metric.measures == measures]
 
 

@@ -14,6 +14,7 @@ from seq2attn.recipe.data import (
     TruncateRecipe,
     WindowRecipe,
 )
+from seq2attn.recipe.decoding import DecodingRecipe
 from seq2attn.recipe.image_data import (
     AnyImages,
     FolderCorpus,
@@ -33,7 +34,7 @@ from seq2attn.recipe.labelled_data import (
     TaggedDataRecipe,
     WordsRecipe,
 )
-from seq2attn.recipe.reading import LocatedFault, RecipeError, head, read, schema, shipped, write
+from seq2attn.recipe.reading import LocatedFault, RecipeError, assignments, head, read, schema, shipped, write
 from seq2attn.recipe.roots import (
     RECIPES,
     AnyRecipe,
@@ -52,7 +53,7 @@ from seq2attn.recipe.seq2seq_model import (
 )
 from seq2attn.recipe.tagger_model import ClassifierRecipe, TaggerRecipe
 from seq2attn.recipe.text import SamplingRecipe, TextRecipe
-from seq2attn.recipe.training import DecodingRecipe, LearningRecipe, TrainingRecipe
+from seq2attn.recipe.training import AnyLearningRecipe, LearningRecipe, TrainingRecipe
 
 __all__ = [
     "FORMATS",
@@ -60,6 +61,7 @@ __all__ = [
     "AnyCorpus",
     "AnyImages",
     "AnyLabelled",
+    "AnyLearningRecipe",
     "AnyRecipe",
     "AttentionRecipe",
     "ClassificationRecipe",
@@ -106,6 +108,7 @@ __all__ = [
     "TruncateRecipe",
     "WindowRecipe",
     "WordsRecipe",
+    "assignments",
     "head",
     "read",
     "schema",

@@ -8,17 +8,8 @@ from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, field_va
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from seq2attn.recipe.sections import (
-    Count,
-    Fault,
-    FilePath,
-    OneOrMore,
-    PathField,
-    Section,
-    Size,
-    by_key,
-    fault,
-)
+from seq2attn.recipe.markers import FilePath, OneOrMore, PathField
+from seq2attn.recipe.sections import Count, Fault, Section, Size, by_key, fault
 from seq2attn.recipe.wording import shown
 from seq2attn.runtime.files import COMPRESSED
 

@@ -10,17 +10,8 @@ from typing_extensions import Self
 from seq2attn.images.augmentation import AUGMENTATIONS
 from seq2attn.images.decoding import Channels, ImageReader, Resize
 from seq2attn.recipe.data import BAD_LINES, DEV, TEST, TRAIN, Corpus, DatasetCorpus, Limit, Weight
-from seq2attn.recipe.sections import (
-    Choice,
-    Count,
-    Fault,
-    FilePath,
-    OneOrMore,
-    Part,
-    PathField,
-    Section,
-    by_key,
-)
+from seq2attn.recipe.markers import FilePath, OneOrMore, PathField
+from seq2attn.recipe.sections import Choice, Count, Fault, Part, Section, by_key
 
 Side = Annotated[int, Field(ge=1, le=16_384)]
 ARCHIVE = "a .tar archive, plain or compressed (.gz, .xz, .bz2)"
@@ -174,7 +165,8 @@ class ImageDataRecipe(Section):
             if count != self.num_channels:
                 yield Fault(
                     f"normalize.{key}",
-                    f"expected {self.num_channels} numbers for channels: {self.channels}, got {count}",
+                    f"expected a list of {self.num_channels}, a number for each channel of {self.channels}, "
+                    f"got {count}",
                 )
         names = [part.name for part in self.augment]
         if "mixup" in names[:-1]:

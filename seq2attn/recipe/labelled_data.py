@@ -19,7 +19,8 @@ from seq2attn.recipe.data import (
     TruncateRecipe,
     Weight,
 )
-from seq2attn.recipe.sections import Fault, FilePath, Name, OneOrMore, Section, Size, by_key, fault
+from seq2attn.recipe.markers import FilePath, OneOrMore
+from seq2attn.recipe.sections import Fault, Name, Section, Size, by_key, fault
 from seq2attn.text.tag_schemes import SCHEMES
 
 Columns = tuple[int, int] | tuple[str, str]

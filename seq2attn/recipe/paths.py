@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from seq2attn.recipe.sections import PathField, Section
+from seq2attn.recipe.markers import PathField
+from seq2attn.recipe.sections import Section
 from seq2attn.recipe.yaml_source import Keys
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")

@@ -4,15 +4,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Union
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from seq2attn.errors import Seq2attnError
+from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.recipe.paths import expand_variables, make_absolute
+from seq2attn.recipe.plain_values import plain
 from seq2attn.recipe.plugins import load_plugins
 from seq2attn.recipe.roots import RECIPES, AnyRecipe, Recipe
 from seq2attn.recipe.wording import FROM_PLUGINS, closest, shown, unknown
-from seq2attn.recipe.yaml_source import LONGEST, Keys, Source, dump, parse
+from seq2attn.recipe.yaml_source import LONGEST, Keys, Source, SourceFault, dump, parse
 from seq2attn.runtime.files import write as write_atomically
 
 
@@ -39,13 +39,16 @@ class RecipeError(Seq2attnError):
         self.faults = list(faults)
 
 
+Overrides = str | Sequence[str] | Mapping[str, Any]
+
+
 def read(
-    recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), check_files: bool = True
+    recipe: str | Path | Mapping[str, Any], overrides: Overrides = (), check_files: bool = True
 ) -> AnyRecipe:
     """Read a recipe from its file, by the name of one that ships, or from its sections in a dict.
 
-    overrides: `training.learning_rate=0.1`, `data.train.0.limit=100`, `data.train={files: [a, b]}`; values
-        are YAML, and relative paths in them are relative to the working directory.
+    overrides: `training.learning_rate=0.1`, `data.train.0.limit=100`, `data.train={files: [a, b]}`, whose
+        values are YAML; or a dict of keys and values. Relative paths are relative to the working directory.
     check_files: whether data files that do not exist are faults.
     Raises RecipeError with every fault.
     """
@@ -60,7 +63,7 @@ def read(
         faults = [(1, (), f"expected sections (data: ..., model: ...), got {shown(written.tree)}")]
     if not isinstance(written.tree, dict):
         raise _all(file, faults)
-    for override in overrides:
+    for override in assignments(overrides):
         faults += [(None, at, message) for at, message in _override(written, override)]
 
     def note(at: Keys, message: str) -> None:
@@ -83,6 +86,21 @@ def read(
     if faults:
         raise _all(file, faults)
     return checked
+
+
+def assignments(overrides: object) -> list[str]:
+    """Return overrides as `key=value`, as on the command line. Seq2attnError if they are none."""
+    expected = 'overrides as ["key=value"] or {"key": value}'
+    listed: Any = [overrides] if isinstance(overrides, str) else overrides
+    require_type(listed, (list, tuple, Mapping), expected)
+    for override in listed:
+        require_type(override, str, expected)
+    if not isinstance(listed, Mapping):
+        return list(listed)
+    texts = [(key, *_dumped(value)) for key, value in listed.items()]
+    if faults := [(None, (key, *at), message) for key, _, found in texts for at, message in found]:
+        raise _all("", list(faults))
+    return [f"{key}={text}" for key, text, _ in texts]
 
 
 def write(recipe: AnyRecipe, path: str | Path) -> None:
@@ -167,17 +185,29 @@ def _all(file: str, faults: list[tuple[int | None, Keys, str]]) -> RecipeError:
 def _written(recipe: str | Path | Mapping[str, Any]) -> tuple[str, Path, Source]:
     """Return the name of a recipe for messages, its path, and its values. A dict is read as if it were a file
     `recipe.yaml` in the working directory, but without line numbers."""
+    require_type(
+        recipe,
+        (str, Path, Mapping),
+        "a recipe: the name of one that ships, a path, or a dict of its sections",
+    )
     if not isinstance(recipe, Mapping):
         path = _find(recipe)
         file = str(recipe) if path == Path(recipe) else _short(path)
         return file, path, parse(_text(path, file))
-    try:
-        written = parse(dump(dict(recipe)))
-    except yaml.representer.RepresenterError as error:
-        message = f"expected text, numbers, true, false, None, lists and dicts, got {error.args[-1]!r:.60}"
-        raise RecipeError([LocatedFault("recipe", 0, "", message)]) from error
+    text, broken = _dumped(recipe)
+    written = parse(text)
     faults = [fault._replace(line=0) for fault in written.faults]
+    faults += [SourceFault(0, at, message) for at, message in broken]
     return "recipe", Path("recipe.yaml"), Source(written.tree, dict.fromkeys(written.lines, 0), faults)
+
+
+def _dumped(value: Any) -> tuple[str, list[tuple[Keys, str]]]:
+    """Return a Python value as YAML, and the faults of what is no value of a recipe."""
+    faults = list[tuple[Keys, str]]()
+    try:
+        return dump(plain(value, lambda at, message: faults.append((at, message)))), faults
+    except RecursionError:
+        return "", [((), "is nested too deeply for a recipe")]
 
 
 def _find(path: str | Path) -> Path:

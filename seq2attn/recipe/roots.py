@@ -9,6 +9,9 @@ from typing_extensions import Self
 
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.recipe.data import DataRecipe, SummaryDataRecipe
+from seq2attn.recipe.decoding import DecodingRecipe
+from seq2attn.recipe.image_data import ImageDataRecipe
+from seq2attn.recipe.image_training import ImageTrainingRecipe
 from seq2attn.recipe.labelled_data import CategorizedDataRecipe, TaggedDataRecipe, WordsRecipe
 from seq2attn.recipe.sections import Fault, Section, filled, learned_positions
 from seq2attn.recipe.seq2seq_model import ModelRecipe, RecurrentDecoderRecipe
@@ -21,11 +24,11 @@ from seq2attn.recipe.tagger_model import (
 from seq2attn.recipe.text import TextRecipe
 from seq2attn.recipe.training import (
     ClassificationTrainingRecipe,
-    DecodingRecipe,
     SummaryTrainingRecipe,
     TaggingTrainingRecipe,
     TrainingRecipe,
 )
+from seq2attn.recipe.vision_model import ImageClassifierRecipe
 from seq2attn.recipe.wording import shown
 
 TASK = "Task that the model is trained for."
@@ -268,9 +271,34 @@ class ClassificationRecipe(AnyRecipe):
 
 
 LabellingRecipe = TaggingRecipe | ClassificationRecipe
+
+
+class ImageClassificationRecipe(AnyRecipe):
+    """The recipe of a network that labels images."""
+
+    task: Literal["image_classification"] = Field(description=TASK)
+    data: ImageDataRecipe = Field(description="Corpora of labelled images.")
+    text: None = Field(None, description="Images have no vocabulary: leave it out.")
+    model: ImageClassifierRecipe = Field(ImageClassifierRecipe(), description="Network.")
+    training: ImageTrainingRecipe = Field(description=LEARNING)
+
+    @property
+    def attention_path(self) -> str | None:
+        """The key of the pooling's attention, which comparisons vary; None if there is none."""
+        return "model.pooling" if isinstance(self.model.pooling, AttentivePoolingRecipe) else None
+
+    def fitted_as(self, begun: AnyRecipe) -> Self:
+        """See the base class."""
+        recipe = super().fitted_as(begun)
+        if not isinstance(begun, ImageClassificationRecipe):
+            return recipe
+        return recipe.model_copy(update={"data": filled(self.data, begun.data, "normalize")})
+
+
 RECIPES: dict[str, type[AnyRecipe]] = {  # by task
     "translation": Recipe,
     "summarization": SummaryRecipe,
     "tagging": TaggingRecipe,
     "classification": ClassificationRecipe,
+    "image_classification": ImageClassificationRecipe,
 }

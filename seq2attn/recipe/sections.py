@@ -6,9 +6,7 @@ keyword-only parameters of its constructor. So a new scorer can be named in a re
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from pydantic import (
@@ -155,26 +153,6 @@ class Choice:
         )
 
 
-def _always(section: Mapping[str, Any], text: str, path: Path) -> bool:
-    return True
-
-
-@dataclass(frozen=True)
-class PathField:
-    """Marks a text field that is the path of a file or folder (`kind`), see paths.py.
-
-    applies: returns whether the text is a path, given its section as written, the text, and that path.
-    wildcards: whether the path may have wildcards; a file whose name has them itself takes precedence.
-    """
-
-    kind: Literal["file", "folder"] = "file"
-    applies: Callable[[Mapping[str, Any], str, Path], bool] = _always
-    wildcards: bool = False
-
-
-FilePath = Annotated[str, PathField()]
-
-
 class Name:
     """Marks a text field that takes one of the names that `names` returns.
 
@@ -200,23 +178,6 @@ class Name:
         if isinstance(value, str):
             raise fault(unknown(value, names))
         raise fault(f"expected {' or '.join([', '.join(names[:-1]), names[-1]])}, got {shown(value)}")
-
-
-class OneOrMore:
-    """Marks a list that may also be given as its only item."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(self.as_list, handler(source))
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        list_schema = handler(schema)
-        return {"anyOf": [list_schema["items"], list_schema]}
-
-    def as_list(self, value: Any) -> Any:
-        """Return the value as a list."""
-        return value if isinstance(value, list) else [value]
 
 
 @cache  # the same class each time, so that equal recipes are equal

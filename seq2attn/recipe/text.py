@@ -5,7 +5,8 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
-from seq2attn.recipe.sections import Fault, FilePath, Section, Size, fault
+from seq2attn.recipe.markers import FilePath
+from seq2attn.recipe.sections import Fault, Section, Size, fault
 from seq2attn.recipe.wording import shown, unknown
 from seq2attn.text.vocabulary import Words
 from seq2attn.text.vocabulary_training import LEAST_COVERAGE, PieceModel

@@ -1,12 +1,10 @@
-"""Sections of a recipe: training and decoding."""
+"""Sections of a recipe: training."""
 
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import Self
 
@@ -14,7 +12,8 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.layers.token_loss import LOSSES, TokenLoss
 from seq2attn.metrics.registry import metrics_of
 from seq2attn.optim import OPTIMIZERS, SCHEDULES
-from seq2attn.recipe.sections import Choice, Count, Fault, Name, OneOrMore, Part, Rate, Section, Size, filled
+from seq2attn.recipe.markers import OneOrMore
+from seq2attn.recipe.sections import Choice, Count, Fault, Name, Part, Rate, Section, Size, filled
 from seq2attn.runtime.devices import PRECISIONS
 from seq2attn.runtime.plugin_errors import blaming
 
@@ -113,8 +112,10 @@ def fitted_interval(total: int) -> int:
     return max(1, min(LONGEST_INTERVAL, math.ceil(total / VALIDATIONS)))
 
 
-class LearningRecipe(Section):
+class AnyLearningRecipe(Section):
     """Training settings of all tasks. Steps count updates of the weights."""
+
+    batch_key: ClassVar[str]  # the setting that limits the size of a batch
 
     optimizer: Annotated[str, Name(lambda: OPTIMIZERS)] = Field("adamw", description="Optimizer.")
     learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate.")
@@ -134,10 +135,6 @@ class LearningRecipe(Section):
     momentum: Rate = Field(0.0, description="Momentum of sgd.")
     clip: float | None = Field(
         1.0, gt=0, description="Largest norm of the gradient, to which it is clipped; null = no clipping."
-    )
-    batch_tokens: Size = Field(
-        4096,
-        description="Largest number of tokens in a batch, padding included; of pairs, on the side with more.",
     )
     accumulate: Size = Field(
         1,
@@ -192,10 +189,15 @@ class LearningRecipe(Section):
             update["schedule"] = self.schedule.model_copy(update={"warmup": fitted_warmup(total)})
         return self.model_copy(update=update)
 
-    def fitted_as(self, begun: "LearningRecipe") -> Self:
+    def fitted_as(self, begun: "AnyLearningRecipe") -> Self:
         """Return these settings with those of a run that they leave to the training data."""
         schedule = filled(self.schedule, begun.schedule, "warmup")
         return filled(self, begun, "validate_every").model_copy(update={"schedule": schedule})
+
+    @property
+    def batch_setting(self) -> str:
+        """The setting that limits the size of a batch, and its value, for messages."""
+        return f"training.{self.batch_key} (now {getattr(self, self.batch_key):,})"
 
     @classmethod
     def measurable(cls) -> tuple[str, ...]:
@@ -224,7 +226,17 @@ class LearningRecipe(Section):
             yield Fault("momentum", f"is an option of sgd, not of {self.optimizer}")
 
 
-class PredictionTrainingRecipe(LearningRecipe):
+class LearningRecipe(AnyLearningRecipe):
+    """Training settings of tasks that read texts."""
+
+    batch_key = "batch_tokens"
+    batch_tokens: Size = Field(
+        4096,
+        description="Largest number of tokens in a batch, padding included; of pairs, on the side with more.",
+    )
+
+
+class PredictionTrainingRecipe(AnyLearningRecipe):
     """Training settings of tasks that predict tokens or labels."""
 
     loss: Annotated[Part, Choice(LOSSES)] = Field(
@@ -260,7 +272,7 @@ class PredictionTrainingRecipe(LearningRecipe):
             yield Fault("label_smoothing", f"the loss {self.loss.name} has none: set it to 0")
 
 
-class TrainingRecipe(PredictionTrainingRecipe):
+class TrainingRecipe(PredictionTrainingRecipe, LearningRecipe):
     """Training settings of translation."""
 
     attention_losses: AttentionLossesRecipe | None = Field(
@@ -281,7 +293,7 @@ class SummaryTrainingRecipe(TrainingRecipe):
     )
 
 
-class TaggingTrainingRecipe(PredictionTrainingRecipe):
+class TaggingTrainingRecipe(PredictionTrainingRecipe, LearningRecipe):
     """Training settings of tagging; a CRF has its own loss, without smoothing."""
 
     metric: Annotated[str, BestBy("tagged words")] = Field("f1", description=BEST)
@@ -290,107 +302,10 @@ class TaggingTrainingRecipe(PredictionTrainingRecipe):
     )
 
 
-class ClassificationTrainingRecipe(PredictionTrainingRecipe):
+class ClassificationTrainingRecipe(PredictionTrainingRecipe, LearningRecipe):
     """Training settings of classification."""
 
     metric: Annotated[str, BestBy("labelled texts")] = Field("accuracy", description=BEST)
     metrics: Annotated[list[LabelMetric], Field(min_length=1), OneOrMore()] = Field(
         ["accuracy", "macro-f1"], description=MEASURED_LABELS
     )
-
-
-# ---- decoding ---------------------------------------------------------------------------------------
-
-
-MARGIN = 10  # pieces by which an output may exceed max_length_ratio times the length of its source
-RATIO = 3.0  # max_length_ratio where there are no training data
-# max_length_ratio from training data: enough for this share of the pairs, with some to spare; and twice the
-# mean ratio, because short pairs need none (MARGIN suffices), but sources to come may be longer
-ENOUGH, SPARE, TIMES_MEAN = 0.999, 1.25, 2.0
-
-IntArray = NDArray[np.integer[Any]]
-
-
-class DecodingRecipe(Section):
-    """Decoding: beam search or sampling. These are the defaults of `translate` and `score`."""
-
-    beam: Annotated[int, Field(ge=1, le=500)] = Field(5, description="Beam size; 1 = greedy search.")
-    length_normalization: Literal["gnmt", "simple", "none"] = Field(
-        "simple",
-        description="Divisor of the log-probability of n tokens. gnmt: ((5 + n) / 6)^penalty (Wu et al. "
-        "2016); simple: n^penalty.",
-    )
-    length_penalty: float = Field(
-        1.0, ge=0, le=10, description="The exponent `penalty` in length_normalization."
-    )
-    coverage_penalty: float = Field(
-        0.0,
-        ge=0,
-        description="Factor of the sum of log min(1, attention) over the source pieces (Wu et al. 2016); 0 = "
-        "none. With `sample` it only ranks the samples of a sentence.",
-    )
-    min_length: Count = Field(0, description="Shortest output, in pieces.")
-    max_length: Size = Field(256, description="Longest output, in pieces.")
-    max_length_ratio: float | None = Field(
-        None,
-        gt=0,
-        description="Longest output as a multiple of the source length, plus 10 pieces; null = from the "
-        "training data: 1.25 times what suffices for 99.9 % of the pairs, at least twice the mean ratio.",
-    )
-    max_source: Size = Field(
-        1024, description="Longest source, in pieces; longer ones are truncated, with a warning."
-    )
-    no_repeat_ngram: Count = Field(
-        0, description="Forbid n-grams of this many pieces to occur twice in an output; 0 = allow all."
-    )
-    replace_unknown: bool = Field(
-        False, description="Replace unknown pieces by the source word with the largest attention weight."
-    )
-    batch_tokens: Size = Field(
-        4096, description="Largest number of tokens in a batch: source tokens times beam."
-    )
-    validation_beam: Size = Field(1, description="Beam size of validation.")
-    nbest: Size = Field(
-        1, description="Number of outputs for each source; in beam search, at most the beam size."
-    )
-    sample: bool = Field(False, description="Sample outputs instead of searching for the most probable.")
-    temperature: float = Field(
-        1.0, ge=1e-6, le=1e6, description="Sampling temperature: logits are divided by it."
-    )
-    top_k: Count = Field(0, description="Sample from the k most probable pieces; 0 = from all.")
-    top_p: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="Nucleus sampling: sample from the most probable pieces with this total probability.",
-    )
-    seed: Count = Field(
-        1,
-        description="Random seed of sampling; sentence n of an input always gets the same sample.",
-    )
-
-    def limits(self, source_lengths: IntArray) -> IntArray:
-        """Return the largest number of pieces of the output of each source, given the sources' lengths with
-        </s>."""
-        ratio = RATIO if self.max_length_ratio is None else self.max_length_ratio
-        longest = np.minimum(ratio * source_lengths + MARGIN, self.max_length)
-        limits: IntArray = np.maximum(longest, self.min_length).astype(np.int64)
-        return limits
-
-    def fitted(self, source_lengths: IntArray, target_lengths: IntArray) -> Self:
-        """Return these settings with the max_length_ratio of training data, if it is null: for the lengths of
-        sources with </s>, and of targets without it."""
-        if self.max_length_ratio is not None:
-            return self
-        needed = float(np.quantile((target_lengths - MARGIN) / source_lengths, ENOUGH))
-        mean = float(target_lengths.sum() / source_lengths.sum())
-        return self.model_copy(update={"max_length_ratio": round(max(TIMES_MEAN * mean, SPARE * needed), 2)})
-
-    def faults(self) -> Iterator[Fault]:
-        """Find lengths and numbers of outputs that contradict each other."""
-        if self.min_length > self.max_length:
-            yield Fault("min_length", f"{self.min_length} is more than max_length {self.max_length}")
-        if not self.sample and self.nbest > self.beam:
-            yield Fault(
-                "nbest", f"{self.nbest} outputs need a beam of at least {self.nbest}, got {self.beam}"
-            )

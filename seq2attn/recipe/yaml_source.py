@@ -5,7 +5,6 @@ number, dates and base-60 numbers are text, and a key that occurs twice is a fau
 """
 
 import re
-from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import yaml
@@ -112,9 +111,6 @@ def parse(text: str) -> Source:
         faults.append(SourceFault(line, (), f"the character {chr(error.character)!r} cannot stand in YAML"))
         tree = None
     return Source(tree, lines, faults)
-
-
-_Dumper.add_multi_representer(PurePath, lambda dumper, path: dumper.represent_str(str(path)))
 
 
 def dump(tree: Any) -> str:

@@ -194,13 +194,13 @@ def measure(row: Row, folder: Path, gold: list[Gold] | None = None) -> None:
     task, predictor = load_with_task(folder)
     recipe = task.recipe
     examples = held_out(task, "test" if recipe.data.test is not None else "dev")
-    sources = [examples.source_text(index) for index in range(len(examples))]
+    sources = list(task.inputs(examples, range(len(examples))))
     targets = [examples.target_text(index) for index in range(len(examples))]
     row.parameters = sum(parameter.numel() for parameter in predictor.model.parameters())
     log = _read_log(folder / "log.jsonl")
     row.updates, row.training_speed, row.perplexity = log.updates, log.speed, log.perplexity
     start = time.perf_counter()
-    texts = [str(result) for result in predictor.stream(sources)]
+    texts = [task.scored_text(result) for result in predictor.stream(sources)]
     row.decoding_speed = predictor.num_targets(texts) / (time.perf_counter() - start)
     metrics = [name for name in recipe.training.metrics if not METRICS[name].slow]
     for score in task.evaluate(predictor, examples, metrics).scores.values():

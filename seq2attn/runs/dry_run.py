@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from seq2attn.data import Examples
 from seq2attn.data.batch_plan import Indices
 from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.inference.decoding_options import without_length_warnings
@@ -22,7 +21,8 @@ from seq2attn.tasks.task import Task
 from seq2attn.text.vocabulary import VocabularyError
 from seq2attn.training.advice import advice
 from seq2attn.training.display import clock
-from seq2attn.training.loop import Trainer, UpdatePlan, epoch_steps, error_context, total_steps
+from seq2attn.training.loop import UpdatePlan, epoch_steps, error_context, total_steps
+from seq2attn.training.trainer import Trainer
 
 TIMED_STEPS = 3  # training steps, after one that is not timed
 DECODED_EXAMPLES = 8
@@ -72,10 +72,10 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
         yield "note", line
     yield from _try_training(task, training, loader, trainer)
     predictor = task.predictor(model, chosen_device, validating=True)
-    sources = [training.source_text(row) for row in range(min(DECODED_EXAMPLES, len(training)))]
+    inputs = task.inputs(training, range(min(DECODED_EXAMPLES, len(training))))
     start = time.monotonic()
     with without_length_warnings():
-        results = list(predictor.stream(sources))
+        results = list(predictor.stream(inputs))
     yield "decoding", f"{len(results)} examples in {time.monotonic() - start:.2f} s, untrained"
     peak = _peak_memory(chosen_device)
     yield "memory", f"{peak / 2**20:,.0f} MiB at the peak, with the widest batch"
@@ -95,12 +95,12 @@ def _number(value: Any) -> str:
 
 
 def _try_training(
-    task: Task[Any], examples: Examples, loader: AnyBatchLoader, trainer: Trainer
+    task: Task[Any], examples: Any, loader: AnyBatchLoader, trainer: Trainer
 ) -> Iterator[tuple[str, str]]:
     """Train on the widest batch and a few random ones; yield the speed and an estimate of the time."""
     batches = loader.epoch(0)
-    lengths = examples.source_lengths + examples.target_lengths
-    widest = max(batches, key=lambda indices: len(indices) * int(lengths[indices].max()))
+    costs = task.costs(examples)
+    widest = max(batches, key=lambda indices: len(indices) * int(costs[indices].max()))
 
     def update(indices: Indices, step: int) -> int:
         plan, batch = UpdatePlan([indices], 0, 0, 0), loader.batch(indices, 0)

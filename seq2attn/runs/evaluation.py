@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from seq2attn.data import Examples, Role
+from seq2attn.data import Role
+from seq2attn.data.examples import ExampleSet
 from seq2attn.inference.decoding_options import without_length_warnings
 from seq2attn.inference.predictor import Predictor
 from seq2attn.metrics import METRICS, References, Score
@@ -40,15 +41,15 @@ class RunScores(NamedTuple):
     baselines: dict[str, list[Score]]  # by name
 
 
-def read_examples(task: Task[Any], role: Role, display: Display) -> Examples:
-    """Return the tokenised examples of train, dev or test; display how many were read and left out."""
-    examples = task.examples(role)
+def read_examples(task: Task[Any], role: Role, display: Display) -> ExampleSet:
+    """Return the examples of train, dev or test; display how many are read and left out."""
+    examples = task.examples(role, lambda report: display.show(f"data.{role}: {report.so_far}"))
     if str(examples.report):
         display.say(f"data.{role}: {examples.report}")
     return examples
 
 
-def validator(task: Task[Any], model: nn.Module, dev: Examples, device: torch.device) -> Validate:
+def validator(task: Task[Any], model: nn.Module, dev: ExampleSet, device: torch.device) -> Validate:
     """Return a function that scores the model on the dev set: loss, perplexity, and the recipe's metrics."""
     settings = task.recipe.training
     fast = [name for name in settings.metrics if not METRICS[name].slow]
@@ -63,7 +64,7 @@ def validator(task: Task[Any], model: nn.Module, dev: Examples, device: torch.de
         for indices in batches:
             batch = loader.batch(indices)
             activity = f"in the batch with the dev examples {indices[:8].tolist()} ({batch.shape})"
-            with _error_context(activity, f"training.batch_tokens (now {settings.batch_tokens})"):
+            with _error_context(activity, settings.batch_setting):
                 batch = batch.to(device)
                 nll += float(objective.loss(objective.forward(model, batch), batch).nll)
             num_targets += batch.num_targets
@@ -116,17 +117,18 @@ def score_run(
     metrics = chosen_metrics(run, metrics)
     task, predictor = load_with_task(run, checkpoint, device)
     predictor = predictor.configured(options or {})
-    sources: list[str] = []
+    inputs: Iterable[Any] = []
     references: References = []
     if given is None:
         examples = held_out(task, role)
         evaluation = task.evaluate(predictor, examples, metrics)
         if task.baselines:
-            sources, references = source_and_reference_texts(examples)
+            rows = range(len(examples))
+            inputs, references = task.inputs(examples, rows), reference_texts(examples, rows)
     else:
-        sources, references = _checked(task, predictor, given)
-        evaluation = task.evaluate_texts(predictor, sources, references, metrics)
-    baselines = task.score_baselines(sources, references, metrics)
+        inputs, references = _checked(task, predictor, given)
+        evaluation = task.evaluate_texts(predictor, inputs, references, metrics)
+    baselines = task.score_baselines(inputs, references, metrics)
     return RunScores(evaluation, signature(run, predictor, checkpoint), baselines)
 
 
@@ -142,17 +144,11 @@ def _checked(
     return sources, [references for _, references in given.references]
 
 
-def held_out(task: Task[Any], role: Role) -> Examples:
+def held_out(task: Task[Any], role: Role) -> ExampleSet:
     """Return the dev or test set of a run's task."""
     if role == "test" and task.recipe.data.test is None:
         raise RunError("the recipe names no test set: score its dev set with --data dev, or give files")
     return task.examples(role)
-
-
-def source_and_reference_texts(examples: Examples) -> tuple[list[str], References]:
-    """Return the sources and references of all examples."""
-    rows = range(len(examples))
-    return [examples.source_text(row) for row in rows], reference_texts(examples, rows)
 
 
 def signature(run: str | Path, predictor: Predictor, checkpoint: str = "best") -> str:

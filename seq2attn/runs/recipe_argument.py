@@ -1,15 +1,13 @@
 """The recipe of a call from Python: a name, a path, a dict or a Recipe; with overrides and given data."""
 
-import json
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from seq2attn.data import DataError, Role
 from seq2attn.data.given import given_table
 from seq2attn.errors import require_type
-from seq2attn.recipe import AnyRecipe, LabellingRecipe, LocatedFault, RecipeError, Section, read
+from seq2attn.recipe import AnyRecipe, LabellingRecipe, LocatedFault, RecipeError, Section, assignments, read
 from seq2attn.recipe.wording import unknown
 
 _ROLES: tuple[Role, ...] = get_args(Role)
@@ -28,7 +26,7 @@ def recipe_of(recipe: object, overrides: object = (), data: object = None) -> An
     """
     kinds = "a recipe: the name of one that ships, a path, a dict of its sections, or a Recipe"
     require_type(recipe, (str, Path, Mapping, AnyRecipe), kinds)
-    listed, given = _as_on_the_command_line(overrides), _by_role(data)
+    listed, given = assignments(overrides), _by_role(data)
     if isinstance(recipe, AnyRecipe):
         if listed:
             fault = "a Recipe cannot have overrides: give them to `read`"
@@ -74,16 +72,4 @@ def _replacing(corpora: Mapping[Role, Any]) -> list[str]:
         role: corpus.model_dump(mode="json") if isinstance(corpus, Section) else corpus
         for role, corpus in corpora.items()
     }
-    return _as_on_the_command_line({f"data.{role}": section for role, section in sections.items()})
-
-
-def _as_on_the_command_line(overrides: object) -> list[str]:
-    """Return overrides as key=value; Seq2attnError if they are none."""
-    if isinstance(overrides, Mapping):
-        written = partial(json.dumps, ensure_ascii=False, default=str)  # JSON is YAML
-        return [f"{key}={written(value)}" for key, value in overrides.items()]
-    listed = [overrides] if isinstance(overrides, str) else overrides
-    require_type(listed, (list, tuple), 'overrides as ["key=value"] or {"key": value}')
-    for override in cast("list[str]", listed):
-        require_type(override, str, 'overrides as ["key=value"] or {"key": value}')
-    return list(cast("list[str]", listed))
+    return assignments({f"data.{role}": section for role, section in sections.items()})

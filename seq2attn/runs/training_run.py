@@ -5,13 +5,14 @@ import inspect
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
 
-from seq2attn.data import Examples
+from seq2attn.data.examples import ExampleSet
 from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.metrics import METRICS, Score
 from seq2attn.recipe import AnyRecipe
@@ -28,7 +29,6 @@ from seq2attn.training.loop import (
     Progress,
     Record,
     Report,
-    Trainer,
     TrainingError,
     average_last,
     epoch_steps,
@@ -36,6 +36,7 @@ from seq2attn.training.loop import (
     total_steps,
 )
 from seq2attn.training.run_folder import LOCK, RunError, RunFolder, require_empty
+from seq2attn.training.trainer import Trainer
 from seq2attn.training.version_file import Version, environment
 from seq2attn.training.weights import load_weights
 from seq2attn.version import __version__
@@ -93,6 +94,7 @@ def train(
         folder = context.enter_context(_resumable(path, recipe, shown)) if resume else None
         if folder is None:
             require_empty(path)
+        shown.show("making the vocabulary from data.train")
         task = reopen(folder) if folder else learn(recipe)
         training, dev = read_examples(task, "train", shown), read_examples(task, "dev", shown)
         # The test set is read now, so that an unreadable file is reported before training.
@@ -103,26 +105,30 @@ def train(
         else:
             _require_same_data(folder, training)
             task = task.with_recipe(_with_limits(folder.recipe, recipe))
-            folder.replace_recipe(task.recipe)
         settings, loader, model = task.recipe.training, task.loader(training, training=True), task.build()
         total = total_steps(settings, loader)
         trainer = Trainer(model, task.objective(model, True), settings, torch_device, total, recipe.seed)
-        for line in advice(settings, total, epoch_steps(settings, loader), task.units.examples):
-            shown.say(f"note: {line}")
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        shown.say(f"{len(training):,} {task.units.examples}, {parameters:,} parameters, on {torch_device}")
+        shown.say(_what_is_trained(task, len(training), trainer, epoch_steps(settings, loader)))
         validate = validator(task, model, dev, torch_device)
+        # Only then, so that a resume that fails changes nothing.
+        resumed = partial(folder.replace_recipe, task.recipe)
         with _what_is_saved(folder):
-            progress = fit(folder, trainer, loader, validate, _report(shown, folder, recipe), call)
+            progress = fit(folder, trainer, loader, validate, _report(shown, folder, recipe), call, resumed)
         predictor = task.predictor(model, torch_device)
-        if progress.interrupted:
-            return Trained(path, progress, predictor, [])
-        load_weights(model, folder.load_weights("best"), folder.path)
-        shown.say(f"best: {best(folder)}")
-        if test is None:
-            return Trained(path, progress, predictor, [])
-        evaluation = task.evaluate(predictor, test, settings.metrics)
-        return Trained(path, progress, predictor, list(evaluation.scores.values()))
+        scores = list[Score]()
+        if not progress.interrupted:
+            load_weights(model, folder.load_weights("best"), folder.path)
+            shown.say(f"best: {best(folder)}")
+            if test is not None:
+                scores += task.evaluate(predictor, test, settings.metrics).scores.values()
+        return Trained(path, progress, predictor, scores)
+
+
+def _what_is_trained(task: Task[Any], examples: int, trainer: Trainer, per_epoch: int) -> str:
+    """Return the size of data and model in a line, after a line for each piece of advice."""
+    units, parameters = task.units.examples, sum(part.numel() for part in trainer.model.parameters())
+    notes = [f"note: {line}" for line in advice(trainer.recipe, trainer.total, per_epoch, units)]
+    return "\n".join([*notes, f"{examples:,} {units}, {parameters:,} parameters, on {trainer.device}"])
 
 
 def _calling(callbacks: object) -> Report:
@@ -186,7 +192,7 @@ def _locked(path: Path, display: Display) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _new_run(path: Path, task: Task[Any], training: Examples, display: Display) -> Iterator[RunFolder]:
+def _new_run(path: Path, task: Task[Any], training: ExampleSet, display: Display) -> Iterator[RunFolder]:
     """Make the folder of a new run, and lock it. It is removed if training fails before anything is saved."""
     version = Version(seq2attn=__version__, data=training.fingerprint, environment=environment())
     folder = RunFolder.create(path, task.recipe, version, task.files())
@@ -255,7 +261,7 @@ def changes(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]
         yield path, was, now
 
 
-def _require_same_data(folder: RunFolder, training: Examples) -> None:
+def _require_same_data(folder: RunFolder, training: ExampleSet) -> None:
     """RunError unless a run was begun with these training data."""
     if folder.version.data != training.fingerprint:
         raise RunError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seq2attn.errors import Seq2attnError
-from seq2attn.runtime.files import require_regular
+from seq2attn.runtime.files import named, require_regular
 
 try:
     import fcntl
@@ -39,14 +39,39 @@ def locked(path: Path, note: Callable[[str], object]) -> Iterator[None]:
         if owner := _read(handle):
             note(f"{path} was left by {owner}, which does not hold it any more: taken over")
         content = {"host": socket.gethostname(), "process": os.getpid(), "since": _now()}
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{json.dumps(content)}\n".encode(), 0)
+        try:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{json.dumps(content)}\n".encode(), 0)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise named(error, path) from error
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)  # while it is held: nobody else's is removed
+            with contextlib.suppress(FileNotFoundError):
+                # Where the folder was removed in the meantime, another process may have made it anew.
+                if os.path.samestat(os.fstat(handle), path.stat()):
+                    path.unlink()
     finally:
         os.close(handle)
+
+
+def abandoned(path: Path) -> bool:
+    """Return whether a lock file names a process that does not hold it any more: it was killed."""
+    try:
+        require_regular(path)
+        handle = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:
+        return False
+    try:
+        if _read(handle) is None:  # its process is about to lock it
+            return False
+        _lock(handle, path)
+    except LockError:
+        return False
+    finally:
+        os.close(handle)
+    return True
 
 
 def _open(path: Path) -> int:

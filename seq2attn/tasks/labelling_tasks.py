@@ -20,7 +20,7 @@ from seq2attn.models.tagger_factory import build_tagger
 from seq2attn.recipe import LabellingRecipe
 from seq2attn.recipe.sections import learned_positions
 from seq2attn.recipe.tagger_model import AttentivePoolingRecipe
-from seq2attn.tasks.task import Task, Units, read_part
+from seq2attn.tasks.task import TextTask, Units, read_part
 from seq2attn.text.tag_schemes import Scheme, read
 from seq2attn.text.word_vocabulary import Labels, WordVocabulary, WordVocabularyError, split_words
 from seq2attn.training.label_objectives import AnyTagger, LabelObjective
@@ -29,7 +29,7 @@ from seq2attn.training.run_folder import RunError, RunFolder
 MOST_FREQUENT, RAREST = 12, 3  # the number of labels whose counts `check` reports
 
 
-class LabellingTask(Task[LabellingRecipe]):
+class LabellingTask(TextTask[LabellingRecipe]):
     """The base class of tasks whose model reads words, and labels each word or the sentence."""
 
     units = Units("sentences", "words a sentence", "words")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from seq2attn.tasks.image_tasks import ImageClassificationTask
 from seq2attn.tasks.labelling_tasks import ClassificationTask, TaggingTask
 from seq2attn.tasks.sequence_tasks import SummarizationTask, TranslationTask
 from seq2attn.tasks.task import Task
@@ -11,4 +12,5 @@ TASKS: dict[str, type[Task[Any]]] = {
     "summarization": SummarizationTask,
     "tagging": TaggingTask,
     "classification": ClassificationTask,
+    "image_classification": ImageClassificationTask,
 }

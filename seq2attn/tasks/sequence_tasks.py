@@ -1,6 +1,6 @@
 """Tasks that generate text from text: translation and summarization."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -18,14 +18,14 @@ from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.models.seq2seq_factory import build
 from seq2attn.recipe import Recipe, TrainingRecipe
 from seq2attn.recipe.sections import learned_positions
-from seq2attn.tasks.task import Task, Units, read_part
+from seq2attn.tasks.task import TextTask, Units, read_part
 from seq2attn.text.vocabulary import Vocabulary, VocabularyError
 from seq2attn.text.vocabulary_training import normalized, train_vocabulary, with_normalization
 from seq2attn.training.objectives import AttentionLosses, TokenObjective, guided_head
 from seq2attn.training.run_folder import RunFolder
 
 
-class SequenceTask(Task[Recipe]):
+class SequenceTask(TextTask[Recipe]):
     """The base class of tasks whose model generates a text from a text."""
 
     units = Units("pairs", "target pieces a sentence", "target tokens")
@@ -187,7 +187,11 @@ class SummarizationTask(SequenceTask):
 
     units = SequenceTask.units._replace(lengths="target pieces a summary")
     predictor_class = Summarizer
-    baselines = BASELINES
+
+    @property
+    def baselines(self) -> Mapping[str, Callable[[str], str]]:
+        """See the base class: the first and the longest sentences."""
+        return BASELINES
 
 
 def _with_size(recipe: Recipe, size: int | tuple[int, int]) -> Recipe:

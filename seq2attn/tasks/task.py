@@ -5,19 +5,22 @@ that calls the predictor. Training, checking, scoring, comparing and loading are
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from typing_extensions import Self
 
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.data import Coders, DataError, Examples, Role, prepare
 from seq2attn.data.batches import AnyBatchLoader
+from seq2attn.data.examples import ExampleSet
+from seq2attn.data.report import Report, silent
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.predictor import Predictor
 from seq2attn.metrics import References, Score, score, tables, transposed
@@ -49,7 +52,6 @@ class Task(ABC, Generic[R]):
     """The base class of tasks. `learn` makes the task of a new run, `open` that of an existing run."""
 
     units: ClassVar[Units]
-    baselines: ClassVar[Mapping[str, Callable[[str], str]]] = {}  # results without a model, by name
 
     recipe: R
 
@@ -74,21 +76,162 @@ class Task(ABC, Generic[R]):
     def vocabulary(self) -> str:
         """The sizes of the vocabularies, in a line for reports."""
 
+    @abstractmethod
+    def examples(self, role: Role, progress: Callable[[Report], object] = silent) -> ExampleSet:
+        """Return the examples of train, dev or test. DataError if they cannot be read.
+
+        progress: called now and then while they are read, with the counts so far.
+        """
+
+    @abstractmethod
+    def inputs(self, examples: Any, rows: Sequence[int]) -> Iterable[Any]:
+        """Return what the predictor reads of examples with these indices."""
+
+    @abstractmethod
+    def costs(self, examples: Any) -> NDArray[np.int32]:
+        """Return what each example takes of the memory of a batch, in any unit: the longest most."""
+
+    def fitted(self, training: Any) -> Self:
+        """Return the task with the settings that its recipe leaves to the training data.
+
+        Those of the vocabulary are already set by `learn`.
+        """
+        settings, loader = self.recipe.training, self.loader(training, training=True)
+        settings = settings.fitted(total_steps(settings, loader), epoch_steps(settings, loader))
+        return self.with_recipe(self.recipe.model_copy(update={"training": settings}))
+
+    def with_recipe(self, recipe: R) -> Self:
+        """Return the task with other settings, and the same vocabularies."""
+        task = copy(self)
+        task.recipe = recipe
+        return task
+
+    @abstractmethod
+    def loader(self, examples: Any, training: bool = False) -> AnyBatchLoader:
+        """Return a loader of batches; in training, with the random changes of the recipe."""
+
+    # ---- model and loss ----------------------------------------------------------------------------
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """Return the model with random weights. Seed torch before the call."""
+
+    def empty(self) -> nn.Module:
+        """Return a model for loading weights into."""
+        return self.build()
+
+    @abstractmethod
+    def objective(self, model: Any, training: bool = False) -> Objective:
+        """Return the loss that the model is trained with or, if not training, validated with."""
+
+    # ---- results and scores ------------------------------------------------------------------------
+
+    @abstractmethod
+    def predictor(
+        self, model: Any, device: torch.device, precision: str = "fp32", validating: bool = False
+    ) -> Any:
+        """Return the model's predictor; for validation with the recipe's faster settings."""
+
+    def evaluate(
+        self,
+        predictor: Predictor,
+        examples: Any,
+        metrics: Sequence[str],
+        rows: Sequence[int] | None = None,
+        bootstrap: int = 1000,
+    ) -> Evaluation:
+        """Score a model on examples, or on those with the indices `rows`.
+
+        The default compares results as texts. Tasks with other results (boxes, masks, samples) override it.
+        """
+        rows = range(len(examples)) if rows is None else rows
+        inputs = self.inputs(examples, rows)
+        return self.evaluate_texts(predictor, inputs, reference_texts(examples, rows), metrics, bootstrap)
+
+    def evaluate_texts(
+        self,
+        predictor: Predictor,
+        inputs: Iterable[Any],
+        references: References,
+        metrics: Sequence[str],
+        bootstrap: int = 1000,
+    ) -> Evaluation:
+        """Score a model on what its predictor reads, and the references."""
+        texts = [self.scored_text(result) for result in predictor.stream(inputs)]
+        scores = score(texts, references, metrics, bootstrap)
+        details = tables(texts, references, metrics) if bootstrap else {}  # validation does not use them
+        return Evaluation(dict(zip(metrics, scores, strict=True)), details)
+
+    def scored_text(self, result: Any) -> str:
+        """Return a result in the form that metrics take."""
+        return str(result)
+
+    @property
+    def baselines(self) -> Mapping[str, Callable[[Any], str]]:
+        """Functions that make a result of an input without a model, by name."""
+        return {}
+
+    def score_baselines(
+        self, inputs: Iterable[Any], references: References, metrics: Sequence[str]
+    ) -> dict[str, list[Score]]:
+        """Return the scores of the baselines, by name."""
+        return {
+            name: score([baseline(given) for given in inputs], references, metrics)
+            for name, baseline in self.baselines.items()
+        }
+
+    @classmethod
+    def pair_fault(cls, source: str, reference: str) -> str | None:
+        """Return the fault of a pair, None if it is valid. Its placeholder {source} is for the name of the
+        source."""
+        return None
+
+    # ---- for `seq2attn check` ----------------------------------------------------------------------
+
+    @abstractmethod
+    def lengths(self, examples: Any) -> NDArray[np.int32]:
+        """Return the lengths of examples, in the units that `units.lengths` names."""
+
+    @classmethod
+    def warnings(cls, recipe: R) -> Iterator[str]:
+        """Yield warnings of valid settings that are probably unintended."""
+        for path, section in _attentions(recipe.model, "model"):
+            name = section.normalize.name
+            if NORMALIZERS[name].samples() and not cls.reinforced(recipe, path):
+                yield (
+                    f"{path}.normalize: no loss reinforces the samples of {name}, so that attention learns "
+                    "only from batches without sampling (soft_rate); for attention to the source, set "
+                    "training.attention_losses.reinforce"
+                )
+
+    @classmethod
+    def reinforced(cls, recipe: R, path: str) -> bool:
+        """Return whether the loss reinforces the samples of the attention at a path of the recipe."""
+        return False
+
+    def summary(self, training: Any, dev: Any) -> Iterator[tuple[str, str]]:
+        """Yield additional lines of the report on the data, each with its heading."""
+        yield from ()
+
+
+class TextTask(Task[R]):
+    """The base class of tasks that read pairs of texts."""
+
     @property
     @abstractmethod
     def coders(self) -> Coders:
         """The encoders of source and target texts into ids."""
 
-    def examples(self, role: Role) -> Examples:
-        """Return the tokenised examples of train, dev or test.
+    def examples(self, role: Role, progress: Callable[[Report], object] = silent) -> Examples:
+        """See the base class: tokenised pairs.
 
-        DataError if they cannot be read; if dev or test has only empty ones, which any model would get right;
+        DataError also if dev or test has only empty ones, which any model would get right;
         or if the model cannot read the dev set, which validation needs whole (training data are filtered, and
         texts of later use are truncated).
         """
         data = self.reading(role)
         corpora = data.train if role == "train" else [getattr(data, role)]
-        examples = prepare(corpora, data, self.coders, role, words=self.recipe.text.words)
+        examples = prepare(corpora, data, self.coders, role, progress, self.recipe.text.words)
         if not np.minimum(examples.source_lengths, examples.target_lengths).any():
             raise DataError(
                 f"data.{role}: expected {self.units.examples} with text on both sides, and all "
@@ -120,118 +263,18 @@ class Task(ABC, Generic[R]):
                     "long examples out of the dev set"
                 )
 
-    def fitted(self, training: Examples) -> Self:
-        """Return the task with the settings that its recipe leaves to the training data.
+    def inputs(self, examples: Examples, rows: Sequence[int]) -> list[str]:
+        """See the base class: source texts."""
+        return [examples.source_text(row) for row in rows]
 
-        Those of the vocabulary are already set by `learn`.
-        """
-        settings, loader = self.recipe.training, self.loader(training, training=True)
-        settings = settings.fitted(total_steps(settings, loader), epoch_steps(settings, loader))
-        return self.with_recipe(self.recipe.model_copy(update={"training": settings}))
+    def costs(self, examples: Examples) -> NDArray[np.int32]:
+        """See the base class: pieces or words on both sides."""
+        costs: NDArray[np.int32] = examples.source_lengths + examples.target_lengths
+        return costs
 
-    def with_recipe(self, recipe: R) -> Self:
-        """Return the task with other settings, and the same vocabularies."""
-        task = copy(self)
-        task.recipe = recipe
-        return task
-
-    @abstractmethod
-    def loader(self, examples: Examples, training: bool = False) -> AnyBatchLoader:
-        """Return a loader of batches; in training, with the random changes of the recipe."""
-
-    # ---- model and loss ----------------------------------------------------------------------------
-
-    @abstractmethod
-    def build(self) -> nn.Module:
-        """Return the model with random weights. Seed torch before the call."""
-
-    def empty(self) -> nn.Module:
-        """Return a model for loading weights into."""
-        return self.build()
-
-    @abstractmethod
-    def objective(self, model: Any, training: bool = False) -> Objective:
-        """Return the loss that the model is trained with or, if not training, validated with."""
-
-    # ---- results and scores ------------------------------------------------------------------------
-
-    @abstractmethod
-    def predictor(
-        self, model: Any, device: torch.device, precision: str = "fp32", validating: bool = False
-    ) -> Any:
-        """Return the model's predictor; for validation with the recipe's faster settings."""
-
-    def evaluate(
-        self,
-        predictor: Predictor,
-        examples: Examples,
-        metrics: Sequence[str],
-        rows: Sequence[int] | None = None,
-        bootstrap: int = 1000,
-    ) -> Evaluation:
-        """Score a model on examples, or on those with the indices `rows`.
-
-        The default compares results as texts. Tasks with other results (boxes, masks, samples) override it.
-        """
-        rows = range(len(examples)) if rows is None else rows
-        sources = [examples.source_text(row) for row in rows]
-        return self.evaluate_texts(predictor, sources, reference_texts(examples, rows), metrics, bootstrap)
-
-    def evaluate_texts(
-        self,
-        predictor: Predictor,
-        sources: Sequence[str],
-        references: References,
-        metrics: Sequence[str],
-        bootstrap: int = 1000,
-    ) -> Evaluation:
-        """Score a model on source texts and their references."""
-        texts = [str(result) for result in predictor.stream(sources)]
-        scores = score(texts, references, metrics, bootstrap)
-        details = tables(texts, references, metrics) if bootstrap else {}  # validation does not use them
-        return Evaluation(dict(zip(metrics, scores, strict=True)), details)
-
-    def score_baselines(
-        self, sources: Sequence[str], references: References, metrics: Sequence[str]
-    ) -> dict[str, list[Score]]:
-        """Return the scores of the baselines, by name."""
-        return {
-            name: score([baseline(source) for source in sources], references, metrics)
-            for name, baseline in self.baselines.items()
-        }
-
-    @classmethod
-    def pair_fault(cls, source: str, reference: str) -> str | None:
-        """Return the fault of a pair, None if it is valid. Its placeholder {source} is for the name of the
-        source."""
-        return None
-
-    # ---- for `seq2attn check` ----------------------------------------------------------------------
-
-    def lengths(self, examples: Examples) -> Any:
-        """Return the lengths of examples, in the units that `units.lengths` names."""
+    def lengths(self, examples: Examples) -> NDArray[np.int32]:
+        """See the base class: those of targets."""
         return examples.target_lengths
-
-    @classmethod
-    def warnings(cls, recipe: R) -> Iterator[str]:
-        """Yield warnings of valid settings that are probably unintended."""
-        for path, section in _attentions(recipe.model, "model"):
-            name = section.normalize.name
-            if NORMALIZERS[name].samples() and not cls.reinforced(recipe, path):
-                yield (
-                    f"{path}.normalize: no loss reinforces the samples of {name}, so that attention learns "
-                    "only from batches without sampling (soft_rate); for attention to the source, set "
-                    "training.attention_losses.reinforce"
-                )
-
-    @classmethod
-    def reinforced(cls, recipe: R, path: str) -> bool:
-        """Return whether the loss reinforces the samples of the attention at a path of the recipe."""
-        return False
-
-    def summary(self, training: Examples, dev: Examples) -> Iterator[tuple[str, str]]:
-        """Yield additional lines of the report on the data, each with its heading."""
-        yield from ()
 
 
 def read_part(folder: RunFolder, name: str, read: Callable[[bytes], T]) -> T:
@@ -255,7 +298,7 @@ def _attentions(part: Any, path: str) -> Iterator[tuple[str, AttentionRecipe]]:
             yield from _attentions(inner, f"{path}.{index}")
 
 
-def reference_texts(examples: Examples, rows: Sequence[int]) -> References:
+def reference_texts(examples: ExampleSet, rows: Sequence[int]) -> References:
     """Return the references of examples, in the form that metrics take."""
     lists = transposed([examples.references(row) for row in rows])
     return lists if len(lists) > 1 else [examples.target_text(row) for row in rows]

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
-from seq2attn.recipe.training import LearningRecipe, fitted_interval, fitted_warmup
+from seq2attn.recipe.training import AnyLearningRecipe, fitted_interval, fitted_warmup
 
 FEW_UPDATES = 300  # the shortest trainings of the recipes that ship have 465, on tasks with 16 letters
 LONG_WARMUP = 0.5  # a larger share of all updates leaves too few at the learning rate that was chosen
 
 
-def advice(settings: LearningRecipe, total: int | None, per_epoch: int, examples: str) -> Iterator[str]:
+def advice(settings: AnyLearningRecipe, total: int | None, per_epoch: int, examples: str) -> Iterator[str]:
     """Yield warnings of settings with which a training is unlikely to learn, and what to set.
 
     total: the number of updates, None if it is unknown; per_epoch: of one epoch; examples: what they are
@@ -18,10 +18,11 @@ def advice(settings: LearningRecipe, total: int | None, per_epoch: int, examples
         return
     warmup = settings.schedule.options.get("warmup") or 0
     if total < FEW_UPDATES:
-        limit = "max_steps" if settings.max_epochs is None else "max_epochs"
+        # of two limits, the first that is reached
+        limit = "max_steps" if total == settings.max_steps else "max_epochs"
         yield (
             f"training: {total:,} updates, {per_epoch:,} an epoch, are too few to learn most tasks: raise "
-            f"{limit}, lower batch_tokens ({settings.batch_tokens:,}), or use more {examples}"
+            f"{limit}, lower {settings.batch_setting}, or use more {examples}"
         )
     if warmup >= LONG_WARMUP * total:
         yield (

@@ -1,6 +1,7 @@
 """Progress of training: one live line on a terminal or in a notebook, anywhere else a new line every 15
 seconds."""
 
+import math
 import sys
 import time
 from typing import Any
@@ -21,13 +22,13 @@ class Display:
     validations."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or _StandardError()
         self._live: Live | None = None
         self._output: Any = None  # the one output of a notebook's cell, which has all lines
         self._lines: list[str] = []  # that remain in it
         self._last_record: dict[str, Any] = {}
         self._speed = 0.0  # target tokens per second, smoothed
-        self._last_line_time = 0.0
+        self._last_line_time = -math.inf
 
     def __enter__(self) -> "Display":
         if self.console.is_terminal:
@@ -45,7 +46,10 @@ class Display:
     def say(self, text: str) -> None:
         """Print a line that remains above the live line."""
         if self._output is None:
-            self.console.print(text, markup=False, soft_wrap=True)
+            try:
+                self.console.print(text, markup=False, soft_wrap=True)
+            except BrokenPipeError:  # of other consoles, and of rich before 13.8
+                self.console.quiet = True
         else:
             self._lines.append(text)
             self._show_in_cell()
@@ -63,7 +67,10 @@ class Display:
             speed = (record["tokens"] - last["tokens"]) / (record["seconds"] - last["seconds"])
             self._speed = 0.9 * self._speed + 0.1 * speed if self._speed else speed
         self._last_record = record
-        line = training_line(record, self._speed)
+        self.show(training_line(record, self._speed))
+
+    def show(self, line: str) -> None:
+        """Show a line of progress, in the place of the one before."""
         if self._live is not None:
             self._live.update(Text(line))
         elif self._output is not None:
@@ -78,6 +85,20 @@ class Display:
         """Replace the output of a notebook's cell by the lines that remain, and a live line."""
         if self._output is not None:
             self._output.update(_Lines([*self._lines, *live]))
+
+
+class _StandardError(Console):
+    """Standard error. If it is a pipe that nobody reads any more (`| head`), training goes on in silence.
+
+    rich would end the process, and what was trained since the last saved state would be lost.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True, highlight=False)
+
+    def on_broken_pipe(self) -> None:
+        """See the base class."""
+        self.quiet = True
 
 
 class _Lines:

@@ -1,4 +1,4 @@
-"""The training loop `fit`, one update (`Trainer`), and saving and resuming without changing the result."""
+"""The training loop `fit`, and saving and resuming without changing the result."""
 
 import contextlib
 import math
@@ -7,21 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-from torch import nn
-
 from seq2attn.data.batch_plan import Indices
 from seq2attn.data.batches import AnyBatch, AnyBatchLoader
 from seq2attn.errors import Seq2attnError
 from seq2attn.metrics import METRICS
-from seq2attn.optim import SCHEDULES, Schedule, optimizer
-from seq2attn.recipe import LearningRecipe
-from seq2attn.runtime.devices import autocast, out_of_memory
+from seq2attn.recipe import AnyLearningRecipe
+from seq2attn.runtime.devices import out_of_memory
 from seq2attn.training.deferred_signals import DeferredSignals
-from seq2attn.training.objectives import Losses, Objective
 from seq2attn.training.run_folder import RunError, RunFolder
-from seq2attn.training.weights import Weights, average, load_weights, tensors_of, weights_name, weights_of
+from seq2attn.training.trainer import Trainer
+from seq2attn.training.weights import average, load_weights, weights_name, weights_of
 
 LOGGED = ("step", "epoch", "loss", "norm", "learning_rate", "tokens", "seconds")  # keys of log.jsonl
 Validate = Callable[[int | None], dict[str, float]]  # number of batches, or all -> loss, and metrics by name
@@ -31,16 +26,6 @@ Report = Callable[[Record], None]
 
 class TrainingError(Seq2attnError):
     """Training cannot continue."""
-
-
-class UpdateStats(NamedTuple):
-    """The loss, the gradient and the learning rate of one update."""
-
-    loss: float  # smoothed, per token, in nats
-    norm: float  # of the gradient, before clipping
-    learning_rate: float
-    tokens: int  # target tokens
-    parts: dict[str, float]  # the additional losses by name, per token, before their factors
 
 
 class UpdatePlan(NamedTuple):
@@ -66,121 +51,6 @@ class Progress:
     interrupted: int = 0  # the signal that ended training early, 0 = none
 
 
-class Trainer:
-    """A model with everything that changes while it is trained: optimizer, schedule, moving average.
-
-    Random numbers of an update (dropout, sampled attention) are seeded by (seed, step, index of the batch in
-    the update). So a checkpoint needs no generator states, and a batch gives the same result in any process.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        objective: Objective,
-        recipe: LearningRecipe,
-        device: torch.device,
-        total: int | None,
-        seed: int = 1,
-    ) -> None:
-        self.model, self.objective = model.to(device), objective
-        self.recipe, self.device, self.total, self.seed = recipe, device, total, seed
-        self.optimizer = optimizer(
-            recipe.optimizer,
-            model.parameters(),
-            recipe.learning_rate,
-            recipe.weight_decay,
-            recipe.betas,
-            recipe.eps,
-            recipe.momentum,
-        )
-        self.schedule: Schedule = recipe.schedule.make(SCHEDULES)
-        self.moving_average: Weights | None = None
-        if recipe.ema:
-            self.moving_average = {name: tensor.clone() for name, tensor in tensors_of(self.model).items()}
-        autocast(device, recipe.precision)  # raises now if the device does not support the precision
-        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
-
-    def update(self, batches: Sequence[AnyBatch], step: int) -> UpdateStats:
-        """Make one update from one or more batches.
-
-        Losses are summed over the tokens of all batches and divided once, so that the gradient does not
-        depend on how an update is split into batches. Raises FloatingPointError if the loss or the gradient
-        is not finite; the weights are then unchanged.
-        """
-        self.model.train()
-        rate = self.recipe.learning_rate * self.schedule.factor(step, self.total)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        tokens = sum(batch.num_targets for batch in batches)
-        total, parts = 0.0, dict[str, float]()
-        for index, batch in enumerate(batches):
-            seed_batch(self.seed, step, index)
-            losses = self._losses(batch.to(self.device))
-            self.scaler.scale(losses.whole / tokens).backward()
-            total += losses.loss.item() / tokens
-            parts = {name: parts.get(name, 0.0) + part.item() / tokens for name, part in losses.parts.items()}
-        self.scaler.unscale_(self.optimizer)
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip or math.inf))
-        # With fp16 the scaler handles infinite gradients: it skips the step and lowers its scale.
-        finite = math.isfinite(total + sum(parts.values()))
-        if not finite or not (self.scaler.is_enabled() or math.isfinite(norm)):
-            raise FloatingPointError(f"the loss is {total}, the gradient's norm {norm}")
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.moving_average is not None:
-            # A decay that rises: the first weights are random, and a constant one would long keep them.
-            decay = min(self.recipe.ema, (1 + step) / (10 + step))
-            for name, tensor in tensors_of(self.model).items():
-                self.moving_average[name].lerp_(tensor, 1 - decay)
-        self.objective.updated()
-        return UpdateStats(total, norm, rate, tokens, parts)
-
-    def _losses(self, batch: AnyBatch) -> Losses:
-        with autocast(self.device, self.recipe.precision):
-            output = self.objective.forward(self.model, batch)
-        return self.objective.loss(output, batch)
-
-    @contextlib.contextmanager
-    def averaged(self) -> Iterator[Weights]:
-        """Give the model the moving average, if there is one, for validation; yield the model's weights."""
-        trained = weights_of(self.model)
-        if self.moving_average is None:
-            yield trained
-            return
-        load_weights(self.model, self.moving_average)
-        try:
-            yield self.moving_average
-        finally:
-            load_weights(self.model, trained)
-
-    def state(self) -> dict[str, Any]:
-        """Return everything that changes in training, for `restore`."""
-        return {
-            "model": weights_of(self.model),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state(),
-            "moving": self.moving_average,
-            "scaler": self.scaler.state_dict(),
-            "objective": self.objective.state(),
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue exactly from a state that `state` returned."""
-        load_weights(self.model, state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.restore(state["schedule"])
-        self.scaler.load_state_dict(state["scaler"])
-        if self.moving_average is not None:
-            self.moving_average = {name: tensor.to(self.device) for name, tensor in state["moving"].items()}
-        self.objective.restore(state["objective"])
-
-
-def seed_batch(seed: int, step: int, index: int) -> None:
-    """Seed torch, on all devices, for one batch of an update."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, step, index]).generate_state(1)[0]))
-
-
 def fit(
     run: RunFolder,
     trainer: Trainer,
@@ -188,22 +58,20 @@ def fit(
     validate: Validate,
     report: Report = lambda record: None,
     logged: Report = lambda record: None,
+    resumed: Callable[[], object] = lambda: None,
 ) -> Progress:
     """Train from the state in the run's folder until a limit of the recipe; keep the best weights there.
 
     validate(n) scores the model on the first n batches of the dev set (None = all). report is called with a
     record after every update and every validation; logged with the records of log.jsonl, when they and the
-    state of their step are saved. Ctrl-C and SIGTERM end training after the current update, and the state is
-    saved.
+    state of their step are saved; resumed once the state has been read, before anything is written. Ctrl-C
+    and SIGTERM end training after the current update, and the state is saved.
     """
     recipe, progress = trainer.recipe, resume(run, trainer)
     if not progress.step:
         validate(2)  # so that a metric that raises does so now, not after hours of training
-    run.rewind(progress.step, ended := _has_ended(progress, recipe))
-    if ended:
-        _prune_weights(run, recipe)  # training may have been killed in the midst of it
-    if not progress.step:
-        save(run, trainer, progress)  # before there are any weights: a run with weights can be resumed
+    resumed()
+    _prepare_folder(run, trainer, progress)
     with DeferredSignals() as signals:
         clock = time.monotonic() - progress.seconds
         for plan in _update_plans(loader, progress, recipe):
@@ -241,6 +109,16 @@ def fit(
     if recipe.average and not progress.interrupted and not run.version.average:
         logged(average_last(run, trainer, recipe.average, validate, report))
     return progress
+
+
+def _prepare_folder(run: RunFolder, trainer: Trainer, progress: Progress) -> None:
+    """Remove what was written after the saved state, and save the first one."""
+    ended = _has_ended(progress, trainer.recipe)
+    run.rewind(progress.step, ended)
+    if ended:
+        _prune_weights(run, trainer.recipe)  # training may have been killed in the midst of it
+    if not progress.step:
+        save(run, trainer, progress)  # before there are any weights: a run with weights can be resumed
 
 
 def resume(run: RunFolder, trainer: Trainer) -> Progress:
@@ -294,12 +172,12 @@ def average_last(
     return record
 
 
-def epoch_steps(recipe: LearningRecipe, loader: AnyBatchLoader, epoch: int = 0) -> int:
+def epoch_steps(recipe: AnyLearningRecipe, loader: AnyBatchLoader, epoch: int = 0) -> int:
     """Return the number of updates of an epoch."""
     return math.ceil(loader.epoch_size(epoch) / recipe.accumulate)
 
 
-def total_steps(recipe: LearningRecipe, loader: AnyBatchLoader) -> int | None:
+def total_steps(recipe: AnyLearningRecipe, loader: AnyBatchLoader) -> int | None:
     """Return the number of updates; None if the recipe limits neither steps nor epochs."""
     if recipe.max_epochs is None:
         return recipe.max_steps
@@ -311,7 +189,9 @@ def total_steps(recipe: LearningRecipe, loader: AnyBatchLoader) -> int | None:
     return total
 
 
-def _update_plans(loader: AnyBatchLoader, progress: Progress, recipe: LearningRecipe) -> Iterator[UpdatePlan]:
+def _update_plans(
+    loader: AnyBatchLoader, progress: Progress, recipe: AnyLearningRecipe
+) -> Iterator[UpdatePlan]:
     """Yield the remaining updates: the batches of each epoch, `accumulate` at a time."""
     epoch, batch = progress.epoch, progress.batch
     while not _has_ended(progress, recipe):
@@ -326,7 +206,7 @@ def _update_plans(loader: AnyBatchLoader, progress: Progress, recipe: LearningRe
         epoch, batch = epoch + 1, 0
 
 
-def _has_ended(progress: Progress, recipe: LearningRecipe) -> bool:
+def _has_ended(progress: Progress, recipe: AnyLearningRecipe) -> bool:
     """Return whether a limit of the recipe is reached: steps, epochs, minutes, or patience."""
     patience = recipe.early_stopping.patience if recipe.early_stopping else math.inf
     return (
@@ -366,7 +246,7 @@ def _validate_and_keep(
     return scores
 
 
-def _prune_weights(run: RunFolder, recipe: LearningRecipe) -> None:
+def _prune_weights(run: RunFolder, recipe: AnyLearningRecipe) -> None:
     """Delete all weights but the best `keep_best` and the last `keep_last`."""
     scores = run.version.scores
     ranked = sorted(scores, key=lambda name: scores[name], reverse=True)
@@ -394,6 +274,6 @@ def error_context(
         shapes = " and ".join(batch.shape for batch in batches)
         raise TrainingError(
             f"out of memory at {where} ({shapes}). "
-            f"Lower training.batch_tokens (now {trainer.recipe.batch_tokens}) and raise "
+            f"Lower {trainer.recipe.batch_setting} and raise "
             "training.accumulate by the same factor, for the same updates; or lower data.filter.max_length"
         ) from error

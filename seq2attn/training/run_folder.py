@@ -13,13 +13,12 @@ the power fails, the folder is in the state before or after the change. Loading 
 Nothing outside the folder is ever written or removed: names in version.json are plain, and links are refused.
 """
 
+import contextlib
 import hashlib
 import json
 import pickle
 import re
 import secrets
-import shutil
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -33,6 +32,7 @@ from safetensors.torch import load, save
 from seq2attn.recipe import AnyRecipe, read
 from seq2attn.recipe.yaml_source import dump
 from seq2attn.runtime import files as atomic
+from seq2attn.runtime.drafts import draft_folder
 from seq2attn.training.version_file import (
     FORMAT,
     READABLE,
@@ -88,27 +88,25 @@ class RunFolder:
     ) -> "RunFolder":
         """Make a new run with these files, by name. RunError if the folder exists and is not empty."""
         require_empty(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-        except OSError as error:
-            raise RunError(f"{path} cannot be made: {error.strerror} ({error.filename})") from error
-        try:
-            draft.chmod(0o755)
-            (draft / "weights").mkdir()
-            (draft / "text").mkdir()
+        with contextlib.ExitStack() as context:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                draft = context.enter_context(draft_folder(path.parent, path.name)) / path.name
+            except OSError as error:
+                raise RunError(f"{path} cannot be made: {error.strerror} ({error.filename})") from error
+            for folder in ("", "weights", "text"):
+                (draft / folder).mkdir()
             version.id = version.id or secrets.token_hex(8)
             run = cls(draft, version)
             run._place_recipe(_yaml(recipe))
             for name, content in (files or {}).items():
                 run.add(name, content)
             run.commit()
-            return cls(draft.replace(path), version)  # atomic: there is never an incomplete folder
-        except BaseException as error:
-            shutil.rmtree(draft, ignore_errors=True)
-            if isinstance(error, OSError):
+            try:
+                return cls(draft.replace(path), version)  # atomic: there is never an incomplete folder
+            except OSError:
                 require_empty(path)  # another process may have made it in the meantime
-            raise
+                raise
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":
@@ -213,10 +211,9 @@ class RunFolder:
         self.add(f"weights/{name}", save({key: value.contiguous() for key, value in weights.items()}))
 
     def load_weights(self, which: str = "best") -> Weights:
-        """Return weights: best, last, average, or those of a file below weights/."""
-        name = {"best": self.version.best, "last": self.version.last, "average": self.version.average}.get(
-            which, which
-        )
+        """Return weights: best, last, average, or those of a file below weights/. Where a training has since
+        replaced them, they are those that it has now."""
+        name = self._named(which)
         if name not in self.weights:
             names = (
                 ", ".join(sorted(self.weights)) or "none yet (training has not reached its first validation)"
@@ -226,6 +223,15 @@ class RunFolder:
             return renamed(load(self.content(f"weights/{name}")))
         except SafetensorError as error:
             raise RunError(f"{self.path / 'weights' / name} is damaged: {error}") from error
+        except RunError:
+            now = RunFolder.open(self.path)
+            if now._named(which) == name:
+                raise
+            return now.load_weights(which)
+
+    def _named(self, which: str) -> str:
+        """Return the name of the weights that are meant by best, last, average, or their own name."""
+        return getattr(self.version, which) if which in ("best", "last", "average") else which
 
     def require_weights(self) -> None:
         """Raise RunError if weights of the run are gone. Make their folder if there are none yet."""
@@ -321,7 +327,8 @@ class RunFolder:
         """Delete the unfinished files of a process that was killed."""
         for folder in ("", "weights/", "text/"):
             for file in self.target(f"{folder}all").parent.glob(f"{atomic.DRAFT}*"):
-                file.unlink()
+                if file.is_symlink() or not file.is_dir():  # a folder is the draft of another run
+                    file.unlink()
 
     def rewind(self, step: int, ended: bool = False) -> None:
         """Undo everything after a step in version.json and log.jsonl, and delete unfinished files of a killed

@@ -8,7 +8,7 @@ import contextlib
 import io
 import unicodedata
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -75,11 +75,15 @@ def save(figure: Figure, path: str | Path) -> Path:
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise PlotError(f"expected a file name that ends in .png, .svg or .pdf, got {path.name!r}")
+    return write(path, lambda: render(figure, path.suffix[1:].lower()))
+
+
+def write(path: Path, content: Callable[[], bytes]) -> Path:
+    """Write a file. PlotError if it cannot be written; without a folder, before there is any content."""
     if not path.parent.is_dir():
         raise PlotError(f"cannot write {path}: there is no folder {path.parent}; make it first")
-    content = render(figure, path.suffix[1:].lower())
     try:
-        path.write_bytes(content)
+        path.write_bytes(content())
     except OSError as error:
         raise PlotError(f"cannot write {path}: {error.strerror}") from error
     return path

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from seq2attn.attention.blocks.looks import rows
 from seq2attn.attention.memory import Grid
 from seq2attn.models.tagger_layers import AttentivePooling, PlainPooling
-from seq2attn.models.vision.backbone import Backbone
+from seq2attn.models.vision.backbone import Backbone, Features
 
 
 class ImageScores(NamedTuple):
@@ -36,7 +36,10 @@ class ImageClassifier(nn.Module):
 
     def forward(self, images: Tensor, mask: Tensor | None = None, need_weights: bool = False) -> ImageScores:
         """Return the scores of labels for images (B, C, H, W), and the weights of the pooling if needed."""
-        features = self.backbone(images, mask)[-1]
+        return self.head(self.backbone(images, mask)[-1], need_weights)
+
+    def head(self, features: Features, need_weights: bool = False) -> ImageScores:
+        """Return the scores of labels for the features of the last stage."""
         states = rows(features.states)  # (B, N, C)
         real = states.new_ones(states.shape[:2]) > 0 if features.mask is None else features.mask.flatten(1)
         pooled = self.pooling(states, real, need_weights)

@@ -57,7 +57,8 @@ def _blocks_at(sections: Sequence[BlockRecipe], stage: int, unit: int, place: Pl
             if section.place == place
             and (section.stages is None or stage + 1 in section.stages)
             and (unit + 1) % section.every == 0
-        ]
+        ],
+        f"stage {stage + 1}, {place}" if unit < 0 else f"stage {stage + 1}, unit {unit + 1}, {place}",
     )
 
 

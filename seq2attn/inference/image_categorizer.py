@@ -1,0 +1,295 @@
+"""The predictor of labels of images."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from seq2attn.attention.memory import Grid
+from seq2attn.data.image_batches import collate_images
+from seq2attn.data.image_plan import BatchLimits, by_size, fill_images
+from seq2attn.errors import Seq2attnError
+from seq2attn.images.decoding import ImageError, Pixels
+from seq2attn.inference.image_maps import ImageMaps, image_maps
+from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, OF_TEXTS, PlotOptions, Predictor
+from seq2attn.models.vision.classifier import ImageClassifier, ImageScores
+from seq2attn.recipe.image_data import ImageDataRecipe
+from seq2attn.runtime.devices import autocast, fitting
+from seq2attn.runtime.files import read
+from seq2attn.text.word_vocabulary import Labels
+from seq2attn.views.html_table import block, pale
+from seq2attn.views.thumbnails import thumbnail
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+    from seq2attn.views.image_maps import Scale
+
+    OneImage = str | Path | NDArray[Any] | Image
+
+CHUNK = 512  # images that are read at a time, so that batches can have similar sizes
+LIMITS = BatchLimits(images=64, pixels=2**22)
+RANKED = 5  # labels of a result in the form that metrics take
+_SHOWN = 3  # labels in notebooks
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageCategory:
+    """An image and its label. `str` gives the label.
+
+    weights: of the pooling, for each of its queries and heads, on a grid over the image.
+    """
+
+    name: str  # of the image's file; "" if it came from memory
+    label: str
+    probabilities: dict[str, float]  # of all labels
+    pixels: Pixels  # (H, W, C), as the network has read them
+    weights: Float[Tensor, "H rows columns"] | None = field(default=None)
+
+    @property
+    def probability(self) -> float:
+        """The probability of the label."""
+        return self.probabilities[self.label]
+
+    @property
+    def ranked(self) -> list[str]:
+        """All labels, from the most probable on."""
+        return sorted(self.probabilities, key=lambda label: -self.probabilities[label])
+
+    def __str__(self) -> str:
+        return self.label
+
+    def __repr__(self) -> str:
+        return f"ImageCategory({self.label!r}, probability={self.probability:.3f})"
+
+    @property
+    def title(self) -> str:
+        """The label and its probability, for pictures."""
+        return f"{self.label}, probability {self.probability:.3f}"
+
+    def plot(self, path: str | Path | None = None, *, scale: "Scale" = "auto") -> "Figure":
+        """Return a picture of the image, and of the weights of the pooling if it has any; save it if a path
+        is given, which ends in .png, .svg or .pdf. For other maps see `ImageCategorizer.maps`.
+
+        scale: see views.image_maps.picture. Weights that are the same everywhere, as in the mean, are left
+            out.
+        """
+        from seq2attn.views.image_maps import Overlay, picture
+        from seq2attn.views.pictures import save
+
+        several = () if self.weights is None else self.weights
+        panels = [
+            Overlay("pooling" if len(several) == 1 else f"pooling {number}", weights.numpy(), scale)
+            for number, weights in enumerate(several)
+            if weights.min() < weights.max()
+        ]
+        figure = picture(self.pixels, self.title, panels)
+        if path is not None:
+            save(figure, path)
+        return figure
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a value for json.dumps."""
+        rounded = {label: round(value, 4) for label, value in self.probabilities.items()}
+        return {"image": self.name, "label": self.label, "probabilities": rounded}
+
+    def _repr_html_(self) -> str:
+        """The image, small, its name, and the most probable labels, for notebooks."""
+        labels = ", ".join(
+            f"{escape(label)} {self.probabilities[label]:.3f}" for label in self.ranked[:_SHOWN]
+        )
+        picture = thumbnail(self.pixels, self.label)
+        return block(f"{picture} {escape(self.name)} <b>{escape(self.label)}</b> {pale(labels)}")
+
+
+class ImageCategorizer(Predictor):
+    """Labels images. Returned by `seq2attn.load(run)`.
+
+    data: the recipe's section, with a normalisation.
+    """
+
+    task, command = "image_classification", "classify"
+
+    def __init__(
+        self,
+        model: ImageClassifier,
+        labels: Labels,
+        data: ImageDataRecipe,
+        device: torch.device | str = "cpu",
+        precision: str = "fp32",
+    ) -> None:
+        if data.normalize is None:
+            raise Seq2attnError(
+                "expected data.normalize with mean and std, as of the training data; got null"
+            )
+        self.device, self.precision = torch.device(device), precision
+        autocast(self.device, precision)  # raises now if the device does not support the precision
+        self.model, self.labels = model, labels
+        self.reader, self.normalize = data.reader(), data.normalize
+        model.to(self.device)
+
+    @overload
+    def classify(  # type: ignore[overload-overlap]
+        self, image: "OneImage", *, weights: bool = True
+    ) -> ImageCategory: ...
+
+    @overload
+    def classify(self, image: "Sequence[OneImage]", *, weights: bool = True) -> list[ImageCategory]: ...
+
+    def classify(self, image: Any, *, weights: bool = True) -> ImageCategory | list[ImageCategory]:
+        """Return the label of an image, or of each of a list of images.
+
+        image: the path of a file, an image of Pillow, or 8-bit pixels (H, W) or (H, W, channels), as a numpy
+            array. weights=False saves the time and the memory of keeping the weights of the pooling.
+
+        Raises:
+            ImageError: it is no image, or damaged; the message names the file.
+        """
+        several = isinstance(image, Sequence) and not isinstance(image, str | bytes)
+        results = list(self._label(image if several else [image], weights))
+        return results if several else results[0]
+
+    def maps(self, image: "OneImage", label: str | None = None) -> ImageMaps:
+        """Return all maps of the network for an image: those of its attention blocks (`Block.look`), the
+        weights of its pooling and of self-attention, attention rollout and Grad-CAM.
+
+        label: that Grad-CAM explains; None: the label that the image gets.
+        """
+        return self._seen(image, label)[1]
+
+    def draw(
+        self,
+        text: "OneImage",
+        options: PlotOptions = DEFAULT_PLOT,
+        decoding: Mapping[str, object] = NO_OPTIONS,
+    ) -> tuple[ImageCategory, "Figure"]:
+        """See the base class. text: an image; options.target: the label that Grad-CAM explains."""
+        category, maps = self._seen_as(text, options, decoding)
+        return category, maps.draw(options)
+
+    def plot(
+        self,
+        text: "OneImage",
+        path: str | Path,
+        options: PlotOptions = DEFAULT_PLOT,
+        decoding: Mapping[str, object] = NO_OPTIONS,
+    ) -> ImageCategory:
+        """See the base class. A path that ends in .json gets the numbers of the maps instead of a picture."""
+        if Path(path).suffix.lower() != ".json":
+            result: ImageCategory = super().plot(text, path, options, decoding)
+            return result
+        from seq2attn.views.pictures import write
+
+        category, maps = self._seen_as(text, options, decoding)
+        content = {**category.to_json(), "maps": maps.to_json(options)}
+        write(Path(path), lambda: json.dumps(content, ensure_ascii=False).encode())
+        return category
+
+    def stream(self, lines: Iterable[Any]) -> Iterator[ImageCategory]:
+        """See the base class: images, as `classify` takes them."""
+        return self._label(lines, weights=False)
+
+    @property
+    def memory_advice(self) -> str:
+        """See the base class."""
+        return "the size of the largest image (data.size)"
+
+    def _label(self, images: Iterable[Any], weights: bool) -> Iterator[ImageCategory]:
+        images = iter(images)
+        while chunk := [self._read(image) for image in islice(images, CHUNK)]:
+            yield from self._label_chunk(chunk, weights)
+
+    def _read(self, image: Any) -> tuple[str, Pixels]:
+        """Return the name and the pixels of an image."""
+        name = str(image) if isinstance(image, str | Path) else ""
+        try:
+            if name:
+                return name, self.reader.read(read(Path(name)))
+            if isinstance(image, np.ndarray) or type(image).__module__.startswith("PIL."):
+                return name, self.reader.read(image)
+        except ImageError as error:
+            raise ImageError(error.reason, f"{name or 'the image'}: {error}") from error
+        except OSError as error:
+            raise ImageError(
+                "missing image", f"{name}: cannot be read ({error.strerror or error})"
+            ) from error
+        raise Seq2attnError(
+            "expected the path of an image, an image of Pillow, or 8-bit pixels as a numpy array; got "
+            f"{type(image).__name__}"
+        )
+
+    @torch.no_grad()
+    def _label_chunk(self, images: list[tuple[str, Pixels]], weights: bool) -> list[ImageCategory]:
+        """Return the results of some images, in their order. In fp32, none depends on the others."""
+        self.model.eval()
+        heights, widths = (
+            np.array([pixels.shape[side] for _, pixels in images], np.int32) for side in (0, 1)
+        )
+        order = by_size(heights, widths, np.arange(len(images)))
+        results: dict[int, ImageCategory] = {}
+        for indices in fill_images(order, heights, widths, LIMITS):
+            rows = indices.tolist()
+            with fitting(f"out of memory: lower {self.memory_advice}"):
+                output = self.output([images[row][1] for row in rows], weights)
+            for index, row in enumerate(rows):
+                name, pixels = images[row]
+                results[row] = self._result(name, pixels, output, index)
+        return [results[row] for row in range(len(images))]
+
+    def output(self, images: Sequence[Pixels], weights: bool) -> ImageScores:
+        """Return the model's output for a batch of images."""
+        batch, mask = collate_images(images, self.normalize)
+        with autocast(self.device, self.precision):
+            output: ImageScores = self.model(
+                batch.to(self.device), None if mask is None else mask.to(self.device), need_weights=weights
+            )
+        return output
+
+    def _seen_as(
+        self, image: Any, options: PlotOptions, decoding: Mapping[str, object]
+    ) -> tuple[ImageCategory, ImageMaps]:
+        """Return the result of an image, and its maps, if the options are those of images."""
+        self.configured(decoding)
+        options.refuse(OF_TEXTS, "models of texts")
+        return self._seen(image, options.target)
+
+    def _seen(self, image: Any, label: str | None) -> tuple[ImageCategory, ImageMaps]:
+        """Return the result of an image, and its maps."""
+        names = self.labels.names
+        if label is not None and label not in names:
+            raise Seq2attnError(f"unknown label {label!r}: this model has {', '.join(names)}")
+        name, pixels = self._read(image)
+        batch, _ = collate_images([pixels], self.normalize)
+        with fitting(f"out of memory: lower {self.memory_advice}"), autocast(self.device, self.precision):
+            seen = image_maps(
+                self.model, batch.to(self.device), None if label is None else names.index(label)
+            )
+        category = self._result(name, pixels, seen.output, 0)
+        return category, ImageMaps(pixels, category.title, seen.maps, label or category.label)
+
+    def _result(self, name: str, pixels: Pixels, output: ImageScores, row: int) -> ImageCategory:
+        values = output.scores[row].float().softmax(-1).tolist()
+        by_label = dict(zip(self.labels.names, values, strict=True))
+        label = max(by_label, key=by_label.__getitem__)
+        weights = None
+        if output.weights is not None and output.grid is not None:
+            size = self._grid_of(pixels, output.grid)
+            whole = output.weights[row].float().cpu().unflatten(-1, output.grid)
+            weights = whole[:, : size[0], : size[1]]
+        return ImageCategory(name, label, by_label, pixels, weights)
+
+    def _grid_of(self, pixels: Pixels, grid: Grid) -> Grid:
+        """Return the part of a batch's grid that an image has."""
+        stride = self.model.backbone.strides[-1]
+        rows, columns = (-(-side // stride) for side in pixels.shape[:2])
+        return min(rows, grid[0]), min(columns, grid[1])

@@ -1,0 +1,27 @@
+"""Section of a recipe: training of networks of images."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from seq2attn.recipe.markers import OneOrMore
+from seq2attn.recipe.sections import Size
+from seq2attn.recipe.training import BEST, MEASURED_LABELS, BestBy, MetricOf, PredictionTrainingRecipe
+
+ImageMetric = Annotated[str, MetricOf("labelled images")]
+
+
+class ImageTrainingRecipe(PredictionTrainingRecipe):
+    """Training settings of image classification."""
+
+    batch_key = "batch_images"
+    batch_images: Size = Field(128, description="Largest number of images in a batch.")
+    batch_pixels: Size | None = Field(
+        None,
+        description="Largest number of pixels in a batch, padding included, for images of several sizes; "
+        "null = any.",
+    )
+    metric: Annotated[str, BestBy("labelled images")] = Field("top-1", description=BEST)
+    metrics: Annotated[list[ImageMetric], Field(min_length=1), OneOrMore()] = Field(
+        ["top-1", "top-5"], description=MEASURED_LABELS
+    )

@@ -1,0 +1,124 @@
+"""Tasks of images: classification."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from typing_extensions import Self
+
+from seq2attn.data import Role
+from seq2attn.data.batches import AnyBatchLoader
+from seq2attn.data.image_batches import image_loader
+from seq2attn.data.image_plan import BatchLimits
+from seq2attn.data.images import ImageExamples, learn_labels, prepare_images
+from seq2attn.data.report import Report, silent
+from seq2attn.images.decoding import Pixels
+from seq2attn.inference.image_categorizer import RANKED, ImageCategorizer, ImageCategory
+from seq2attn.models.vision.classifier import ImageClassifier
+from seq2attn.models.vision.factory import build_image_classifier
+from seq2attn.recipe.roots import ImageClassificationRecipe
+from seq2attn.recipe.tagger_model import AttentivePoolingRecipe
+from seq2attn.tasks.task import Task, Units, read_part
+from seq2attn.text.word_vocabulary import Labels
+from seq2attn.training.image_objective import ImageObjective
+from seq2attn.training.run_folder import RunFolder
+
+
+class ImageClassificationTask(Task[ImageClassificationRecipe]):
+    """Classification of images."""
+
+    units = Units("images", "pixels an image", "images")
+
+    def __init__(self, recipe: ImageClassificationRecipe, labels: Labels) -> None:
+        self.recipe, self.labels = recipe, labels
+
+    @classmethod
+    def learn(cls, recipe: ImageClassificationRecipe) -> Self:
+        """See the base class: the labels of the training data and the dev set."""
+        return cls(recipe, learn_labels(recipe.data))
+
+    @classmethod
+    def open(cls, recipe: ImageClassificationRecipe, folder: RunFolder) -> Self:
+        """See the base class."""
+        return cls(recipe, read_part(folder, "text/labels.json", Labels.read))
+
+    def files(self) -> dict[str, bytes]:
+        """See the base class."""
+        return {"text/labels.json": self.labels.content}
+
+    @property
+    def vocabulary(self) -> str:
+        """See the base class."""
+        return f"{len(self.labels.names)} labels"
+
+    def examples(self, role: Role, progress: Callable[[Report], object] = silent) -> ImageExamples:
+        """See the base class."""
+        data = self.recipe.data
+        return prepare_images(data.train if role == "train" else [getattr(data, role)], data, role, progress)
+
+    def inputs(self, examples: ImageExamples, rows: Sequence[int]) -> Iterator[Pixels]:
+        """See the base class: pixels, already resized."""
+        return map(examples.image, rows)
+
+    def costs(self, examples: ImageExamples) -> NDArray[np.int32]:
+        """See the base class: pixels."""
+        return examples.heights * examples.widths
+
+    def lengths(self, examples: ImageExamples) -> NDArray[np.int32]:
+        """See the base class."""
+        return self.costs(examples)
+
+    def fitted(self, training: ImageExamples) -> Self:
+        """See the base class; also mean and standard deviation of the pixels."""
+        data = self.recipe.data.normalized_by(*training.mean_and_std())
+        task = self.with_recipe(self.recipe.model_copy(update={"data": data}))
+        return super(ImageClassificationTask, task).fitted(training)
+
+    def loader(self, examples: ImageExamples, training: bool = False) -> AnyBatchLoader:
+        """See the base class."""
+        settings = self.recipe.training
+        limits = BatchLimits(settings.batch_images, settings.batch_pixels)
+        return image_loader(examples, self.labels, self.recipe.data, limits, self.recipe.seed, training)
+
+    def build(self) -> ImageClassifier:
+        """See the base class."""
+        return build_image_classifier(self.recipe.model, self.recipe.data.num_channels, self.labels.names)
+
+    def objective(self, model: ImageClassifier, training: bool = False) -> ImageObjective:
+        """See the base class."""
+        if not training:
+            return ImageObjective()
+        pooling = self.recipe.model.pooling
+        penalty = pooling.penalty if isinstance(pooling, AttentivePoolingRecipe) else 0.0
+        return ImageObjective(self.recipe.training.token_loss(), penalty)
+
+    def predictor(
+        self, model: Any, device: torch.device, precision: str = "fp32", validating: bool = False
+    ) -> ImageCategorizer:
+        """See the base class."""
+        return ImageCategorizer(model, self.labels, self.recipe.data, device, precision)
+
+    def scored_text(self, result: ImageCategory) -> str:
+        """See the base class: the most probable labels, separated by tabs."""
+        return "\t".join(result.ranked[:RANKED])
+
+    @property
+    def baselines(self) -> Mapping[str, Callable[[Any], str]]:
+        """See the base class: the most frequent label of the training data."""
+        return {"majority": lambda _: self._majority}
+
+    @cached_property
+    def _majority(self) -> str:
+        counts = Counter(self.examples("train").labels)
+        return max(sorted(counts), key=counts.__getitem__)
+
+    def summary(self, training: ImageExamples, dev: ImageExamples) -> Iterator[tuple[str, str]]:
+        """See the base class: how often each label occurs."""
+        counts = Counter(training.labels)
+        yield "labels", ", ".join(f"{label} {count:,}" for label, count in counts.most_common(12))
+        if absent := sorted(set(dev.labels) - counts.keys()):
+            yield "labels", f"only in data.dev, and so never learned: {', '.join(absent)}"

@@ -1,0 +1,382 @@
+"""Maps of image networks: those that the network has computed, rollout, Grad-CAM, and what is drawn of them."""
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from tiny_cli import fails, run
+from tiny_runs import silent
+from torch.testing import assert_close
+
+import seq2attn
+from seq2attn.attention.blocks import Block
+from seq2attn.cli.heatmap import heatmap
+from seq2attn.errors import Seq2attnError
+from seq2attn.inference.image_maps import ImageMaps, image_maps, rollout
+from seq2attn.inference.predictor import MAPS, PlotOptions
+from seq2attn.models.vision.classifier import ImageClassifier
+from seq2attn.models.vision.factory import build_image_classifier
+from seq2attn.recipe.vision_model import ImageClassifierRecipe
+from seq2attn.runs.training_run import train
+from seq2attn.views.image_maps import Bars, Matrix, Overlay, enlarged, picture
+from seq2attn.views.pictures import PlotError
+
+LABELS = ["cat", "dog", "owl"]
+PIXELS = np.random.default_rng(3).integers(0, 256, (18, 24, 1), np.uint8)
+CONVOLUTIONAL = {
+    "kind": "convolutional",
+    "sizes": [8, 16],
+    "blocks": [
+        {"block": "cbam", "at": "after"},
+        {"block": "cbam", "at": "after"},
+        {"block": "pam", "stages": [2]},
+    ],
+}
+BLOCKS = ["sk", "cam", "coord", "nonlocal", "gc", "mhsa", "lka", "bam"]
+RESNET = {"kind": "resnet", "depth": 8, "blocks": [{"block": name, "stages": [2]} for name in BLOCKS]}
+VIT = {"kind": "vit", "size": 12, "layers": 2, "feed_forward": 8, "patch": 6, "self_attention": {"heads": 3}}
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(7)
+
+
+def made(backbone: dict[str, object], **sections: object) -> ImageClassifier:
+    recipe = ImageClassifierRecipe.model_validate({"backbone": backbone, **sections})
+    return build_image_classifier(recipe, 1, LABELS).eval()
+
+
+def images() -> torch.Tensor:
+    return torch.tensor(PIXELS).permute(2, 0, 1)[None] / 128.0 - 1
+
+
+def maps_of(model: ImageClassifier) -> ImageMaps:
+    return ImageMaps(PIXELS, "owl", image_maps(model, images()).maps, "owl")
+
+
+# ---- what the maps are -----------------------------------------------------------------------------------
+
+
+def test_maps_are_those_that_look_gives_for_what_the_block_was_given() -> None:
+    model = made(CONVOLUTIONAL)
+    maps, network = maps_of(model), model.backbone
+    with torch.no_grad():
+        x, _ = network.convolutions[0](images(), None)
+        looked = network.after[0][0].look(x)
+        second = network.after[0][1].look(looked.features)
+    first = "stage 1, unit 1, after, cbam"
+    for kind in ("channel", "place"):
+        assert_close(maps[f"{first}: {kind}"].weights, looked.maps[kind].weights)
+        assert_close(maps[f"{first}: {kind} (2)"].weights, second.maps[kind].weights)
+    assert [name for name in maps if "pam" in name] == ["stage 2, unit 1, after, pam: affinity"]
+    assert len(maps) == 2 * 4 + 1 + 1 and [*maps][-1] == "Grad-CAM"
+
+
+def test_gates_times_the_input_are_the_output_of_the_block() -> None:
+    model = made(CONVOLUTIONAL)
+    seen: dict[torch.nn.Module, tuple[torch.Tensor, torch.Tensor]] = {}
+    block = model.backbone.after[1][0]
+    block.register_forward_hook(lambda _, given, result: seen.update({block: (given[0], result)}))
+    maps = maps_of(model)
+    given, result = seen[block]
+    gate = (
+        maps["stage 2, unit 1, after, cbam: channel"].weights
+        * maps["stage 2, unit 1, after, cbam: place"].weights
+    )
+    assert_close(given * gate, result)
+
+
+def test_blocks_within_blocks_have_no_maps_of_their_own() -> None:
+    model = made({"kind": "resnet", "depth": 8, "blocks": [{"block": "cbam", "stages": [1]}]})
+    assert sum(isinstance(part, Block) for part in model.modules()) == 3
+    assert [*maps_of(model)][:-1] == [
+        f"stage 1, unit 1, residual, cbam: {kind}" for kind in ("channel", "place")
+    ]
+
+
+def test_the_network_stays_as_it_was() -> None:
+    model = made({**VIT, "dropout": 0.5}, pooling={"kind": "attention"})
+    with torch.no_grad():
+        before = model(images()).scores
+        seen = image_maps(model, images())
+        assert_close(seen.output.scores, before)
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not seen.output.scores.requires_grad and not seen.output.weights.requires_grad
+
+
+def test_self_attention_is_the_softmax_of_the_projections() -> None:
+    model = made(VIT)
+    layer = model.backbone.encoder.layers[0]
+    with torch.no_grad():
+        vectors, _, grid = model.backbone.embedding(images(), None)
+        x = layer.self_attention_residual.enter(vectors)
+        query, key = (
+            part(x).unflatten(-1, (3, 4)).transpose(1, 2)
+            for part in (layer.self_attention.query, layer.self_attention.key)
+        )
+    map = maps_of(model)["layer 0, self-attention"]
+    assert_close(map.weights, (query @ key.mT / 2).softmax(-1))
+    assert map.grid == map.keys == grid == (3, 4)
+
+
+def test_pooling_has_a_map_for_each_query_and_a_mean_has_none() -> None:
+    model = made(VIT, pooling={"kind": "attention", "queries": 2})
+    maps = maps_of(model)
+    with torch.no_grad():
+        weights = model(images(), need_weights=True).weights
+    for number in range(2):
+        map = maps[f"pooling {number}"]
+        assert_close(map.weights.flatten(), weights[0, number])
+        assert map.distribution and map.weights.shape == (1, 1, 3, 4)
+    assert not [name for name in maps_of(made(VIT)) if "pooling" in name]
+
+
+def test_rollout_is_the_product_of_the_layers_with_the_identity() -> None:
+    layers = torch.rand(2, 3, 5, 5)
+    expected = np.eye(5)
+    for heads in layers.double().numpy():
+        mean = sum(heads) / 3
+        mixed = np.array([(mean[i] + np.eye(5)[i]) / (mean[i].sum() + 1) for i in range(5)])
+        expected = mixed.dot(expected)
+    assert_close(rollout([*layers]).double().numpy(), expected, atol=1e-6, rtol=1e-5)
+    maps = maps_of(made(VIT))
+    attentions = [maps[f"layer {number}, self-attention"].weights[0] for number in range(2)]
+    assert_close(maps["rollout"].weights[0, 0], rollout(attentions))
+    assert_close(maps["rollout"].total(), torch.ones(1, 1, 12))
+
+
+@pytest.mark.parametrize("label", [None, 0, 1])
+def test_grad_cam_of_mean_and_linear_layer_is_cam_over_the_number_of_positions(label: int | None) -> None:
+    model = made({"kind": "convolutional", "sizes": [4, 6]}).double()
+    with torch.no_grad():
+        states = model.backbone(images().double())[-1].states[0]
+        index = int(model(images().double()).scores.argmax()) if label is None else label
+    cam = torch.einsum("c,chw->hw", model.output.weight.detach()[index], states)
+    seen = image_maps(model, images().double(), label).maps[-1].map
+    assert_close(seen.weights[0, 0].double(), F.relu(cam) / cam.numel(), atol=1e-7, rtol=1e-6)
+    assert seen.weights.any() or not (cam > 0).any()
+
+
+# ---- what is drawn ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("grid", "size"), [((3, 5), (18, 24)), ((1, 4), (7, 9)), ((6, 1), (6, 1)), ((9, 9), (4, 5))]
+)
+def test_maps_are_enlarged_bilinearly_to_the_exact_size(grid: tuple[int, int], size: tuple[int, int]) -> None:
+    weights = torch.randn(grid, dtype=torch.float64)
+    expected = F.interpolate(weights[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+    assert_close(enlarged(weights.numpy(), size), expected.numpy())
+
+
+@pytest.mark.parametrize(
+    ("scale", "limits"), [("fixed", (0.0, 1.0)), ("auto", (0.0, 0.514)), ("range", (0.5, 0.514))]
+)
+def test_a_scale_is_the_users_and_the_range_is_written(scale: str, limits: tuple[float, float]) -> None:
+    figure = picture(PIXELS, "owl", [Overlay("gate", [[0.5, 0.514]], scale)])
+    _, axes, _ = figure.axes
+    assert axes.images[-1].get_clim() == limits
+    assert axes.get_title(loc="left") == "gate\n0.5 to 0.514"
+    assert axes.images[-1].get_array().shape == (198, 264)
+
+
+def test_a_scale_reaches_beyond_0_and_1_where_weights_do() -> None:
+    panels = [
+        Overlay("a", [[-2.0, 3.0]], "fixed"),
+        Bars("b", [[0.0, 0.0]], "auto"),
+        Matrix("c", [[0.25]], "auto"),
+    ]
+    _, over, _, bars, matrix, _ = picture(PIXELS, "owl", panels).axes
+    assert over.images[-1].get_clim() == (-2.0, 3.0)
+    assert bars.get_ylim() == (0.0, 1.0) and matrix.images[0].get_clim() == (0.0, 0.25)
+
+
+def test_bars_of_branches_are_as_high_as_the_weights() -> None:
+    weights = np.array([[0.25, 0.5, 1.0], [0.75, 0.5, 0.0]])
+    axes = picture(PIXELS, "owl", [Bars("branch", weights, "fixed")]).axes[1]
+    for patch, row in zip(axes.patches, weights, strict=True):
+        values, edges, _ = patch.get_data()
+        assert len(edges) == len(values) + 1
+        assert [value for value in values if value] == [value for value in row if value]
+
+
+def test_every_kind_of_map_is_drawn() -> None:
+    maps = maps_of(made(RESNET))
+    assert {map.kind for map in maps.values()} == {
+        *("affinity", "branch", "channel", "channels", "columns", "full", "place", "rows")
+    }
+    figure = maps.draw(PlotOptions(map="all", query=(5, 7)))
+    titles = [axes.get_title(loc="left").replace("\n", " ") for axes in figure.axes]
+    assert any(re.search(r"mhsa: affinity, mean of 4 heads, query 5,7 [\d.]+ to", title) for title in titles)
+    assert any("lka: full, mean of 32 channels" in title for title in titles)
+    assert any(title.startswith("Grad-CAM of owl") for title in titles)
+
+
+def test_a_query_is_the_row_of_the_position_over_its_pixel() -> None:
+    maps = maps_of(made(VIT))  # a grid of 3 x 4 over 18 x 24 pixels
+    whole = maps["layer 1, self-attention"].weights[0]
+    at = {"map": "affinity", "at": "layer 1", "head": 2}
+    for query, position in [((0, 0), 0), ((5, 5), 0), ((6, 5), 1), ((23, 17), 11), ((12, 6), 6)]:
+        (panel,) = maps._panels(maps.chosen(PlotOptions(**at))[0], PlotOptions(query=query, head=2))
+        assert_close(torch.tensor(panel.weights).flatten(), whole[2, position])
+        assert panel.marked
+    (panel,) = maps._panels(maps.chosen(PlotOptions(**at))[0], PlotOptions())
+    assert_close(torch.tensor(panel.weights).flatten(), whole.mean((0, 1)))
+
+
+def test_what_is_drawn_is_what_the_network_has() -> None:
+    def kinds(model: ImageClassifier, **options: object) -> list[str]:
+        return sorted({made.choice for made in maps_of(model).chosen(PlotOptions(**options))})
+
+    assert kinds(made(CONVOLUTIONAL)) == ["place"]
+    assert kinds(made(CONVOLUTIONAL, pooling={"kind": "attention"})) == ["pooling"]
+    assert kinds(made(VIT)) == ["gradcam"]
+    assert kinds(made(VIT), map="all") == ["affinity", "gradcam", "rollout"]
+    assert kinds(made(CONVOLUTIONAL), at="stage 2") == ["affinity", "channel", "place"]
+    assert kinds(made(CONVOLUTIONAL), at="backbone.after.0.1", map="channel") == ["channel"]
+
+
+def test_faults_of_a_choice_say_what_there_is() -> None:
+    maps = maps_of(made(CONVOLUTIONAL))
+    for options, message in [
+        ({"map": "affinty"}, "unknown map 'affinty': expected one of pooling, place"),
+        ({"map": "rollout"}, "no map of the kind rollout; it has place, channel, affinity, gradcam"),
+        (
+            {"at": "stage 9"},
+            r"no map is at 'stage 9'[^$]*stage 1, unit 1, after, cbam: place \(backbone.after.0.0\)",
+        ),
+        ({"query": (1, 1)}, "choose the map affinity or rollout"),
+        ({"map": "affinity", "query": (24, 0)}, "x from 0 to 23 and y from 0 to 17, .* got 24,0"),
+        ({"map": "affinity", "query": (0, -1)}, "got 0,-1"),
+        ({"scale": "wide"}, "expected one of the scales fixed, auto, range; got 'wide'"),
+    ]:
+        with pytest.raises(Seq2attnError, match=message):
+            maps.draw(PlotOptions(**options))
+    with pytest.raises(Seq2attnError, match=r"layer 0, self-attention has 3 heads, .* got head 3"):
+        maps_of(made(VIT)).draw(PlotOptions(map="affinity", head=3))
+
+
+def test_a_picture_refuses_what_it_cannot_show() -> None:
+    for weights in ([[0.0, float("nan")]], [], [0.5]):
+        with pytest.raises(PlotError, match="finite weights"):
+            picture(PIXELS, "owl", [Overlay("gate", weights, "auto")])
+    with pytest.raises(PlotError, match="at most 60 maps, got 61: choose some by map or at"):
+        picture(PIXELS, "owl", [Overlay("gate", [[0.5]], "auto")] * 61)
+
+
+# ---- runs ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two updates, and an image beside it."""
+    path = tmp_path_factory.mktemp("digits")
+    network = ["model.backbone={kind: convolutional, sizes: [4, 8], blocks: [{block: cbam, at: after}]}"]
+    rows = [f"data.{role}.limit=20" for role in ("train.0", "dev", "test")]
+    short = ["training.max_steps=2", "training.max_epochs=null", "training.validate_every=2"]
+    train(
+        "digits",
+        path / "run",
+        [*network, *rows, *short, "model.pooling={kind: attention}"],
+        display=silent(),
+    )
+    Image.fromarray(PIXELS[..., 0]).save(path / "owl.png")
+    return path
+
+
+def test_the_command_draws_an_image(trained: Path, tmp_path: Path) -> None:
+    words = [str(trained / "run"), str(trained / "owl.png")]
+    path = tmp_path / "map.svg"
+    label, written = run("heatmap", *words, "-o", str(path)).stdout.splitlines()
+    assert label in map(str, range(10)) and written == str(path)
+    assert re.findall(r">(pooling|Grad-CAM|stage)", path.read_text()) == ["pooling"]
+    run("heatmap", *words, "-o", str(path), "--map", "gradcam", "--target", "4", "--scale", "fixed")
+    assert ">Grad-CAM of 4<" in path.read_text()
+    run("heatmap", *words, "-o", str(tmp_path / "all.png"), "--map", "all")
+    assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_json_has_the_numbers(trained: Path, tmp_path: Path) -> None:
+    image, path = trained / "owl.png", tmp_path / "maps.json"
+    run("heatmap", str(trained / "run"), str(image), "-o", str(path), "--map", "all")
+    report = json.loads(path.read_text())
+    maps = seq2attn.load(trained / "run", device="cpu").maps(image)
+    assert report["image"] == str(image) and report["label"] in report["probabilities"]
+    assert [entry["name"] for entry in report["maps"]] == [*maps]
+    for entry in report["maps"]:
+        map = maps[entry["name"]]
+        assert (entry["kind"], tuple(entry["grid"])) == (map.kind, map.grid)
+        assert_close(torch.tensor(entry["weights"]), map.weights[0], atol=1e-5, rtol=1e-4)
+
+
+def test_the_command_says_what_is_wrong(trained: Path, tmp_path: Path) -> None:
+    words, out = [str(trained / "run"), str(trained / "owl.png")], ["-o", str(tmp_path / "map.png")]
+    for more, message in [
+        (["--layer", "1", *out], "layer: only for models of texts: leave it out"),
+        (["--self", "--pieces", *out], "pieces, self_attention: only for models of texts: leave them out"),
+        (["--beam", "2", *out], "beam: only for models that write text"),
+        (["--target", "cat", *out], "unknown label 'cat': this model has 1, 2"),
+        (["-o", str(tmp_path / "map.gif")], ".png, .svg or .pdf"),
+        (["-o", str(tmp_path / "missing" / "map.json")], "there is no folder"),
+    ]:
+        status, error = fails("heatmap", *words, *more)
+        assert (status, message in error) == (1, True), error
+    status, error = fails("heatmap", words[0], str(tmp_path / "none.png"), *out)
+    assert (status, "none.png: cannot be read" in error) == (1, True)
+    for query in ("3", "a,b", "1,2,3"):
+        status, error = fails("heatmap", *words, "--query", query)
+        assert (status, "expected two numbers, as in 14,9" in error) == (2, True)
+
+
+def test_options_of_images_are_refused_by_models_of_texts(tmp_path: Path) -> None:
+    from tiny_cli import MODEL
+
+    out = ["-o", str(tmp_path / "map.png")]
+    for more, message in [
+        (["--map", "all"], "map: only for models of images"),
+        (["--query", "1,2", "--at", "stage 1"], "at, query: only for models of images"),
+        (["--scale", "range"], "the scale range is only for models of images"),
+    ]:
+        status, error = fails("heatmap", MODEL, "Ja.", *more, *out)
+        assert (status, message in error) == (1, True), error
+
+
+def test_the_command_has_every_map() -> None:
+    (option,) = (parameter for parameter in heatmap.params if parameter.name == "kind")
+    assert tuple(option.type.choices) == MAPS
+
+
+class _Sources(HTMLParser):
+    """The attributes of the images of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images: list[dict[str, str | None]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "img":
+            self.images.append(dict(attrs))
+
+
+def test_a_result_shows_its_image(trained: Path, tmp_path: Path) -> None:
+    result = seq2attn.load(trained / "run", device="cpu").classify(trained / "owl.png")
+    page = _Sources()
+    page.feed(result._repr_html_())
+    (image,) = page.images
+    content = base64.b64decode(str(image["src"]).removeprefix("data:image/png;base64,"))
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), PIXELS[..., 0])
+    assert (image["alt"], image["width"], image["height"]) == (result.label, "96", "72")
+    figure = result.plot(tmp_path / "result.png")
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles[0].startswith(f"{result.label}, probability 0.") and titles[1].startswith("pooling\n")
+    assert (tmp_path / "result.png").read_bytes().startswith(b"\x89PNG")
