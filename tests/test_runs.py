@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from seq2attn.tasks.loading import learn, reopen
 from seq2attn.tasks.task import reference_texts
 from seq2attn.training.display import Display
 from seq2attn.training.loop import TrainingError
-from seq2attn.training.run_folder import RunError, RunFolder
+from seq2attn.training.run_folder import RunError, RunFolder, Version
 
 # ---- what a run leaves ------------------------------------------------------------------------------
 
@@ -61,6 +62,45 @@ def test_the_seed_decides(tmp_path: Path, runs: dict[str, Path]) -> None:
     made = [tiny_runs.train(tmp_path / str(n), *settings, f"seed={n // 2}").run for n in (2, 3, 4)]
     assert weights_hash(made[0]) == weights_hash(made[1])
     assert weights_hash(made[0]) != weights_hash(made[2])
+
+
+def test_resuming_needs_the_weights_of_the_run(tmp_path: Path) -> None:
+    """Else it would train, and end at the first weights that it saves or loads."""
+    settings = [*tiny_runs.MODELS["lstm"], *tiny_runs.READY, "data.test=null", "data.dev.limit=2"]
+    settings += ["training={max_steps: 2, validate_every: 2}"]
+    run = tiny_runs.train(tmp_path / "run", *settings).run
+    shutil.move(run / "weights", tmp_path / "weights")
+    before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
+    with pytest.raises(
+        RunError, match=rf"^{run}/weights/step-00000002.safetensors is missing: .* incomplete"
+    ):
+        tiny_runs.train(run, *settings, "training.max_steps=4", resume=True)
+    assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before
+    shutil.move(tmp_path / "weights", run / "weights")
+    assert tiny_runs.train(run, *settings, "training.max_steps=4", resume=True).progress.step == 4
+
+
+def test_a_copy_without_the_empty_folder_of_weights_is_resumed(tmp_path: Path) -> None:
+    """Some programs copy no empty folders."""
+    run = RunFolder.create(tmp_path / "run", read("quickstart"), Version())
+    (run.path / "weights").rmdir()
+    run.require_weights()
+    assert (run.path / "weights").is_dir()
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)],
+    ids=["no_grad", "inference_mode", "autocast"],
+)
+def test_modes_of_the_caller_change_no_weights(tmp_path: Path, mode: Callable[[], Any]) -> None:
+    settings = [*tiny_runs.MODELS["lstm"], *tiny_runs.READY, "data.test=null", "data.dev.limit=2"]
+    settings += ["training={max_steps: 2, validate_every: 2}"]
+    plain = tiny_runs.train(tmp_path / "plain", *settings, device="cpu")
+    with mode():
+        within = tiny_runs.train(tmp_path / "within", *settings, device="cpu")
+    assert tiny_runs.weights_hash(within.run) == tiny_runs.weights_hash(plain.run)
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
 
 
 def test_a_run_has_a_place_and_may_be_deterministic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

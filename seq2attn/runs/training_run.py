@@ -19,7 +19,7 @@ from seq2attn.recipe import AnyRecipe
 from seq2attn.recipe.wording import shown
 from seq2attn.runs.evaluation import best, read_examples, validator
 from seq2attn.runs.recipe_argument import recipe_of
-from seq2attn.runtime.devices import pick_device
+from seq2attn.runtime.devices import autocast, pick_device
 from seq2attn.runtime.locks import locked
 from seq2attn.tasks.loading import learn, reopen
 from seq2attn.tasks.task import Task
@@ -89,7 +89,7 @@ def train(
     path = Path(run or Path("runs") / recipe.name)
     torch_device = pick_device(device)
     with contextlib.ExitStack() as context:
-        context.enter_context(_seeded(recipe))
+        context.enter_context(_modes(recipe, torch_device))
         shown = context.enter_context(display or Display())
         folder = context.enter_context(_resumable(path, recipe, shown)) if resume else None
         if folder is None:
@@ -219,10 +219,11 @@ def _what_is_saved(folder: RunFolder) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _resumable(path: Path, recipe: AnyRecipe, display: Display) -> Iterator[RunFolder]:
-    """Open a run to be resumed, and lock it. RunError unless it was begun with this recipe."""
+    """Open and lock a run to be resumed. RunError unless it is complete and was begun with this recipe."""
     with _locked(path, display):
         folder = RunFolder.open(path)
         _require_same_recipe(folder, recipe)
+        folder.require_weights()
         yield folder
 
 
@@ -270,8 +271,12 @@ def _require_same_data(folder: RunFolder, training: ExampleSet) -> None:
 
 
 @contextlib.contextmanager
-def _seeded(recipe: AnyRecipe) -> Iterator[None]:
-    """Seed torch, and use deterministic algorithms, if the recipe says so, until the end of the context."""
+def _modes(recipe: AnyRecipe, device: torch.device) -> Iterator[None]:
+    """Set the modes of torch that training needs until the end of the context, whatever they were.
+
+    Seeds torch; uses deterministic algorithms if the recipe says so; gradients on, autocast off (the recipe
+    has its own).
+    """
     torch.manual_seed(recipe.seed)
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -279,7 +284,8 @@ def _seeded(recipe: AnyRecipe) -> Iterator[None]:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     try:
-        yield
+        with torch.inference_mode(False), torch.enable_grad(), autocast(device, "fp32"):
+            yield
     finally:
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 

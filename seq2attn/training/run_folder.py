@@ -233,6 +233,13 @@ class RunFolder:
         """Return the name of the weights that are meant by best, last, average, or their own name."""
         return getattr(self.version, which) if which in ("best", "last", "average") else which
 
+    def require_weights(self) -> None:
+        """Raise RunError if weights of the run are gone. Make their folder if there are none yet."""
+        folder = self.target("weights/all").parent
+        if gone := sorted(name for name in self.weights if not (folder / name).is_file()):
+            raise RunError(f"{folder / gone[0]} is missing: the run folder is incomplete; copy it again")
+        folder.mkdir(exist_ok=True)
+
     def last_weights(self, count: int) -> list[str]:
         """Return the names of the last `count` validated weights, oldest first."""
         return sorted(name for name in self.version.scores if name.startswith("step-"))[-count:]
