@@ -159,8 +159,8 @@ def test_blocks_are_compared_and_what_is_done_stays_done(
     assert [(line["name"], line["seed"]) for line in report["rows"]] == [
         ("none", 1),
         ("none", 2),
-        ("se", 1),
-        ("se", 2),
+        ("se (at after)", 1),
+        ("se (at after)", 2),
     ]
     with_se, without = report["rows"][2], report["rows"][0]
     assert (
