@@ -117,7 +117,7 @@ def test_heatmap_says_what_is_wrong(tmp_path: Path, runs: dict[str, Path]) -> No
         status, error = fails("heatmap", MODEL, "Ja.", option, "x")
         assert (status, "expected a number from 0, or all; got 'x'" in error) == (2, True)
     status, error = fails("heatmap", MODEL, "Ja.", "--self", "-o", path)
-    assert (status, "no self-attention on its source, as its encoder is recurrent" in error) == (1, True)
+    assert (status, "no self-attention on its source, as its encoder is no Transformer" in error) == (1, True)
 
 
 def test_average(copy: str) -> None:
