@@ -2,28 +2,61 @@
 
 import contextlib
 import os
+import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from types import FrameType
 
-import click
-
-from seq2attn.cli import cli
+# All else is imported within `main`, where Ctrl-C has an answer: it takes a while.
 from seq2attn.errors import RenamedWarning, Seq2attnError
-from seq2attn.runtime.process import settle
 
 INTERRUPTED = 130  # the exit status of a program that Ctrl-C ends, 128 + SIGINT
 
 
 def main() -> None:
     """Run the command line."""
+    with _interrupts() as received:
+        try:
+            sys.exit(_run())
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+        except Exception:
+            # A library that was interrupted while it was imported may catch that, and fail later.
+            if received:
+                sys.exit(INTERRUPTED)
+            raise
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Record Ctrl-C, besides raising KeyboardInterrupt. Nothing if a caller handles or ignores it."""
+    received: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    previous = signal.getsignal(signal.SIGINT)
+    if previous is not signal.default_int_handler:
+        yield received
+        return
+    with contextlib.suppress(ValueError):  # outside the main thread handlers cannot be set
+        signal.signal(signal.SIGINT, interrupt)
     try:
-        sys.exit(_run())
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        yield received
+    finally:
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, previous)
 
 
 def _run() -> int:
     """Run a command; return its exit status."""
+    import click
+
+    from seq2attn.cli import cli
+    from seq2attn.runtime.process import settle
+
     settle()
     warnings.showwarning = _warn
     try:
@@ -55,8 +88,8 @@ def _run() -> int:
 
 
 def _open_streams() -> None:
-    """Let a closed standard input be empty, and drop what is written to a closed standard error, which `print`
-    would write to standard output. Seq2attnError if standard output is closed."""
+    """Let a closed standard input be empty, and drop what is written to a closed standard error, so that it
+    is not among the results. Seq2attnError if standard output is closed."""
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
     if sys.stdin is None:

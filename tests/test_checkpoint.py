@@ -281,3 +281,19 @@ def test_the_fixtures_of_all_formats_load() -> None:
             assert isinstance(said, seq2attn.Translation)
             assert (said.text, said.pharaoh()) == (entry["text"], entry["alignment"])
             assert said.score == pytest.approx(entry["score"], abs=1e-4)
+
+
+def test_weights_that_a_training_replaces_meanwhile_are_those_it_has_now(run: RunFolder) -> None:
+    old, new = "step-00000008.safetensors", "step-00000016.safetensors"
+    for name in (old, new):
+        reader = RunFolder.open(run.path)
+        run.save_weights(name, weights() if name == old else {"a": torch.zeros(1)})
+        run.version.best, run.version.scores[name] = name, [1.0]
+        run.prune([])
+    assert list(reader.load_weights("best")) == ["a"]
+    with pytest.raises(RunError, match=f"{old} cannot be read: No such file"):
+        reader.load_weights(old)
+    (run.path / "weights" / new).unlink()
+    for folder in (reader, RunFolder.open(run.path)):
+        with pytest.raises(RunError, match=f"{new} cannot be read: No such file"):
+            folder.load_weights("best")

@@ -15,7 +15,7 @@ import seq2attn
 from seq2attn.__main__ import main
 from seq2attn.cli import cli
 from seq2attn.metrics import METRICS
-from seq2attn.recipe import shipped
+from seq2attn.recipe import RECIPES, shipped
 
 OPTIONS = {
     "train": "--run --resume --format --device",
@@ -29,6 +29,7 @@ OPTIONS = {
     "heatmap": "--target --output --pieces --self --layer --head --scale --right-to-left --beam --checkpoint --device",
     "average": "--last --format --device",
     "bench attention": "--scorers --normalizers --also --seeds --budget --gold --out --format",
+    "bench blocks": "--blocks --at --seeds --budget --out --format",
     "recipes": "--format",
     "schema": "",
 }
@@ -133,7 +134,9 @@ def test_schema_is_one() -> None:
     schema = json.loads(run("schema").stdout)
     assert schema["$schema"].startswith("https://json-schema.org/")
     recipes = [schema["$defs"][of["$ref"].split("/")[-1]]["properties"] for of in schema["anyOf"]]
-    assert len(recipes) == 4 and all({"data", "model", "training"} <= keys.keys() for keys in recipes)
+    assert len(recipes) == len(RECIPES) and all(
+        {"data", "model", "training"} <= keys.keys() for keys in recipes
+    )
 
 
 def test_a_module_may_be_imported_after_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

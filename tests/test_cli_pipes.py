@@ -12,6 +12,7 @@ from tiny_cli import ENVIRONMENT, MODEL
 
 from seq2attn.cli import inputs
 from seq2attn.cli.inputs import Pipe, chunks, lines
+from seq2attn.errors import Seq2attnError
 
 
 def answers(process: "subprocess.Popen[bytes]", line: str, seconds: float) -> str:
@@ -70,6 +71,26 @@ def test_a_line_waits_at_most_a_moment(pipe: tuple[Pipe, int], monkeypatch: pyte
     monkeypatch.setattr(inputs.select, "select", wait)
     os.write(writing, b"x\n")
     assert next(chunks(lines((), source), 1000, source)) == ["x", "x", "x"]
+
+
+def test_an_endless_line_is_refused(pipe: tuple[Pipe, int], tmp_path: Path) -> None:
+    """As of /dev/zero. One byte less is a line."""
+    file, named = (
+        tmp_path / "in",
+        rf"^{tmp_path}/in:2: a line of more than 9 bytes: expected texts, one a line",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inputs, "LONGEST", 9)
+        file.write_text("12345678\n123456789\n")
+        with pytest.raises(Seq2attnError, match=named):
+            [*lines((file,))]
+        source, writing = pipe
+        os.write(writing, b"12345678\n123456789")
+        read = lines((), source)
+        assert next(read) == "12345678"
+        os.write(writing, b"0")  # the line has no end yet
+        with pytest.raises(Seq2attnError, match=r"^standard input:2: a line of more than 9 bytes"):
+            next(read)
 
 
 def test_a_file_is_read_in_full_chunks(tmp_path: Path) -> None:

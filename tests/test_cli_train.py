@@ -80,7 +80,10 @@ def test_an_unknown_recipe_lists_those_that_ship(command: str) -> None:
             "task: taging",
             "unknown 'taging' (did you mean tagging? one of translation, summarization, tagging, ",
         ),
-        ("task: 3", "expected one of translation, summarization, tagging, classification, got 3"),
+        (
+            "task: 3",
+            "expected one of translation, summarization, tagging, classification, image_classification, got 3",
+        ),
         ("", "is missing, and this reads as tagging: without it, it would be translation"),
     ],
 )

@@ -20,6 +20,7 @@ def test_the_progress_line() -> None:
     assert training_line(record, 12345.6) == (
         "step 50/200  epoch 2  12,346 tokens/s  loss 2.500  learning rate 5.00e-04  1:00  3:00 left"
     )
+    assert "  12 images/s  loss" in training_line({**record, "unit": "images"}, 12.3)
     assert training_line({**record, "total": None}, 0.0).startswith("step 50  epoch 2  loss 2.500")
     assert "left" not in training_line({**record, "total": None}, 0.0)
     ended = {**record, "batch": 0}  # the next batch is another epoch's first

@@ -170,3 +170,21 @@ def test_no_tokens_at_all_cost_nothing():
     states, layer, gold = projected()
     loss = cross_entropy(Projection(states, layer), gold, MASK & False, 0.1)
     assert loss == (0, 0) and all((one == 0).all() for one in gradients(loss.smoothed, states, layer))
+
+
+def test_under_autocast_the_loss_of_a_projection_is_the_same():
+    states, layer, gold = projected()
+    states, layer = states.float().detach().requires_grad_(), layer.float()
+    plain = cross_entropy(Projection(states, layer), gold, MASK)
+    expected = gradients(plain.smoothed, states, layer)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = cross_entropy(Projection(states, layer), gold, MASK)
+    assert_close(tuple(loss), tuple(plain), rtol=0, atol=0)
+    for one, other in zip(gradients(loss.smoothed, states, layer), expected, strict=True):
+        assert_close(one, other, rtol=0, atol=0)
+
+
+def test_targets_at_padding_may_be_anything():
+    logits, gold = data()
+    loss = cross_entropy(logits, gold.masked_fill(~MASK, -100), MASK, 0.1)
+    assert_close(tuple(loss), tuple(cross_entropy(logits, gold, MASK, 0.1)), rtol=0, atol=0)

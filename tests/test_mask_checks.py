@@ -6,6 +6,7 @@ import pytest
 import torch
 from shapes import unchecked
 from tiny import transformer
+from torch import nn
 
 from seq2attn.attention import Attention, MultiHead
 from seq2attn.attention.bidirectional import BidirectionalFlow
@@ -13,9 +14,9 @@ from seq2attn.attention.normalizers import Softmax
 from seq2attn.attention.pooling import Hierarchical, Pooling, SpanPooling
 from seq2attn.attention.scorers import ScaledDot
 from seq2attn.errors import Seq2attnError
-from seq2attn.layers.basic import Dropout, Embedding
+from seq2attn.layers.basic import Dropout, Embedding, Projection
 from seq2attn.layers.crf import CRF
-from seq2attn.layers.token_loss import cross_entropy
+from seq2attn.layers.token_loss import CrossEntropy, cross_entropy
 from seq2attn.models.encoders import RecurrentEncoder
 from seq2attn.models.seq2seq_factory import build
 from seq2attn.models.tagger_layers import AttentivePooling, LabelAttention, PlainPooling, SelfAttention
@@ -61,6 +62,8 @@ TAKES = {
     "attentive pooling": lambda mask: AttentivePooling(pooling(), D)(STATES, mask),
     "plain pooling": lambda mask: PlainPooling("mean", D)(STATES, mask),
     "crf": lambda mask: CRF(D).decode(STATES, mask),
+    "crf, loss": lambda mask: CRF(D)(STATES, IDS, mask),
+    "crf, score": lambda mask: CRF(D).score(STATES, IDS, mask),
     "cross-entropy": lambda mask: cross_entropy(STATES, IDS, mask),
     "coverage": lambda mask: coverage(WEIGHTS, mask),
     "doubly stochastic": lambda mask: doubly_stochastic(WEIGHTS, mask, REAL),
@@ -98,3 +101,36 @@ def test_other_inputs_of_an_attention_must_fit_its_states(module):
     if isinstance(module, Attention):
         with pytest.raises(Seq2attnError, match="expected a value for each of the states"):
             module.remember(STATES, REAL, STATES[:, :2])
+
+
+LOSSES = {
+    "crf": lambda labels: CRF(D)(STATES, labels, REAL),
+    "crf, score": lambda labels: CRF(D).score(STATES, labels, REAL),
+    "cross-entropy": lambda labels: cross_entropy(STATES, labels, REAL),
+    "projected": lambda labels: cross_entropy(Projection(STATES, nn.Linear(D, D)), labels, REAL),
+    "token loss": lambda labels: CrossEntropy()(STATES, labels, REAL),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_labels_must_be_ids_of_one_shape(name):
+    loss = LOSSES[name]
+    with unchecked():
+        for right in (IDS, IDS.int(), IDS.byte(), IDS + D - 1):
+            loss(right)
+        for wrong in (IDS[:2], IDS[:, :2], IDS[0], IDS.float(), IDS.bool(), None, IDS.tolist(), IDS.numpy()):
+            with pytest.raises(Seq2attnError, match=r"^expected label ids \(B, T\)"):
+                loss(wrong)
+        for beyond in (-1, D):
+            labels = IDS.clone()
+            labels[1, 2] = beyond
+            with pytest.raises(Seq2attnError, match=rf"token 2 of sentence 1 has label {beyond}: .* 0 ... 7"):
+                loss(labels)
+
+
+def test_emissions_of_a_crf_have_a_score_for_each_label():
+    for wrong in (STATES[..., :3], STATES[0], None):
+        with unchecked(), pytest.raises(Seq2attnError, match=r"^expected emissions \(B, T, 8\)"):
+            CRF(D)(wrong, IDS, REAL)
+    with unchecked(), pytest.raises(Seq2attnError, match="expected a mask"):
+        CRF(D).probability(STATES, REAL, STATES[..., :3] > 0)

@@ -43,7 +43,7 @@ REFERENCES = [
     "It rains.",
     "I am here.",
 ] * 8
-TAGS = {"f1", "precision", "recall", "tag-accuracy", "accuracy", "macro-f1"}
+TAGS = {"f1", "precision", "recall", "tag-accuracy", "accuracy", "macro-f1", "top-1", "top-5"}
 OTHERS = ["A cat sat on the mat.", "A dog is running.", "Hello, world!", "It is raining.", "Here I am."] * 8
 
 
@@ -267,6 +267,12 @@ def test_exact_match_and_error_rates_of_a_corpus() -> None:
     assert found == {"exact": 40.0, "g2p-WER": 60.0, "WER": 50.0, "PER": 50.0}
 
 
+def test_other_spaces_than_ascii_ones_are_part_of_a_word() -> None:
+    """As everywhere else."""
+    exact, wer = score(["a\u00a0b c"], ["a b\tc"], ["exact", "wer"], bootstrap=0)
+    assert exact.value == 0 and wer.value == pytest.approx(200 / 3)
+
+
 def test_word_errors_are_case_sensitive_and_may_be_above_100() -> None:
     (found,) = score(["A b c d"], ["a"], ["wer"])
     assert found.value == 400.0
@@ -297,7 +303,11 @@ def test_the_interval_of_an_error_rate_is_that_of_its_bootstrap() -> None:
 
 
 def test_every_metric_knows_what_it_measures_and_which_values_are_better() -> None:
-    kinds = [name for kind in ("texts", "tagged words", "labelled texts") for name in metrics_of(kind)]
+    kinds = [
+        name
+        for kind in ("texts", "tagged words", "labelled texts", "labelled images")
+        for name in metrics_of(kind)
+    ]
     assert kinds == [*METRICS] and {name for name in METRICS if METRICS[name].measures != "texts"} == TAGS
     assert [name for name, metric in METRICS.items() if metric.slow] == ["ter"]
     for name, metric in METRICS.items():

@@ -303,13 +303,13 @@ def test_a_new_task_is_scored(recipe: Path, tmp_path: Path) -> None:
 
 def test_a_new_task_is_benched(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each variant is trained here: a process of its own would not know this file."""
-    from seq2attn.runs import attention_bench
+    from seq2attn.runs import attention_bench, comparison
 
     def train(path: Any, overrides: Sequence[str], folder: Path) -> int:
         seq2attn.train(path, folder, overrides, display=tiny_runs.silent(), device="cpu")
         return 1
 
-    monkeypatch.setattr(attention_bench, "_train", train)
+    monkeypatch.setattr(comparison, "_train", train)
     rows = attention_bench.compare(
         recipe,
         attention_bench.variants(seq2attn.recipe.read(recipe), ["scaled_dot", "dot"]),
@@ -318,7 +318,7 @@ def test_a_new_task_is_benched(recipe: Path, tmp_path: Path, monkeypatch: pytest
         report=lambda line: None,
     )
     assert [(row.name, row.failed) for row in rows] == [("scaled_dot", ""), ("dot", "")]
-    assert all(math.isfinite(row.scores["distance"][0]) and row.decoding_speed for row in rows)
+    assert all(math.isfinite(row.scores["distance"][0]) and row.numbers["decoding_speed"] for row in rows)
 
 
 def test_a_recipe_of_a_new_task_is_checked_like_any(recipe: Path) -> None:

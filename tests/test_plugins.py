@@ -97,7 +97,7 @@ def test_it_is_in_bench_and_heat_map(tmp_path, monkeypatch):
     small = ["data.train.0.count=200", "data.dev.count=20", "data.test.count=20", "training.max_steps=2"]
     variant = variants(read("copy_additive"), [{"name": "harmonic", "gain": 2.0}])
     (row,) = compare("copy_additive", variant, tmp_path / "bench", overrides=small, report=str)
-    assert not row.failed and row.name == "harmonic (gain 2.0)" and row.updates == 2
+    assert not row.failed and row.name == "harmonic (gain 2.0)" and row.numbers["updates"] == 2
     model = load(tmp_path / "bench" / "harmonic__gain_2.0_-1")
     assert type(model.model.decoder.attention.score).__name__ == "Harmonic"
     model.align("a b c", "a b c").plot(tmp_path / "harmonic.png")

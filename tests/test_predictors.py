@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import seq2attn
+from seq2attn.inference.image_categorizer import ImageCategorizer
 from seq2attn.inference.predictor import Predictor, WrongTaskError
 from seq2attn.inference.recognizer import Categorizer, Recognizer
 from seq2attn.inference.translator import Summarizer, TextPredictor, Translator
@@ -15,7 +16,7 @@ from seq2attn.tasks.sequence_tasks import SummarizationTask
 from seq2attn.training import label_objectives, objectives
 
 OLD = Path(__file__).parent / "model_0.2"
-PREDICTORS = [Translator, Summarizer, Recognizer, Categorizer]
+PREDICTORS = [Translator, Summarizer, Recognizer, Categorizer, ImageCategorizer]
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import tiny_cli
 
 from seq2attn.runtime.process import KEPT_MEMORY, MMAP_THRESHOLD, TRIM_THRESHOLD, keep_memory, spin_briefly
 
@@ -87,7 +88,7 @@ import os, sys
 from seq2attn import __main__, cli
 class Command:
     def main(**options): print("torch" in sys.modules, os.environ["GOMP_SPINCOUNT"], resident())
-__main__.cli = Command
+cli.cli = Command
 def resident():
     def pages(): return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     block, before = bytearray(200_000_000), pages()
@@ -100,3 +101,31 @@ __main__.main()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=free, check=True)
     kept = str("CS_GNU_LIBC_VERSION" in os.confstr_names)
     assert done.stdout.split() == ["False", "6000", kept]
+
+
+INTERRUPTING = """
+import os, signal, sys
+module = sys.argv.pop(1)
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == module:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt:
+                if name == "click":
+                    raise
+                raise AttributeError("half a module") from None
+sys.meta_path.insert(0, Finder)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a process in the background
+from seq2attn.__main__ import main
+sys.argv.insert(1, "translate")
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["click", "torch"])
+def test_ctrl_c_during_imports_ends_silently(module):
+    """In those of the command line, and in a library that catches it and then fails."""
+    words = [sys.executable, "-c", INTERRUPTING, module, tiny_cli.MODEL]
+    done = subprocess.run(words, capture_output=True, text=True, env=tiny_cli.ENVIRONMENT, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -35,7 +35,8 @@ model:
   encoder: {kind: recurrent, size: 16, dropout: 0.1}
   attention: {score: scaled_dot, heads: 2, exclude_self: true}
   head: {kind: crf}
-training: {optimizer: adam, learning_rate: 0.02, batch_tokens: 120, max_steps: 60, validate_every: 30}
+training: {optimizer: adam, learning_rate: 0.02, batch_tokens: 120, max_steps: 60, validate_every: 30,
+  schedule: {name: constant, warmup: 0}}
 """
 
 

@@ -189,3 +189,11 @@ def test_without_alignment_the_error_says_why_and_what_to_do(call: Callable[[], 
 def test_an_empty_translation_has_no_picture() -> None:
     with pytest.raises(PlotError, match="nothing to draw"):
         Translation.empty(Tokens([], [], [], [])).plot()
+
+
+def test_no_break_spaces_stay_where_unknown_words_are_replaced() -> None:
+    source = Tokens([5], ["x"], ["Haus"], [0])
+    target = Tokens([UNKNOWN, 6], ["?", "y"], ["⁇", "a\u00a0b"], [0, 1])
+    weights = torch.ones(2, 1)
+    result = Translation(source, target, "⁇ a\u00a0b", 0.0, 0.0, weights, torch.zeros(2)).known(UNKNOWN)
+    assert (result.text, result.words) == ("Haus a\u00a0b", ["Haus", "a\u00a0b"])

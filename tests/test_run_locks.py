@@ -1,5 +1,6 @@
 """One process at a time writes to a run folder; what a killed one leaves is taken over."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -63,7 +64,21 @@ def test_a_lock_names_its_process_and_goes_with_it(tmp_path: Path) -> None:
 
 
 def test_only_one_of_many_threads_holds_it_at_a_time(tmp_path: Path) -> None:
-    inside, most, entered = [0], [0], [0]
+    inside, most, entered, refused = [0], [0], [0], list[LockError]()
+
+    def enter() -> None:
+        try:
+            locked(tmp_path / "lock", pytest.fail).__enter__()
+        except LockError as error:
+            refused.append(error)
+
+    with locked(tmp_path / "lock", pytest.fail):
+        others = [threading.Thread(target=enter) for _ in range(4)]
+        for thread in others:
+            thread.start()
+        for thread in others:
+            thread.join()
+    assert len(refused) == 4
 
     def work() -> None:
         while entered[0] < 40:
@@ -82,6 +97,20 @@ def test_only_one_of_many_threads_holds_it_at_a_time(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert most == [1] and not (tmp_path / "lock").exists()
+
+
+def test_a_lock_that_another_process_made_anew_is_left_to_it(tmp_path: Path) -> None:
+    """As after a start that failed, which removes the folder of the new run."""
+    path = tmp_path / "run" / "lock"
+    path.parent.mkdir()
+    with contextlib.ExitStack() as other:
+        with locked(path, pytest.fail):
+            shutil.rmtree(path.parent)
+            path.parent.mkdir()
+            other.enter_context(locked(path, pytest.fail))
+        with pytest.raises(LockError):
+            locked(path, pytest.fail).__enter__()
+    assert not path.exists()
 
 
 def test_a_lock_that_its_owner_removes_in_between_is_made_again(

@@ -95,7 +95,7 @@ def test_torchs_algorithms_are_afterwards_as_they_were(tmp_path: Path, before: t
     ("place", "message"),
     [
         (
-            "seq2attn.layers.token_loss.cross_entropy",
+            "seq2attn.layers.token_loss._cross_entropy",
             r"out of memory in validation, in the batch with the dev examples \[\d+(, \d+)*\] \(source by target "
             r"\(\d+, \d+\) by \(\d+, \d+\)\)\. Lower training\.batch_tokens \(now 200\)\. Nothing is saved$",
         ),

@@ -215,13 +215,13 @@ def test_a_longer_run_goes_on_and_forgets_the_average(run: RunFolder) -> None:
 def poison(monkeypatch: pytest.MonkeyPatch, value: float, after: int) -> None:
     """From some update on, the loss is `value`, though its gradient is finite."""
     count = iter(range(10_000))
-    plain = seq2attn.layers.token_loss.cross_entropy
+    plain = seq2attn.layers.token_loss._cross_entropy
 
     def loss(*given: Any) -> Loss:
         found = plain(*given)
         return Loss(found.smoothed + value, found.nll) if next(count) >= after else found
 
-    monkeypatch.setattr(seq2attn.layers.token_loss, "cross_entropy", loss)
+    monkeypatch.setattr(seq2attn.layers.token_loss, "_cross_entropy", loss)
 
 
 def stopped(run: RunFolder, one: Trainer) -> str:

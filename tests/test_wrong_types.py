@@ -1,5 +1,6 @@
 """Values of a wrong type in public calls: an error that says what was expected, or the obvious reading."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ WRONG_PARTS = {
     "heads": (lambda: MultiHead(2, 4, 4, ScaledDot(2, 2)), "expected an Attention"),
     "pooling": (lambda: Pooling(ScaledDot(4, 4), 1, 4), "expected an Attention or a MultiHead"),
     "load": (lambda: seq2attn.load(3), "expected the path of a run folder, got 3"),
+    "a kind": (
+        lambda: seq2attn.load(tiny_runs.MODEL, kind="Translator"),
+        "expected kind as a class of models",
+    ),
     "a hub's name": (lambda: seq2attn.load("org/name"), "org/name does not exist: expected a run folder"),
     "a recipe": (lambda: seq2attn.train(3), "expected a recipe: the name of one"),
     "overrides": (lambda: seq2attn.train("quickstart", overrides=3), "expected overrides as"),
@@ -38,6 +43,14 @@ WRONG_TEXTS = {
     "prefix": (lambda model: model.translate("a", prefix=3), "expected prefixes as a list of texts"),
     "prefixes": (lambda model: model.translate(["a"], prefix=[3]), "expected prefixes as a list of texts"),
     "stream": (lambda model: list(model.stream([1])), "expected lines as a list of texts"),
+    "stream a text": (lambda model: list(model.stream("abc")), "expected lines as a list of texts.* 'abc'"),
+    "stream none": (lambda model: list(model.stream(None)), "expected lines as a list of texts"),
+    "align layer": (lambda model: model.align("a", "b", layer="x"), "expected the number of a layer or head"),
+    "encode a number": (lambda model: model.source.encode([1]), r"expected a text \(str\), got 1"),
+    "encode none": (lambda model: model.source.encode(None), "expected a list of texts, got None"),
+    "sample": (lambda model: model.source.sample([None], 1), r"expected a text \(str\), got None"),
+    "split": (lambda model: model.source.split(None), r"expected a text \(str\), got None"),
+    "decode": (lambda model: model.target.decode([1.7]), r"expected the ids of one text, .* got \[1\.7\]"),
     "layer": (lambda model: model.with_alignment("last"), "expected the number of a layer or head"),
 }
 
@@ -67,6 +80,17 @@ def test_overrides_may_be_a_dict(tmp_path: Path) -> None:
         "quickstart", tmp_path / "run", {**small, **overrides}, display=tiny_runs.silent()
     )
     assert trained.progress.step == 2 and not trained.scores and trained.model.decoding.beam == 2
+
+
+def test_vocabularies_take_any_texts_and_paths(translators: dict[str, Translator], tmp_path: Path) -> None:
+    vocabulary = translators["model"].source
+    assert vocabulary.encode(text for text in ["a b", "c"]) == vocabulary.encode(["a b", "c"])
+    vocabulary.save(str(tmp_path / "x.model"))
+    assert type(vocabulary).load(str(tmp_path / "x.model")).model == vocabulary.model
+    assert vocabulary.decode(torch.tensor([5, 6])) == vocabulary.decode([5, 6])  # type: ignore[arg-type]
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(Seq2attnError, match="pipe: cannot be read: is a pipe or a device"):
+        type(vocabulary).load(tmp_path / "pipe")
 
 
 def test_one_metric_needs_no_list() -> None:

@@ -19,6 +19,7 @@ from seq2attn.errors import Seq2attnError
 
 Item = TypeVar("Item")
 PATIENCE = 0.1  # seconds that a line waits for others to be computed with
+LONGEST = 1 << 24  # bytes of a line, as in data files
 
 FILES = click.argument(
     "files", nargs=-1, type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
@@ -54,10 +55,16 @@ class Pipe:
         """Return whether there is another line, at the latest at a time of time.monotonic."""
         return self._has_line(deadline)
 
+    @property
+    def _is_over(self) -> bool:
+        """Whether no more is read for a line: at the end of the input, and of a line that is too long."""
+        return self.ended or len(self.buffer) > LONGEST
+
     def _has_line(self, deadline: float | None) -> bool:
-        """Read until there is a line, the input ends or the time is over; return whether there is a line."""
+        """Read until there is a line, or a too long one, the input ends or the time is over; return whether
+        there is a line."""
         searched = 0
-        while (found := self.buffer.find(b"\n", searched)) < 0 and not self.ended:
+        while (found := self.buffer.find(b"\n", searched)) < 0 and not self._is_over:
             searched = len(self.buffer)
             if deadline is not None:
                 left = max(0.0, deadline - time.monotonic())
@@ -91,7 +98,8 @@ def lines(files: tuple[Path, ...], pipe: Pipe | None = None) -> Iterator[str]:
     Files may be compressed (.gz, .xz, .bz2). A byte order mark at the start of a file is dropped.
 
     Raises:
-        Seq2attnError: a line is not UTF-8; or a file is JSONL, whose lines are no texts.
+        Seq2attnError: a line is not UTF-8, or has more than LONGEST bytes; or a file is JSONL, whose lines
+            are no texts.
     """
     for file in files or (Path("-"),):
         if is_json_lines(file):
@@ -101,11 +109,15 @@ def lines(files: tuple[Path, ...], pipe: Pipe | None = None) -> Iterator[str]:
             )
         with contextlib.ExitStack() as stack:
             for number, line in enumerate(pipe or _bytes(file, stack), 1):
+                name = "standard input" if str(file) == "-" else file
+                if len(line) > LONGEST:
+                    raise Seq2attnError(
+                        f"{name}:{number}: a line of more than {LONGEST:,} bytes: expected texts, one a line"
+                    )
                 line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
                 try:
                     yield line.decode("utf-8").rstrip("\r\n")
                 except UnicodeDecodeError as error:
-                    name = "standard input" if str(file) == "-" else file
                     raise Seq2attnError(
                         f"{name}:{number}: expected UTF-8, got the byte {error.object[error.start]:#x} "
                         f"at position {error.start + 1} of the line"
@@ -113,9 +125,11 @@ def lines(files: tuple[Path, ...], pipe: Pipe | None = None) -> Iterator[str]:
 
 
 def _bytes(file: Path, stack: contextlib.ExitStack) -> Iterable[bytes]:
-    """Return the lines of a file as bytes, decompressed if its suffix says so."""
+    """Return the lines of a file as bytes, decompressed if its suffix says so; a longer one than LONGEST only
+    in part."""
     if file.suffix in (".gz", ".xz", ".bz2"):
         from seq2attn.data.files import lines as decompressed
 
         return decompressed(file)
-    return stack.enter_context(click.open_file(str(file), "rb"))
+    stream = stack.enter_context(click.open_file(str(file), "rb"))
+    return iter(lambda: stream.readline(LONGEST + 1), b"")

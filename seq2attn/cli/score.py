@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 METRICS = (
     "For texts: bleu, bleu-zh, bleu-char, chrf, chrf++, ter, exact, wer, per, g2p-wer, rouge-1, rouge-2, "
     "rouge-l, rouge-lsum; for tags: f1, precision, recall, tag-accuracy; for labels of texts: accuracy, "
-    "macro-f1. May be repeated.  [default: the recipe's]"
+    "macro-f1; for labels of images: top-1, top-5. May be repeated.  [default: the recipe's]"
 )
 
 
@@ -44,7 +44,8 @@ METRICS = (
 @click.option(
     "--source",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Score RUN on this file: one text a line (for a tagger, words separated by spaces), or .jsonl.",
+    help="Score RUN on this file: one text a line (for a tagger, words separated by spaces; for images, a "
+    "file), or .jsonl.",
 )
 @click.option("--key", default="source", show_default=True, help="Key of the texts if --source is JSONL.")
 @click.option(
@@ -85,7 +86,8 @@ def score(
 
     The metrics of RUN are those of its task. Translations get BLEU, chrF and TER; summaries get ROUGE, beside
     baselines that need no model; tags get F1, precision and recall, over all types and for each type in the
-    format of conlleval; labels of texts get accuracy and macro-F1.
+    format of conlleval; labels of texts get accuracy and macro-F1; labels of images get top-1 and top-5
+    accuracy, beside the most frequent label, and the accuracy of each class.
 
     \b
     seq2attn score runs/quickstart

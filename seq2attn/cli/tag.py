@@ -50,6 +50,7 @@ def tag(
         raise click.UsageError("--conll defines input and output: leave out --words and --format")
     from seq2attn.inference.recognizer import CHUNK
     from seq2attn.tasks.loading import load_for
+    from seq2attn.text.words import words as split_words
 
     recognizer, pipe = load_for("tag", run, checkpoint, device), Pipe.open(files)
     if conll:
@@ -64,7 +65,7 @@ def tag(
                 click.echo(annotation.conll(), nl=False)
             else:
                 for entity in annotation.entities:
-                    text = " ".join(entity.text.split())  # without tabs, which separate the columns
+                    text = " ".join(split_words(entity.text))  # without tabs, which separate the columns
                     probability = f"{entity.probability:.3f}"
                     cells = number, entity.start, entity.end, entity.type, probability, text
                     click.echo("\t".join(map(str, cells)))

@@ -1,15 +1,12 @@
-"""The commands `train`, `check`, `average` and `bench`."""
+"""The commands `train`, `check` and `average`."""
 
 import json
 import shlex
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
 from seq2attn.cli.options import DEVICE, OVERRIDES, RECIPE, RUN, cli, formats
-from seq2attn.errors import Seq2attnError
 
 
 @cli.command()
@@ -116,112 +113,3 @@ def average(run: Path, last: int, form: str, device: str) -> None:
     folder = average_run(run, last, device)
     file, best = str(folder.path / "weights" / str(folder.version.average)), folder.version.best
     click.echo(json.dumps({"average": file, "best": best}) if form == "json" else f"{file}; best: {best}")
-
-
-@cli.group()
-def bench() -> None:
-    """Train variants of a recipe and compare them."""
-
-
-@bench.command()
-@RECIPE
-@OVERRIDES
-@click.option("--scorers", help="Scorers, or all. Options in braces: 'dot, {name: general, rank: 8}'.")
-@click.option("--normalizers", help="Normalizers, or all, in the same form.")
-@click.option("--also", multiple=True, metavar="KEY=VALUE", help="Another variant. May be repeated.")
-@click.option(
-    "--seeds",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Trainings of each variant, with different seeds.",
-)
-@click.option(
-    "--budget", type=click.FloatRange(0, min_open=True), help="Minutes of training for each variant."
-)
-@click.option(
-    "--gold",
-    type=click.Path(exists=True, path_type=Path),
-    help="Gold word alignments of the test set, for AER.",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="The folder for runs, table and figure.  [default: runs/bench-NAME]",
-)
-@formats("text: a table in Markdown; json: the measurements of each training.", "json")
-@click.pass_context
-def attention(
-    context: click.Context,
-    recipe: str,
-    overrides: tuple[str, ...],
-    scorers: str | None,
-    normalizers: str | None,
-    also: tuple[str, ...],
-    seeds: int,
-    budget: float | None,
-    gold: Path | None,
-    out: Path | None,
-    form: str,
-) -> None:
-    """Train RECIPE with different attentions and compare them.
-
-    Each combination of --scorers and --normalizers is a variant, and so is each --also; without any of them,
-    the recipe is trained as it is. Numbers in brackets are 95 % intervals; with several --seeds, the lowest
-    and the highest value. Run the same command again to resume it.
-
-    \b
-    seq2attn bench attention copy_additive --scorers "additive, dot" --normalizers "softmax, monotonic"
-    seq2attn bench attention my.yaml --scorers all --budget 3 --seeds 2 --out runs/bench
-    seq2attn bench attention my.yaml --also "model.decoder.latent=marginal model.decoder.top=4"
-    """
-    from seq2attn.attention.normalizers import NORMALIZERS
-    from seq2attn.attention.scorers import SCORERS
-    from seq2attn.recipe import read
-    from seq2attn.runs.attention_bench import compare, figure, table, variants
-
-    basis = read(recipe, overrides)
-    scorer_parts = _parts("--scorers", scorers, list(SCORERS))
-    normalizer_parts = _parts("--normalizers", normalizers, list(NORMALIZERS))
-    folder = out or Path("runs") / f"bench-{basis.name}"
-    rows = compare(
-        recipe,
-        variants(basis, scorer_parts, normalizer_parts, also),
-        folder,
-        seeds,
-        budget,
-        gold,
-        overrides,
-        lambda line: click.echo(line, err=True),
-    )
-    (folder / "table.md").write_text(table(rows), encoding="utf-8")
-    measured = json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False)
-    click.echo(f"{measured}\n" if form == "json" else table(rows), nl=False)
-    if any(not row.failed for row in rows):
-        figure(rows, folder / "table.png")
-    click.echo(f"rows, table and figure are in {folder}", err=True)
-    context.exit(int(any(row.failed for row in rows)))
-
-
-def _parts(option: str, text: str | None, choices: list[str]) -> list[Any]:
-    """Return the parts in a comma-separated YAML list. Seq2attnError for a name that is not in choices."""
-    import yaml
-
-    from seq2attn.recipe.wording import FROM_PLUGINS, unknown
-
-    if text is None or text == "all":
-        return choices if text else []
-    if not text.strip():
-        raise Seq2attnError(f"{option} is empty: give names separated by commas, or all")
-    try:
-        parts = list(yaml.safe_load(f"[{text}]"))
-    except yaml.YAMLError as error:
-        raise Seq2attnError(
-            f"{option}: expected names separated by commas, as in 'dot, {{name: general, rank: 8}}'; "
-            f"got {text!r}"
-        ) from error
-    for part in parts:
-        name = part.get("name") if isinstance(part, dict) else part
-        if name not in choices:
-            raise Seq2attnError(f"{option}: {unknown(str(name), choices, more=FROM_PLUGINS)}")
-    return parts

@@ -142,7 +142,8 @@ class ImageBatchLoader:
             self._mixup.draw(len(self.examples), np.random.default_rng([self.seed, epoch, row, 1]))
             for row in rows
         ]
-        partners, shares = [partner for partner, _ in draws], torch.tensor([share for _, share in draws])
+        partners = [partner for partner, _ in draws]
+        shares = torch.tensor([share for _, share in draws], device="cpu")
         others, _ = collate_images([self._image(row, epoch) for row in partners], self.normalize)
         weight = shares[:, None, None, None]
         mixed = Mixed(torch.from_numpy(self._labels[partners]), shares)

@@ -55,7 +55,7 @@ def prepare_images(
         options = [corpus.model_dump(mode="json", exclude={"weight"}), data.bad_lines]
         name = digest(["images", FORMAT, source.state, options, [data.channels, data.shape, data.resize]])
         stop = data.bad_lines == "stop"
-        write = partial(_write, source, reader, corpus.limit, stop, progress)
+        write = partial(_write, source, reader, (corpus.skip, corpus.limit), stop, progress)
         parts.append(Part(stored(name, _columns, write), corpus.weight))
     return ImageExamples(parts, reader)
 
@@ -146,14 +146,16 @@ def _columns() -> "datasets.Features":
 def _write(
     source: ImageSource,
     reader: ImageReader,
-    limit: int | None,
+    kept: tuple[int, int | None],
     stop: bool,
     progress: Callable[[Report], object],
     writer: "ArrowWriter",
 ) -> Notes:
-    """Write the rows of a corpus."""
+    """Write the rows of a corpus; kept: how many are left out at the start, and how many are then kept."""
+    first, limit = kept
     report, content, sums = Report(stop=stop, progress=progress), hashlib.sha256(), _Sums()
-    for batch in _batches(islice(_decoded(source.read(report), reader, report), limit)):
+    rows = _decoded(source.read(report), reader, report)
+    for batch in _batches(islice(rows, first, None if limit is None else first + limit)):
         for row, pixels in batch:
             content.update(f"{pixels.shape} {len(row.label)} {row.label}".encode())
             content.update(pixels.tobytes())

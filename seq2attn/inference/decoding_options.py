@@ -81,14 +81,19 @@ def changed(decoding: DecodingRecipe, options: Mapping[str, object]) -> Decoding
     return result
 
 
-def warn_of_limits(lines: Sequence[int], decoding: DecodingRecipe) -> None:
-    """Warn that the outputs of sentences with these numbers have the largest length allowed."""
+def warn_of_limits(lines: Sequence[int], decoding: DecodingRecipe, readable: int | None = None) -> None:
+    """Warn that the outputs of sentences with these numbers have the largest length allowed.
+
+    readable: the number of positions of the decoder, None if they have no end.
+    """
     if lines:
         others = f" and {len(lines) - 1:,} others have" if len(lines) > 1 else " has"
+        positions = "" if readable is None else f"; the decoder has positions for {readable - 1:,} pieces"
         ratio = RATIO if decoding.max_length_ratio is None else decoding.max_length_ratio
         warnings.warn(
             f"the output of sentence {lines[0]:,}{others} the largest length allowed, and may be cut: raise "
-            f"decoding.max_length_ratio ({ratio:g}) or max_length ({decoding.max_length})",
+            f"decoding.max_length_ratio ({ratio:g}) or max_length ({decoding.max_length})"
+            f"{positions}",
             LengthWarning,
             stacklevel=2,
         )

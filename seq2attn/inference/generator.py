@@ -90,6 +90,7 @@ class Generator:
         lengths = np.array([len(source.ids) for source in sources], dtype=np.int32)
         order = np.argsort(-lengths, kind="stable")
         prefixes, indices = prefixes or [[]] * len(sources), indices or range(len(sources))
+        self._require_readable(prefixes, indices, "prefix")
         nbest_lists: list[list[Hypothesis]] = [[] for _ in sources]
         width = decoding.nbest if decoding.sample else decoding.beam
         for batch in fill(order, lengths, lengths, max(1, decoding.batch_tokens // width)):
@@ -117,6 +118,7 @@ class Generator:
         targets: may contain ids of copied pieces (`PairTokenizer.copied`);
         head: the layer and head of the weights; None returns no weights, which is faster.
         """
+        self._require_readable(targets, range(len(targets)), "target")
         self.model.eval()
         require_float32(self.model)
         pointer_generator = self.model.decoder.pointer_generator
@@ -185,6 +187,16 @@ class Generator:
         if readable is None:
             return limits
         return [min(limit, readable - 1) for limit in limits]  # the decoder reads <s>, too
+
+    def _require_readable(self, targets: Sequence[Row], indices: Sequence[int], name: str) -> None:
+        """Raise Seq2attnError for given targets, of sentences with these indices, that have no position."""
+        readable = self.model.decoder.max_length
+        for index, target in zip(indices, targets, strict=True):
+            if readable is not None and len(target) >= readable:  # the decoder reads <s>, too
+                raise Seq2attnError(
+                    f"the {name} of sentence {index + 1:,} has {len(target):,} pieces, and the decoder has "
+                    f"positions for {readable - 1:,}: give a shorter one"
+                )
 
     @torch.no_grad()
     def _search(

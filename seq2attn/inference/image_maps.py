@@ -82,9 +82,10 @@ def rollout(layers: Sequence[Float[Tensor, "h N N"]]) -> Float[Tensor, "N N"]:
     Heads are averaged, the identity is added for the residual connection, rows are divided by their sums, and
     the layers, first to last, are multiplied from the left.
     """
-    whole = torch.eye(layers[0].shape[-1])
+    identity = torch.eye(layers[0].shape[-1], device=layers[0].device)
+    whole = identity
     for heads in layers:
-        mixed = heads.mean(0) + torch.eye(heads.shape[-1])
+        mixed = heads.mean(0) + identity
         whole = mixed / mixed.sum(-1, keepdim=True) @ whole
     return whole
 

@@ -177,5 +177,11 @@ class Predictor(ABC):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
+def require_lines(lines: object) -> None:
+    """Raise Seq2attnError for lines that are one text, which would be read as a list of its letters."""
+    if isinstance(lines, str | bytes) or not isinstance(lines, Iterable):
+        raise Seq2attnError(f"expected lines as a list of texts (str), got {lines!r:.60}")
+
+
 def _is_list_of_str(text: object) -> bool:
     return isinstance(text, Sequence) and all(isinstance(part, str) for part in text)

@@ -14,10 +14,17 @@ from torch import Tensor
 
 from seq2attn.data.batch_plan import by_length, fill
 from seq2attn.data.word_batches import collate_words
-from seq2attn.errors import Seq2attnError
+from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.inference.attention_maps import SELF_TITLES, AttentionMaps, recorded, self_attentions
 from seq2attn.inference.label_results import Annotation, Category, Entity
-from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, OF_IMAGES, PlotOptions, Predictor
+from seq2attn.inference.predictor import (
+    DEFAULT_PLOT,
+    NO_OPTIONS,
+    OF_IMAGES,
+    PlotOptions,
+    Predictor,
+    require_lines,
+)
 from seq2attn.inference.result_list import Results
 from seq2attn.inference.shortening import shortened
 from seq2attn.metrics.entities import parted
@@ -149,8 +156,11 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
 
     def stream(self, lines: Iterable[str], chunk: int = CHUNK) -> Iterator[Result]:
         """See the base class: lines are words that are separated by single spaces, as in data sets."""
+        require_lines(lines)
         lines = iter(lines)
         while texts := list(islice(lines, chunk)):
+            for text in texts:
+                require_type(text, str, "lines as a list of texts (str)")
             yield from self.label([TokenizedText.of(split_words(text)) for text in texts], weights=False)
 
     @torch.no_grad()

@@ -14,6 +14,8 @@ from torch import Tensor
 from seq2attn.alignment.word_alignment import Link, WordAlignment, links, pharaoh
 from seq2attn.errors import Seq2attnError
 from seq2attn.text.vocabulary import Tokens
+from seq2attn.text.words import SEPARATORS
+from seq2attn.text.words import words as split_words
 from seq2attn.views.html_table import MAX_CELLS, beginning, pale, table
 
 if TYPE_CHECKING:
@@ -110,7 +112,9 @@ class Translation:
             return self
         for index, word in enumerate(self.words):
             # spaces within a word are single ones; in the text there may be more
-            match = re.compile(r"\s+".join(map(re.escape, word.split()))).search(self.text, position)
+            match = re.compile(f"[{SEPARATORS}]+".join(map(re.escape, split_words(word)))).search(
+                self.text, position
+            )
             if match is None:
                 raise Seq2attnError(
                     f"expected the words of the text, got {word!r}, which is not in {self.text!r}"
@@ -120,7 +124,7 @@ class Translation:
             text += self.text[position : match.start()] + (words[index] if replaced else match[0])
             position = match.end()
         # SentencePiece adds spaces around its symbol for an unknown piece to those between words
-        text = " ".join((text + self.text[position:]).split())
+        text = " ".join(split_words(text + self.text[position:]))
         return replace(self, target=self.target._replace(words=words), text=text)
 
     def links(self, threshold: float | None = None) -> list[Link]:

@@ -16,7 +16,14 @@ from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.inference.attention_maps import cross_attention_maps, self_attention_maps
 from seq2attn.inference.decoding_options import DecodingOptions, changed, published, warn_of_limits
 from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, ForcedDecoding, Generator
-from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, OF_IMAGES, PlotOptions, Predictor
+from seq2attn.inference.predictor import (
+    DEFAULT_PLOT,
+    NO_OPTIONS,
+    OF_IMAGES,
+    PlotOptions,
+    Predictor,
+    require_lines,
+)
 from seq2attn.inference.result_list import Results
 from seq2attn.inference.results import Translation
 from seq2attn.inference.search import Hypothesis
@@ -214,6 +221,7 @@ class TextPredictor(Predictor):
 
         decoding: replaces the predictor's own settings.
         """
+        require_lines(lines)
         lines = iter(lines)
         return self.stream_chunks(iter(lambda: list(islice(lines, chunk)), []), decoding, alignment)
 
@@ -239,6 +247,7 @@ class TextPredictor(Predictor):
         """
         require_type(source, str, "a source text (str); to align many, call `align` for each")
         require_type(target, str, "a target text (str)")
+        self.with_alignment(layer, head)  # raises for what is no number
         source_text = self._tokenize(source)
         target_tokens = self.generator.tokenizer.tokenize_target(target, source_text.ids)
         chosen = AlignmentHead(
@@ -299,7 +308,7 @@ class TextPredictor(Predictor):
             result = self._result(tokens, target, text, hypothesis, weights)
             results[row].append(result.known(self.target.unk) if decoding.replace_unknown else result)
         longest = [first + n for n, nbest in enumerate(results, 1) if nbest and nbest[0].truncated]
-        warn_of_limits(longest, decoding)
+        warn_of_limits(longest, decoding, self.model.decoder.max_length)
         return [
             nbest[0].among(nbest) if nbest else Translation.empty(source.tokens)
             for nbest, source in zip(results, sources, strict=True)

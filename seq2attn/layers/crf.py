@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from seq2attn.attention.masks import check_mask
 from seq2attn.errors import Seq2attnError
+from seq2attn.layers.labels import checked_labels
 
 IMPOSSIBLE = float("-inf")
 Allowed = Tensor | Sequence[bool] | Sequence[Sequence[bool]]
@@ -90,19 +91,17 @@ class CRF(nn.Module):
 
         Seq2attnError for labels that the constraints forbid: their loss would be infinite.
         """
-        self._check_constraints(labels, mask)
-        return self.log_partition(emissions, mask) - self.score(emissions, labels, mask)
+        chain = self._chain(emissions, mask)
+        y = checked_labels(labels, mask, emissions.shape[:2], len(self.start))  # (B, T)
+        self._check_constraints(y, mask)
+        return _log_z(chain) - _score(chain, y)
 
     def score(
         self, emissions: Float[Tensor, "B T K"], labels: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]
     ) -> Float[Tensor, " B"]:
         """Return s(e, labels), -inf if the constraints forbid them. Seq2attnError for ids of no label."""
         chain = self._chain(emissions, mask)
-        y = _at_least_one(_checked_labels(labels, mask, emissions.shape[-1])).T  # (T, B)
-        e = chain.emissions.gather(-1, y.unsqueeze(-1)).squeeze(-1)  # (T, B)
-        steps = chain.transition[y[:-1], y[1:]].masked_fill(~chain.mask[1:], 0)  # (T - 1, B); times 0 is nan
-        ends = chain.start[y[0]] + chain.end[y.gather(0, chain.last.unsqueeze(0)).squeeze(0)]  # (B,)
-        return e.sum(0) + steps.sum(0) + ends.masked_fill(~chain.mask[0], 0)
+        return _score(chain, checked_labels(labels, mask, emissions.shape[:2], len(self.start)))
 
     def log_partition(
         self,
@@ -115,11 +114,7 @@ class CRF(nn.Module):
 
         Its gradient is the marginals (of `emissions`) and the expected counts (of the CRF's parameters).
         """
-        chain = self._chain(emissions, mask, allowed)
-        log_z: Tensor = _LogPartition.apply(  # type: ignore[no-untyped-call]
-            chain.emissions, chain.start, chain.transition, chain.end, chain.last
-        )
-        return log_z.masked_fill(~chain.mask[0], 0)
+        return _log_z(self._chain(emissions, mask, allowed))
 
     @torch.no_grad()
     def probability(
@@ -196,6 +191,10 @@ class CRF(nn.Module):
         return Best(labels, score - self.log_partition(emissions, mask))
 
     def _chain(self, emissions: Tensor, mask: Tensor, allowed: Tensor | None = None) -> _Chain:
+        size = len(self.start)
+        if not isinstance(emissions, Tensor) or emissions.dim() != 3 or emissions.shape[-1] != size:
+            came = tuple(emissions.shape) if isinstance(emissions, Tensor) else type(emissions).__name__
+            raise Seq2attnError(f"expected emissions (B, T, {size}), a score for each label; got {came}")
         check_mask(mask, emissions.shape[:2], "(B, T), True = a token")
         if (mask[:, 1:] & ~mask[:, :-1]).any():
             row = int((mask[:, 1:] & ~mask[:, :-1]).any(-1).nonzero()[0])
@@ -206,6 +205,7 @@ class CRF(nn.Module):
         dtype = torch.promote_types(emissions.dtype, torch.float32)
         e = emissions.to(dtype)
         if allowed is not None:
+            check_mask(allowed, emissions.shape, "(B, T, K), True = an allowed label")
             e = e.masked_fill(~allowed, IMPOSSIBLE)
         e, mask = _at_least_one(e.masked_fill(~mask.unsqueeze(-1), 0)), _at_least_one(mask)
         return _Chain(
@@ -217,8 +217,7 @@ class CRF(nn.Module):
             mask.T,
         )
 
-    def _check_constraints(self, labels: Tensor, mask: Tensor) -> None:
-        y = _checked_labels(labels, mask, len(self.start))  # (B, T)
+    def _check_constraints(self, y: Tensor, mask: Tensor) -> None:
         begins = torch.cat([~self.may_start[y[:, :1]], ~self.may_follow[y[:, :-1], y[:, 1:]]], 1)  # (B, T)
         ends = ~self.may_end[y] & ~F.pad(mask[:, 1:], (0, 1))  # (B, T)
         wrong = (begins | ends) & mask
@@ -230,6 +229,23 @@ class CRF(nn.Module):
                 f"{after if begins[row, t] else 'come last'}: labels that are forbidden cannot be learnt; "
                 "repair the tags (tags.repair) before they become labels"
             )
+
+
+def _score(chain: _Chain, labels: Tensor) -> Tensor:
+    """Return s(e, y) (B,) of labels (B, T)."""
+    y = _at_least_one(labels).T  # (T, B)
+    e = chain.emissions.gather(-1, y.unsqueeze(-1)).squeeze(-1)  # (T, B)
+    steps = chain.transition[y[:-1], y[1:]].masked_fill(~chain.mask[1:], 0)  # (T - 1, B); times 0 is nan
+    ends = chain.start[y[0]] + chain.end[y.gather(0, chain.last.unsqueeze(0)).squeeze(0)]  # (B,)
+    return e.sum(0) + steps.sum(0) + ends.masked_fill(~chain.mask[0], 0)
+
+
+def _log_z(chain: _Chain) -> Tensor:
+    """Return log Z (B,)."""
+    log_z: Tensor = _LogPartition.apply(  # type: ignore[no-untyped-call]
+        chain.emissions, chain.start, chain.transition, chain.end, chain.last
+    )
+    return log_z.masked_fill(~chain.mask[0], 0)
 
 
 class _LogPartition(torch.autograd.Function):
@@ -318,18 +334,6 @@ def _at(values: Tensor, positions: Tensor) -> Tensor:
 def _at_least_one(values: Tensor) -> Tensor:
     """Return values (B, T, ...), with one position of padding if T is 0."""
     return values if values.shape[1] else values.new_zeros(len(values), 1, *values.shape[2:])
-
-
-def _checked_labels(labels: Tensor, mask: Tensor, size: int) -> Tensor:
-    """Return the labels, 0 at padding. Seq2attnError for others than 0 ... size - 1."""
-    labels = labels.long().masked_fill(~mask, 0)
-    wrong = (labels < 0) | (labels >= size)
-    if wrong.any():
-        row, t = wrong.nonzero()[0].tolist()
-        raise Seq2attnError(
-            f"token {t} of sentence {row} has label {int(labels[row, t])}: expected one of 0 ... {size - 1}"
-        )
-    return labels
 
 
 def _bools(name: str, allowed: Allowed | None, shape: tuple[int, ...]) -> Tensor:

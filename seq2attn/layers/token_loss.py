@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from seq2attn.attention.masks import check_mask
 from seq2attn.attention.renamed import RenamedHooks
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.basic import Projection
+from seq2attn.layers.labels import checked_labels
 from seq2attn.runtime.chunks import blocks
 from seq2attn.runtime.plugin_errors import blaming
 
@@ -49,7 +49,7 @@ class TokenLoss(RenamedHooks):
 
         Seq2attnError if the class of a plugin raises an error, or returns something else than it must.
         """
-        check_mask(mask, target.shape, "(B, T), True = a target token")
+        target = _checked(predicted, target, mask)
         with blaming(type(self)):
             loss = self.sums(predicted, target, mask, num_copied)
         if not isinstance(loss, Loss) or any(part.shape for part in loss):
@@ -105,7 +105,7 @@ class CrossEntropy(TokenLoss):
         num_copied: int,
     ) -> Loss:
         """See the base class."""
-        return cross_entropy(predicted, target, mask, self.label_smoothing, num_copied)
+        return _cross_entropy(predicted, target, mask, self.label_smoothing, num_copied)
 
 
 LOSSES: dict[str, type[TokenLoss]] = {"cross_entropy": CrossEntropy}
@@ -126,13 +126,28 @@ def cross_entropy(
     predicted: logits (B, T, V); or their projection, which is computed for at most ROWS of the B T rows at a
     time, together with its gradient, and not at padding.
     num_copied: the number of logits at the end that belong to copied pieces (decoders/copying.py).
+
+    Seq2attnError, with the token, for targets that the logits do not have; at padding they may be anything.
     """
-    check_mask(mask, target.shape, "(B, T), True = a target token")
+    return _cross_entropy(predicted, _checked(predicted, target, mask), mask, smoothing, num_copied)
+
+
+def _checked(predicted: Tensor | Projection, target: Tensor, mask: Tensor) -> Tensor:
+    """Return targets of the shape of what is predicted, 0 at padding."""
+    if isinstance(predicted, Projection):
+        return checked_labels(target, mask, predicted.states.shape[:-1], len(predicted.layer.weight))
+    return checked_labels(target, mask, predicted.shape[:-1], predicted.shape[-1])
+
+
+def _cross_entropy(
+    predicted: Tensor | Projection, target: Tensor, mask: Tensor, smoothing: float, num_copied: int
+) -> Loss:
     if isinstance(predicted, Projection):
         states, layer = predicted.states[mask], predicted.layer  # (N, R)
-        smoothed, nll = _ProjectedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-            states, layer.weight, layer.bias, target[mask], smoothing, torch.is_grad_enabled()
-        )
+        with torch.autocast(states.device.type, enabled=False):  # the states have their precision
+            smoothed, nll = _ProjectedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+                states, layer.weight, layer.bias, target[mask], smoothing, torch.is_grad_enabled()
+            )
         return Loss(smoothed, nll)
     wide = _at_least_float32(predicted)
     size = predicted.shape[-1] - num_copied

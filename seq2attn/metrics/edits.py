@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from seq2attn.metrics.base import SEED, Numbers, References, Score, by_hypothesis, nrefs, resampled
+from seq2attn.text.words import words
 from seq2attn.version import __version__
 
 AT_ONCE = 512  # number of pairs whose distances are computed together
@@ -45,21 +46,21 @@ def word_errors(
 ) -> Score:
     """Word error rate: 100 * edits / words of the references, over the corpus (Levenshtein 1966).
 
-    Words are separated by spaces, and are compared as they are written; if words are sounds, this is the
-    phone error rate. It may be above 100. If a hypothesis has more than one reference, the one with the
-    fewest edits counts.
+    Words are separated by ASCII white space, and are compared as they are written; if words are sounds, this
+    is the phone error rate. It may be above 100. If a hypothesis has more than one reference, the one with
+    the fewest edits counts.
     """
     golds = by_hypothesis(hypotheses, references)
     # a pair for each reference of each hypothesis
-    predicted = [text.split() for text, references in zip(hypotheses, golds, strict=True) for _ in references]
-    expected = [gold.split() for references in golds for gold in references]
-    edits, words = edit_distances(predicted, expected), np.array([len(gold) for gold in expected])
+    predicted = [words(text) for text, references in zip(hypotheses, golds, strict=True) for _ in references]
+    expected = [words(gold) for references in golds for gold in references]
+    edits, lengths = edit_distances(predicted, expected), np.array([len(gold) for gold in expected])
     counts = [len(references) for references in golds]
     nearest = [
         end - count + int(edits[end - count : end].argmin())
         for end, count in zip(np.cumsum(counts), counts, strict=True)
     ]
-    return _mean(name, edits[nearest], words[nearest], golds, bootstrap, seed, "unit:word")
+    return _mean(name, edits[nearest], lengths[nearest], golds, bootstrap, seed, "unit:word")
 
 
 def edit_distances(first: Sequence[Sequence[str]], second: Sequence[Sequence[str]]) -> Numbers:
@@ -102,7 +103,7 @@ def _wrong(hypotheses: Sequence[str], golds: Sequence[Sequence[str]]) -> Numbers
     """Return 1 for each hypothesis that equals none of its references word for word, 0 for the others."""
     pairs = zip(hypotheses, golds, strict=True)
     return np.array(
-        [text.split() not in [gold.split() for gold in references] for text, references in pairs], np.int64
+        [words(text) not in [words(gold) for gold in references] for text, references in pairs], np.int64
     )
 
 

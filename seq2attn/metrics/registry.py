@@ -78,3 +78,12 @@ def tables(
     """Return the tables with more of the named METRICS, by name: their `str` is for people, `to_json` not."""
     names = dict.fromkeys(METRICS[name].table for name in metrics if METRICS[name].table)
     return {name: TABLES[name](hypotheses, references) for name in names}
+
+
+def ranking_value(scores: dict[str, float], metric: str) -> list[float]:
+    """Return numbers to rank scores by, larger is better: the metric, then the loss, for ties such as BLEU
+    0."""
+    if metric == "loss":
+        return [-scores["loss"]]
+    sign = -1.0 if METRICS[metric].lower_is_better else 1.0
+    return [sign * scores[metric], -scores["loss"]]

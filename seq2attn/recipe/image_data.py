@@ -14,6 +14,9 @@ from seq2attn.recipe.markers import FilePath, OneOrMore, PathField
 from seq2attn.recipe.sections import Choice, Count, Fault, Part, Section, by_key
 
 Side = Annotated[int, Field(ge=1, le=16_384)]
+Skip = Annotated[
+    Count, Field(description="Leave out this many images at the start, as for a dev set of the last ones.")
+]
 ARCHIVE = "a .tar archive, plain or compressed (.gz, .xz, .bz2)"
 
 
@@ -31,6 +34,7 @@ class FolderCorpus(Corpus):
     archive: FilePath | None = Field(None, description=f"{ARCHIVE[0].upper()}{ARCHIVE[1:]}, with the folder.")
     weight: Weight = 1.0
     limit: Limit = None
+    skip: Skip = 0
 
 
 class ImageTable(Corpus):
@@ -46,12 +50,14 @@ class ImageTable(Corpus):
     )
     weight: Weight = 1.0
     limit: Limit = None
+    skip: Skip = 0
 
 
 class ImageDataset(DatasetCorpus):
     """A dataset that `datasets.load_dataset` loads; class labels are read as their names."""
 
     columns: tuple[str, str] = Field(("image", "label"), description="Columns of images and labels.")
+    skip: Skip = 0
 
 
 class IdxCorpus(Corpus):
@@ -65,6 +71,7 @@ class IdxCorpus(Corpus):
     )
     weight: Weight = 1.0
     limit: Limit = None
+    skip: Skip = 0
 
 
 class ImageSample(Corpus):
@@ -76,6 +83,7 @@ class ImageSample(Corpus):
     )
     weight: Weight = 1.0
     limit: Limit = None
+    skip: Skip = 0
 
 
 AnyImages = Annotated[

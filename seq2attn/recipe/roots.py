@@ -28,7 +28,7 @@ from seq2attn.recipe.training import (
     TaggingTrainingRecipe,
     TrainingRecipe,
 )
-from seq2attn.recipe.vision_model import ImageClassifierRecipe
+from seq2attn.recipe.vision_model import ImageClassifierRecipe, ViTRecipe
 from seq2attn.recipe.wording import shown
 
 TASK = "Task that the model is trained for."
@@ -52,6 +52,11 @@ class AnyRecipe(Section):
     @property
     def attention_path(self) -> str | None:
         """The key of the attention that comparisons vary; None if there is none."""
+        return None
+
+    @property
+    def blocks_path(self) -> str | None:
+        """The key of the attention blocks that comparisons vary; None if the network has no place for any."""
         return None
 
     def fitted_as(self, begun: "AnyRecipe") -> Self:
@@ -286,6 +291,11 @@ class ImageClassificationRecipe(AnyRecipe):
     def attention_path(self) -> str | None:
         """The key of the pooling's attention, which comparisons vary; None if there is none."""
         return "model.pooling" if isinstance(self.model.pooling, AttentivePoolingRecipe) else None
+
+    @property
+    def blocks_path(self) -> str | None:
+        """See the base class."""
+        return None if isinstance(self.model.backbone, ViTRecipe) else "model.backbone.blocks"
 
     def fitted_as(self, begun: AnyRecipe) -> Self:
         """See the base class."""

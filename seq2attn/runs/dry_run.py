@@ -90,7 +90,9 @@ def _fitted(recipe: AnyRecipe, fitted: AnyRecipe) -> Iterator[tuple[str, str]]:
 
 
 def _number(value: Any) -> str:
-    """Return a number, or a list of numbers, as a report has it."""
+    """Return a number, or numbers in a list or by name, as a report has them."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_number(inner)}" for name, inner in value.items())
     return " and ".join(map(_number, value)) if isinstance(value, list) else f"{value:,}"
 
 

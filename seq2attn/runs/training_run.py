@@ -113,7 +113,7 @@ def train(
         # Only then, so that a resume that fails changes nothing.
         resumed = partial(folder.replace_recipe, task.recipe)
         with _what_is_saved(folder):
-            progress = fit(folder, trainer, loader, validate, _report(shown, folder, recipe), call, resumed)
+            progress = fit(folder, trainer, loader, validate, _report(shown, folder, task), call, resumed)
         predictor = task.predictor(model, torch_device)
         scores = list[Score]()
         if not progress.interrupted:
@@ -284,12 +284,13 @@ def _seeded(recipe: AnyRecipe) -> Iterator[None]:
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
-def _report(display: Display, folder: RunFolder, recipe: AnyRecipe) -> Report:
+def _report(display: Display, folder: RunFolder, task: Task[Any]) -> Report:
     """Return a function that sends records to the terminal and, if the recipe says so, to TensorBoard."""
-    write_to_board = _tensorboard(folder.target("tensorboard")) if recipe.training.tensorboard else None
+    board = task.recipe.training.tensorboard
+    write_to_board = _tensorboard(folder.target("tensorboard")) if board else None
 
     def report(record: dict[str, Any]) -> None:
-        display(record)
+        display({**record, "unit": task.units.targets})
         if write_to_board is not None and "step" in record:
             write_to_board(record)
 

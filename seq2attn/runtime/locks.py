@@ -48,7 +48,10 @@ def locked(path: Path, note: Callable[[str], object]) -> Iterator[None]:
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)  # while it is held: nobody else's is removed
+            with contextlib.suppress(FileNotFoundError):
+                # Where the folder was removed in the meantime, another process may have made it anew.
+                if os.path.samestat(os.fstat(handle), path.stat()):
+                    path.unlink()
     finally:
         os.close(handle)
 

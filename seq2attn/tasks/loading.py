@@ -60,6 +60,8 @@ def load(
     kind: the class that is expected, so that type checkers and editors know it. Seq2attnError if the model is
         another.
     """
+    if not (isinstance(kind, type) and issubclass(kind, Predictor)):
+        raise Seq2attnError(f"expected kind as a class of models, such as Translator, got {kind!r:.60}")
     predictor = load_with_task(run, checkpoint, device, precision)[1]
     if not isinstance(predictor, kind):
         raise Seq2attnError(

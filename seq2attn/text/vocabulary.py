@@ -8,9 +8,10 @@ import random
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from itertools import accumulate, chain, pairwise
+from operator import index
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seq2attn.errors import Seq2attnError
+from seq2attn.runtime.files import read
 from seq2attn.text.subword_sampling import Subwords
 from seq2attn.text.words import SEPARATORS, refuse_text
 from seq2attn.text.words import words as split_words
@@ -101,18 +103,18 @@ class Vocabulary:
         self._subwords: dict[tuple[int, float], Subwords] = {}
 
     @classmethod
-    def load(cls, path: Path, words: Words = "auto") -> "Vocabulary":
+    def load(cls, path: str | Path, words: Words = "auto") -> "Vocabulary":
         """Read a .model file. Raises VocabularyError with the file's name if it is missing or damaged."""
         try:
-            return cls(path.read_bytes(), words)
+            return cls(read(Path(path)), words)
         except OSError as error:
             raise VocabularyError(f"{path}: cannot be read: {error.strerror}") from error
         except VocabularyError as error:
             raise VocabularyError(f"{path}: {error}") from error
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the .model file, which other SentencePiece tools can read."""
-        path.write_bytes(self.model)
+        Path(path).write_bytes(self.model)
 
     @property
     def fingerprint(self) -> str:
@@ -123,14 +125,14 @@ class Vocabulary:
         """Return the text as the model normalises it: `decode(encode(text))`, but for unknown characters."""
         return str(self._processor.normalize(text)).replace("▁", " ").strip(" ")
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode(self, texts: Iterable[str]) -> list[list[int]]:
         """Return the ids of each sentence, without <s> and </s>."""
-        refuse_text(texts, VocabularyError)
+        texts = _listed(texts)
         encoded: list[list[int]] = self._processor.encode([_whole(text) for text in texts])
         pairs = zip(encoded, texts, strict=True)
         return [_each(ids, self._parts(text)) if self.unk in ids else ids for ids, text in pairs]
 
-    def sample(self, texts: Sequence[str], seed: int, nbest: int = -1, alpha: float = 0.1) -> list[list[int]]:
+    def sample(self, texts: Iterable[str], seed: int, nbest: int = -1, alpha: float = 0.1) -> list[list[int]]:
         """Return the ids of a random segmentation of each sentence: a pure function of the arguments.
 
         Unigram: sample from the `nbest` best segmentations (-1: from all), with probability proportional to
@@ -140,14 +142,14 @@ class Vocabulary:
         Raises:
             VocabularyError: the model has only one segmentation (char, word), or `nbest` is above 512.
         """
-        refuse_text(texts, VocabularyError)
+        texts = _listed(texts)
         if nbest in (0, 1):
             return self.encode(texts)
         drawn = random.Random(seed).random
         try:
             subwords = self._subwords.get((nbest, alpha)) or Subwords(self._processor, nbest, alpha)
             self._subwords[nbest, alpha] = subwords
-            return [subwords.sample(text, drawn) for text in texts]
+            return [subwords.sample(_whole(text), drawn) for text in texts]
         except RuntimeError as error:
             raise VocabularyError(
                 "text.sampling: sentences cannot be sampled with this vocabulary: expected a unigram or bpe "
@@ -237,7 +239,7 @@ class Vocabulary:
         """Return the ids of one text as numbers. Raises VocabularyError if they are anything else."""
         refuse_text(ids, VocabularyError, f"the ids of a text, 0 to {size - 1}")
         try:
-            numbers = [int(number) for number in ids]
+            numbers = [index(number) for number in ids]  # 1.7 is no id
         except (TypeError, ValueError) as error:
             raise VocabularyError(
                 f"expected the ids of one text, 0 to {size - 1}, got {ids!r:.60}: call it for each text"
@@ -297,8 +299,19 @@ def _each(ids: Sequence[int], parts: Sequence[Sequence[str]]) -> list[int]:
     return [number for number, pieces in zip(ids, parts, strict=True) for _ in pieces]
 
 
+def _listed(texts: Iterable[str]) -> Sequence[str]:
+    """Return texts as a list. Raises VocabularyError for a single text, and for what has none."""
+    refuse_text(texts, VocabularyError)
+    if not isinstance(texts, Iterable):
+        raise VocabularyError(f"expected a list of texts, got {texts!r:.60}")
+    return texts if isinstance(texts, Sequence) else list(texts)
+
+
 def _whole(text: str) -> str:
-    """Return the text. Raises VocabularyError for half a surrogate pair, which cannot be encoded."""
+    """Return the text. Raises VocabularyError for anything else, and for half a surrogate pair, which has no
+    bytes."""
+    if not isinstance(text, str):
+        raise VocabularyError(f"expected a text (str), got {text!r:.60}")
     try:
         text.encode()
     except UnicodeEncodeError as error:

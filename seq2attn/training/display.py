@@ -27,7 +27,7 @@ class Display:
         self._output: Any = None  # the one output of a notebook's cell, which has all lines
         self._lines: list[str] = []  # that remain in it
         self._last_record: dict[str, Any] = {}
-        self._speed = 0.0  # target tokens per second, smoothed
+        self._speed = 0.0  # in units of the loss per second, smoothed
         self._last_line_time = -math.inf
 
     def __enter__(self) -> "Display":
@@ -55,7 +55,10 @@ class Display:
             self._show_in_cell()
 
     def __call__(self, record: dict[str, Any]) -> None:
-        """Show the record of an update or of a validation, as `fit` reports them."""
+        """Show the record of an update or of a validation, as `fit` reports them.
+
+        record["unit"]: what its "tokens" are: images, words.
+        """
         if "norm" in record:
             self._show_update(record)
         else:
@@ -88,7 +91,7 @@ class Display:
 
 
 class _StandardError(Console):
-    """Standard error. If it is a pipe that nobody reads any more, as of `| head`, training goes on in silence.
+    """Standard error. If it is a pipe that nobody reads any more (`| head`), training goes on in silence.
 
     rich would end the process, and what was trained since the last saved state would be lost.
     """
@@ -112,13 +115,13 @@ class _Lines:
 
 
 def training_line(record: dict[str, Any], speed: float) -> str:
-    """Return the line that reports an update; speed in target tokens per second."""
+    """Return the line that reports an update; speed in its units per second."""
     step, total = record["step"], record["total"]
     of = f"/{total}" if total else ""
     left = f"  {clock((total - step) * record['seconds'] / step)} left" if total else ""
     # The record has the position of the next batch: at batch 0 it names the epoch after the current one.
     epoch = record["epoch"] + bool(record["batch"])
-    rate = f"{speed:,.0f} tokens/s  " if speed else ""
+    rate = f"{speed:,.0f} {record.get('unit', 'tokens')}/s  " if speed else ""
     return (
         f"step {step}{of}  epoch {epoch}  {rate}loss {record['loss']:.3f}  "
         f"learning rate {record['learning_rate']:.2e}  {clock(record['seconds'])}{left}"

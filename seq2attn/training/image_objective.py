@@ -45,9 +45,7 @@ class ImageObjective:
     def _mixed(self, scores: Tensor, labels: Tensor, others: Tensor, share: Tensor) -> Loss:
         """Return the sum of share * loss(label) + (1 - share) * loss(other label)."""
         smoothed, nll = scores.new_zeros(()), scores.new_zeros(())
-        for row in range(
-            len(scores)
-        ):  # a loss returns sums, so that an image with its share is one of its own
+        for row in range(len(scores)):  # one by one: a loss returns sums, and shares differ
             first = self._sum(scores[row : row + 1], labels[row : row + 1])
             other = self._sum(scores[row : row + 1], others[row : row + 1])
             smoothed = smoothed + share[row] * first.smoothed + (1 - share[row]) * other.smoothed

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from seq2attn.data.batch_plan import Indices
 from seq2attn.data.batches import AnyBatch, AnyBatchLoader
 from seq2attn.errors import Seq2attnError
-from seq2attn.metrics import METRICS
+from seq2attn.metrics.registry import ranking_value
 from seq2attn.recipe import AnyLearningRecipe
 from seq2attn.runtime.devices import out_of_memory
 from seq2attn.training.deferred_signals import DeferredSignals
@@ -159,7 +159,7 @@ def average_last(
     names = run.last_weights(count)
     load_weights(trainer.model, average(run.load_weights(name) for name in names))
     scores = validate(None)
-    value = _ranking_value(scores, trainer.recipe.metric)
+    value = ranking_value(scores, trainer.recipe.metric)
     name = f"average-{len(names)}.safetensors"
     run.save_weights(name, weights_of(trainer.model))
     run.version.average, run.version.scores[name] = name, value
@@ -217,15 +217,6 @@ def _has_ended(progress: Progress, recipe: AnyLearningRecipe) -> bool:
     )
 
 
-def _ranking_value(scores: dict[str, float], metric: str) -> list[float]:
-    """Return numbers to rank scores by, larger is better: the metric, then the loss, for ties such as BLEU
-    0."""
-    if metric == "loss":
-        return [-scores["loss"]]
-    sign = -1.0 if METRICS[metric].lower_is_better else 1.0
-    return [sign * scores[metric], -scores["loss"]]
-
-
 def _validate_and_keep(
     run: RunFolder, trainer: Trainer, progress: Progress, validate: Validate
 ) -> dict[str, float]:
@@ -234,7 +225,7 @@ def _validate_and_keep(
     with trainer.averaged() as weights:
         scores = validate(None)
         run.save_weights(name, weights)
-    value = _ranking_value(scores, recipe.metric)
+    value = ranking_value(scores, recipe.metric)
     improved = value > progress.best
     version.last, version.scores[name] = name, value
     if improved:

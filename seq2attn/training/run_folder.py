@@ -211,10 +211,9 @@ class RunFolder:
         self.add(f"weights/{name}", save({key: value.contiguous() for key, value in weights.items()}))
 
     def load_weights(self, which: str = "best") -> Weights:
-        """Return weights: best, last, average, or those of a file below weights/."""
-        name = {"best": self.version.best, "last": self.version.last, "average": self.version.average}.get(
-            which, which
-        )
+        """Return weights: best, last, average, or those of a file below weights/. Where a training has since
+        replaced them, they are those that it has now."""
+        name = self._named(which)
         if name not in self.weights:
             names = (
                 ", ".join(sorted(self.weights)) or "none yet (training has not reached its first validation)"
@@ -224,6 +223,15 @@ class RunFolder:
             return renamed(load(self.content(f"weights/{name}")))
         except SafetensorError as error:
             raise RunError(f"{self.path / 'weights' / name} is damaged: {error}") from error
+        except RunError:
+            now = RunFolder.open(self.path)
+            if now._named(which) == name:
+                raise
+            return now.load_weights(which)
+
+    def _named(self, which: str) -> str:
+        """Return the name of the weights that are meant by best, last, average, or their own name."""
+        return getattr(self.version, which) if which in ("best", "last", "average") else which
 
     def last_weights(self, count: int) -> list[str]:
         """Return the names of the last `count` validated weights, oldest first."""

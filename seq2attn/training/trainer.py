@@ -14,7 +14,7 @@ from seq2attn.optim import SCHEDULES, Schedule, optimizer
 from seq2attn.recipe import AnyLearningRecipe
 from seq2attn.runtime.devices import autocast
 from seq2attn.training.objectives import Losses, Objective
-from seq2attn.training.weights import Weights, load_weights, tensors_of, weights_of
+from seq2attn.training.weights import Weights, load_weights, move_average, tensors_of, weights_of
 
 
 class UpdateStats(NamedTuple):
@@ -90,10 +90,7 @@ class Trainer:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.moving_average is not None:
-            # A decay that rises: the first weights are random, and a constant one would long keep them.
-            decay = min(self.recipe.ema, (1 + step) / (10 + step))
-            for name, tensor in tensors_of(self.model).items():
-                self.moving_average[name].lerp_(tensor, 1 - decay)
+            move_average(self.moving_average, tensors_of(self.model), self.recipe.ema, step)
         self.objective.updated()
         return UpdateStats(total, norm, rate, tokens, parts)
 

@@ -82,6 +82,18 @@ def renamed(weights: Weights) -> Weights:
     return {current(name): tensor for name, tensor in weights.items()}
 
 
+def move_average(moving: Weights, weights: Weights, decay: float, step: int) -> None:
+    """Move an exponential moving average towards the weights of a step, in place. Whole numbers, as the
+    number of batches that a norm has seen, are copied: they have no mean."""
+    # A decay that rises: the first weights are random, and a constant one would long keep them.
+    decay = min(decay, (1 + step) / (10 + step))
+    for name, tensor in weights.items():
+        if tensor.is_floating_point():
+            moving[name].lerp_(tensor, 1 - decay)
+        else:
+            moving[name].copy_(tensor)
+
+
 def average(checkpoints: Iterable[Weights]) -> Weights:
     """Return the mean of the weights of checkpoints, summed in float64 (Vaswani et al. 2017, section 6.1)."""
     total: Weights = {}
