@@ -17,7 +17,7 @@ from tiny_runs import silent
 from torch.testing import assert_close
 
 import seq2attn
-from seq2attn.attention.blocks import Block
+from seq2attn.attention.blocks import BLOCKS, Block, Looked
 from seq2attn.cli.heatmap import heatmap
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.image_maps import ImageMaps, image_maps, rollout
@@ -40,8 +40,8 @@ CONVOLUTIONAL = {
         {"block": "pam", "stages": [2]},
     ],
 }
-BLOCKS = ["sk", "cam", "coord", "nonlocal", "gc", "mhsa", "lka", "bam"]
-RESNET = {"kind": "resnet", "depth": 8, "blocks": [{"block": name, "stages": [2]} for name in BLOCKS]}
+EVERY_KIND = ["sk", "cam", "coord", "nonlocal", "gc", "mhsa", "lka", "bam"]
+RESNET = {"kind": "resnet", "depth": 8, "blocks": [{"block": name, "stages": [2]} for name in EVERY_KIND]}
 VIT = {"kind": "vit", "size": 12, "layers": 2, "feed_forward": 8, "patch": 6, "self_attention": {"heads": 3}}
 
 
@@ -51,8 +51,13 @@ def seed() -> None:
 
 
 def made(backbone: dict[str, object], **sections: object) -> ImageClassifier:
+    """A network away from where it starts: there, many gates are the same everywhere."""
     recipe = ImageClassifierRecipe.model_validate({"backbone": backbone, **sections})
-    return build_image_classifier(recipe, 1, LABELS).eval()
+    network = build_image_classifier(recipe, 1, LABELS).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.2)
+    return network
 
 
 def images() -> torch.Tensor:
@@ -95,12 +100,21 @@ def test_gates_times_the_input_are_the_output_of_the_block() -> None:
     assert_close(given * gate, result)
 
 
+class Doubled(Block):
+    """A block that calls another."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.inner = BLOCKS["se"](channels)
+
+    def attend(self, x: torch.Tensor, mask: torch.Tensor | None, need_weights: bool) -> Looked:
+        return Looked(2 * self.inner(x, mask), self.inner.look(x, mask).maps)
+
+
 def test_blocks_within_blocks_have_no_maps_of_their_own() -> None:
-    model = made({"kind": "resnet", "depth": 8, "blocks": [{"block": "cbam", "stages": [1]}]})
-    assert sum(isinstance(part, Block) for part in model.modules()) == 3
-    assert [*maps_of(model)][:-1] == [
-        f"stage 1, unit 1, residual, cbam: {kind}" for kind in ("channel", "place")
-    ]
+    model = made({"kind": "convolutional", "sizes": [8]})
+    model.backbone.after[0].append(Doubled(8))
+    assert [*maps_of(model)] == ["stage 1, unit 1, after, Doubled: channel", "Grad-CAM"]
 
 
 def test_the_network_stays_as_it_was() -> None:
