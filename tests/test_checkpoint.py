@@ -163,6 +163,11 @@ def test_a_recipe_of_another_size_is_named(copy: Path) -> None:
     path = copy / "recipe.yaml"
     path.write_text(path.read_text().replace("size: 14", "size: 15"))
     RunFolder.open(copy).accept_recipe()
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"\n")
+    with pytest.raises(RunError, match=r"recipe\.yaml is damaged or was edited"):  # again
+        seq2attn.load(copy)
+    path.write_bytes(whole)
     with pytest.raises(RunError) as caught:
         seq2attn.load(copy)
     said = str(caught.value)

@@ -102,12 +102,18 @@ def test_an_output_of_the_largest_length_says_so(translators: dict[str, Any]) ->
         assert not model.translate("", max_length=3, min_length=3).truncated
 
 
-def test_the_ratio_is_an_option_of_calls_and_commands(translators: dict[str, Any]) -> None:
+def test_the_ratio_is_an_option_of_calls_and_commands(
+    translators: dict[str, Any], runs: dict[str, Path]
+) -> None:
     text, shorter = "Guten Tag!", {"max_length_ratio": 0.01, "min_length": 0}
     whole = translators["lstm"].translate(text, max_length=200, max_length_ratio=40.0, min_length=60)
     assert len(whole.target.ids) >= 60
     assert len(translators["lstm"].translate(text, max_length=200, **shorter).target.ids) <= 10
-    words = ["translate", str(tiny_runs.MODEL), "--format", "json", "--max-length-ratio", "0.01"]
-    done = CliRunner().invoke(cli, [*words, "--device", "cpu"], input="Guten Tag!\n")
-    assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout.splitlines()[0])["truncated"] in (True, False)
+    said = list[str]()
+    for ratio in (0.01, 4.0):
+        words = ["--max-length-ratio", str(ratio), "--min-length", "0", "--device", "cpu", "--format", "json"]
+        done = CliRunner().invoke(cli, ["translate", str(runs["lstm"]), *words], input=f"{text}\n")
+        assert done.exit_code == 0, done.output
+        said.append(json.loads(done.stdout.splitlines()[0])["text"])
+        assert said[-1] == translators["lstm"].translate(text, max_length_ratio=ratio, min_length=0).text
+    assert len(said[0]) < len(said[1])

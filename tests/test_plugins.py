@@ -154,6 +154,13 @@ def test_a_module_of_ones_own_is_imported_also_by_the_processes_of_a_command(min
     assert "harmonic" in SCORERS and os.environ["SEQ2ATTN_IMPORT"] == "harmonic_parts"
 
 
+@pytest.mark.usefixtures("forgetful")
+def test_a_module_in_the_working_directory_comes_first(mine, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "harmonic_parts.py").write_text("1 / 0")
+    assert mine("harmonic_parts", harmonic_parts=PACKAGE) == ""
+
+
 @pytest.mark.parametrize(
     ("given", "advice"),
     [

@@ -23,7 +23,7 @@ from seq2attn.inference.image_maps import ImageMaps, image_maps
 from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, OF_TEXTS, PlotOptions, Predictor
 from seq2attn.models.vision.classifier import ImageClassifier, ImageScores
 from seq2attn.recipe.image_data import ImageDataRecipe
-from seq2attn.runtime.devices import autocast, fitting
+from seq2attn.runtime.devices import autocast, explain_out_of_memory
 from seq2attn.runtime.files import read
 from seq2attn.text.word_vocabulary import Labels
 from seq2attn.views.html_table import block, pale
@@ -239,7 +239,7 @@ class ImageCategorizer(Predictor):
         results: dict[int, ImageCategory] = {}
         for indices in fill_images(order, heights, widths, LIMITS):
             rows = indices.tolist()
-            with fitting(f"out of memory: lower {self.memory_advice}"):
+            with explain_out_of_memory(f"out of memory: lower {self.memory_advice}"):
                 output = self.output([images[row][1] for row in rows], weights)
             for index, row in enumerate(rows):
                 name, pixels = images[row]
@@ -270,7 +270,10 @@ class ImageCategorizer(Predictor):
             raise Seq2attnError(f"unknown label {label!r}: this model has {', '.join(names)}")
         name, pixels = self._read(image)
         batch, _ = collate_images([pixels], self.normalize)
-        with fitting(f"out of memory: lower {self.memory_advice}"), autocast(self.device, self.precision):
+        with (
+            explain_out_of_memory(f"out of memory: lower {self.memory_advice}"),
+            autocast(self.device, self.precision),
+        ):
             seen = image_maps(
                 self.model, batch.to(self.device), None if label is None else names.index(label)
             )

@@ -29,7 +29,7 @@ from seq2attn.inference.result_list import Results
 from seq2attn.inference.shortening import shortened
 from seq2attn.metrics.entities import parted
 from seq2attn.models.taggers import Classifier, LabelScores, SpanPrediction, SpanTagger, Tagger
-from seq2attn.runtime.devices import autocast, fitting, require_float32
+from seq2attn.runtime.devices import autocast, explain_out_of_memory, require_float32
 from seq2attn.text.tag_schemes import Span, tags
 from seq2attn.text.word_vocabulary import Labels, Word, WordVocabulary, join_words, split_words, tokenize
 
@@ -175,7 +175,7 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
         for indices in fill(by_length(lengths, lengths), lengths, lengths, BATCH_WORDS):
             rows = indices.tolist()
             batch = [sentences[row] for row in rows]
-            with fitting(f"out of memory: lower {self.memory_advice}"):
+            with explain_out_of_memory(f"out of memory: lower {self.memory_advice}"):
                 results |= zip(rows, self._results(batch, self._output(batch, weights)), strict=True)
         return [results[row] for row in range(len(sentences))]
 

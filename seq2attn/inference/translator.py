@@ -30,7 +30,7 @@ from seq2attn.inference.search import Hypothesis
 from seq2attn.inference.shortening import shortened
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import DecodingRecipe
-from seq2attn.runtime.devices import fitting
+from seq2attn.runtime.devices import explain_out_of_memory
 from seq2attn.text.vocabulary import Tokens, Vocabulary
 
 if TYPE_CHECKING:
@@ -281,7 +281,7 @@ class TextPredictor(Predictor):
         self, texts: list[str], decoding: DecodingRecipe, alignment: bool, prefixes: list[str], first: int
     ) -> list[Translation]:
         """Return the results of texts; `first` is the index of the first text in the input."""
-        with fitting(f"out of memory: lower {self.memory_advice}, or give shorter texts"):
+        with explain_out_of_memory(f"out of memory: lower {self.memory_advice}, or give shorter texts"):
             return self._results_of(texts, decoding, alignment, prefixes, first)
 
     def _results_of(

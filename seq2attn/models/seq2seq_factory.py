@@ -39,7 +39,7 @@ from seq2attn.recipe import (
 )
 from seq2attn.recipe.kinds import CustomDecoderRecipe, CustomRecipe
 from seq2attn.recipe.tagger_model import RecurrentWordEncoderRecipe
-from seq2attn.runtime.devices import TOO_LARGE, fitting
+from seq2attn.runtime.devices import TOO_LARGE, explain_out_of_memory
 
 
 def build(recipe: ModelRecipe, source_size: int, target_size: int) -> Seq2Seq:
@@ -47,7 +47,7 @@ def build(recipe: ModelRecipe, source_size: int, target_size: int) -> Seq2Seq:
 
     Seed torch before: initial weights are random.
     """
-    with fitting(TOO_LARGE), torch.device("cpu"):  # whatever torch's default device is
+    with explain_out_of_memory(TOO_LARGE), torch.device("cpu"):  # whatever torch's default device is
         embedding = _embedding(recipe.encoder, source_size)
         encoder = build_encoder(recipe.encoder, embedding)
         decoder = _decoder(recipe.decoder, target_size, encoder.size)

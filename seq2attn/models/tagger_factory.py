@@ -27,7 +27,7 @@ from seq2attn.recipe.tagger_model import (
     TransformerWordEncoderRecipe,
     WordEmbeddingRecipe,
 )
-from seq2attn.runtime.devices import TOO_LARGE, fitting
+from seq2attn.runtime.devices import TOO_LARGE, explain_out_of_memory
 from seq2attn.text.tag_schemes import Scheme
 
 
@@ -46,7 +46,7 @@ def build_tagger(
     scheme: the tag scheme, None for labels of sentences; vectors (words, size): the initial embeddings of
     words, nan for words without one.
     """
-    with fitting(TOO_LARGE), torch.device("cpu"):  # whatever torch's default device is
+    with explain_out_of_memory(TOO_LARGE), torch.device("cpu"):  # whatever torch's default device is
         embedding = _embedding(recipe.embedding, recipe.encoder, words, characters, vectors)
         encoder = build_encoder(recipe.encoder, embedding)
         if isinstance(encoder, TransformerEncoder):

@@ -67,7 +67,7 @@ class OutOfMemoryError(Seq2attnError, MemoryError):
 
 
 @contextlib.contextmanager
-def fitting(message: str) -> Iterator[None]:
+def explain_out_of_memory(message: str) -> Iterator[None]:
     """Re-raise out-of-memory errors as an OutOfMemoryError with this message, which says what to lower."""
     try:
         yield

@@ -33,6 +33,7 @@ from seq2attn.recipe import AnyRecipe, read
 from seq2attn.recipe.yaml_source import dump
 from seq2attn.runtime import files as atomic
 from seq2attn.runtime.drafts import draft_folder
+from seq2attn.training.log_lines import kept_lines, log_checksum
 from seq2attn.training.version_file import (
     FORMAT,
     READABLE,
@@ -266,7 +267,7 @@ class RunFolder:
         """Write everything that resuming needs to one file."""
         state = {**state, "run": self.version.id}
         atomic.write(self.target("training_state.pt"), lambda file: torch.save(state, file))
-        self.version.log = _mark(self._logged())
+        self.version.log = log_checksum(self._logged())
 
     def load_state(self) -> dict[str, Any] | None:
         """Return the saved training state, None if there is none. RunError if it cannot be resumed from."""
@@ -349,10 +350,10 @@ class RunFolder:
         content = self._logged()
         kept, fault = kept_lines(content, step, ended)
         size, checksum = version.log
-        if checksum and _mark(content[:size]) != (size, checksum):
+        if checksum and log_checksum(content[:size]) != (size, checksum):
             fault = fault or "lines were changed or are missing"
         if fault or kept != content:
-            version.log = _mark(kept)
+            version.log = log_checksum(kept)
         self.commit()
         file = self.target("log.jsonl")
         if fault:
@@ -365,23 +366,6 @@ class RunFolder:
             )
         if content:
             atomic.write(file, kept)
-
-
-def kept_lines(content: bytes, step: int, ended: bool = False) -> tuple[bytes, str]:
-    """Return the lines of a log up to a step, and the first fault among its lines, or an empty text.
-
-    ended: keep the records of averages, too. An unfinished last line, of a killed training, is no fault.
-    """
-    kept, fault = list[bytes](), ""
-    *lines, _ = content.split(b"\n")
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-            if record["step"] <= step if "step" in record else (ended and "average" in record):
-                kept.append(line + b"\n")
-        except (ValueError, TypeError, LookupError, RecursionError):
-            fault = fault or f"line {number} is no record"
-    return b"".join(kept), fault
 
 
 def require_empty(path: Path) -> None:
@@ -398,8 +382,3 @@ def _yaml(recipe: AnyRecipe) -> bytes:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _mark(content: bytes) -> tuple[int, str]:
-    """Return size and checksum of the start of a log."""
-    return len(content), _sha256(content)

@@ -24,7 +24,7 @@ from seq2attn.recipe.vision_model import (
     ResNetRecipe,
     ViTRecipe,
 )
-from seq2attn.runtime.devices import TOO_LARGE, fitting
+from seq2attn.runtime.devices import TOO_LARGE, explain_out_of_memory
 
 
 def build_image_classifier(
@@ -32,7 +32,7 @@ def build_image_classifier(
 ) -> ImageClassifier:
     """Return the classifier that a recipe describes, for images with this number of channels, freshly
     initialised. Seed torch before: initial weights are random."""
-    with fitting(TOO_LARGE), torch.device("cpu"):  # whatever torch's default device is
+    with explain_out_of_memory(TOO_LARGE), torch.device("cpu"):  # whatever torch's default device is
         backbone = build_backbone(recipe.backbone, channels)
         pooling = build_pooling(recipe.pooling, backbone.sizes[-1])
         return ImageClassifier(backbone, labels, pooling, recipe.dropout)
