@@ -29,6 +29,9 @@ prints the JSON schema, from which editors complete keys.
   whole section). The value is YAML and is checked like the file.
 - **Paths** are relative to the recipe's folder; on the command line, to the working directory. `${NAME}` in
   the section `data` is replaced by the environment variable NAME.
+- **null** as the default of `text.size`, `training.validate_every`, a schedule's `warmup` and
+  `decoding.max_length_ratio` means that they follow the training data; `check` prints them, and the run's
+  `recipe.yaml` has them. [How much data?](how_much_data.md) has measured scores.
 - **Parts** such as scorers and schedules are given by name, `score: additive`, or with options,
   `score: {name: additive, size: 128}`.
 - **YAML**: only `true` and `false` are booleans (`no` is Norwegian), and `1e-3` is a number.

@@ -158,6 +158,20 @@ def test_recipes_of_the_page_on_python_can_be_trained(
     assert trained == ["mine", "mine"]
 
 
+def test_the_recipe_for_data_of_ones_own_leaves_out_what_follows_from_them(tmp_path: Path) -> None:
+    from seq2attn.recipe import read
+
+    (example,) = re.findall(
+        r"```yaml\n(.*?)```", (ROOT / "docs" / "how_much_data.md").read_text("utf-8"), re.S
+    )
+    (tmp_path / "mine.yaml").write_text(example, encoding="utf-8")
+    for name in ("train", "dev", "test"):
+        (tmp_path / f"{name}.tsv").write_text("Ja.\tYes.\n", encoding="utf-8")
+    recipe = read(tmp_path / "mine.yaml")
+    assert recipe.text.size is recipe.training.validate_every is recipe.decoding.max_length_ratio is None
+    assert recipe.training.schedule.options["warmup"] is None
+
+
 def test_links_lead_somewhere() -> None:
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
