@@ -21,6 +21,11 @@ CORPORA = [
     *(f"multi30k/{name}.{side}.gz" for name in ("train", "val", "test_2016_flickr") for side in ("en", "de")),
     *(f"g2p/fre_{role}.tsv.gz" for role in ("train", "dev", "test")),
     *(f"scan_simple/{role}.tsv" for role in ("train", "dev", "test")),
+    *(
+        f"mnist/{part}-ubyte.gz"
+        for name in ("train", "t10k")
+        for part in (f"{name}-images-idx3", f"{name}-labels-idx1")
+    ),
     *(f"{name}/{role}.jsonl.gz" for name in ("samsum", "scitldr") for role in ("train", "dev")),
     *(f"conll2003/eng.{role}.gz" for role in ("train", "testa")),
     *(f"wnut17/{role}.conll.gz" for role in ("train", "dev", "test")),
