@@ -1,6 +1,7 @@
 """Recipes that ship: each passes `check` with small local data in the place of its own."""
 
 import gzip
+import io
 import itertools
 import json
 import lzma
@@ -10,6 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from PIL import Image
 
 from seq2attn.data.corpora import SAMPLES
 from seq2attn.recipe import AnyRecipe, DatasetCorpus, head, read, shipped
@@ -46,7 +49,10 @@ SMALLER = {  # sizes that would take too long here; everything else is as it shi
     "cnn_dailymail_pointer": ["{encoder,decoder}.size=64"],
     "xsum_transformer": ["{encoder,decoder}.size=64", "{encoder,decoder}.feed_forward=128"],
 }
-FEWER = {"mnist_attention_pooling": ["data.train.0.limit=200", "data.dev.skip=200", "data.test.limit=10"]}
+FEWER = {  # the dev set is a part of the training images
+    "mnist_attention_pooling": ["data.train.0.limit=200", "data.dev.skip=200"],
+    "cifar10_resnet20": ["data.train.0.limit=200", "data.dev.skip=200"],
+}
 ENTITIES = "EU NNP I-NP {0}ORG\nrejects VBZ I-VP O\nGerman JJ I-NP {0}MISC\nlamb NN I-NP O\n{1} NN I-NP O\n\n"
 
 
@@ -59,6 +65,18 @@ def copy_of_mnist(folder: Path) -> None:
             values = np.resize(np.arange(10, dtype=np.uint8), shape)
             with gzip.open(folder / "mnist" / f"{name}-{kind}-ubyte.gz", "wb") as file:
                 file.write(head + values.tobytes())
+
+
+def copy_of_cifar10(folder: Path) -> None:
+    """Its archive, with 210 and 10 empty images of two classes."""
+    Image.new("RGB", (32, 32)).save(content := io.BytesIO(), "JPEG")
+    (folder / "cifar10").mkdir()
+    with tarfile.open(folder / "cifar10/cifar10-jpg.tar.xz", "w:xz") as archive:
+        for name, count in (("train", 210), ("test", 10)):
+            for number in range(count):
+                member = tarfile.TarInfo(f"{name}/{('cat', 'dog')[number % 2]}/{number:04}.jpg")
+                member.size = len(content.getvalue())
+                archive.addfile(member, io.BytesIO(content.getvalue()))
 
 
 def pairs(role: str) -> list[list[str]]:
@@ -158,6 +176,7 @@ COPIES = {
     "conll2003_pooling": copy_of_conll2003,
     "wnut17_pooling": copy_of_wnut17,
     "mnist_attention_pooling": copy_of_mnist,
+    "cifar10_resnet20": copy_of_cifar10,
 }
 
 

@@ -5,6 +5,7 @@ seeds, and compared with the network without blocks seed by seed: data, their or
 are then the same.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -152,12 +153,16 @@ def _difference_cell(difference: Difference | None) -> str:
 def figure(rows: Sequence[Row], path: Path) -> None:
     """Draw the difference of each block to none in the first metric, and the time of an image in training.
 
-    path: of a .png, .svg or .pdf file.
+    path: of a .png, .svg or .pdf file. Where there is no difference, because the training without blocks of
+    the same seed failed, there is only the time.
     """
     measured = by_variant(measured_rows(rows))
     metric = next(iter(metric_names(rows)), "")
-    found = differences(rows, metric)
-    times = [1000 / mean(row.numbers["training_speed"] for row in measured[name]) for name in found]
-    ends = [[one.value, *(one.value if end is None else end for end in one[1:3])] for one in found.values()]
+    found, intervals = differences(rows, metric), list[list[float]]()
+    for name in measured:
+        value, low, high, _ = found.get(name, Difference(0.0 if name == NONE else math.nan, None, None, 0))
+        intervals.append([value, value if low is None else low, value if high is None else high])
+    times = [1000 / mean(row.numbers["training_speed"] for row in own) for own in measured.values()]
     label = f"{metric}, difference to no blocks, 95 % interval"
-    draw(list(found), Panel(label, np.array(ends)), Panel("ms an image in training", np.array(times)), path)
+    bars = Panel("ms an image in training", np.array(times))
+    draw(list(measured), Panel(label, np.array(intervals)), bars, path)
