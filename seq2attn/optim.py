@@ -63,7 +63,8 @@ class InverseSqrt(Schedule):
 
 
 class Linear(Schedule):
-    """Falls linearly to `final` at the last step; needs max_steps or max_epochs."""
+    """Falls linearly to `final` at the last step, a share of the learning rate; needs max_steps or
+    max_epochs."""
 
     needs_total = True
 
@@ -81,7 +82,8 @@ class Linear(Schedule):
 
 
 class Cosine(Linear):
-    """Falls as half a cosine to `final` at the last step (Loshchilov & Hutter 2017)."""
+    """Falls as half a cosine to `final` at the last step, a share of the learning rate (Loshchilov & Hutter
+    2017)."""
 
     def after(self, step: int, total: int | None) -> float:
         """Return a point on half a cosine from 1 to `final`."""

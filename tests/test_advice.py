@@ -49,3 +49,13 @@ def test_no_validation_before_the_end() -> None:
         "leave it out, for 100"
     )
     assert said(1000, "training.validate_every=1000") == []
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_an_update_without_effect_is_noticed_where_it_counts(name: str) -> None:
+    def noticed(total: int, final: float) -> bool:
+        lines = said(total, f"training.schedule={{name: {name}, warmup: 0, final: {final}}}")
+        return any(line.startswith("training.schedule: at the last of") for line in lines)
+
+    assert noticed(1, 0.0) and noticed(19, 0.0)
+    assert not noticed(20, 0.0) and not noticed(1, 0.1)

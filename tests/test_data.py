@@ -190,6 +190,39 @@ def test_a_damaged_packed_file_is_named(tmp_path, suffix):
             read({"table": str(path)})
 
 
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".bz2"])
+@pytest.mark.parametrize("ending", [b"junk that is no stream", b"cut"])
+def test_what_follows_a_packed_text_is_no_text(tmp_path, suffix, ending):
+    """Several streams in a row are one text, as with zcat; anything else is damage."""
+    table, packed = tmp_path / f"x.tsv{suffix}", PACK[suffix](b"a\tb\n")
+    assert read({"table": write(table, packed + packed)}) == [("a", "b")] * 2
+    assert read({"table": write(table, packed * 5 + PACK[suffix](b""))}) == [("a", "b")] * 5
+    with pytest.raises(DataError, match=f"x\\.tsv{suffix}: "):
+        read({"table": write(table, packed + (ending if ending != b"cut" else packed[:-3]))})
+    with pytest.raises(DataError, match=f"x\\.tsv{suffix}: damaged, or not compressed as its name says"):
+        read({"table": write(table, b"")})
+
+
+def test_padding_of_xz_is_no_damage(tmp_path):
+    packed = PACK[".xz"](b"a\tb\n")
+    content = packed + bytes(8) + packed + bytes(4)
+    assert read({"table": write(tmp_path / "x.tsv.xz", content)}) == [("a", "b")] * 2
+
+
+def test_lines_that_end_in_cr_alone_are_refused(tmp_path):
+    for content in (b"a\tb\rc\td\r", b"a\tb\rc\td"):
+        with pytest.raises(DataError, match=r"x\.tsv: its lines end in CR alone, as on an old Mac"):
+            read({"table": write(tmp_path / "x.tsv", content)})
+    assert read({"table": write(tmp_path / "x.tsv", b"a\tb\r\nc\td")}) == [("a", "b"), ("c", "d")]
+    assert read({"table": write(tmp_path / "x.tsv", b"a\tb\r")}) == [("a", "b")]
+
+
+def test_a_key_that_occurs_twice_is_a_bad_line(tmp_path):
+    rows = b'{"s": "a", "t": "b"}\n{"s": "a", "t": "b", "s": "c"}\n'
+    with pytest.raises(DataError, match=r"x\.jsonl:2: not JSON: the key 's' occurs twice"):
+        read({"table": write(tmp_path / "x.jsonl", rows), "columns": ["s", "t"]})
+
+
 def test_a_missing_file_is_named(tmp_path):
     here, gone = write(tmp_path / "here", ""), str(tmp_path / "gone")
     with pytest.raises(DataError, match=rf"data\.train\.0\.files\.1: no such file: {gone}"):

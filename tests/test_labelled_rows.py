@@ -15,6 +15,7 @@ from seq2attn.data import DataError, Report, pairs
 from seq2attn.recipe import RECIPES
 from seq2attn.runs.training_run import train
 from seq2attn.tasks.loading import learn
+from seq2attn.text.word_vocabulary import WordVocabularyError
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -76,6 +77,19 @@ def test_a_label_is_one_line_without_tabs(tmp_path: Path) -> None:
     assert report.reasons["not a label"].count == 6
     expected = f"{file}:1: expected a label without tabs and line breaks, got 'x\\ty'"
     assert report.reasons["not a label"].examples[0] == expected
+
+
+def test_a_corpus_with_a_single_label_is_named(tmp_path: Path) -> None:
+    table = tmp_path / "one.tsv"
+    table.write_text("a b\tx\nc d\tx\n", encoding="utf-8")
+    corpus = {"table": str(table), "columns": [0, 1]}
+    data = {"train": corpus, "dev": corpus}
+    training = {"metric": "accuracy", "metrics": ["accuracy"], "max_steps": 1}
+    recipe = RECIPES["classification"].model_validate(
+        {"task": "classification", "data": data, "training": training}
+    )
+    with pytest.raises(WordVocabularyError, match=rf"^{table}: expected at least two labels, got x"):
+        learn(recipe)
 
 
 def test_class_labels_below_a_dotted_key_have_their_names(tmp_path: Path) -> None:

@@ -17,6 +17,10 @@ CASES: dict[str, Case] = {
         "trainning: unknown key 'trainning' (did you mean training? one of name, task, seed, data, text, model, "
         "training, decoding)",
     ),
+    "a metric twice": (
+        "quickstart", "^training:", "training:\n  metrics: [bleu, chrf, bleu]", "metrics:",
+        "training.metrics: bleu occurs twice: each metric has one score",
+    ),
     "a weight beyond all epochs": (
         "quickstart", "- sample: tatoeba_de_en", "- {sample: tatoeba_de_en, weight: 1e300}", "1e300",
         "data.train.0.weight: expected at most 1000, got 1e+300",

@@ -78,6 +78,11 @@ def lines(path: Path) -> Iterator[bytes]:
             for number, line in enumerate(iter(lambda: stream.readline(LONGEST + 1), b""), 1):
                 if len(line) > LONGEST:
                     raise DataError(f"{path}:{number}: a line of more than {LONGEST:,} bytes: {_NO_TEXT}")
+                if number == 1 and b"\r" in line.rstrip() and not line.endswith(b"\n"):
+                    raise DataError(
+                        f"{path}: its lines end in CR alone, as on an old Mac: give them line feeds, as "
+                        r"`tr '\r' '\n'` does"
+                    )
                 blank = 0 if line.strip() else blank + 1
                 if blank > MOST_BLANK:
                     raise DataError(
@@ -157,11 +162,20 @@ def json_rows(path: Path, report: Report) -> Iterator[tuple[int, Any]]:
         if text is None:
             continue
         try:
-            row = json.loads(text)
+            row = json.loads(text, object_pairs_hook=_distinct)
         except (ValueError, RecursionError) as error:
             report.bad("not JSON", where, f"not JSON: {error}")
             continue
         yield number, row
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object. ValueError if a key occurs twice, of which one value would be lost."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {max(keys, key=keys.count)!r:.40} occurs twice")
+    return made
 
 
 def json_lines(path: Path, keys: tuple[str, str], report: Report, read: Pick | None = None) -> Iterator[Pair]:

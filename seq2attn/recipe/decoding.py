@@ -21,7 +21,8 @@ IntArray = NDArray[np.integer[Any]]
 
 
 class DecodingRecipe(Section):
-    """Decoding: beam search or sampling. These are the defaults of `translate` and `score`."""
+    """Decoding: beam search or sampling. These are the defaults of `translate` and `score`, whose options
+    change all but length_normalization, max_source and validation_beam."""
 
     beam: Annotated[int, Field(ge=1, le=500)] = Field(5, description="Beam size; 1 = greedy search.")
     length_normalization: Literal["gnmt", "simple", "none"] = Field(

@@ -222,6 +222,9 @@ class AnyLearningRecipe(Section):
             )
         if self.average and self.ema:
             yield Fault("average", "average and ema cannot be combined: use one of them")
+        if len({*self.metrics}) < len(self.metrics):
+            twice = next(name for name in self.metrics if self.metrics.count(name) > 1)
+            yield Fault("metrics", f"{twice} occurs twice: each metric has one score")
         if self.momentum and self.optimizer != "sgd":
             yield Fault("momentum", f"is an option of sgd, not of {self.optimizer}")
 

@@ -3,15 +3,71 @@
 import bz2
 import errno
 import gzip
+import io
 import lzma
 import os
 import stat
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+CHUNK = 1 << 16  # bytes that are decompressed at once
+
+
+class _Streams(io.RawIOBase):
+    """Decompresses the streams of a file, one after the other.
+
+    Unlike `lzma.open` and `bz2.open`, it does not ignore what follows them and is no stream: half a file, or
+    text that was appended to it. LZMAError or OSError for that, EOFError for a stream without its end.
+    """
+
+    def __init__(self, make: Callable[[], Any], file: IO[bytes]) -> None:
+        self._make, self._file, self._stream = make, file, make()
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read the next decompressed bytes; 0 at the end."""
+        while True:
+            given = b""
+            if self._stream.eof:
+                given = (self._stream.unused_data or self._file.read(CHUNK)).lstrip(b"\0")  # padding of xz
+                if not given and not (given := self._file.read(CHUNK).lstrip(b"\0")):
+                    return 0
+                self._stream = self._make()
+            elif self._stream.needs_input and not (given := self._file.read(CHUNK)):
+                raise EOFError("it ends before the end of its compressed data")
+            if content := self._stream.decompress(given, len(buffer)):
+                buffer[: len(content)] = content
+                return len(content)
+
+    def close(self) -> None:
+        """Close the file, too."""
+        self._file.close()
+        super().close()
+
+
+def _open_streams(make: Callable[[], Any], file: Any, mode: str = "rb") -> Any:
+    return io.BufferedReader(_Streams(make, file if hasattr(file, "read") else Path(file).open(mode)), CHUNK)
+
+
+def _open_gzip(file: Any, mode: str = "rb") -> Any:
+    """Open a file. BadGzipFile if it has no bytes, which `gzip.open` takes for an empty text."""
+    if not hasattr(file, "read") and Path(file).is_file() and not Path(file).stat().st_size:
+        raise gzip.BadGzipFile("it has 0 bytes")
+    return gzip.open(file, mode)
+
+
+# Open a path, or a binary file, for reading bytes; by suffix.
+COMPRESSED: dict[str, Callable[..., Any]] = {
+    ".gz": _open_gzip,
+    ".xz": partial(_open_streams, lzma.LZMADecompressor),
+    ".bz2": partial(_open_streams, bz2.BZ2Decompressor),
+}
 DRAFT = ".unfinished."  # the prefix of the name of a file that is being written
 
 

@@ -55,12 +55,13 @@ class LabellingTask(TextTask[LabellingRecipe]):
                 digits=text.digits,
                 known=() if text.vectors is None else known_words(Path(text.vectors)),
             )
+            targets = chain(training_text(data, (1,), text.words), (pair.target for pair in dev))
+            labels = Labels.learn(targets, cls.scheme)
         except WordVocabularyError as error:
             use = Use(data.languages, "train", "data.train", data.tag_scheme)
             names = [open_corpus(corpus, use).name for corpus in data.train]
             raise WordVocabularyError(f"{' and '.join(names)}: {error}") from error
-        targets = chain(training_text(data, (1,), text.words), (pair.target for pair in dev))
-        return cls(recipe, word_vocabulary, Labels.learn(targets, cls.scheme))
+        return cls(recipe, word_vocabulary, labels)
 
     @classmethod
     def open(cls, recipe: LabellingRecipe, folder: RunFolder) -> Self:

@@ -34,6 +34,7 @@ _FIXED_OPTIONS: dict[str, Any] = {
     "num_threads": 16,  # the model depends on it, so that it must be the same on all machines
     "minloglevel": 2,
 }
+SIDES = "; if no size fits source and target, give each its own, as in text.size: [300, 400]"
 _TOO_LARGE = re.compile(r"value <= (\d+)")  # SentencePiece's error, with the largest size that is possible
 _NON_JOINER = "\u200c"
 _BREAKS = "\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\u2028\u2029"  # become spaces
@@ -185,11 +186,11 @@ def _explain(failure: str, size: int) -> str:
     if most := _TOO_LARGE.search(failure):
         return (
             f"text.size: {size} pieces are more than this text can give: the largest possible size is "
-            f"{most[1]}; lower text.size or give more text"
+            f"{most[1]}; lower text.size or give more text{SIDES}"
         )
     if least := re.search(r"required_chars\. \d+ vs (\d+)", failure):
         return (
             f"text.size: {size} pieces are too few: the characters of this text need {least[1]}; "
-            "raise text.size or lower text.character_coverage"
+            f"raise text.size or lower text.character_coverage{SIDES}"
         )
     return f"SentencePiece cannot learn a vocabulary from this text: {failure}"

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 
+from seq2attn.optim import SCHEDULES
 from seq2attn.recipe.training import AnyLearningRecipe, fitted_interval, fitted_warmup
 
 FEW_UPDATES = 300  # the shortest trainings of the recipes that ship have 465, on tasks with 16 letters
+FEW_STEPS = 20  # of which an update without effect is a noticeable part
 LONG_WARMUP = 0.5  # a larger share of all updates leaves too few at the learning rate that was chosen
 
 
@@ -23,6 +25,11 @@ def advice(settings: AnyLearningRecipe, total: int | None, per_epoch: int, examp
         yield (
             f"training: {total:,} updates, {per_epoch:,} an epoch, are too few to learn most tasks: raise "
             f"{limit}, lower {settings.batch_setting}, or use more {examples}"
+        )
+    if total < FEW_STEPS and not settings.schedule.make(SCHEDULES).factor(total, total):
+        yield (
+            f"training.schedule: at the last of {total:,} updates the learning rate is 0, so that it changes "
+            "nothing: set `final`, for example to 0.1, or take constant"
         )
     if warmup >= LONG_WARMUP * total:
         yield (
