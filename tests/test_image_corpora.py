@@ -136,7 +136,7 @@ def test_a_table_names_images_in_archives(tmp_path):
 def test_a_label_may_be_a_number_or_a_text(tmp_path, label):
     folder(tmp_path)
     examples = read({"table": str(table(tmp_path / "t.jsonl", [{"image": "red/0.png", "label": label}]))})
-    assert examples.labels == [
+    assert examples.targets == [
         {7: "7", True: "true", "a b": "a b"}.get(label if not isinstance(label, list) else 0, "one")
     ]
 
@@ -164,7 +164,7 @@ def test_minus_one_stands_for_no_label(tmp_path, own_cache):
     corpus = {"dataset": "parquet", "data_files": str(tmp_path / "train.parquet")}
     with pytest.raises(DataError, match=r"parquet\[train\]:1: label is -1, which stands for no label"):
         read(corpus)
-    assert read(corpus, bad_lines="skip").labels == ["a"]
+    assert read(corpus, bad_lines="skip").targets == ["a"]
 
 
 def test_a_folder_of_images_is_a_dataset_too(tmp_path, own_cache):
@@ -180,9 +180,9 @@ def test_idx_files_are_those_of_mnist(tmp_path, suffix):
         str(idx(tmp_path / f"labels{suffix}", np.array([2, 0, 1], np.uint8))),
     ]
     examples = read({"idx": files}, channels="grey")
-    assert examples.labels == ["2", "0", "1"]
+    assert examples.targets == ["2", "0", "1"]
     assert all((examples.image(number)[:, :, 0] == pixels[number]).all() for number in range(3))
-    assert read({"idx": files, "classes": ["shirt", "coat", "bag"]}).labels == ["bag", "shirt", "coat"]
+    assert read({"idx": files, "classes": ["shirt", "coat", "bag"]}).targets == ["bag", "shirt", "coat"]
 
 
 def test_damaged_idx_files_are_errors(tmp_path):
@@ -237,7 +237,7 @@ def test_an_unknown_class_label_is_a_bad_row(tmp_path):
     with pytest.raises(DataError, match="labels:1: the label is 2, which has no name: expected 0 to 1"):
         read({"idx": files, "classes": ["a", "b"]})
     examples = read({"idx": files, "classes": ["a", "b"]}, bad_lines="skip")
-    assert examples.labels == ["a", "b"] and examples.report.reasons["unknown label"].count == 1
+    assert examples.targets == ["a", "b"] and examples.report.reasons["unknown label"].count == 1
 
 
 def test_a_bad_image_of_a_dataset_is_named_by_its_row(tmp_path, own_cache):
@@ -305,7 +305,7 @@ def test_the_sample_of_digits(stores):
     counts = {"train": 2000, "dev": 250, "test": 250}
     for role, count in counts.items():
         examples = prepare_images([data.dev], data, role)
-        assert len(examples) == count and {*map(examples.labels.count, "0123456789")} == {count // 10}
+        assert len(examples) == count and {*map(examples.targets.count, "0123456789")} == {count // 10}
         assert examples.image(0).shape == (28, 28, 1)
     assert learn_labels(data).names == list("0123456789")
 
@@ -326,7 +326,7 @@ def test_the_sample_is_made_again_byte_for_byte():
     spec.loader.exec_module(module)
     images, digits = module.choose(Path(DATA) / "mnist", "test")
     examples = read({"sample": "digits", "split": "test"}, channels="grey")
-    assert examples.labels == [str(digit) for digit in digits]
+    assert examples.targets == [str(digit) for digit in digits]
     assert all((examples.image(row)[:, :, 0] == image).all() for row, image in enumerate(images))
 
 
@@ -335,6 +335,6 @@ def test_real_corpora_are_read():
     mnist, bees = Path(DATA) / "mnist", Path(DATA) / "hymenoptera"
     files = [str(mnist / f"t10k-{name}-ubyte.gz") for name in ("images-idx3", "labels-idx1")]
     examples = read({"idx": files, "limit": 1000}, channels="grey")
-    assert len(examples) == 1000 and examples.labels[:5] == ["7", "2", "1", "0", "4"]
+    assert len(examples) == 1000 and examples.targets[:5] == ["7", "2", "1", "0", "4"]
     corpus = {"table": str(bees / "val.jsonl"), "archive": str(bees / "images.tar"), "limit": 20}
     assert {read(corpus, size=64).image(number).shape for number in range(20)} == {(64, 64, 3)}

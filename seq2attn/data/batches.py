@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from seq2attn.data.batch_plan import Aligned, Batches, Corpus, Indices
-from seq2attn.data.sources import PairTokenizer, Row, Source, SourceIds, pad
+from seq2attn.data.sources import AnySource, Collator, PairTokenizer, Row, pad
 from seq2attn.errors import Seq2attnError
 from seq2attn.recipe import SamplingRecipe
 
@@ -46,9 +46,9 @@ class AnyBatchLoader(Protocol):
 
 
 class Batch(NamedTuple):
-    """Pairs of sentences, padded on the right, for teacher forcing."""
+    """Pairs of sources and target texts, padded on the right, for teacher forcing."""
 
-    source: Source
+    source: AnySource
     target_input: Tensor  # (B, T), begins with <s>
     target: Tensor  # (B, T), ends with </s>, unless the target was truncated there
     target_mask: Tensor  # (B, T), bool, True = a token
@@ -62,7 +62,7 @@ class Batch(NamedTuple):
     @property
     def shape(self) -> str:
         """The batch's shape in words, for out-of-memory messages."""
-        return f"source by target {tuple(self.source.tokens.shape)} by {tuple(self.target_input.shape)}"
+        return f"source by target {self.source.shape} by {tuple(self.target_input.shape)}"
 
     def to(self, device: torch.device) -> "Batch":
         """Move to a device."""
@@ -74,9 +74,9 @@ class Batch(NamedTuple):
 
 
 class PairIds(NamedTuple):
-    """One example as ids, without special tokens."""
+    """One example: a source, and the ids of its target, without special tokens."""
 
-    source: SourceIds
+    source: Any  # SourceIds, or pixels
     target: Row
     ended: bool = True  # truncated targets get no </s>: the model would learn to stop mid-sentence
 
@@ -119,7 +119,7 @@ class BatchLoader(Batches):
         batch = collate(self.tokenizer, pairs)
         if self.aligned is None:
             return batch
-        links = torch.zeros(*batch.target.shape, batch.source.tokens.shape[1], dtype=torch.bool, device="cpu")
+        links = torch.zeros(*batch.target.shape, batch.source.mask.shape[1], dtype=torch.bool, device="cpu")
         for number, row in enumerate(rows):
             linked = torch.from_numpy(self.aligned.links(row).astype(np.int64))  # (n, 2)
             links[number, linked[:, 1], linked[:, 0]] = True
@@ -141,15 +141,15 @@ class BatchLoader(Batches):
         return PairIds(source, target_ids, truncate.ends(whole_target))
 
 
-def collate(tokenizer: PairTokenizer, pairs: Sequence[PairIds]) -> Batch:
+def collate(collator: Collator, pairs: Sequence[PairIds]) -> Batch:
     """Pad pairs to a batch and add their special tokens.
 
     A target id that stands for a copied piece (from the vocabulary's size on) is <unk> in `target_input`.
     Truncated targets have no </s> (as in See et al. 2017).
     """
-    vocabulary = tokenizer.target
+    vocabulary = collator.target
     ended = [np.append(pair.target, vocabulary.eos) if pair.ended else pair.target for pair in pairs]
     target, target_mask = pad(ended, vocabulary.pad)
     target_input, _ = pad([np.insert(row[:-1], 0, vocabulary.bos) for row in ended], vocabulary.pad)
     target_input = target_input.masked_fill(target_input >= vocabulary.size, vocabulary.unk)
-    return Batch(tokenizer.collate([pair.source for pair in pairs]), target_input, target, target_mask)
+    return Batch(collator.collate([pair.source for pair in pairs]), target_input, target, target_mask)

@@ -16,8 +16,7 @@ from seq2attn.data.prefetching import PrefetchingLoader
 from seq2attn.errors import Seq2attnError
 from seq2attn.images.augmentation import AUGMENTATIONS, Augmentation, Mixup
 from seq2attn.images.decoding import Pixels
-from seq2attn.recipe import ImageDataRecipe
-from seq2attn.recipe.image_data import NormalizeRecipe
+from seq2attn.recipe.image_data import AnyImageDataRecipe, NormalizeRecipe
 from seq2attn.text.word_vocabulary import Labels
 
 
@@ -71,46 +70,29 @@ def collate_images(images: Sequence[Pixels], normalize: NormalizeRecipe) -> tupl
     return torch.from_numpy(batch), None if mask.all() else torch.from_numpy(mask)
 
 
-class ImageBatchLoader:
-    """Loads labelled images as batches.
+class ImageBatches:
+    """Plans which images are in a batch, and reads them, in training with random changes.
 
-    A batch is a pure function of the examples, the seed, the epoch and the indices; what is done to an image
-    depends on nothing but (seed, epoch, index), whichever batch it is in.
+    What is done to an image depends on nothing but (seed, epoch, index), whichever batch it is in.
 
     Args:
         examples: the images.
-        labels: the indices of their labels.
         data: the recipe's section, with a normalisation.
         limits: of a batch.
         seed: the recipe's.
 
     Raises:
-        Seq2attnError: `data.normalize` is null, or images of several sizes are to be mixed.
+        Seq2attnError: `data.normalize` is null.
     """
 
     def __init__(
-        self,
-        examples: ImageExamples,
-        labels: Labels,
-        data: ImageDataRecipe,
-        limits: BatchLimits,
-        seed: int = 1,
+        self, examples: ImageExamples, data: AnyImageDataRecipe, limits: BatchLimits, seed: int = 1
     ) -> None:
-        if data.normalize is None:
-            raise Seq2attnError(
-                "expected data.normalize with mean and std, as of the training data; got null"
-            )
-        self.examples, self.limits, self.seed, self.normalize = examples, limits, seed, data.normalize
-        self._labels = np.array([index for (index,) in labels.encode(examples.labels)], dtype=np.int64)
+        self.normalize = normalization(data)
+        self.examples, self.limits, self.seed = examples, limits, seed
         parts = [part.make(AUGMENTATIONS) for part in data.augment]
         self._changes: list[Augmentation] = [part for part in parts if isinstance(part, Augmentation)]
         self._mixup: Mixup | None = next((part for part in parts if isinstance(part, Mixup)), None)
-        sizes = {*zip(examples.heights.tolist(), examples.widths.tolist(), strict=True)}
-        if self._mixup is not None and len(sizes) > 1:
-            raise Seq2attnError(
-                "data.augment: mixup needs images of one size, and these have several: set data.size, and "
-                "data.resize to crop or stretch"
-            )
 
     def epoch(self, epoch: int) -> list[Indices]:
         """Return the batches of an epoch, as indices of examples."""
@@ -129,11 +111,45 @@ class ImageBatchLoader:
         order = by_size(heights, widths, np.arange(len(self.examples)))
         return fill_images(order, heights, widths, self.limits)
 
+    def image(self, row: int, epoch: int | None) -> Pixels:
+        """Return an image as an epoch sees it."""
+        image = self.examples.image(row)
+        if epoch is not None and self._changes:
+            random = np.random.default_rng([self.seed, epoch, row])
+            for change in self._changes:
+                image = change.apply(image, random)
+        return image
+
+
+class ImageBatchLoader(ImageBatches):
+    """Loads labelled images as batches. A batch is a pure function of the examples, the seed, the epoch and
+    the indices.
+
+    labels: the indices of the labels. Seq2attnError also if images of several sizes are to be mixed.
+    """
+
+    def __init__(
+        self,
+        examples: ImageExamples,
+        labels: Labels,
+        data: AnyImageDataRecipe,
+        limits: BatchLimits,
+        seed: int = 1,
+    ) -> None:
+        super().__init__(examples, data, limits, seed)
+        self._labels = np.array([index for (index,) in labels.encode(examples.targets)], dtype=np.int64)
+        sizes = {*zip(examples.heights.tolist(), examples.widths.tolist(), strict=True)}
+        if self._mixup is not None and len(sizes) > 1:
+            raise Seq2attnError(
+                "data.augment: mixup needs images of one size, and these have several: set data.size, and "
+                "data.resize to crop or stretch"
+            )
+
     def batch(self, indices: Indices, epoch: int | None = None) -> ImageBatch:
         """Return the images with these indices; in an epoch of training they are changed as the recipe
         says."""
         rows = indices.tolist()
-        images, mask = collate_images([self._image(row, epoch) for row in rows], self.normalize)
+        images, mask = collate_images([self.image(row, epoch) for row in rows], self.normalize)
         labels = torch.from_numpy(self._labels[indices])
         if self._mixup is None or epoch is None:
             return ImageBatch(images, mask, labels)
@@ -144,29 +160,19 @@ class ImageBatchLoader:
         ]
         partners = [partner for partner, _ in draws]
         shares = torch.tensor([share for _, share in draws], device="cpu")
-        others, _ = collate_images([self._image(row, epoch) for row in partners], self.normalize)
+        others, _ = collate_images([self.image(row, epoch) for row in partners], self.normalize)
         weight = shares[:, None, None, None]
         mixed = Mixed(torch.from_numpy(self._labels[partners]), shares)
         return ImageBatch(weight * images + (1 - weight) * others, mask, labels, mixed)
 
-    def _image(self, row: int, epoch: int | None) -> Pixels:
-        """Return an image as an epoch sees it."""
-        image = self.examples.image(row)
-        if epoch is not None and self._changes:
-            random = np.random.default_rng([self.seed, epoch, row])
-            for change in self._changes:
-                image = change.apply(image, random)
-        return image
+
+def normalization(data: AnyImageDataRecipe) -> NormalizeRecipe:
+    """Return the normalisation of a recipe's section. Seq2attnError if it is null."""
+    if data.normalize is None:
+        raise Seq2attnError("expected data.normalize with mean and std, as of the training data; got null")
+    return data.normalize
 
 
-def image_loader(
-    examples: ImageExamples,
-    labels: Labels,
-    data: ImageDataRecipe,
-    limits: BatchLimits,
-    seed: int = 1,
-    training: bool = False,
-) -> AnyBatchLoader:
-    """Return a loader of images; in training, the next batches are prepared in `data.workers` threads."""
-    loader = ImageBatchLoader(examples, labels, data, limits, seed)
-    return PrefetchingLoader(loader, data.workers) if training and data.workers else loader
+def beside_training(loader: AnyBatchLoader, workers: int) -> AnyBatchLoader:
+    """Return a loader whose next batches are prepared in this many threads; 0 = none."""
+    return PrefetchingLoader(loader, workers) if workers else loader

@@ -1,4 +1,4 @@
-"""Open the corpora of labelled images of a recipe, whatever they are stored in."""
+"""Open the corpora of images of a recipe, with labels or texts, whatever they are stored in."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -14,15 +14,16 @@ from seq2attn.data.image_files import ImageFiles, ImagePath, classes
 from seq2attn.data.report import DataError, Report
 from seq2attn.images.decoding import ImageError, Pixels
 from seq2attn.recipe import AnyImages, FolderCorpus, IdxCorpus, ImageDataset, ImageSample, ImageTable
+from seq2attn.recipe.image_data import AnyImageTexts, ImageTextDataset, ImageTextTable
 
 ROWS = 16  # of a dataset, read at a time
 
 
 class ImageRow(NamedTuple):
-    """A labelled image as it is in the data."""
+    """An image with its label or its texts, as it is in the data."""
 
     image: bytes | Pixels  # the content of its file, or its pixels
-    label: str
+    targets: list[str]  # its label, or its texts
     name: str  # its file, its file in an archive, or its row
     where: str  # file and line, to which messages refer
 
@@ -35,7 +36,7 @@ class ImageSource(NamedTuple):
     read: Callable[[Report], Iterator[ImageRow]]
 
 
-def open_images(corpus: AnyImages, role: Role, key: str) -> ImageSource:
+def open_images(corpus: AnyImages | AnyImageTexts, role: Role, key: str) -> ImageSource:
     """Open a corpus by the opener of its class, or of the nearest base class that has one.
 
     role: the split of a sample, if the corpus does not name one.
@@ -60,7 +61,7 @@ def _open_folder(corpus: FolderCorpus, role: Role, key: str) -> ImageSource:
         with ImageFiles() as files:
             for label, path in classes(corpus.folder, archive, key, report):
                 if not halved([label], "the name of the folder", str(path), report):
-                    yield from _loaded(files, path, label, str(path), report)
+                    yield from _loaded(files, path, [label], str(path), report)
 
     return ImageSource(name, state, read)
 
@@ -69,12 +70,12 @@ def _open_table(corpus: ImageTable, role: Role, key: str) -> ImageSource:
     path = existing(corpus.table, f"{key}.table")
     archive = None if corpus.archive is None else existing(corpus.archive, f"{key}.archive")
 
-    def located(report: Report) -> Iterator[tuple[ImagePath, str, str]]:
+    def located(report: Report) -> Iterator[tuple[ImagePath, list[str], str]]:
         for number, row in json_rows(path, report):
             where = f"{path}:{number}"
             fields = _fields(row, corpus.columns, where, report)
-            label = None if fields is None else _label(fields[1], corpus.columns[1], None, where, report)
-            if fields is None or label is None:
+            targets = None if fields is None else _targets(fields[1], corpus, None, where, report)
+            if fields is None or targets is None:
                 continue
             if not isinstance(fields[0], str) or not fields[0]:
                 expected = "the path of an image was expected"
@@ -82,12 +83,12 @@ def _open_table(corpus: ImageTable, role: Role, key: str) -> ImageSource:
                     "not a path", where, f"{corpus.columns[0]} is {_shown(fields[0])} where {expected}"
                 )
             elif not halved([fields[0]], corpus.columns[0], where, report):
-                yield _resolved(fields[0], path.parent, archive), label, where
+                yield _resolved(corpus.path.replace("{}", fields[0]), path.parent, archive), targets, where
 
     def read(report: Report) -> Iterator[ImageRow]:
         with ImageFiles() as files:
-            for image, label, where in located(report):
-                yield from _loaded(files, image, label, where, report)
+            for image, targets, where in located(report):
+                yield from _loaded(files, image, targets, where, report)
 
     paths = {image.archive or Path(image.name) for image, _, _ in located(Report(stop=False))}
     states = [file_state(path) if path.is_file() else [str(path)] for path in sorted({path, *paths})]
@@ -103,11 +104,11 @@ def _open_dataset(corpus: ImageDataset, role: Role, key: str) -> ImageSource:
         for number, row in enumerate(rows(dataset, corpus, key, ROWS)):
             where = f"{name}:{number}"
             fields = _fields(row, corpus.columns, where, report)
-            label = None if fields is None else _label(fields[1], corpus.columns[1], names, where, report)
-            if fields is None or label is None:
+            targets = None if fields is None else _targets(fields[1], corpus, names, where, report)
+            if fields is None or targets is None:
                 continue
             try:
-                yield ImageRow(_content(fields[0]), label, where, where)
+                yield ImageRow(_content(fields[0]), targets, where, where)
             except ImageError as error:
                 report.bad(error.reason, where, f"{corpus.columns[0]}: {error}")
 
@@ -130,7 +131,7 @@ def _idx(images: Path, labels: Path, names: list[str] | None) -> ImageSource:
             label = _label(code, "the label", names, f"{labels}:{number}", report)
             if label is not None:
                 where = f"{images}:{number}"
-                yield ImageRow(pixels, label, where, where)
+                yield ImageRow(pixels, [label], where, where)
 
     return ImageSource(str(images), [file_state(images), file_state(labels)], read)
 
@@ -144,10 +145,12 @@ IMAGE_OPENERS: dict[type, Callable[[Any, Role, str], ImageSource]] = {
 }
 
 
-def _loaded(files: ImageFiles, path: ImagePath, label: str, where: str, report: Report) -> Iterator[ImageRow]:
+def _loaded(
+    files: ImageFiles, path: ImagePath, targets: list[str], where: str, report: Report
+) -> Iterator[ImageRow]:
     """Yield the image at a path; nothing, and a bad line, if it cannot be read."""
     try:
-        yield ImageRow(files.read(path), label, str(path), where)
+        yield ImageRow(files.read(path), targets, str(path), where)
     except ImageError as error:
         report.bad(error.reason, where, str(error) if where == str(path) else f"{path}: {error}")
 
@@ -168,6 +171,34 @@ def _fields(row: Any, keys: tuple[str, str], where: str, report: Report) -> tupl
         there = ", ".join(column_names(row)) or "none"
         report.bad("missing column", where, f"no column {error}; there are: {there}")
         return None
+
+
+def _targets(
+    value: Any,
+    corpus: ImageTable | ImageDataset,
+    names: Sequence[str] | None,
+    where: str,
+    report: Report,
+) -> list[str] | None:
+    """Return the label or the texts that a column has; None, and a bad line, if it has none."""
+    key = corpus.columns[1]
+    if isinstance(corpus, ImageTextTable | ImageTextDataset):
+        return _texts(value, key, where, report)
+    label = _label(value, key, names, where, report)
+    return None if label is None else [label]
+
+
+def _texts(value: Any, key: str, where: str, report: Report) -> list[str] | None:
+    """Return a text, or a list of texts, as a list; None, and a bad line, if there is none."""
+    texts = value if isinstance(value, list) else [value]
+    if not texts or not all(isinstance(text, str) for text in texts):
+        expected = "a text or a list of texts was expected"
+        report.bad("not a text", where, f"{key} is {_shown(value)} where {expected}")
+        return None
+    if not all(text.strip() for text in texts):
+        report.bad("empty", where, f"{key}: expected texts, got an empty one")
+        return None
+    return None if halved(texts, key, where, report) else texts
 
 
 def _label(value: Any, key: str, names: Sequence[str] | None, where: str, report: Report) -> str | None:

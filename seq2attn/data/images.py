@@ -1,6 +1,7 @@
-"""Labelled images -> a store of pixels, cached on disk and memory-mapped -> examples."""
+"""Images with labels or texts -> a store of pixels, cached on disk, memory-mapped -> examples."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
@@ -15,21 +16,22 @@ from seq2attn.data.image_corpora import ImageRow, ImageSource, open_images
 from seq2attn.data.report import DataError, Report, silent
 from seq2attn.images.decoding import ImageError, ImageReader, Pixels
 from seq2attn.recipe import AnyImages, ImageDataRecipe
+from seq2attn.recipe.image_data import AnyImageDataRecipe, AnyImageTexts
 from seq2attn.text.word_vocabulary import Labels
 
 if TYPE_CHECKING:
     import datasets
     from datasets.arrow_writer import ArrowWriter
 
-FORMAT = 1  # version of the store's format; stores of other versions are made again
+FORMAT = 2  # version of the store's format; stores of other versions are made again
 SMALL = 2**16  # bytes of pixels that are always stored decoded
 ROWS, BYTES = 1000, 2**26  # images, and bytes of them, that are written at a time
-COLUMNS = ("image", "decoded", "height", "width", "label", "name")
+COLUMNS = ("image", "decoded", "height", "width", "targets", "name")
 
 
 def prepare_images(
-    corpora: Sequence[AnyImages],
-    data: ImageDataRecipe,
+    corpora: Sequence[AnyImages | AnyImageTexts],
+    data: AnyImageDataRecipe,
     role: Role,
     progress: Callable[[Report], object] = silent,
 ) -> "ImageExamples":
@@ -66,11 +68,11 @@ def learn_labels(data: ImageDataRecipe) -> Labels:
     DataError as `prepare_images`, WordVocabularyError if there are fewer than two.
     """
     train, dev = prepare_images(data.train, data, "train"), prepare_images([data.dev], data, "dev")
-    return Labels.learn(chain(train.labels, dev.labels))
+    return Labels.learn(chain(train.targets, dev.targets))
 
 
 class ImageExamples(ExampleSet):
-    """Labelled images by number. Made by `prepare_images`."""
+    """Images by number, each with its label or its texts. Made by `prepare_images`."""
 
     def __init__(self, parts: Sequence[Part], reader: ImageReader) -> None:
         super().__init__(parts)
@@ -82,9 +84,8 @@ class ImageExamples(ExampleSet):
             np.concatenate([columns[side].to_numpy() for columns in self._columns]).astype(np.int32)
             for side in ("height", "width")
         )
-        #: The labels of all images.
-        self.labels: list[str] = [
-            label for columns in self._columns for label in columns["label"].to_pylist()
+        self._targets: list[list[str]] = [
+            targets for columns in self._columns for targets in columns["targets"].to_pylist()
         ]
         self._sums = [part.stored.notes.details for part in parts]
 
@@ -102,9 +103,18 @@ class ImageExamples(ExampleSet):
         columns, row = self._row(number)
         return str(columns["name"][row])
 
+    @property
+    def targets(self) -> list[str]:
+        """The label of each image, or its first text."""
+        return [targets[0] for targets in self._targets]
+
     def target_text(self, number: int) -> str:
-        """Return the label of an image."""
-        return self.labels[number]
+        """Return the label of an image, or its first text."""
+        return self._targets[number][0]
+
+    def references(self, number: int) -> list[str]:
+        """Return all texts of an image."""
+        return self._targets[number]
 
     def mean_and_std(self) -> tuple[list[float], list[float]]:
         """Return mean and standard deviation of each channel over all pixels, which are from 0 to 1.
@@ -131,7 +141,7 @@ class _Row(NamedTuple):
     decoded: bool
     height: int
     width: int
-    label: str
+    targets: list[str]
     name: str
 
 
@@ -140,7 +150,8 @@ def _columns() -> "datasets.Features":
     import datasets
 
     kinds = dict(zip(COLUMNS, ("binary", "bool", "int32", "int32", "string", "string"), strict=True))
-    return datasets.Features({name: datasets.Value(kind) for name, kind in kinds.items()})
+    columns = {name: datasets.Value(kind) for name, kind in kinds.items()}
+    return datasets.Features(columns | {"targets": datasets.Sequence(datasets.Value("string"))})
 
 
 def _write(
@@ -157,7 +168,7 @@ def _write(
     rows = _decoded(source.read(report), reader, report)
     for batch in _batches(islice(rows, first, None if limit is None else first + limit)):
         for row, pixels in batch:
-            content.update(f"{pixels.shape} {len(row.label)} {row.label}".encode())
+            content.update(f"{pixels.shape} {json.dumps(row.targets)}".encode())
             content.update(pixels.tobytes())
             sums.add(pixels)
         writer.write_batch({name: [getattr(row, name) for row, _ in batch] for name in COLUMNS})
@@ -197,7 +208,7 @@ def _decoded(
         if not isinstance(content, bytes) or pixels.size <= max(SMALL, len(content)):
             content, decoded = pixels.tobytes(), True
         height, width, _ = pixels.shape
-        yield _Row(content, decoded, height, width, image.label, image.name), pixels
+        yield _Row(content, decoded, height, width, image.targets, image.name), pixels
 
 
 class _Sums:

@@ -1,13 +1,14 @@
 """Source texts as ids: of one text (`SourceIds`), and of a batch (`Source`), which is what encoders read."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from seq2attn.data.batch_plan import Indices, by_length, fill
 from seq2attn.recipe import TruncateRecipe
 from seq2attn.text.sentence_splitter import numbered
 from seq2attn.text.vocabulary import Tokens, Vocabulary
@@ -33,6 +34,16 @@ class Source(NamedTuple):
     copy_ids: Tensor | None = None
     sentence_ids: Tensor | None = None  # (B, S), for sentence attention: from 0; -1 on padding
 
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor]:
+        """What the encoder reads."""
+        return self.tokens, self.mask
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the batch, for messages."""
+        return tuple(self.tokens.shape)
+
     def to(self, device: torch.device) -> "Source":
         """Move to a device."""
         tokens, mask = self.tokens.to(device, non_blocking=True), self.mask.to(device, non_blocking=True)
@@ -41,6 +52,54 @@ class Source(NamedTuple):
             for ids in (self.copy_ids, self.sentence_ids)
         )
         return Source(tokens, mask, copy_ids, sentence_ids)
+
+
+class AnySource(Protocol):
+    """A batch of what a sequence-to-sequence model reads: texts, or images."""
+
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor | None]:
+        """What the encoder reads, and its mask."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the batch, for messages."""
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, S), bool, True = a position that the decoder may attend to."""
+
+    @property
+    def copy_ids(self) -> Tensor | None:
+        """See `Source`."""
+
+    @property
+    def sentence_ids(self) -> Tensor | None:
+        """See `Source`."""
+
+    def to(self, device: torch.device) -> "AnySource":
+        """Move to a device."""
+
+
+class Collator(Protocol):
+    """Makes batches of sources, whatever they are. A source has as many positions as the encoder has states
+    for it."""
+
+    @property
+    def target(self) -> Vocabulary:
+        """The vocabulary of targets."""
+
+    def lengths(self, sources: Sequence[Any]) -> NDArray[np.int32]:
+        """Return the number of positions of each source, without that of </s>."""
+
+    def plan(
+        self, sources: Sequence[Any], batch_tokens: int, target_lengths: NDArray[np.int32] | None = None
+    ) -> list[Indices]:
+        """Return batches of sources, as indices: of at most this many positions, padding included; if there
+        are targets, also of at most this many of their tokens."""
+
+    def collate(self, sources: Sequence[Any]) -> AnySource:
+        """Pad sources to a batch."""
 
 
 class PairTokenizer:
@@ -113,6 +172,19 @@ class PairTokenizer:
             return vocabulary.pieces(ids)
         whole = vocabulary.surfaces(text()) if sampled is None else vocabulary.pieces(sampled, text())
         return [*self.truncate.cut(side, whole)][: len(ids)]
+
+    def lengths(self, sources: Sequence[SourceIds]) -> NDArray[np.int32]:
+        """See Collator."""
+        return np.array([len(source.ids) for source in sources], dtype=np.int32)
+
+    def plan(
+        self, sources: Sequence[SourceIds], batch_tokens: int, target_lengths: NDArray[np.int32] | None = None
+    ) -> list[Indices]:
+        """See Collator."""
+        lengths = self.lengths(sources)
+        if target_lengths is None:
+            return fill(np.argsort(-lengths, kind="stable"), lengths, lengths, batch_tokens)
+        return fill(by_length(lengths, target_lengths), lengths, target_lengths, batch_tokens)
 
     def collate(self, sources: Sequence[SourceIds]) -> Source:
         """Pad sources to a batch; this is the one place where </s> is added to them."""

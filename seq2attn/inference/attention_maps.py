@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from seq2attn.alignment.word_alignment import by_words, shifted
 from seq2attn.data.batches import PairIds, collate
-from seq2attn.data.sources import SourceIds
+from seq2attn.data.sources import PairTokenizer, SourceIds
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.generator import DEFAULT_HEAD, Generator, head_name, numbered
 from seq2attn.inference.predictor import PlotOptions
@@ -114,7 +114,7 @@ def recorded(attentions: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
 
 @torch.no_grad()
 def cross_attention_maps(
-    generator: Generator, source: SourceIds, result: Translation, pieces: bool
+    generator: Generator[PairTokenizer], source: SourceIds, result: Translation, pieces: bool
 ) -> AttentionMaps:
     """Return the weights of all layers and heads of the decoder, for a text and its translation.
 
@@ -137,7 +137,7 @@ def cross_attention_maps(
 
 @torch.no_grad()
 def self_attention_maps(
-    generator: Generator, source: SourceIds, result: Translation, pieces: bool
+    generator: Generator[PairTokenizer], source: SourceIds, result: Translation, pieces: bool
 ) -> AttentionMaps:
     """Return the weights of all layers and heads of the encoder. Arguments: see `cross_attention_maps`."""
     from seq2attn.views.heatmaps import Texts

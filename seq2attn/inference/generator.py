@@ -1,16 +1,15 @@
 """Search and forced decoding with a sequence-to-sequence model, from ids to hypotheses and weights."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from seq2attn.attention.state import reorder
-from seq2attn.data.batch_plan import by_length, fill
 from seq2attn.data.batches import PairIds, collate
-from seq2attn.data.sources import PairTokenizer, Row, SourceIds, pad
+from seq2attn.data.sources import Collator, Row, pad
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.beam_search import beam_search
 from seq2attn.inference.search import Hypothesis, Rules, greedy, sample
@@ -33,26 +32,31 @@ DEFAULT_HEAD = AlignmentHead()
 
 
 class ForcedDecoding(NamedTuple):
-    """The result of forced decoding of a target with T tokens, from a source with S tokens."""
+    """The result of forced decoding of a target with T tokens, from a source with S positions: of a text its
+    tokens and </s>, of an image its grid, row by row."""
 
     log_probability: float  # of all tokens and </s>, in nats
-    weights: Tensor | None  # (T + 1, S + 1), attention of each step to each source token and </s>
+    weights: Tensor | None  # (T + 1, S), attention of each step to each position
     copied: Tensor | None = None  # (T + 1,), the share of each token's probability that is copied
     attention: str = ""  # the name of the layer and the head of the weights
 
 
-class Generator:
-    """A model with its tokenizer on a device. It searches for targets and scores given ones, in batches.
+C = TypeVar("C", bound=Collator)
+
+
+class Generator(Generic[C]):
+    """A model on a device, with the tokenizer of its sources and targets. It searches for targets
+    and scores given ones, in batches.
 
     No result of a sentence depends on the other sentences of its batch in fp32; in bf16 and fp16, batches of
-    another size are rounded otherwise, and a few results differ. Sources and targets are ids without
-    special tokens, as `tokenizer` makes them.
+    another size are rounded otherwise, and a few results differ. Sources are what the tokenizer takes: ids
+    without special tokens, or pixels. Targets are ids without special tokens.
     """
 
     def __init__(
         self,
         model: Seq2Seq,
-        tokenizer: PairTokenizer,
+        tokenizer: C,
         device: torch.device | str = "cpu",
         precision: str = "fp32",
     ) -> None:
@@ -77,7 +81,7 @@ class Generator:
 
     def search(
         self,
-        sources: Sequence[SourceIds],
+        sources: Sequence[Any],
         decoding: DecodingRecipe,
         prefixes: Sequence[Row] = (),
         indices: Sequence[int] = (),
@@ -87,13 +91,11 @@ class Generator:
         prefixes: the ids that each target must begin with;
         indices: the positions of the sentences in the input, which seed their samples; from 0 if not given.
         """
-        lengths = np.array([len(source.ids) for source in sources], dtype=np.int32)
-        order = np.argsort(-lengths, kind="stable")
         prefixes, indices = prefixes or [[]] * len(sources), indices or range(len(sources))
         self._require_readable(prefixes, indices, "prefix")
         nbest_lists: list[list[Hypothesis]] = [[] for _ in sources]
         width = decoding.nbest if decoding.sample else decoding.beam
-        for batch in fill(order, lengths, lengths, max(1, decoding.batch_tokens // width)):
+        for batch in self.tokenizer.plan(sources, max(1, decoding.batch_tokens // width)):
             rows = batch.tolist()
             batch_lists = self._search(
                 [sources[row] for row in rows],
@@ -108,7 +110,7 @@ class Generator:
     @torch.no_grad()
     def forced_decoding(
         self,
-        sources: Sequence[SourceIds],
+        sources: Sequence[Any],
         targets: Sequence[Row],
         batch_tokens: int,
         head: AlignmentHead | None = DEFAULT_HEAD,
@@ -127,9 +129,8 @@ class Generator:
             layer, layer_head = self.alignment_head(head)
             weight_layers = [layer] if pointer_generator is None else [layer, pointer_generator.layer]
         results = [ForcedDecoding(0.0, None)] * len(sources)
-        S = np.array([len(source.ids) for source in sources], dtype=np.int32)
         T = np.array([len(target) for target in targets], dtype=np.int32)
-        for indices in fill(by_length(S, T), S, T, batch_tokens):
+        for indices in self.tokenizer.plan(sources, batch_tokens, T):
             rows = indices.tolist()
             batch = collate(self.tokenizer, [PairIds(sources[row], targets[row]) for row in rows])
             batch = batch.to(self.device)
@@ -147,11 +148,12 @@ class Generator:
                 copied = pointer_generator.copied(
                     decoded.gate, decoded.weights[:, 1], batch.source.copy_ids, batch.target, target_log_p
                 ).cpu()  # (B, T)
+            positions = batch.source.mask.cpu()
             for row, index in enumerate(rows):
                 steps = T[index] + 1
                 results[index] = ForcedDecoding(
                     totals[row],
-                    None if weights is None else weights[row, :steps, : S[index] + 1].clone(),
+                    None if weights is None else weights[row, :steps][:, positions[row]],
                     None if copied is None else copied[row, :steps].clone(),
                     attention,
                 )
@@ -175,11 +177,11 @@ class Generator:
         return head.layer % count, head.head
 
     def _output_limits(
-        self, sources: Sequence[SourceIds], decoding: DecodingRecipe, prefixes: Sequence[Row]
+        self, sources: Sequence[Any], decoding: DecodingRecipe, prefixes: Sequence[Row]
     ) -> list[int]:
         """Return the largest number of pieces of the target of each source: by the settings, but at least its
         prefix and one more, and at most what the decoder can read."""
-        lengths = np.array([len(source.ids) + 1 for source in sources], dtype=np.int64)
+        lengths = self.tokenizer.lengths(sources).astype(np.int64) + 1
         limits: list[int] = decoding.limits(lengths).tolist()
         for row, prefix in enumerate(prefixes):
             limits[row] = max(limits[row], len(prefix) + 1) if len(prefix) else limits[row]
@@ -201,7 +203,7 @@ class Generator:
     @torch.no_grad()
     def _search(
         self,
-        sources: list[SourceIds],
+        sources: list[Any],
         decoding: DecodingRecipe,
         prefixes: list[Row],
         indices: list[int],

@@ -11,33 +11,29 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from seq2attn.attention.memory import Grid
-from seq2attn.data.image_batches import collate_images
+from seq2attn.data.image_batches import collate_images, normalization
 from seq2attn.data.image_plan import BatchLimits, by_size, fill_images
 from seq2attn.errors import Seq2attnError
-from seq2attn.images.decoding import ImageError, Pixels
+from seq2attn.images.decoding import Pixels
+from seq2attn.inference.image_input import CHUNK, read_image, several
 from seq2attn.inference.image_maps import ImageMaps, image_maps
 from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, OF_TEXTS, PlotOptions, Predictor
 from seq2attn.models.vision.classifier import ImageClassifier, ImageScores
 from seq2attn.recipe.image_data import ImageDataRecipe
 from seq2attn.runtime.devices import autocast, explain_out_of_memory
-from seq2attn.runtime.files import read
 from seq2attn.text.word_vocabulary import Labels
 from seq2attn.views.html_table import block, pale
 from seq2attn.views.thumbnails import thumbnail
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from PIL.Image import Image
 
+    from seq2attn.inference.image_input import OneImage
     from seq2attn.views.image_maps import Scale
 
-    OneImage = str | Path | NDArray[Any] | Image
-
-CHUNK = 512  # images that are read at a time, so that batches can have similar sizes
 LIMITS = BatchLimits(images=64, pixels=2**22)
 RANKED = 5  # labels of a result in the form that metrics take
 _SHOWN = 3  # labels in notebooks
@@ -128,14 +124,10 @@ class ImageCategorizer(Predictor):
         device: torch.device | str = "cpu",
         precision: str = "fp32",
     ) -> None:
-        if data.normalize is None:
-            raise Seq2attnError(
-                "expected data.normalize with mean and std, as of the training data; got null"
-            )
         self.device, self.precision = torch.device(device), precision
         autocast(self.device, precision)  # raises now if the device does not support the precision
         self.model, self.labels = model, labels
-        self.reader, self.normalize = data.reader(), data.normalize
+        self.reader, self.normalize = data.reader(), normalization(data)
         model.to(self.device)
 
     @overload
@@ -155,9 +147,8 @@ class ImageCategorizer(Predictor):
         Raises:
             ImageError: it is no image, or damaged; the message names the file.
         """
-        several = isinstance(image, Sequence) and not isinstance(image, str | bytes)
-        results = list(self._label(image if several else [image], weights))
-        return results if several else results[0]
+        results = list(self._label(image if several(image) else [image], weights))
+        return results if several(image) else results[0]
 
     def maps(self, image: "OneImage", label: str | None = None) -> ImageMaps:
         """Return all maps of the network for an image: those of its attention blocks (`Block.look`), the
@@ -206,27 +197,8 @@ class ImageCategorizer(Predictor):
 
     def _label(self, images: Iterable[Any], weights: bool) -> Iterator[ImageCategory]:
         images = iter(images)
-        while chunk := [self._read(image) for image in islice(images, CHUNK)]:
+        while chunk := [read_image(image, self.reader) for image in islice(images, CHUNK)]:
             yield from self._label_chunk(chunk, weights)
-
-    def _read(self, image: Any) -> tuple[str, Pixels]:
-        """Return the name and the pixels of an image."""
-        name = str(image) if isinstance(image, str | Path) else ""
-        try:
-            if name:
-                return name, self.reader.read(read(Path(name)))
-            if isinstance(image, np.ndarray) or type(image).__module__.startswith("PIL."):
-                return name, self.reader.read(image)
-        except ImageError as error:
-            raise ImageError(error.reason, f"{name or 'the image'}: {error}") from error
-        except OSError as error:
-            raise ImageError(
-                "missing image", f"{name}: cannot be read ({error.strerror or error})"
-            ) from error
-        raise Seq2attnError(
-            "expected the path of an image, an image of Pillow, or 8-bit pixels as a numpy array; got "
-            f"{type(image).__name__}"
-        )
 
     @torch.no_grad()
     def _label_chunk(self, images: list[tuple[str, Pixels]], weights: bool) -> list[ImageCategory]:
@@ -268,7 +240,7 @@ class ImageCategorizer(Predictor):
         names = self.labels.names
         if label is not None and label not in names:
             raise Seq2attnError(f"unknown label {label!r}: this model has {', '.join(names)}")
-        name, pixels = self._read(image)
+        name, pixels = read_image(image, self.reader)
         batch, _ = collate_images([pixels], self.normalize)
         with (
             explain_out_of_memory(f"out of memory: lower {self.memory_advice}"),

@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import Self, Unpack
 
 from seq2attn.alignment.word_alignment import Link, by_words, shifted
-from seq2attn.data.sources import SourceIds
+from seq2attn.data.sources import PairTokenizer, SourceIds
 from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.inference.attention_maps import cross_attention_maps, self_attention_maps
 from seq2attn.inference.decoding_options import DecodingOptions, changed, published, warn_of_limits
@@ -55,7 +55,7 @@ class TextPredictor(Predictor):
     alignment: the attention layer and head that alignments are taken from.
     """
 
-    generator: Generator
+    generator: Generator[PairTokenizer]
     decoding: DecodingRecipe
     alignment: AlignmentHead = DEFAULT_HEAD
 
@@ -128,11 +128,7 @@ class TextPredictor(Predictor):
     @property
     def signature(self) -> str:
         """See the base class."""
-        decoding = self.decoding
-        search = f"sample:{decoding.temperature}" if decoding.sample else f"beam:{decoding.beam}"
-        length = f"{decoding.length_normalization}^{decoding.length_penalty:g}"
-        coverage = f"|coverage:{decoding.coverage_penalty:g}" if decoding.coverage_penalty else ""
-        return f"{search}|length:{length}{coverage}"
+        return self.decoding.signature
 
     @property
     def memory_advice(self) -> str:

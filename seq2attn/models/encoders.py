@@ -37,6 +37,7 @@ class Encoded(NamedTuple):
     summary: Tensor  # (B, D), one vector for the whole sentence
     copy_ids: Tensor | None = None  # (B, S), see data.sources.Source
     sentence_ids: Tensor | None = None  # (B, S), see data.sources.Source
+    grid: Grid | None = None  # that the S positions lie on, as those of an image; None: a sequence
 
 
 class Encoder(RenamedHooks, nn.Module):

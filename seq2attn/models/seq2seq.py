@@ -6,20 +6,21 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from seq2attn.data.sources import Source
+from seq2attn.data.sources import AnySource
 from seq2attn.models.decoders import Decoded, Decoder
 from seq2attn.models.encoders import Encoded, Encoder
+from seq2attn.models.vision.encoder import ImageEncoder
 
 
 class Seq2Seq(nn.Module):
-    """An encoder and a decoder of any two kinds."""
+    """An encoder, of texts or of images, and a decoder, of any two kinds."""
 
-    def __init__(self, encoder: Encoder, decoder: Decoder) -> None:
+    def __init__(self, encoder: Encoder | ImageEncoder, decoder: Decoder) -> None:
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
 
     def forward(
-        self, source: Source, target_input: Int[Tensor, "B T"], weights_of: Sequence[int] = ()
+        self, source: AnySource, target_input: Int[Tensor, "B T"], weights_of: Sequence[int] = ()
     ) -> Decoded:
         """Return the logits (B, T, V) of the token after each of `target_input`.
 
@@ -28,12 +29,12 @@ class Seq2Seq(nn.Module):
         decoded: Decoded = self.decoder(target_input, self.encode(source), weights_of)
         return decoded
 
-    def encode(self, source: Source) -> Encoded:
+    def encode(self, source: AnySource) -> Encoded:
         """Return the encoder's states, with the ids of the source that decoders need."""
-        encoded: Encoded = self.encoder(source.tokens, source.mask)
+        encoded: Encoded = self.encoder(*source.inputs)
         return encoded._replace(copy_ids=source.copy_ids, sentence_ids=source.sentence_ids)
 
-    def start(self, source: Source) -> Any:
+    def start(self, source: AnySource) -> Any:
         """Return the decoder's state before the first token."""
         return self.decoder.start(self.encode(source))
 

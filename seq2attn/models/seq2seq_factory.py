@@ -50,15 +50,31 @@ def build(recipe: ModelRecipe, source_size: int, target_size: int) -> Seq2Seq:
     with explain_out_of_memory(TOO_LARGE), torch.device("cpu"):  # whatever torch's default device is
         embedding = _embedding(recipe.encoder, source_size)
         encoder = build_encoder(recipe.encoder, embedding)
-        decoder = _decoder(recipe.decoder, target_size, encoder.size)
-    for module in (encoder, decoder):
-        if isinstance(module, (TransformerEncoder, TransformerDecoder)):
-            initialise(module)
-    if recipe.tied != "none":
-        tie(decoder.output, decoder.embedding)
+        if isinstance(encoder, TransformerEncoder):
+            initialise(encoder)
+        decoder = build_decoder(recipe.decoder, target_size, encoder.size, recipe.tied)
     if recipe.tied == "all":
         tie(decoder.output, embedding)
     return Seq2Seq(encoder, decoder)
+
+
+def build_decoder(
+    recipe: RecurrentDecoderRecipe | TransformerDecoderRecipe | CustomDecoderRecipe,
+    vocabulary: int,
+    source: int,
+    tied: str = "none",
+) -> Decoder:
+    """Return the decoder of a recipe, freshly initialised.
+
+    source: the width of the encoder's states; tied: none, or else the output layer and the embeddings share
+    their weights.
+    """
+    decoder = _decoder(recipe, vocabulary, source)
+    if isinstance(decoder, TransformerDecoder):
+        initialise(decoder)
+    if tied != "none":
+        tie(decoder.output, decoder.embedding)
+    return decoder
 
 
 def attention(

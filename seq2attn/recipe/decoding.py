@@ -79,6 +79,14 @@ class DecodingRecipe(Section):
         description="Random seed of sampling; sentence n of an input always gets the same sample.",
     )
 
+    @property
+    def signature(self) -> str:
+        """The settings, for the signature of scores."""
+        search = f"sample:{self.temperature}" if self.sample else f"beam:{self.beam}"
+        length = f"{self.length_normalization}^{self.length_penalty:g}"
+        coverage = f"|coverage:{self.coverage_penalty:g}" if self.coverage_penalty else ""
+        return f"{search}|length:{length}{coverage}"
+
     def limits(self, source_lengths: IntArray) -> IntArray:
         """Return the largest number of pieces of the output of each source, given the sources' lengths with
         </s>."""

@@ -45,12 +45,20 @@ class ImageTable(Corpus):
     columns: tuple[str, str] = Field(
         ("image", "label"), description="Columns of images and labels, by dotted key."
     )
+    path: str = Field(
+        "{}", description="Path of an image; {} is what its column has, as a name: photos/{}.jpg."
+    )
     archive: FilePath | None = Field(
         None, description=f"{ARCHIVE[0].upper()}{ARCHIVE[1:]}, in which all images lie; null = none."
     )
     weight: Weight = 1.0
     limit: Limit = None
     skip: Skip = 0
+
+    def faults(self) -> Iterator[Fault]:
+        """Find a path that is the same for all images."""
+        if "{}" not in self.path:
+            yield Fault("path", f"needs {{}}, which stands for what the column of images has: {self.path}")
 
 
 class ImageDataset(DatasetCorpus):
@@ -86,6 +94,21 @@ class ImageSample(Corpus):
     skip: Skip = 0
 
 
+class ImageTextTable(ImageTable):
+    """A JSONL file with an image and its text, or a list of texts, in each row. Paths as in ImageTable."""
+
+    columns: tuple[str, str] = Field(
+        ("image", "text"),
+        description="Columns of images and texts, by dotted key. A list of texts is several for one image.",
+    )
+
+
+class ImageTextDataset(ImageDataset):
+    """A dataset that `datasets.load_dataset` loads, with a text or a list of texts for each image."""
+
+    columns: tuple[str, str] = Field(("image", "text"), description="Columns of images and texts.")
+
+
 AnyImages = Annotated[
     FolderCorpus | ImageTable | ImageDataset | IdxCorpus | ImageSample,
     by_key(
@@ -100,6 +123,11 @@ AnyImages = Annotated[
 ]
 
 
+AnyImageTexts = Annotated[
+    ImageTextTable | ImageTextDataset, by_key({"table": ImageTextTable, "dataset": ImageTextDataset})
+]
+
+
 class NormalizeRecipe(Section):
     """Normalisation of pixels, which are from 0 to 1: (pixel - mean) / std, for each channel."""
 
@@ -107,12 +135,12 @@ class NormalizeRecipe(Section):
     std: list[Annotated[float, Field(gt=0)]] = Field(description="Standard deviation of each channel.")
 
 
-class ImageDataRecipe(Section):
-    """Corpora of labelled images."""
+class AnyImageDataRecipe(Section):
+    """The base class of the data of tasks that read images. A subclass narrows the types of its corpora."""
 
-    train: Annotated[list[AnyImages], Field(min_length=1), OneOrMore()] = Field(description=TRAIN)
-    dev: AnyImages = Field(description=DEV)
-    test: AnyImages | None = Field(None, description=TEST)
+    train: Any = Field(description=TRAIN)
+    dev: Any = Field(description=DEV)
+    test: Any = Field(None, description=TEST)
     channels: Channels = Field("rgb", description="Whether images are read in colour or in grey.")
     size: Side | tuple[Side, Side] | None = Field(
         None,
@@ -181,3 +209,25 @@ class ImageDataRecipe(Section):
             yield Fault("augment", "mixup comes last, and once: no other change can follow it")
         if "mixup" in names and self.size is not None and not self.fixed_size:
             yield Fault("augment", "mixup needs images of one size: set resize to crop or stretch")
+
+
+class ImageDataRecipe(AnyImageDataRecipe):
+    """Corpora of labelled images."""
+
+    train: Annotated[list[AnyImages], Field(min_length=1), OneOrMore()] = Field(description=TRAIN)
+    dev: AnyImages = Field(description=DEV)
+    test: AnyImages | None = Field(None, description=TEST)
+
+
+class ImageTextDataRecipe(AnyImageDataRecipe):
+    """Corpora of images and texts that are written from them."""
+
+    train: Annotated[list[AnyImageTexts], Field(min_length=1), OneOrMore()] = Field(description=TRAIN)
+    dev: AnyImageTexts = Field(description=DEV)
+    test: AnyImageTexts | None = Field(None, description=TEST)
+
+    def faults(self) -> Iterator[Fault]:
+        """See the base class; also find mixup, which mixes labels."""
+        yield from super().faults()
+        if any(part.name == "mixup" for part in self.augment):
+            yield Fault("augment", "mixup mixes labels, and texts cannot be mixed: leave it out")

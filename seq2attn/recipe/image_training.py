@@ -11,8 +11,8 @@ from seq2attn.recipe.training import BEST, MEASURED_LABELS, BestBy, MetricOf, Pr
 ImageMetric = Annotated[str, MetricOf("labelled images")]
 
 
-class ImageTrainingRecipe(PredictionTrainingRecipe):
-    """Training settings of image classification."""
+class ImageBatchesRecipe(PredictionTrainingRecipe):
+    """Training settings of tasks that read images."""
 
     batch_key = "batch_images"
     batch_images: Size = Field(128, description="Largest number of images in a batch.")
@@ -21,6 +21,11 @@ class ImageTrainingRecipe(PredictionTrainingRecipe):
         description="Largest number of pixels in a batch, padding included, for images of several sizes; "
         "null = any.",
     )
+
+
+class ImageTrainingRecipe(ImageBatchesRecipe):
+    """Training settings of image classification."""
+
     metric: Annotated[str, BestBy("labelled images")] = Field("top-1", description=BEST)
     metrics: Annotated[list[ImageMetric], Field(min_length=1), OneOrMore()] = Field(
         ["top-1", "top-5"], description=MEASURED_LABELS

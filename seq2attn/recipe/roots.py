@@ -10,7 +10,8 @@ from typing_extensions import Self
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.recipe.data import DataRecipe, SummaryDataRecipe
 from seq2attn.recipe.decoding import DecodingRecipe
-from seq2attn.recipe.image_data import ImageDataRecipe
+from seq2attn.recipe.image_data import ImageDataRecipe, ImageTextDataRecipe
+from seq2attn.recipe.image_text import ImageTextTrainingRecipe, ImageToTextModelRecipe, TargetTextRecipe
 from seq2attn.recipe.image_training import ImageTrainingRecipe
 from seq2attn.recipe.labelled_data import CategorizedDataRecipe, TaggedDataRecipe, WordsRecipe
 from seq2attn.recipe.sections import Fault, Section, filled, learned_positions
@@ -73,14 +74,9 @@ class AnyRecipe(Section):
             yield Fault("name", f"names a folder of its own: no slashes, got {shown(self.name)}")
 
 
-class Recipe(AnyRecipe):
-    """The recipe of a model that translates texts."""
+class WritingRecipe(AnyRecipe):
+    """The base class of the recipes of models that write a text, token by token."""
 
-    task: Literal["translation", "summarization"] = Field("translation", description=TASK)
-    data: DataRecipe = Field(description="Corpora of sentence pairs.")
-    text: TextRecipe = Field(TextRecipe(), description="Vocabulary of subword pieces.")
-    model: ModelRecipe = Field(description="Encoder and decoder.")
-    training: TrainingRecipe = Field(description=LEARNING)
     decoding: DecodingRecipe = Field(DecodingRecipe(), description="Beam search or sampling.")
 
     @property
@@ -89,32 +85,18 @@ class Recipe(AnyRecipe):
         key = self.model.decoder.attention_key
         return None if key is None else f"model.decoder.{key}"
 
-    def fitted_as(self, begun: "AnyRecipe") -> Self:
+    def fitted_as(self, begun: AnyRecipe) -> Self:
         """See the base class."""
         recipe = super().fitted_as(begun)
-        if not isinstance(begun, Recipe):
+        if not isinstance(begun, WritingRecipe):
             return recipe
-        text = filled(self.text, begun.text, "size")
         decoding = filled(self.decoding, begun.decoding, "max_length_ratio")
-        return recipe.model_copy(update={"text": text, "decoding": decoding})
+        return recipe.model_copy(update={"decoding": decoding})
 
     def faults(self) -> Iterator[Fault]:
-        """What sections ask of each other."""
+        """See the base class; also find what does not fit the attention to the source."""
         yield from super().faults()
-        if self.model.tied == "all" and not self.text.joint:
-            yield Fault("model.tied", "all needs one vocabulary for both languages: set text.joint: true")
-        needed = {"encoder": self.data.filter.max_length}
-        needed["decoder"] = max(self.data.filter.max_length, self.decoding.max_length)
-        for side, part in (("encoder", self.model.encoder), ("decoder", self.model.decoder)):
-            length = learned_positions(part)
-            if length is not None and length <= needed[side]:  # one more for the end of the sentence
-                yield Fault(
-                    f"model.{side}.positions",
-                    f"{length} are learned, but a sentence may have {needed[side]} pieces and an end: set "
-                    f"length to {needed[side] + 1}, or lower data.filter.max_length and decoding.max_length",
-                )
         yield from self._of_attention()
-        yield from self._of_alignments()
 
     def _of_attention(self) -> Iterator[Fault]:
         """Find settings that need attention to the source, where there is none or it does not fit."""
@@ -168,6 +150,35 @@ class Recipe(AnyRecipe):
                 f"{self.attention_path}.normalize to {' or '.join(sampling)}",
             )
 
+
+class Recipe(WritingRecipe):
+    """The recipe of a model that translates texts."""
+
+    task: Literal["translation", "summarization"] = Field("translation", description=TASK)
+    data: DataRecipe = Field(description="Corpora of sentence pairs.")
+    text: TextRecipe = Field(TextRecipe(), description="Vocabulary of subword pieces.")
+    model: ModelRecipe = Field(description="Encoder and decoder.")
+    training: TrainingRecipe = Field(description=LEARNING)
+
+    def fitted_as(self, begun: AnyRecipe) -> Self:
+        """See the base class."""
+        recipe = super().fitted_as(begun)
+        if not isinstance(begun, Recipe):
+            return recipe
+        return recipe.model_copy(update={"text": filled(self.text, begun.text, "size")})
+
+    def faults(self) -> Iterator[Fault]:
+        """What sections ask of each other."""
+        yield from super().faults()
+        if self.model.tied == "all" and not self.text.joint:
+            yield Fault("model.tied", "all needs one vocabulary for both languages: set text.joint: true")
+        needed = {"encoder": self.data.filter.max_length}
+        needed["decoder"] = max(self.data.filter.max_length, self.decoding.max_length)
+        for side, part in (("encoder", self.model.encoder), ("decoder", self.model.decoder)):
+            lower = "data.filter.max_length and decoding.max_length"
+            yield from _too_few_positions(side, part, needed[side], lower)
+        yield from self._of_alignments()
+
     def _of_alignments(self) -> Iterator[Fault]:
         """Find alignments without guided attention, and guided attention without alignments."""
         losses = self.training.attention_losses
@@ -191,6 +202,20 @@ class Recipe(AnyRecipe):
                 "splits words anew in each epoch, but alignments need constant pieces: remove sampling, "
                 "or training.attention_losses.guided",
             )
+
+
+def _too_few_positions(side: str, part: Section, needed: int, lower: str) -> Iterator[Fault]:
+    """Find learned positions of an encoder or decoder that texts of `needed` pieces do not have.
+
+    lower: the settings that limit the texts.
+    """
+    length = learned_positions(part)
+    if length is not None and length <= needed:  # one more for the end of the sentence
+        yield Fault(
+            f"model.{side}.positions",
+            f"{length} are learned, but a sentence may have {needed} pieces and an end: set length to "
+            f"{needed + 1}, or lower {lower}",
+        )
 
 
 class SummaryRecipe(Recipe):
@@ -305,10 +330,46 @@ class ImageClassificationRecipe(AnyRecipe):
         return recipe.model_copy(update={"data": filled(self.data, begun.data, "normalize")})
 
 
+class ImageToTextRecipe(WritingRecipe):
+    """The recipe of a model that writes a text from an image: a caption, or a formula."""
+
+    task: Literal["image_to_text"] = Field(description=TASK)
+    data: ImageTextDataRecipe = Field(description="Corpora of images and texts.")
+    text: TargetTextRecipe = Field(TargetTextRecipe(), description="Vocabulary of subword pieces.")
+    model: ImageToTextModelRecipe = Field(description="Encoder of images, and decoder.")
+    training: ImageTextTrainingRecipe = Field(description=LEARNING)
+
+    @property
+    def blocks_path(self) -> str | None:
+        """See the base class."""
+        backbone = self.model.encoder.backbone
+        return None if isinstance(backbone, ViTRecipe) else "model.encoder.backbone.blocks"
+
+    def fitted_as(self, begun: AnyRecipe) -> Self:
+        """See the base class."""
+        recipe = super().fitted_as(begun)
+        if not isinstance(begun, ImageToTextRecipe):
+            return recipe
+        update = {
+            "text": filled(self.text, begun.text, "size"),
+            "data": filled(self.data, begun.data, "normalize"),
+        }
+        return recipe.model_copy(update=update)
+
+    def faults(self) -> Iterator[Fault]:
+        """What sections ask of each other."""
+        yield from super().faults()
+        needed = self.decoding.max_length
+        yield from _too_few_positions("decoder", self.model.decoder, needed, "decoding.max_length")
+        if self.decoding.replace_unknown:
+            yield Fault("decoding.replace_unknown", "takes words from a source text, and there is none")
+
+
 RECIPES: dict[str, type[AnyRecipe]] = {  # by task
     "translation": Recipe,
     "summarization": SummaryRecipe,
     "tagging": TaggingRecipe,
     "classification": ClassificationRecipe,
     "image_classification": ImageClassificationRecipe,
+    "image_to_text": ImageToTextRecipe,
 }

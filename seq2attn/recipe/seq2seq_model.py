@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, SerializeAsAny
@@ -358,10 +358,10 @@ AnyDecoder = Annotated[
 ]
 
 
-class ModelRecipe(Section):
-    """An encoder and a decoder, which may be of different types."""
+class AnyModelRecipe(Section):
+    """The base class of models with a decoder. A subclass narrows the type of the encoder."""
 
-    encoder: AnyEncoder = Field(description="Encoder of the source.")
+    encoder: Any = Field(description="Encoder of the source.")
     decoder: AnyDecoder = Field(description="Decoder of the target.")
     tied: Literal["none", "decoder", "all"] = Field(
         "none",
@@ -386,5 +386,16 @@ class ModelRecipe(Section):
                 f"the output layer reads {decoder.output_size} values, embeddings have {decoder.embedding}; "
                 "set decoder.readout_size to the embedding's size",
             )
-        if self.tied == "all" and encoder.embedding != decoder.embedding:
-            yield Fault("tied", f"embeddings differ in size: {encoder.embedding} and {decoder.embedding}")
+
+
+class ModelRecipe(AnyModelRecipe):
+    """An encoder and a decoder, which may be of different types."""
+
+    encoder: AnyEncoder = Field(description="Encoder of the source.")
+
+    def faults(self) -> Iterator[Fault]:
+        """See the base class; also find embeddings that cannot be tied."""
+        yield from super().faults()
+        sizes = self.encoder.embedding, self.decoder.embedding
+        if self.tied == "all" and sizes[0] != sizes[1]:
+            yield Fault("tied", f"embeddings differ in size: {sizes[0]} and {sizes[1]}")

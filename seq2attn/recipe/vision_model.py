@@ -12,7 +12,7 @@ from seq2attn.attention.blocks.block import Place
 from seq2attn.attention.positions import POSITIONS
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.convolution import NORMS
-from seq2attn.layers.resnet_forms import DEPTHS, EXPANSION, Form, form_of
+from seq2attn.layers.resnet_forms import DEPTHS, EXPANSION, Form, Stem, form_of
 from seq2attn.recipe.attention import AttentionRecipe, PerLayer
 from seq2attn.recipe.kinds import ByKind
 from seq2attn.recipe.sections import Choice, Fault, Name, Part, Rate, Section, Size, fault
@@ -75,6 +75,16 @@ class _Convolutional(Section):
         """Return the channels of the last stage."""
         return self.widths("after")[-1]
 
+    @property
+    def stride(self) -> int:
+        """Return how many pixels there are between two positions of the last stage."""
+        return self.first_stride * 2 ** (len(self.widths("after")) - 1)
+
+    @property
+    def first_stride(self) -> int:
+        """Return how many pixels there are between two positions of the first stage."""
+        return 1
+
     def faults(self) -> Iterator[Fault]:
         """Find blocks at places or in stages that there are none of, and options that do not fit."""
         for index, section in enumerate(self.blocks):
@@ -111,6 +121,15 @@ class ResNetRecipe(_Convolutional):
         description="Number of layers: 20, 32, 44, 56, 110 and others of 6 k + 2, for small images (3 stages "
         "of 16, 32, 64 channels); 18, 34, 50, 101, for large ones (4 stages, 1/32 of the size).",
     )
+    width: float = Field(
+        1.0, gt=0, le=64, description="Channels of all stages, as a multiple of those that the depth names."
+    )
+    stem: Stem | None = Field(
+        None,
+        description="small: a 3x3 convolution that keeps the size, and shortcuts without weights; large: a "
+        "7x7 convolution and a maximum, to 1/4 of the size, and shortcuts that are 1x1 convolutions; null = "
+        "that of the depth.",
+    )
     last_norm_zero: bool = Field(
         False,
         description="Let the last norm of each residual branch start at 0 (Goyal et al. 2017).",
@@ -118,12 +137,18 @@ class ResNetRecipe(_Convolutional):
     places: ClassVar[tuple[str, ...]] = PLACES
 
     @property
+    def first_stride(self) -> int:
+        """See the base class."""
+        return 1 if self.form.stem == "small" else 4
+
+    @property
     def form(self) -> Form:
-        """Return the form that the depth names."""
+        """Return the form that depth, width and stem name."""
         form = form_of(self.depth)
         if form is None:
             raise fault(f"expected {DEPTHS}, got {self.depth}")
-        return form
+        widths = tuple(max(1, round(width * self.width)) for width in form.widths)
+        return form._replace(widths=widths, stem=self.stem or form.stem)
 
     @field_validator("depth")
     @classmethod
@@ -152,6 +177,33 @@ class ConvNetRecipe(_Convolutional):
         return self.sizes
 
 
+class DenseNetRecipe(_Convolutional):
+    """A densely connected network (Huang et al. 2017), by default the one that reads handwritten formulas in
+    Zhang et al. (2018): 684 channels at 1/16 of the size."""
+
+    kind: Literal["densenet"] = Field(description="Type of network.")
+    layers: Annotated[list[Size], Field(min_length=1, max_length=6)] = Field(
+        [16, 16, 16], description="Layers of each stage, at 1/4, 1/8, 1/16, ... of the size."
+    )
+    growth: Size = Field(24, description="Channels that each layer adds.")
+    stem: Size = Field(48, description="Channels of the first convolution.")
+    dropout: Rate = Field(0.2, description="Dropout rate after each layer and between stages.")
+    places: ClassVar[tuple[str, ...]] = ("between",)
+
+    @property
+    def first_stride(self) -> int:
+        """See the base class."""
+        return 4
+
+    def widths(self, place: str) -> list[int]:
+        """See the base class."""
+        widths, width = list[int](), 2 * self.stem
+        for count in self.layers:
+            width = width // 2 + count * self.growth
+            widths.append(width)
+        return widths
+
+
 class ViTRecipe(TransformerEncoderRecipe):
     """A vision Transformer (Dosovitskiy et al. 2021)."""
 
@@ -172,6 +224,11 @@ class ViTRecipe(TransformerEncoderRecipe):
         AttentionRecipe(heads=3),
         description="Self-attention: one section for all layers, or a list with one for each layer.",
     )
+
+    @property
+    def stride(self) -> int:
+        """Return how many pixels there are between two patches."""
+        return self.patch
 
     def faults(self) -> Iterator[Fault]:
         """Find patches that the stem does not divide, and what images do not have."""
@@ -197,8 +254,15 @@ class ViTRecipe(TransformerEncoderRecipe):
 
 
 AnyBackbone = Annotated[
-    ResNetRecipe | ConvNetRecipe | ViTRecipe,
-    ByKind({"resnet": ResNetRecipe, "convolutional": ConvNetRecipe, "vit": ViTRecipe}),
+    ResNetRecipe | ConvNetRecipe | DenseNetRecipe | ViTRecipe,
+    ByKind(
+        {
+            "resnet": ResNetRecipe,
+            "convolutional": ConvNetRecipe,
+            "densenet": DenseNetRecipe,
+            "vit": ViTRecipe,
+        }
+    ),
 ]
 
 

@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from seq2attn.data import Role
 from seq2attn.data.batches import AnyBatchLoader
-from seq2attn.data.image_batches import image_loader
+from seq2attn.data.image_batches import ImageBatchLoader, beside_training
 from seq2attn.data.image_plan import BatchLimits
 from seq2attn.data.images import ImageExamples, learn_labels, prepare_images
 from seq2attn.data.report import Report, silent
@@ -82,7 +82,9 @@ class ImageClassificationTask(Task[ImageClassificationRecipe]):
         """See the base class."""
         settings = self.recipe.training
         limits = BatchLimits(settings.batch_images, settings.batch_pixels)
-        return image_loader(examples, self.labels, self.recipe.data, limits, self.recipe.seed, training)
+        data = self.recipe.data
+        loader = ImageBatchLoader(examples, self.labels, data, limits, self.recipe.seed)
+        return beside_training(loader, data.workers) if training else loader
 
     def build(self) -> ImageClassifier:
         """See the base class."""
@@ -113,12 +115,12 @@ class ImageClassificationTask(Task[ImageClassificationRecipe]):
 
     @cached_property
     def _majority(self) -> str:
-        counts = Counter(self.examples("train").labels)
+        counts = Counter(self.examples("train").targets)
         return max(sorted(counts), key=counts.__getitem__)
 
     def summary(self, training: ImageExamples, dev: ImageExamples) -> Iterator[tuple[str, str]]:
         """See the base class: how often each label occurs."""
-        counts = Counter(training.labels)
+        counts = Counter(training.targets)
         yield "labels", ", ".join(f"{label} {count:,}" for label, count in counts.most_common(12))
-        if absent := sorted(set(dev.labels) - counts.keys()):
+        if absent := sorted(set(dev.targets) - counts.keys()):
             yield "labels", f"only in data.dev, and so never learned: {', '.join(absent)}"

@@ -3,6 +3,7 @@
 from typing import Any
 
 from seq2attn.tasks.image_tasks import ImageClassificationTask
+from seq2attn.tasks.image_to_text import ImageToTextTask
 from seq2attn.tasks.labelling_tasks import ClassificationTask, TaggingTask
 from seq2attn.tasks.sequence_tasks import SummarizationTask, TranslationTask
 from seq2attn.tasks.task import Task
@@ -13,4 +14,5 @@ TASKS: dict[str, type[Task[Any]]] = {
     "tagging": TaggingTask,
     "classification": ClassificationTask,
     "image_classification": ImageClassificationTask,
+    "image_to_text": ImageToTextTask,
 }

@@ -16,7 +16,8 @@ from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, Generator
 from seq2attn.inference.translator import Summarizer, TextPredictor, Translator
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.models.seq2seq_factory import build
-from seq2attn.recipe import Recipe, TrainingRecipe
+from seq2attn.recipe import DecodingRecipe, Recipe, TrainingRecipe
+from seq2attn.recipe.image_text import ImageTextTrainingRecipe
 from seq2attn.recipe.sections import learned_positions
 from seq2attn.tasks.task import TextTask, Units, read_part
 from seq2attn.text.vocabulary import Vocabulary, VocabularyError
@@ -119,9 +120,7 @@ class SequenceTask(TextTask[Recipe]):
     ) -> TextPredictor:
         """See the base class."""
         decoding = self.recipe.decoding
-        if validating:
-            changes = {"beam": decoding.validation_beam, "nbest": 1, "sample": False}
-            decoding = decoding.model_copy(update=changes)
+        decoding = validating_settings(decoding) if validating else decoding
         losses, head = self.recipe.training.attention_losses, DEFAULT_HEAD
         if losses is not None and losses.guided:  # alignments come from the head that was trained on them
             head = AlignmentHead(*guided_head(model.decoder, losses.layer, losses.head))
@@ -227,7 +226,13 @@ def _learn(recipe: Recipe, sides: tuple[int, ...], nfkc: bool) -> Vocabulary:
         raise VocabularyError(f"vocabulary of the {side}: {error}") from error
 
 
-def token_objective(model: Seq2Seq, settings: TrainingRecipe) -> TokenObjective:
+def validating_settings(decoding: DecodingRecipe) -> DecodingRecipe:
+    """Return the faster settings of validation."""
+    changes = {"beam": decoding.validation_beam, "nbest": 1, "sample": False}
+    return decoding.model_copy(update=changes)
+
+
+def token_objective(model: Seq2Seq, settings: TrainingRecipe | ImageTextTrainingRecipe) -> TokenObjective:
     """Return the loss of a recipe: that of tokens, and attention losses if the recipe has them."""
     token_loss, losses = settings.token_loss(), settings.attention_losses
     if losses is None:

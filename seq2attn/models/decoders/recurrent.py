@@ -85,7 +85,9 @@ class RecurrentDecoder(Decoder):
 
     def start(self, encoded: Encoded) -> RecurrentState:
         """See the base class."""
-        memory = self.attention.remember(encoded.states, encoded.mask, sentences=encoded.sentence_ids)
+        memory = self.attention.remember(
+            encoded.states, encoded.mask, sentences=encoded.sentence_ids, grid=encoded.grid
+        )
         past = self.attention.initial_state(memory)
         hidden, copy_source = self.cell.start(encoded.summary), PerSource(self._copy_source(encoded))
         return RecurrentState(hidden, None, PerSource(memory), past, copy_source=copy_source)

@@ -65,7 +65,9 @@ class DecoderLayer(nn.Module):
 
     def start(self, encoded: Encoded) -> LayerState:
         """Compute keys and values of the source, once."""
-        memory = self.cross_attention.remember(encoded.states, encoded.mask, sentences=encoded.sentence_ids)
+        memory = self.cross_attention.remember(
+            encoded.states, encoded.mask, sentences=encoded.sentence_ids, grid=encoded.grid
+        )
         past = self.cross_attention.initial_state(memory)
         if not self.cross_attention.attention.stateful:
             past = past._replace(weights=None, coverage=None)

@@ -10,18 +10,23 @@ from seq2attn.attention.blocks.block import Place
 from seq2attn.attention.positions import POSITIONS
 from seq2attn.layers.basic import Dropout
 from seq2attn.layers.convolution import Blocks
-from seq2attn.models.seq2seq_factory import encoder_layers, initialise
+from seq2attn.models.seq2seq import Seq2Seq
+from seq2attn.models.seq2seq_factory import build_decoder, encoder_layers, initialise
 from seq2attn.models.tagger_factory import build_pooling
 from seq2attn.models.vision.backbone import Backbone
 from seq2attn.models.vision.classifier import ImageClassifier
+from seq2attn.models.vision.densenet import DenseNet
+from seq2attn.models.vision.encoder import ImageEncoder
 from seq2attn.models.vision.plain import ConvNet
 from seq2attn.models.vision.resnet import ResNet
 from seq2attn.models.vision.vit import PatchEmbedding, ViT
+from seq2attn.recipe.image_text import ImageToTextModelRecipe
 from seq2attn.recipe.vision_model import (
+    AnyBackbone,
     BlockRecipe,
     ConvNetRecipe,
+    DenseNetRecipe,
     ImageClassifierRecipe,
-    ResNetRecipe,
     ViTRecipe,
 )
 from seq2attn.runtime.devices import TOO_LARGE, explain_out_of_memory
@@ -38,14 +43,29 @@ def build_image_classifier(
         return ImageClassifier(backbone, labels, pooling, recipe.dropout)
 
 
-def build_backbone(recipe: ResNetRecipe | ConvNetRecipe | ViTRecipe, channels: int) -> Backbone:
+def build_backbone(recipe: AnyBackbone, channels: int) -> Backbone:
     """Return the network of the features of images with this number of channels."""
     if isinstance(recipe, ViTRecipe):
         return _vit(recipe, channels)
     blocks = partial(_blocks_at, recipe.blocks)
     if isinstance(recipe, ConvNetRecipe):
         return ConvNet(recipe.sizes, channels, recipe.norm, blocks)
+    if isinstance(recipe, DenseNetRecipe):
+        sizes = recipe.layers, recipe.growth, recipe.stem
+        return DenseNet(*sizes, channels, recipe.norm, recipe.dropout, blocks)
     return ResNet(recipe.form, channels, recipe.norm, blocks, recipe.last_norm_zero)
+
+
+def build_image_to_text(recipe: ImageToTextModelRecipe, channels: int, target_size: int) -> Seq2Seq:
+    """Return the model that a recipe describes, for images with this number of channels and a vocabulary of
+    this size, freshly initialised. Seed torch before: initial weights are random."""
+    section = recipe.encoder
+    with explain_out_of_memory(TOO_LARGE), torch.device("cpu"):  # whatever torch's default device is
+        backbone = build_backbone(section.backbone, channels)
+        positions = None if section.positions is None else section.positions.make(POSITIONS, section.size)
+        encoder = ImageEncoder(backbone, section.size, positions, Dropout(section.dropout))
+        decoder = build_decoder(recipe.decoder, target_size, encoder.size, recipe.tied)
+    return Seq2Seq(encoder, decoder)
 
 
 def _blocks_at(sections: Sequence[BlockRecipe], stage: int, unit: int, place: Place, channels: int) -> Blocks:

@@ -1,0 +1,251 @@
+"""The predictor that writes texts from images: captions, formulas."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, overload
+
+import torch
+from torch import Tensor
+from typing_extensions import Self, Unpack
+
+from seq2attn.alignment.word_alignment import by_words, shifted
+from seq2attn.data.image_texts import ImageTokenizer
+from seq2attn.errors import Seq2attnError, require_type
+from seq2attn.images.decoding import ImageReader, Pixels
+from seq2attn.inference.captions import Caption
+from seq2attn.inference.decoding_options import DecodingOptions, changed, published, warn_of_limits
+from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, ForcedDecoding, Generator
+from seq2attn.inference.image_input import CHUNK, read_image, several
+from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, PlotOptions, Predictor
+from seq2attn.inference.search import Hypothesis
+from seq2attn.models.seq2seq import Seq2Seq
+from seq2attn.recipe import DecodingRecipe
+from seq2attn.runtime.devices import explain_out_of_memory
+from seq2attn.text.vocabulary import Tokens, Vocabulary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from seq2attn.inference.image_input import OneImage
+
+_UNUSED = ("self_attention", "right_to_left", "map", "at", "query")  # options of other heat maps
+_Named = tuple[str, Pixels]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Captioner(Predictor):
+    """Writes a text from an image. Returned by `seq2attn.load(run)`.
+
+    generator: the model with its vocabulary, on a device;
+    decoding: the default decoding options;
+    reader: reads images as in training;
+    alignment: the attention layer and head that weights are taken from.
+    """
+
+    generator: Generator[ImageTokenizer]
+    decoding: DecodingRecipe
+    reader: ImageReader
+    alignment: AlignmentHead = DEFAULT_HEAD
+
+    task, command = "image_to_text", "caption"
+
+    @property
+    def model(self) -> Seq2Seq:
+        """The model of the generator."""
+        return self.generator.model
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return self.generator.device
+
+    @property
+    def target(self) -> Vocabulary:
+        """The vocabulary of texts."""
+        return self.generator.tokenizer.target
+
+    # ---- writing -----------------------------------------------------------------------------------
+
+    @overload
+    def _write(  # type: ignore[overload-overlap]
+        self,
+        image: "OneImage",
+        *,
+        prefix: str = "",
+        alignment: bool = True,
+        **options: Unpack[DecodingOptions],
+    ) -> Caption: ...
+
+    @overload
+    def _write(
+        self,
+        image: "Sequence[OneImage]",
+        *,
+        prefix: str = "",
+        alignment: bool = True,
+        **options: Unpack[DecodingOptions],
+    ) -> list[Caption]: ...
+
+    def _write(
+        self,
+        image: Any,
+        *,
+        prefix: str = "",
+        alignment: bool = True,
+        **options: Unpack[DecodingOptions],
+    ) -> Caption | list[Caption]:
+        """Return the text that is written from an image, or those of a list of images.
+
+        image: the path of a file, an image of Pillow, or 8-bit pixels (H, W) or (H, W, channels), as a numpy
+            array;
+        prefix: the beginning of the text;
+        alignment: False skips the attention weights, which saves time;
+        all others: decoding options that replace the recipe's (`DecodingOptions`).
+
+        Raises:
+            ImageError: it is no image, or damaged; the message names the file.
+        """
+        require_type(prefix, str, "a prefix (str), the same for all images")
+        images = image if several(image) else [image]
+        results = list(self.stream(images, changed(self.decoding, options), alignment, prefix))
+        return results if several(image) else results[0]
+
+    caption = published(_write, "Captioner.caption")
+
+    def stream(
+        self,
+        lines: Iterable[Any],
+        decoding: DecodingRecipe | None = None,
+        alignment: bool = False,
+        prefix: str = "",
+    ) -> Iterator[Caption]:
+        """Yield the texts of images in their order; images as `caption` takes them.
+
+        decoding: replaces the predictor's own settings.
+        """
+        images, first, decoding = iter(lines), 0, decoding or self.decoding
+        while chunk := [read_image(image, self.reader) for image in islice(images, CHUNK)]:
+            with explain_out_of_memory(f"out of memory: lower {self.memory_advice}"):
+                yield from self._chunk(chunk, decoding, alignment, prefix, first)
+            first += len(chunk)
+
+    def align(
+        self, image: "OneImage", text: str, layer: int | None = None, head: int | None = None
+    ) -> Caption:
+        """Return the score and the attention weights of a given text.
+
+        layer, head: replace those of the predictor's `alignment`.
+        """
+        require_type(text, str, "a text (str)")
+        for number in (layer, head):
+            require_type(number, (int, type(None)), "the number of a layer or head, or None")
+        name, pixels = read_image(image, self.reader)
+        tokens = self.target.split(text)
+        chosen = AlignmentHead(
+            self.alignment.layer if layer is None else layer, self.alignment.head if head is None else head
+        )
+        with explain_out_of_memory(f"out of memory: lower {self.memory_advice}"):
+            (forced,) = self.generator.forced_decoding(
+                [pixels], [tokens.ids], self.decoding.batch_tokens, chosen
+            )
+        score = self.generator.rules(self.decoding).score(forced.log_probability, len(tokens.ids) + 1)
+        hypothesis = Hypothesis(tokens.ids, forced.log_probability, score)
+        return self._result((name, pixels), tokens, text, hypothesis, forced)
+
+    def log_probabilities(self, images: "Sequence[OneImage]", texts: Sequence[str]) -> list[float]:
+        """Return the model's log-probability of each text given its image, </s> included, in nats."""
+        if not several(images) or len(images) != len(texts):
+            raise Seq2attnError("expected a list of images, and a text for each of them")
+        pixels = [read_image(image, self.reader)[1] for image in images]
+        ids = [tokens.ids for tokens in map(self.target.split, texts)]
+        with explain_out_of_memory(f"out of memory: lower {self.memory_advice}"):
+            forced = self.generator.forced_decoding(pixels, ids, self.decoding.batch_tokens, None)
+        return [one.log_probability for one in forced]
+
+    # ---- as a predictor ----------------------------------------------------------------------------
+
+    def configured(self, options: Mapping[str, object]) -> Self:
+        """See the base class."""
+        return replace(self, decoding=changed(self.decoding, options))
+
+    def num_targets(self, texts: Sequence[str]) -> int:
+        """See the base class: pieces, </s> included."""
+        return sum(len(ids) + 1 for ids in self.target.encode(texts))
+
+    @property
+    def signature(self) -> str:
+        """See the base class."""
+        return self.decoding.signature
+
+    @property
+    def memory_advice(self) -> str:
+        """See the base class."""
+        return f"decoding.batch_tokens (now {self.decoding.batch_tokens}), or the size of images (data.size)"
+
+    def draw(
+        self,
+        text: "OneImage",
+        options: PlotOptions = DEFAULT_PLOT,
+        decoding: Mapping[str, object] = NO_OPTIONS,
+    ) -> tuple[Caption, "Figure"]:
+        """See the base class. text: an image."""
+        options.refuse(_UNUSED, "other models")
+        if "all" in (options.layer, options.head):
+            raise Seq2attnError("a picture has the weights of one layer and head: give a number, not all")
+        layer, head = (None if choice == "all" else choice for choice in (options.layer, options.head))
+        predictor = self.configured({**decoding, "nbest": 1})
+        predictor = replace(predictor, alignment=AlignmentHead(layer, head))
+        if options.target is None:
+            (result,) = predictor.stream([text], alignment=True)
+        else:
+            result = predictor.align(text, options.target)
+        return result, result.plot(pieces=options.pieces, scale=options.scale or "auto")
+
+    # ---- parts -------------------------------------------------------------------------------------
+
+    def _chunk(
+        self, images: list[_Named], decoding: DecodingRecipe, alignment: bool, prefix: str, first: int
+    ) -> list[Caption]:
+        """Return the results of some images; `first` is the index of the first one in the input."""
+        pixels, rows = [image for _, image in images], range(len(images))
+        prefix_ids = [self.target.split(prefix).ids] * len(images)
+        indices = [first + row for row in rows]
+        nbest_lists = self.generator.search(pixels, decoding, prefix_ids, indices)
+        pairs = [(row, h) for row, nbest in zip(rows, nbest_lists, strict=True) for h in nbest]
+        forced: list[ForcedDecoding | None] = [None] * len(pairs)
+        if alignment and self.model.decoder.attention_layers:
+            sources, targets = [pixels[row] for row, _ in pairs], [h.tokens for _, h in pairs]
+            forced[:] = self.generator.forced_decoding(
+                sources, targets, decoding.batch_tokens, self.alignment
+            )
+        results: list[list[Caption]] = [[] for _ in images]
+        for (row, hypothesis), weights in zip(pairs, forced, strict=True):
+            tokens = self.target.join(hypothesis.tokens)
+            text = " ".join(filter(None, self.target.decode(hypothesis.tokens).split(" ")))
+            results[row].append(self._result(images[row], tokens, text, hypothesis, weights))
+        longest = [first + number for number, nbest in enumerate(results, 1) if nbest[0].truncated]
+        warn_of_limits(longest, decoding, self.model.decoder.max_length)
+        return [nbest[0].among(nbest) for nbest in results]
+
+    def _result(
+        self,
+        image: _Named,
+        tokens: Tokens,
+        text: str,
+        hypothesis: Hypothesis,
+        forced: ForcedDecoding | None,
+    ) -> Caption:
+        score, log_probability, truncated = hypothesis.score, hypothesis.log_probability, hypothesis.truncated
+        result = Caption(*image, tokens, text, score, log_probability, truncated=truncated)
+        if forced is None or forced.weights is None:
+            return result
+        weights: Tensor = shifted(forced.weights, self.model.decoder.alignment_shift)  # (Tp, S)
+        grid = self.generator.tokenizer.grid(image[1])
+        words = by_words(weights, tokens.word_of, range(weights.shape[1]), source_eos=False).weights
+        return replace(
+            result,
+            weights=weights.unflatten(-1, grid),
+            alignment=words.unflatten(-1, grid),
+            attention=forced.attention,
+        )

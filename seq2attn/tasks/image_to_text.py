@@ -1,0 +1,185 @@
+"""The task that writes a text from an image: captions, handwritten formulas."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from typing_extensions import Self
+
+from seq2attn.data import DataError, Role
+from seq2attn.data.batches import AnyBatchLoader
+from seq2attn.data.image_batches import beside_training, normalization
+from seq2attn.data.image_plan import BatchLimits
+from seq2attn.data.image_texts import ImageTextLoader, ImageTokenizer
+from seq2attn.data.images import ImageExamples, prepare_images
+from seq2attn.data.report import Report, silent
+from seq2attn.images.decoding import Pixels
+from seq2attn.inference.captioner import Captioner
+from seq2attn.inference.generator import Generator
+from seq2attn.models.seq2seq import Seq2Seq
+from seq2attn.models.vision.factory import build_image_to_text
+from seq2attn.recipe.roots import ImageToTextRecipe
+from seq2attn.recipe.sections import learned_positions
+from seq2attn.tasks.sequence_tasks import token_objective, validating_settings
+from seq2attn.tasks.task import Task, Units, read_part
+from seq2attn.text.vocabulary import Vocabulary
+from seq2attn.text.vocabulary_training import train_vocabulary
+from seq2attn.training.objectives import TokenObjective
+from seq2attn.training.run_folder import RunFolder
+
+NAME = "text/target.model"
+
+
+class ImageToTextTask(Task[ImageToTextRecipe]):
+    """Writing a text from an image."""
+
+    units = Units("images", "pieces of its text an image", "target tokens")
+
+    def __init__(self, recipe: ImageToTextRecipe, target: Vocabulary) -> None:
+        self.recipe, self.target = recipe, target
+
+    @classmethod
+    def learn(cls, recipe: ImageToTextRecipe) -> Self:
+        """See the base class: the vocabulary of all texts of the training images."""
+        text = recipe.text
+        if text.file is not None:
+            return cls(recipe, Vocabulary.load(Path(text.file), text.words))
+        training = prepare_images(recipe.data.train, recipe.data, "train")
+        target = train_vocabulary(
+            list(chain.from_iterable(map(training.references, range(len(training))))),
+            model=text.model,
+            size=text.size,
+            byte_fallback=text.byte_fallback,
+            character_coverage=text.character_coverage,
+            lowercase=text.lowercase,
+            nfkc=text.nfkc,
+            words=text.words,
+            seed=recipe.seed,
+        )
+        text = text.model_copy(update={"size": text.size or target.size})
+        return cls(recipe.model_copy(update={"text": text}), target)
+
+    @classmethod
+    def open(cls, recipe: ImageToTextRecipe, folder: RunFolder) -> Self:
+        """See the base class."""
+        return cls(recipe, read_part(folder, NAME, partial(Vocabulary, words=recipe.text.words)))
+
+    def files(self) -> dict[str, bytes]:
+        """See the base class."""
+        return {NAME: self.target.model}
+
+    @property
+    def vocabulary(self) -> str:
+        """See the base class."""
+        return f"{self.target.size:,} pieces"
+
+    @property
+    def tokenizer(self) -> ImageTokenizer:
+        """What makes batches of images, and has the vocabulary of texts."""
+        stride = self.recipe.model.encoder.backbone.stride
+        return ImageTokenizer(self.target, normalization(self.recipe.data), stride)
+
+    def examples(self, role: Role, progress: Callable[[Report], object] = silent) -> ImageExamples:
+        """See the base class. DataError also for a text that the decoder has no positions for."""
+        data = self.recipe.data
+        corpora = data.train if role == "train" else [getattr(data, role)]
+        examples = prepare_images(corpora, data, role, progress)
+        limit = learned_positions(self.recipe.model.decoder)
+        longest = max(map(len, self._encoded(examples)), default=0)
+        if limit is not None and role != "test" and longest >= limit:
+            raise DataError(
+                f"data.{role}: a text has {longest:,} pieces, and with its learned positions the decoder can "
+                f"write {limit - 1:,}: raise model.decoder.positions.length to {longest + 1}"
+            )
+        return examples
+
+    def inputs(self, examples: ImageExamples, rows: Sequence[int]) -> Iterator[Pixels]:
+        """See the base class: pixels, already resized."""
+        return map(examples.image, rows)
+
+    def costs(self, examples: ImageExamples) -> NDArray[np.int32]:
+        """See the base class: pixels."""
+        return examples.heights * examples.widths
+
+    def lengths(self, examples: ImageExamples) -> NDArray[np.int32]:
+        """See the base class: those of first texts."""
+        return np.array([len(ids) for ids in self._encoded(examples)], dtype=np.int32)
+
+    def _encoded(self, examples: ImageExamples) -> list[Any]:
+        return self.target.encode(examples.targets)
+
+    def fitted(self, training: ImageExamples) -> Self:
+        """See the base class; also mean and standard deviation of the pixels, and the longest output as a
+        multiple of the number of the encoder's states."""
+        data = self.recipe.data.normalized_by(*training.mean_and_std())
+        stride = self.recipe.model.encoder.backbone.stride
+        positions = -(-training.heights // stride) * -(-training.widths // stride)
+        decoding = self.recipe.decoding.fitted(positions + 1, self.lengths(training))
+        recipe = self.recipe.model_copy(update={"data": data, "decoding": decoding})
+        return super(ImageToTextTask, self.with_recipe(recipe)).fitted(training)
+
+    def loader(self, examples: ImageExamples, training: bool = False) -> AnyBatchLoader:
+        """See the base class."""
+        settings, data = self.recipe.training, self.recipe.data
+        limits = BatchLimits(settings.batch_images, settings.batch_pixels)
+        loader = ImageTextLoader(examples, self.tokenizer, data, limits, self.recipe.seed)
+        return beside_training(loader, data.workers) if training else loader
+
+    def build(self) -> Seq2Seq:
+        """See the base class."""
+        return build_image_to_text(self.recipe.model, self.recipe.data.num_channels, self.target.size)
+
+    def objective(self, model: Seq2Seq, training: bool = False) -> TokenObjective:
+        """See the base class: in training the losses of the recipe, else cross-entropy."""
+        return token_objective(model, self.recipe.training) if training else TokenObjective()
+
+    def predictor(
+        self, model: Seq2Seq, device: torch.device, precision: str = "fp32", validating: bool = False
+    ) -> Captioner:
+        """See the base class."""
+        decoding = self.recipe.decoding
+        decoding = validating_settings(decoding) if validating else decoding
+        generator = Generator(model, self.tokenizer, device, precision)
+        return Captioner(generator, decoding, self.recipe.data.reader())
+
+    @property
+    def baselines(self) -> Mapping[str, Callable[[Any], str]]:
+        """See the base class: the most frequent text of the training data."""
+        return {"most frequent": lambda _: self._most_frequent}
+
+    @cached_property
+    def _most_frequent(self) -> str:
+        training = prepare_images(self.recipe.data.train, self.recipe.data, "train")
+        counts = Counter(chain.from_iterable(map(training.references, range(len(training)))))
+        return max(sorted(counts), key=counts.__getitem__)
+
+    def summary(self, training: ImageExamples, dev: ImageExamples) -> Iterator[tuple[str, str]]:
+        """See the base class: sizes of images, numbers of texts, and texts that cannot be written."""
+        sides = f"{np.median(training.widths):.0f}x{np.median(training.heights):.0f}"
+        most = f"{training.widths.max()}x{training.heights.max()}"
+        yield "images", f"median {sides} pixels (width x height), largest sides {most}"
+        counts = [len(training.references(row)) for row in range(len(training))]
+        if max(counts) > 1:
+            yield "texts", f"{min(counts)} to {max(counts)} an image; each epoch draws one"
+        texts = list(chain.from_iterable(map(dev.references, range(len(dev)))))
+        written = [self.target.decode(ids) for ids in self.target.encode(texts)]
+        lost = [pair for pair in zip(texts, written, strict=True) if pair[0].split() != pair[1].split()]
+        if lost:
+            text, best = lost[0]
+            yield (
+                "targets",
+                f"{len(lost):,} of {len(texts):,} in dev cannot be written as they are (text.model, nfkc, "
+                f"lowercase, byte_fallback): {text[:40]!r} becomes {best[:40]!r}",
+            )
+
+    @classmethod
+    def reinforced(cls, recipe: ImageToTextRecipe, path: str) -> bool:
+        """See the base class."""
+        losses = recipe.training.attention_losses
+        return losses is not None and losses.reinforce > 0 and "self_attention" not in path
