@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 # Listed here so that help need not import the metrics; a test compares this list with the registry.
 METRICS = (
-    "For texts: bleu, bleu-zh, bleu-char, chrf, chrf++, ter, exact, wer, per, g2p-wer, rouge-1, rouge-2, "
-    "rouge-l, rouge-lsum; for tags: f1, precision, recall, tag-accuracy; for labels of texts: accuracy, "
-    "macro-f1; for labels of images: top-1, top-5. May be repeated.  [default: the recipe's]"
+    "For texts: bleu, bleu-zh, bleu-char, chrf, chrf++, ter, exact, wer, per, g2p-wer, exprate, "
+    "exprate-1, exprate-2, token-er, rouge-1, rouge-2, rouge-l, rouge-lsum; for tags: f1, precision, recall, "
+    "tag-accuracy; for labels of texts: accuracy, macro-f1; for labels of images: top-1, top-5. May be "
+    "repeated.  [default: the recipe's]"
 )
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from seq2attn.data.batch_plan import Indices
@@ -85,6 +86,8 @@ class ImageBatches:
         Seq2attnError: `data.normalize` is null.
     """
 
+    lengths: NDArray[np.int32] | None = None  # of texts, if batches are to have texts of about one length
+
     def __init__(
         self, examples: ImageExamples, data: AnyImageDataRecipe, limits: BatchLimits, seed: int = 1
     ) -> None:
@@ -97,7 +100,7 @@ class ImageBatches:
     def epoch(self, epoch: int) -> list[Indices]:
         """Return the batches of an epoch, as indices of examples."""
         sizes, examples = (self.examples.heights, self.examples.widths), self.examples.epoch(epoch, self.seed)
-        return image_plan(*sizes, examples, self.limits, (self.seed, epoch))
+        return image_plan(*sizes, examples, self.limits, (self.seed, epoch), self.lengths)
 
     def epoch_size(self, epoch: int) -> int:
         """Return the number of batches of an epoch."""
@@ -108,7 +111,7 @@ class ImageBatches:
     def evaluation_batches(self) -> list[Indices]:
         """Return batches that hold every image once, by size."""
         heights, widths = self.examples.heights, self.examples.widths
-        order = by_size(heights, widths, np.arange(len(self.examples)))
+        order = by_size(heights, widths, np.arange(len(self.examples)), self.lengths)
         return fill_images(order, heights, widths, self.limits)
 
     def image(self, row: int, epoch: int | None) -> Pixels:

@@ -28,20 +28,29 @@ def image_plan(
     examples: Indices,
     limits: BatchLimits,
     seed: Sequence[int],
+    lengths: NDArray[np.int32] | None = None,
 ) -> list[Indices]:
     """Return batches of images of about one size, in random order, for one epoch.
 
-    seed: what the order depends on, for example (recipe's seed, epoch).
+    seed: what the order depends on, for example (recipe's seed, epoch). lengths: of the texts of the images,
+    if those of a batch are to be about the same, too.
     """
     generator = np.random.default_rng(list(seed))
-    batches = fill_images(by_size(heights, widths, generator.permutation(examples)), heights, widths, limits)
+    order = by_size(heights, widths, generator.permutation(examples), lengths)
+    batches = fill_images(order, heights, widths, limits)
     return [batches[number] for number in generator.permutation(len(batches))]
 
 
-def by_size(heights: NDArray[np.int32], widths: NDArray[np.int32], examples: Indices) -> Indices:
-    """Return examples ordered roughly by the size of their images; those of one size stay in their order."""
-    keys = (np.rint(STEPS * np.log2(sides[examples])) for sides in (heights, widths))
-    return examples[np.lexsort(tuple(keys))]
+def by_size(
+    heights: NDArray[np.int32],
+    widths: NDArray[np.int32],
+    examples: Indices,
+    lengths: NDArray[np.int32] | None = None,
+) -> Indices:
+    """Return examples ordered roughly by the size of their images, then by the length of their texts, if it
+    is given; those that are equal stay in their order."""
+    sizes = (heights, widths) if lengths is None else (lengths + 1, heights, widths)
+    return examples[np.lexsort(tuple(np.rint(STEPS * np.log2(size[examples])) for size in sizes))]
 
 
 def fill_images(

@@ -107,6 +107,7 @@ class ImageTextLoader(ImageBatches):
         super().__init__(examples, data, limits, seed)
         self.tokenizer = tokenizer
         self._targets = [tokenizer.target.encode(examples.references(row)) for row in range(len(examples))]
+        self.lengths = np.array([len(first) for first, *_ in self._targets], dtype=np.int32)
 
     def batch(self, indices: Indices, epoch: int | None = None) -> Batch:
         """Return the images with these indices."""

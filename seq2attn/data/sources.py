@@ -1,7 +1,7 @@
 """Source texts as ids: of one text (`SourceIds`), and of a batch (`Source`), which is what encoders read."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -54,6 +54,7 @@ class Source(NamedTuple):
         return Source(tokens, mask, copy_ids, sentence_ids)
 
 
+@runtime_checkable
 class AnySource(Protocol):
     """A batch of what a sequence-to-sequence model reads: texts, or images."""
 
@@ -81,6 +82,7 @@ class AnySource(Protocol):
         """Move to a device."""
 
 
+@runtime_checkable
 class Collator(Protocol):
     """Makes batches of sources, whatever they are. A source has as many positions as the encoder has states
     for it."""

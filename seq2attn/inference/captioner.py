@@ -108,7 +108,7 @@ class Captioner(Predictor):
         """
         require_type(prefix, str, "a prefix (str), the same for all images")
         images = image if several(image) else [image]
-        results = list(self.stream(images, changed(self.decoding, options), alignment, prefix))
+        results = list(self.stream(images, self._settings(options), alignment, prefix))
         return results if several(image) else results[0]
 
     caption = published(_write, "Captioner.caption")
@@ -167,7 +167,7 @@ class Captioner(Predictor):
 
     def configured(self, options: Mapping[str, object]) -> Self:
         """See the base class."""
-        return replace(self, decoding=changed(self.decoding, options))
+        return replace(self, decoding=self._settings(options))
 
     def num_targets(self, texts: Sequence[str]) -> int:
         """See the base class: pieces, </s> included."""
@@ -203,6 +203,13 @@ class Captioner(Predictor):
         return result, result.plot(pieces=options.pieces, scale=options.scale or "auto")
 
     # ---- parts -------------------------------------------------------------------------------------
+
+    def _settings(self, options: Mapping[str, object]) -> DecodingRecipe:
+        """Return the decoding settings changed by the options that are not None. Seq2attnError for a bad
+        option."""
+        if options.get("replace_unknown"):
+            raise Seq2attnError("replace_unknown takes words from a source text, and an image has none")
+        return changed(self.decoding, options)
 
     def _chunk(
         self, images: list[_Named], decoding: DecodingRecipe, alignment: bool, prefix: str, first: int

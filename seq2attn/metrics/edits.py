@@ -17,7 +17,7 @@ def exact(
     """Exact match (sentence accuracy): the percentage of sentences that equal a reference word for word."""
     golds = by_hypothesis(hypotheses, references)
     right = 1 - _wrong(hypotheses, golds)
-    return _mean("exact", right, np.ones_like(right), golds, bootstrap, seed, "unit:sentence")
+    return corpus_mean("exact", right, np.ones_like(right), golds, bootstrap, seed, "unit:sentence")
 
 
 def sentence_errors(
@@ -34,7 +34,7 @@ def sentence_errors(
     """
     golds = by_hypothesis(hypotheses, references)
     wrong = _wrong(hypotheses, golds)
-    return _mean(name, wrong, np.ones_like(wrong), golds, bootstrap, seed, "unit:sentence")
+    return corpus_mean(name, wrong, np.ones_like(wrong), golds, bootstrap, seed, "unit:sentence")
 
 
 def word_errors(
@@ -51,16 +51,24 @@ def word_errors(
     the fewest edits counts.
     """
     golds = by_hypothesis(hypotheses, references)
-    # a pair for each reference of each hypothesis
-    predicted = [words(text) for text, references in zip(hypotheses, golds, strict=True) for _ in references]
-    expected = [words(gold) for references in golds for gold in references]
+    edits, lengths = fewest_edits(list(map(words, hypotheses)), [list(map(words, some)) for some in golds])
+    return corpus_mean(name, edits, lengths, golds, bootstrap, seed, "unit:word")
+
+
+def fewest_edits(
+    hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]
+) -> tuple[Numbers, Numbers]:
+    """Return the edit distance of each hypothesis to the reference that needs the fewest edits, and the
+    length of this reference. All are given as words."""
+    predicted = [words for words, some in zip(hypotheses, references, strict=True) for _ in some]
+    expected = [words for some in references for words in some]
     edits, lengths = edit_distances(predicted, expected), np.array([len(gold) for gold in expected])
-    counts = [len(references) for references in golds]
+    counts = [len(some) for some in references]
     nearest = [
         end - count + int(edits[end - count : end].argmin())
         for end, count in zip(np.cumsum(counts), counts, strict=True)
     ]
-    return _mean(name, edits[nearest], lengths[nearest], golds, bootstrap, seed, "unit:word")
+    return edits[nearest], lengths[nearest]
 
 
 def edit_distances(first: Sequence[Sequence[str]], second: Sequence[Sequence[str]]) -> Numbers:
@@ -107,7 +115,7 @@ def _wrong(hypotheses: Sequence[str], golds: Sequence[Sequence[str]]) -> Numbers
     )
 
 
-def _mean(
+def corpus_mean(
     name: str,
     counts: Numbers,
     units: Numbers,

@@ -8,6 +8,7 @@ from typing import Any
 from seq2attn.metrics.base import SEED, Metric, References, Score, ScoringError
 from seq2attn.metrics.edits import exact, sentence_errors, word_errors
 from seq2attn.metrics.entities import accuracy, f1, macro_f1, precision, recall, report, tag_accuracy
+from seq2attn.metrics.formulas import expression_rate, token_errors
 from seq2attn.metrics.images import class_report, top
 from seq2attn.metrics.rouge import rouge
 from seq2attn.metrics.translation import bleu, chrf, ter
@@ -25,6 +26,10 @@ METRICS: dict[str, Metric] = {
     "wer": Metric(word_errors, "texts", lower_is_better=True),
     "per": Metric(partial(word_errors, name="PER"), "texts", lower_is_better=True),
     "g2p-wer": Metric(partial(sentence_errors, name="g2p-WER"), "texts", lower_is_better=True),
+    "exprate": Metric(expression_rate, "texts"),
+    "exprate-1": Metric(partial(expression_rate, errors=1), "texts"),
+    "exprate-2": Metric(partial(expression_rate, errors=2), "texts"),
+    "token-er": Metric(token_errors, "texts", lower_is_better=True),
     "rouge-1": Metric(partial(rouge, variant="1"), "texts"),
     "rouge-2": Metric(partial(rouge, variant="2"), "texts"),
     "rouge-l": Metric(partial(rouge, variant="L"), "texts"),

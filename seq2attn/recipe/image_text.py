@@ -76,10 +76,8 @@ class ImageEncoderRecipe(Section):
 
     def faults(self) -> Iterator[Fault]:
         """Find positions that are not added to states, or not on a grid."""
-        if self.positions is None:
-            return
-        kind = POSITIONS[self.positions.name]
-        if kind.where != "embedding" or not kind.needs_grid:
+        fitting = {name for name, part in POSITIONS.items() if part.where == "embedding" and part.needs_grid}
+        if self.positions is not None and self.positions.name not in fitting:
             yield Fault(
                 "positions",
                 f"expected positions of rows and columns that are added, {' or '.join(sorted(fitting))}, or "

@@ -371,14 +371,14 @@ class AnyModelRecipe(Section):
 
     def faults(self) -> Iterator[Fault]:
         """Find sizes that must agree and do not."""
-        decoder, encoder = self.decoder, self.encoder
-        for key, section in decoder.unprojected_attentions.items() if encoder.output_size else ():
+        decoder, width = self.decoder, self.encoder.output_size
+        for key, section in decoder.unprojected_attentions.items() if width else ():
             for path, score in section.scorers():
                 try:  # only its constructor knows which sizes and options can be combined
                     with torch.device("meta"), contextlib.suppress(*TOO_LARGE):
-                        score.make(SCORERS, decoder.size, encoder.output_size)
+                        score.make(SCORERS, decoder.size, width)
                 except Seq2attnError as error:
-                    sizes = f"the decoder has {decoder.size}, the encoder's states {encoder.output_size}"
+                    sizes = f"the decoder has {decoder.size}, the encoder's states {width}"
                     yield Fault(f"decoder.{key}.{path}", f"{error} ({sizes})")
         if self.tied != "none" and decoder.embedding != decoder.output_size:
             yield Fault(
@@ -396,6 +396,5 @@ class ModelRecipe(AnyModelRecipe):
     def faults(self) -> Iterator[Fault]:
         """See the base class; also find embeddings that cannot be tied."""
         yield from super().faults()
-        sizes = self.encoder.embedding, self.decoder.embedding
-        if self.tied == "all" and sizes[0] != sizes[1]:
-            yield Fault("tied", f"embeddings differ in size: {sizes[0]} and {sizes[1]}")
+        if self.tied == "all" and (size := self.encoder.embedding) != self.decoder.embedding:
+            yield Fault("tied", f"embeddings differ in size: {size} and {self.decoder.embedding}")

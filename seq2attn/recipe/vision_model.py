@@ -78,7 +78,8 @@ class _Convolutional(Section):
     @property
     def stride(self) -> int:
         """Return how many pixels there are between two positions of the last stage."""
-        return self.first_stride * 2 ** (len(self.widths("after")) - 1)
+        stride: int = self.first_stride * 2 ** (len(self.widths("after")) - 1)
+        return stride
 
     @property
     def first_stride(self) -> int:

@@ -42,16 +42,9 @@ class DenseNet(Backbone):
             if stage:
                 self.transitions.append(Convolution(size, size // 2, 1, 1, norm))
                 size //= 2
-            units = nn.ModuleList()
+            units = nn.Sequential()
             for _ in range(count):
-                units.append(
-                    nn.ModuleList(
-                        [
-                            Convolution(size, BOTTLENECK * growth, 1, 1, norm),
-                            Convolution(BOTTLENECK * growth, growth, 3, 1, norm),
-                        ]
-                    )
-                )
+                units.append(DenseLayer(size, growth, norm, dropout))
                 size += growth
             self.stages.append(units)
             self.after.append(blocks(stage, -1, "between", size))
@@ -66,18 +59,26 @@ class DenseNet(Backbone):
         for stage, (units, after) in enumerate(zip(self.stages, self.after, strict=True)):
             if stage:
                 x, _ = self.transitions[stage - 1](x, mask)
-                x, mask = _halved(self._dropped(x), mask)
-            for unit in units:  # type: ignore[union-attr]
-                narrow, wide = unit
-                y, _ = narrow(x, mask)
-                y, _ = wide(y, mask)
-                x = torch.cat([x, self._dropped(y)], 1)
+                x, mask = _halved(F.dropout(x, self.dropout, self.training), mask)
+            x, mask = units((x, mask))
             x = after(x, mask)
             stages.append(Features(x, mask))
         return stages
 
-    def _dropped(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+
+class DenseLayer(nn.Module):
+    """The features of the input, and behind them `growth` more, by a 1x1 and a 3x3 convolution."""
+
+    def __init__(self, channels: int, growth: int, norm: str, dropout: float) -> None:
+        super().__init__()
+        self.narrow = Convolution(channels, BOTTLENECK * growth, 1, 1, norm)
+        self.wide, self.dropout = Convolution(BOTTLENECK * growth, growth, 3, 1, norm), dropout
+
+    def forward(self, features: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
+        """Return the features and their mask, for those of the input."""
+        x, mask = features
+        y, _ = self.wide(*self.narrow(x, mask))
+        return torch.cat([x, F.dropout(y, self.dropout, self.training)], 1), mask
 
 
 def _halved(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:

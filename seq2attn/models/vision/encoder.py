@@ -17,6 +17,8 @@ class ImageEncoder(nn.Module):
     positions: are added to the projected features; None: none are.
     """
 
+    max_length: int | None = None  # positions of any grid can be read
+
     def __init__(self, backbone: Backbone, size: int, positions: Position | None, dropout: Dropout) -> None:
         super().__init__()
         self.backbone, self.size, self.positions, self.dropout = backbone, size, positions, dropout
