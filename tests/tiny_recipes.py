@@ -26,6 +26,7 @@ CORPORA = [
         for name in ("train", "t10k")
         for part in (f"{name}-images-idx3", f"{name}-labels-idx1")
     ),
+    "cifar10/cifar10-jpg.tar.xz",
     *(f"{name}/{role}.jsonl.gz" for name in ("samsum", "scitldr") for role in ("train", "dev")),
     *(f"conll2003/eng.{role}.gz" for role in ("train", "testa")),
     *(f"wnut17/{role}.conll.gz" for role in ("train", "dev", "test")),

@@ -21,8 +21,9 @@ ARCHIVE = "a .tar archive, plain or compressed (.gz, .xz, .bz2)"
 
 
 def _is_folder(corpus: Mapping[str, Any], text: str, path: Path) -> bool:
-    """Whether a folder is one of the file system; otherwise it lies in an archive."""
-    return corpus.get("archive") is None
+    """Whether a folder is one of the file system; otherwise it lies in an archive, or an unknown key may be
+    meant as `archive`."""
+    return corpus.get("archive") is None and corpus.keys() <= FolderCorpus.model_fields.keys()
 
 
 class FolderCorpus(Corpus):
