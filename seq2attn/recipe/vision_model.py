@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 
 from seq2attn.attention.blocks import BLOCKS
-from seq2attn.attention.blocks.block import Place
+from seq2attn.attention.blocks.block import Place, keeping_channels
 from seq2attn.attention.positions import POSITIONS
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.convolution import NORMS
@@ -71,6 +71,11 @@ class _Convolutional(Section):
         raise NotImplementedError(f"{type(self).__name__} must define widths()")
 
     @property
+    def strides(self) -> list[int]:
+        """Return how many pixels there are between two positions of each stage."""
+        raise NotImplementedError(f"{type(self).__name__} must define strides")
+
+    @property
     def output_size(self) -> int:
         """Return the channels of the last stage."""
         return self.widths("after")[-1]
@@ -94,12 +99,26 @@ class _Convolutional(Section):
             for number in numbers:
                 try:  # only its constructor knows which options can be combined
                     with torch.device("meta"), contextlib.suppress(*TOO_LARGE):
-                        section.block.make(BLOCKS, widths[number - 1])
+                        keeping_channels(section.block.make(BLOCKS, widths[number - 1]))
                 except Seq2attnError as error:
                     yield Fault(
                         f"{path}.block", f"{error} (stage {number} has {widths[number - 1]} channels)"
                     )
                     break
+
+    def wide_rates(self, height: int, width: int) -> Iterator[str]:
+        """Find convolutions whose dilation is larger than half of the grid, for the largest image."""
+        for section in self.blocks:
+            rates = section.block.options.get("rates", ())
+            for stage, stride in enumerate(self.strides, 1):
+                grid = [-(-side // stride) for side in (height, width)]
+                wide = [rate for rate in rates if 2 * rate > max(grid)]
+                if wide and stage in (section.stages or [stage]):
+                    yield (
+                        f"{section.block.name} in stage {stage}: of 3x3 convolutions with the rates "
+                        f"{', '.join(map(str, wide))}, most positions of a grid of {grid[0]}x{grid[1]} see "
+                        "only the middle: use smaller rates"
+                    )
 
 
 class ResNetRecipe(_Convolutional):
@@ -124,6 +143,11 @@ class ResNetRecipe(_Convolutional):
         if form is None:
             raise fault(f"expected {DEPTHS}, got {self.depth}")
         return form
+
+    @property
+    def strides(self) -> list[int]:
+        """See the base class."""
+        return self.form.strides
 
     @field_validator("depth")
     @classmethod
@@ -150,6 +174,11 @@ class ConvNetRecipe(_Convolutional):
     def widths(self, place: str) -> list[int]:
         """See the base class."""
         return self.sizes
+
+    @property
+    def strides(self) -> list[int]:
+        """See the base class."""
+        return [2**stage for stage in range(len(self.sizes))]
 
 
 class ViTRecipe(TransformerEncoderRecipe):

@@ -37,7 +37,7 @@ class ResNet(Backbone):
         self.max_pool = not small
         expansion = EXPANSION if form.bottleneck else 1
         self.sizes = [width * expansion for width in form.widths]
-        self.strides = [(1 if small else 4) * 2**stage for stage in range(len(form.widths))]
+        self.strides = form.strides
         self.stages, self.between = nn.ModuleList(), nn.ModuleList()
         size = first
         for stage, (width, count) in enumerate(zip(form.widths, form.units, strict=True)):
