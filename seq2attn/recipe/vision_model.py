@@ -21,6 +21,10 @@ from seq2attn.recipe.tagger_model import AnyPooling, PlainPoolingRecipe, pooling
 
 PLACES: tuple[str, ...] = get_args(Place)
 NORM = "Norm of convolutions. masked_batch: batch norm whose statistics leave the padding of images out."
+DROP_PATH = (
+    "Stochastic depth (Huang et al. 2016): rate at which a residual branch of the last {unit} is dropped "
+    "for each image in training; it rises linearly with depth."
+)
 BLOCKS_TEXT = "Attention blocks, in this order; two at one place are applied one after the other."
 
 
@@ -134,6 +138,7 @@ class ResNetRecipe(_Convolutional):
         False,
         description="Let the last norm of each residual branch start at 0 (Goyal et al. 2017).",
     )
+    drop_path: Rate = Field(0.0, description=DROP_PATH.format(unit="unit"))
     places: ClassVar[tuple[str, ...]] = PLACES
 
     @property
@@ -194,6 +199,7 @@ class ViTRecipe(TransformerEncoderRecipe):
     size: Size = Field(192, description="Size of the hidden states.")
     layers: Size = Field(6, description="Number of stacked layers.")
     feed_forward: Size = Field(384, description="Inner size of the feed-forward layers.")
+    drop_path: Rate = Field(0.0, description=DROP_PATH.format(unit="layer"))
     positions: Annotated[Part, Choice(POSITIONS)] = Field(
         "sinusoidal_2d", validate_default=True, description="Position encoding."
     )

@@ -45,7 +45,7 @@ def build_backbone(recipe: ResNetRecipe | ConvNetRecipe | ViTRecipe, channels: i
     blocks = partial(_blocks_at, recipe.blocks)
     if isinstance(recipe, ConvNetRecipe):
         return ConvNet(recipe.sizes, channels, recipe.norm, blocks)
-    return ResNet(recipe.form, channels, recipe.norm, blocks, recipe.last_norm_zero)
+    return ResNet(recipe.form, channels, recipe.norm, blocks, recipe.last_norm_zero, recipe.drop_path)
 
 
 def _blocks_at(sections: Sequence[BlockRecipe], stage: int, unit: int, place: Place, channels: int) -> Blocks:
@@ -67,6 +67,6 @@ def _vit(recipe: ViTRecipe, channels: int) -> ViT:
     positions = recipe.positions.make(POSITIONS, recipe.size) if added else None
     dropout = Dropout(recipe.dropout)
     embedding = PatchEmbedding(channels, recipe.size, recipe.patch, dropout, recipe.stem, positions)
-    vit = ViT(embedding, encoder_layers(recipe), recipe.norm)
+    vit = ViT(embedding, encoder_layers(recipe, recipe.drop_path), recipe.norm)
     initialise(vit)
     return vit
