@@ -17,7 +17,7 @@ from seq2attn.recipe.attention import AttentionRecipe, PerLayer
 from seq2attn.recipe.kinds import ByKind
 from seq2attn.recipe.sections import Choice, Fault, Name, Part, Rate, Section, Size, fault
 from seq2attn.recipe.seq2seq_model import TOO_LARGE, TransformerEncoderRecipe
-from seq2attn.recipe.tagger_model import AnyPooling, PlainPoolingRecipe, pooling_faults
+from seq2attn.recipe.tagger_model import AttentivePoolingRecipe, PlainPoolingRecipe, pooling_faults
 
 PLACES: tuple[str, ...] = get_args(Place)
 NORM = "Norm of convolutions. masked_batch: batch norm whose statistics leave the padding of images out."
@@ -237,16 +237,42 @@ AnyBackbone = Annotated[
 ]
 
 
+class ClassTokenRecipe(Section):
+    """A class token in the place of pooling: a learned vector that a vision Transformer reads beside the
+    patches, and whose last state stands for the image (Dosovitskiy et al. 2021)."""
+
+    kind: Literal["class_token"] = Field(description="Type of pooling.")
+
+
+POOLINGS = {
+    "attention": AttentivePoolingRecipe,
+    "mean": PlainPoolingRecipe,
+    "max": PlainPoolingRecipe,
+    "class_token": ClassTokenRecipe,
+}
+AnyImagePooling = Annotated[AttentivePoolingRecipe | PlainPoolingRecipe | ClassTokenRecipe, ByKind(POOLINGS)]
+
+
 class ImageClassifierRecipe(Section):
     """A network that labels images."""
 
     backbone: AnyBackbone = Field(ResNetRecipe(kind="resnet"), description="Network of the features.")
-    pooling: AnyPooling = Field(
+    pooling: AnyImagePooling = Field(
         PlainPoolingRecipe(kind="mean"),
-        description="Pooling of the features of all positions into one vector.",
+        description="Pooling of the features of all positions into one vector, or a class token.",
     )
     dropout: Rate = Field(0.0, description="Dropout rate of this vector.")
 
     def faults(self) -> Iterator[Fault]:
-        """Find an attention that does not fit the features."""
-        yield from pooling_faults(self.pooling, self.backbone.output_size)
+        """Find an attention that does not fit the features, and a class token without a place."""
+        if not isinstance(self.pooling, ClassTokenRecipe):
+            yield from pooling_faults(self.pooling, self.backbone.output_size)
+        elif not isinstance(self.backbone, ViTRecipe):
+            why = f"a class token needs a network of attention, and this one is {self.backbone.kind}"
+            yield Fault("pooling.kind", f"{why}: use backbone.kind vit, or mean, max or attention")
+        elif (kind := POSITIONS[self.backbone.positions.name]).needs_grid and kind.where != "embedding":
+            yield Fault(
+                "backbone.positions",
+                f"{self.backbone.positions.name} is for the positions of a grid, and a class token has none: "
+                "use sinusoidal_2d or learned_2d, or another pooling",
+            )
