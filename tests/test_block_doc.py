@@ -61,7 +61,7 @@ def test_the_commands_and_the_python_of_maps_run(tmp_path, monkeypatch, capsys):
     rows = [f"data.{role}.limit=20" for role in ("train.0", "dev", "test")]
     run(*train, *short, *rows)
     run(*heatmap)
-    assert Path("six.png").read_bytes().startswith(b"\x89PNG")
+    assert Path("maps.png").read_bytes().startswith(b"\x89PNG")
     names = ran(SNIPPETS[1], tmp_path)
     assert names["gate"].shape == (1, 1, 7, 7) and len(names["figure"].axes) == 3
     assert "'pooling', " in capsys.readouterr().out and "cbam: channel" in str(names["maps"])
