@@ -36,7 +36,7 @@ def row(name: str, block: type[Block]) -> str:
     summary = " ".join((inspect.getdoc(block) or "").split("\n\n")[0].split()).rstrip(".")
     summary += "; the identity at the start" if block.identity_at_start else ""
     count = sum(parameter.numel() for parameter in made.parameters())
-    cells = (summary, kinds, block.at, f"{count:,}", options(block) or "none", block.paper)
+    cells = (summary, kinds or "none", block.at, f"{count:,}", options(block) or "none", block.paper)
     return f"| `{name}` | {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
@@ -59,6 +59,8 @@ def values(parameter: inspect.Parameter) -> list[Any]:
 
 def written(value: Any) -> str:
     """Return a value as YAML has it."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(written, value))}]"
     return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
 
 

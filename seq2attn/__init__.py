@@ -18,7 +18,9 @@ from seq2attn.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from seq2attn.attention import Attention, MultiHead
+    from seq2attn.attention.blocks import BLOCKS
     from seq2attn.attention.normalizers import NORMALIZERS
+    from seq2attn.attention.positions import POSITIONS
     from seq2attn.attention.scorers import SCORERS
     from seq2attn.errors import Seq2attnError
     from seq2attn.inference.label_results import Annotation, Category
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Annotation": "inference.label_results",
     "Attention": "attention",
+    "BLOCKS": "attention.blocks",
     "Categorizer": "inference.recognizer",
     "Category": "inference.label_results",
     "DECODERS": "models.decoders",
@@ -43,6 +46,7 @@ _HOMES = {
     "LOSSES": "layers.token_loss",
     "MultiHead": "attention",
     "NORMALIZERS": "attention.normalizers",
+    "POSITIONS": "attention.positions",
     "Recognizer": "inference.recognizer",
     "SCORERS": "attention.scorers",
     "Seq2attnError": "errors",
@@ -65,10 +69,12 @@ _MOVED = {
 }
 
 __all__ = [
+    "BLOCKS",
     "DECODERS",
     "ENCODERS",
     "LOSSES",
     "NORMALIZERS",
+    "POSITIONS",
     "SCORERS",
     "Annotation",
     "Attention",

@@ -2,10 +2,14 @@
 
 import re
 import runpy
+import shlex
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
+from PIL import Image
+from tiny_cli import run
 
 from seq2attn.attention.blocks import BLOCKS
 from seq2attn.attention.blocks.block import Kind, Place
@@ -31,8 +35,33 @@ def test_kinds_and_places_are_explained():
     assert set(re.findall(r"`(\w+)`", places)) >= set(get_args(Place))
 
 
+SNIPPETS = re.findall(r"```python\n(.*?)```", WRITTEN, re.DOTALL)
+
+
+def ran(code: str, folder: Path) -> dict[str, object]:
+    """The names that a snippet has defined."""
+    (folder / "example.py").write_text(code, encoding="utf-8")
+    return runpy.run_path(str(folder / "example.py"))
+
+
 def test_the_python_runs(tmp_path, capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", WRITTEN, re.DOTALL)
-    (tmp_path / "example.py").write_text(code, encoding="utf-8")
-    runpy.run_path(str(tmp_path / "example.py"))
+    assert len(SNIPPETS) == 2
+    ran(SNIPPETS[0], tmp_path)
     assert capsys.readouterr().out == "torch.Size([2, 64, 1, 1]) torch.Size([2, 1, 14, 14])\n"
+
+
+def test_the_commands_and_the_python_of_maps_run(tmp_path, monkeypatch, capsys):
+    """After two updates with few images; the network is that of the document."""
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.eye(28, dtype=np.uint8) * 255).save("six.png")
+    train, heatmap = (
+        shlex.split(line)[1:] for line in re.findall(r"^\$ (seq2attn .*)$", WRITTEN, re.MULTILINE)
+    )
+    short = ["training.max_steps=2", "training.max_epochs=null", "training.validate_every=2"]
+    rows = [f"data.{role}.limit=20" for role in ("train.0", "dev", "test")]
+    run(*train, *short, *rows)
+    run(*heatmap)
+    assert Path("maps.png").read_bytes().startswith(b"\x89PNG")
+    names = ran(SNIPPETS[1], tmp_path)
+    assert names["gate"].shape == (1, 1, 7, 7) and len(names["figure"].axes) == 3
+    assert "'pooling', " in capsys.readouterr().out and "cbam: channel" in str(names["maps"])

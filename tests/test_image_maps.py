@@ -167,6 +167,8 @@ def test_rollout_is_the_product_of_the_layers_with_the_identity() -> None:
     attentions = [maps[f"layer {number}, self-attention"].weights[0] for number in range(2)]
     assert_close(maps["rollout"].weights[0, 0], rollout(attentions))
     assert_close(maps["rollout"].total(), torch.ones(1, 1, 12))
+    titles = [axes.get_title(loc="left") for axes in maps.draw(PlotOptions(map="rollout", head=0)).axes]
+    assert [title for title in titles if title.startswith("rollout, mean of queries\n")]  # it has no heads
 
 
 @pytest.mark.parametrize("label", [None, 0, 1])

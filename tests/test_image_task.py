@@ -104,10 +104,10 @@ class Stopping(Display):
 
 @pytest.fixture(scope="module")
 def changed(images: Path) -> dict[str, Any]:
-    """A recipe with everything random: order, augmentation, mixup, dropout."""
+    """A recipe with everything random: order, augmentation, mixup, dropout, stochastic depth."""
     augment = ["flip", {"name": "crop", "padding": 2}, "affine", "erase", "mixup"]
     sections = recipe(images, "same", augment=augment, size=8)
-    sections["model"] = {**NETWORK, "dropout": 0.2}
+    sections["model"] = {"backbone": {"kind": "resnet", "depth": 8, "drop_path": 0.4}, "dropout": 0.2}
     sections["training"] = {**STEPS, "batch_images": 8, "max_epochs": 3, "validate_every": 4, "ema": 0.9}
     return sections
 

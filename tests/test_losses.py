@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import seq2attn.layers.token_loss
-from seq2attn.layers.token_loss import cross_entropy
+from seq2attn.errors import Seq2attnError
+from seq2attn.layers.token_loss import CrossEntropy, TokenLoss, cross_entropy
 from seq2attn.models.decoders import Projection
 
 B, T, V = 3, 5, 17
@@ -61,6 +62,42 @@ def test_padding_does_not_count():
     assert_close(tuple(loss), tuple(cross_entropy(logits, gold, MASK, 0.1)))
     loss.smoothed.backward()
     assert (garbage.grad[~MASK] == 0).all() and (garbage.grad[MASK] != 0).all()
+
+
+class Squared(TokenLoss):
+    """A loss of single tokens."""
+
+    def per_token(self, logits, target):
+        return (logits.softmax(-1) - F.one_hot(target, logits.shape[-1])).square().sum(-1)
+
+
+class Whole(CrossEntropy):
+    """A loss that defines its sums alone."""
+
+    def sums(self, predicted, target, mask, num_copied):
+        loss = super().sums(predicted, target, mask, num_copied)
+        return loss._replace(smoothed=2 * loss.smoothed)
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(0.3), Squared(), Whole(0.1)])
+def test_losses_of_each_token_are_those_of_the_tokens_alone(loss):
+    logits, target = torch.randn(5, 7, requires_grad=True), torch.tensor([0, 6, 3, 3, 1])
+    weights, seen = torch.rand(5), torch.ones(1, 1, dtype=torch.bool)
+    alone = [loss(logits[None, n : n + 1], target[None, n : n + 1], seen) for n in range(5)]
+    each = loss.each(logits, target)
+    assert_close(each.smoothed, torch.stack([one.smoothed for one in alone]))
+    assert_close(each.nll, F.cross_entropy(logits, target, reduction="none").detach())
+    assert not each.nll.requires_grad
+    expected = sum(weight * one.smoothed for weight, one in zip(weights, alone, strict=True))
+    gradients = [
+        torch.autograd.grad(value, logits)[0] for value in ((weights * each.smoothed).sum(), expected)
+    ]
+    assert_close(*gradients)
+
+
+def test_labels_that_there_are_not_are_refused_in_each():
+    with pytest.raises(Seq2attnError, match=r"token 1 of sentence 0 has label 7: expected one of 0 ... 6"):
+        CrossEntropy().each(torch.randn(2, 7), torch.tensor([0, 7]))
 
 
 def test_sums_of_parts_are_the_sum_of_all():

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seq2attn.attention.blocks import BLOCKS, Block, Map
+from seq2attn.attention.blocks.looks import on_grid, rows
 from seq2attn.attention.memory import Grid
 from seq2attn.errors import Seq2attnError
 from seq2attn.images.decoding import Pixels
@@ -24,6 +25,7 @@ from seq2attn.models.encoders import EncoderLayer
 from seq2attn.models.tagger_layers import AttentivePooling, PlainPooling
 from seq2attn.models.vision.backbone import Features
 from seq2attn.models.vision.classifier import ImageClassifier, ImageScores
+from seq2attn.models.vision.vit import ViT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,13 +67,19 @@ def image_maps(model: ImageClassifier, images: Float[Tensor, "1 C H W"], label: 
     output, cam = grad_cam(model, features, label)
     maps += _of_pooling(model.pooling, output)
     grid = (features.states.shape[2], features.states.shape[3])
+    tokens = 0 if features.token is None else 1  # in front of the patches; rows of weights lack its share
+    if tokens:
+        maps += _of_token(weights[-1], grid)
     for number, (path, layer, of_layer) in enumerate(zip(layers, layers.values(), weights, strict=True)):
-        exact = layer.self_attention.attention.normalize.sums_to_one
-        map = Map("affinity", of_layer, grid, grid, exact)
+        exact = layer.self_attention.attention.normalize.sums_to_one and not tokens
+        map = Map("affinity", of_layer[..., tokens:, tokens:], grid, grid, exact)
         maps.append(ImageMap(f"layer {number}, self-attention", f"{path}.self_attention", "affinity", map))
     if weights:
-        flow = Map("affinity", rollout([layer[0] for layer in weights])[None, None], grid, grid, True)
-        maps.append(ImageMap("rollout", "backbone", "rollout", flow))
+        flow = rollout([layer[0] for layer in weights])[None, None]
+        of_image = Map("affinity", flow, grid, grid, True)
+        if tokens:
+            of_image = Map("place", flow[:, :, 0, 1:].unflatten(-1, grid), grid)
+        maps.append(ImageMap("rollout", "backbone", "rollout", of_image))
     maps.append(ImageMap("Grad-CAM", "backbone", "gradcam", Map("place", cam, grid)))
     return Seen([_on_cpu(made) for made in _numbered(maps)], output)
 
@@ -95,12 +103,19 @@ def grad_cam(
 ) -> tuple[ImageScores, Float[Tensor, "1 1 H W"]]:
     """Return the scores of an image, and Grad-CAM of a label (Selvaraju et al. 2017):
     relu(sum_c w_c A_c), w_c the mean over the grid of d score / d A_c, for the features A of the last stage.
+    The score by a class token does not depend on them: then A is what the last layer reads.
 
     label: its index; None: the most probable.
     """
+    grid = features.states.shape[2], features.states.shape[3]
     with torch.enable_grad():
-        states = features.states.detach().requires_grad_()
-        output = model.head(features._replace(states=states), need_weights=True)
+        if features.read is None or not isinstance(model.backbone, ViT):
+            states = features.states.detach().requires_grad_()
+            output = model.head(features._replace(states=states), need_weights=True)
+        else:
+            states = on_grid(features.read[:, 1:], grid).detach().requires_grad_()
+            read = torch.cat([features.read[:, :1].detach(), rows(states)], 1)
+            output = model.head(model.backbone.finish(read, features.mask, grid), need_weights=True)
         score = output.scores[0, output.scores[0].argmax() if label is None else label]
         (gradient,) = torch.autograd.grad(score, states)
     weights = gradient.float().mean((2, 3), keepdim=True)  # (1, C, 1, 1)
@@ -272,7 +287,7 @@ def _of_block(model: nn.Module, block: Block, given: tuple[Any, Any]) -> Iterato
         yield ImageMap(f"{name}: {of}", paths[block], _CHOICES.get(map.kind, "place"), map)
 
 
-def _of_pooling(pooling: AttentivePooling | PlainPooling, output: ImageScores) -> Iterator[ImageMap]:
+def _of_pooling(pooling: AttentivePooling | PlainPooling | None, output: ImageScores) -> Iterator[ImageMap]:
     """Yield the weights of each query and head of a pooling; those of a mean are all alike, and left out."""
     if output.weights is None or output.grid is None or getattr(pooling, "kind", "") == "mean":
         return
@@ -282,6 +297,14 @@ def _of_pooling(pooling: AttentivePooling | PlainPooling, output: ImageScores) -
         name = "pooling" if of_queries.shape[1] == 1 else f"pooling {number}"
         map = Map("place", of_queries[:, number : number + 1], output.grid, None, exact)
         yield ImageMap(name, "pooling", "pooling", map)
+
+
+def _of_token(weights: Float[Tensor, "1 h M M"], grid: Grid) -> Iterator[ImageMap]:
+    """Yield the weights by which the class token attends to the image in the last layer, of each head."""
+    of_heads = weights[:, :, 0, 1:].unflatten(-1, grid)  # (1, h, H, W)
+    for head in range(of_heads.shape[1]):
+        name = "class token" if of_heads.shape[1] == 1 else f"class token, head {head}"
+        yield ImageMap(name, "backbone", "pooling", Map("place", of_heads[:, head : head + 1], grid))
 
 
 def _attention_of(pooling: AttentivePooling) -> Any:

@@ -57,6 +57,27 @@ def dropped(x: Tensor, rate: float) -> Tensor:
     return x * keep.to(x.dtype).mul_(2**16 / n_keep)
 
 
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016): in training, the branch of a residual connection is dropped for
+    each sample at a rate, and the others are scaled up, so that the expected value is that of evaluation."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, branch: Float[Tensor, "B *d"]) -> Float[Tensor, "B *d"]:
+        """See the class; of a batch, each row is a sample."""
+        if not (self.training and self.rate):
+            return branch
+        return branch * dropped(branch.new_ones(len(branch), *[1] * (branch.dim() - 1)), self.rate)
+
+
+def depth_rates(rate: float, depth: int) -> list[float]:
+    """Return the rate of `DropPath` in each of `depth` layers: l / depth of `rate` in the l-th, from 1 (Huang
+    et al. 2016, eq. 4)."""
+    return [rate * layer / depth for layer in range(1, depth + 1)]
+
+
 class Embedding(nn.Module):
     """Token ids -> vectors, with positions if the model needs them (Transformer).
 
@@ -115,12 +136,13 @@ class Residual(nn.Module):
     """A residual connection around f with layer normalisation: before f (pre) or after the sum (post).
 
     `x + f(norm(x))` trains without warm-up tricks; `norm(x + f(x))` is the paper's own.
-    Use: `y = residual.enter(x)`, then `residual.leave(x, f(y))`.
+    Use: `y = residual.enter(x)`, then `residual.leave(x, f(y))`. drop_path: see `DropPath`.
     """
 
-    def __init__(self, size: int, norm: str, dropout: float) -> None:
+    def __init__(self, size: int, norm: str, dropout: float, drop_path: float = 0.0) -> None:
         super().__init__()
         self.norm, self.pre, self.dropout = nn.LayerNorm(size), norm == "pre", Dropout(dropout)
+        self.drop_path = DropPath(drop_path)
 
     def enter(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         """Return the input of f."""
@@ -128,7 +150,7 @@ class Residual(nn.Module):
 
     def leave(self, x: Float[Tensor, "B L D"], y: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         """Return the sum of the input x and the output y of f."""
-        y = x + self.dropout(y)
+        y = x + self.drop_path(self.dropout(y))
         return y if self.pre else self.norm(y)
 
 

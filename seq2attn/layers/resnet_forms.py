@@ -13,6 +13,11 @@ class Form(NamedTuple):
     stem: Stem
     widths: tuple[int, ...]  # channels of the 3x3 convolutions of each stage
 
+    @property
+    def strides(self) -> list[int]:
+        """How many pixels there are between two positions of each stage."""
+        return [(1 if self.stem == "small" else 4) * 2**stage for stage in range(len(self.widths))]
+
 
 LARGE: dict[int, tuple[tuple[int, ...], bool]] = {
     18: ((2, 2, 2, 2), False),

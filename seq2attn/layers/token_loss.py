@@ -23,7 +23,7 @@ ROWS = 512  # rows of logits that are computed at once: enough to keep a device 
 
 
 class Loss(NamedTuple):
-    """Losses as sums over the tokens under the mask."""
+    """Losses as sums over the tokens under the mask; of `TokenLoss.each` (N,), one for each token."""
 
     smoothed: Tensor  # (), minimised: for cross-entropy, that against the smoothed target, in nats
     nll: Tensor  # (), the negative log-likelihood of the target, in nats; has no gradient
@@ -63,6 +63,33 @@ class TokenLoss(RenamedHooks):
         """Return the loss of each of N tokens, from logits in float32; padding is left out."""
         raise NotImplementedError(f"{type(self).__name__} must define its loss: write per_token() or sums()")
 
+    def each(self, logits: Float[Tensor, "N V"], target: Int[Tensor, " N"]) -> Loss:
+        """Return the losses (N,) of N tokens. Those of a class that defines `sums` are computed one by one.
+
+        Seq2attnError as for a call.
+        """
+        if type(self).sums is TokenLoss.sums or type(self) is CrossEntropy:
+            whole = torch.ones_like(target[None], dtype=torch.bool)
+            target = _checked(logits[None], target[None], whole)[0]
+            with blaming(type(self)):
+                return self._each(_at_least_float32(logits), target)
+        seen = torch.ones(1, 1, dtype=torch.bool, device=target.device)
+        rows = [
+            self(row[None, None], label[None, None], seen) for row, label in zip(logits, target, strict=True)
+        ]
+        return Loss(*(torch.stack(parts) for parts in zip(*rows, strict=True)))
+
+    def _each(self, logits: Tensor, target: Tensor) -> Loss:
+        """Return the losses (N,) by `per_token`."""
+        losses = self.per_token(logits, target)
+        if losses.shape != target.shape:
+            raise Seq2attnError(
+                f"{type(self).__name__}.per_token must return a loss for each of the {len(target)} tokens, "
+                f"of the shape {tuple(target.shape)}; got {tuple(losses.shape)}: fix the class"
+            )
+        with torch.no_grad():
+            return Loss(losses, F.cross_entropy(logits, target, reduction="none"))
+
     def sums(
         self,
         predicted: Tensor | Projection,
@@ -77,16 +104,8 @@ class TokenLoss(RenamedHooks):
             logits = predicted._replace(states=predicted.states[mask]).whole()  # (N, V)
         else:
             logits = predicted[mask]
-        logits = _at_least_float32(logits)
-        losses = self.per_token(logits, target)
-        if losses.shape != target.shape:
-            raise Seq2attnError(
-                f"{type(self).__name__}.per_token must return a loss for each of the {len(target)} tokens, "
-                f"of the shape {tuple(target.shape)}; got {tuple(losses.shape)}: fix the class"
-            )
-        with torch.no_grad():
-            nll = F.cross_entropy(logits, target, reduction="sum")
-        return Loss(losses.sum(), nll)
+        losses = self._each(_at_least_float32(logits), target)
+        return Loss(losses.smoothed.sum(), losses.nll.sum())
 
 
 class CrossEntropy(TokenLoss):
@@ -96,6 +115,10 @@ class CrossEntropy(TokenLoss):
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         self.label_smoothing = label_smoothing
+
+    def per_token(self, logits: Float[Tensor, "N V"], target: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+        """See the base class. `sums` does not use it, to save passes over the logits."""
+        return F.cross_entropy(logits, target, reduction="none", label_smoothing=self.label_smoothing)
 
     def sums(
         self,

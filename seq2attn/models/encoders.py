@@ -86,7 +86,10 @@ class RecurrentEncoder(Encoder):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention, in a sliding window if `window` is set, then feed-forward, each with its residual."""
+    """Self-attention, in a sliding window if `window` is set, then feed-forward, each with its residual.
+
+    drop_path: the rate of both (`DropPath`).
+    """
 
     def __init__(
         self,
@@ -95,12 +98,13 @@ class EncoderLayer(nn.Module):
         norm: str,
         dropout: float,
         window: Window | None = None,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         size = self_attention.out.out_features
         self.self_attention, self.feed_forward, self.window = self_attention, feed_forward, window
-        self.self_attention_residual = Residual(size, norm, dropout)
-        self.feed_forward_residual = Residual(size, norm, dropout)
+        self.self_attention_residual = Residual(size, norm, dropout, drop_path)
+        self.feed_forward_residual = Residual(size, norm, dropout, drop_path)
 
     def forward(
         self, x: Float[Tensor, "B S D"], mask: Bool[Tensor, "B 1 S"], grid: Grid | None = None

@@ -12,7 +12,7 @@ from seq2attn.attention.hierarchy import SentenceAttention
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.attention.positions import POSITIONS, Distance, Position
 from seq2attn.attention.scorers import SCORERS, MultiScorer
-from seq2attn.layers.basic import Dropout, Embedding, Embeds, FeedForward, tie
+from seq2attn.layers.basic import Dropout, Embedding, Embeds, FeedForward, depth_rates, tie
 from seq2attn.models.decoders import (
     BahdanauDecoder,
     Cell,
@@ -159,11 +159,16 @@ def build_encoder(
     return RecurrentEncoder(embedding, recipe.cell, recipe.size, recipe.layers, recipe.bidirectional, dropout)
 
 
-def encoder_layers(recipe: TransformerEncoderRecipe) -> list[EncoderLayer]:
-    """Return the layers of a Transformer encoder, whose weights still need `initialise`."""
+def encoder_layers(recipe: TransformerEncoderRecipe, drop_path: float = 0.0) -> list[EncoderLayer]:
+    """Return the layers of a Transformer encoder, whose weights still need `initialise`.
+
+    drop_path: the rate of `DropPath` in the last layer.
+    """
     return [
-        EncoderLayer(self_attention, _feed_forward(recipe), recipe.norm, recipe.dropout, window)
-        for self_attention, window in _self_attentions(recipe, causal=False)
+        EncoderLayer(self_attention, _feed_forward(recipe), recipe.norm, recipe.dropout, window, rate)
+        for (self_attention, window), rate in zip(
+            _self_attentions(recipe, causal=False), depth_rates(drop_path, recipe.layers), strict=True
+        )
     ]
 
 

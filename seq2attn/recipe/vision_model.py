@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 
 from seq2attn.attention.blocks import BLOCKS
-from seq2attn.attention.blocks.block import Place
+from seq2attn.attention.blocks.block import Place, keeping_channels
 from seq2attn.attention.positions import POSITIONS
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.convolution import NORMS
@@ -17,10 +17,14 @@ from seq2attn.recipe.attention import AttentionRecipe, PerLayer
 from seq2attn.recipe.kinds import ByKind
 from seq2attn.recipe.sections import Choice, Fault, Name, Part, Rate, Section, Size, fault
 from seq2attn.recipe.seq2seq_model import TOO_LARGE, TransformerEncoderRecipe
-from seq2attn.recipe.tagger_model import AnyPooling, PlainPoolingRecipe, pooling_faults
+from seq2attn.recipe.tagger_model import AttentivePoolingRecipe, PlainPoolingRecipe, pooling_faults
 
 PLACES: tuple[str, ...] = get_args(Place)
 NORM = "Norm of convolutions. masked_batch: batch norm whose statistics leave the padding of images out."
+DROP_PATH = (
+    "Stochastic depth (Huang et al. 2016): rate at which a residual branch of the last {unit} is dropped "
+    "for each image in training; it rises linearly with depth."
+)
 BLOCKS_TEXT = "Attention blocks, in this order; two at one place are applied one after the other."
 
 
@@ -71,6 +75,11 @@ class _Convolutional(Section):
         raise NotImplementedError(f"{type(self).__name__} must define widths()")
 
     @property
+    def strides(self) -> list[int]:
+        """Return how many pixels there are between two positions of each stage."""
+        raise NotImplementedError(f"{type(self).__name__} must define strides")
+
+    @property
     def output_size(self) -> int:
         """Return the channels of the last stage."""
         return self.widths("after")[-1]
@@ -105,12 +114,26 @@ class _Convolutional(Section):
             for number in numbers:
                 try:  # only its constructor knows which options can be combined
                     with torch.device("meta"), contextlib.suppress(*TOO_LARGE):
-                        section.block.make(BLOCKS, widths[number - 1])
+                        keeping_channels(section.block.make(BLOCKS, widths[number - 1]))
                 except Seq2attnError as error:
                     yield Fault(
                         f"{path}.block", f"{error} (stage {number} has {widths[number - 1]} channels)"
                     )
                     break
+
+    def wide_rates(self, height: int, width: int) -> Iterator[str]:
+        """Find convolutions whose dilation is larger than half of the grid, for the largest image."""
+        for section in self.blocks:
+            rates = section.block.options.get("rates", ())
+            for stage, stride in enumerate(self.strides, 1):
+                grid = [-(-side // stride) for side in (height, width)]
+                wide = [rate for rate in rates if 2 * rate > max(grid)]
+                if wide and stage in (section.stages or [stage]):
+                    yield (
+                        f"{section.block.name} in stage {stage}: of 3x3 convolutions with the rates "
+                        f"{', '.join(map(str, wide))}, most positions of a grid of {grid[0]}x{grid[1]} see "
+                        "only the middle: use smaller rates"
+                    )
 
 
 class ResNetRecipe(_Convolutional):
@@ -135,6 +158,7 @@ class ResNetRecipe(_Convolutional):
         False,
         description="Let the last norm of each residual branch start at 0 (Goyal et al. 2017).",
     )
+    drop_path: Rate = Field(0.0, description=DROP_PATH.format(unit="unit"))
     places: ClassVar[tuple[str, ...]] = PLACES
 
     @property
@@ -150,6 +174,11 @@ class ResNetRecipe(_Convolutional):
             raise fault(f"expected {DEPTHS}, got {self.depth}")
         widths = tuple(max(1, round(width * self.width)) for width in form.widths)
         return form._replace(widths=widths, stem=self.stem or form.stem)
+
+    @property
+    def strides(self) -> list[int]:
+        """See the base class."""
+        return self.form.strides
 
     @field_validator("depth")
     @classmethod
@@ -176,6 +205,11 @@ class ConvNetRecipe(_Convolutional):
     def widths(self, place: str) -> list[int]:
         """See the base class."""
         return self.sizes
+
+    @property
+    def strides(self) -> list[int]:
+        """See the base class."""
+        return [2**stage for stage in range(len(self.sizes))]
 
 
 class DenseNetRecipe(_Convolutional):
@@ -218,6 +252,7 @@ class ViTRecipe(TransformerEncoderRecipe):
     size: Size = Field(192, description="Size of the hidden states.")
     layers: Size = Field(6, description="Number of stacked layers.")
     feed_forward: Size = Field(384, description="Inner size of the feed-forward layers.")
+    drop_path: Rate = Field(0.0, description=DROP_PATH.format(unit="layer"))
     positions: Annotated[Part, Choice(POSITIONS)] = Field(
         "sinusoidal_2d", validate_default=True, description="Position encoding."
     )
@@ -267,16 +302,42 @@ AnyBackbone = Annotated[
 ]
 
 
+class ClassTokenRecipe(Section):
+    """A class token in the place of pooling: a learned vector that a vision Transformer reads beside the
+    patches, and whose last state stands for the image (Dosovitskiy et al. 2021)."""
+
+    kind: Literal["class_token"] = Field(description="Type of pooling.")
+
+
+POOLINGS = {
+    "attention": AttentivePoolingRecipe,
+    "mean": PlainPoolingRecipe,
+    "max": PlainPoolingRecipe,
+    "class_token": ClassTokenRecipe,
+}
+AnyImagePooling = Annotated[AttentivePoolingRecipe | PlainPoolingRecipe | ClassTokenRecipe, ByKind(POOLINGS)]
+
+
 class ImageClassifierRecipe(Section):
     """A network that labels images."""
 
     backbone: AnyBackbone = Field(ResNetRecipe(kind="resnet"), description="Network of the features.")
-    pooling: AnyPooling = Field(
+    pooling: AnyImagePooling = Field(
         PlainPoolingRecipe(kind="mean"),
-        description="Pooling of the features of all positions into one vector.",
+        description="Pooling of the features of all positions into one vector, or a class token.",
     )
     dropout: Rate = Field(0.0, description="Dropout rate of this vector.")
 
     def faults(self) -> Iterator[Fault]:
-        """Find an attention that does not fit the features."""
-        yield from pooling_faults(self.pooling, self.backbone.output_size)
+        """Find an attention that does not fit the features, and a class token without a place."""
+        if not isinstance(self.pooling, ClassTokenRecipe):
+            yield from pooling_faults(self.pooling, self.backbone.output_size)
+        elif not isinstance(self.backbone, ViTRecipe):
+            why = f"a class token needs a network of attention, and this one is {self.backbone.kind}"
+            yield Fault("pooling.kind", f"{why}: use backbone.kind vit, or mean, max or attention")
+        elif (kind := POSITIONS[self.backbone.positions.name]).needs_grid and kind.where != "embedding":
+            yield Fault(
+                "backbone.positions",
+                f"{self.backbone.positions.name} is for the positions of a grid, and a class token has none: "
+                "use sinusoidal_2d or learned_2d, or another pooling",
+            )

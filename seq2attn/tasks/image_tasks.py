@@ -22,6 +22,7 @@ from seq2attn.models.vision.classifier import ImageClassifier
 from seq2attn.models.vision.factory import build_image_classifier
 from seq2attn.recipe.roots import ImageClassificationRecipe
 from seq2attn.recipe.tagger_model import AttentivePoolingRecipe
+from seq2attn.recipe.vision_model import ViTRecipe
 from seq2attn.tasks.task import Task, Units, read_part
 from seq2attn.text.word_vocabulary import Labels
 from seq2attn.training.image_objective import ImageObjective
@@ -119,8 +120,12 @@ class ImageClassificationTask(Task[ImageClassificationRecipe]):
         return max(sorted(counts), key=counts.__getitem__)
 
     def summary(self, training: ImageExamples, dev: ImageExamples) -> Iterator[tuple[str, str]]:
-        """See the base class: how often each label occurs."""
+        """See the base class: how often each label occurs, and blocks that are too wide for the images."""
         counts = Counter(training.targets)
         yield "labels", ", ".join(f"{label} {count:,}" for label, count in counts.most_common(12))
         if absent := sorted(set(dev.targets) - counts.keys()):
             yield "labels", f"only in data.dev, and so never learned: {', '.join(absent)}"
+        backbone = self.recipe.model.backbone
+        if not isinstance(backbone, ViTRecipe) and len(training.heights):
+            sides = int(training.heights.max()), int(training.widths.max())
+            yield from (("note", line) for line in backbone.wide_rates(*sides))

@@ -44,12 +44,10 @@ class ImageObjective:
 
     def _mixed(self, scores: Tensor, labels: Tensor, others: Tensor, share: Tensor) -> Loss:
         """Return the sum of share * loss(label) + (1 - share) * loss(other label)."""
-        smoothed, nll = scores.new_zeros(()), scores.new_zeros(())
-        for row in range(len(scores)):  # one by one: a loss returns sums, and shares differ
-            first = self._sum(scores[row : row + 1], labels[row : row + 1])
-            other = self._sum(scores[row : row + 1], others[row : row + 1])
-            smoothed = smoothed + share[row] * first.smoothed + (1 - share[row]) * other.smoothed
-            nll = nll + share[row] * first.nll + (1 - share[row]) * other.nll
+        first, second = self.token_loss.each(scores, labels), self.token_loss.each(scores, others)
+        smoothed, nll = (
+            (share * one + (1 - share) * other).sum() for one, other in zip(first, second, strict=True)
+        )
         return Loss(smoothed, nll)
 
     def updated(self) -> None:

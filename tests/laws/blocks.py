@@ -49,6 +49,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "pam": [{"ratio": 2}],
     "cam": [{"sign": "similar", "normalize": True}],
     "window": [{"size": 3, "shift": True}],
+    "aspp": [{"gate": "se", "rates": (1, 3)}, {"gate": "cbam_spatial", "rates": (2,)}, {"norm": "batch"}],
+    "danet": [{"sign": "similar", "normalize": True, "ratio": 2}],
 }
 
 
@@ -72,7 +74,18 @@ class Case(NamedTuple):
     @property
     def has_attention(self) -> bool:
         """Whether positions attend to each other."""
-        return issubclass(self.kind, Looks)
+        return any(isinstance(inner, Looks) for inner in self.build(8).modules())
+
+    @property
+    def has_gate(self) -> bool:
+        """Whether a head has a block inside by an option."""
+        return any(name == "gate" for name, _ in self.options)
+
+    def weighted(self, channels: int) -> int:
+        """The number of channels that its maps are of: heads have a block inside."""
+        if self.name == "aspp":
+            return (2 + len(dict(self.options).get("rates", (6, 12, 18)))) * channels
+        return max(channels // dict(self.options).get("ratio", 4), 1) if self.name == "danet" else channels
 
     def build(self, channels: int) -> Block:
         """As a network has it before training."""

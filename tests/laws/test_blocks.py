@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from laws.blocks import CASES, DEFAULTS, GATES, SINGLE, Case, features, padded
+from seq2attn.attention import Attention
 from seq2attn.attention.blocks import BLOCKS, Block, Map
 from seq2attn.errors import Seq2attnError
 
@@ -30,12 +31,12 @@ def deterministic():
 
 
 def test_no_block_is_left_out():
-    assert {case.name for case in CASES} == set(BLOCKS) and len(CASES) >= 45 and len(GATES) >= 35
+    assert {case.name for case in CASES} == set(BLOCKS) and len(CASES) >= 55 and len(GATES) >= 35
 
 
-def shape_of(map: Map, x: Tensor) -> tuple[int, ...]:
+def shape_of(map: Map, x: Tensor, channels: int) -> tuple[int, ...]:
     """The shape that the weights of a map have by its kind; -1 is any size."""
-    B, C, H, W = x.shape
+    (B, _, H, W), C = x.shape, channels
     return {
         "channel": (B, C, 1, 1),
         "place": (B, 1, H, W),
@@ -66,9 +67,9 @@ def test_every_number_of_channels_and_every_grid(case, channels):
             looked = block.look(x)
             assert looked.features.shape == x.shape
             assert_same(case, block(x), looked.features)
-        assert looked.maps
+        assert bool(looked.maps) != (case.name == "aspp" and not case.has_gate)
         for map in looked.maps.values():
-            expected = shape_of(map, x)
+            expected = shape_of(map, x, case.weighted(channels))
             assert map.weights.dim() == len(expected) and map.grid == grid
             for size, wanted in zip(map.weights.shape, expected, strict=True):
                 assert wanted in (-1, size)
@@ -216,7 +217,7 @@ def permuted(case: Case, channels: int, order: Tensor) -> Block:
 def mixes_groups(case: Case) -> bool:
     """Channels have neighbours, or belong to groups; or another axis, of distances, is as long."""
     return (
-        case.name in ("eca", "triplet", "ema", "sk", "window")
+        case.name in ("eca", "triplet", "ema", "sk", "window", "aspp")
         or case.has(combine="concat")
         or case.has(form="ela")
     )
@@ -313,7 +314,11 @@ def test_half_precision_stays_within_two_percent_of_the_range(case, dtype):
 
 
 # The parameters of an attention's parts stay in float32, as everywhere: their inputs are widened.
-NARROW = [case for case in CASES if not (case.has_attention and [*case.build(8).attention.parameters()])]
+NARROW = [
+    case
+    for case in CASES
+    if not any([*part.parameters()] for part in case.build(8).modules() if isinstance(part, Attention))
+]
 
 
 @over(NARROW)

@@ -67,6 +67,9 @@ class Block(nn.Module):
         if channels < 1:
             raise Seq2attnError(f"{type(self).__name__} needs at least one channel, got channels={channels}")
         self.channels = channels
+        self.out_channels = (
+            channels  # of the features that it returns: only heads have another number, if told
+        )
 
     def attend(self, x: Tensor, mask: Tensor | None, need_weights: bool) -> Looked:
         """Return features (B, C, H, W) and maps by name; without need_weights the maps may be left out."""
@@ -74,8 +77,8 @@ class Block(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "B C H W"], mask: Bool[Tensor, "B 1 H W"] | None = None
-    ) -> Float[Tensor, "B C H W"]:
-        """Return the features; True in the mask = a position of the image.
+    ) -> Float[Tensor, "B D H W"]:
+        """Return the features; True in the mask = a position of the image. D = `out_channels`.
 
         Seq2attnError if the features have another number of axes or channels, or the mask does not fit.
         """
@@ -118,6 +121,16 @@ class Gate(Block):
         """Multiply once."""
         maps = self.gates(x, mask)
         return Looked(x * self.gate(maps).to(x.dtype), maps)
+
+
+def keeping_channels(block: Block) -> Block:
+    """Return the block; Seq2attnError if it returns another number of channels than it gets."""
+    if block.out_channels != block.channels:
+        raise Seq2attnError(
+            f"here features keep their {block.channels} channels, and {type(block).__name__} returns "
+            f"{block.out_channels}: leave its size out"
+        )
+    return block
 
 
 def grid_of(x: Tensor) -> tuple[int, int]:

@@ -3,8 +3,7 @@
 Letters: B batch, C channels, H x W the grid, N = H W queries, M keys, h heads, K width of keys, V of values.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +12,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from seq2attn.attention.attention import Attention
 from seq2attn.attention.blocks.block import Block, Looked, Map, grid_of
+from seq2attn.attention.blocks.options import Part, part
 from seq2attn.attention.blocks.parts import BatchNorm, Positive
 from seq2attn.attention.compatibility import incompatibilities
 from seq2attn.attention.interfaces import Normalizer, Scorer
@@ -21,8 +21,6 @@ from seq2attn.attention.normalizers import NORMALIZERS, Softmax
 from seq2attn.attention.precision import full_precision
 from seq2attn.attention.scorers import SCORERS, Dot
 from seq2attn.errors import Seq2attnError
-
-Part = str | dict[str, Any]  # of a registry: its name, or {name: ..., and its options}
 
 
 class Widths(NamedTuple):
@@ -299,18 +297,3 @@ def pooled(x: Tensor, mask: Tensor | None, size: int) -> tuple[Tensor, Tensor | 
     smaller = F.max_pool2d(mask.to(x.dtype), size, ceil_mode=True) > 0
     largest = F.max_pool2d(x.masked_fill(~mask, lowest), size, ceil_mode=True)
     return largest.masked_fill(~smaller, 0.0), smaller
-
-
-def part(registry: Mapping[str, Callable[..., Any]], value: Part, *sizes: int) -> Any:
-    """Return the part of a registry that a name, or a name with options, stands for.
-
-    Seq2attnError if there is no such part, or it does not take the options.
-    """
-    options: dict[str, Any] = {"name": value} if isinstance(value, str) else dict(value)
-    name = options.pop("name", "")
-    if name not in registry:
-        raise Seq2attnError(f"unknown part {name!r}: expected one of {', '.join(registry)}")
-    try:
-        return registry[name](*sizes, **options)
-    except TypeError as error:
-        raise Seq2attnError(f"{name} does not take these options: {error}") from error

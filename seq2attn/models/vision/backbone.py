@@ -22,6 +22,8 @@ class Features(NamedTuple):
 
     states: Tensor  # (B, C, H, W), zero outside the mask
     mask: Tensor | None  # (B, 1, H, W), bool, True = a position of the image; None: everywhere
+    token: Tensor | None = None  # (B, C), the state of a class token, if the network has one
+    read: Tensor | None = None  # (B, 1 + N, C), what the last layer then reads, the token first
 
 
 class Backbone(nn.Module):

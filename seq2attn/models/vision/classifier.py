@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from seq2attn.attention.blocks.looks import rows
 from seq2attn.attention.memory import Grid
+from seq2attn.errors import Seq2attnError
 from seq2attn.models.tagger_layers import AttentivePooling, PlainPooling
 from seq2attn.models.vision.backbone import Backbone, Features
 
@@ -21,18 +22,22 @@ class ImageScores(NamedTuple):
 
 
 class ImageClassifier(nn.Module):
-    """Predicts a label for each image, from one vector that is pooled from the last stage of a backbone."""
+    """Predicts a label for each image, from one vector that is pooled from the last stage of a backbone.
+
+    pooling: None: the vector is the state of the backbone's class token.
+    """
 
     def __init__(
         self,
         backbone: Backbone,
         labels: Sequence[str],
-        pooling: AttentivePooling | PlainPooling,
+        pooling: AttentivePooling | PlainPooling | None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.backbone, self.labels, self.pooling = backbone, list(labels), pooling
-        self.dropout, self.output = nn.Dropout(dropout), nn.Linear(pooling.size, len(labels))
+        size = backbone.sizes[-1] if pooling is None else pooling.size
+        self.dropout, self.output = nn.Dropout(dropout), nn.Linear(size, len(labels))
 
     def forward(self, images: Tensor, mask: Tensor | None = None, need_weights: bool = False) -> ImageScores:
         """Return the scores of labels for images (B, C, H, W), and the weights of the pooling if needed."""
@@ -40,8 +45,14 @@ class ImageClassifier(nn.Module):
 
     def head(self, features: Features, need_weights: bool = False) -> ImageScores:
         """Return the scores of labels for the features of the last stage."""
+        grid = features.states.shape[2], features.states.shape[3]
+        if self.pooling is None:
+            if features.token is None:
+                raise Seq2attnError(
+                    "without a pooling, the network must have a class token: build one with it"
+                )
+            return ImageScores(self.output(self.dropout(features.token)), None, grid)
         states = rows(features.states)  # (B, N, C)
         real = states.new_ones(states.shape[:2]) > 0 if features.mask is None else features.mask.flatten(1)
         pooled = self.pooling(states, real, need_weights)
-        grid = features.states.shape[2], features.states.shape[3]
         return ImageScores(self.output(self.dropout(pooled.vector)), pooled.weights, grid, pooled.penalty)

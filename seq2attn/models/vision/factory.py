@@ -24,6 +24,7 @@ from seq2attn.recipe.image_text import ImageToTextModelRecipe
 from seq2attn.recipe.vision_model import (
     AnyBackbone,
     BlockRecipe,
+    ClassTokenRecipe,
     ConvNetRecipe,
     DenseNetRecipe,
     ImageClassifierRecipe,
@@ -38,22 +39,28 @@ def build_image_classifier(
     """Return the classifier that a recipe describes, for images with this number of channels, freshly
     initialised. Seed torch before: initial weights are random."""
     with explain_out_of_memory(TOO_LARGE), torch.device("cpu"):  # whatever torch's default device is
-        backbone = build_backbone(recipe.backbone, channels)
-        pooling = build_pooling(recipe.pooling, backbone.sizes[-1])
+        by_token = isinstance(recipe.pooling, ClassTokenRecipe)
+        backbone = build_backbone(recipe.backbone, channels, class_token=by_token)
+        pooling = None
+        if not isinstance(recipe.pooling, ClassTokenRecipe):
+            pooling = build_pooling(recipe.pooling, backbone.sizes[-1])
         return ImageClassifier(backbone, labels, pooling, recipe.dropout)
 
 
-def build_backbone(recipe: AnyBackbone, channels: int) -> Backbone:
-    """Return the network of the features of images with this number of channels."""
+def build_backbone(recipe: AnyBackbone, channels: int, class_token: bool = False) -> Backbone:
+    """Return the network of the features of images with this number of channels.
+
+    class_token: whether a vision Transformer has one; the others never do.
+    """
     if isinstance(recipe, ViTRecipe):
-        return _vit(recipe, channels)
+        return _vit(recipe, channels, class_token)
     blocks = partial(_blocks_at, recipe.blocks)
     if isinstance(recipe, ConvNetRecipe):
         return ConvNet(recipe.sizes, channels, recipe.norm, blocks)
     if isinstance(recipe, DenseNetRecipe):
         sizes = recipe.layers, recipe.growth, recipe.stem
         return DenseNet(*sizes, channels, recipe.norm, recipe.dropout, blocks)
-    return ResNet(recipe.form, channels, recipe.norm, blocks, recipe.last_norm_zero)
+    return ResNet(recipe.form, channels, recipe.norm, blocks, recipe.last_norm_zero, recipe.drop_path)
 
 
 def build_image_to_text(recipe: ImageToTextModelRecipe, channels: int, target_size: int) -> Seq2Seq:
@@ -82,11 +89,11 @@ def _blocks_at(sections: Sequence[BlockRecipe], stage: int, unit: int, place: Pl
     )
 
 
-def _vit(recipe: ViTRecipe, channels: int) -> ViT:
+def _vit(recipe: ViTRecipe, channels: int, class_token: bool) -> ViT:
     added = POSITIONS[recipe.positions.name].where == "embedding"
     positions = recipe.positions.make(POSITIONS, recipe.size) if added else None
     dropout = Dropout(recipe.dropout)
     embedding = PatchEmbedding(channels, recipe.size, recipe.patch, dropout, recipe.stem, positions)
-    vit = ViT(embedding, encoder_layers(recipe), recipe.norm)
+    vit = ViT(embedding, encoder_layers(recipe, recipe.drop_path), recipe.norm, class_token)
     initialise(vit)
     return vit

@@ -4,11 +4,13 @@ Blocks of attention stand in the residual branch, behind a unit, or between stag
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seq2attn.attention.blocks.grid import zeroed
+from seq2attn.layers.basic import DropPath, depth_rates
 from seq2attn.layers.convolution import Blocks, Convolution, strided
 from seq2attn.layers.resnet_forms import EXPANSION, Form
 from seq2attn.models.vision.backbone import Backbone, BlocksAt, Features, no_blocks
@@ -20,7 +22,8 @@ class ResNet(Backbone):
     In networks of the small form shortcuts drop every second position and pad channels with zeros (option A);
     in the others they are 1x1 convolutions (option B); the 3x3 convolution of a bottleneck has the stride.
     channels: of images; blocks: the blocks at each place; last_norm_zero: the last norm of each branch starts
-    at 0, so that a unit starts as its shortcut (Goyal et al. 2017).
+    at 0, so that a unit starts as its shortcut (Goyal et al. 2017); drop_path: the rate of `DropPath` in the
+    last unit.
     """
 
     def __init__(
@@ -30,6 +33,7 @@ class ResNet(Backbone):
         norm: str = "batch",
         blocks: BlocksAt = no_blocks,
         last_norm_zero: bool = False,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         first, small = form.widths[0], form.stem == "small"
@@ -37,14 +41,14 @@ class ResNet(Backbone):
         self.max_pool = not small
         expansion = EXPANSION if form.bottleneck else 1
         self.sizes = [width * expansion for width in form.widths]
-        self.strides = [(1 if small else 4) * 2**stage for stage in range(len(form.widths))]
+        self.strides = form.strides
         self.stages, self.between = nn.ModuleList(), nn.ModuleList()
-        size = first
+        size, rates = first, iter(depth_rates(drop_path, sum(form.units)))
         for stage, (width, count) in enumerate(zip(form.widths, form.units, strict=True)):
             units = nn.Sequential()
             for unit in range(count):
-                stride = 2 if stage and not unit else 1
-                units.append(_unit(size, width, stride, (stage, unit), form, norm, blocks))
+                at = _Unit(stage, unit, 2 if stage and not unit else 1, next(rates))
+                units.append(_unit(size, width, at, form, norm, blocks))
                 size = width * expansion
             self.stages.append(units)
             self.between.append(blocks(stage, -1, "between", size))
@@ -69,7 +73,8 @@ class ResNet(Backbone):
 class ResidualUnit(nn.Module):
     """relu(shortcut(x) + f(x)), with f of some convolutions, and blocks in f and behind the sum.
 
-    spatial: the index of the 3x3 convolution behind which the place `middle` is.
+    spatial: the index of the 3x3 convolution behind which the place `middle` is; drop_path: the rate at which
+    f is dropped.
     """
 
     def __init__(
@@ -80,10 +85,12 @@ class ResidualUnit(nn.Module):
         middle: Blocks,
         residual: Blocks,
         after: Blocks,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         self.convolutions, self.shortcut, self.spatial = nn.ModuleList(convolutions), shortcut, spatial
         self.middle, self.residual, self.after = middle, residual, after
+        self.drop_path = DropPath(drop_path)
 
     def start_as_shortcut(self) -> None:
         """Let the last norm start at 0."""
@@ -98,7 +105,7 @@ class ResidualUnit(nn.Module):
             y, smaller = convolution(y, smaller)
             if index == self.spatial:
                 y = self.middle(y, smaller)
-        y = F.relu(self.residual(y, smaller) + self.shortcut(x, mask)[0])
+        y = F.relu(self.drop_path(self.residual(y, smaller)) + self.shortcut(x, mask)[0])
         return self.after(y, smaller), smaller
 
 
@@ -115,12 +122,19 @@ class PaddedShortcut(nn.Module):
         return F.pad(strided(x, self.stride), (0, 0, 0, 0, self.before, self.behind)), mask
 
 
-def _unit(
-    size: int, width: int, stride: int, at: tuple[int, int], form: Form, norm: str, blocks: BlocksAt
-) -> ResidualUnit:
-    """Return a unit from `size` channels; at: its stage and its number there."""
-    out = width * (EXPANSION if form.bottleneck else 1)
-    replaced = blocks(*at, "replace", width)
+class _Unit(NamedTuple):
+    """Where a unit stands."""
+
+    stage: int
+    number: int  # within the stage
+    stride: int
+    drop_path: float
+
+
+def _unit(size: int, width: int, at: _Unit, form: Form, norm: str, blocks: BlocksAt) -> ResidualUnit:
+    """Return a unit from `size` channels."""
+    out, stride = width * (EXPANSION if form.bottleneck else 1), at.stride
+    replaced = blocks(at.stage, at.number, "replace", width)
     if form.bottleneck:
         convolutions = [
             Convolution(size, width, 1, 1, norm),
@@ -137,7 +151,7 @@ def _unit(
         shortcut = Convolution(size, out, 1, stride, norm, activation=False)
     spatial = 1 if form.bottleneck else 0
     middle, residual, after = (
-        blocks(*at, place, channels)  # type: ignore[arg-type]
+        blocks(at.stage, at.number, place, channels)  # type: ignore[arg-type]
         for place, channels in (("middle", width), ("residual", out), ("after", out))
     )
-    return ResidualUnit(convolutions, shortcut, spatial, middle, residual, after)
+    return ResidualUnit(convolutions, shortcut, spatial, middle, residual, after, at.drop_path)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -63,18 +64,47 @@ class PatchEmbedding(nn.Module):
 class ViT(Backbone):
     """Layers of self-attention over the patches of an image: a single stage.
 
-    embedding: of patches; norm: pre or post, of the layers.
+    embedding: of patches; norm: pre or post, of the layers. class_token: a learned vector stands before the
+    patches, as one more position that is on no grid, and its state is returned, too.
     """
 
-    def __init__(self, embedding: PatchEmbedding, layers: list[EncoderLayer], norm: str) -> None:
+    token: nn.Parameter | None
+
+    def __init__(
+        self, embedding: PatchEmbedding, layers: list[EncoderLayer], norm: str, class_token: bool = False
+    ) -> None:
         super().__init__()
         self.encoder = TransformerEncoder(embedding, layers, norm)
         self.embedding = embedding
         self.sizes, self.strides = [embedding.size], [embedding.patch]
+        self.token = nn.Parameter(torch.empty(embedding.size)) if class_token else None
+        if self.token is not None:
+            nn.init.trunc_normal_(self.token, std=0.02)
 
     def forward(self, images: Tensor, mask: Tensor | None = None) -> list[Features]:
         """See the base class."""
         vectors, patch_mask, grid = self.embedding(images, mask)
-        real = vectors.new_ones(vectors.shape[:2]) > 0 if patch_mask is None else patch_mask.flatten(1)
-        states = self.encoder.encode(vectors, real, grid).states
-        return [Features(on_grid(states, grid), patch_mask)]
+        if self.token is None:
+            states = self.encoder.encode(vectors, _allowed(vectors, patch_mask), grid).states
+            return [Features(on_grid(states, grid), patch_mask)]
+        token = self.embedding.dropout(self.token.expand(len(vectors), 1, -1))
+        x = torch.cat([token.to(vectors.dtype), vectors], 1)
+        allowed = _allowed(x, patch_mask).unsqueeze(1)
+        for layer in self.encoder.layers[:-1]:
+            x = layer(x, allowed)
+        return [self.finish(x, patch_mask, grid)]
+
+    def finish(self, x: Tensor, mask: Tensor | None, grid: Grid) -> Features:
+        """Return the features of a network with a class token, from what its last layer reads: (B, 1 + N, C),
+        the token first."""
+        allowed = _allowed(x, mask)
+        states = self.encoder.norm(self.encoder.layers[-1](x, allowed.unsqueeze(1))) * allowed.unsqueeze(-1)
+        return Features(on_grid(states[:, 1:], grid), mask, states[:, 0], x)
+
+
+def _allowed(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return which of the vectors (B, N, C) or (B, 1 + N, C) may be attended to: a token always."""
+    if mask is None:
+        return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+    of_patches = mask.flatten(1)
+    return F.pad(of_patches, (x.shape[1] - of_patches.shape[1], 0), value=True)
