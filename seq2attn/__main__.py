@@ -83,6 +83,13 @@ def _run() -> int:
         message = f"{error.strerror or error}: {error.filename or 'output'}"
     except MemoryError:
         message = "out of memory: give shorter texts, or fewer at once"
+    except Exception as error:
+        from seq2attn.recipe.plugins import explained
+
+        blamed = explained(error)
+        if blamed is None:
+            raise
+        message = blamed
     print(f"seq2attn: {message}", file=sys.stderr)
     return 1
 
