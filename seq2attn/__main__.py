@@ -81,15 +81,15 @@ def _run() -> int:
         )
     except OSError as error:  # the disk is full, a file is not readable, ...
         message = f"{error.strerror or error}: {error.filename or 'output'}"
-    except MemoryError:
-        message = "out of memory: give shorter texts, or fewer at once"
     except Exception as error:
         from seq2attn.recipe.plugins import explained
+        from seq2attn.runtime.devices import out_of_memory
 
-        blamed = explained(error)
-        if blamed is None:
+        memory = "out of memory: give shorter texts, or fewer at once" if out_of_memory(error) else None
+        known = memory or explained(error)
+        if known is None:
             raise
-        message = blamed
+        message = known
     print(f"seq2attn: {message}", file=sys.stderr)
     return 1
 
