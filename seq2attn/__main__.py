@@ -70,9 +70,6 @@ def _run() -> int:
         return error.exit_code
     except Seq2attnError as error:
         message = str(error)
-    except BrokenPipeError:  # as of `seq2attn translate ... | head`: the rest of the output is not wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except UnicodeEncodeError as error:
         character = error.object[error.start]
         message = (
