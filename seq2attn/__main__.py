@@ -70,9 +70,6 @@ def _run() -> int:
         return error.exit_code
     except Seq2attnError as error:
         message = str(error)
-    except BrokenPipeError:  # as of `seq2attn translate ... | head`: the rest of the output is not wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except UnicodeEncodeError as error:
         character = error.object[error.start]
         message = (
@@ -81,8 +78,15 @@ def _run() -> int:
         )
     except OSError as error:  # the disk is full, a file is not readable, ...
         message = f"{error.strerror or error}: {error.filename or 'output'}"
-    except MemoryError:
-        message = "out of memory: give shorter texts, or fewer at once"
+    except Exception as error:
+        from seq2attn.recipe.plugins import explained
+        from seq2attn.runtime.devices import out_of_memory
+
+        memory = "out of memory: give shorter texts, or fewer at once" if out_of_memory(error) else None
+        known = memory or explained(error)
+        if known is None:
+            raise
+        message = known
     print(f"seq2attn: {message}", file=sys.stderr)
     return 1
 

@@ -5,6 +5,10 @@ class Seq2attnError(ValueError):
     """Base class of errors that a user can fix; the command line prints them without a traceback."""
 
 
+class NotDefinedError(Seq2attnError, NotImplementedError):
+    """A class lacks a method that it must define."""
+
+
 def require_type(value: object, kinds: type | tuple[type, ...], expected: str) -> None:
     """Raise Seq2attnError unless a value is of these kinds; `expected` says in words what is."""
     if not isinstance(value, kinds):

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from math import inf
 from types import SimpleNamespace
 from typing import Any
 
@@ -260,6 +261,22 @@ def test_sampled_pieces_are_a_function_of_seed_epoch_and_batch():
     assert (
         loader.batch(some).source.tokens[0, 0] == 3 and len(asked) == 8
     )  # outside of training nothing is sampled
+
+
+@pytest.mark.parametrize(
+    ("max_lengths", "sampled"),
+    [((inf, inf), True), ((7, 7), True), ((6, 7), False), ((7, 6), False), ((6, inf), False)],
+)
+def test_no_sampled_segmentation_is_longer_than_the_model_can_read(
+    max_lengths: tuple[float, float], sampled: bool
+) -> None:
+    """The pair then keeps its usual one, on both sides, which the filter has admitted."""
+    sides = [
+        SimpleNamespace(**vars(side), sample=lambda texts, *_: [[0] * 7, [0]]) for side in (SOURCE, TARGET)
+    ]
+    loader = BatchLoader(Examples(9), PairTokenizer(*sides), 200, 5, SamplingRecipe(), max_lengths)
+    batch = loader.batch(np.array([3, 5]), epoch=2)
+    assert batch.source.tokens[:, 0].tolist() == batch.target[:, 0].tolist() == [0 if sampled else 3, 0]
 
 
 def test_words_are_spelt_once_in_blocks_of_words_about_as_long():

@@ -151,7 +151,7 @@ IN_MODELS: dict[str, tuple[Change, str]] = {
     ),
     "no encode": (
         ("def encode", "def encod"),
-        "ConvolutionEncoder: NotImplementedError: ConvolutionEncoder must implement encode()",
+        "ConvolutionEncoder must implement encode()",
     ),
     "a tuple": (
         ("return Encoded(states, mask.unsqueeze(1), summary)", "return states, mask.unsqueeze(1), summary"),
@@ -183,15 +183,15 @@ IN_MODELS: dict[str, tuple[Change, str]] = {
     ),
     "no forward": (
         ("    def forward(", "    def forwards("),
-        "ForgetDecoder: NotImplementedError: ForgetDecoder must implement forward()",
+        "ForgetDecoder must implement forward()",
     ),
     "no step": (
         ("def step(", "def steps("),
-        "ForgetDecoder: NotImplementedError: ForgetDecoder must implement step()",
+        "ForgetDecoder must implement step()",
     ),
     "no cross_attention": (
         ("def cross_attention", "def attentions"),
-        "ForgetDecoder: NotImplementedError: ForgetDecoder must implement cross_attention()",
+        "ForgetDecoder must implement cross_attention()",
     ),
     "heads instead of an attention": (
         ("return self.attention.attention", "return self.attention.score"),

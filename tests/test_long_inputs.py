@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import tiny_runs
+from tiny_cli import fails
 
 import seq2attn
 from seq2attn.data import DataError
@@ -157,6 +158,25 @@ def test_memory_that_runs_out_is_a_clear_error(
     monkeypatch.setattr(translators["model"].model, "start", fail, raising=False)
     with pytest.raises(OutOfMemoryError, match=r"^out of memory: lower decoding\.batch_tokens \(now \d+\)"):
         translators["model"].translate("Ja.")
+    monkeypatch.setattr(translators["model"].model, "forward", fail)
+    for use in (Translator.align, Translator.log_probabilities, Translator.attention_weights):
+        texts = ("Ja.", "Yes.") if use is Translator.align else (["Ja."], ["Yes."])
+        with pytest.raises(
+            OutOfMemoryError, match=r"^out of memory: lower decoding\.batch_tokens \(now \d+\)"
+        ):
+            use(translators["model"], *texts)
     monkeypatch.setattr(tagger.model, "forward", fail)
     with pytest.raises(Seq2attnError, match=r"^out of memory: lower the length of the longest sentence"):
         tagger.tag("Ja.")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_memory_that_runs_out_in_a_command_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+) -> None:
+    def fail(*given: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Translator, "draw", fail)
+    status, message = fails("heatmap", str(tiny_runs.MODEL), "Ja.", "-o", f"{tmp_path}/h.png")
+    assert (status, message) == (1, "seq2attn: out of memory: give shorter texts, or fewer at once\n")

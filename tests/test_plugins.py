@@ -10,12 +10,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 from tiny import SOURCE, TARGET, reads, recurrent_decoder, recurrent_encoder, sources, transformer
+from tiny_cli import fails
 
+from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.attention.scorers import SCORERS
 from seq2attn.cli import cli
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.beam_search import beam_search
 from seq2attn.inference.search import Rules
+from seq2attn.metrics import METRICS
 from seq2attn.models.seq2seq_factory import build
 from seq2attn.recipe import ModelRecipe, read, schema
 from seq2attn.recipe.plugins import load_plugins
@@ -277,3 +280,91 @@ def test_what_a_module_raises_is_one_line_with_its_place(mine, tmp_path, modules
 def test_a_module_that_is_not_there(mine):
     where = "searched here, on PYTHONPATH and in the installed packages"
     assert mine("no_such_module") == f"--import no_such_module: No module named 'no_such_module'; {where}"
+
+
+BROKEN = """
+import torch
+
+from seq2attn import SCORERS
+from seq2attn.attention import Normalizer, Scorer
+from seq2attn.attention.normalizers import NORMALIZERS
+from seq2attn.metrics import METRICS, Metric
+
+
+class Silent(Scorer):
+    def __init__(self, query_size, key_size):
+        super().__init__()
+
+
+class Misspelt(Silent):
+    def forward(self, query, keys, past):
+        return query @ kays.mT
+
+
+class Narrow(Silent):
+    def keys(self, states):
+        return states @ torch.zeros(3, 4)
+
+
+class Picky(Silent):
+    def __init__(self, query_size, key_size):
+        raise ValueError("no such size")
+
+
+class Still(Normalizer):
+    pass
+
+
+def broken(hypotheses, references, bootstrap=1000, seed=1):
+    return {}["a"]
+
+
+SCORERS |= {"silent": Silent, "misspelt": Misspelt, "narrow": Narrow, "picky": Picky}
+NORMALIZERS["still"] = Still
+METRICS["broken"] = Metric(broken, "texts")
+"""
+SMALL = """
+data: {languages: [a, b], train: {task: copy, count: 20}, dev: {task: copy, count: 5}}
+text: {model: word, size: 40, byte_fallback: false}
+model:
+  encoder: {kind: recurrent, embedding: 4, size: 4}
+  decoder: {kind: recurrent, embedding: 4, size: 8, order: luong, attention: {score: dot}}
+training: {max_steps: 1, metric: exact}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            "model.decoder.attention.score=silent",
+            "Silent must define how it scores: write forward() or dot()",
+        ),
+        ("model.decoder.attention.score=misspelt", "{}:17: NameError: name 'kays' is not defined"),
+        ("model.decoder.attention.score=narrow", "{}:22: RuntimeError: mat1 and mat2 shapes cannot be mult"),
+        ("model.decoder.attention.score=picky", "score: Picky: {}:27: ValueError: no such size (the decod"),
+        ("model.decoder.attention.normalize=still", "Still must define how it normalizes: write forward()"),
+        ("training.metrics=[exact, broken]", "{}:35: KeyError: 'a'"),
+    ],
+)
+def test_what_a_part_raises_is_one_line_with_its_place(mine, tmp_path, change, said):
+    (tmp_path / "recipe.yaml").write_text(SMALL)
+    (tmp_path / "broken_parts.py").write_text(BROKEN)
+    before = [(registry, dict(registry)) for registry in (SCORERS, NORMALIZERS, METRICS)]
+    try:
+        status, error = fails("--import", "broken_parts", "train", "recipe.yaml", change)
+    finally:
+        for registry, known in before:
+            registry.clear()
+            registry.update(known)
+    assert status == 1 and said.format(tmp_path / "broken_parts.py") in error.splitlines()[-1]
+
+
+def test_an_error_of_seq2attn_itself_keeps_its_traceback(mine, tmp_path):
+    inner = "from seq2attn.text.words import words\n" + COMMAND.replace('click.echo("LOUD")', "words(3)")
+    (tmp_path / "loud.py").write_text(inner)
+    try:
+        with pytest.raises(TypeError, match="expected string"):
+            fails("--import", "loud", "shout")
+    finally:
+        cli.commands.pop("shout", None)

@@ -130,6 +130,8 @@ def test_words_that_are_given_stay_as_they_are(tagged: Path) -> None:
     assert found.text == "Bo went to Oslo." and found.entities[0].end == 2
     with pytest.raises(Seq2attnError, match="expected a text or a list of words"):
         model.tag([["Bo", " "]])
+    (found,) = model.tag([["\u00a0", "Bo"]])  # a no-break space is part of a word, and may be one
+    assert [word.text for word in found.words] == ["\u00a0", "Bo"]
 
 
 NO_TEXTS: list[Any] = [None, 5, b"EU", ["a", None], [["a", 3]], {"a": 1}, {"a"}, [b"a"], [{"a": 1}]]

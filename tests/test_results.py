@@ -89,7 +89,7 @@ def test_unknown_words_are_copied_from_where_they_looked() -> None:
     assert translation().known(UNKNOWN).text == "I am hungry."
     spaced = Tokens([5, UNKNOWN], ["▁a▁b", "<unk>"], ["a b", "⁇"], [0, 1])
     result = Translation(source, spaced, "a  b ⁇", 0.0, 0.0, torch.eye(2, 3))
-    assert result.known(UNKNOWN).text == "a b Wladiwostok"
+    assert result.known(UNKNOWN).text == "a b Wladiwostok" and result.words == ["a b", "⁇"]
     with pytest.raises(Seq2attnError, match="expected the words of the text, got 'a b', which is not in 'c'"):
         dataclasses.replace(result, text="c").known(UNKNOWN)
 

@@ -109,6 +109,19 @@ def test_a_document_may_be_a_list_of_turns(model: Summarizer) -> None:
     assert found.source.words == "\n".join(turns).split() and other.source.words[0] == "Eve:"
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_line_end_within_a_turn_does_not_split_it(
+    model: Summarizer, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """As in training data, where a document is a list of turns, too."""
+    read, tokenize = [], Summarizer._tokenize
+    monkeypatch.setattr(
+        Summarizer, "_tokenize", lambda self, text, *more: (read.append(text), tokenize(self, text, *more))[1]
+    )
+    model.summarize([[f"Anna: can you{end}bring a book ?", "Ben: yes of course"]])
+    assert read == ["Anna: can you bring a book ?\nBen: yes of course"]
+
+
 def test_what_another_task_does_is_refused(model: Summarizer, run: Path) -> None:
     assert repr(model).startswith("Summarizer(")
     for method in ("tag", "classify"):

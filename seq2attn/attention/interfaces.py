@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from seq2attn.attention.memory import Grid, Memory, Past, Sentences
 from seq2attn.attention.renamed import RenamedHooks
-from seq2attn.errors import Seq2attnError
+from seq2attn.errors import NotDefinedError, Seq2attnError
 
 
 class Scorer(RenamedHooks, nn.Module):
@@ -62,7 +62,7 @@ class Scorer(RenamedHooks, nn.Module):
         """Return the score of every query and key."""
         dot = self.dot(query)
         if dot is None:
-            raise NotImplementedError(
+            raise NotDefinedError(
                 f"{type(self).__name__} must define how it scores: write forward() or dot()"
             )
         return check_shape(self, "dot", dot, query.shape[:-1], keys.shape[-1]) @ keys.mT
@@ -109,7 +109,7 @@ class Normalizer(RenamedHooks, nn.Module):
         query: Float[Tensor, "*b T Q"],
     ) -> Float[Tensor, "*b T S"]:
         """Return the weights; the mask broadcasts to the scores (M is 1 or T)."""
-        raise NotImplementedError(f"{type(self).__name__} must define how it normalizes: write forward()")
+        raise NotDefinedError(f"{type(self).__name__} must define how it normalizes: write forward()")
 
     def step(
         self,
@@ -152,7 +152,7 @@ class Relative(nn.Module):
     def bias(self, query: Float[Tensor, "*b T Q"], n_keys: int, grid: Grid | None = None) -> Tensor:
         """Return the term added to the scores (..., T, S); the T queries are at the last T of n_keys
         positions, which lie on the grid, if there is one."""
-        raise NotImplementedError(f"{type(self).__name__} must implement bias()")
+        raise NotDefinedError(f"{type(self).__name__} must implement bias()")
 
     def values(self, weights: Float[Tensor, "*b T S"]) -> Float[Tensor, "*b T V"] | None:
         """Return the term added to the context (..., T, V); None: nothing, so a fused kernel can be used."""
@@ -164,11 +164,11 @@ class Hierarchy(nn.Module):
 
     def remember(self, states: Tensor, sentence_ids: Tensor) -> Sentences:
         """Return the sentences of states (..., S, K), given each state's sentence (..., S); -1 = none."""
-        raise NotImplementedError(f"{type(self).__name__} must implement remember()")
+        raise NotDefinedError(f"{type(self).__name__} must implement remember()")
 
     def bias(self, query: Float[Tensor, "*b T Q"], sentences: Sentences) -> Float[Tensor, "*b T S"]:
         """Return the term added to the scores of source positions."""
-        raise NotImplementedError(f"{type(self).__name__} must implement bias()")
+        raise NotDefinedError(f"{type(self).__name__} must implement bias()")
 
 
 _EXPECTED = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from math import inf
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -85,6 +86,9 @@ class BatchLoader(Batches):
     """Loads pairs of sentences as batches of their pieces.
 
     Where the examples are `Aligned`, batches have links; then pieces cannot be sampled (Seq2attnError).
+
+    max_lengths: the most pieces of a source and of a target that the model can read. A sampled segmentation
+        may have more; then the pair keeps its usual one.
     """
 
     def __init__(
@@ -94,9 +98,10 @@ class BatchLoader(Batches):
         batch_tokens: int,
         seed: int = 1,
         sampling: SamplingRecipe | None = None,
+        max_lengths: tuple[float, float] = (inf, inf),
     ) -> None:
         super().__init__(examples, batch_tokens, seed)
-        self.tokenizer, self.sampling = tokenizer, sampling
+        self.tokenizer, self.sampling, self.max_lengths = tokenizer, sampling, max_lengths
         self.aligned = examples if isinstance(examples, Aligned) and examples.aligned else None
         if self.aligned is not None and sampling is not None:
             raise Seq2attnError(
@@ -114,7 +119,7 @@ class BatchLoader(Batches):
             options = seed, self.sampling.nbest, self.sampling.alpha
             sources = self.tokenizer.source.sample([self.examples.source_text(row) for row in rows], *options)
             targets = self.tokenizer.target.sample([self.examples.target_text(row) for row in rows], *options)
-            sampled = list(zip(sources, targets, strict=True))
+            sampled = [pair if self._readable(pair) else None for pair in zip(sources, targets, strict=True)]
         pairs = [self._pair(row, ids) for row, ids in zip(rows, sampled, strict=True)]
         batch = collate(self.tokenizer, pairs)
         if self.aligned is None:
@@ -124,6 +129,13 @@ class BatchLoader(Batches):
             linked = torch.from_numpy(self.aligned.links(row).astype(np.int64))  # (n, 2)
             links[number, linked[:, 1], linked[:, 0]] = True
         return batch._replace(links=links)
+
+    def _readable(self, sampled: tuple[list[int], list[int]]) -> bool:
+        cut = self.tokenizer.truncate.cut
+        return all(
+            len(cut(side, ids)) <= limit
+            for side, (ids, limit) in enumerate(zip(sampled, self.max_lengths, strict=True))
+        )
 
     def _pair(self, row: int, sampled: tuple[list[int], list[int]] | None) -> PairIds:
         """Return an example as the store has it, or as its pieces were sampled."""

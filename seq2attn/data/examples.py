@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from seq2attn.data.cache import Stored
 from seq2attn.data.report import DataError, Report
+from seq2attn.errors import NotDefinedError
 
 Indices = NDArray[np.int64]
 Ids = NDArray[np.int32]
@@ -47,7 +48,7 @@ class ExampleSet:
 
     def target_text(self, number: int) -> str:
         """Return the target of an example: what a model shall write, or a label."""
-        raise NotImplementedError(f"{type(self).__name__} must define target_text()")
+        raise NotDefinedError(f"{type(self).__name__} must define target_text()")
 
     def references(self, number: int) -> list[str]:
         """Return all targets of an example."""

@@ -14,6 +14,7 @@ from seq2attn.alignment.word_alignment import AlignmentError, Link, parse_pharao
 from seq2attn.data.gold_alignments import beyond
 from seq2attn.data.report import DataError, Report
 from seq2attn.runtime.files import COMPRESSED
+from seq2attn.text.words import as_lines
 
 _NO_TEXT = "is this a file of texts, one a line?"
 _BOM = b"\xef\xbb\xbf"
@@ -202,8 +203,8 @@ def pick(row: Any, keys: tuple[str, str], number: int, where: str, report: Repor
             return None
         sides.append(value)
     source, target = sides
-    if isinstance(source, list):  # a line feed within a sentence would split it
-        source = "\n".join(text.replace("\n", " ") for text in source)
+    if isinstance(source, list):
+        source = as_lines(source)
     targets = [target] if isinstance(target, str) else target
     if not targets:
         report.bad("no reference", where, f"{keys[1]} is an empty list where at least one text was expected")

@@ -1,6 +1,7 @@
 """Search and forced decoding with a sequence-to-sequence model, from ids to hypotheses and weights."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -15,7 +16,7 @@ from seq2attn.inference.beam_search import beam_search
 from seq2attn.inference.search import Hypothesis, Rules, greedy, sample
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import DecodingRecipe
-from seq2attn.runtime.devices import autocast, require_float32
+from seq2attn.runtime.devices import autocast, explain_out_of_memory, require_float32
 
 
 class AlignmentHead(NamedTuple):
@@ -97,12 +98,13 @@ class Generator(Generic[C]):
         width = decoding.nbest if decoding.sample else decoding.beam
         for batch in self.tokenizer.plan(sources, max(1, decoding.batch_tokens // width)):
             rows = batch.tolist()
-            batch_lists = self._search(
-                [sources[row] for row in rows],
-                decoding,
-                [prefixes[row] for row in rows],
-                [indices[row] for row in rows],
-            )
+            with _explaining_memory(decoding.batch_tokens):
+                batch_lists = self._search(
+                    [sources[row] for row in rows],
+                    decoding,
+                    [prefixes[row] for row in rows],
+                    [indices[row] for row in rows],
+                )
             for row, nbest in zip(rows, batch_lists, strict=True):
                 nbest_lists[row] = nbest
         return nbest_lists
@@ -123,40 +125,45 @@ class Generator(Generic[C]):
         self._require_readable(targets, range(len(targets)), "target")
         self.model.eval()
         require_float32(self.model)
+        results = [ForcedDecoding(0.0, None)] * len(sources)
+        T = np.array([len(target) for target in targets], dtype=np.int32)
+        for indices in self.tokenizer.plan(sources, batch_tokens, T):
+            rows = indices.tolist()
+            with _explaining_memory(batch_tokens):
+                pairs = [PairIds(sources[row], targets[row]) for row in rows]
+                for row, result in zip(rows, self._forced_batch(pairs, head), strict=True):
+                    results[row] = result
+        return results
+
+    def _forced_batch(self, pairs: list[PairIds], head: AlignmentHead | None) -> list[ForcedDecoding]:
+        """Return the results of pairs that are computed together."""
         pointer_generator = self.model.decoder.pointer_generator
         weight_layers, layer_head, attention = list[int](), None, ""
         if head is not None:
             layer, layer_head = self.alignment_head(head)
             weight_layers = [layer] if pointer_generator is None else [layer, pointer_generator.layer]
-        results = [ForcedDecoding(0.0, None)] * len(sources)
-        T = np.array([len(target) for target in targets], dtype=np.int32)
-        for indices in self.tokenizer.plan(sources, batch_tokens, T):
-            rows = indices.tolist()
-            batch = collate(self.tokenizer, [PairIds(sources[row], targets[row]) for row in rows])
-            batch = batch.to(self.device)
-            with autocast(self.device, self.precision):
-                decoded = self.model(batch.source, batch.target_input, weight_layers)
-            log_p = decoded.logits.float().log_softmax(-1)  # (B, T, V)
-            target_log_p = log_p.gather(-1, batch.target[..., None]).squeeze(-1)  # (B, T)
-            totals = (target_log_p * batch.target_mask).sum(1).tolist()
-            weights = None if decoded.weights is None else _of_head(decoded.weights[:, 0], layer_head).cpu()
-            if decoded.weights is not None:
-                layers, heads = self.model.decoder.attention_layers, decoded.weights.shape[2]
-                attention = head_name(weight_layers[0], layers, layer_head, heads)
-            copied = None
-            if pointer_generator is not None and weight_layers and batch.source.copy_ids is not None:
-                copied = pointer_generator.copied(
-                    decoded.gate, decoded.weights[:, 1], batch.source.copy_ids, batch.target, target_log_p
-                ).cpu()  # (B, T)
-            positions = batch.source.mask.cpu()
-            for row, index in enumerate(rows):
-                steps = T[index] + 1
-                results[index] = ForcedDecoding(
-                    totals[row],
-                    None if weights is None else weights[row, :steps][:, positions[row]],
-                    None if copied is None else copied[row, :steps].clone(),
-                    attention,
-                )
+        batch = collate(self.tokenizer, pairs).to(self.device)
+        with autocast(self.device, self.precision):
+            decoded = self.model(batch.source, batch.target_input, weight_layers)
+        log_p = decoded.logits.float().log_softmax(-1)  # (B, T, V)
+        target_log_p = log_p.gather(-1, batch.target[..., None]).squeeze(-1)  # (B, T)
+        totals = (target_log_p * batch.target_mask).sum(1).tolist()
+        weights = None
+        if decoded.weights is not None:
+            weights = _of_head(decoded.weights[:, 0], layer_head).cpu()
+            layers, heads = self.model.decoder.attention_layers, decoded.weights.shape[2]
+            attention = head_name(weight_layers[0], layers, layer_head, heads)
+        copied = None
+        if pointer_generator is not None and weight_layers and batch.source.copy_ids is not None:
+            copied = pointer_generator.copied(
+                decoded.gate, decoded.weights[:, 1], batch.source.copy_ids, batch.target, target_log_p
+            ).cpu()  # (B, T)
+        positions, results = batch.source.mask.cpu(), []
+        for row, pair in enumerate(pairs):
+            steps = len(pair.target) + 1
+            own_weights = None if weights is None else weights[row, :steps][:, positions[row]]
+            own_copied = None if copied is None else copied[row, :steps].clone()
+            results.append(ForcedDecoding(totals[row], own_weights, own_copied, attention))
         return results
 
     def alignment_head(self, head: AlignmentHead) -> tuple[int, int | None]:
@@ -269,6 +276,12 @@ class Generator(Generic[C]):
         )
         groups = [samples[start : start + count] for start in range(0, len(samples), count)]
         return [sorted(group, key=lambda hypothesis: -hypothesis.score) for group in groups]
+
+
+def _explaining_memory(batch_tokens: int) -> AbstractContextManager[None]:
+    return explain_out_of_memory(
+        f"out of memory: lower decoding.batch_tokens (now {batch_tokens}), or give shorter texts"
+    )
 
 
 def _of_head(weights: Tensor, head: int | None) -> Tensor:

@@ -32,6 +32,7 @@ from seq2attn.models.taggers import Classifier, LabelScores, SpanPrediction, Spa
 from seq2attn.runtime.devices import autocast, explain_out_of_memory, require_float32
 from seq2attn.text.tag_schemes import Span, tags
 from seq2attn.text.word_vocabulary import Labels, Word, WordVocabulary, join_words, split_words, tokenize
+from seq2attn.text.words import WORD
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -150,7 +151,7 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
             if begun != text or len(located) > self.max_words:
                 self._warn_of_cut(text)
             return TokenizedText(text, located[: self.max_words])
-        if not all(isinstance(word, str) and word.strip() for word in text):
+        if not all(isinstance(word, str) and WORD.search(word) for word in text):
             raise Seq2attnError(f"expected a text or a list of words (str, not blank), got {text!r:.60}")
         return TokenizedText.of(text)
 

@@ -30,8 +30,8 @@ from seq2attn.inference.search import Hypothesis
 from seq2attn.inference.shortening import shortened
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import DecodingRecipe
-from seq2attn.runtime.devices import explain_out_of_memory
 from seq2attn.text.vocabulary import Tokens, Vocabulary
+from seq2attn.text.words import as_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -199,7 +199,7 @@ class TextPredictor(Predictor):
         alignment: False skips the alignment, which saves time;
         all others: decoding options that replace the recipe's (`DecodingOptions`).
         """
-        texts = [line if isinstance(line, str) else "\n".join(line) for line in self.texts(text)]
+        texts = [line if isinstance(line, str) else as_lines(line) for line in self.texts(text)]
         prefixes = [prefix] * len(texts) if isinstance(prefix, str) else _all_texts(prefix, "prefixes")
         if len(prefixes) != len(texts):
             raise Seq2attnError(f"expected a prefix for each of {len(texts)} texts, got {len(prefixes)}")
@@ -277,12 +277,6 @@ class TextPredictor(Predictor):
         self, texts: list[str], decoding: DecodingRecipe, alignment: bool, prefixes: list[str], first: int
     ) -> list[Translation]:
         """Return the results of texts; `first` is the index of the first text in the input."""
-        with explain_out_of_memory(f"out of memory: lower {self.memory_advice}, or give shorter texts"):
-            return self._results_of(texts, decoding, alignment, prefixes, first)
-
-    def _results_of(
-        self, texts: list[str], decoding: DecodingRecipe, alignment: bool, prefixes: list[str], first: int
-    ) -> list[Translation]:
         tokenizer = self.generator.tokenizer
         sources = [self._tokenize(text, decoding.max_source, first + n) for n, text in enumerate(texts, 1)]
         rows = [row for row, source in enumerate(sources) if source.tokens.ids]  # of texts that are not blank

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from seq2attn.attention.renamed import RenamedHooks
-from seq2attn.errors import Seq2attnError
+from seq2attn.errors import NotDefinedError, Seq2attnError
 from seq2attn.layers.basic import Projection
 from seq2attn.layers.labels import checked_labels
 from seq2attn.runtime.chunks import blocks
@@ -61,7 +61,7 @@ class TokenLoss(RenamedHooks):
 
     def per_token(self, logits: Float[Tensor, "N V"], target: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         """Return the loss of each of N tokens, from logits in float32; padding is left out."""
-        raise NotImplementedError(f"{type(self).__name__} must define its loss: write per_token() or sums()")
+        raise NotDefinedError(f"{type(self).__name__} must define its loss: write per_token() or sums()")
 
     def each(self, logits: Float[Tensor, "N V"], target: Int[Tensor, " N"]) -> Loss:
         """Return the losses (N,) of N tokens. Those of a class that defines `sums` are computed one by one.

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from seq2attn.attention.positions import Position
-from seq2attn.errors import Seq2attnError
+from seq2attn.errors import NotDefinedError, Seq2attnError
 from seq2attn.layers.basic import Dropout, Gate
 from seq2attn.layers.recurrent import Recurrent
 from seq2attn.text.word_vocabulary import PADDING, UNKNOWN
@@ -59,7 +59,7 @@ class CharacterEncoder(nn.Module):
 
     def forward(self, characters: Int[Tensor, "U C"]) -> Float[Tensor, "U M"]:
         """Return the vectors of words; zeros for a word without characters."""
-        raise NotImplementedError(f"{type(self).__name__} must implement forward()")
+        raise NotDefinedError(f"{type(self).__name__} must implement forward()")
 
 
 class CharLSTM(CharacterEncoder):

@@ -15,6 +15,7 @@ from seq2attn.attention.heads import MultiHead, Window
 from seq2attn.attention.masks import check_mask
 from seq2attn.attention.memory import Grid
 from seq2attn.attention.renamed import RenamedHooks
+from seq2attn.errors import NotDefinedError
 from seq2attn.layers.basic import Dropout, Embeds, FeedForward, Residual
 from seq2attn.layers.recurrent import Recurrent
 from seq2attn.recipe.kinds import ENCODERS
@@ -62,7 +63,7 @@ class Encoder(RenamedHooks, nn.Module):
 
     def encode(self, vectors: Float[Tensor, "B S E"], mask: Bool[Tensor, "B S"]) -> Encoded:
         """Encode the embeddings of the tokens; states at padding are zero, and no state depends on it."""
-        raise NotImplementedError(f"{type(self).__name__} must implement encode()")
+        raise NotDefinedError(f"{type(self).__name__} must implement encode()")
 
 
 class RecurrentEncoder(Encoder):

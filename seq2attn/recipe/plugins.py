@@ -6,6 +6,7 @@ A module is named on the command line (--import, SEQ2ATTN_IMPORT), or by an inst
     my_scorers = "my_package.scorers"
 """
 
+import os
 import traceback
 from functools import cache
 from importlib import import_module
@@ -55,9 +56,27 @@ def import_parts(module: str) -> None:
         raise Seq2attnError(f"--import {module}: {_located(error)}") from error
 
 
+def explained(error: Exception) -> str | None:
+    """Return an error that the code of a plugin has raised, or a library that it has called, as one line with
+    its file and line number. None for the errors of seq2attn itself."""
+    named = [*os.environ.get("SEQ2ATTN_IMPORT", "").split(), *(p.value for p in entry_points(group=GROUP))]
+    packages = {name.partition(".")[0].partition(":")[0] for name in named}
+    for frame, line in reversed([*traceback.walk_tb(error.__traceback__)]):
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package == "seq2attn":
+            return None
+        if package in packages:
+            return f"{frame.f_code.co_filename}:{line}: {_message(error)}"
+    return None
+
+
+def _message(error: Exception) -> str:
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+
+
 def _located(error: Exception) -> str:
     """Return an import error as one line, which begins with file and line number if they are known."""
-    message = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+    message = _message(error)
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
     frames = traceback.extract_tb(error.__traceback__)

@@ -31,6 +31,7 @@ from typing_extensions import Self
 
 from seq2attn.errors import Seq2attnError
 from seq2attn.recipe.wording import FROM_PLUGINS, closest, corpus_key, expectation, same, shown, unknown
+from seq2attn.runtime.plugin_errors import blaming
 
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Size = Annotated[int, Field(ge=1)]
@@ -94,8 +95,13 @@ class Part(Section):
         return self.model_dump(exclude={"name"})
 
     def make(self, registry: Mapping[str, Callable[..., Any]], *given: Any) -> Any:
-        """Construct the part. given: the positional arguments, which follow from the recipe around it."""
-        return registry[self.name](*given, **self.options)
+        """Construct the part. given: the positional arguments, which follow from the recipe around it.
+
+        Seq2attnError for whatever the constructor of a plugin's class raises.
+        """
+        part = registry[self.name]
+        with blaming(part):
+            return part(*given, **self.options)
 
 
 AnySection = TypeVar("AnySection", bound=Section)

@@ -15,7 +15,6 @@ from seq2attn.optim import OPTIMIZERS, SCHEDULES
 from seq2attn.recipe.markers import OneOrMore
 from seq2attn.recipe.sections import Choice, Count, Fault, Name, Part, Rate, Section, Size, filled
 from seq2attn.runtime.devices import PRECISIONS
-from seq2attn.runtime.plugin_errors import blaming
 
 Factor = Annotated[float, Field(ge=0)]
 
@@ -259,8 +258,7 @@ class PredictionTrainingRecipe(AnyLearningRecipe):
                 f"LOSSES has {kind!r:.60} as {self.loss.name}: expected a subclass of TokenLoss "
                 "(seq2attn.layers.token_loss)"
             )
-        with blaming(kind):
-            loss: TokenLoss = self.loss.make(LOSSES, *([self.label_smoothing] if kind.smooths else []))
+        loss: TokenLoss = self.loss.make(LOSSES, *([self.label_smoothing] if kind.smooths else []))
         return loss
 
     def faults(self) -> Iterator[Fault]:

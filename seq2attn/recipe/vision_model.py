@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from seq2attn.attention.blocks import BLOCKS
 from seq2attn.attention.blocks.block import Place, keeping_channels
 from seq2attn.attention.positions import POSITIONS
-from seq2attn.errors import Seq2attnError
+from seq2attn.errors import NotDefinedError, Seq2attnError
 from seq2attn.layers.convolution import NORMS
 from seq2attn.layers.resnet_forms import DEPTHS, EXPANSION, Form, Stem, form_of
 from seq2attn.recipe.attention import AttentionRecipe, PerLayer
@@ -72,7 +72,7 @@ class _Convolutional(Section):
 
     def widths(self, place: str) -> list[int]:
         """Return the channels at a place, in each stage."""
-        raise NotImplementedError(f"{type(self).__name__} must define widths()")
+        raise NotDefinedError(f"{type(self).__name__} must define widths()")
 
     @property
     def strides(self) -> list[int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import ClassVar
 
@@ -105,7 +106,8 @@ class SequenceTask(TextTask[Recipe]):
         """See the base class."""
         sampling = self.recipe.text.sampling if training else None
         batch_tokens = self.recipe.training.batch_tokens
-        return BatchLoader(examples, self.tokenizer, batch_tokens, self.recipe.seed, sampling)
+        longest = self.max_lengths.get("encoder", inf), self.max_lengths.get("decoder", inf)
+        return BatchLoader(examples, self.tokenizer, batch_tokens, self.recipe.seed, sampling, longest)
 
     def build(self) -> Seq2Seq:
         """See the base class."""

@@ -1,6 +1,7 @@
 """What a word is: the characters that separate words, and lists of texts that are not a text by mistake."""
 
 import re
+from collections.abc import Iterable
 
 from seq2attn.errors import Seq2attnError
 
@@ -8,11 +9,18 @@ from seq2attn.errors import Seq2attnError
 #: word.
 SEPARATORS = " \t\n\v\f\r"
 WORD = re.compile(f"[^{SEPARATORS}]+")
+_LINE_END = re.compile("\r?\n")
 
 
 def words(text: str) -> list[str]:
     """Split a text into words."""
     return WORD.findall(text)
+
+
+def as_lines(texts: Iterable[str]) -> str:
+    """Return sentences, or turns of a dialogue, as the lines of a text; a line end within one of them becomes
+    a space."""
+    return "\n".join(_LINE_END.sub(" ", text) for text in texts)
 
 
 def refuse_text(value: object, error: type[Seq2attnError], expected: str = "a list of texts") -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from seq2attn.attention.blocks.grid import wide_dtype, zeroed
 from seq2attn.attention.masks import check_mask
-from seq2attn.errors import Seq2attnError
+from seq2attn.errors import NotDefinedError, Seq2attnError
 
 Kind = Literal["channel", "place", "rows", "columns", "full", "branch", "affinity", "channels"]
 Place = Literal["residual", "middle", "after", "between", "replace"]
@@ -73,7 +73,7 @@ class Block(nn.Module):
 
     def attend(self, x: Tensor, mask: Tensor | None, need_weights: bool) -> Looked:
         """Return features (B, C, H, W) and maps by name; without need_weights the maps may be left out."""
-        raise NotImplementedError(f"{type(self).__name__} must define what it does: write attend()")
+        raise NotDefinedError(f"{type(self).__name__} must define what it does: write attend()")
 
     def forward(
         self, x: Float[Tensor, "B C H W"], mask: Bool[Tensor, "B 1 H W"] | None = None
@@ -111,7 +111,7 @@ class Gate(Block):
 
     def gates(self, x: Tensor, mask: Tensor | None) -> dict[str, Map]:
         """Return the maps by name."""
-        raise NotImplementedError(f"{type(self).__name__} must define its maps: write gates()")
+        raise NotDefinedError(f"{type(self).__name__} must define its maps: write gates()")
 
     def gate(self, maps: dict[str, Map]) -> Tensor:
         """Return what x is multiplied by, which broadcasts to (B, C, H, W)."""

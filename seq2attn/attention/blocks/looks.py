@@ -20,7 +20,7 @@ from seq2attn.attention.memory import Grid, Memory, Past
 from seq2attn.attention.normalizers import NORMALIZERS, Softmax
 from seq2attn.attention.precision import full_precision
 from seq2attn.attention.scorers import SCORERS, Dot
-from seq2attn.errors import Seq2attnError
+from seq2attn.errors import NotDefinedError, Seq2attnError
 
 
 class Widths(NamedTuple):
@@ -52,7 +52,7 @@ class Looks(Block):
 
     def merge(self, x: Tensor, context: Tensor) -> Tensor:
         """Return the features (B, C, H, W) that follow from the input and the context (B, N, V)."""
-        raise NotImplementedError(f"{type(self).__name__} must define its output: write merge()")
+        raise NotDefinedError(f"{type(self).__name__} must define its output: write merge()")
 
     def source(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Grid]:
         """Return keys (B, M, K), values (B, M, V), their mask (B, M), and their grid."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from seq2attn.attention.memory import Past
 from seq2attn.attention.scorers.additive import Additive
-from seq2attn.errors import Seq2attnError
+from seq2attn.errors import NotDefinedError, Seq2attnError
 
 
 class HistoryScorer(Additive):
@@ -27,9 +27,7 @@ class HistoryScorer(Additive):
 
     def features(self, keys: Float[Tensor, "*b S K"], past: Past) -> Float[Tensor, "*b S F"]:
         """Return the features of every source position."""
-        raise NotImplementedError(
-            f"{type(self).__name__} must define its features of the past: write features()"
-        )
+        raise NotDefinedError(f"{type(self).__name__} must define its features of the past: write features()")
 
     def key_term(self, keys: Float[Tensor, "*b S K"], past: Past) -> Float[Tensor, "*b S A"]:
         """Return U k + V f."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from seq2attn.attention import Attention, Memory, Past
 from seq2attn.attention.renamed import RenamedHooks
 from seq2attn.attention.state import expand_to_hypotheses
-from seq2attn.errors import Seq2attnError
+from seq2attn.errors import NotDefinedError, Seq2attnError
 from seq2attn.layers.basic import Embedding, Projection
 from seq2attn.models.decoders.copying import CopySource, PointerGenerator
 from seq2attn.models.encoders import Encoded
@@ -69,7 +69,7 @@ class Decoder(RenamedHooks, nn.Module):
 
     def cross_attention(self, layer: int) -> Attention:
         """Return the cross-attention of one of the attention_layers, from 0."""
-        raise NotImplementedError(f"{type(self).__name__} must implement cross_attention()")
+        raise NotDefinedError(f"{type(self).__name__} must implement cross_attention()")
 
     @property
     def hierarchical(self) -> bool:
@@ -79,11 +79,11 @@ class Decoder(RenamedHooks, nn.Module):
 
     def start(self, encoded: Encoded) -> Any:
         """Return the state before the first token; keys and values of the source are computed here, once."""
-        raise NotImplementedError(f"{type(self).__name__} must implement start()")
+        raise NotDefinedError(f"{type(self).__name__} must implement start()")
 
     def step(self, token: Int[Tensor, " B"], state: Any) -> tuple[Float[Tensor, "B V"], Any]:
         """Read one token; return the logits of the next one, and the state after it."""
-        raise NotImplementedError(f"{type(self).__name__} must implement step()")
+        raise NotDefinedError(f"{type(self).__name__} must implement step()")
 
     def forward(
         self, tokens: Int[Tensor, "B T"], encoded: Encoded, weights_of: Sequence[int] = ()
@@ -92,7 +92,7 @@ class Decoder(RenamedHooks, nn.Module):
 
         weights_of: the layers whose cross-attention weights are returned, in this order.
         """
-        raise NotImplementedError(f"{type(self).__name__} must implement forward()")
+        raise NotDefinedError(f"{type(self).__name__} must implement forward()")
 
     def track_coverage(self, state: Any) -> Any:
         """Return a state of start(), changed so that the steps after it track coverage.

@@ -14,7 +14,7 @@ from torch import Tensor
 from seq2attn.attention import Attended, Attention, Memory, Past
 from seq2attn.attention.heads import MultiHead
 from seq2attn.attention.state import PerSource, expand_to_hypotheses
-from seq2attn.errors import Seq2attnError
+from seq2attn.errors import NotDefinedError, Seq2attnError
 from seq2attn.layers.basic import Embedding, Projection
 from seq2attn.models.decoders.base import Decoded, Decoder, masked_coverage, stack_layers
 from seq2attn.models.decoders.cell import Cell
@@ -75,13 +75,13 @@ class RecurrentDecoder(Decoder):
     def sequential(self) -> bool:
         """Whether each step needs the result of the previous one, so that T steps cannot be computed at
         once."""
-        raise NotImplementedError(f"{type(self).__name__} must implement sequential")
+        raise NotDefinedError(f"{type(self).__name__} must implement sequential")
 
     def _advance(
         self, words: Float[Tensor, "B T E"], state: RecurrentState, need_weights: bool
     ) -> tuple[RecurrentSteps, RecurrentState]:
         """Read words and attend to the source, in the order of the paper; return the state after them."""
-        raise NotImplementedError(f"{type(self).__name__} must implement _advance()")
+        raise NotDefinedError(f"{type(self).__name__} must implement _advance()")
 
     def start(self, encoded: Encoded) -> RecurrentState:
         """See the base class."""

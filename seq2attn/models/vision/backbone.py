@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from seq2attn.attention.blocks.block import Place
+from seq2attn.errors import NotDefinedError
 from seq2attn.layers.convolution import Blocks
 
 # (stage, number of the unit within it, place, channels) -> the blocks there; the unit is -1 between stages
@@ -40,4 +41,4 @@ class Backbone(nn.Module):
 
         mask (B, 1, H, W): True = a pixel of the image.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define its stages: write forward()")
+        raise NotDefinedError(f"{type(self).__name__} must define its stages: write forward()")
