@@ -5,13 +5,14 @@ import inspect
 import sys
 import traceback
 from collections.abc import Iterator
+from typing import Any
 
 from seq2attn.errors import Seq2attnError
 from seq2attn.runtime.devices import out_of_memory
 
 
 @contextlib.contextmanager
-def blaming(part: type) -> Iterator[None]:
+def blaming(part: Any) -> Iterator[None]:
     """Re-raise an error as a Seq2attnError of one line, with the class of a plugin, its file and the line.
 
     Errors of seq2attn's own classes, and memory that ran out, are raised as they are.
