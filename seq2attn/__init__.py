@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from seq2attn.attention.positions import POSITIONS
     from seq2attn.attention.scorers import SCORERS
     from seq2attn.errors import Seq2attnError
+    from seq2attn.inference.captioner import Captioner
+    from seq2attn.inference.captions import Caption
+    from seq2attn.inference.image_categorizer import ImageCategorizer, ImageCategory
     from seq2attn.inference.label_results import Annotation, Category
     from seq2attn.inference.recognizer import Categorizer, Recognizer
     from seq2attn.inference.results import Translation
@@ -39,10 +42,14 @@ _HOMES = {
     "Annotation": "inference.label_results",
     "Attention": "attention",
     "BLOCKS": "attention.blocks",
+    "Caption": "inference.captions",
+    "Captioner": "inference.captioner",
     "Categorizer": "inference.recognizer",
     "Category": "inference.label_results",
     "DECODERS": "models.decoders",
     "ENCODERS": "models.encoders",
+    "ImageCategorizer": "inference.image_categorizer",
+    "ImageCategory": "inference.image_categorizer",
     "LOSSES": "layers.token_loss",
     "MultiHead": "attention",
     "NORMALIZERS": "attention.normalizers",
@@ -78,8 +85,12 @@ __all__ = [
     "SCORERS",
     "Annotation",
     "Attention",
+    "Caption",
+    "Captioner",
     "Categorizer",
     "Category",
+    "ImageCategorizer",
+    "ImageCategory",
     "MultiHead",
     "Recognizer",
     "Seq2attnError",

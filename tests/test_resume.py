@@ -98,6 +98,14 @@ def test_stopped_every_few_steps_is_as_never_stopped(tmp_path: Path, whole: Path
     assert_the_same(tmp_path / "run", whole)
 
 
+def test_a_training_in_half_precision_goes_on_exactly(tmp_path: Path, stores: None) -> None:
+    options = [*tiny_runs.MODELS["lstm"], "training.precision=bf16", "data.dev.limit=5", "data.test=null"]
+    for run, steps in (("whole", (4,)), ("parts", (2, 4))):
+        for number, step in enumerate(steps):
+            tiny_runs.train(tmp_path / run, *options, f"training.max_steps={step}", resume=number > 0)
+    assert weights_hash(tmp_path / "parts") == weights_hash(tmp_path / "whole")
+
+
 @pytest.mark.parametrize(
     ("number", "status", "last_word"),
     [

@@ -11,6 +11,7 @@ from tiny_training import KINDS, batch, moved, norm, sgd, trainer
 from seq2attn.data.batches import Batch
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.basic import Dropout
+from seq2attn.runtime.devices import autocast
 from seq2attn.training.run_folder import tensors_of, weights_of
 
 
@@ -146,6 +147,18 @@ def test_half_precision_learns_nearly_the_same(kind: str, precision: str, device
     assert half.norm == pytest.approx(whole.norm, rel=0.05)
     assert norm(steps.values()) == pytest.approx(whole.norm, rel=0.05)
     assert {parameter.dtype for parameter in one.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_half_precision_computes_with_the_weights_of_each_update(device: str) -> None:
+    """Narrow copies of weights end with their batch, also within another autocast, as that of a training."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no GPU")
+    one, other = (sgd(device=device, precision="bf16") for _ in range(2))
+    alone = [one.update([batch(range(16))], step).loss for step in (1, 2, 3)]
+    with autocast(torch.device(device), "fp32"):
+        within = [other.update([batch(range(16))], step).loss for step in (1, 2, 3)]
+    assert within == alone and len({*alone}) == 3
 
 
 def test_fp16_needs_a_gpu() -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -34,6 +35,21 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+class _Autocast(torch.autocast):
+    """Autocast that forgets the narrow copies of weights at its end.
+
+    torch keeps them until the outermost autocast ends, and looks them up by the identity of a weight. Within
+    another autocast, such as one that turns it off for a whole training, they would outlive the update of the
+    weights, and every later batch would be computed with the weights of the first.
+    """
+
+    def __exit__(self, *raised: Any) -> Any:
+        """See torch.autocast."""
+        result = super().__exit__(*raised)
+        torch.clear_autocast_cache()
+        return result
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return a context in which a model computes in fp32, bf16 or fp16; its weights stay float32.
 
@@ -44,7 +60,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     if precision == "fp16" and device.type == "cpu":
         raise Seq2attnError("precision fp16 needs a GPU, and this is a CPU: use bf16 or fp32")
     enabled = precision != "fp32"
-    return torch.autocast(device.type, PRECISIONS[precision] if enabled else None, enabled)
+    return _Autocast(device.type, PRECISIONS[precision] if enabled else None, enabled)
 
 
 def require_float32(model: torch.nn.Module) -> None:
