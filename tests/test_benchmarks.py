@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ SCRIPTS, RUN = ROOT / "scripts", tiny_runs.MODEL
 sys.path.insert(0, str(SCRIPTS))
 
 import bench_decode  # noqa: E402
+import bench_images  # noqa: E402
 import bench_models  # noqa: E402
 import bench_train  # noqa: E402
 from bench_models import Measured  # noqa: E402
@@ -134,3 +136,12 @@ def test_an_unknown_model_is_named(script, monkeypatch, capsys):
     assert (
         "unknown model biggest: expected additive, luong, transformer, base, big" in capsys.readouterr().err
     )
+
+
+def test_image_networks_take_turns_with_plain_modules(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["bench_images.py", "--rounds", "2", "--images", "2"])
+    monkeypatch.setattr(bench_images, "timm_blocks", lambda: [("se", None, None)])
+    monkeypatch.setattr(bench_images, "SHAPES", [])
+    bench_images.main()
+    written = capsys.readouterr().out
+    assert re.findall(r"^\| (\S+) \| [\d.]+ \| [\d.]+ \[", written, re.MULTILINE) == ["ResNet-20", "ViT"]
