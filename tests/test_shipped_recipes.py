@@ -48,6 +48,7 @@ SMALLER = {  # sizes that would take too long here; everything else is as it shi
     "wmt_transformer": ["{encoder,decoder}.size=64", "{encoder,decoder}.feed_forward=128"],
     "cnn_dailymail_pointer": ["{encoder,decoder}.size=64"],
     "xsum_transformer": ["{encoder,decoder}.size=64", "{encoder,decoder}.feed_forward=128"],
+    "crohme_transformer": ["encoder.backbone.layers=[2]", "{encoder,decoder}.size=64"],
 }
 FEWER = {  # the dev set is a part of the training images
     "mnist_attention_pooling": ["data.train.0.limit=200", "data.dev.skip=200"],
@@ -69,14 +70,39 @@ def copy_of_mnist(folder: Path) -> None:
 
 def copy_of_cifar10(folder: Path) -> None:
     """Its archive, with 210 and 10 empty images of two classes."""
-    Image.new("RGB", (32, 32)).save(content := io.BytesIO(), "JPEG")
-    (folder / "cifar10").mkdir()
-    with tarfile.open(folder / "cifar10/cifar10-jpg.tar.xz", "w:xz") as archive:
-        for name, count in (("train", 210), ("test", 10)):
-            for number in range(count):
-                member = tarfile.TarInfo(f"{name}/{('cat', 'dog')[number % 2]}/{number:04}.jpg")
-                member.size = len(content.getvalue())
-                archive.addfile(member, io.BytesIO(content.getvalue()))
+    counts = {"train": 210, "test": 10}
+    names = [
+        f"{name}/{('cat', 'dog')[n % 2]}/{n:04}.jpg" for name, count in counts.items() for n in range(count)
+    ]
+    archive_of_images(folder / "cifar10/cifar10-jpg.tar.xz", names, (32, 32))
+
+
+def copy_of_crohme(folder: Path) -> None:
+    for name, count in (("train", 200), ("test2014", 10)):
+        names = [f"{name}/{number}.png" for number in range(count)]
+        archive_of_images(folder / f"crohme/{name}.images.tar.xz", names, (40, 20))
+        rows = ({"id": str(number), "tokens": f"x ^ {number % 9}"} for number in range(count))
+        packed(folder / f"crohme/{name}.jsonl.gz", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def copy_of_flickr8k(folder: Path) -> None:
+    names = {role: [f"{role}{n}.jpg" for n in range(SPLITS[role][1])] for role in ("train", "dev")}
+    archive_of_images(folder / "flickr8k_1000/images.tar", [*names["train"], *names["dev"]], (30, 20))
+    for role, images in names.items():
+        rows = [{"image": image, "captions": ["A dog runs .", "A dog ."]} for image in images]
+        table = folder / f"flickr8k_1000/{role}.jsonl"
+        table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def archive_of_images(path: Path, names: list[str], size: tuple[int, int]) -> None:
+    """An archive of empty images with these names."""
+    Image.new("RGB", size).save(content := io.BytesIO(), "JPEG")
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w:xz" if path.suffix == ".xz" else "w:") as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(content.getvalue())
+            archive.addfile(member, io.BytesIO(content.getvalue()))
 
 
 def pairs(role: str) -> list[list[str]]:
@@ -177,6 +203,9 @@ COPIES = {
     "wnut17_pooling": copy_of_wnut17,
     "mnist_attention_pooling": copy_of_mnist,
     "cifar10_resnet20": copy_of_cifar10,
+    "crohme_wap": copy_of_crohme,
+    "crohme_transformer": copy_of_crohme,
+    "flickr8k_show_attend_tell": copy_of_flickr8k,
 }
 
 
@@ -190,14 +219,15 @@ def braces(word: str) -> list[str]:
 def test_a_recipe_passes_check(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEQ2ATTN_DATA", str(tmp_path))
     recipe = read(name, check_files=False)
-    small = [] if recipe.text is None else ["training.batch_tokens=60", "text.size=400"]
+    words = "batch_tokens" in type(recipe.training).model_fields
+    small = ["training.batch_tokens=60", "text.size=400"] if words else []
+    small += [one for word in SMALLER.get(name, []) for one in braces(f"model.{word}")]
     if name in HUB:
         copy_of_hub(tmp_path / "copy", recipe, HUB[name])
         # Exactly as the recipe's own comment says.
         (advice,) = re.findall(r"^ +#   seq2attn train \w+ (\S+)", shipped()[name].read_text(), re.MULTILINE)
         assert advice.partition("=")[0] == "data.{train.0,dev,test}.dataset"
         small += braces(re.sub("=.*", f"={tmp_path}/copy", advice))
-        small += [one for word in SMALLER.get(name, []) for one in braces(f"model.{word}")]
     elif name in COPIES:
         COPIES[name](tmp_path)
     elif name in TABLES:

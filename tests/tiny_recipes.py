@@ -27,6 +27,8 @@ CORPORA = [
         for part in (f"{name}-images-idx3", f"{name}-labels-idx1")
     ),
     "cifar10/cifar10-jpg.tar.xz",
+    *(f"crohme/{name}.{kind}" for name in ("train", "test2014") for kind in ("jsonl.gz", "images.tar.xz")),
+    *(f"flickr8k_1000/{name}" for name in ("train.jsonl", "dev.jsonl", "images.tar")),
     *(f"{name}/{role}.jsonl.gz" for name in ("samsum", "scitldr") for role in ("train", "dev")),
     *(f"conll2003/eng.{role}.gz" for role in ("train", "testa")),
     *(f"wnut17/{role}.conll.gz" for role in ("train", "dev", "test")),
