@@ -86,6 +86,9 @@ def test_one_text_that_is_too_long_is_cut_and_takes_no_other_along(tmp_path: Pat
         "This is a house. " * 20,
         r"has \d+ pieces, and the decoder has positions for 44: give a shorter one",
     )
+    assert len(model.translate("Ja.", max_length=500, min_length=44).target.ids) == 44
+    with pytest.raises(Seq2attnError, match="min_length is 45, and the decoder has positions for 44 pieces"):
+        model.translate("Ja.", max_length=500, min_length=45)
     for beam in (1, 3):
         with pytest.raises(Seq2attnError, match=f"^the prefix of sentence 2 {end}"):
             model.translate(["Ja.", "Ja."], prefix=["", long], beam=beam)

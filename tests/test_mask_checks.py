@@ -12,7 +12,7 @@ from seq2attn.attention import Attention, MultiHead
 from seq2attn.attention.bidirectional import BidirectionalFlow
 from seq2attn.attention.normalizers import Softmax
 from seq2attn.attention.pooling import Hierarchical, Pooling, SpanPooling
-from seq2attn.attention.scorers import ScaledDot
+from seq2attn.attention.scorers import SCORERS, ScaledDot
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.basic import Dropout, Embedding, Projection
 from seq2attn.layers.crf import CRF
@@ -134,3 +134,34 @@ def test_emissions_of_a_crf_have_a_score_for_each_label():
             CRF(D)(wrong, IDS, REAL)
     with unchecked(), pytest.raises(Seq2attnError, match="expected a mask"):
         CRF(D).probability(STATES, REAL, STATES[..., :3] > 0)
+
+
+TENSORS = {"none": None, "a list": [[1.0]], "whole numbers": torch.ones(N, N, D, dtype=torch.long)}
+
+
+@pytest.mark.parametrize("name", TENSORS)
+@pytest.mark.parametrize("kind", ["attention", "heads"])
+def test_states_and_queries_are_tensors_of_floats(kind: str, name: str) -> None:
+    inner = Attention(ScaledDot(4, 4), Softmax())
+    made = attention() if kind == "attention" else MultiHead(2, D, D, inner)
+    with unchecked(), pytest.raises(Seq2attnError, match="expected queries as a tensor of floating-point n"):
+        made(TENSORS[name], made.remember(STATES, REAL))
+    with unchecked(), pytest.raises(Seq2attnError, match="expected states as a tensor of floating-point n"):
+        made.remember(TENSORS[name], REAL)
+
+
+def test_queries_of_another_width_are_no_fault_of_a_class_of_seq2attn() -> None:
+    made = attention()
+    with unchecked(), pytest.raises(Seq2attnError, match=r"give queries and states of the sizes that it was"):
+        made(STATES[..., 1:], made.remember(STATES, REAL))
+
+
+@pytest.mark.parametrize("score", ["additive", "coverage"])
+@pytest.mark.parametrize("kind", ["attention", "heads"])
+def test_no_queries_have_no_context_and_change_nothing(kind: str, score: str) -> None:
+    inner = Attention(SCORERS[score](*((D, D) if kind == "attention" else (4, 4))), Softmax())
+    made = inner if kind == "attention" else MultiHead(2, D, D, inner)
+    memory = made.remember(STATES, REAL)
+    past = made(STATES[:, :1], memory).past
+    attended = made(STATES[:, :0], memory, past)
+    assert attended.context.shape == (N, 0, D) and attended.past is past

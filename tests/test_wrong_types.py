@@ -16,6 +16,7 @@ from seq2attn.attention.pooling import Pooling
 from seq2attn.attention.scorers import ScaledDot
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.translator import Translator
+from seq2attn.recipe import read
 
 WRONG_PARTS = {
     "names": (lambda: Attention("additive", "softmax"), r"expected a scorer first, .* got 'additive'"),
@@ -28,6 +29,39 @@ WRONG_PARTS = {
     "a kind": (
         lambda: seq2attn.load(tiny_runs.MODEL, kind="Translator"),
         "expected kind as a class of models",
+    ),
+    **{
+        f"the device {device!r}": (
+            lambda device=device: seq2attn.load(tiny_runs.MODEL, device=device),
+            "expected a device, such as auto",
+        )
+        for device in (None, 1.5, ["cpu"])
+    },
+    "a precision": (
+        lambda: seq2attn.load(tiny_runs.MODEL, device="cpu", precision=["bf16"]),
+        "unknown precision",
+    ),
+    **{
+        f"the dropout {rate!r}": (
+            lambda rate=rate: Attention(ScaledDot(4, 4), Softmax(), rate),
+            "expected the dropout rate as",
+        )
+        for rate in ("x", -1, 1.0, None)
+    },
+    **{
+        f"the heads {sizes}": (
+            lambda sizes=sizes: MultiHead(*sizes, Attention(ScaledDot(2, 2), Softmax())),
+            "as whole numbers, got",
+        )
+        for sizes in (("2", 4, 4), (2, "4", 4), (2.0, 4, 4))
+    },
+    "a long key": (
+        lambda: read("quickstart", [f"{'a.' * 50_000}b=1"]),
+        r"no recipe has a key of 100,001 characters: 'a\.a\.[a.]{0,60}\.\.\.$",
+    ),
+    "a long name": (
+        lambda: read({"data" * 50_000: 1}),
+        r"recipe  (data){15}\.\.\.: unknown key '(data){25}\.\.\.' ",
     ),
     "a hub's name": (lambda: seq2attn.load("org/name"), "org/name does not exist: expected a run folder"),
     "a recipe": (lambda: seq2attn.train(3), "expected a recipe: the name of one"),
@@ -51,6 +85,8 @@ WRONG_TEXTS = {
     "sample": (lambda model: model.source.sample([None], 1), r"expected a text \(str\), got None"),
     "split": (lambda model: model.source.split(None), r"expected a text \(str\), got None"),
     "decode": (lambda model: model.target.decode([1.7]), r"expected the ids of one text, .* got \[1\.7\]"),
+    "path": (lambda model: model.translate("Ja.").plot(3), "expected the path of a picture.* got 3"),
+    "axes": (lambda model: model.translate("Ja.").plot(ax=3), "expected ax as the axes of a .*, got 3"),
     "layer": (lambda model: model.with_alignment("last"), "expected the number of a layer or head"),
 }
 

@@ -45,6 +45,10 @@ class Attention(nn.Module):
         require_type(normalize, Normalizer, 'then a normalizer, such as NORMALIZERS["softmax"](query_size)')
         require_type(relative, (Relative, type(None)), "relative positions (a Relative), or None")
         require_type(hierarchy, (Hierarchy, type(None)), "a Hierarchy, or None")
+        if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+            raise Seq2attnError(
+                f"expected the dropout rate as a number from 0 to below 1, got {dropout!r:.60}"
+            )
         self.score, self.normalize, self.dropout, self.relative = score, normalize, dropout, relative
         self.hierarchy = hierarchy
         #: Weights (..., T, S) pass here before they are used (T = 1 in a stateful attention). In calls that

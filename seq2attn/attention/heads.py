@@ -137,6 +137,8 @@ class MultiHead(nn.Module):
 
 def head_size(size: int, heads: int) -> int:
     """Return the width of one head; Seq2attnError if the heads do not divide the size."""
+    for number in (size, heads):
+        require_type(number, int, "the size of an attention and its heads as whole numbers")
     if heads < 1 or size % heads:
         raise Seq2attnError(f"heads must divide the size: got heads={heads} for size={size}")
     return size // heads

@@ -184,8 +184,10 @@ def check_shape(
 ) -> Tensor:
     """Return an output of a part if its shape is (*leading, last); Seq2attnError if not."""
     if tensor.shape != (*leading, last):
+        own = type(part).__module__.startswith("seq2attn.")
+        advice = "give queries and states of the sizes that it was made for" if own else "fix the class"
         raise Seq2attnError(
             f"{type(part).__name__}: expected {_EXPECTED[output]}, of the shape {(*leading, last)}; got "
-            f"{tuple(tensor.shape)}: fix the class"
+            f"{tuple(tensor.shape)}: {advice}"
         )
     return tensor

@@ -30,6 +30,7 @@ def source_mask(mask: Tensor, states: Tensor) -> Tensor:
 
     Seq2attnError if it is not boolean, or has another shape.
     """
+    _require_floats(states, "states")
     letters = ("B", "H")[: states.dim() - 2]
     of_states, axes = ", ".join((*letters, "S", "K")), ", ".join(letters)
     if states.dim() < 3:
@@ -71,6 +72,7 @@ def check_grid(grid: Grid | None, states: Tensor) -> Grid | None:
 
 def check_queries(query: Tensor, rows: int, axes: int) -> None:
     """Raise Seq2attnError if queries have not this number of axes, or not K rows for each of the sources."""
+    _require_floats(query, "queries")
     if query.dim() != axes:
         shape = "(B, T, Q)" if axes == 3 else "(B, H, T, Q)"
         hint = ": one query for each source is query.unsqueeze(1)" if (query.dim(), axes) == (2, 3) else ""
@@ -90,6 +92,12 @@ def check_mask_of_queries(mask: Tensor, query: Tensor) -> None:
             f"the memory has a mask for {mask.shape[-2]} queries each, got {query.shape[-2]} queries: give "
             "`remember` a mask of (B, 1, S), or one with a row for every query"
         )
+
+
+def _require_floats(given: object, name: str) -> None:
+    if not isinstance(given, Tensor) or not given.is_floating_point():
+        what = str(given.dtype) if isinstance(given, Tensor) else f"{given!r:.60}"
+        raise Seq2attnError(f"expected {name} as a tensor of floating-point numbers, got {what}")
 
 
 def _check_boolean(mask: Tensor, meaning: str) -> None:

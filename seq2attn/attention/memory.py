@@ -64,6 +64,8 @@ class Past(NamedTuple):
         trace: Tensor | None = None,
     ) -> "Past":
         """Return the past after `queries` more queries with these weights (..., T, S)."""
+        if not queries:
+            return self
         step = self.step + queries
         if weights is None or self.coverage is None:
             return Past(None, None, step, alignment_state, trace, self.grid)

@@ -195,6 +195,11 @@ class Generator(Generic[C]):
         readable = self.model.decoder.max_length
         if readable is None:
             return limits
+        if decoding.min_length >= readable:
+            raise Seq2attnError(
+                f"min_length is {decoding.min_length}, and the decoder has positions for {readable - 1:,} "
+                "pieces: lower it"
+            )
         return [min(limit, readable - 1) for limit in limits]  # the decoder reads <s>, too
 
     def _require_readable(self, targets: Sequence[Row], indices: Sequence[int], name: str) -> None:

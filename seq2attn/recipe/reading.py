@@ -15,6 +15,8 @@ from seq2attn.recipe.wording import FROM_PLUGINS, closest, shown, unknown
 from seq2attn.recipe.yaml_source import LONGEST, Keys, Source, SourceFault, dump, parse
 from seq2attn.runtime.files import write as write_atomically
 
+LONGEST_KEY = 1000  # characters of a dotted key
+
 
 class LocatedFault(NamedTuple):
     """A fault and its location. The line counts from 1; 0 = the whole file, None = the command line."""
@@ -28,7 +30,8 @@ class LocatedFault(NamedTuple):
         """Return one line: `quickstart.yaml:14  model.decoder.attention.score: unknown 'additve' (...)`."""
         where = f"{self.file}:{self.line}  " if self.line else f"{self.file}  "
         where = "command line: " if self.line is None else where
-        return f"{where}{self.path}{': ' if self.path else ''}{self.message}"
+        path = self.path if len(self.path) <= LONGEST_KEY else f"{self.path[:60]}..."
+        return f"{where}{path}{': ' if path else ''}{self.message}"
 
 
 class RecipeError(Seq2attnError):
@@ -255,6 +258,9 @@ def _override(written: Source, override: str) -> Iterator[tuple[Keys, str]]:
     name, equals, text = (piece.strip() for piece in override.partition("="))
     if not equals or not name:
         yield (), f"expected key=value, got {shown(override)}"
+        return
+    if len(name) > LONGEST_KEY:
+        yield (), f"no recipe has a key of {len(name):,} characters: {shown(name)}"
         return
     value = parse(text)
     if value.faults:

@@ -52,6 +52,7 @@ _SYNONYMS = {
 }
 _ALSO = {"lstm": " with cell: lstm", "gru": " with cell: gru"}  # what a synonym says beyond the name
 _TABLES = (".tsv", ".csv", ".jsonl", ".ndjson")
+_LONGEST = 100  # characters of a name that a message has
 _LISTED = 8  # names listed after a guess; without a guess all are listed
 
 
@@ -74,7 +75,7 @@ def unknown(
     guess: the choice that was probably meant; by default the closest.
     more: where other choices come from.
     """
-    choices = list(choices)
+    choices, name = list(choices), name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
     if not choices:
         return f"unknown {what}'{name}' (there are no options)"
     guess = guess or closest(name, choices)

@@ -7,17 +7,18 @@ from typing import Any
 
 import torch
 
-from seq2attn.errors import Seq2attnError
+from seq2attn.errors import Seq2attnError, require_type
 
 TOO_LARGE = "the model does not fit into memory: lower model.*.size, layers or text.size"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def pick_device(name: str = "auto") -> torch.device:
+def pick_device(name: str | torch.device = "auto") -> torch.device:
     """Return a device by its name: cpu, cuda, cuda:1, mps, ...; auto: cuda, mps or cpu, whichever there is.
 
     Seq2attnError if the device is unknown or cannot be used.
     """
+    require_type(name, (str, torch.device), "a device, such as auto, cpu or cuda:1")
     if name == "auto":
         accelerated = (
             "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -55,7 +56,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
     Seq2attnError for an unknown precision, or one that the device does not support.
     """
-    if precision not in PRECISIONS:
+    if not isinstance(precision, str) or precision not in PRECISIONS:
         raise Seq2attnError(f"unknown precision '{precision}': expected fp32, bf16 or fp16")
     if precision == "fp16" and device.type == "cpu":
         raise Seq2attnError("precision fp16 needs a GPU, and this is a CPU: use bf16 or fp32")

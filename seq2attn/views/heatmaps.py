@@ -10,6 +10,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import ArrayLike
 
+from seq2attn.errors import require_type
 from seq2attn.views.pictures import (
     COLORS,
     DEFAULT_LOOK,
@@ -130,6 +131,7 @@ def _figure(content: _Content) -> Figure:
 
 def _inside(content: _Content, axes: Axes) -> Figure:
     """Draw a heat map in axes of a user's figure, with its scale beside it, and return the figure."""
+    require_type(axes, Axes, "ax as the axes of a matplotlib figure")
     box = axes.get_window_extent()
     width, height = box.width / axes.figure.dpi, box.height / axes.figure.dpi
     column = width / content.width

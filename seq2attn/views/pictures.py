@@ -6,6 +6,7 @@ any script are drawn literally, each character in a font that has it.
 
 import contextlib
 import io
+import os
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from seq2attn.errors import Seq2attnError
+from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.views.fonts import BASE_FAMILY, font_families
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -72,6 +73,7 @@ def save(figure: Figure, path: str | Path) -> Path:
 
     The same figure gives the same bytes, and text in SVG is text.
     """
+    require_type(path, (str, os.PathLike), "the path of a picture: .png, .svg or .pdf")
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise PlotError(f"expected a file name that ends in .png, .svg or .pdf, got {path.name!r}")
