@@ -94,7 +94,7 @@ class Part(Section):
         """Return all options as the constructor takes them, defaults included."""
         return self.model_dump(exclude={"name"})
 
-    def make(self, registry: Mapping[str, Callable[..., Any]], *given: Any) -> Any:
+    def make(self, registry: Mapping[str, type], *given: Any) -> Any:
         """Construct the part. given: the positional arguments, which follow from the recipe around it.
 
         Seq2attnError for whatever the constructor of a plugin's class raises.
