@@ -24,6 +24,7 @@ OPTIONS = {
     "--scores --format --checkpoint --device",
     "summarize": "--key --whole --format --beam --no-repeat-ngram --min-length --scores --checkpoint --device",
     "tag": "--format --words --conll --checkpoint --device",
+    "caption": "--beam --nbest --prefix --scores --format --checkpoint --device",
     "classify": "--format --checkpoint --device",
     "score": "--data --source --key --hypotheses --references --metric --beam --length-penalty --format --checkpoint --device",
     "heatmap": "--target --output --pieces --self --layer --head --scale --right-to-left --beam --checkpoint --device",

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from seq2attn.data import images as store
-from seq2attn.data.image_batches import ImageBatchLoader, image_loader
+from seq2attn.data.image_batches import ImageBatchLoader, beside_training
 from seq2attn.data.image_plan import BatchLimits, fill_images, image_plan
 from seq2attn.data.images import ImageExamples, prepare_images
 from seq2attn.data.prefetching import PrefetchingLoader
@@ -160,7 +160,7 @@ def test_any_number_of_workers_gives_the_same_batches(tables, name):
     results = []
     for workers in (0, 1, 4):
         examples, data = prepared(tables / f"{name}.jsonl", augment=changes, workers=workers)
-        made = image_loader(examples, LABELS, data, BatchLimits(5), seed=5, training=True)
+        made = beside_training(ImageBatchLoader(examples, LABELS, data, BatchLimits(5), seed=5), data.workers)
         assert isinstance(made, PrefetchingLoader) == (workers > 0)
         results.append(
             [flat(made.batch(indices, epoch)) for epoch in range(2) for indices in made.epoch(epoch)]
@@ -172,7 +172,8 @@ def test_any_number_of_workers_gives_the_same_batches(tables, name):
 def test_resuming_in_mid_epoch_gives_the_same_batches(tables, workers):
     examples, data = prepared(tables / "same.jsonl", augment=[*ALL_CHANGES, "mixup"], workers=workers)
     first, second = (
-        image_loader(examples, LABELS, data, BatchLimits(5), seed=5, training=True) for _ in range(2)
+        beside_training(ImageBatchLoader(examples, LABELS, data, BatchLimits(5), seed=5), data.workers)
+        for _ in range(2)
     )
     whole = [flat(first.batch(indices, 1)) for indices in first.epoch(1)]
     assert [flat(second.batch(indices, 1)) for indices in second.epoch(1)[3:]] == whole[3:]

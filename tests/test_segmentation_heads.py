@@ -139,7 +139,7 @@ def test_in_a_network_heads_keep_the_number_of_channels():
 class Examples(NamedTuple):
     """What `summary` reads of a corpus of images."""
 
-    labels: list[str]
+    targets: list[str]
     heights: np.ndarray
     widths: np.ndarray
 

@@ -81,7 +81,11 @@ class ImageTokenizer:
     def collate(self, sources: Sequence[Pixels]) -> ImageSource:
         """See Collator."""
         images, mask = collate_images(sources, self.normalize)
-        whole = torch.ones(len(images), 1, *images.shape[2:], dtype=torch.bool) if mask is None else mask
+        whole = (
+            torch.ones(len(images), 1, *images.shape[2:], dtype=torch.bool, device="cpu")
+            if mask is None
+            else mask
+        )
         return ImageSource(images, mask, whole[..., :: self.stride, :: self.stride].flatten(1))
 
     def _grids(self, sources: Sequence[Pixels]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

@@ -50,9 +50,10 @@ def build(recipe: ModelRecipe, source_size: int, target_size: int) -> Seq2Seq:
     with explain_out_of_memory(TOO_LARGE), torch.device("cpu"):  # whatever torch's default device is
         embedding = _embedding(recipe.encoder, source_size)
         encoder = build_encoder(recipe.encoder, embedding)
-        if isinstance(encoder, TransformerEncoder):
-            initialise(encoder)
-        decoder = build_decoder(recipe.decoder, target_size, encoder.size, recipe.tied)
+        decoder = _decoder(recipe.decoder, target_size, encoder.size)
+    if isinstance(encoder, TransformerEncoder):
+        initialise(encoder)
+    _finish(decoder, recipe.tied)
     if recipe.tied == "all":
         tie(decoder.output, embedding)
     return Seq2Seq(encoder, decoder)
@@ -70,11 +71,16 @@ def build_decoder(
     their weights.
     """
     decoder = _decoder(recipe, vocabulary, source)
+    _finish(decoder, tied)
+    return decoder
+
+
+def _finish(decoder: Decoder, tied: str) -> None:
+    """Initialise a Transformer, then tie the weights."""
     if isinstance(decoder, TransformerDecoder):
         initialise(decoder)
     if tied != "none":
         tie(decoder.output, decoder.embedding)
-    return decoder
 
 
 def attention(

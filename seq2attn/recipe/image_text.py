@@ -64,7 +64,8 @@ class ImageEncoderRecipe(Section):
     backbone: AnyBackbone = Field(description="Network of the features.")
     size: Size = Field(256, description="Size of the states, to which features are projected.")
     positions: Annotated[Part, Choice(POSITIONS)] | None = Field(
-        Part(name="sinusoidal_2d"),
+        "sinusoidal_2d",
+        validate_default=True,
         description="Positions of rows and columns that are added to the states; null = none.",
     )
     dropout: Rate = Field(0.1, description="Dropout rate of the states.")
