@@ -1,6 +1,7 @@
 """What all tests share: shapes are types, one thread, stores of their own, tiny trained runs."""
 
 import contextlib
+import itertools
 import re
 import signal
 from collections.abc import Iterator
@@ -54,6 +55,29 @@ def _first_updates_are_checked() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "update", checked_at_first)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _first_steps_are_checked() -> Iterator[None]:
+    """In a search, the shapes of the first two steps are checked, likewise."""
+    from seq2attn.inference.generator import Generator
+
+    search, step = Generator._search, Generator._step
+    steps = itertools.count(1)
+
+    def search_anew(self: Generator, *arguments: Any) -> Any:
+        nonlocal steps
+        steps = itertools.count(1)
+        return search(self, *arguments)
+
+    def checked_at_first(self: Generator, token: Any, state: Any) -> Any:
+        with unchecked() if next(steps) > 2 else contextlib.nullcontext():
+            return step(self, token, state)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Generator, "_search", search_anew)
+        patch.setattr(Generator, "_step", checked_at_first)
         yield
 
 

@@ -1,5 +1,6 @@
 """Decoders: the laws that hold for every one of them, and the token that weights belong to."""
 
+import itertools
 from typing import Any
 
 import decoder_laws as laws
@@ -38,14 +39,13 @@ def attending(request: pytest.FixtureRequest) -> Seq2Seq:
 
 # ---- laws --------------------------------------------------------------------------------------------
 
-# Where no gradient is recorded, some states grow in place.
-recording = pytest.mark.parametrize("gradients", [False, True], ids=["without gradients", "with gradients"])
+GRADIENTS = [False, True]  # where none is recorded, some states grow in place
 
 
-@recording
-def test_steps_and_forward_agree(model, gradients):
-    with torch.set_grad_enabled(gradients):
-        laws.steps_and_forward_agree(model)
+def test_steps_and_forward_agree(model):
+    for gradients in GRADIENTS:
+        with torch.set_grad_enabled(gradients):
+            laws.steps_and_forward_agree(model)
 
 
 @torch.no_grad()
@@ -100,19 +100,18 @@ def test_only_past_tokens_matter(model):
     laws.only_past_tokens_matter(model)
 
 
-@recording
-@pytest.mark.parametrize("coverage", [False, True])
 @pytest.mark.usefixtures("unchecked_shapes")
-def test_reordering_commutes_with_stepping(model, coverage, gradients):
-    with torch.set_grad_enabled(gradients):
-        laws.reordering_commutes_with_stepping(model, coverage)
+def test_reordering_commutes_with_stepping(model):
+    for gradients, coverage in itertools.product(GRADIENTS, (False, True)):
+        with torch.set_grad_enabled(gradients):
+            laws.reordering_commutes_with_stepping(model, coverage)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("coverage", [False, True])
 @pytest.mark.usefixtures("unchecked_shapes")
-def test_hypotheses_of_a_sentence_step_as_sentences_do(model, coverage):
-    laws.hypotheses_step_as_sentences_do(model, coverage)
+def test_hypotheses_of_a_sentence_step_as_sentences_do(model):
+    for coverage in (False, True):
+        laws.hypotheses_step_as_sentences_do(model, coverage)
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)

@@ -212,10 +212,17 @@ def uses(run: Path) -> tuple[Any, ...]:
     return said.text, said.score, trained.progress.step, version, tiny_runs.weights_hash(run)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, two_runs: list[Path]) -> tuple[Any, ...]:
+    """All that the first run gives."""
+    return uses(Path(shutil.copytree(two_runs[0], tmp_path_factory.mktemp("whole") / "run")))
+
+
 @pytest.mark.parametrize("name", FILES)
-def test_a_damaged_file_changes_nothing_or_is_named(tmp_path: Path, two_runs: list[Path], name: str) -> None:
+def test_a_damaged_file_changes_nothing_or_is_named(
+    tmp_path: Path, two_runs: list[Path], whole: tuple[Any, ...], name: str
+) -> None:
     run, other = two_runs
-    whole = uses(Path(shutil.copytree(run, tmp_path / "whole")))
     for number, (damage, change) in enumerate(DAMAGES.items()):
         copy = Path(shutil.copytree(run, tmp_path / f"run-{number}"))
         path = part(copy, name)

@@ -7,6 +7,7 @@ A search keeps K hypotheses of each sentence and drops finished sentences. It us
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -72,24 +73,14 @@ def reorder(state: State, index: Int[Tensor, " N"], sentences: Int[Tensor, " B"]
     which are the rows of `PerSource` values. None: one hypothesis per sentence, and `index` applies to
     these values as well.
     """
-
-    def select(x: Tensor) -> Tensor:
-        return x.index_select(0, index)
-
-    def select_sentences(x: Tensor) -> Tensor:
-        if sentences is None:
-            return select(x)
-        return x if len(sentences) == len(x) else x.index_select(0, sentences)
-
-    return _mapped(state, select, select_sentences)  # type: ignore[no-any-return]
+    select = partial(_select, index)
+    shared = select if sentences is None else partial(_select_sentences, sentences)
+    return _mapped(state, select, shared)  # type: ignore[no-any-return]
 
 
 def expand_to_hypotheses(value: Value, rows: int) -> Value:
     """Return a value with each row repeated for its hypotheses, so that there are `rows` in all."""
-
-    def repeat(x: Tensor) -> Tensor:
-        return x if len(x) == rows else x.repeat_interleave(rows // len(x), 0)
-
+    repeat = partial(_repeat, rows)
     return _mapped(value, repeat, repeat)  # type: ignore[no-any-return]
 
 
@@ -101,6 +92,20 @@ def fold_hypotheses(x: Float[Tensor, "*n 1 D"], sentences: int) -> Float[Tensor,
 def unfold_hypotheses(x: Float[Tensor, "*b K D"]) -> Float[Tensor, "*n 1 D"]:
     """Give each hypothesis a row of its own again: (B, ..., K, D) -> (K B, ..., 1, D)."""
     return x.unsqueeze(-2).movedim(-3, 1).flatten(0, 1)
+
+
+# These are no functions within functions: shapes of such would be compiled anew at each call where they are
+# checked.
+def _select(index: Tensor, x: Tensor) -> Tensor:
+    return x.index_select(0, index)
+
+
+def _select_sentences(index: Tensor, x: Tensor) -> Tensor:
+    return x if len(index) == len(x) else x.index_select(0, index)
+
+
+def _repeat(rows: int, x: Tensor) -> Tensor:
+    return x if len(x) == rows else x.repeat_interleave(rows // len(x), 0)
 
 
 def _mapped(state: Any, each: Callable[[Tensor], Tensor], shared: Callable[[Tensor], Tensor]) -> Any:

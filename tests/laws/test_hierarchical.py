@@ -24,9 +24,9 @@ FLOORS = {  # all others are checked on all
 }
 
 
-@over(list(REGISTRY.values()), HIERARCHICAL)
-def test_law(law, mechanism, options):
-    check(law, mechanism, options)
+@over(HIERARCHICAL)
+def test_law(mechanism):
+    check(list(REGISTRY.values()), mechanism)
 
 
 @pytest.mark.parametrize("law", REGISTRY.values(), ids=REGISTRY)

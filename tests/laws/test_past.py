@@ -5,6 +5,6 @@ from laws.law import check, laws_of, over
 from laws.mechanisms import PRODUCT
 
 
-@over(laws_of("past"), PRODUCT)
-def test_law(law, mechanism, options):
-    check(law, mechanism, options)
+@over(PRODUCT)
+def test_law(mechanism):
+    check(laws_of("past"), mechanism)

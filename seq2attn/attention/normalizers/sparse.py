@@ -138,18 +138,18 @@ def _bisected(x: Tensor, power: Tensor | float) -> Tensor:
     p = t^(1 / power) (1 + x / t)^(1 / power) with -tau = t in [S^-power, 1]. The second factor, by log1p,
     stays exact as power goes to 0; the first cancels as the weights are divided by their sum.
     """
-
-    def shape(t: Tensor) -> Tensor:
-        return ((x / t).clamp(min=-1).log1p() / power).exp()
-
     low = torch.zeros_like(x[..., :1]) + x.shape[-1] ** -power
     high = torch.ones_like(low)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        too_much = (middle.log() / power).exp() * shape(middle).sum(-1, keepdim=True) > 1
+        too_much = (middle.log() / power).exp() * _second_factor(x, middle, power).sum(-1, keepdim=True) > 1
         low, high = low.where(too_much, middle), middle.where(too_much, high)
-    weights = shape(low)
+    weights = _second_factor(x, low, power)
     return weights / weights.sum(-1, keepdim=True)
+
+
+def _second_factor(x: Tensor, t: Tensor, power: Tensor | float) -> Tensor:
+    return ((x / t).clamp(min=-1).log1p() / power).exp()
 
 
 def _by_alpha(weights: Tensor, s: Tensor, power: Tensor) -> Tensor:
