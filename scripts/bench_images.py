@@ -10,18 +10,17 @@ it can be imported (`pip install --no-deps timm`; torchvision is not needed): fo
 """
 
 import argparse
-import enum
 import importlib.util
 import itertools
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from absent_torchvision import absent_torchvision
 from torch import Tensor, nn
 
 from seq2attn.attention.blocks import BLOCKS
@@ -152,33 +151,14 @@ def print_row(name: str, milliseconds: float, quartiles: Sequence[float]) -> Non
 # ---- timm --------------------------------------------------------------------------------------------
 
 
-class Absent(ModuleType):
-    """A module in which every name is a class, in the place of torchvision."""
-
-    __path__ = []  # noqa: RUF012 (as of a package)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        if name == "InterpolationMode":
-            return enum.Enum(name, ["NEAREST", "BILINEAR", "BICUBIC", "BOX", "HAMMING", "LANCZOS"])
-        return type(name, (nn.Module,), {})
-
-
 def timm_blocks() -> Iterator[tuple[str, Callable[[int], nn.Module], Callable[[int], nn.Module]]]:
     """Yield names, our blocks and timm's, with the same layers; nothing if timm cannot be imported."""
     if importlib.util.find_spec("timm") is None:
         print("timm is not installed: no comparison of blocks", file=sys.stderr)
         return
-    for name in ("", ".ops", ".ops.misc", ".transforms", ".transforms.functional", ".datasets", ".utils",
-                 ".models", ".models.feature_extraction"):  # fmt: skip
-        module = Absent(f"torchvision{name}")
-        sys.modules[module.__name__] = module
-        if name:
-            parent, _, last = module.__name__.rpartition(".")
-            setattr(sys.modules[parent], last, module)
-    import timm.layers
-    from timm.layers.cbam import CbamModule
+    with absent_torchvision():
+        import timm.layers
+        from timm.layers.cbam import CbamModule
 
     yield (
         "se",

@@ -4,11 +4,10 @@ timm asks for torchvision, which is not needed here: `pip install --no-deps timm
 for it while timm is imported.
 """
 
-import enum
 import importlib.util
 import sys
 from collections.abc import Iterator
-from types import ModuleType
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,37 +18,19 @@ from torch.testing import assert_close
 
 from seq2attn.attention.blocks import Block
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+from absent_torchvision import absent_torchvision
+
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("timm") is None, reason="timm is not installed: pip install --no-deps timm"
 )
-ABSENT = [
-    *("", ".ops", ".ops.misc", ".transforms", ".transforms.functional", ".datasets", ".utils"),
-    *(".models", ".models.feature_extraction"),
-]
-
-
-class Anything(ModuleType):
-    """A module in which every name is a class."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        if name == "InterpolationMode":
-            return enum.Enum(name, ["NEAREST", "BILINEAR", "BICUBIC", "BOX", "HAMMING", "LANCZOS"])
-        return type(name, (nn.Module,), {})
 
 
 @pytest.fixture(scope="module")
 def layers() -> Iterator[Any]:
     """timm.layers, whether torchvision is installed or not."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ABSENT:
-            module = Anything(f"torchvision{name}")
-            module.__path__ = []
-            patch.setitem(sys.modules, module.__name__, module)
-            parent, _, last = module.__name__.rpartition(".")
-            if parent:
-                setattr(sys.modules[parent], last, module)
+    with absent_torchvision():
         import timm.layers
 
         yield timm.layers

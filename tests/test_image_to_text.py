@@ -226,6 +226,16 @@ def test_a_text_longer_than_learned_positions_is_found_before_training(tables: P
         task.examples("train")
 
 
+def test_so_is_a_long_one_that_is_not_the_first_of_its_image(tables: Path) -> None:
+    row = {"id": "train0", "text": ["red", "red blue green"]}
+    (tables / "second.jsonl").write_text(json.dumps(row) + "\n")
+    decoder = {**DECODERS["transformer"], "positions": {"name": "learned", "length": 3}}
+    overrides = [f"model.decoder={json.dumps(decoder)}", "decoding.max_length=2"]
+    overrides += [f"data.train.table={tables / 'second.jsonl'}"]
+    with pytest.raises(DataError, match=r"data\.train: a text has 3 pieces"):
+        ImageToTextTask.learn(read(tiny_images.recipe(tables), overrides)).examples("train")
+
+
 # ---- training and captions -------------------------------------------------------------------------------
 
 

@@ -1,28 +1,26 @@
 """The predictor that writes texts from images: captions, formulas."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
-import torch
 from torch import Tensor
-from typing_extensions import Self, Unpack
+from typing_extensions import Unpack
 
 from seq2attn.alignment.word_alignment import by_words, shifted
 from seq2attn.data.image_texts import ImageTokenizer
 from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.images.decoding import ImageReader, Pixels
 from seq2attn.inference.captions import Caption
-from seq2attn.inference.decoding_options import DecodingOptions, changed, published, warn_of_limits
-from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, ForcedDecoding, Generator
+from seq2attn.inference.decoding_options import DecodingOptions, published, warn_of_limits
+from seq2attn.inference.generator import AlignmentHead, ForcedDecoding
 from seq2attn.inference.image_input import CHUNK, read_image, several
-from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, PlotOptions, Predictor
+from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, PlotOptions
 from seq2attn.inference.search import Hypothesis
-from seq2attn.models.seq2seq import Seq2Seq
+from seq2attn.inference.writing_predictor import WritingPredictor
 from seq2attn.recipe import DecodingRecipe
-from seq2attn.runtime.devices import explain_out_of_memory
-from seq2attn.text.vocabulary import Tokens, Vocabulary
+from seq2attn.text.vocabulary import Tokens
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,36 +32,15 @@ _Named = tuple[str, Pixels]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Captioner(Predictor):
+class Captioner(WritingPredictor[ImageTokenizer]):
     """Writes a text from an image. Returned by `seq2attn.load(run)`.
 
-    generator: the model with its vocabulary, on a device;
-    decoding: the default decoding options;
-    reader: reads images as in training;
-    alignment: the attention layer and head that weights are taken from.
+    reader: reads images as in training.
     """
 
-    generator: Generator[ImageTokenizer]
-    decoding: DecodingRecipe
-    reader: ImageReader
-    alignment: AlignmentHead = DEFAULT_HEAD
+    reader: ImageReader = field(kw_only=True)
 
     task, command = "image_to_text", "caption"
-
-    @property
-    def model(self) -> Seq2Seq:
-        """The model of the generator."""
-        return self.generator.model
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the model."""
-        return self.generator.device
-
-    @property
-    def target(self) -> Vocabulary:
-        """The vocabulary of texts."""
-        return self.generator.tokenizer.target
 
     # ---- writing -----------------------------------------------------------------------------------
 
@@ -108,7 +85,7 @@ class Captioner(Predictor):
         """
         require_type(prefix, str, "a prefix (str), the same for all images")
         images = image if several(image) else [image]
-        results = list(self.stream(images, self._settings(options), alignment, prefix))
+        results = list(self.stream(images, self.settings(options), alignment, prefix))
         return results if several(image) else results[0]
 
     caption = published(_write, "Captioner.caption")
@@ -126,8 +103,7 @@ class Captioner(Predictor):
         """
         images, first, decoding = iter(lines), 0, decoding or self.decoding
         while chunk := [read_image(image, self.reader) for image in islice(images, CHUNK)]:
-            with explain_out_of_memory(f"out of memory: lower {self.memory_advice}"):
-                yield from self._chunk(chunk, decoding, alignment, prefix, first)
+            yield from self._chunk(chunk, decoding, alignment, prefix, first)
             first += len(chunk)
 
     def align(
@@ -138,20 +114,11 @@ class Captioner(Predictor):
         layer, head: replace those of the predictor's `alignment`.
         """
         require_type(text, str, "a text (str)")
-        for number in (layer, head):
-            require_type(number, (int, type(None)), "the number of a layer or head, or None")
+        chosen = self._chosen(layer, head)
         name, pixels = read_image(image, self.reader)
         tokens = self.target.split(text)
-        chosen = AlignmentHead(
-            self.alignment.layer if layer is None else layer, self.alignment.head if head is None else head
-        )
-        with explain_out_of_memory(f"out of memory: lower {self.memory_advice}"):
-            (forced,) = self.generator.forced_decoding(
-                [pixels], [tokens.ids], self.decoding.batch_tokens, chosen
-            )
-        score = self.generator.rules(self.decoding).score(forced.log_probability, len(tokens.ids) + 1)
-        hypothesis = Hypothesis(tokens.ids, forced.log_probability, score)
-        return self._result((name, pixels), tokens, text, hypothesis, forced)
+        (forced,) = self.generator.forced_decoding([pixels], [tokens.ids], self.decoding.batch_tokens, chosen)
+        return self._result((name, pixels), tokens, text, self._given(tokens.ids, forced), forced)
 
     def log_probabilities(self, images: "Sequence[OneImage]", texts: Sequence[str]) -> list[float]:
         """Return the model's log-probability of each text given its image, </s> included, in nats."""
@@ -159,29 +126,21 @@ class Captioner(Predictor):
             raise Seq2attnError("expected a list of images, and a text for each of them")
         pixels = [read_image(image, self.reader)[1] for image in images]
         ids = [tokens.ids for tokens in map(self.target.split, texts)]
-        with explain_out_of_memory(f"out of memory: lower {self.memory_advice}"):
-            forced = self.generator.forced_decoding(pixels, ids, self.decoding.batch_tokens, None)
+        forced = self.generator.forced_decoding(pixels, ids, self.decoding.batch_tokens, None)
         return [one.log_probability for one in forced]
 
     # ---- as a predictor ----------------------------------------------------------------------------
 
-    def configured(self, options: Mapping[str, object]) -> Self:
+    def settings(self, options: Mapping[str, object]) -> DecodingRecipe:
         """See the base class."""
-        return replace(self, decoding=self._settings(options))
-
-    def num_targets(self, texts: Sequence[str]) -> int:
-        """See the base class: pieces, </s> included."""
-        return sum(len(ids) + 1 for ids in self.target.encode(texts))
-
-    @property
-    def signature(self) -> str:
-        """See the base class."""
-        return self.decoding.signature
+        if options.get("replace_unknown"):
+            raise Seq2attnError("replace_unknown takes words from a source text, and an image has none")
+        return super().settings(options)
 
     @property
     def memory_advice(self) -> str:
         """See the base class."""
-        return f"decoding.batch_tokens (now {self.decoding.batch_tokens}), or the size of images (data.size)"
+        return f"{super().memory_advice}, or the size of images (data.size)"
 
     def draw(
         self,
@@ -204,13 +163,6 @@ class Captioner(Predictor):
 
     # ---- parts -------------------------------------------------------------------------------------
 
-    def _settings(self, options: Mapping[str, object]) -> DecodingRecipe:
-        """Return the decoding settings changed by the options that are not None. Seq2attnError for a bad
-        option."""
-        if options.get("replace_unknown"):
-            raise Seq2attnError("replace_unknown takes words from a source text, and an image has none")
-        return changed(self.decoding, options)
-
     def _chunk(
         self, images: list[_Named], decoding: DecodingRecipe, alignment: bool, prefix: str, first: int
     ) -> list[Caption]:
@@ -229,7 +181,7 @@ class Captioner(Predictor):
         results: list[list[Caption]] = [[] for _ in images]
         for (row, hypothesis), weights in zip(pairs, forced, strict=True):
             tokens = self.target.join(hypothesis.tokens)
-            text = " ".join(filter(None, self.target.decode(hypothesis.tokens).split(" ")))
+            text = self._text(hypothesis.tokens)
             results[row].append(self._result(images[row], tokens, text, hypothesis, weights))
         longest = [first + number for number, nbest in enumerate(results, 1) if nbest[0].truncated]
         warn_of_limits(longest, decoding, self.model.decoder.max_length)

@@ -2,33 +2,31 @@
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, cast, overload
 
-import torch
 from torch import Tensor
-from typing_extensions import Self, Unpack
+from typing_extensions import Unpack
 
 from seq2attn.alignment.word_alignment import Link, by_words, shifted
 from seq2attn.data.sources import PairTokenizer, SourceIds
 from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.inference.attention_maps import cross_attention_maps, self_attention_maps
-from seq2attn.inference.decoding_options import DecodingOptions, changed, published, warn_of_limits
-from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, ForcedDecoding, Generator
+from seq2attn.inference.decoding_options import DecodingOptions, published, warn_of_limits
+from seq2attn.inference.generator import AlignmentHead, ForcedDecoding
 from seq2attn.inference.predictor import (
     DEFAULT_PLOT,
     NO_OPTIONS,
     OF_IMAGES,
     PlotOptions,
-    Predictor,
     require_lines,
 )
 from seq2attn.inference.result_list import Results
 from seq2attn.inference.results import Translation
 from seq2attn.inference.search import Hypothesis
 from seq2attn.inference.shortening import shortened
-from seq2attn.models.seq2seq import Seq2Seq
+from seq2attn.inference.writing_predictor import WritingPredictor
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.text.vocabulary import Tokens, Vocabulary
 from seq2attn.text.words import as_lines
@@ -46,73 +44,17 @@ class _SourceText(NamedTuple):
     ids: SourceIds
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class TextPredictor(Predictor):
-    """A predictor that generates text with a `Generator`.
-
-    generator: the model with its vocabularies, on a device;
-    decoding: the default decoding options;
-    alignment: the attention layer and head that alignments are taken from.
-    """
-
-    generator: Generator[PairTokenizer]
-    decoding: DecodingRecipe
-    alignment: AlignmentHead = DEFAULT_HEAD
+class TextPredictor(WritingPredictor[PairTokenizer]):
+    """A predictor that writes a text from a text."""
 
     aligns = True
-
-    # ---- parts -------------------------------------------------------------------------------------
-
-    @property
-    def model(self) -> Seq2Seq:
-        """The model of the generator."""
-        return self.generator.model
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the model."""
-        return self.generator.device
 
     @property
     def source(self) -> Vocabulary:
         """The vocabulary of source texts."""
         return self.generator.tokenizer.source
 
-    @property
-    def target(self) -> Vocabulary:
-        """The vocabulary of target texts."""
-        return self.generator.tokenizer.target
-
-    @property
-    def alignment_layer(self) -> int | None:
-        """The layer that alignments are taken from; None is the default of `AlignmentHead`."""
-        return self.alignment.layer
-
-    @property
-    def alignment_head(self) -> int | None:
-        """The head that alignments are taken from; None is the mean of all."""
-        return self.alignment.head
-
     # ---- as a predictor ----------------------------------------------------------------------------
-
-    def configured(self, options: Mapping[str, object]) -> Self:
-        """See the base class."""
-        return replace(self, decoding=self.settings(options))
-
-    def with_alignment(self, layer: int | None = None, head: int | None = None) -> Self:
-        """Return this predictor with alignments from another layer and head (`AlignmentHead`)."""
-        for number in (layer, head):
-            require_type(number, (int, type(None)), "the number of a layer or head, or None")
-        return replace(self, alignment=AlignmentHead(layer, head))
-
-    def settings(self, options: Mapping[str, object]) -> DecodingRecipe:
-        """Return the decoding settings changed by the options that are not None. Seq2attnError for a bad
-        option."""
-        return changed(self.decoding, options)
-
-    def num_targets(self, texts: Sequence[str]) -> int:
-        """See the base class: pieces, </s> included."""
-        return sum(len(ids) + 1 for ids in self.target.encode(texts))
 
     def attention_weights(self, sources: Sequence[str], targets: Sequence[str]) -> list[Tensor]:
         """See the base class: (T + 1, S + 1) of each pair."""
@@ -124,16 +66,6 @@ class TextPredictor(Predictor):
     def links(self, source: str, target: str) -> list[Link]:
         """See the base class."""
         return self.align(source, target).links()
-
-    @property
-    def signature(self) -> str:
-        """See the base class."""
-        return self.decoding.signature
-
-    @property
-    def memory_advice(self) -> str:
-        """See the base class."""
-        return f"decoding.batch_tokens (now {self.decoding.batch_tokens})"
 
     def draw(
         self, text: str, options: PlotOptions = DEFAULT_PLOT, decoding: Mapping[str, object] = NO_OPTIONS
@@ -243,18 +175,13 @@ class TextPredictor(Predictor):
         """
         require_type(source, str, "a source text (str); to align many, call `align` for each")
         require_type(target, str, "a target text (str)")
-        self.with_alignment(layer, head)  # raises for what is no number
+        chosen = self._chosen(layer, head)
         source_text = self._tokenize(source)
         target_tokens = self.generator.tokenizer.tokenize_target(target, source_text.ids)
-        chosen = AlignmentHead(
-            self.alignment.layer if layer is None else layer, self.alignment.head if head is None else head
-        )
         (forced,) = self.generator.forced_decoding(
             [source_text.ids], [target_tokens.ids], self.decoding.batch_tokens, chosen
         )
-        rules = self.generator.rules(self.decoding)
-        score = rules.score(forced.log_probability, len(target_tokens.ids) + 1)
-        hypothesis = Hypothesis(target_tokens.ids, forced.log_probability, score)
+        hypothesis = self._given(target_tokens.ids, forced)
         return self._result(source_text.tokens, target_tokens, target, hypothesis, forced)
 
     def log_probabilities(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
@@ -326,14 +253,6 @@ class TextPredictor(Predictor):
                 stacklevel=2,
             )
         return _SourceText(tokens, tokenizer.source_ids(tokens.ids, lambda: begun))
-
-    def _text(self, ids: Sequence[int], copied: Sequence[str] = ()) -> str:
-        """Return the text of generated ids, with single spaces between its words.
-
-        SentencePiece puts a space on each side of its symbol for an unknown piece, and a model may generate
-        pieces that consist of a space only.
-        """
-        return " ".join(filter(None, self.target.decode(ids, copied).split(" ")))
 
     def _result(
         self,

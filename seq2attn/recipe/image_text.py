@@ -21,8 +21,6 @@ from seq2attn.recipe.vision_model import AnyBackbone
 from seq2attn.text.vocabulary import Words
 from seq2attn.text.vocabulary_training import LEAST_COVERAGE, PieceModel
 
-SIDE = "there is one text for each image, that of the decoder: set tied to decoder or none"
-
 
 class TargetTextRecipe(Section):
     """The vocabulary of the texts that are written: how they are split into pieces (SentencePiece)."""
@@ -95,7 +93,7 @@ class ImageToTextModelRecipe(AnyModelRecipe):
         """See the base class; also find what only texts as sources have."""
         yield from super().faults()
         if self.tied == "all":
-            yield Fault("tied", SIDE)
+            yield Fault("tied", "an image has no embeddings to be tied: set decoder or none")
         if self.decoder.copying is not None:
             yield Fault("decoder.copying", "copies pieces of a source text, and there is none: leave it out")
         if any(section.sentences is not None for section in self.decoder.cross_attentions):

@@ -91,8 +91,11 @@ class ImageToTextTask(Task[ImageToTextRecipe]):
         corpora = data.train if role == "train" else [getattr(data, role)]
         examples = prepare_images(corpora, data, role, progress)
         limit = learned_positions(self.recipe.model.decoder)
-        longest = max(map(len, self._encoded(examples)), default=0)
-        if limit is not None and role != "test" and longest >= limit:
+        if limit is None or role == "test":
+            return examples
+        texts = chain.from_iterable(map(examples.references, range(len(examples))))
+        longest = max(map(len, self.target.encode(list(texts))))
+        if longest >= limit:
             raise DataError(
                 f"data.{role}: a text has {longest:,} pieces, and with its learned positions the decoder can "
                 f"write {limit - 1:,}: raise model.decoder.positions.length to {longest + 1}"
@@ -109,10 +112,7 @@ class ImageToTextTask(Task[ImageToTextRecipe]):
 
     def lengths(self, examples: ImageExamples) -> NDArray[np.int32]:
         """See the base class: those of first texts."""
-        return np.array([len(ids) for ids in self._encoded(examples)], dtype=np.int32)
-
-    def _encoded(self, examples: ImageExamples) -> list[Any]:
-        return self.target.encode(examples.targets)
+        return np.array([len(ids) for ids in self.target.encode(examples.targets)], dtype=np.int32)
 
     def fitted(self, training: ImageExamples) -> Self:
         """See the base class; also mean and standard deviation of the pixels, and the longest output as a
@@ -146,7 +146,7 @@ class ImageToTextTask(Task[ImageToTextRecipe]):
         decoding = self.recipe.decoding
         decoding = validating_settings(decoding) if validating else decoding
         generator = Generator(model, self.tokenizer, device, precision)
-        return Captioner(generator, decoding, self.recipe.data.reader())
+        return Captioner(generator, decoding, reader=self.recipe.data.reader())
 
     @property
     def baselines(self) -> Mapping[str, Callable[[Any], str]]:

@@ -1,0 +1,106 @@
+"""What predictors that write a text share, whether it is written from a text or from an image."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic
+
+import torch
+from typing_extensions import Self
+
+from seq2attn.errors import require_type
+from seq2attn.inference.decoding_options import changed
+from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, C, ForcedDecoding, Generator
+from seq2attn.inference.predictor import Predictor
+from seq2attn.inference.search import Hypothesis
+from seq2attn.models.seq2seq import Seq2Seq
+from seq2attn.recipe import DecodingRecipe
+from seq2attn.text.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class WritingPredictor(Predictor, Generic[C]):
+    """The base class of predictors that write a text with a `Generator`.
+
+    generator: the model with its tokenizer, on a device;
+    decoding: the default decoding options;
+    alignment: the attention layer and head that alignments are taken from.
+    """
+
+    generator: Generator[C]
+    decoding: DecodingRecipe
+    alignment: AlignmentHead = DEFAULT_HEAD
+
+    @property
+    def model(self) -> Seq2Seq:
+        """The model of the generator."""
+        return self.generator.model
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return self.generator.device
+
+    @property
+    def target(self) -> Vocabulary:
+        """The vocabulary of the texts that are written."""
+        return self.generator.tokenizer.target
+
+    @property
+    def alignment_layer(self) -> int | None:
+        """The layer that alignments are taken from; None is the default of `AlignmentHead`."""
+        return self.alignment.layer
+
+    @property
+    def alignment_head(self) -> int | None:
+        """The head that alignments are taken from; None is the mean of all."""
+        return self.alignment.head
+
+    def configured(self, options: Mapping[str, object]) -> Self:
+        """See the base class."""
+        return replace(self, decoding=self.settings(options))
+
+    def with_alignment(self, layer: int | None = None, head: int | None = None) -> Self:
+        """Return this predictor with alignments from another layer and head (`AlignmentHead`)."""
+        for number in (layer, head):
+            require_type(number, (int, type(None)), "the number of a layer or head, or None")
+        return replace(self, alignment=AlignmentHead(layer, head))
+
+    def settings(self, options: Mapping[str, object]) -> DecodingRecipe:
+        """Return the decoding settings changed by the options that are not None. Seq2attnError for a bad
+        option."""
+        return changed(self.decoding, options)
+
+    def num_targets(self, texts: Sequence[str]) -> int:
+        """See the base class: pieces, </s> included."""
+        return sum(len(ids) + 1 for ids in self.target.encode(texts))
+
+    @property
+    def signature(self) -> str:
+        """See the base class."""
+        return self.decoding.signature
+
+    @property
+    def memory_advice(self) -> str:
+        """See the base class."""
+        return f"decoding.batch_tokens (now {self.decoding.batch_tokens})"
+
+    def _chosen(self, layer: int | None, head: int | None) -> AlignmentHead:
+        """Return the layer and the head of alignments; those that are None are the predictor's."""
+        given = self.with_alignment(layer, head).alignment  # raises for what is no number
+        own = self.alignment
+        return AlignmentHead(
+            own.layer if given.layer is None else given.layer, own.head if given.head is None else given.head
+        )
+
+    def _given(self, ids: list[int], forced: ForcedDecoding) -> Hypothesis:
+        """Return a given target as a hypothesis with its score, without a coverage penalty."""
+        score = self.generator.rules(self.decoding).score(forced.log_probability, len(ids) + 1)
+        return Hypothesis(ids, forced.log_probability, score)
+
+    def _text(self, ids: Sequence[int], copied: Sequence[str] = ()) -> str:
+        """Return the text of generated ids, with single spaces between its words.
+
+        SentencePiece puts a space on each side of its symbol for an unknown piece, and a model may generate
+        pieces that consist of a space only.
+        """
+        return " ".join(filter(None, self.target.decode(ids, copied).split(" ")))
