@@ -17,6 +17,7 @@ from seq2attn.inference.predictor import Predictor
 from seq2attn.metrics import METRICS, References, Score
 from seq2attn.recipe.wording import FROM_PLUGINS, unknown
 from seq2attn.runtime.devices import out_of_memory
+from seq2attn.runtime.distributed import ALONE, Group
 from seq2attn.tasks.loading import load_with_task
 from seq2attn.tasks.task import Evaluation, Task, reference_texts
 from seq2attn.training.display import Display
@@ -49,8 +50,13 @@ def read_examples(task: Task[Any], role: Role, display: Display) -> ExampleSet:
     return examples
 
 
-def validator(task: Task[Any], model: nn.Module, dev: ExampleSet, device: torch.device) -> Validate:
-    """Return a function that scores the model on the dev set: loss, perplexity, and the recipe's metrics."""
+def validator(
+    task: Task[Any], model: nn.Module, dev: ExampleSet, device: torch.device, group: Group = ALONE
+) -> Validate:
+    """Return a function that scores the model on the dev set: loss, perplexity, and the recipe's metrics.
+
+    The processes of a group share the work, and all of them get the scores, the same for any number of them.
+    """
     settings = task.recipe.training
     fast = [name for name in settings.metrics if not METRICS[name].slow]
     metrics = list(dict.fromkeys([*fast, *([] if settings.metric == "loss" else [settings.metric])]))
@@ -60,17 +66,19 @@ def validator(task: Task[Any], model: nn.Module, dev: ExampleSet, device: torch.
     @torch.inference_mode()
     def validate(limit: int | None) -> dict[str, float]:
         model.eval()
-        batches, nll, num_targets = loader.evaluation_batches()[:limit], 0.0, 0
-        for indices in batches:
+        batches = loader.evaluation_batches()[:limit]
+        losses = dict[int, tuple[float, int]]()  # by the index of the batch: its loss and number of targets
+        for index, indices in group.share(batches):
             batch = loader.batch(indices)
             activity = f"in the batch with the dev examples {indices[:8].tolist()} ({batch.shape})"
             with _error_context(activity, settings.batch_setting):
                 batch = batch.to(device)
-                nll += float(objective.loss(objective.forward(model, batch), batch).nll)
-            num_targets += batch.num_targets
+                nll = float(objective.loss(objective.forward(model, batch), batch).nll)
+            losses[index] = nll, batch.num_targets
+        nll, num_targets = map(sum, zip(*group.merged(losses), strict=True))
         rows = [row for indices in batches for row in indices.tolist()]
         with _error_context("decoding", predictor.memory_advice), without_length_warnings():
-            scores = task.evaluate(predictor, dev, metrics, rows, bootstrap=0).scores
+            scores = task.evaluate(predictor, dev, metrics, rows, bootstrap=0, group=group).scores
         loss = nll / num_targets
         values = {name: score.value for name, score in scores.items()}
         return {"loss": loss, "perplexity": math.exp(min(loss, 700)), **values}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
+from rich.console import Console
 
 from seq2attn.data.examples import ExampleSet
 from seq2attn.errors import Seq2attnError, require_type
@@ -20,6 +21,7 @@ from seq2attn.recipe.wording import shown
 from seq2attn.runs.evaluation import best, read_examples, validator
 from seq2attn.runs.recipe_argument import recipe_of
 from seq2attn.runtime.devices import autocast, pick_device
+from seq2attn.runtime.distributed import Group, joined, require_equal
 from seq2attn.runtime.locks import locked
 from seq2attn.tasks.loading import learn, reopen
 from seq2attn.tasks.task import Task
@@ -35,6 +37,7 @@ from seq2attn.training.loop import (
     fit,
     total_steps,
 )
+from seq2attn.training.onlooker import Onlooker, to_json
 from seq2attn.training.run_folder import LOCK, RunError, RunFolder, require_empty
 from seq2attn.training.trainer import Trainer
 from seq2attn.training.version_file import Version, environment
@@ -87,41 +90,101 @@ def train(
     recipe = recipe_of(recipe, overrides, data)
     require_extras(recipe)
     path = Path(run or Path("runs") / recipe.name)
-    torch_device = pick_device(device)
     with contextlib.ExitStack() as context:
+        group = context.enter_context(joined())
+        torch_device = _device(device, group)
         context.enter_context(_modes(recipe, torch_device))
-        shown = context.enter_context(display or Display())
-        folder = context.enter_context(_resumable(path, recipe, shown)) if resume else None
-        if folder is None:
-            require_empty(path)
-        shown.show("making the vocabulary from data.train")
-        task = reopen(folder) if folder else learn(recipe)
-        training, dev = read_examples(task, "train", shown), read_examples(task, "dev", shown)
-        # The test set is read now, so that an unreadable file is reported before training.
-        test = None if recipe.data.test is None else read_examples(task, "test", shown)
-        if folder is None:
-            task = task.fitted(training)
-            folder = context.enter_context(_new_run(path, task, training, shown))
-        else:
-            _require_same_data(folder, training)
-            task = task.with_recipe(_with_limits(folder.recipe, recipe))
+        shown = context.enter_context(_display(display, group))
+        opened = context.enter_context(
+            _first(path, recipe, resume, shown) if group.first else _following(path, group, shown)
+        )
+        if group.first:
+            group.announce(to_json(opened.folder, opened.task.recipe))
+        require_equal(group, "training data", opened.training.fingerprint)
+        folder, task, training = opened.folder, opened.task, opened.training
         settings, loader, model = task.recipe.training, task.loader(training, training=True), task.build()
         total = total_steps(settings, loader)
-        trainer = Trainer(model, task.objective(model, True), settings, torch_device, total, recipe.seed)
+        trainer = Trainer(
+            model, task.objective(model, True), settings, torch_device, total, recipe.seed, group
+        )
         shown.say(_what_is_trained(task, len(training), trainer, epoch_steps(settings, loader)))
-        validate = validator(task, model, dev, torch_device)
+        validate = validator(task, model, opened.dev, torch_device, group)
         # Only then, so that a resume that fails changes nothing.
         resumed = partial(folder.replace_recipe, task.recipe)
         with _what_is_saved(folder):
-            progress = fit(folder, trainer, loader, validate, _report(shown, folder, task), call, resumed)
+            report, logged = (_report(shown, folder, task), call) if group.first else (_silent, _silent)
+            progress = fit(folder, trainer, loader, validate, report, logged, resumed)
         predictor = task.predictor(model, torch_device)
         scores = list[Score]()
         if not progress.interrupted:
-            load_weights(model, folder.load_weights("best"), folder.path)
+            load_weights(model, group.from_first(partial(folder.load_weights, "best")), folder.path)
             shown.say(f"best: {best(folder)}")
-            if test is not None:
-                scores += task.evaluate(predictor, test, settings.metrics).scores.values()
+            if opened.test is not None:
+                evaluation = task.evaluate(predictor, opened.test, settings.metrics, group=group)
+                scores += evaluation.scores.values()
         return Trained(path, progress, predictor, scores)
+
+
+class _Opened(NamedTuple):
+    """What a training needs of its run and its data."""
+
+    folder: RunFolder
+    task: Task[Any]
+    training: ExampleSet
+    dev: ExampleSet
+    test: ExampleSet | None
+
+
+@contextlib.contextmanager
+def _first(path: Path, recipe: AnyRecipe, resume: bool, display: Display) -> Iterator[_Opened]:
+    """Make or open the folder of a run, read its data, and lock it until the end of the context."""
+    with contextlib.ExitStack() as context:
+        folder = context.enter_context(_resumable(path, recipe, display)) if resume else None
+        if folder is None:
+            require_empty(path)
+        display.show("making the vocabulary from data.train")
+        task = reopen(folder) if folder else learn(recipe)
+        training, dev, test = _data(task, display)
+        if folder is None:
+            task = task.fitted(training)
+            folder = context.enter_context(_new_run(path, task, training, display))
+        else:
+            _require_same_data(folder, training)
+            task = task.with_recipe(_with_limits(folder.recipe, recipe))
+        yield _Opened(folder, task, training, dev, test)
+
+
+@contextlib.contextmanager
+def _following(path: Path, group: Group, display: Display) -> Iterator[_Opened]:
+    """Read the data of the run that the first process has made or opened."""
+    folder = Onlooker.of(path, group.announced())
+    task = reopen(folder)
+    yield _Opened(folder, task, *_data(task, display))
+
+
+def _data(task: Task[Any], display: Display) -> tuple[ExampleSet, ExampleSet, ExampleSet | None]:
+    """Return training data, dev set and test set, which is read now so that an unreadable file is reported
+    before training."""
+    training, dev = read_examples(task, "train", display), read_examples(task, "dev", display)
+    return training, dev, None if task.recipe.data.test is None else read_examples(task, "test", display)
+
+
+def _device(name: str, group: Group) -> torch.device:
+    """Return the device of this process: one GPU each, if there are any."""
+    if group.size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
+        return pick_device(f"cuda:{group.local}")
+    return pick_device(name)
+
+
+def _display(display: Display | None, group: Group) -> Display:
+    """Return what shows the progress; only the first process of a group does."""
+    if group.first:
+        return display or Display()
+    return Display(Console(quiet=True))
+
+
+def _silent(record: Record) -> None:
+    """Take no note of a record."""
 
 
 def _what_is_trained(task: Task[Any], examples: int, trainer: Trainer, per_epoch: int) -> str:

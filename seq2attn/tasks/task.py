@@ -25,6 +25,7 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.inference.predictor import Predictor
 from seq2attn.metrics import References, Score, score, tables, transposed
 from seq2attn.recipe import AnyRecipe, AttentionRecipe, Section
+from seq2attn.runtime.distributed import ALONE, Group
 from seq2attn.training.loop import epoch_steps, total_steps
 from seq2attn.training.objectives import Objective
 from seq2attn.training.run_folder import RunError, RunFolder
@@ -139,14 +140,17 @@ class Task(ABC, Generic[R]):
         metrics: Sequence[str],
         rows: Sequence[int] | None = None,
         bootstrap: int = 1000,
+        group: Group = ALONE,
     ) -> Evaluation:
         """Score a model on examples, or on those with the indices `rows`.
 
+        group: the processes that share the work; all of them get the scores.
         The default compares results as texts. Tasks with other results (boxes, masks, samples) override it.
         """
         rows = range(len(examples)) if rows is None else rows
         inputs = self.inputs(examples, rows)
-        return self.evaluate_texts(predictor, inputs, reference_texts(examples, rows), metrics, bootstrap)
+        references = reference_texts(examples, rows)
+        return self.evaluate_texts(predictor, inputs, references, metrics, bootstrap, group)
 
     def evaluate_texts(
         self,
@@ -155,9 +159,14 @@ class Task(ABC, Generic[R]):
         references: References,
         metrics: Sequence[str],
         bootstrap: int = 1000,
+        group: Group = ALONE,
     ) -> Evaluation:
         """Score a model on what its predictor reads, and the references."""
-        texts = [self.scored_text(result) for result in predictor.stream(inputs)]
+        own = group.share(inputs)
+        results = predictor.stream(given for _, given in own)
+        texts = group.merged(
+            {index: self.scored_text(result) for (index, _), result in zip(own, results, strict=True)}
+        )
         scores = score(texts, references, metrics, bootstrap)
         details = tables(texts, references, metrics) if bootstrap else {}  # validation does not use them
         return Evaluation(dict(zip(metrics, scores, strict=True)), details)

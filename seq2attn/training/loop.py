@@ -13,6 +13,7 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.metrics.registry import ranking_value
 from seq2attn.recipe import AnyLearningRecipe
 from seq2attn.runtime.devices import out_of_memory
+from seq2attn.runtime.distributed import Group
 from seq2attn.training.deferred_signals import DeferredSignals
 from seq2attn.training.run_folder import RunError, RunFolder
 from seq2attn.training.trainer import Trainer
@@ -67,7 +68,7 @@ def fit(
     state of their step are saved; resumed once the state has been read, before anything is written. Ctrl-C
     and SIGTERM end training after the current update, and the state is saved.
     """
-    recipe, progress = trainer.recipe, resume(run, trainer)
+    recipe, group, progress = trainer.recipe, trainer.group, resume(run, trainer)
     if not progress.step:
         validate(2)  # so that a metric that raises does so now, not after hours of training
     resumed()
@@ -76,12 +77,12 @@ def fit(
         clock = time.monotonic() - progress.seconds
         for plan in _update_plans(loader, progress, recipe):
             step = progress.step + 1
-            batches = [loader.batch(indices, plan.epoch) for indices in plan.batches]
+            batches = [loader.batch(indices, plan.epoch) for _, indices in group.share(plan.batches)]
             with error_context(step, plan, batches, trainer):
                 stats = trainer.update(batches, step)
             progress.step, progress.epoch, progress.batch = step, plan.next_epoch, plan.next_batch
             progress.tokens += stats.tokens
-            progress.seconds = time.monotonic() - clock
+            progress.seconds, received = _agreed(group, time.monotonic() - clock, signals.received)
             record = {**stats._asdict(), **stats.parts, **asdict(progress), "total": trainer.total}
             report(record)
             records = list[Record]()
@@ -95,20 +96,26 @@ def fit(
                 report(records[-1])
                 run.log(records[-1])
                 ended = ended or _has_ended(progress, recipe)
-                progress.seconds = time.monotonic() - clock
+                progress.seconds, received = _agreed(group, time.monotonic() - clock, signals.received)
             saving = step % (recipe.save_every or recipe.interval) == 0
-            if saving or step % recipe.interval == 0 or signals.received or ended:
+            if saving or step % recipe.interval == 0 or received or ended:
                 save(run, trainer, progress)
                 # Prune only now: the saved state must never refer to deleted weights.
                 _prune_weights(run, recipe)
             for written in records:
                 logged(written)
-            if signals.received or ended:
-                progress.interrupted = 0 if ended else signals.received
+            if received or ended:
+                progress.interrupted = 0 if ended else received
                 break
     if recipe.average and not progress.interrupted and not run.version.average:
         logged(average_last(run, trainer, recipe.average, validate, report))
     return progress
+
+
+def _agreed(group: Group, seconds: float, signal: int) -> tuple[float, int]:
+    """Return the seconds of the first process, and the signal that any process has received, 0 = none."""
+    values = group.all([seconds, signal])
+    return values[0][0], max(received for _, received in values)
 
 
 def _prepare_folder(run: RunFolder, trainer: Trainer, progress: Progress) -> None:
@@ -123,7 +130,7 @@ def _prepare_folder(run: RunFolder, trainer: Trainer, progress: Progress) -> Non
 
 def resume(run: RunFolder, trainer: Trainer) -> Progress:
     """Restore the trainer from the run's folder, or start at step 0 if nothing was trained yet."""
-    state, file = run.load_state(), run.path / "training_state.pt"
+    state, file = trainer.group.from_first(run.load_state), run.path / "training_state.pt"
     if state is None:
         if run.weights or any(run.path.glob("weights/[!.]*")):
             raise RunError(
@@ -157,7 +164,8 @@ def average_last(
     Returns the record of log.jsonl.
     """
     names = run.last_weights(count)
-    load_weights(trainer.model, average(run.load_weights(name) for name in names))
+    weights = trainer.group.from_first(lambda: average(run.load_weights(name) for name in names))
+    load_weights(trainer.model, weights)
     scores = validate(None)
     value = ranking_value(scores, trainer.recipe.metric)
     name = f"average-{len(names)}.safetensors"

@@ -20,6 +20,7 @@ from seq2attn.attention.masks import check_mask
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.token_loss import CrossEntropy, TokenLoss
 from seq2attn.models.decoders import Decoded, Decoder
+from seq2attn.runtime.distributed import ALONE, Group
 
 if TYPE_CHECKING:
     from seq2attn.data.batches import Batch
@@ -44,8 +45,8 @@ class Objective(Protocol):
     def loss(self, output: Any, batch: Any) -> Losses:
         """Return the losses of the output."""
 
-    def updated(self) -> None:
-        """Adapt the state after an update; called once per update."""
+    def updated(self, group: Group = ALONE) -> None:
+        """Adapt the state after an update; called once per update, in all processes."""
 
     def state(self) -> Any:
         """Return the state that changes with training, for a checkpoint."""
@@ -220,10 +221,11 @@ class AttentionLosses:
         """Continue from a baseline."""
         self.baseline = state
 
-    def updated(self) -> None:
+    def updated(self, group: Group = ALONE) -> None:
         """Update the baseline with the rewards of the update."""
-        if self._rewards:
-            mean = float(torch.cat(self._rewards).mean())
+        rewards = group.all([reward for batch in self._rewards for reward in batch.tolist()])
+        if any(rewards):
+            mean = float(torch.tensor([reward for of_process in rewards for reward in of_process]).mean())
             self.baseline = mean if self.baseline is None else 0.9 * self.baseline + 0.1 * mean
         self._rewards.clear()
 
@@ -276,10 +278,10 @@ class TokenObjective:
         terms = self.attention_losses.terms(output, target, mask, batch.source.mask, batch.links)
         return losses._replace(whole=loss.smoothed + self.attention_losses.total(terms), parts=terms)
 
-    def updated(self) -> None:
+    def updated(self, group: Group = ALONE) -> None:
         """See Objective."""
         if self.attention_losses:
-            self.attention_losses.updated()
+            self.attention_losses.updated(group)
 
     def state(self) -> float | None:
         """See Objective: the baseline of rewards."""

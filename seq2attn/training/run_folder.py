@@ -251,15 +251,20 @@ class RunFolder:
         Call it after something newer is saved. Weights that a killed call left are deleted, too.
         """
         folder = self.target("weights/all").parent
-        keep = {*keep, self.version.best, self.version.last, self.version.average}
-        stale = {name for name in self.weights if name not in keep}
-        for name in stale:
-            del self.version.checksums[f"weights/{name}"]
-            self.version.scores.pop(name, None)
+        stale = self.forget_all_but(keep)
         self.commit()  # before the files are deleted: version.json never names a file that is gone
         left = {file.name for file in folder.iterdir() if _OF_TRAINING.fullmatch(file.name)}
         for name in stale | (left - {*self.weights}):
             (folder / name).unlink(missing_ok=True)
+
+    def forget_all_but(self, keep: Iterable[str]) -> set[str]:
+        """Forget all weights but these, the best, last and average ones; return the names of the others."""
+        kept = {*keep, self.version.best, self.version.last, self.version.average}
+        stale = {name for name in self.weights if name not in kept}
+        for name in stale:
+            del self.version.checksums[f"weights/{name}"]
+            self.version.scores.pop(name, None)
+        return stale
 
     # ---- training state and log ---------------------------------------------------------------------
 
@@ -338,17 +343,10 @@ class RunFolder:
         ended: whether training has ended with this step, so that averages that were made then are kept.
         """
         self.sweep()
-        version, last = self.version, weights_name(step)
-        for name in list(version.scores):
-            if not (ended if name.startswith("average-") else name <= last):
-                del version.scores[name]
-        scores = version.scores
-        if version.best not in scores:  # without any others, they stay until there are
-            version.best = max(scores, key=lambda name: scores[name], default=version.best)
-        version.last = max((name for name in scores if name.startswith("step-")), default=version.last)
-        version.average = version.average if version.average in scores else ""
+        self.forget_later(step, ended)
         content = self._logged()
         kept, fault = kept_lines(content, step, ended)
+        version = self.version
         size, checksum = version.log
         if checksum and log_checksum(content[:size]) != (size, checksum):
             fault = fault or "lines were changed or are missing"
@@ -366,6 +364,18 @@ class RunFolder:
             )
         if content:
             atomic.write(file, kept)
+
+    def forget_later(self, step: int, ended: bool) -> None:
+        """Forget the scores of weights of later steps; see `rewind`."""
+        version, last = self.version, weights_name(step)
+        for name in list(version.scores):
+            if not (ended if name.startswith("average-") else name <= last):
+                del version.scores[name]
+        scores = version.scores
+        if version.best not in scores:  # without any others, they stay until there are
+            version.best = max(scores, key=lambda name: scores[name], default=version.best)
+        version.last = max((name for name in scores if name.startswith("step-")), default=version.last)
+        version.average = version.average if version.average in scores else ""
 
 
 def require_empty(path: Path) -> None:

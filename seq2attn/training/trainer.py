@@ -13,6 +13,8 @@ from seq2attn.data.batches import AnyBatch
 from seq2attn.optim import SCHEDULES, Schedule, optimizer
 from seq2attn.recipe import AnyLearningRecipe
 from seq2attn.runtime.devices import autocast
+from seq2attn.runtime.distributed import ALONE, Group
+from seq2attn.training.buffers import SharedBuffers
 from seq2attn.training.objectives import Losses, Objective
 from seq2attn.training.weights import Weights, load_weights, move_average, tensors_of, weights_of
 
@@ -42,9 +44,12 @@ class Trainer:
         device: torch.device,
         total: int | None,
         seed: int = 1,
+        group: Group = ALONE,
     ) -> None:
         self.model, self.objective = model.to(device), objective
         self.recipe, self.device, self.total, self.seed = recipe, device, total, seed
+        self.group = group
+        load_weights(self.model, group.from_first(lambda: weights_of(self.model)))  # all start alike
         self.optimizer = optimizer(
             recipe.optimizer,
             model.parameters(),
@@ -62,24 +67,34 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
 
     def update(self, batches: Sequence[AnyBatch], step: int) -> UpdateStats:
-        """Make one update from one or more batches.
+        """Make one update from its batches: those that are this process's share.
 
         Losses are summed over the tokens of all batches and divided once, so that the gradient does not
-        depend on how an update is split into batches. Raises FloatingPointError if the loss or the gradient
-        is not finite; the weights are then unchanged.
+        depend on how an update is split into batches and processes. Raises FloatingPointError if the loss or
+        the gradient is not finite; the weights are then unchanged.
         """
         self.model.train()
         rate = self.recipe.learning_rate * self.schedule.factor(step, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        tokens = sum(batch.num_targets for batch in batches)
-        total, parts = 0.0, dict[str, float]()
-        for index, batch in enumerate(batches):
+        counts = self.group.all([sum(batch.num_targets for batch in batches), len(batches)])
+        tokens, num_batches = map(sum, zip(*counts, strict=True))
+        buffers = SharedBuffers(self.model, num_batches)
+        losses = dict[int, dict[str, float]]()  # by the index of the batch in the update
+        for number, batch in enumerate(batches):
+            index = self.group.rank + number * self.group.size
             seed_batch(self.seed, step, index)
-            losses = self._losses(batch.to(self.device))
-            self.scaler.scale(losses.whole / tokens).backward()
-            total += losses.loss.item() / tokens
-            parts = {name: parts.get(name, 0.0) + part.item() / tokens for name, part in losses.parts.items()}
+            of_batch = self._losses(batch.to(self.device))
+            self.scaler.scale(of_batch.whole / tokens).backward()
+            parts = {name: part.item() / tokens for name, part in of_batch.parts.items()}
+            losses[index] = {"": of_batch.loss.item() / tokens, **parts}
+            buffers.batch_done()
+        buffers.update_done(self.group)
+        self.group.add_gradients(self.model.parameters())
+        parts = dict[str, float]()
+        for of_index in self.group.merged(losses):
+            parts = {name: parts.get(name, 0.0) + part for name, part in of_index.items()}
+        total = parts.pop("")
         self.scaler.unscale_(self.optimizer)
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip or math.inf))
         # With fp16 the scaler handles infinite gradients: it skips the step and lowers its scale.
@@ -91,7 +106,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         if self.moving_average is not None:
             move_average(self.moving_average, tensors_of(self.model), self.recipe.ema, step)
-        self.objective.updated()
+        self.objective.updated(self.group)
         return UpdateStats(total, norm, rate, tokens, parts)
 
     def _losses(self, batch: AnyBatch) -> Losses:
