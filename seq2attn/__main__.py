@@ -87,7 +87,8 @@ def _run() -> int:
         if known is None:
             raise
         message = known
-    print(f"seq2attn: {message}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")  # of the process, among those that torchrun has started
+    print(f"seq2attn: {f'process {rank}: ' if rank != '0' else ''}{message}", file=sys.stderr)
     return 1
 
 

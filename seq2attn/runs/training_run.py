@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from rich.console import Console
@@ -69,7 +69,7 @@ def train(
     recipe: str | Path | AnyRecipe | Mapping[str, Any],
     run: str | Path | None = None,
     overrides: Sequence[str] | Mapping[str, Any] = (),
-    resume: bool = False,
+    resume: bool | Literal["auto"] = False,
     device: str = "auto",
     display: Display | None = None,
     *,
@@ -79,7 +79,10 @@ def train(
     """Train the model of a recipe in a new run folder (`runs/NAME` by default), or resume an existing run.
 
     At the end the best weights are loaded and, if the recipe has a test set, scored on it. With resume=True
-    training continues exactly where it stopped. If it fails before anything is saved, there is no new folder.
+    training continues exactly where it stopped, with "auto" it does so if there is a run in the folder. If it
+    fails before anything is saved, there is no new folder.
+
+    Processes that torchrun has started train the model together, with the same result (docs/scale.md).
 
     recipe: the name of one that ships, a file, its sections in a dict, or what `read` has returned.
     overrides: as on the command line, ["training.max_epochs=3"], or {"training.max_epochs": 3}.
@@ -95,20 +98,18 @@ def train(
         torch_device = _device(device, group)
         context.enter_context(_modes(recipe, torch_device))
         shown = context.enter_context(_display(display, group))
-        opened = context.enter_context(
-            _first(path, recipe, resume, shown) if group.first else _following(path, group, shown)
-        )
+        source = _first(path, recipe, resume, shown) if group.first else _following(path, group, shown)
+        folder, task, training, dev, test = context.enter_context(source)
         if group.first:
-            group.announce(to_json(opened.folder, opened.task.recipe))
-        require_equal(group, "training data", opened.training.fingerprint)
-        folder, task, training = opened.folder, opened.task, opened.training
+            group.announce(to_json(folder, task.recipe))
+        require_equal(group, "training data", training.fingerprint)
         settings, loader, model = task.recipe.training, task.loader(training, training=True), task.build()
         total = total_steps(settings, loader)
         trainer = Trainer(
             model, task.objective(model, True), settings, torch_device, total, recipe.seed, group
         )
         shown.say(_what_is_trained(task, len(training), trainer, epoch_steps(settings, loader)))
-        validate = validator(task, model, opened.dev, torch_device, group)
+        validate = validator(task, model, dev, torch_device, group)
         # Only then, so that a resume that fails changes nothing.
         resumed = partial(folder.replace_recipe, task.recipe)
         with _what_is_saved(folder):
@@ -119,8 +120,8 @@ def train(
         if not progress.interrupted:
             load_weights(model, group.from_first(partial(folder.load_weights, "best")), folder.path)
             shown.say(f"best: {best(folder)}")
-            if opened.test is not None:
-                evaluation = task.evaluate(predictor, opened.test, settings.metrics, group=group)
+            if test is not None:
+                evaluation = task.evaluate(predictor, test, settings.metrics, group=group)
                 scores += evaluation.scores.values()
         return Trained(path, progress, predictor, scores)
 
@@ -136,8 +137,12 @@ class _Opened(NamedTuple):
 
 
 @contextlib.contextmanager
-def _first(path: Path, recipe: AnyRecipe, resume: bool, display: Display) -> Iterator[_Opened]:
+def _first(
+    path: Path, recipe: AnyRecipe, resume: bool | Literal["auto"], display: Display
+) -> Iterator[_Opened]:
     """Make or open the folder of a run, read its data, and lock it until the end of the context."""
+    if resume == "auto":
+        resume = (path / "version.json").exists()
     with contextlib.ExitStack() as context:
         folder = context.enter_context(_resumable(path, recipe, display)) if resume else None
         if folder is None:

@@ -85,7 +85,8 @@ class Processes(Group):
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.local = int(os.environ.get("LOCAL_RANK", "0"))
         store = dist.distributed_c10d._get_default_store()
-        self._store = dist.PrefixStore(f"seq2attn/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # each start has its own announcements
+        self._store = dist.PrefixStore(f"seq2attn/{restart}", store)  # type: ignore[attr-defined]
 
     def all(self, value: Any) -> list[Any]:
         """See the base class."""
@@ -172,7 +173,7 @@ class Processes(Group):
         except RuntimeError as error:
             reason = str(error).strip().split("\n")[0][:200]
             raise GroupError(
-                f"process {self.rank} of {self.size}: another process has ended or does not answer ({reason}). "
+                f"process {self.rank} of {self.size}: another one has ended or does not answer ({reason}). "
                 "Training can be resumed from what was saved last"
             ) from error
 
@@ -210,7 +211,7 @@ def joined(timeout: timedelta = TIMEOUT) -> Iterator[Group]:
 
     timeout: how long a process waits for the others in an exchange.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "MASTER_ADDR" not in os.environ:
         yield ALONE
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -219,6 +220,11 @@ def joined(timeout: timedelta = TIMEOUT) -> Iterator[Group]:
         yield Processes()
     finally:
         dist.destroy_process_group()
+
+
+def is_first() -> bool:
+    """Whether this process is alone or the first one, which alone writes to the terminal."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def require_equal(group: Group, what: str, value: str) -> None:
