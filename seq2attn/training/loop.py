@@ -82,13 +82,14 @@ def fit(
                 stats = trainer.update(batches, step)
             progress.step, progress.epoch, progress.batch = step, plan.next_epoch, plan.next_batch
             progress.tokens += stats.tokens
-            progress.seconds, received = _agreed(group, time.monotonic() - clock, signals.received)
+            progress.seconds = time.monotonic() - clock
             record = {**stats._asdict(), **stats.parts, **asdict(progress), "total": trainer.total}
             report(record)
             records = list[Record]()
             if step % recipe.log_every == 0:
                 records.append({key: record[key] for key in (*LOGGED, *stats.parts)})
                 run.log(records[-1])
+            progress.seconds, received = _agreed(group, progress.seconds, signals.received)
             ended = _has_ended(progress, recipe)
             if step % recipe.interval == 0 or ended:
                 scores = _validate_and_keep(run, trainer, progress, validate)
