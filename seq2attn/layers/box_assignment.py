@@ -24,6 +24,9 @@ class Alignment(NamedTuple):
     top: int = 10  # predictions of a box: those with the highest t
 
 
+ALIGNMENT = Alignment()
+
+
 class Assigned(NamedTuple):
     """What each prediction is to learn."""
 
@@ -39,7 +42,7 @@ def assign_aligned(
     real: Bool[Tensor, " N"],
     gold: Float[Tensor, "M 4"],
     labels: Int[Tensor, " M"],
-    alignment: Alignment = Alignment(),
+    alignment: Alignment = ALIGNMENT,
 ) -> Assigned:
     """Assign the boxes of an image to points on a grid (Feng et al. 2021, TOOD, section 3.3).
 

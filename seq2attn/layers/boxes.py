@@ -31,9 +31,9 @@ def generalized_iou(boxes: Float[Tensor, "*m 4"], others: Float[Tensor, "*n 4"])
 
 
 def complete_iou(boxes: Float[Tensor, "*m 4"], others: Float[Tensor, "*n 4"]) -> Float[Tensor, "*b"]:
-    """Return IoU - d^2 / c^2 - a v (Zheng et al. 2020), where d is the distance of the centres, c the diagonal
-    of the smallest box around both, v = 4 / pi^2 (arctan w/h - arctan w'/h')^2 and a = v / (1 - IoU + v),
-    which gets no gradient."""
+    """Return IoU - d^2 / c^2 - a v (Zheng et al. 2020), where d is the distance of the centres, c the
+    diagonal of the smallest box around both, v = 4 / pi^2 (arctan w/h - arctan w'/h')^2, and
+    a = v / (1 - IoU + v), which gets no gradient."""
     overlap = iou(boxes, others)
     centre, other = (2 * center_size(part)[..., :2] for part in (boxes, others))
     distance = (centre - other).square().sum(-1) / 4

@@ -50,7 +50,8 @@ def read_examples(task: Task[Any], role: Role, display: Display) -> ExampleSet:
 
 
 def validator(task: Task[Any], model: nn.Module, dev: ExampleSet, device: torch.device) -> Validate:
-    """Return a function that scores the model on the dev set: loss, perplexity, and the recipe's metrics."""
+    """Return a function that scores the model on the dev set: loss, perplexity if the loss is a
+    likelihood, and the recipe's metrics."""
     settings = task.recipe.training
     fast = [name for name in settings.metrics if not METRICS[name].slow]
     metrics = list(dict.fromkeys([*fast, *([] if settings.metric == "loss" else [settings.metric])]))
@@ -60,20 +61,23 @@ def validator(task: Task[Any], model: nn.Module, dev: ExampleSet, device: torch.
     @torch.inference_mode()
     def validate(limit: int | None) -> dict[str, float]:
         model.eval()
-        batches, nll, num_targets = loader.evaluation_batches()[:limit], 0.0, 0
+        batches, total, count = loader.evaluation_batches()[:limit], 0.0, 0.0
+        is_likelihood = False
         for indices in batches:
             batch = loader.batch(indices)
             activity = f"in the batch with the dev examples {indices[:8].tolist()} ({batch.shape})"
             with _error_context(activity, settings.batch_setting):
                 batch = batch.to(device)
-                nll += float(objective.loss(objective.forward(model, batch), batch).nll)
-            num_targets += batch.num_targets
+                losses = objective.loss(objective.forward(model, batch), batch)
+            is_likelihood = losses.nll is not None
+            total += float(losses.whole if losses.nll is None else losses.nll)
+            count += losses.count_in(batch)
         rows = [row for indices in batches for row in indices.tolist()]
         with _error_context("decoding", predictor.memory_advice), without_length_warnings():
             scores = task.evaluate(predictor, dev, metrics, rows, bootstrap=0).scores
-        loss = nll / num_targets
-        values = {name: score.value for name, score in scores.items()}
-        return {"loss": loss, "perplexity": math.exp(min(loss, 700)), **values}
+        loss = total / max(count, 1.0)
+        perplexity = {"perplexity": math.exp(min(loss, 700))} if is_likelihood else {}
+        return {"loss": loss, **perplexity, **{name: score.value for name, score in scores.items()}}
 
     return validate
 
