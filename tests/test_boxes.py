@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slow_boxes import slow_assignment, slow_ciou, slow_giou, slow_iou, slow_suppression
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -21,72 +22,6 @@ def some_boxes(count: int, seed: int, side: float = 40.0) -> Tensor:
     random = np.random.default_rng(seed)
     low = random.uniform(0, side, (count, 2))
     return torch.tensor(np.concatenate([low, low + random.uniform(1, side / 2, (count, 2))], 1)).float()
-
-
-# ---- slow references -------------------------------------------------------------------------------------
-
-
-def slow_iou(a: list[float], b: list[float]) -> float:
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    both = width * height if width > 0 and height > 0 else 0.0
-    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
-
-
-def slow_hull(a: list[float], b: list[float]) -> tuple[float, float]:
-    return max(a[2], b[2]) - min(a[0], b[0]), max(a[3], b[3]) - min(a[1], b[1])
-
-
-def slow_giou(a: list[float], b: list[float]) -> float:
-    width, height = slow_hull(a, b)
-    overlap = slow_iou(a, b)
-    areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
-    union = areas / (1 + overlap)
-    return overlap - (width * height - union) / (width * height)
-
-
-def slow_ciou(a: list[float], b: list[float]) -> float:
-    width, height = slow_hull(a, b)
-    overlap = slow_iou(a, b)
-    distance = ((a[0] + a[2] - b[0] - b[2]) / 2) ** 2 + ((a[1] + a[3] - b[1] - b[3]) / 2) ** 2
-    angles = [math.atan((box[2] - box[0]) / (box[3] - box[1])) for box in (a, b)]
-    v = 4 / math.pi**2 * (angles[0] - angles[1]) ** 2
-    share = v / (1 - overlap + v) if v else 0.0
-    return overlap - distance / (width**2 + height**2) - share * v
-
-
-def slow_assignment(
-    scores: list[list[float]],
-    boxes: Any,
-    points: Any,
-    real: list[bool],
-    gold: Any,
-    labels: list[int],
-    rule: Alignment,
-) -> tuple[list[int], list[float]]:
-    """The assigner of section 3.3 of the paper, with a loop for each of its sentences."""
-    owners: dict[int, list[tuple[float, int]]] = {}
-    t, u = {}, {}
-    for m, box in enumerate(gold):
-        for n in range(len(points)):
-            u[m, n] = max(0.0, slow_ciou(box, boxes[n]))
-            t[m, n] = scores[n][labels[m]] ** rule.alpha * u[m, n] ** rule.beta
-        inside = [
-            n for n, (x, y) in enumerate(points) if real[n] and box[0] < x < box[2] and box[1] < y < box[3]
-        ]
-        if not inside:
-            centre = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-            all_real = [n for n in range(len(points)) if real[n]]
-            inside = [min(all_real, key=lambda n: math.dist(points[n], centre))]
-        for n in sorted(inside, key=lambda n: (-t[m, n], n))[: rule.top]:
-            owners.setdefault(n, []).append((-u[m, n], m))
-    box_of = [min(owners[n])[1] if n in owners else -1 for n in range(len(points))]
-    target = [0.0] * len(points)
-    for m in range(len(gold)):
-        own = [n for n in range(len(points)) if box_of[n] == m]
-        largest = max((t[m, n] for n in own), default=0.0)
-        for n in own:
-            target[n] = t[m, n] / largest * max(u[m, k] for k in own) if largest else 0.0
-    return box_of, target
 
 
 # ---- overlaps --------------------------------------------------------------------------------------------
@@ -161,14 +96,6 @@ def test_a_distance_is_learned_by_its_two_bins() -> None:
 
 
 # ---- suppression -----------------------------------------------------------------------------------------
-
-
-def slow_suppression(boxes: Any, scores: Any, classes: Any, overlap: float) -> list[int]:
-    kept: list[int] = []
-    for n in sorted(range(len(boxes)), key=lambda n: (-scores[n], n)):
-        if all(classes[n] != classes[k] or slow_iou(boxes[n], boxes[k]) <= overlap for k in kept):
-            kept.append(n)
-    return kept
 
 
 @settings(max_examples=30, deadline=None)

@@ -266,6 +266,11 @@ class ViTRecipe(TransformerEncoderRecipe):
         """Return how many pixels there are between two patches."""
         return self.patch
 
+    @property
+    def strides(self) -> list[int]:
+        """Return the stride of its only grid."""
+        return [self.patch]
+
     def faults(self) -> Iterator[Fault]:
         """Find patches that the stem does not divide, and what images do not have."""
         yield from super().faults()
@@ -341,3 +346,14 @@ class ImageClassifierRecipe(Section):
                 f"{self.backbone.positions.name} is for the positions of a grid, and a class token has none: "
                 "use sinusoidal_2d or learned_2d, or another pooling",
             )
+
+
+def grid_positions(positions: Part, others: str = "") -> Iterator[Fault]:
+    """Find positions that are not added to states, or not on a grid; others: what else is possible."""
+    fitting = {name for name, part in POSITIONS.items() if part.where == "embedding" and part.needs_grid}
+    if positions.name not in fitting:
+        yield Fault(
+            "positions",
+            f"expected positions of rows and columns that are added, {' or '.join(sorted(fitting))}{others}; "
+            f"got {positions.name}",
+        )

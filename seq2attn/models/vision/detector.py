@@ -181,7 +181,8 @@ class Tower(nn.Module):
 
 
 class QueryHead(nn.Module):
-    """Learned queries attend to one grid; each predicts a box with its class, or nothing (Carion et al. 2020).
+    """Learned queries attend to one grid; each predicts a box with its class, or nothing (Carion et al.
+    2020).
 
     The centre of a box is the mean position under the weights of the query's last cross-attention, plus a
     predicted shift: so a query is trained to attend to its object from the first update on, and its heat map
