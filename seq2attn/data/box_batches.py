@@ -12,6 +12,7 @@ from seq2attn.data.batch_plan import Indices
 from seq2attn.data.boxes import BoxExamples
 from seq2attn.data.image_batches import ImageBatches, collate_images
 from seq2attn.data.image_plan import BatchLimits
+from seq2attn.images.augmentation import AUGMENTATIONS, Mosaic, changed
 from seq2attn.images.decoding import Pixels
 from seq2attn.images.geometry import clipped, inverse, moved
 from seq2attn.recipe.box_data import DetectionDataRecipe
@@ -72,6 +73,8 @@ class BoxBatchLoader(ImageBatches):
         seed: int = 1,
     ) -> None:
         super().__init__(examples, data, limits, seed)
+        parts = [part.make(AUGMENTATIONS) for part in data.augment]
+        self._mosaics: Mosaic | None = next((part for part in parts if isinstance(part, Mosaic)), None)
         self._indices = {name: index for index, name in enumerate(labels.names)}
 
     def batch(self, indices: Indices, epoch: int | None = None) -> BoxBatch:
@@ -84,20 +87,41 @@ class BoxBatchLoader(ImageBatches):
     def boxed(self, row: int, epoch: int | None) -> BoxedImage:
         """Return an image and its boxes as an epoch sees them.
 
-        A box is that around the four moved corners, cut off at the sides of the image; one of which less than
-        a fifth of the area is left in the image is left out.
+        A box becomes that around its four moved corners, cut off at the sides of the image. It is left out if
+        less than a fifth of its area is left: of a mosaic, or of the changes after it.
         """
-        image, matrix = self.changed(row, epoch)
-        boxes, labels = self._stored(row)
         if epoch is None:
-            return BoxedImage(image, boxes, labels)
-        boxes, left = clipped(moved(boxes, inverse(matrix)), (0.0, 0.0, image.shape[1], image.shape[0]))
-        return BoxedImage(image, boxes[left], labels[left])
+            return self._stored(row)
+        start = self._mosaic(row, epoch)
+        image, matrix = changed(start.image, self._changes, np.random.default_rng([self.seed, epoch, row]))
+        window = 0.0, 0.0, float(image.shape[1]), float(image.shape[0])
+        boxes, left = clipped(moved(start.boxes, inverse(matrix)), window)
+        return BoxedImage(image, boxes[left], start.labels[left])
 
-    def _stored(self, row: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Return the boxes of an image as they are in the store, and the indices of their labels."""
-        labels = np.array([self._indices.get(name, -1) for name in self.examples.labels_of(row)], np.int64)
-        return self.examples.boxes(row)[labels >= 0].astype(np.float64), labels[labels >= 0]
+    def _mosaic(self, row: int, epoch: int) -> BoxedImage:
+        """Return the mosaic of an image and others; without mosaics, the image as it is in the store."""
+        if self._mosaics is None:
+            return self._stored(row)
+        random = np.random.default_rng([self.seed, epoch, row, 3])
+        rows = self._mosaics.draw(row, len(self.examples), random)
+        if len(rows) == 1:
+            return self._stored(row)
+        parts = [self._stored(part) for part in rows]
+        size = int(self.examples.heights[row]), int(self.examples.widths[row])
+        image, tiles = self._mosaics.apply([part.image for part in parts], size, random)
+        boxes, labels = [], []
+        for part, tile in zip(parts, tiles, strict=True):
+            inside, left = clipped(moved(part.boxes, inverse(tile.matrix)), tile.window)
+            boxes.append(inside[left])
+            labels.append(part.labels[left])
+        return BoxedImage(image, np.concatenate(boxes), np.concatenate(labels))
+
+    def _stored(self, row: int) -> BoxedImage:
+        """Return an image and its boxes as they are in the store."""
+        names = self.examples.labels_of(row)
+        labels = np.array([self._indices.get(name, -1) for name in names], np.int64)
+        boxes = self.examples.boxes(row).astype(np.float64)
+        return BoxedImage(self.examples.image(row), boxes[labels >= 0], labels[labels >= 0])
 
 
 def collate_boxes(rows: Sequence[BoxedImage]) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """Images as arrays of pixels: decoding, resizing, random changes of training images, and boxes that move."""
 
-from seq2attn.images.augmentation import AUGMENTATIONS, Augmentation, Changed, Geometric, Mixup
+from seq2attn.images.augmentation import AUGMENTATIONS, Augmentation, Changed, Geometric, Mixup, Mosaic
 from seq2attn.images.decoding import ImageError, ImageReader, Pixels
 from seq2attn.images.geometry import Matrix
 
@@ -13,5 +13,6 @@ __all__ = [
     "ImageReader",
     "Matrix",
     "Mixup",
+    "Mosaic",
     "Pixels",
 ]

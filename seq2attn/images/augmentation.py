@@ -74,10 +74,11 @@ def changed(image: Pixels, changes: Sequence[Augmentation], random: np.random.Ge
     return Changed(image, matrix)
 
 
-def warp(image: Pixels, matrix: Matrix, fill: int = 0) -> Pixels:
+def warp(image: Pixels, matrix: Matrix, fill: int = 0, size: tuple[int, int] | None = None) -> Pixels:
     """Return an image whose pixels come from the positions that a matrix says, between four pixels their
-    bilinear mean; from outside, `fill`."""
-    height, width, channels = image.shape
+    bilinear mean; from outside, `fill`. size: its height and width; None: as before."""
+    height, width = size or image.shape[:2]
+    channels = image.shape[2]
     picture = Image.fromarray(image if channels == 3 else image[:, :, 0])
     warped = np.asarray(
         picture.transform(
@@ -150,6 +151,35 @@ class Affine(Geometric):
         return np.column_stack([inverse, centre - inverse @ (centre + shift)])
 
 
+class ScaleJitter(Geometric):
+    """Scales the image by a random factor, evenly distributed in its logarithm, about a random place: where
+    the image grows, a window of its size is cut out; where it shrinks, the rest is filled (Ghiasi et al.
+    2021).
+
+    smallest, largest: of the factors. stretch: the largest change of the ratio of the sides: 0.2 is from
+    1 / 1.2 to 1.2.
+    """
+
+    def __init__(
+        self,
+        *,
+        smallest: Annotated[float, Gt(0), Le(1)] = 0.5,
+        largest: Annotated[float, Ge(1), Le(16)] = 2.0,
+        stretch: Annotated[float, Ge(0), Le(4)] = 0.0,
+        fill: Byte = 0,
+    ) -> None:
+        super().__init__(fill=fill)
+        self.smallest, self.largest, self.stretch = smallest, largest, stretch
+
+    def matrix(self, height: int, width: int, random: np.random.Generator) -> Matrix | None:
+        """See the base class."""
+        factor = np.exp(random.uniform(np.log(self.smallest), np.log(self.largest)))
+        ratio = np.exp(random.uniform(-1.0, 1.0) * np.log1p(self.stretch) / 2)
+        factors = np.array([factor * ratio, factor / ratio])
+        shift = random.uniform(size=2) * np.array([width, height]) * (1 - factors)
+        return np.column_stack([np.diag(1 / factors), -shift / factors])
+
+
 class ColorJitter(Augmentation):
     """Multiplies brightness, contrast and saturation by random factors: 0.2 is from 0.8 to 1.2."""
 
@@ -211,11 +241,74 @@ class Mixup:
         return partner, max(share, 1 - share)
 
 
-AUGMENTATIONS: dict[str, type[Augmentation] | type[Mixup]] = {
+class Tile(NamedTuple):
+    """One of the images of a mosaic."""
+
+    matrix: Matrix  # takes a position of the mosaic to that of the image
+    window: tuple[int, int, int, int]  # its part of the mosaic: left, top, right, bottom
+
+
+class Mosaic:
+    """Puts the image and three random ones of the training data around a random point, with a probability
+    (Bochkovskiy et al. 2020). It comes before all other changes.
+
+    The mosaic has the size of the image, and the point lies in its middle half. All four images are scaled
+    by one random factor, and a corner of each lies on the point; what does not fit is cut off.
+
+    smallest: the smallest of the factors; with 1 the images fill the mosaic.
+    """
+
+    def __init__(
+        self,
+        *,
+        probability: Share = 1.0,
+        smallest: Annotated[float, Gt(0), Le(1)] = 0.5,
+        fill: Byte = 114,
+    ) -> None:
+        self.probability, self.smallest, self.fill = probability, smallest, fill
+
+    def draw(self, row: int, count: int, random: np.random.Generator) -> list[int]:
+        """Return the numbers of the images, of `count` examples, in the order of `apply`; only that of the
+        image itself if there is no mosaic."""
+        if random.random() >= self.probability:
+            return [row]
+        rows: list[int] = random.permutation([row, *random.integers(count, size=3)]).tolist()
+        return rows
+
+    def apply(
+        self, images: Sequence[Pixels], size: tuple[int, int], random: np.random.Generator
+    ) -> tuple[Pixels, list[Tile]]:
+        """Return the mosaic of four images, and how each of them lies in it.
+
+        images: top left, top right, bottom left and bottom right. size: height and width of the mosaic.
+        """
+        height, width = size
+        column, row = round(width * random.uniform(0.25, 0.75)), round(height * random.uniform(0.25, 0.75))
+        factor = random.uniform(self.smallest, 1.0)
+        mosaic, tiles = np.empty((height, width, images[0].shape[2]), np.uint8), []
+        for number, image in enumerate(images):
+            right, below = number % 2, number // 2
+            window = column * right, row * below, width if right else column, height if below else row
+            scale = factor * min(height / image.shape[0], width / image.shape[1])
+            left = column - (1 - right) * scale * image.shape[1]
+            top = row - (1 - below) * scale * image.shape[0]
+            matrix = np.array([[1 / scale, 0.0, -left / scale], [0.0, 1 / scale, -top / scale]])
+            corner = np.array([[1.0, 0.0, window[0]], [0.0, 1.0, window[1]]])
+            part = window[3] - window[1], window[2] - window[0]
+            if min(part):
+                seen = warp(image, composed(matrix, corner), self.fill, part)
+                mosaic[window[1] : window[3], window[0] : window[2]] = seen
+            tiles.append(Tile(matrix, window))
+        return mosaic, tiles
+
+
+AUGMENTATIONS: dict[str, type[Augmentation] | type[Mixup] | type[Mosaic]] = {
     "flip": Flip,
     "crop": Crop,
     "affine": Affine,
+    "scale_jitter": ScaleJitter,
     "color_jitter": ColorJitter,
     "erase": Erase,
     "mixup": Mixup,
+    "mosaic": Mosaic,
 }
