@@ -75,7 +75,9 @@ def test_the_gradient_does_not_depend_on_how_an_update_is_cut(head: str) -> None
     """Though the divisor, the sum of target scores, is known only after the last batch."""
     scenes = several()
     one, whole = updated(head, [tiny_detector.batch(scenes)])
-    four, parts = updated(head, [tiny_detector.batch(scenes[a:b]) for a, b in ((0, 1), (1, 3), (3, 5), (5, 6))])
+    four, parts = updated(
+        head, [tiny_detector.batch(scenes[a:b]) for a, b in ((0, 1), (1, 3), (3, 5), (5, 6))]
+    )
     assert (whole.loss, whole.norm) == pytest.approx((parts.loss, parts.norm), rel=1e-4)
     assert whole.parts == pytest.approx(parts.parts, rel=1e-4)
     for name, gradient in one.items():
@@ -110,7 +112,9 @@ def test_the_loss_of_points_is_that_of_the_loops() -> None:
 
 
 def test_points_lie_in_the_middle_of_their_cells_and_boxes_around_them() -> None:
-    output = output_of(tiny_detector.detector("points"), tiny_detector.batch([tiny_detector.scene(1, 40, 48)]))
+    output = output_of(
+        tiny_detector.detector("points"), tiny_detector.batch([tiny_detector.scene(1, 40, 48)])
+    )
     assert output.points[:3].tolist() == [[2.0, 2.0], [6.0, 2.0], [10.0, 2.0]]  # stride 4
     assert output.points[10 * 12].tolist() == [4.0, 4.0] and output.strides.unique().tolist() == [4.0, 8.0]
     sides = torch.full_like(output.sides, -60.0)
