@@ -52,8 +52,8 @@ def test_the_loss_of_a_batch_is_the_sum_of_its_images(head: str) -> None:
     batches = [tiny_detector.batch(scenes), *(tiny_detector.batch([one]) for one in scenes)]
     whole, *single = (objective.loss(objective.forward(model, batch), batch) for batch in batches)
     assert_close(whole.whole, torch.stack([losses.whole for losses in single]).sum())
-    assert whole.count_in(batches[0]) == pytest.approx(
-        sum(losses.count_in(batch) for losses, batch in zip(single, batches[1:], strict=True))
+    assert whole.divisor_in(batches[0]) == pytest.approx(
+        sum(losses.divisor_in(batch) for losses, batch in zip(single, batches[1:], strict=True))
     )
     for name, part in whole.parts.items():
         assert_close(part, torch.stack([losses.parts[name] for losses in single]).sum())
@@ -108,7 +108,7 @@ def test_the_loss_of_points_is_that_of_the_loops() -> None:
     losses = objective.loss(output, batch)
     whole, count = slow_point_loss(output, batch)
     assert float(losses.whole) == pytest.approx(whole, rel=1e-4)
-    assert losses.count_in(batch) == pytest.approx(count, rel=1e-4) and 0.5 < count < 50
+    assert losses.divisor_in(batch) == pytest.approx(count, rel=1e-4) and 0.5 < count < 50
 
 
 def test_points_lie_in_the_middle_of_their_cells_and_boxes_around_them() -> None:
@@ -140,7 +140,7 @@ def test_the_loss_of_queries_is_that_of_the_best_permutation() -> None:
     output, objective = output_of(model, batch), tiny_detector.objective("queries")
     losses = objective.loss(output, batch)
     assert float(losses.whole) == pytest.approx(slow_query_loss(output, batch), rel=1e-4)
-    assert losses.count_in(batch) == batch.num_targets > 3
+    assert losses.divisor_in(batch) == batch.num_targets > 3
 
 
 def test_more_boxes_than_queries_are_trained_on() -> None:
@@ -148,7 +148,7 @@ def test_more_boxes_than_queries_are_trained_on() -> None:
     boxes = np.array([[x, 4.0, x + 8, 12.0] for x in range(1, 30, 4)])
     batch = tiny_detector.batch([BoxedImage(several()[0].image, boxes, np.zeros(len(boxes), np.int64))])
     losses = tiny_detector.objective("queries").loss(output_of(model, batch), batch)
-    assert losses.whole.isfinite() and losses.count_in(batch) == 8
+    assert losses.whole.isfinite() and losses.divisor_in(batch) == 8
 
 
 def test_a_box_stands_where_its_query_attends() -> None:

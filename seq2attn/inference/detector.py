@@ -1,6 +1,5 @@
 """The predictor of objects in images."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path

@@ -75,8 +75,8 @@ def suppressed(
     """
     order = scores.sort(descending=True, stable=True).indices
     boxes, classes = boxes[order].float(), classes[order]
-    hidden = iou(boxes[:, None], boxes[None]) > overlap
-    hidden = (hidden & (classes[:, None] == classes)).cpu().numpy()
+    rivals = (iou(boxes[:, None], boxes[None]) > overlap) & (classes[:, None] == classes)
+    hidden = rivals.cpu().numpy()
     kept, gone = list[int](), hidden.any(1) & False
     for number, row in enumerate(hidden):
         if not gone[number]:

@@ -61,7 +61,7 @@ def validator(task: Task[Any], model: nn.Module, dev: ExampleSet, device: torch.
     @torch.inference_mode()
     def validate(limit: int | None) -> dict[str, float]:
         model.eval()
-        batches, total, count = loader.evaluation_batches()[:limit], 0.0, 0.0
+        batches, total, divisor = loader.evaluation_batches()[:limit], 0.0, 0.0
         is_likelihood = False
         for indices in batches:
             batch = loader.batch(indices)
@@ -71,11 +71,11 @@ def validator(task: Task[Any], model: nn.Module, dev: ExampleSet, device: torch.
                 losses = objective.loss(objective.forward(model, batch), batch)
             is_likelihood = losses.nll is not None
             total += float(losses.whole if losses.nll is None else losses.nll)
-            count += losses.count_in(batch)
+            divisor += losses.divisor_in(batch)
         rows = [row for indices in batches for row in indices.tolist()]
         with _error_context("decoding", predictor.memory_advice), without_length_warnings():
             scores = task.evaluate(predictor, dev, metrics, rows, bootstrap=0).scores
-        loss = total / max(count, 1.0)
+        loss = total / max(divisor, 1.0)
         perplexity = {"perplexity": math.exp(min(loss, 700))} if is_likelihood else {}
         return {"loss": loss, **perplexity, **{name: score.value for name, score in scores.items()}}
 

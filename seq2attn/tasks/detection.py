@@ -1,7 +1,7 @@
 """The task of finding objects in images."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,11 @@ from seq2attn.data.report import Report, silent
 from seq2attn.errors import Seq2attnError
 from seq2attn.images.decoding import Pixels
 from seq2attn.inference.detector import Detector, ReadImage
+from seq2attn.inference.predictor import Predictor
 from seq2attn.layers.box_assignment import Alignment
-from seq2attn.metrics import tables
+from seq2attn.metrics import References
 from seq2attn.metrics.base import ScoringError
-from seq2attn.metrics.detection import box_scores
+from seq2attn.metrics.detection import box_report, box_scores
 from seq2attn.models.vision.detector import ObjectDetector
 from seq2attn.models.vision.detector_factory import build_detector
 from seq2attn.recipe.detection import DetectionRecipe, PointHeadRecipe, QueryHeadRecipe
@@ -30,7 +31,6 @@ from seq2attn.recipe.vision_model import ViTRecipe
 from seq2attn.tasks.task import Evaluation, Task, Units, read_part
 from seq2attn.text.word_vocabulary import Labels
 from seq2attn.training.detection_objectives import (
-    DetectionObjective,
     PointFactors,
     PointObjective,
     QueryFactors,
@@ -103,7 +103,7 @@ class DetectionTask(Task[DetectionRecipe]):
         """See the base class."""
         return build_detector(self.recipe.model, self.recipe.data.num_channels, self.labels.names)
 
-    def objective(self, model: ObjectDetector, training: bool = False) -> DetectionObjective:
+    def objective(self, model: ObjectDetector, training: bool = False) -> PointObjective | QueryObjective:
         """See the base class."""
         head = self.recipe.model.head
         factors = head.loss.model_dump()
@@ -141,11 +141,18 @@ class DetectionTask(Task[DetectionRecipe]):
         except ScoringError:
             if whole:
                 raise
-            return Evaluation({})
-        details = tables(detections, objects, metrics) if bootstrap else {}  # validation does not use them
-        return Evaluation(dict(zip(metrics, scores, strict=True)), details)
+            return Evaluation({})  # as in the trial of validation, on a few images
+        tables = {"boxes": box_report(detections, objects)} if bootstrap else {}  # not used in validation
+        return Evaluation(dict(zip(metrics, scores, strict=True)), tables)
 
-    def evaluate_texts(self, *arguments: Any, **options: Any) -> Evaluation:
+    def evaluate_texts(
+        self,
+        predictor: Predictor,
+        inputs: Iterable[Any],
+        references: References,
+        metrics: Sequence[str],
+        bootstrap: int = 1000,
+    ) -> Evaluation:
         """Seq2attnError: boxes are no texts."""
         raise Seq2attnError(
             "a model for detection is scored on images with boxes, not on texts: name them in data.test of "

@@ -35,11 +35,11 @@ class Losses(NamedTuple):
     parts: Mapping[str, Tensor] = MappingProxyType({})  # other reported losses, by name, before their factors
     # (), what the sums of all batches of an update are divided by, without a gradient, if only the output
     # tells it; None: the batch's num_targets
-    count: Tensor | None = None
+    divisor: Tensor | None = None
 
-    def count_in(self, batch: Any) -> float:
+    def divisor_in(self, batch: Any) -> float:
         """Return the batch's share in what the sums of an update are divided by."""
-        return float(batch.num_targets if self.count is None else self.count)
+        return float(batch.num_targets if self.divisor is None else self.divisor)
 
 
 class Objective(Protocol):

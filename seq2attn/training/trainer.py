@@ -65,7 +65,7 @@ class Trainer:
         """Make one update from one or more batches.
 
         Losses are summed over the tokens of all batches and divided once, so that the gradient does not
-        depend on how an update is split into batches. Where only the losses tell by what (`Losses.count`),
+        depend on how an update is split into batches. Where only the losses tell by what (`Losses.divisor`),
         the gradient is corrected after the last batch. Raises FloatingPointError if the loss or the gradient
         is not finite; the weights are then unchanged.
         """
@@ -74,16 +74,16 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         tokens = max(1, sum(batch.num_targets for batch in batches))
-        total, parts, count = 0.0, dict[str, float](), 0.0
+        total, parts, divisor = 0.0, dict[str, float](), 0.0
         for index, batch in enumerate(batches):
             seed_batch(self.seed, step, index)
             losses = self._losses(batch.to(self.device))
             self.scaler.scale(losses.whole / tokens).backward()
             total += losses.loss.item() / tokens
             parts = {name: parts.get(name, 0.0) + part.item() / tokens for name, part in losses.parts.items()}
-            count += losses.count_in(batch)
+            divisor += losses.divisor_in(batch)
         self.scaler.unscale_(self.optimizer)
-        if (rescaled := tokens / max(count, 1.0)) != 1:
+        if (rescaled := tokens / max(divisor, 1.0)) != 1:
             total, parts = rescaled * total, {name: rescaled * part for name, part in parts.items()}
             for parameter in self.model.parameters():
                 if parameter.grad is not None:
