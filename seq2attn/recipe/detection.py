@@ -17,7 +17,7 @@ from seq2attn.recipe.markers import OneOrMore
 from seq2attn.recipe.root import LEARNING, TASK, AnyRecipe
 from seq2attn.recipe.sections import Choice, Fault, Name, Part, Rate, Section, Size, filled
 from seq2attn.recipe.training import BEST, BestBy, Factor, MetricOf
-from seq2attn.recipe.vision_model import NORM, AnyBackbone, ResNetRecipe, ViTRecipe, grid_positions
+from seq2attn.recipe.vision_model import NORM, AnyBackbone, ResNetRecipe, grid_positions
 
 BoxMetric = Annotated[str, MetricOf("boxes")]
 MEASURED_BOXES = "Metrics of the final scores, of `score` and of validation."
@@ -177,7 +177,7 @@ class DetectionRecipe(AnyRecipe):
     @property
     def blocks_path(self) -> str | None:
         """See the base class."""
-        return None if isinstance(self.model.backbone, ViTRecipe) else "model.backbone.blocks"
+        return "model.backbone.blocks" if self.model.backbone.takes_blocks else None
 
     def fitted_as(self, begun: AnyRecipe) -> Self:
         """See the base class."""

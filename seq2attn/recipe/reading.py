@@ -313,14 +313,18 @@ def _step(holder: Any, key: str) -> str | int | None:
 
 
 def _as_written(path: Keys, tree: Any) -> Keys:
-    """Return the path as the recipe has it: a single corpus or metric need not be in a list."""
+    """Return the path as the recipe has it: a single corpus or metric need not be in a list, and options may
+    stand beside the name of a part."""
     kept: Keys = ()
+    section: dict[str, Any] = {}  # that has the last key
     for key in path:
         if isinstance(key, int) and not isinstance(tree, list):
             continue
+        if isinstance(tree, str) and key in section:
+            kept, tree = kept[:-1], section
         kept = (*kept, key)
         if isinstance(tree, dict):
-            tree = tree.get(str(key))
+            section, tree = tree, tree.get(str(key))
         elif isinstance(tree, list) and isinstance(key, int) and key < len(tree):
             tree = tree[key]
     return kept

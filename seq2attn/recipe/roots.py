@@ -30,7 +30,7 @@ from seq2attn.recipe.training import (
     TaggingTrainingRecipe,
     TrainingRecipe,
 )
-from seq2attn.recipe.vision_model import ImageClassifierRecipe, ViTRecipe
+from seq2attn.recipe.vision_model import ImageClassifierRecipe
 
 NEGATIVE = (
     "needs weights that are probabilities, and those of talking heads may be negative: set talking to false"
@@ -283,7 +283,7 @@ class ImageClassificationRecipe(AnyRecipe):
     @property
     def blocks_path(self) -> str | None:
         """See the base class."""
-        return None if isinstance(self.model.backbone, ViTRecipe) else "model.backbone.blocks"
+        return "model.backbone.blocks" if self.model.backbone.takes_blocks else None
 
     def fitted_as(self, begun: AnyRecipe) -> Self:
         """See the base class."""
@@ -305,8 +305,7 @@ class ImageToTextRecipe(WritingRecipe):
     @property
     def blocks_path(self) -> str | None:
         """See the base class."""
-        backbone = self.model.encoder.backbone
-        return None if isinstance(backbone, ViTRecipe) else "model.encoder.backbone.blocks"
+        return "model.encoder.backbone.blocks" if self.model.encoder.backbone.takes_blocks else None
 
     def fitted_as(self, begun: AnyRecipe) -> Self:
         """See the base class."""
