@@ -35,18 +35,14 @@ class Augmentation(ABC):
     def apply(self, image: Pixels, random: np.random.Generator) -> Pixels:
         """Return the changed image, in the same size."""
 
-    def change(self, image: Pixels, random: np.random.Generator) -> Changed:
-        """Return the changed image, and how its pixels have moved: here, not at all."""
-        return Changed(self.apply(image, random), identity())
-
 
 class Geometric(Augmentation):
     """A change that moves pixels, all by one matrix, so that boxes and masks can move with them.
 
-    fill: the value of pixels from outside of the image.
+    fill: the value of pixels from outside of the image; None: it needs none from there.
     """
 
-    def __init__(self, *, fill: Byte = 0) -> None:
+    def __init__(self, *, fill: Byte | None = 0) -> None:
         self.fill = fill
 
     @abstractmethod
@@ -55,22 +51,25 @@ class Geometric(Augmentation):
 
     def apply(self, image: Pixels, random: np.random.Generator) -> Pixels:
         """See the base class."""
-        return self.change(image, random).image
-
-    def change(self, image: Pixels, random: np.random.Generator) -> Changed:
-        """See the base class."""
-        matrix = self.matrix(image.shape[0], image.shape[1], random)
-        if matrix is None:
-            return Changed(image, identity())
-        return Changed(warp(image, matrix, self.fill), matrix)
+        return changed(image, [self], random).image
 
 
 def changed(image: Pixels, changes: Sequence[Augmentation], random: np.random.Generator) -> Changed:
-    """Return an image after changes, one after the other, and the matrix of all of them."""
-    matrix = identity()
-    for change in changes:
-        image, last = change.change(image, random)
-        matrix = composed(matrix, last)
+    """Return an image after changes.
+
+    Those that move pixels are made first, all at once: so pixels are averaged only once, and what one of them
+    moves out of the image and the next one back in is not lost. The others follow in their order.
+    """
+    matrix, fill, height, width = identity(), 0, *image.shape[:2]
+    moves = [change for change in changes if isinstance(change, Geometric)]
+    steps = [(step, move.fill) for move in moves if (step := move.matrix(height, width, random)) is not None]
+    for step, outside in steps:
+        matrix = composed(matrix, step)
+        fill = fill if outside is None else outside
+    if steps:
+        image = warp(image, matrix, fill)
+    for change in (change for change in changes if not isinstance(change, Geometric)):
+        image = change.apply(image, random)
     return Changed(image, matrix)
 
 
@@ -98,7 +97,7 @@ class Flip(Geometric):
     def __init__(
         self, *, probability: Share = 0.5, direction: Literal["horizontal", "vertical"] = "horizontal"
     ) -> None:
-        super().__init__()
+        super().__init__(fill=None)
         self.probability, self.direction = probability, direction
 
     def matrix(self, height: int, width: int, random: np.random.Generator) -> Matrix | None:

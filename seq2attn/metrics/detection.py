@@ -131,8 +131,8 @@ def box_scores(
     )
     for metric, statistic, score in zip(metrics, statistics, scores, strict=True):
         if np.isnan(score.value):
-            kind = "object" if statistic.area == "all" else f"{statistic.area} object"
-            raise ScoringError(f"{metric}: no image has a {kind} to find: leave {metric} out")
+            kind = "objects" if statistic.area == "all" else f"{statistic.area} objects"
+            raise ScoringError(f"{metric}: no image has {kind} to find: leave {metric} out")
     return scores
 
 

@@ -166,7 +166,9 @@ class AnyImageDataRecipe(Section):
         description="Normalisation of pixels; null = by mean and standard deviation of the training data.",
     )
     augment: Annotated[list[Annotated[Part, Choice(AUGMENTATIONS)]], OneOrMore()] = Field(
-        [], description="Random changes of training images, in this order; [] = none."
+        [],
+        description="Random changes of training images, in this order, but those that move pixels first; "
+        "[] = none.",
     )
     workers: Annotated[Count, Field(le=64)] = Field(
         1,
