@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass
 from html import escape
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from seq2attn.images.decoding import Pixels
 from seq2attn.views.html_table import block, pale
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 _SHOWN = 5  # objects, in text
 
@@ -45,16 +48,20 @@ class FoundObjects:
         height, width = self.pixels.shape[:2]
         return f"FoundObjects({width} x {height}: {self})"
 
-    def plot(self, path: str | Path | None = None) -> "Figure":
-        """Return a picture of the image with the boxes of the objects; save it if a path is given, which ends
-        in .png, .svg or .pdf."""
-        from seq2attn.views.boxes import picture
-        from seq2attn.views.pictures import save
+    def plot(self, path: str | Path | None = None) -> "Image":
+        """Return a picture of the image with the boxes of the objects, their labels and scores; save it if a
+        path is given, which ends in .png."""
+        from seq2attn.views.boxes import drawn
+        from seq2attn.views.pictures import PlotError, write
 
-        figure = picture(self.pixels, [(one.box, one.label, one.score) for one in self.objects], self.labels)
+        boxes, scores = [one.box for one in self.objects], [one.score for one in self.objects]
+        image = drawn(self.pixels, boxes, [one.label for one in self.objects], scores, self.labels)
         if path is not None:
-            save(figure, path)
-        return figure
+            if Path(path).suffix.lower() != ".png":
+                raise PlotError(f"expected a file name that ends in .png, got {Path(path).name!r}")
+            image.save(content := BytesIO(), "PNG")
+            write(Path(path), content.getvalue)
+        return image
 
     def to_json(self) -> dict[str, Any]:
         """Return a value for json.dumps: the objects with their boxes [left, top, right, bottom]."""
@@ -87,10 +94,10 @@ class FoundObjects:
         return lines
 
     def _repr_html_(self) -> str:
-        """The image, small, its name, and the objects, for notebooks."""
+        """The image with its boxes, small, its name, and the objects, for notebooks."""
         from seq2attn.views.thumbnails import thumbnail
 
-        picture = thumbnail(self.pixels, str(self))
+        picture = thumbnail(np.asarray(self.plot()), str(self))
         return block(f"{picture} {escape(self.name)} {pale(escape(str(self)))}")
 
 
