@@ -1,8 +1,8 @@
 """Make scenes of several digits with exact boxes from MNIST: python scripts/make_mnist_scenes.py MNIST FOLDER
 
 MNIST has the four files as published (train-images-idx3-ubyte.gz, ...). FOLDER gets train.npz with 10,000
-scenes and dev.npz with 500, of the training digits, and test.npz with 500 of the test digits, in the format
-that recipes read as {npz: train.npz}, and with the masks of the digits beside.
+scenes of the first 55,000 training digits, dev.npz with 500 of the others, and test.npz with 500 of the test
+digits, in the format that recipes read as {npz: train.npz}, and with the masks of the digits beside.
 
 A scene is black, 128 x 128 pixels, with 1 to 8 digits, each scaled to 16 to 56 pixels and put where it lies
 within the scene. Its box is that around its pixels of at least 64. A place whose box has an IoU of more than
@@ -78,10 +78,10 @@ def iou(box: list[int], other: list[int]) -> float:
 def main(mnist: str, folder: str) -> None:
     """Write the three files."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    for split, (name, count, seed) in SPLITS.items():
+    for split, (name, which, count, seed) in SPLITS.items():
         files = (Path(mnist) / f"{name}-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1"))
         images, digits = zip(*idx_rows(*files), strict=True)
-        scenes = make(np.stack(images), np.array(digits, np.uint8), count, seed)
+        scenes = make(np.stack(images[which]), np.array(digits[which], np.uint8), count, seed)
         np.savez_compressed(Path(folder) / f"{split}.npz", **scenes)
         print(f"{split}: {count:,} scenes, {len(scenes['boxes']):,} boxes")
 

@@ -133,14 +133,15 @@ def test_images_without_boxes_are_trained_and_scored_on(images: Path, tmp_path: 
 
 
 def test_check_reports_boxes_and_what_no_point_can_predict(images: Path) -> None:
-    sections = recipe(images)
-    sections["model"]["head"] = {**HEADS["points"], "bins": 3}
-    sections["data"] |= {"size": [480, 600]}
-    report = "\n".join(check(sections))
-    assert "red" in report and "up to" in report
-    assert "raise model.head.bins" in report
-    sections["model"]["head"] = {**HEADS["queries"], "queries": 1}
-    assert "raise model.head.queries" in "\n".join(check(sections))
+    def report(head: dict[str, Any]) -> str:
+        sections = recipe(images)
+        sections["model"] = {"backbone": {"kind": "convolutional", "sizes": [8]}, "head": head}
+        return "\n".join(text for _, text in check(seq2attn.recipe.read(sections), device="cpu"))
+
+    of_points = report({**HEADS["points"], "bins": 3})
+    assert "red" in of_points and "up to" in of_points
+    assert "a side of more than 4 pixels, which no point can predict: raise model.head.bins" in of_points
+    assert "raise model.head.queries" in report({**HEADS["queries"], "queries": 1})
 
 
 @pytest.mark.parametrize(
