@@ -54,8 +54,10 @@ head:
 @pytest.fixture
 def recipe(tmp_path: Path) -> str:
     rows = "\n".join(f"      - {json.dumps(row)}" for row in ROWS)
-    text = f"task: image_classification\ndata: {{train: {{sample: digits}}, dev: {{sample: digits}}}}\nmodel:\n  \
+    text = (
+        f"task: image_classification\ndata: {{train: {{sample: digits}}, dev: {{sample: digits}}}}\nmodel:\n  \
 backbone:\n    kind: graph\n    rows:\n{rows}\n    outputs: [n2, n3]\ntraining: {{max_epochs: 1}}\n"
+    )
     (tmp_path / "net.yaml").write_text(text)
     return str(tmp_path / "net.yaml")
 
@@ -68,7 +70,9 @@ def test_rows_with_their_costs(recipe: str) -> None:
     # 20 x 24 positions of a 6x6 convolution from 3 to 8 channels
     assert lines[1] == ["stem", "conv", "8", "20x24", f"{3 * 8 * 36 + 16:,}", f"{20 * 24 * 3 * 8 * 36:,}"]
     assert lines[8][:5] == ["join", "concat", "up,", "c2", "40"] and lines[9][:2] == ["n2*", "c3"]
-    rows = json.loads(run("graph", recipe, "data.channels=rgb", "data.size=[40, 48]", "--format", "json").stdout)
+    rows = json.loads(
+        run("graph", recipe, "data.channels=rgb", "data.size=[40, 48]", "--format", "json").stdout
+    )
     assert lines[-1] == [
         "total", *(f"{sum(row[key] for row in rows):,}" for key in ("parameters", "multiply_adds"))
     ]  # fmt: skip
@@ -80,7 +84,9 @@ def test_rows_with_their_costs(recipe: str) -> None:
 
 
 def test_costs_are_those_of_the_edited_graph(recipe: str) -> None:
-    edited = run("graph", recipe, "model.backbone.insert={after: c2, module: nonlocal}", "--format", "json").stdout
+    edited = run(
+        "graph", recipe, "model.backbone.insert={after: c2, module: nonlocal}", "--format", "json"
+    ).stdout
     rows = {row["name"]: row for row in json.loads(edited)}
     assert rows["c2_nonlocal"]["reads"] == ["c2"] and rows["p3"]["reads"] == ["c2_nonlocal"]
     positions, channels, inner = 160 * 160, 16, 8  # queries, keys, values and output; then scores and sums
