@@ -31,6 +31,9 @@ OPTIONS = {
     "average": "--last --format --device",
     "bench attention": "--scorers --normalizers --also --seeds --budget --gold --out --format",
     "bench blocks": "--blocks --at --seeds --budget --out --format",
+    "graph": "",
+    "graph show": "--size --format",
+    "graph import": "--scale --output",
     "recipes": "--format",
     "schema": "",
 }

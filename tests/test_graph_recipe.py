@@ -1,5 +1,6 @@
 """Faults of graphs: all at once, each with its row, its line and a guess."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 from tiny_graphs import ROWS, graph
 
 from seq2attn.recipe import RecipeError, read, schema, write
+from seq2attn.recipe.graph import GraphRecipe
+from seq2attn.recipe.yaml_source import parse
 
 HEAD = """\
 task: image_classification
@@ -193,3 +196,13 @@ def test_the_schema_takes_options_beside_the_name_of_a_module() -> None:
     assert not valid({"kind": "graph", "rows": [{"module": "conv", "sise": 3}]})
     assert not valid({"kind": "graph", "rows": [{"module": "convv"}]})
     assert not valid({"kind": "resnet", "blocks": [{"block": "se", "ratoi": 8}]})
+
+
+def test_the_examples_of_the_documentation_are_graphs() -> None:
+    page = Path(__file__).parents[1] / "docs" / "images.md"
+    whole, base, *edits = re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    of_rows, inserted = (parse(text).tree["model"]["backbone"] for text in (whole, base))
+    assert len(GraphRecipe.model_validate(of_rows).plan().outputs) == 2 and "insert" in inserted
+    for edit in ({"insert": inserted["insert"]}, *(parse(text).tree for text in edits)):
+        assert graph(base=inserted["base"], **edit) != graph(base="yolov5s")
+    assert len(edits) == 2

@@ -143,7 +143,7 @@ class _Importer:
             if not isinstance(number, int) or isinstance(number, bool):
                 raise _NotReadError(f"expected numbers of rows, got {shown(reference)}")
             absolute = index + number if number < 0 else number
-            if absolute >= index or absolute < -1:
+            if not (0 <= absolute < index or (index == 0 and number == -1)):
                 raise _NotReadError(f"reads row {number}, which is none of the {index} above it")
             reads.append(absolute)
         if name in HEADS:

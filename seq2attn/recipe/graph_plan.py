@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from seq2attn.attention.blocks import BLOCKS
+from seq2attn.attention.blocks.block import keeping_channels
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.convolution import Blocks
 from seq2attn.layers.graph_modules import MODULES, RowBlock, RowModule, Shape, Style
@@ -131,7 +132,8 @@ class PlannedStyle(NamedTuple):
         parts = self.inside.get("" if node.module is None else node.module.name, ())
 
         def inside(channels: int) -> Blocks:
-            return Blocks([part.make(BLOCKS, channels) for part in parts], f"row {node.name}, inside")
+            blocks = [keeping_channels(part.make(BLOCKS, channels)) for part in parts]
+            return Blocks(blocks, f"row {node.name}, inside")
 
         return Style(self.norm, inside)
 
