@@ -10,6 +10,7 @@ import tiny_boxes
 import tiny_cli
 import tiny_runs
 import torch
+from PIL import Image
 
 import seq2attn
 from seq2attn.errors import Seq2attnError
@@ -214,6 +215,17 @@ def test_the_command_prints_results_as_coco_has_them(images: Path, overfitted: P
         assert line["bbox"] == pytest.approx([left, top, right - left, bottom - top], abs=0.01)
         assert line["score"] == pytest.approx(one.score, abs=1e-4)
     assert str(found) in repr(found) and found.to_json()["objects"][0]["label"] == found.objects[0].label
+
+
+def test_the_command_draws_pictures(images: Path, overfitted: Path, tmp_path: Path) -> None:
+    files = [str(images / f"train{number}.png") for number in range(2)]
+    lines = tiny_cli.run("detect", str(overfitted), *files, "-o", str(tmp_path / "found")).stdout.splitlines()
+    assert [line.split("\t")[0] for line in lines] == files
+    for number in range(2):
+        with Image.open(tmp_path / "found" / f"train{number}.png") as picture:
+            assert picture.mode == "RGB" and picture.size[0] % 60 == 0
+    with pytest.raises(Seq2attnError, match=r"ends in \.png"):
+        seq2attn.load(overfitted, device="cpu").detect(files[0]).plot(tmp_path / "found.gif")
 
 
 def test_the_command_refuses_two_pictures_of_one_name(images: Path, overfitted: Path, tmp_path: Path) -> None:

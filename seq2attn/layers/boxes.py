@@ -5,6 +5,7 @@ Letters: M and N numbers of boxes, K classes.
 
 import math
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -77,7 +78,7 @@ def suppressed(
     boxes, classes = boxes[order].float(), classes[order]
     rivals = (iou(boxes[:, None], boxes[None]) > overlap) & (classes[:, None] == classes)
     hidden = rivals.cpu().numpy()
-    kept, gone = list[int](), hidden.any(1) & False
+    kept, gone = list[int](), np.zeros(len(hidden), dtype=np.bool_)
     for number, row in enumerate(hidden):
         if not gone[number]:
             kept.append(number)

@@ -11,13 +11,14 @@ from seq2attn.layers.basic import ACTIVATIONS
 from seq2attn.layers.convolution import NORMS
 from seq2attn.recipe.attention import AttentionRecipe
 from seq2attn.recipe.box_data import DetectionDataRecipe
+from seq2attn.recipe.graph import NORM
 from seq2attn.recipe.image_training import ImageBatchesRecipe
 from seq2attn.recipe.kinds import ByKind
 from seq2attn.recipe.markers import OneOrMore
 from seq2attn.recipe.root import LEARNING, TASK, AnyRecipe
 from seq2attn.recipe.sections import Choice, Fault, Name, Part, Rate, Section, Size, filled
 from seq2attn.recipe.training import BEST, BestBy, Factor, MetricOf
-from seq2attn.recipe.vision_model import NORM, AnyBackbone, ResNetRecipe, grid_positions
+from seq2attn.recipe.vision_model import AnyBackbone, ResNetRecipe, grid_positions
 
 BoxMetric = Annotated[str, MetricOf("boxes")]
 MEASURED_BOXES = "Metrics of the final scores, of `score` and of validation."
