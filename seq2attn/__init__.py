@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from seq2attn.errors import Seq2attnError
     from seq2attn.inference.captioner import Captioner
     from seq2attn.inference.captions import Caption
+    from seq2attn.inference.detector import Detector
+    from seq2attn.inference.found_objects import FoundObjects
     from seq2attn.inference.image_categorizer import ImageCategorizer, ImageCategory
     from seq2attn.inference.label_results import Annotation, Category
     from seq2attn.inference.recognizer import Categorizer, Recognizer
@@ -48,6 +50,8 @@ _HOMES = {
     "Category": "inference.label_results",
     "DECODERS": "models.decoders",
     "ENCODERS": "models.encoders",
+    "Detector": "inference.detector",
+    "FoundObjects": "inference.found_objects",
     "ImageCategorizer": "inference.image_categorizer",
     "ImageCategory": "inference.image_categorizer",
     "LOSSES": "layers.token_loss",
@@ -89,6 +93,8 @@ __all__ = [
     "Captioner",
     "Categorizer",
     "Category",
+    "Detector",
+    "FoundObjects",
     "ImageCategorizer",
     "ImageCategory",
     "MultiHead",

@@ -194,6 +194,30 @@ def copy_of_wnut17(folder: Path) -> None:
         packed(folder / f"wnut17/{role}.conll.gz", "\n".join(lines))
 
 
+def copy_of_bccd(folder: Path) -> None:
+    """Empty images with a box each."""
+    names = {
+        table: [f"images/{table}{n}.jpg" for n in range(count)]
+        for table, count in (("train", 200), ("val", 10))
+    }
+    archive_of_images(folder / "bccd/images.tar", [*names["train"], *names["val"]], (64, 48))
+    for table, images in names.items():
+        rows = [
+            {"image": image, "boxes": [[9, 9, 30, 40]], "labels": [("RBC", "WBC")[number % 2]]}
+            for number, image in enumerate(images)
+        ]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"bccd/{table}.jsonl").write_text(text)
+
+
+def copy_of_scenes(folder: Path) -> None:
+    (folder / "mnist_scenes").mkdir()
+    for role, (_, count) in SPLITS.items():
+        boxes = np.array([[number, 4, 5, 30, 40, number % 10] for number in range(count)], np.int32)
+        images = np.zeros((count, 128, 128), np.uint8)
+        np.savez_compressed(folder / f"mnist_scenes/{role}.npz", images=images, boxes=boxes)
+
+
 COPIES = {
     "multi30k_additive": copy_of_multi30k,
     "multi30k_transformer": copy_of_multi30k,
@@ -206,6 +230,10 @@ COPIES = {
     "crohme_wap": copy_of_crohme,
     "crohme_transformer": copy_of_crohme,
     "flickr8k_show_attend_tell": copy_of_flickr8k,
+    "bccd_yolo": copy_of_bccd,
+    "bccd_yolo_cbam": copy_of_bccd,
+    "mnist_scenes_yolo": copy_of_scenes,
+    "mnist_scenes_queries": copy_of_scenes,
 }
 
 

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 METRICS = (
     "For texts: bleu, bleu-zh, bleu-char, chrf, chrf++, ter, exact, wer, per, g2p-wer, exprate, "
     "exprate-1, exprate-2, token-er, rouge-1, rouge-2, rouge-l, rouge-lsum; for tags: f1, precision, recall, "
-    "tag-accuracy; for labels of texts: accuracy, macro-f1; for labels of images: top-1, top-5. May be "
-    "repeated.  [default: the recipe's]"
+    "tag-accuracy; for labels of texts: accuracy, macro-f1; for labels of images: top-1, top-5; for boxes: "
+    "ap, ap50, ap75, ap-small, ap-medium, ap-large, ar-1, ar-10, ar-100, ar-small, ar-medium, ar-large. "
+    "May be repeated.  [default: the recipe's]"
 )
 
 

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from seq2attn.metrics.base import SEED, Metric, References, Score, ScoringError
+from seq2attn.metrics.detection import STATISTICS, box_report, box_score
 from seq2attn.metrics.edits import exact, sentence_errors, word_errors
 from seq2attn.metrics.entities import accuracy, f1, macro_f1, precision, recall, report, tag_accuracy
 from seq2attn.metrics.formulas import expression_rate, token_errors
@@ -42,14 +43,19 @@ METRICS: dict[str, Metric] = {
     "macro-f1": Metric(macro_f1, "labelled texts"),
     "top-1": Metric(partial(top, k=1), "labelled images", table="classes"),
     "top-5": Metric(partial(top, k=5), "labelled images", table="classes"),
+    **{name: Metric(partial(box_score, metric=name), "boxes", table="boxes") for name in STATISTICS},
 }
 
 
-TABLES: dict[str, Callable[[Sequence[str], References], Any]] = {"entities": report, "classes": class_report}
+TABLES: dict[str, Callable[[Sequence[Any], Any], Any]] = {
+    "entities": report,
+    "classes": class_report,
+    "boxes": box_report,
+}
 
 
 def metrics_of(measures: str) -> list[str]:
-    """Return the names of the METRICS of texts, tagged words, labelled texts or labelled images."""
+    """Return the names of the METRICS of texts, tagged words, labelled texts, labelled images or boxes."""
     return [name for name, metric in METRICS.items() if metric.measures == measures]
 
 

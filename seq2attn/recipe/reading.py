@@ -10,7 +10,8 @@ from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.recipe.paths import expand_variables, make_absolute
 from seq2attn.recipe.plain_values import plain
 from seq2attn.recipe.plugins import load_plugins
-from seq2attn.recipe.roots import RECIPES, AnyRecipe, Recipe
+from seq2attn.recipe.root import AnyRecipe
+from seq2attn.recipe.roots import RECIPES, Recipe
 from seq2attn.recipe.wording import FROM_PLUGINS, closest, shown, unknown
 from seq2attn.recipe.yaml_source import LONGEST, Keys, Source, SourceFault, dump, parse
 from seq2attn.runtime.files import write as write_atomically
@@ -312,14 +313,18 @@ def _step(holder: Any, key: str) -> str | int | None:
 
 
 def _as_written(path: Keys, tree: Any) -> Keys:
-    """Return the path as the recipe has it: a single corpus or metric need not be in a list."""
+    """Return the path as the recipe has it: a single corpus or metric need not be in a list, and options may
+    stand beside the name of a part."""
     kept: Keys = ()
+    section: dict[str, Any] = {}  # that has the last key
     for key in path:
         if isinstance(key, int) and not isinstance(tree, list):
             continue
+        if isinstance(tree, str) and key in section:
+            kept, tree = kept[:-1], section
         kept = (*kept, key)
         if isinstance(tree, dict):
-            tree = tree.get(str(key))
+            section, tree = tree, tree.get(str(key))
         elif isinstance(tree, list) and isinstance(key, int) and key < len(tree):
             tree = tree[key]
     return kept

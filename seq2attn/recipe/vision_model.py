@@ -2,10 +2,10 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from seq2attn.attention.blocks import BLOCKS
 from seq2attn.attention.blocks.block import Place, keeping_channels
@@ -14,13 +14,14 @@ from seq2attn.errors import NotDefinedError, Seq2attnError
 from seq2attn.layers.convolution import NORMS
 from seq2attn.layers.resnet_forms import DEPTHS, EXPANSION, Form, Stem, form_of
 from seq2attn.recipe.attention import AttentionRecipe, PerLayer
+from seq2attn.recipe.graph import NORM, GraphRecipe, wide_rates
 from seq2attn.recipe.kinds import ByKind
+from seq2attn.recipe.part_beside import PartBeside
 from seq2attn.recipe.sections import Choice, Fault, Name, Part, Rate, Section, Size, fault
 from seq2attn.recipe.seq2seq_model import TOO_LARGE, TransformerEncoderRecipe
 from seq2attn.recipe.tagger_model import AttentivePoolingRecipe, PlainPoolingRecipe, pooling_faults
 
 PLACES: tuple[str, ...] = get_args(Place)
-NORM = "Norm of convolutions. masked_batch: batch norm whose statistics leave the padding of images out."
 DROP_PATH = (
     "Stochastic depth (Huang et al. 2016): rate at which a residual branch of the last {unit} is dropped "
     "for each image in training; it rises linearly with depth."
@@ -28,7 +29,7 @@ DROP_PATH = (
 BLOCKS_TEXT = "Attention blocks, in this order; two at one place are applied one after the other."
 
 
-class BlockRecipe(Section):
+class BlockRecipe(PartBeside):
     """A block of attention, and where it stands: {block: se}, {block: se, ratio: 8, stages: [2, 3]}."""
 
     block: Annotated[Part, Choice(BLOCKS)] = Field(
@@ -42,16 +43,7 @@ class BlockRecipe(Section):
         "after: behind a unit; between: behind a stage; replace: instead of a 3x3 convolution. null = the "
         "block's own place.",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather_options(cls, value: Any) -> Any:
-        """Put options that stand beside the block's name into its section."""
-        if not isinstance(value, dict) or not isinstance(value.get("block"), str):
-            return value
-        own = {key: inner for key, inner in value.items() if key in cls.model_fields}
-        options = {key: inner for key, inner in value.items() if key not in own}
-        return {**own, "block": {"name": value["block"], **options}} if options else value
+    part_key: ClassVar[str] = "block"
 
     @property
     def place(self) -> str:
@@ -69,6 +61,7 @@ class _Convolutional(Section):
     norm: Annotated[str, Name(lambda: NORMS)] = Field("batch", description=NORM)
     blocks: list[BlockRecipe] = Field([], description=BLOCKS_TEXT)
     places: ClassVar[tuple[str, ...]]  # that there are in this kind of network
+    takes_blocks: ClassVar[bool] = True
 
     def widths(self, place: str) -> list[int]:
         """Return the channels at a place, in each stage."""
@@ -124,16 +117,9 @@ class _Convolutional(Section):
     def wide_rates(self, height: int, width: int) -> Iterator[str]:
         """Find convolutions whose dilation is larger than half of the grid, for the largest image."""
         for section in self.blocks:
-            rates = section.block.options.get("rates", ())
             for stage, stride in enumerate(self.strides, 1):
-                grid = [-(-side // stride) for side in (height, width)]
-                wide = [rate for rate in rates if 2 * rate > max(grid)]
-                if wide and stage in (section.stages or [stage]):
-                    yield (
-                        f"{section.block.name} in stage {stage}: of 3x3 convolutions with the rates "
-                        f"{', '.join(map(str, wide))}, most positions of a grid of {grid[0]}x{grid[1]} see "
-                        "only the middle: use smaller rates"
-                    )
+                if stage in (section.stages or [stage]):
+                    yield from wide_rates(section.block, f"stage {stage}", stride, (height, width))
 
 
 class ResNetRecipe(_Convolutional):
@@ -261,10 +247,17 @@ class ViTRecipe(TransformerEncoderRecipe):
         description="Self-attention: one section for all layers, or a list with one for each layer.",
     )
 
+    takes_blocks: ClassVar[bool] = False
+
     @property
     def stride(self) -> int:
         """Return how many pixels there are between two patches."""
         return self.patch
+
+    @property
+    def strides(self) -> list[int]:
+        """Return the stride of its only grid."""
+        return [self.patch]
 
     def faults(self) -> Iterator[Fault]:
         """Find patches that the stem does not divide, and what images do not have."""
@@ -290,13 +283,14 @@ class ViTRecipe(TransformerEncoderRecipe):
 
 
 AnyBackbone = Annotated[
-    ResNetRecipe | ConvNetRecipe | DenseNetRecipe | ViTRecipe,
+    ResNetRecipe | ConvNetRecipe | DenseNetRecipe | ViTRecipe | GraphRecipe,
     ByKind(
         {
             "resnet": ResNetRecipe,
             "convolutional": ConvNetRecipe,
             "densenet": DenseNetRecipe,
             "vit": ViTRecipe,
+            "graph": GraphRecipe,
         }
     ),
 ]
@@ -341,3 +335,14 @@ class ImageClassifierRecipe(Section):
                 f"{self.backbone.positions.name} is for the positions of a grid, and a class token has none: "
                 "use sinusoidal_2d or learned_2d, or another pooling",
             )
+
+
+def grid_positions(positions: Part, others: str = "") -> Iterator[Fault]:
+    """Find positions that are not added to states, or not on a grid; others: what else is possible."""
+    fitting = {name for name, part in POSITIONS.items() if part.where == "embedding" and part.needs_grid}
+    if positions.name not in fitting:
+        yield Fault(
+            "positions",
+            f"expected positions of rows and columns that are added, {' or '.join(sorted(fitting))}{others}; "
+            f"got {positions.name}",
+        )

@@ -53,7 +53,8 @@ def read_examples(task: Task[Any], role: Role, display: Display) -> ExampleSet:
 def validator(
     task: Task[Any], model: nn.Module, dev: ExampleSet, device: torch.device, group: Group = ALONE
 ) -> Validate:
-    """Return a function that scores the model on the dev set: loss, perplexity, and the recipe's metrics.
+    """Return a function that scores the model on the dev set: loss, perplexity if the loss is a
+    likelihood, and the recipe's metrics.
 
     The processes of a group share the work, and all of them get the scores, the same for any number of them.
     """
@@ -66,22 +67,23 @@ def validator(
     @torch.inference_mode()
     def validate(limit: int | None) -> dict[str, float]:
         model.eval()
-        batches = loader.evaluation_batches()[:limit]
-        losses = dict[int, tuple[float, int]]()  # by the index of the batch: its loss and number of targets
+        batches, is_likelihood = loader.evaluation_batches()[:limit], False
+        sums = dict[int, tuple[float, float]]()  # by the index of the batch: its loss, and what divides it
         for index, indices in group.share(batches):
             batch = loader.batch(indices)
             activity = f"in the batch with the dev examples {indices[:8].tolist()} ({batch.shape})"
             with _error_context(activity, settings.batch_setting):
                 batch = batch.to(device)
-                nll = float(objective.loss(objective.forward(model, batch), batch).nll)
-            losses[index] = nll, batch.num_targets
-        nll, num_targets = map(sum, zip(*group.merged(losses), strict=True))
+                losses = objective.loss(objective.forward(model, batch), batch)
+            is_likelihood = losses.nll is not None
+            sums[index] = float(losses.whole if losses.nll is None else losses.nll), losses.divisor_in(batch)
+        total, divisor = map(sum, zip(*group.merged(sums), strict=True))
         rows = [row for indices in batches for row in indices.tolist()]
         with _error_context("decoding", predictor.memory_advice), without_length_warnings():
             scores = task.evaluate(predictor, dev, metrics, rows, bootstrap=0, group=group).scores
-        loss = nll / num_targets
-        values = {name: score.value for name, score in scores.items()}
-        return {"loss": loss, "perplexity": math.exp(min(loss, 700)), **values}
+        loss = total / max(divisor, 1.0)
+        perplexity = {"perplexity": math.exp(min(loss, 700))} if any(group.all(is_likelihood)) else {}
+        return {"loss": loss, **perplexity, **{name: score.value for name, score in scores.items()}}
 
     return validate
 

@@ -27,12 +27,20 @@ if TYPE_CHECKING:
 
 
 class Losses(NamedTuple):
-    """The losses of a batch: sums over its `num_targets` predictions."""
+    """The losses of a batch: sums over its predictions."""
 
     whole: Tensor  # (), minimised
     loss: Tensor  # (), the part of `whole` that is reported as the loss, in nats
-    nll: Tensor  # (), the negative log-likelihood of the target, in nats; has no gradient
+    # (), the negative log-likelihood of the target, in nats, without a gradient; None: the loss is none
+    nll: Tensor | None
     parts: Mapping[str, Tensor] = MappingProxyType({})  # other reported losses, by name, before their factors
+    # (), what the sums of all batches of an update are divided by, without a gradient, if only the output
+    # tells it; None: the batch's num_targets
+    divisor: Tensor | None = None
+
+    def divisor_in(self, batch: Any) -> float:
+        """Return the batch's share in what the sums of an update are divided by."""
+        return float(batch.num_targets if self.divisor is None else self.divisor)
 
 
 class Objective(Protocol):

@@ -70,8 +70,9 @@ class Trainer:
         """Make one update from its batches: those that are this process's share.
 
         Losses are summed over the tokens of all batches and divided once, so that the gradient does not
-        depend on how an update is split into batches and processes. Raises FloatingPointError if the loss or
-        the gradient is not finite; the weights are then unchanged.
+        depend on how an update is split into batches and processes. Where only the losses tell by what
+        (`Losses.divisor`), the gradient is corrected after the last batch. Raises FloatingPointError if the
+        loss or the gradient is not finite; the weights are then unchanged.
         """
         self.model.train()
         rate = self.recipe.learning_rate * self.schedule.factor(step, self.total)
@@ -79,23 +80,29 @@ class Trainer:
             group["lr"] = rate
         counts = self.group.all([sum(batch.num_targets for batch in batches), len(batches)])
         tokens, num_batches = map(sum, zip(*counts, strict=True))
+        divided = max(1, tokens)
         buffers = SharedBuffers(self.model, num_batches)
-        losses = dict[int, dict[str, float]]()  # by the index of the batch in the update
+        sums = dict[int, tuple[float, float, dict[str, float]]]()  # by the index of the batch in the update
         for number, batch in enumerate(batches):
             index = self.group.rank + number * self.group.size
             seed_batch(self.seed, step, index)
-            of_batch = self._losses(batch.to(self.device))
-            self.scaler.scale(of_batch.whole / tokens).backward()
-            parts = {name: part.item() / tokens for name, part in of_batch.parts.items()}
-            losses[index] = {"": of_batch.loss.item() / tokens, **parts}
+            losses = self._losses(batch.to(self.device))
+            self.scaler.scale(losses.whole / divided).backward()
+            parts = {name: part.item() / divided for name, part in losses.parts.items()}
+            sums[index] = losses.loss.item() / divided, losses.divisor_in(batch), parts
             buffers.batch_done()
         buffers.update_done(self.group)
         self.group.add_gradients(self.model.parameters())
-        parts = dict[str, float]()
-        for of_index in self.group.merged(losses):
-            parts = {name: parts.get(name, 0.0) + part for name, part in of_index.items()}
-        total = parts.pop("")
+        total, divisor, parts = 0.0, 0.0, dict[str, float]()
+        for loss, of_batch, others in self.group.merged(sums):
+            total, divisor = total + loss, divisor + of_batch
+            parts = {name: parts.get(name, 0.0) + part for name, part in others.items()}
         self.scaler.unscale_(self.optimizer)
+        if (rescaled := divided / max(divisor, 1.0)) != 1:
+            total, parts = rescaled * total, {name: rescaled * part for name, part in parts.items()}
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(rescaled)
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip or math.inf))
         # With fp16 the scaler handles infinite gradients: it skips the step and lowers its scale.
         finite = math.isfinite(total + sum(parts.values()))

@@ -10,6 +10,7 @@ from seq2attn.attention.blocks.block import Place
 from seq2attn.attention.positions import POSITIONS
 from seq2attn.layers.basic import Dropout
 from seq2attn.layers.convolution import Blocks
+from seq2attn.layers.graph_modules import Shape
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.models.seq2seq_factory import build_decoder, encoder_layers, initialise
 from seq2attn.models.tagger_factory import build_pooling
@@ -17,9 +18,11 @@ from seq2attn.models.vision.backbone import Backbone
 from seq2attn.models.vision.classifier import ImageClassifier
 from seq2attn.models.vision.densenet import DenseNet
 from seq2attn.models.vision.encoder import ImageEncoder
+from seq2attn.models.vision.graph import IMAGE, GraphNetwork, GraphRow
 from seq2attn.models.vision.plain import ConvNet
 from seq2attn.models.vision.resnet import ResNet
 from seq2attn.models.vision.vit import PatchEmbedding, ViT
+from seq2attn.recipe.graph import GraphRecipe
 from seq2attn.recipe.image_text import ImageToTextModelRecipe
 from seq2attn.recipe.vision_model import (
     AnyBackbone,
@@ -54,6 +57,8 @@ def build_backbone(recipe: AnyBackbone, channels: int, class_token: bool = False
     """
     if isinstance(recipe, ViTRecipe):
         return _vit(recipe, channels, class_token)
+    if isinstance(recipe, GraphRecipe):
+        return build_graph(recipe, channels)
     blocks = partial(_blocks_at, recipe.blocks)
     if isinstance(recipe, ConvNetRecipe):
         return ConvNet(recipe.sizes, channels, recipe.norm, blocks)
@@ -61,6 +66,18 @@ def build_backbone(recipe: AnyBackbone, channels: int, class_token: bool = False
         sizes = recipe.layers, recipe.growth, recipe.stem
         return DenseNet(*sizes, channels, recipe.norm, recipe.dropout, blocks)
     return ResNet(recipe.form, channels, recipe.norm, blocks, recipe.last_norm_zero, recipe.drop_path)
+
+
+def build_graph(recipe: GraphRecipe, channels: int) -> GraphNetwork:
+    """Return the network of a graph, for images with this number of channels."""
+    plan, scale, style = recipe.plan(), recipe.scaling, recipe.style
+    shapes, rows = {IMAGE: Shape(channels, 1)}, list[GraphRow]()
+    for node in plan.nodes:
+        sources = tuple(read.name for read in node.reads if read is not None)
+        module = node.make([shapes[name] for name in sources], scale, style)
+        rows.append(GraphRow(node.name, module, sources))
+        shapes[node.name] = module.shape
+    return GraphNetwork(rows, [node.name for node in plan.outputs])
 
 
 def build_image_to_text(recipe: ImageToTextModelRecipe, channels: int, target_size: int) -> Seq2Seq:
