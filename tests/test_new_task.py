@@ -41,6 +41,7 @@ from seq2attn.recipe import (
     TextRecipe,
 )
 from seq2attn.runs.dry_run import check
+from seq2attn.runtime.distributed import ALONE, Group
 from seq2attn.tasks.loading import load_for
 from seq2attn.tasks.registry import TASKS
 from seq2attn.tasks.task import Evaluation, TextTask, Units
@@ -131,7 +132,7 @@ class SquaredError:
         squares = (answer - batch.counts).square().sum()
         return Losses(squares, squares.detach(), squares.detach())
 
-    def updated(self) -> None: ...
+    def updated(self, group: Group = ALONE) -> None: ...
 
     def state(self) -> None: ...
 

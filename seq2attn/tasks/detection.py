@@ -138,9 +138,10 @@ class DetectionTask(Task[DetectionRecipe]):
         own = dict(group.share(rows))
         images = (ReadImage(examples.image(row), examples.to_original(row)) for row in own.values())
         found = zip(own, predictor.detections(images), strict=True)
+        all_found = group.merged({index: detections.to_json() for index, detections in found})
         detections = [
             Detections(np.array(boxes).reshape(-1, 4), labels, np.array(scores))
-            for boxes, labels, scores in group.merged({index: of_image.to_json() for index, of_image in found})
+            for boxes, labels, scores in all_found
         ]
         objects = [examples.objects(row) for row in rows]
         try:

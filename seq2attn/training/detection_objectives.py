@@ -14,6 +14,7 @@ from seq2attn.layers.box_assignment import ALIGNMENT, Alignment, assign_aligned,
 from seq2attn.layers.box_losses import distribution_focal_loss
 from seq2attn.layers.boxes import center_size, complete_iou, generalized_iou
 from seq2attn.models.vision.detector import ObjectDetector, PointOutput, QueryOutput
+from seq2attn.runtime.distributed import ALONE, Group
 from seq2attn.training.objectives import Losses
 
 
@@ -53,7 +54,7 @@ class DetectionObjective:
         output: PointOutput | QueryOutput = model(batch.images, batch.mask)
         return output
 
-    def updated(self) -> None:
+    def updated(self, group: Group = ALONE) -> None:
         """See Objective."""
 
     def state(self) -> None:
