@@ -11,6 +11,13 @@ from seq2attn.metrics.entities import accuracy, f1, macro_f1, precision, recall,
 from seq2attn.metrics.formulas import expression_rate, token_errors
 from seq2attn.metrics.images import class_report, top
 from seq2attn.metrics.rouge import rouge
+from seq2attn.metrics.segmentation import (
+    mean_dice,
+    mean_dice_of_images,
+    mean_iou,
+    mean_iou_of_images,
+    pixel_accuracy,
+)
 from seq2attn.metrics.translation import bleu, chrf, ter
 
 DEFAULT = ("bleu", "chrf", "ter")  # the metrics of `score`
@@ -40,6 +47,11 @@ METRICS: dict[str, Metric] = {
     "tag-accuracy": Metric(tag_accuracy, "tagged words"),
     "accuracy": Metric(accuracy, "labelled texts"),
     "macro-f1": Metric(macro_f1, "labelled texts"),
+    "miou": Metric(mean_iou, "masks"),
+    "miou-image": Metric(mean_iou_of_images, "masks"),
+    "dice": Metric(mean_dice, "masks"),
+    "dice-image": Metric(mean_dice_of_images, "masks"),
+    "pixel-accuracy": Metric(pixel_accuracy, "masks"),
     "top-1": Metric(partial(top, k=1), "labelled images", table="classes"),
     "top-5": Metric(partial(top, k=5), "labelled images", table="classes"),
 }
@@ -49,7 +61,8 @@ TABLES: dict[str, Callable[[Sequence[str], References], Any]] = {"entities": rep
 
 
 def metrics_of(measures: str) -> list[str]:
-    """Return the names of the METRICS of texts, tagged words, labelled texts or labelled images."""
+    """Return the names of the METRICS of texts, tagged words, labelled texts, labelled images
+    or masks."""
     return [name for name, metric in METRICS.items() if metric.measures == measures]
 
 
