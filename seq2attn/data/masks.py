@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,13 +50,26 @@ class MaskExamples(ImageExamples):
         chunk, row = self._find(number)
         return unpacked(self._masks[chunk][row][0].as_buffer().to_pybytes())
 
+    def size(self, number: int) -> tuple[int, int]:
+        """Return height and width of an image before it is resized."""
+        height, width = self.labels(number).shape
+        return height, width
+
+    def target_text(self, number: int) -> Any:
+        """Return what metrics compare with: the class of each pixel, as `labels` does."""
+        return self.labels(number)
+
+    def references(self, number: int) -> list[Any]:
+        """Return the only mask of an image, likewise."""
+        return [self.labels(number)]
+
     def moved_labels(self, number: int, matrix: Matrix, size: tuple[int, int]) -> Labels:
         """Return the class of each pixel of a changed image: (H, W).
 
         matrix: takes a position of the changed image to that of `image(number)`; size: of the changed image.
         """
         labels = self.labels(number)
-        resizing, _ = self.reader.geometry(*labels.shape)
+        resizing, _ = self._reader.geometry(*labels.shape)
         return moved(labels, composed(resizing, matrix), size)
 
     def resized_labels(self, number: int) -> Labels:

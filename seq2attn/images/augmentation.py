@@ -6,7 +6,8 @@ determines the change.
 """
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
@@ -14,12 +15,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from seq2attn.images.decoding import Pixels
+from seq2attn.images.geometry import Matrix, composed, identity
 
 Share = Annotated[float, Ge(0), Le(1)]
 Byte = Annotated[int, Ge(0), Le(255)]
-# (2, 3): takes a position (x, y, 1) of the result to the position (x, y) of the image from which it comes.
-# x goes to the right and y down; the pixel in row i, column j covers x from j to j + 1, y from i to i + 1.
-Matrix = NDArray[np.float64]
+
+
+class Changed(NamedTuple):
+    """A changed image, and the matrix by which its boxes and its mask move."""
+
+    image: Pixels
+    matrix: Matrix  # takes a position of this image to that of the image before the change
 
 
 class Augmentation(ABC):
@@ -27,7 +33,11 @@ class Augmentation(ABC):
 
     @abstractmethod
     def apply(self, image: Pixels, random: np.random.Generator) -> Pixels:
-        """Return the changed image, in the same size."""
+        """Return the changed image, in the same size unless the change is to another one."""
+
+    def change(self, image: Pixels, random: np.random.Generator) -> Changed:
+        """Return the changed image, and how its pixels have moved: here, not at all."""
+        return Changed(self.apply(image, random), identity())
 
 
 class Geometric(Augmentation):
@@ -45,8 +55,23 @@ class Geometric(Augmentation):
 
     def apply(self, image: Pixels, random: np.random.Generator) -> Pixels:
         """See the base class."""
+        return self.change(image, random).image
+
+    def change(self, image: Pixels, random: np.random.Generator) -> Changed:
+        """See the base class."""
         matrix = self.matrix(image.shape[0], image.shape[1], random)
-        return image if matrix is None else warp(image, matrix, self.fill)
+        if matrix is None:
+            return Changed(image, identity())
+        return Changed(warp(image, matrix, self.fill), matrix)
+
+
+def changed(image: Pixels, changes: Sequence[Augmentation], random: np.random.Generator) -> Changed:
+    """Return an image after changes, one after the other, and the matrix of all of them."""
+    matrix = identity()
+    for change in changes:
+        image, last = change.change(image, random)
+        matrix = composed(matrix, last)
+    return Changed(image, matrix)
 
 
 def warp(image: Pixels, matrix: Matrix, fill: int = 0) -> Pixels:
@@ -95,6 +120,28 @@ class Crop(Geometric):
         """See the base class."""
         left, top = random.integers(-self.padding, self.padding, size=2, endpoint=True).tolist()
         return np.array([[1.0, 0.0, left], [0.0, 1.0, top]])
+
+
+class RandomCrop(Geometric):
+    """Cuts out a window at a random place, which is then the image, as large images are trained in parts.
+
+    size: height and width of the window; of an image that is smaller, its own.
+    """
+
+    def __init__(self, *, size: Annotated[int, Ge(1)]) -> None:
+        super().__init__()
+        self.size = size
+
+    def matrix(self, height: int, width: int, random: np.random.Generator) -> Matrix:
+        """See the base class."""
+        left, top = (int(random.integers(max(side - self.size, 0) + 1)) for side in (width, height))
+        return np.array([[1.0, 0.0, left], [0.0, 1.0, top]])
+
+    def change(self, image: Pixels, random: np.random.Generator) -> Changed:
+        """See the base class. The image is smaller than the given one."""
+        matrix = self.matrix(image.shape[0], image.shape[1], random)
+        left, top = matrix[:, 2].astype(int).tolist()
+        return Changed(image[top : top + self.size, left : left + self.size], matrix)
 
 
 class Affine(Geometric):
@@ -189,6 +236,7 @@ class Mixup:
 AUGMENTATIONS: dict[str, type[Augmentation] | type[Mixup]] = {
     "flip": Flip,
     "crop": Crop,
+    "random_crop": RandomCrop,
     "affine": Affine,
     "color_jitter": ColorJitter,
     "erase": Erase,

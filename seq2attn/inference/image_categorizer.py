@@ -1,6 +1,5 @@
 """The predictor of labels of images."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -19,7 +18,7 @@ from seq2attn.data.image_plan import BatchLimits, by_size, fill_images
 from seq2attn.errors import Seq2attnError
 from seq2attn.images.decoding import Pixels
 from seq2attn.inference.image_input import CHUNK, read_image, several
-from seq2attn.inference.image_maps import ImageMaps, image_maps
+from seq2attn.inference.image_maps import ImageMaps, image_maps, write_maps
 from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, OF_TEXTS, PlotOptions, Predictor
 from seq2attn.models.vision.classifier import ImageClassifier, ImageScores
 from seq2attn.recipe.image_data import ImageDataRecipe
@@ -176,14 +175,8 @@ class ImageCategorizer(Predictor):
         decoding: Mapping[str, object] = NO_OPTIONS,
     ) -> ImageCategory:
         """See the base class. A path that ends in .json gets the numbers of the maps instead of a picture."""
-        if Path(path).suffix.lower() != ".json":
-            result: ImageCategory = super().plot(text, path, options, decoding)
-            return result
-        from seq2attn.views.pictures import write
-
         category, maps = self._seen_as(text, options, decoding)
-        content = {**category.to_json(), "maps": maps.to_json(options)}
-        write(Path(path), lambda: json.dumps(content, ensure_ascii=False).encode())
+        write_maps(maps, category.to_json(), path, options)
         return category
 
     def stream(self, lines: Iterable[Any]) -> Iterator[ImageCategory]:

@@ -17,6 +17,7 @@ from seq2attn.metrics.segmentation import (
     mean_iou,
     mean_iou_of_images,
     pixel_accuracy,
+    segmentation_report,
 )
 from seq2attn.metrics.translation import bleu, chrf, ter
 
@@ -47,9 +48,9 @@ METRICS: dict[str, Metric] = {
     "tag-accuracy": Metric(tag_accuracy, "tagged words"),
     "accuracy": Metric(accuracy, "labelled texts"),
     "macro-f1": Metric(macro_f1, "labelled texts"),
-    "miou": Metric(mean_iou, "masks"),
+    "miou": Metric(mean_iou, "masks", table="masks"),
     "miou-image": Metric(mean_iou_of_images, "masks"),
-    "dice": Metric(mean_dice, "masks"),
+    "dice": Metric(mean_dice, "masks", table="masks"),
     "dice-image": Metric(mean_dice_of_images, "masks"),
     "pixel-accuracy": Metric(pixel_accuracy, "masks"),
     "top-1": Metric(partial(top, k=1), "labelled images", table="classes"),
@@ -57,17 +58,20 @@ METRICS: dict[str, Metric] = {
 }
 
 
-TABLES: dict[str, Callable[[Sequence[str], References], Any]] = {"entities": report, "classes": class_report}
+TABLES: dict[str, Callable[[Sequence[Any], Any], Any]] = {
+    "entities": report,
+    "classes": class_report,
+    "masks": segmentation_report,
+}
 
 
 def metrics_of(measures: str) -> list[str]:
-    """Return the names of the METRICS of texts, tagged words, labelled texts, labelled images
-    or masks."""
+    """Return the names of the METRICS of texts, tagged words, labelled texts, labelled images or masks."""
     return [name for name, metric in METRICS.items() if metric.measures == measures]
 
 
 def score(
-    hypotheses: Sequence[str],
+    hypotheses: Sequence[Any],
     references: References,
     metrics: Sequence[str] = DEFAULT,
     bootstrap: int = 1000,
@@ -75,6 +79,7 @@ def score(
 ) -> list[Score]:
     """Return the scores of a corpus by the named METRICS, or by one of them.
 
+    hypotheses: texts; for metrics of masks see `metrics.segmentation`.
     references: a sentence for each hypothesis; or, as in sacreBLEU, a list of such lists, one for each
         translator, with None where a hypothesis has fewer references (`transposed` makes such lists).
     bootstrap: number of resampled corpora for the confidence interval; 0 = no interval, which is fast. A
@@ -91,7 +96,7 @@ def score(
 
 
 def tables(
-    hypotheses: Sequence[str], references: References, metrics: Sequence[str] = DEFAULT
+    hypotheses: Sequence[Any], references: References, metrics: Sequence[str] = DEFAULT
 ) -> dict[str, Any]:
     """Return the tables with more of the named METRICS, by name: their `str` is for people, `to_json` not."""
     names = dict.fromkeys(METRICS[name].table for name in metrics if METRICS[name].table)

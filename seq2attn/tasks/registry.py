@@ -5,6 +5,7 @@ from typing import Any
 from seq2attn.tasks.image_tasks import ImageClassificationTask
 from seq2attn.tasks.image_to_text import ImageToTextTask
 from seq2attn.tasks.labelling_tasks import ClassificationTask, TaggingTask
+from seq2attn.tasks.segmentation import SegmentationTask
 from seq2attn.tasks.sequence_tasks import SummarizationTask, TranslationTask
 from seq2attn.tasks.task import Task
 
@@ -15,4 +16,5 @@ TASKS: dict[str, type[Task[Any]]] = {
     "classification": ClassificationTask,
     "image_classification": ImageClassificationTask,
     "image_to_text": ImageToTextTask,
+    "segmentation": SegmentationTask,
 }
