@@ -106,8 +106,8 @@ class ImageReader:
 
 
 def opened(image: bytes | NDArray[Any] | Image.Image) -> Image.Image:
-    """Return an image of Pillow, decoded. ImageError if it is empty, too large, or no 8-bit pixels; other errors
-    are those of Pillow."""
+    """Return an image of Pillow, decoded. ImageError if it is empty, too large, or no 8-bit pixels; other
+    errors are those of Pillow, DECODING_FAULTS among them."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3):
             shape = f"{image.dtype} {image.shape}"

@@ -39,7 +39,10 @@ class MaskReader:
         self.classes, self.ignore, self.instances = classes, ignore, instances
         #: JSON; differs if masks are read in another way.
         self.described: Any = [
-            classes, sorted(ignore), None if colors is None else list(colors.items()), instances
+            classes,
+            sorted(ignore),
+            None if colors is None else list(colors.items()),
+            instances,
         ]
         self.colors = None if colors is None else _ColorTable(colors)
         self._numbers = np.full(2**16, -1, np.int16)  # what each number in a mask stands for
@@ -87,8 +90,8 @@ class MaskReader:
         also = f", or {', '.join(map(str, self.ignore))}, which data.ignore has" if self.ignore else ""
         hint = "; or if they are numbers of objects, set data.instances" if self.classes == 2 else ""
         return (
-            f"the mask has {_listed(unknown)}: expected class numbers from 0 to {self.classes - 1}{also}: give "
-            f"the class a name in data.classes, or add the number to data.ignore{hint}"
+            f"the mask has {_listed(unknown)}: expected class numbers from 0 to {self.classes - 1}{also}: "
+            f"give the class a name in data.classes, or add the number to data.ignore{hint}"
         )
 
     def _of_colors(self, picture: Image.Image) -> Labels:

@@ -188,7 +188,9 @@ class ImageMaps(Mapping[str, Map]):
         if kind is not None and kind not in MAPS:
             raise Seq2attnError(f"unknown map {kind!r}: expected one of {', '.join(MAPS)}")
         if not there:
-            raise Seq2attnError("this network has no attention, and so no maps: see the key blocks of its recipe")
+            raise Seq2attnError(
+                "this network has no attention, and so no maps: see the key blocks of its recipe"
+            )
         if kind is None:
             asked = ("affinity", "rollout") if options.query is not None else ()
             first = (*asked, "pooling", "place", "gradcam", "affinity", "channel")

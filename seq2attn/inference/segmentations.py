@@ -65,8 +65,8 @@ class Segmentation:
         write(Path(path), lambda: mask_png(self.mask, self.colors))
 
     def plot(self, path: str | Path | None = None) -> "Figure":
-        """Return a picture of the image, the colours of the classes over it, and a legend; save it if a path is
-        given, which ends in .png, .svg or .pdf."""
+        """Return a picture of the image, the colours of the classes over it, and a legend; save it if a path
+        is given, which ends in .png, .svg or .pdf."""
         from seq2attn.views.masks import legend_picture
         from seq2attn.views.pictures import save
 

@@ -72,9 +72,7 @@ class Segmenter(Predictor):
     ) -> Segmentation: ...
 
     @overload
-    def segment(
-        self, image: "Sequence[OneImage]", *, probabilities: bool = True
-    ) -> list[Segmentation]: ...
+    def segment(self, image: "Sequence[OneImage]", *, probabilities: bool = True) -> list[Segmentation]: ...
 
     def segment(self, image: Any, *, probabilities: bool = True) -> Segmentation | list[Segmentation]:
         """Return the class of each pixel of an image, or of each of a list of images.

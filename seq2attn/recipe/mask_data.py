@@ -21,7 +21,9 @@ class MaskFolders(Corpus):
 
     images: FolderPath = Field(description="Folder of the images; if there is an archive, the one in it.")
     masks: FolderPath = Field(description="Folder of the masks, likewise.")
-    archive: FilePath | None = Field(None, description=f"{ARCHIVE[0].upper()}{ARCHIVE[1:]}, with both folders.")
+    archive: FilePath | None = Field(
+        None, description=f"{ARCHIVE[0].upper()}{ARCHIVE[1:]}, with both folders."
+    )
     weight: Weight = 1.0
     limit: Limit = None
     skip: Skip = 0
@@ -64,11 +66,11 @@ class SegmentationDataRecipe(AnyImageDataRecipe):
     test: AnyMasks | None = Field(None, description=TEST)
     classes: Annotated[
         list[Annotated[str, Field(min_length=1)]], Field(min_length=2, max_length=MAX_CLASSES)
-    ] = Field(description="Names of the classes, by the number that they have in masks (of a palette: its index).")
+    ] = Field(description="Names of the classes, by their number in masks (of a palette: its index).")
     ignore: Annotated[list[Byte], OneOrMore()] = Field(
         [255],
-        description="Numbers in masks of pixels that neither loss nor metrics count, as those without a class; "
-        "[] = none. Not with colors or instances.",
+        description="Numbers in masks of pixels that neither loss nor metrics count, as those without a "
+        "class; [] = none. Not with colors or instances.",
     )
     colors: dict[str, tuple[Byte, Byte, Byte]] | None = Field(
         None,
@@ -100,10 +102,13 @@ class SegmentationDataRecipe(AnyImageDataRecipe):
             yield Fault("ignore", f"{why}: leave it out, or the class, which must then be the last")
         if self.instances and len(self.classes) != 2:
             yield Fault(
-                "classes", f"instances are of two classes, the background and the objects; got {len(self.classes)}"
+                "classes",
+                f"instances are of two classes, the background and the objects; got {len(self.classes)}",
             )
         if self.instances and self.colors is not None:
-            yield Fault("colors", "masks have colours or numbers of objects: leave one of colors and instances out")
+            yield Fault(
+                "colors", "masks have colours or numbers of objects: leave one of colors and instances out"
+            )
         yield from self._of_colors()
 
     def _of_colors(self) -> Iterator[Fault]:

@@ -60,7 +60,9 @@ class UNetRecipe(Section):
         4, description="Number of rows; each has half the size of the one before."
     )
     norm: Annotated[str, Name(lambda: NORMS)] = Field("batch", description=NORM)
-    encoder_blocks: list[RowBlockRecipe] = Field([], description=ROW_BLOCKS.format(rows="rows on the way down"))
+    encoder_blocks: list[RowBlockRecipe] = Field(
+        [], description=ROW_BLOCKS.format(rows="rows on the way down")
+    )
     decoder_blocks: list[RowBlockRecipe] = Field(
         [], description=ROW_BLOCKS.format(rows="rows on the way up") + " The coarsest row is none of them."
     )
@@ -111,12 +113,15 @@ class HeadNetRecipe(Section):
         "batch", description=f"{NORM} Of the convolutions around the block and of the auxiliary classifiers."
     )
     dropout: Rate = Field(
-        0.1, description="Rate at which whole channels are dropped before classifiers; aspp and danet have their own."
+        0.1,
+        description="Rate at which whole channels are dropped before classifiers; aspp and danet have their "
+        "own.",
     )
     auxiliary: Factor = Field(
         0.4,
         description="Factor of the losses of auxiliary classifiers, which only training uses: on the stage "
-        "before the last (0.4 in CCNet), or of danet one on each of its two branches (1 in the paper); 0 = none.",
+        "before the last (0.4 in CCNet), or of danet one on each of its two branches (1 in the paper); 0 = "
+        "none.",
     )
 
     @property
@@ -145,7 +150,9 @@ class HeadNetRecipe(Section):
             yield Fault("head", str(error))
         strides: list[int] = getattr(self.backbone, "strides", [])
         if self.auxiliary and head != "danet" and len(strides) < 2:
-            yield Fault("auxiliary", "needs a stage before the last one, and the backbone has one: set it to 0")
+            yield Fault(
+                "auxiliary", "needs a stage before the last one, and the backbone has one: set it to 0"
+            )
 
     def wide_rates(self, height: int, width: int) -> Iterator[str]:
         """Find convolutions whose dilation is larger than half of the grid, for the largest image."""
@@ -160,9 +167,7 @@ class HeadNetRecipe(Section):
             )
 
 
-AnySegmenterRecipe = Annotated[
-    UNetRecipe | HeadNetRecipe, ByKind({"unet": UNetRecipe, "fcn": HeadNetRecipe})
-]
+AnySegmenterRecipe = Annotated[UNetRecipe | HeadNetRecipe, ByKind({"unet": UNetRecipe, "fcn": HeadNetRecipe})]
 
 
 class SegmentationTrainingRecipe(ImageBatchesRecipe):
@@ -171,8 +176,8 @@ class SegmentationTrainingRecipe(ImageBatchesRecipe):
     batch_images: Size = Field(16, description="Largest number of images in a batch.")
     dice: Factor = Field(
         0.0,
-        description="Factor of the soft Dice loss, beside the loss of each pixel: for each image 1 - the mean "
-        "of 2 sum p t / (sum p + sum t) over the classes that it has, times its pixels; 0 = none.",
+        description="Factor of the soft Dice loss, beside the loss of each pixel: for each image 1 - the "
+        "mean of 2 sum p t / (sum p + sum t) over the classes that it has, times its pixels; 0 = none.",
     )
     metric: Annotated[str, BestBy("masks")] = Field("miou", description=BEST)
     metrics: Annotated[list[Annotated[str, MetricOf("masks")]], Field(min_length=1), OneOrMore()] = Field(

@@ -198,9 +198,7 @@ class ResNetRecipe(ConvolutionalRecipe):
         if form is None:
             raise fault(f"expected {DEPTHS}, got {self.depth}")
         widths = tuple(max(1, round(width * self.width)) for width in form.widths)
-        return form._replace(
-            widths=widths, stem=self.stem or form.stem, output_stride=self.output_stride
-        )
+        return form._replace(widths=widths, stem=self.stem or form.stem, output_stride=self.output_stride)
 
     @property
     def strides(self) -> list[int]:

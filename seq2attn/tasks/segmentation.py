@@ -92,7 +92,7 @@ class SegmentationTask(Task[SegmentationRecipe]):
         return build_segmenter(self.recipe.model, data.num_channels, data.classes)
 
     def objective(self, model: SegmentationNet, training: bool = False) -> SegmentationObjective:
-        """See the base class: in training with the losses of the recipe, else the cross-entropy of a pixel."""
+        """See the base class: in training the losses of the recipe, else the cross-entropy of a pixel."""
         if not training:
             return SegmentationObjective()
         settings, network = self.recipe.training, self.recipe.model
@@ -127,8 +127,8 @@ class SegmentationTask(Task[SegmentationRecipe]):
     def evaluate_texts(self, *arguments: Any, **options: Any) -> Evaluation:
         """Seq2attnError: masks are no texts."""
         raise Seq2attnError(
-            "a model for segmentation is scored on images with masks, not on texts: name them in data.test of "
-            "its recipe, and leave --source and --references out"
+            "a model for segmentation is scored on images with masks, not on texts: name them in data.test "
+            "of its recipe, and leave --source and --references out"
         )
 
     @property
@@ -136,9 +136,7 @@ class SegmentationTask(Task[SegmentationRecipe]):
         """See the base class: the class that most pixels of the training data have, for each pixel."""
         return {"majority": lambda _: self.recipe.data.classes[self._majority]}
 
-    def score_baselines(
-        self, inputs: Any, references: Any, metrics: Sequence[str]
-    ) -> dict[str, list[Score]]:
+    def score_baselines(self, inputs: Any, references: Any, metrics: Sequence[str]) -> dict[str, list[Score]]:
         """See the base class. references: the true classes of the pixels of each image."""
         count = len(self.recipe.data.classes)
         matrices = [confusion(truth, np.full_like(truth, self._majority), count) for truth in references]

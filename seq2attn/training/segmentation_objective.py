@@ -62,8 +62,8 @@ class SegmentationObjective:
 def soft_dice(
     scores: Float[Tensor, "B K H W"], labels: Int[Tensor, "B H W"], counted: Bool[Tensor, "B H W"]
 ) -> Float[Tensor, ""]:
-    """Return the sum over images of n (1 - mean over classes of 2 sum p t / (sum p + sum t)), for the n counted
-    pixels of an image and the classes that it has (Milletari et al. 2016, without their squares).
+    """Return the sum over images of n (1 - mean over classes of 2 sum p t / (sum p + sum t)), for the n
+    counted pixels of an image and the classes that it has (Milletari et al. 2016, without their squares).
 
     It is a sum over images, each with the weight of its pixels. So, divided by all counted pixels of an
     update, it is the mean loss of a pixel's image, and does not depend on how the update is split into
@@ -75,6 +75,8 @@ def soft_dice(
     shared = (probabilities * targets).sum((2, 3))  # (B, K)
     size = targets.sum((2, 3))
     there = size > 0
-    dice = 2 * shared / (probabilities.sum((2, 3)) + size).clamp(min=1)  # of a class that is there, at least 1
+    dice = (
+        2 * shared / (probabilities.sum((2, 3)) + size).clamp(min=1)
+    )  # of a class that is there, at least 1
     mean = (dice * there).sum(1) / there.sum(1).clamp(min=1)
     return ((1 - mean) * counted.sum((1, 2))).sum()

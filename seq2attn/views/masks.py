@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -60,19 +61,18 @@ def mask_png(mask: NDArray[np.uint8], colors: Sequence[Color]) -> bytes:
     return buffer.getvalue()
 
 
-def blended(
-    pixels: NDArray[np.uint8], mask: NDArray[np.uint8], colors: Sequence[Color]
-) -> NDArray[np.uint8]:
+def blended(pixels: NDArray[np.uint8], mask: NDArray[np.uint8], colors: Sequence[Color]) -> NDArray[np.uint8]:
     """Return an image in grey under the colours of its classes: (H, W, 3). The edges between classes are
     stronger; black classes are clear."""
     below = 255 * (0.25 + 0.75 * grey(pixels))[..., None]
     table = np.array(colors, float)
     edges = np.zeros(mask.shape, bool)
-    edges[1:] |= mask[1:] != mask[:-1]
-    edges[:, 1:] |= mask[:, 1:] != mask[:, :-1]
+    for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        different = mask[one] != mask[other]
+        edges[one] |= different
+        edges[other] |= different
     opacity = np.where(edges, _EDGE, _OPACITY)
-    clear = ~table.any(1)[mask] & ~edges
-    opacity[clear] = 0.0
+    opacity[~table.any(1)[mask]] = 0.0
     over = table[mask]
     return np.rint(below + opacity[..., None] * (over - below)).astype(np.uint8)
 
@@ -93,8 +93,12 @@ def legend_picture(
         first.imshow(shown, cmap="gray", vmin=0, vmax=255, aspect="auto")
         second.imshow(blended(pixels, mask, colors), aspect="auto", interpolation="nearest")
         rows = there[:_SHOWN]
-        _draw_legend(legend, [classes[number] for number in rows], [colors[number] for number in rows],
-                     [float(shares[number]) for number in rows])
+        _draw_legend(
+            legend,
+            [classes[number] for number in rows],
+            [colors[number] for number in rows],
+            [float(shares[number]) for number in rows],
+        )
         for axes in figure.axes:
             axes.set_axis_off()
         tall = _ROW * len(rows)
@@ -109,23 +113,25 @@ def legend_picture(
     return figure
 
 
-def _draw_legend(
-    axes: Axes, names: Sequence[str], colors: Sequence[Color], shares: Sequence[float]
-) -> None:
+def _draw_legend(axes: Axes, names: Sequence[str], colors: Sequence[Color], shares: Sequence[float]) -> None:
     """Draw a row for each class, from the top, in inches."""
     axes.set_xlim(0, 1)
     axes.set_ylim(_ROW * len(names), 0)
     for row, (name, color, share) in enumerate(zip(names, colors, shares, strict=True)):
         middle = _ROW * (row + 0.5)
-        square = np.array(color, float)[None, None] / 255
-        axes.imshow(
-            square, extent=(0, _MARK, middle + _MARK / 2, middle - _MARK / 2), aspect="auto", clip_on=False
-        )
+        clear = not any(color)  # as it is in the picture
+        shade = "none" if clear else tuple(value / 255 for value in color)
+        frame = {"facecolor": shade, "edgecolor": PALE if clear else "none", "clip_on": False}
+        axes.add_patch(Rectangle((0, middle - _MARK / 2), _MARK, _MARK, **frame))
         text = shortened(name)
         style = {**text_style(text), "size": 9, "va": "center"}
         label = axes.text(_MARK + 0.08, middle, text, **style)
         axes.annotate(
-            f"{100 * share:.1f} %", (1, 0.5), (4, 0), xycoords=label, textcoords="offset points",
+            f"{100 * share:.1f} %",
+            (1, 0.5),
+            (4, 0),
+            xycoords=label,
+            textcoords="offset points",
             **{**style, "size": 8, "color": PALE},
         )
     axes.set_xlim(0, 1)

@@ -184,7 +184,7 @@ class PlainHead(Head):
 
 
 class ASPPHead(Head):
-    """The block aspp, with its own dropout, and a 1x1 convolution: the head of DeepLabv3 (Chen et al. 2017)."""
+    """The block aspp, with its own dropout, and a 1x1 convolution: the head of DeepLabv3 (Chen et al.)."""
 
     def __init__(self, block: Block, classes: int, norm: str) -> None:
         super().__init__()
