@@ -134,5 +134,3 @@ def _draw_legend(axes: Axes, names: Sequence[str], colors: Sequence[Color], shar
             textcoords="offset points",
             **{**style, "size": 8, "color": PALE},
         )
-    axes.set_xlim(0, 1)
-    axes.set_ylim(_ROW * len(names), 0)
