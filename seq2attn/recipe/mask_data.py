@@ -72,7 +72,7 @@ class SegmentationDataRecipe(AnyImageDataRecipe):
         description="Numbers in masks of pixels that neither loss nor metrics count, as those without a "
         "class; [] = none. Not with colors or instances.",
     )
-    colors: dict[str, tuple[Byte, Byte, Byte]] | None = Field(
+    colors: dict[str, Annotated[list[Byte], Field(min_length=3, max_length=3)]] | None = Field(
         None,
         description="Masks are pictures in these colours, [red, green, blue] by the name of the class, and "
         "`ignore` for pixels that do not count; null = they have numbers.",
@@ -88,7 +88,9 @@ class SegmentationDataRecipe(AnyImageDataRecipe):
         colors = None
         if self.colors is not None:
             numbers = {name: number for number, name in enumerate(self.classes)}
-            colors = {color: numbers.get(name) for name, color in self.colors.items()}
+            colors = {
+                (red, green, blue): numbers.get(name) for name, (red, green, blue) in self.colors.items()
+            }
         return MaskReader(len(self.classes), () if self.instances else self.ignore, colors, self.instances)
 
     def faults(self) -> Iterator[Fault]:
@@ -121,7 +123,7 @@ class SegmentationDataRecipe(AnyImageDataRecipe):
         for name in self.colors:
             if name not in (*self.classes, IGNORED):
                 yield Fault(f"colors.{name}", f"is no class: expected one of data.classes, or {IGNORED}")
-        by_color = dict[tuple[int, int, int], str]()
+        by_color = dict[tuple[int, ...], str]()
         for name, color in self.colors.items():
-            if (other := by_color.setdefault(color, name)) != name:
-                yield Fault(f"colors.{name}", f"is the colour of {other}, too: {list(color)}")
+            if (other := by_color.setdefault(tuple(color), name)) != name:
+                yield Fault(f"colors.{name}", f"is the colour of {other}, too: {color}")

@@ -1,7 +1,7 @@
 """Pictures of masks: PNG files with a palette, and the classes in colours over their image, with a legend."""
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -34,11 +34,11 @@ _SIDE, _ROW, _MARK = 4.0, 0.24, 0.16  # inches: the longer side of the image, a 
 _SHOWN = 40  # classes in a legend
 
 
-def palette(classes: Sequence[str], colors: dict[str, Color] | None = None) -> list[Color]:
+def palette(classes: Sequence[str], colors: Mapping[str, Sequence[int]] | None = None) -> list[Color]:
     """Return the colour of each class: of the recipe, or one of its own. A first class `background` is
     black, and is left clear in pictures."""
     if colors is not None:
-        return [colors[name] for name in classes]
+        return [(red, green, blue) for red, green, blue in map(colors.__getitem__, classes)]
     chosen = list[Color]()
     for number, name in enumerate(classes):
         if number == 0 and name.lower() == "background":
