@@ -162,6 +162,6 @@ def moved(labels: Labels, matrix: NDArray[np.float64], size: tuple[int, int]) ->
     columns, rows = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
     x, y = (np.floor(line[0] * columns + line[1] * rows + line[2] + 1e-9).astype(np.int64) for line in matrix)
     inside = (x >= 0) & (x < labels.shape[1]) & (y >= 0) & (y < labels.shape[0])
-    result = labels[y.clip(0, labels.shape[0] - 1), x.clip(0, labels.shape[1] - 1)]
+    result: Labels = labels[y.clip(0, labels.shape[0] - 1), x.clip(0, labels.shape[1] - 1)]
     result[~inside] = IGNORED
     return result

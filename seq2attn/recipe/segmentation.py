@@ -36,8 +36,8 @@ ROW_BLOCKS = (
 class RowBlockRecipe(BlockRecipe):
     """A block of attention behind the convolutions of the rows of a U-Net: {block: scse, stages: [2, 3]}."""
 
-    every: Literal[1] = Field(1, description="Leave it out: a row has one place for a block.")  # type: ignore[assignment]
-    at: Literal["after"] | None = Field(  # type: ignore[assignment]
+    every: Literal[1] = Field(1, description="Leave it out: a row has one place for a block.")
+    at: Literal["after"] | None = Field(
         None, description="Leave it out: blocks stand behind the convolutions of a row."
     )
 

@@ -1,6 +1,6 @@
 """The task that gives each pixel of an image a class."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -18,8 +18,9 @@ from seq2attn.data.masks import MaskExamples, prepare_masks
 from seq2attn.data.report import Report, silent
 from seq2attn.errors import Seq2attnError
 from seq2attn.images.decoding import Pixels
+from seq2attn.inference.predictor import Predictor
 from seq2attn.inference.segmenter import Resized, Segmenter
-from seq2attn.metrics import Score, score, tables
+from seq2attn.metrics import References, Score, score, tables
 from seq2attn.metrics.segmentation import confusion
 from seq2attn.models.vision.factory import build_segmenter
 from seq2attn.models.vision.segmenters import SegmentationNet
@@ -124,7 +125,14 @@ class SegmentationTask(Task[SegmentationRecipe]):
         details = tables(matrices, classes, metrics) if bootstrap else {}  # validation does not use them
         return Evaluation(dict(zip(metrics, scores, strict=True)), details)
 
-    def evaluate_texts(self, *arguments: Any, **options: Any) -> Evaluation:
+    def evaluate_texts(
+        self,
+        predictor: Predictor,
+        inputs: Iterable[Any],
+        references: References,
+        metrics: Sequence[str],
+        bootstrap: int = 1000,
+    ) -> Evaluation:
         """Seq2attnError: masks are no texts."""
         raise Seq2attnError(
             "a model for segmentation is scored on images with masks, not on texts: name them in data.test "

@@ -72,9 +72,11 @@ def blended(pixels: NDArray[np.uint8], mask: NDArray[np.uint8], colors: Sequence
         edges[one] |= different
         edges[other] |= different
     opacity = np.where(edges, _EDGE, _OPACITY)
-    opacity[~table.any(1)[mask]] = 0.0
+    clear = np.all(table == 0, axis=1)
+    opacity[clear.take(mask)] = 0.0
     over = table[mask]
-    return np.rint(below + opacity[..., None] * (over - below)).astype(np.uint8)
+    result: NDArray[np.uint8] = np.rint(below + opacity[..., None] * (over - below)).astype(np.uint8)
+    return result
 
 
 def legend_picture(
@@ -121,7 +123,7 @@ def _draw_legend(axes: Axes, names: Sequence[str], colors: Sequence[Color], shar
         middle = _ROW * (row + 0.5)
         clear = not any(color)  # as it is in the picture
         shade = "none" if clear else tuple(value / 255 for value in color)
-        frame = {"facecolor": shade, "edgecolor": PALE if clear else "none", "clip_on": False}
+        frame: dict[str, Any] = {"facecolor": shade, "edgecolor": PALE if clear else "none", "clip_on": False}
         axes.add_patch(Rectangle((0, middle - _MARK / 2), _MARK, _MARK, **frame))
         text = shortened(name)
         style = {**text_style(text), "size": 9, "va": "center"}

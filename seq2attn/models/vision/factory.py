@@ -90,11 +90,11 @@ def build_segmenter(recipe: AnySegmenterRecipe, channels: int, classes: Sequence
     initialised. Seed torch before: initial weights are random."""
     with explain_out_of_memory(TOO_LARGE), torch.device("cpu"):  # whatever torch's default device is
         if isinstance(recipe, UNetRecipe):
-            blocks = (
+            encoder, decoder = (
                 _named(partial(_blocks_at, sections), name)
                 for name, sections in (("encoder", recipe.encoder_blocks), ("decoder", recipe.decoder_blocks))
             )
-            return UNet(recipe.sizes, channels, classes, recipe.norm, *blocks, recipe.dropout)
+            return UNet(recipe.sizes, channels, classes, recipe.norm, encoder, decoder, recipe.dropout)
         backbone = build_backbone(recipe.backbone, channels)
         head = _head(recipe, backbone.sizes[-1], len(classes))
         return HeadNet(backbone, classes, head, auxiliary=recipe.auxiliary > 0)
