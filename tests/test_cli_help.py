@@ -25,6 +25,7 @@ OPTIONS = {
     "summarize": "--key --whole --format --beam --no-repeat-ngram --min-length --scores --checkpoint --device",
     "tag": "--format --words --conll --checkpoint --device",
     "caption": "--beam --nbest --prefix --scores --format --checkpoint --device",
+    "segment": "--output --checkpoint --device --precision",
     "classify": "--format --checkpoint --device",
     "score": "--data --source --key --hypotheses --references --metric --beam --length-penalty --format --checkpoint --device",
     "heatmap": "--target --output --pieces --self --layer --head --scale --right-to-left --beam --checkpoint --device",
