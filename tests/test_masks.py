@@ -309,3 +309,18 @@ def test_masks_are_resized_by_the_nearest_pixel(tmp_path: Path, resize: str, sha
     expected = [0, 0, 0, 0] if resize == "crop" else [1, 0, 0, 2]
     assert (labels == expected).all()
     assert np.array_equal(examples.labels(0), numbers)  # for scores, as it was
+
+
+def test_a_mask_is_first_resized_and_then_changed_as_its_image(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(2).integers(3, size=(8, 12), dtype=np.uint8)
+    Image.fromarray(np.stack([numbers * 100] * 3, -1)).save(tmp_path / "a.png")
+    Image.fromarray(numbers).save(tmp_path / "b.png")
+    (tmp_path / "t.jsonl").write_text('{"image": "a.png", "mask": "b.png"}\n')
+    data = section(
+        {"table": str(tmp_path / "t.jsonl")}, size=8, augment=[FLIP, CROP]
+    )  # 2 columns cut at each side
+    batch = MaskBatchLoader(prepare_masks(data.train, data, "train"), data, BatchLimits(4)).batch(
+        np.arange(1), 0
+    )
+    assert batch.counted.all() and batch.labels.shape == (1, 6, 6)
+    assert ((255 * batch.images[:, 0]).round() == 100 * batch.labels).all()
