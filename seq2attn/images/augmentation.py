@@ -128,7 +128,7 @@ class RandomCrop(Geometric):
     size: height and width of the window; of an image that is smaller, its own.
     """
 
-    def __init__(self, *, size: Annotated[int, Ge(1)]) -> None:
+    def __init__(self, *, size: Annotated[int, Ge(1)] = 224) -> None:
         super().__init__()
         self.size = size
 
