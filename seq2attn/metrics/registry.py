@@ -48,13 +48,13 @@ METRICS: dict[str, Metric] = {
     "tag-accuracy": Metric(tag_accuracy, "tagged words"),
     "accuracy": Metric(accuracy, "labelled texts"),
     "macro-f1": Metric(macro_f1, "labelled texts"),
+    "top-1": Metric(partial(top, k=1), "labelled images", table="classes"),
+    "top-5": Metric(partial(top, k=5), "labelled images", table="classes"),
     "miou": Metric(mean_iou, "masks", table="masks"),
     "miou-image": Metric(mean_iou_of_images, "masks"),
     "dice": Metric(mean_dice, "masks", table="masks"),
     "dice-image": Metric(mean_dice_of_images, "masks"),
     "pixel-accuracy": Metric(pixel_accuracy, "masks"),
-    "top-1": Metric(partial(top, k=1), "labelled images", table="classes"),
-    "top-5": Metric(partial(top, k=5), "labelled images", table="classes"),
 }
 
 
