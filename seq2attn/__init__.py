@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from seq2attn.inference.label_results import Annotation, Category
     from seq2attn.inference.recognizer import Categorizer, Recognizer
     from seq2attn.inference.results import Translation
+    from seq2attn.inference.segmentations import Segmentation
+    from seq2attn.inference.segmenter import Segmenter
     from seq2attn.inference.translator import Summarizer, Translator
     from seq2attn.layers.token_loss import LOSSES
     from seq2attn.metrics import score
@@ -60,6 +62,8 @@ _HOMES = {
     "POSITIONS": "attention.positions",
     "Recognizer": "inference.recognizer",
     "SCORERS": "attention.scorers",
+    "Segmentation": "inference.segmentations",
+    "Segmenter": "inference.segmenter",
     "Seq2attnError": "errors",
     "Summarizer": "inference.translator",
     "Translation": "inference.results",
@@ -99,6 +103,8 @@ __all__ = [
     "ImageCategory",
     "MultiHead",
     "Recognizer",
+    "Segmentation",
+    "Segmenter",
     "Seq2attnError",
     "Summarizer",
     "Translation",

@@ -26,6 +26,7 @@ OPTIONS = {
     "tag": "--format --words --conll --checkpoint --device",
     "caption": "--beam --nbest --prefix --scores --format --checkpoint --device",
     "detect": "--output --threshold --checkpoint --device --precision",
+    "segment": "--output --checkpoint --device --precision",
     "classify": "--format --checkpoint --device",
     "score": "--data --source --key --hypotheses --references --metric --beam --length-penalty --format --checkpoint --device",
     "heatmap": "--target --output --pieces --self --layer --head --scale --right-to-left --beam --checkpoint --device",

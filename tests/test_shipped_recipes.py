@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ HUB = {  # what a row has besides the columns that are read, which may be within
     "cnn_dailymail_pointer": {"id": "42c027e4"},
     "xsum_transformer": {"id": "35232142"},
 }
+CAMVID = ("unet_scse", "se_aspp", "danet", "criss_cross")
 MULTI30K = {"train": "train", "dev": "val", "test": "test_2016_flickr"}
 TABLES = {
     "g2p_additive": ("g2p/fre_{}.tsv.gz", "spelling\ts ɔ̃"),
@@ -49,6 +51,9 @@ SMALLER = {  # sizes that would take too long here; everything else is as it shi
     "cnn_dailymail_pointer": ["{encoder,decoder}.size=64"],
     "xsum_transformer": ["{encoder,decoder}.size=64", "{encoder,decoder}.feed_forward=128"],
     "crohme_transformer": ["encoder.backbone.layers=[2]", "{encoder,decoder}.size=64"],
+    "camvid_unet_scse": ["levels=2"],
+    "nuclei_unet_scse": ["levels=2"],
+    **{f"camvid_{net}": ["backbone.width=0.1"] for net in ("se_aspp", "danet", "criss_cross")},
 }
 FEWER = {  # the dev set is a part of the training images
     "mnist_attention_pooling": ["data.train.0.limit=200", "data.dev.skip=200"],
@@ -94,9 +99,27 @@ def copy_of_flickr8k(folder: Path) -> None:
         table.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def archive_of_images(path: Path, names: list[str], size: tuple[int, int]) -> None:
+def copy_of_masks(folder: Path, name: str) -> None:
+    """Images with masks of one class, under the names of their rows."""
+    for role, part in (("train", "train"), ("dev", "val")):
+        rows = [{"image": f"{role}{n}.png", "mask": f"{role}{n}_mask.png"} for n in range(SPLITS[role][1])]
+        table = folder / name / f"{part}.jsonl"
+        table.parent.mkdir(exist_ok=True)
+        table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    names = [
+        f"{role}{n}{kind}.png"
+        for role in ("train", "dev")
+        for n in range(SPLITS[role][1])
+        for kind in ("", "_mask")
+    ]
+    archive_of_images(folder / name / "images.tar", names, (24, 18), "L", "PNG")
+
+
+def archive_of_images(
+    path: Path, names: list[str], size: tuple[int, int], mode: str = "RGB", form: str = "JPEG"
+) -> None:
     """An archive of empty images with these names."""
-    Image.new("RGB", size).save(content := io.BytesIO(), "JPEG")
+    Image.new(mode, size).save(content := io.BytesIO(), form)
     path.parent.mkdir(exist_ok=True)
     with tarfile.open(path, "w:xz" if path.suffix == ".xz" else "w:") as archive:
         for name in names:
@@ -234,6 +257,8 @@ COPIES = {
     "bccd_yolo_cbam": copy_of_bccd,
     "mnist_scenes_yolo": copy_of_scenes,
     "mnist_scenes_queries": copy_of_scenes,
+    **{f"camvid_{net}": partial(copy_of_masks, name="camvid") for net in CAMVID},
+    "nuclei_unet_scse": partial(copy_of_masks, name="nuclei"),
 }
 
 

@@ -1,6 +1,6 @@
 """The command line. Commands import torch and other large libraries only when they run, so help is quick."""
 
-from seq2attn.cli import bench, caption, detect, graph, heatmap, score, show, tag, train, translate
+from seq2attn.cli import bench, caption, detect, graph, heatmap, score, segment, show, tag, train, translate
 from seq2attn.cli.options import cli
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "graph",
     "heatmap",
     "score",
+    "segment",
     "show",
     "tag",
     "train",

@@ -114,8 +114,8 @@ class Commands(click.Group):
 )
 def cli() -> None:
     """Train, evaluate, run and inspect models with pluggable attention, for translation, summarization,
-    tagging (named entities, for example), classification of texts and images, object detection, and images
-    into text.
+    tagging (named entities, for example), classification of texts and images, object detection, segmentation
+    of images, and images into text.
 
     \b
     seq2attn recipes                              list the recipes that ship
@@ -126,5 +126,6 @@ def cli() -> None:
     echo "Where is the station?" | seq2attn classify runs/languages
     seq2attn caption runs/crohme_wap formula.png
     seq2attn detect runs/bccd_yolo blood.jpg -o found
+    seq2attn segment runs/camvid_unet_scse street.jpg -o masks
     seq2attn heatmap runs/quickstart "Ich habe Hunger." -o hunger.png
     """

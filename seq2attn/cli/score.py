@@ -29,8 +29,8 @@ METRICS = (
     "For texts: bleu, bleu-zh, bleu-char, chrf, chrf++, ter, exact, wer, per, g2p-wer, exprate, "
     "exprate-1, exprate-2, token-er, rouge-1, rouge-2, rouge-l, rouge-lsum; for tags: f1, precision, recall, "
     "tag-accuracy; for labels of texts: accuracy, macro-f1; for labels of images: top-1, top-5; for boxes: "
-    "ap, ap50, ap75, ap-small, ap-medium, ap-large, ar-1, ar-10, ar-100, ar-small, ar-medium, ar-large. "
-    "May be repeated.  [default: the recipe's]"
+    "ap, ap50, ap75, ap-small, ap-medium, ap-large, ar-1, ar-10, ar-100, ar-small, ar-medium, ar-large; for "
+    "masks: miou, miou-image, dice, dice-image, pixel-accuracy. May be repeated.  [default: the recipe's]"
 )
 
 
@@ -89,7 +89,8 @@ def score(
     The metrics of RUN are those of its task. Translations get BLEU, chrF and TER; summaries get ROUGE, beside
     baselines that need no model; tags get F1, precision and recall, over all types and for each type in the
     format of conlleval; labels of texts get accuracy and macro-F1; labels of images get top-1 and top-5
-    accuracy, beside the most frequent label, and the accuracy of each class.
+    accuracy, beside the most frequent label, and the accuracy of each class; masks get mean IoU, accuracy of
+    pixels and Dice, beside the most frequent class, and the IoU and Dice of each class.
 
     \b
     seq2attn score runs/quickstart

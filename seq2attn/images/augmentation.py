@@ -33,7 +33,7 @@ class Augmentation(ABC):
 
     @abstractmethod
     def apply(self, image: Pixels, random: np.random.Generator) -> Pixels:
-        """Return the changed image, in the same size."""
+        """Return the changed image, in the same size unless the change is to another one."""
 
 
 class Geometric(Augmentation):
@@ -120,6 +120,28 @@ class Crop(Geometric):
         """See the base class."""
         left, top = random.integers(-self.padding, self.padding, size=2, endpoint=True).tolist()
         return np.array([[1.0, 0.0, left], [0.0, 1.0, top]])
+
+
+class RandomCrop(Geometric):
+    """Cuts out a window at a random place, which is then the image, as large images are trained in parts.
+
+    size: height and width of the window; of an image that is smaller, its own.
+    """
+
+    def __init__(self, *, size: Annotated[int, Ge(1)] = 224) -> None:
+        super().__init__()
+        self.size = size
+
+    def matrix(self, height: int, width: int, random: np.random.Generator) -> Matrix:
+        """See the base class."""
+        left, top = (int(random.integers(max(side - self.size, 0) + 1)) for side in (width, height))
+        return np.array([[1.0, 0.0, left], [0.0, 1.0, top]])
+
+    def change(self, image: Pixels, random: np.random.Generator) -> Changed:
+        """See the base class. The image is smaller than the given one."""
+        matrix = self.matrix(image.shape[0], image.shape[1], random)
+        left, top = matrix[:, 2].astype(int).tolist()
+        return Changed(image[top : top + self.size, left : left + self.size], matrix)
 
 
 class Affine(Geometric):
@@ -304,6 +326,7 @@ class Mosaic:
 AUGMENTATIONS: dict[str, type[Augmentation] | type[Mixup] | type[Mosaic]] = {
     "flip": Flip,
     "crop": Crop,
+    "random_crop": RandomCrop,
     "affine": Affine,
     "scale_jitter": ScaleJitter,
     "color_jitter": ColorJitter,

@@ -20,7 +20,7 @@ Resize = Literal["crop", "stretch", "fit", "shrink"]
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 MODES = {"rgb": "RGB", "grey": "L"}
 # What Pillow raises for damaged files, by its many decoders.
-_FAULTS = (
+DECODING_FAULTS = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
     *(EOFError, MemoryError, NotImplementedError, RuntimeError, struct.error, zlib.error),
 )
@@ -73,7 +73,7 @@ class ImageReader:
     def read_sized(self, image: bytes | NDArray[Any] | Image.Image) -> SizedPixels:
         """Return the pixels of an image, as `read` does, with the size that it has before it is resized."""
         try:
-            upright = ImageOps.exif_transpose(_loaded(image))
+            upright = ImageOps.exif_transpose(opened(image))
             pixels = self._pixels(_opaque(upright, MODES[self.channels]))
             return SizedPixels(pixels, upright.height, upright.width)
         except ImageError:
@@ -82,7 +82,7 @@ class ImageReader:
             raise ImageError("not an image", f"expected an image ({', '.join(FORMATS)})") from error
         except Image.DecompressionBombError as error:
             raise ImageError("too large image", f"{error} {_SMALLER}") from error
-        except _FAULTS as error:
+        except DECODING_FAULTS as error:
             raise ImageError("damaged image", f"the image is damaged: {error}") from error
 
     def geometry(self, height: int, width: int) -> tuple[Matrix, tuple[int, int]]:
@@ -105,18 +105,19 @@ class ImageReader:
         return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
-def _loaded(image: bytes | NDArray[Any] | Image.Image) -> Image.Image:
-    """Return an image of Pillow, decoded."""
+def opened(image: bytes | NDArray[Any] | Image.Image) -> Image.Image:
+    """Return an image of Pillow, decoded. ImageError if it is empty, too large, or no 8-bit pixels; other
+    errors are those of Pillow, DECODING_FAULTS among them."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3):
             shape = f"{image.dtype} {image.shape}"
             raise ImageError("not an image", f"expected 8-bit pixels (H, W) or (H, W, channels), got {shape}")
         _require_size(image.shape[1], image.shape[0])
         return Image.fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
-    opened = Image.open(BytesIO(image), formats=FORMATS) if isinstance(image, bytes) else image
-    _require_size(opened.width, opened.height)  # before anything is decoded
-    opened.load()
-    return opened
+    picture = Image.open(BytesIO(image), formats=FORMATS) if isinstance(image, bytes) else image
+    _require_size(picture.width, picture.height)  # before anything is decoded
+    picture.load()
+    return picture
 
 
 def _require_size(width: int, height: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from seq2attn.attention.blocks import Block
 from seq2attn.attention.blocks.grid import zeroed
@@ -126,6 +127,14 @@ class Convolution(nn.Module):
             self.conv = nn.Conv2d(channels, size, kernel, stride, kernel // 2, bias=False)
             nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
         self.norm = NORMS[norm](size)
+
+    def dilated(self, dilation: int) -> Self:
+        """Let the kernel read every dilation-th position; blocks in its place stay as they are."""
+        if isinstance(self.conv, nn.Conv2d):
+            self.conv.dilation = (dilation, dilation)
+            rows, columns = self.conv.kernel_size
+            self.conv.padding = (rows // 2 * dilation, columns // 2 * dilation)
+        return self
 
     def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return the features and their mask, for those of the input."""

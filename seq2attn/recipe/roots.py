@@ -16,6 +16,7 @@ from seq2attn.recipe.image_training import ImageTrainingRecipe
 from seq2attn.recipe.labelled_data import CategorizedDataRecipe, TaggedDataRecipe, WordsRecipe
 from seq2attn.recipe.root import LEARNING, TASK, AnyRecipe
 from seq2attn.recipe.sections import Fault, Section, filled, learned_positions
+from seq2attn.recipe.segmentation import SegmentationRecipe
 from seq2attn.recipe.seq2seq_model import ModelRecipe, RecurrentDecoderRecipe
 from seq2attn.recipe.tagger_model import (
     AttentivePoolingRecipe,
@@ -335,4 +336,5 @@ RECIPES: dict[str, type[AnyRecipe]] = {  # by task
     "image_classification": ImageClassificationRecipe,
     "image_to_text": ImageToTextRecipe,
     "detection": DetectionRecipe,
+    "segmentation": SegmentationRecipe,
 }

@@ -1,7 +1,7 @@
 """Sections of a recipe: networks of images."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, ClassVar, Literal, get_args
 
 import torch
@@ -57,7 +57,34 @@ class BlockRecipe(PartBeside):
             yield Fault("at", f"{self.block.name} stands in the place of a convolution: leave at out")
 
 
-class _Convolutional(Section):
+def block_faults(
+    key: str, sections: Sequence[BlockRecipe], widths_at: Callable[[str], list[int] | None]
+) -> Iterator[Fault]:
+    """Find blocks in stages that there are none of, and options that do not fit.
+
+    key: of the list of blocks; widths_at: returns the channels at a place, in each stage; None where there is
+    no such place, which is another fault.
+    """
+    for index, section in enumerate(sections):
+        path, widths = f"{key}.{index}", widths_at(section.place)
+        if widths is None:
+            continue
+        numbers = section.stages or [*range(1, len(widths) + 1)]
+        if (last := max(numbers)) > len(widths):
+            yield Fault(f"{path}.stages", f"there are {len(widths)} stages, and none with number {last}")
+            continue
+        for number in numbers:
+            try:  # only its constructor knows which options can be combined
+                with torch.device("meta"), contextlib.suppress(*TOO_LARGE):
+                    keeping_channels(section.block.make(BLOCKS, widths[number - 1]))
+            except Seq2attnError as error:
+                yield Fault(f"{path}.block", f"{error} (stage {number} has {widths[number - 1]} channels)")
+                break
+
+
+class ConvolutionalRecipe(Section):
+    """The base class of networks of convolutions, in which blocks have places."""
+
     norm: Annotated[str, Name(lambda: NORMS)] = Field("batch", description=NORM)
     blocks: list[BlockRecipe] = Field([], description=BLOCKS_TEXT)
     places: ClassVar[tuple[str, ...]]  # that there are in this kind of network
@@ -91,28 +118,16 @@ class _Convolutional(Section):
     def faults(self) -> Iterator[Fault]:
         """Find blocks at places or in stages that there are none of, and options that do not fit."""
         for index, section in enumerate(self.blocks):
-            path, name, place = f"blocks.{index}", section.block.name, section.place
-            if place not in self.places:
-                own = "" if section.at else f", which is the place of {name}"
+            if section.place not in self.places:
+                own = "" if section.at else f", which is the place of {section.block.name}"
                 yield Fault(
-                    f"{path}.at",
-                    f"there is no place {place} in this network{own}: use {' or '.join(self.places)}",
+                    f"blocks.{index}.at",
+                    f"there is no place {section.place} in this network{own}: use {' or '.join(self.places)}",
                 )
-                continue
-            widths = self.widths(place)
-            numbers = section.stages or [*range(1, len(widths) + 1)]
-            if (last := max(numbers)) > len(widths):
-                yield Fault(f"{path}.stages", f"there are {len(widths)} stages, and none with number {last}")
-                continue
-            for number in numbers:
-                try:  # only its constructor knows which options can be combined
-                    with torch.device("meta"), contextlib.suppress(*TOO_LARGE):
-                        keeping_channels(section.block.make(BLOCKS, widths[number - 1]))
-                except Seq2attnError as error:
-                    yield Fault(
-                        f"{path}.block", f"{error} (stage {number} has {widths[number - 1]} channels)"
-                    )
-                    break
+        yield from block_faults("blocks", self.blocks, self._widths_at)
+
+    def _widths_at(self, place: str) -> list[int] | None:
+        return self.widths(place) if place in self.places else None
 
     def wide_rates(self, height: int, width: int) -> Iterator[str]:
         """Find convolutions whose dilation is larger than half of the grid, for the largest image."""
@@ -122,7 +137,7 @@ class _Convolutional(Section):
                     yield from wide_rates(section.block, f"stage {stage}", stride, (height, width))
 
 
-class ResNetRecipe(_Convolutional):
+class ResNetRecipe(ConvolutionalRecipe):
     """A residual network (He et al. 2016), for small images or in the form for ImageNet."""
 
     kind: Literal["resnet"] = Field(description="Type of network.")
@@ -145,12 +160,22 @@ class ResNetRecipe(_Convolutional):
         description="Let the last norm of each residual branch start at 0 (Goyal et al. 2017).",
     )
     drop_path: Rate = Field(0.0, description=DROP_PATH.format(unit="unit"))
+    output_stride: Literal[1, 2, 4, 8, 16] | None = Field(
+        None,
+        description="Largest number of pixels between two positions: stages that would be coarser keep their "
+        "grid, and their 3x3 convolutions are dilated instead (Chen et al. 2017). null = no limit.",
+    )
     places: ClassVar[tuple[str, ...]] = PLACES
+
+    @property
+    def stride(self) -> int:
+        """See the base class."""
+        return self.form.strides[-1]
 
     @property
     def first_stride(self) -> int:
         """See the base class."""
-        return 1 if self.form.stem == "small" else 4
+        return self.form.first_stride
 
     @property
     def form(self) -> Form:
@@ -159,12 +184,22 @@ class ResNetRecipe(_Convolutional):
         if form is None:
             raise fault(f"expected {DEPTHS}, got {self.depth}")
         widths = tuple(max(1, round(width * self.width)) for width in form.widths)
-        return form._replace(widths=widths, stem=self.stem or form.stem)
+        return form._replace(widths=widths, stem=self.stem or form.stem, output_stride=self.output_stride)
 
     @property
     def strides(self) -> list[int]:
         """See the base class."""
         return self.form.strides
+
+    def faults(self) -> Iterator[Fault]:
+        """See the base class; also find a limit that is finer than the first stage."""
+        yield from super().faults()
+        if self.output_stride is not None and self.output_stride < self.first_stride:
+            yield Fault(
+                "output_stride",
+                f"the first stage has a position for every {self.first_stride} pixels: set it to that or "
+                "more, or stem to small",
+            )
 
     @field_validator("depth")
     @classmethod
@@ -179,7 +214,7 @@ class ResNetRecipe(_Convolutional):
         return [width * (1 if inner or not self.form.bottleneck else EXPANSION) for width in self.form.widths]
 
 
-class ConvNetRecipe(_Convolutional):
+class ConvNetRecipe(ConvolutionalRecipe):
     """A plain convolutional network: 3x3 convolutions with a maximum over 2x2 positions between them."""
 
     kind: Literal["convolutional"] = Field(description="Type of network.")
@@ -198,7 +233,7 @@ class ConvNetRecipe(_Convolutional):
         return [2**stage for stage in range(len(self.sizes))]
 
 
-class DenseNetRecipe(_Convolutional):
+class DenseNetRecipe(ConvolutionalRecipe):
     """A densely connected network (Huang et al. 2017), by default the one that reads handwritten formulas in
     Zhang et al. (2018): 684 channels at 1/16 of the size."""
 

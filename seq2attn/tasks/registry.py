@@ -6,6 +6,7 @@ from seq2attn.tasks.detection import DetectionTask
 from seq2attn.tasks.image_tasks import ImageClassificationTask
 from seq2attn.tasks.image_to_text import ImageToTextTask
 from seq2attn.tasks.labelling_tasks import ClassificationTask, TaggingTask
+from seq2attn.tasks.segmentation import SegmentationTask
 from seq2attn.tasks.sequence_tasks import SummarizationTask, TranslationTask
 from seq2attn.tasks.task import Task
 
@@ -17,4 +18,5 @@ TASKS: dict[str, type[Task[Any]]] = {
     "image_classification": ImageClassificationTask,
     "image_to_text": ImageToTextTask,
     "detection": DetectionTask,
+    "segmentation": SegmentationTask,
 }

@@ -14,16 +14,26 @@ from seq2attn.layers.graph_modules import Shape
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.models.seq2seq_factory import build_decoder, encoder_layers, initialise
 from seq2attn.models.tagger_factory import build_pooling
-from seq2attn.models.vision.backbone import Backbone
+from seq2attn.models.vision.backbone import Backbone, BlocksAt
 from seq2attn.models.vision.classifier import ImageClassifier
 from seq2attn.models.vision.densenet import DenseNet
 from seq2attn.models.vision.encoder import ImageEncoder
 from seq2attn.models.vision.graph import IMAGE, GraphNetwork, GraphRow
 from seq2attn.models.vision.plain import ConvNet
 from seq2attn.models.vision.resnet import ResNet
+from seq2attn.models.vision.segmenters import (
+    ASPPHead,
+    BlockHead,
+    DANetHead,
+    Head,
+    HeadNet,
+    SegmentationNet,
+    UNet,
+)
 from seq2attn.models.vision.vit import PatchEmbedding, ViT
 from seq2attn.recipe.graph import GraphRecipe
 from seq2attn.recipe.image_text import ImageToTextModelRecipe
+from seq2attn.recipe.segmentation import AnySegmenterRecipe, HeadNetRecipe, UNetRecipe
 from seq2attn.recipe.vision_model import (
     AnyBackbone,
     BlockRecipe,
@@ -90,6 +100,41 @@ def build_image_to_text(recipe: ImageToTextModelRecipe, channels: int, target_si
         encoder = ImageEncoder(backbone, section.size, positions, Dropout(section.dropout))
         decoder = build_decoder(recipe.decoder, target_size, encoder.size, recipe.tied)
     return Seq2Seq(encoder, decoder)
+
+
+def build_segmenter(recipe: AnySegmenterRecipe, channels: int, classes: Sequence[str]) -> SegmentationNet:
+    """Return the network that a recipe describes, for images with this number of channels, freshly
+    initialised. Seed torch before: initial weights are random."""
+    with explain_out_of_memory(TOO_LARGE), torch.device("cpu"):  # whatever torch's default device is
+        if isinstance(recipe, UNetRecipe):
+            encoder, decoder = (
+                _named(partial(_blocks_at, sections), name)
+                for name, sections in (("encoder", recipe.encoder_blocks), ("decoder", recipe.decoder_blocks))
+            )
+            return UNet(recipe.sizes, channels, classes, recipe.norm, encoder, decoder, recipe.dropout)
+        backbone = build_backbone(recipe.backbone, channels)
+        head = _head(recipe, backbone.sizes[-1], len(classes))
+        return HeadNet(backbone, classes, head, auxiliary=recipe.auxiliary > 0)
+
+
+def _head(recipe: HeadNetRecipe, channels: int, classes: int) -> Head:
+    """Return the head of a recipe over features with this number of channels."""
+    part, norm = recipe.head, recipe.norm
+    if part.name == "aspp":
+        sized = part.model_copy(update={"size": recipe.width})
+        return ASPPHead(sized.make(BLOCKS, channels), classes, norm)
+    if part.name == "danet":
+        return DANetHead(part.model_copy(update={"size": classes}).make(BLOCKS, channels), norm)
+    return BlockHead(channels, part.make(BLOCKS, recipe.width), classes, norm, recipe.dropout)
+
+
+def _named(blocks_at: BlocksAt, name: str) -> BlocksAt:
+    """Return what makes the blocks of the rows of an encoder or decoder, by whose names they are shown."""
+
+    def blocks(stage: int, unit: int, place: Place, channels: int) -> Blocks:
+        return Blocks([*blocks_at(stage, 0, place, channels)], f"{name} {stage + 1}")
+
+    return blocks
 
 
 def _blocks_at(sections: Sequence[BlockRecipe], stage: int, unit: int, place: Place, channels: int) -> Blocks:
