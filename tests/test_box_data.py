@@ -260,6 +260,10 @@ def test_an_image_depends_on_seed_epoch_and_index_alone(scenes):
         assert alone.images[0].equal(together.images[number])
         assert alone.boxes[0].equal(together.boxes[number, :count])
     assert not made.batch(np.array([3, 11, 20]), epoch=3).images.equal(together.images)
+    drawn = [made.boxed(row, 0).image.tobytes() for row in range(24)]
+    same = loader(scenes, augment=["mosaic"])
+    points = [np.argwhere((same.boxed(row, 0).image == 114).all(axis=2)).tolist() for row in range(24)]
+    assert len({*drawn}) == 24 and len({str(places) for places in points}) > 5  # each has a mosaic of its own
     assert made.batch(np.array([3])).images.equal(loader(scenes).batch(np.array([3])).images)
     ahead = beside_training(loader(scenes, augment=CHANGES), 2)
     plan = made.epoch(1)

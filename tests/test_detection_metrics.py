@@ -192,6 +192,18 @@ def test_an_object_is_found_once_and_a_crowd_any_number_of_times():
     assert values(twice, crowd, "ap50") == [pytest.approx(100)]
 
 
+def test_of_equal_overlaps_the_last_object_is_taken():
+    there = image([[0, 0, 10, 10], [4, 0, 14, 10]])
+    found = image([[2, 0, 12, 10], [5, 0, 15, 10]], scores=[0.9, 0.8])  # the second overlaps the last alone
+    assert values(found, there, "ap50") == [pytest.approx(100 * 51 / 101)]
+    assert values(found, image(there.boxes[::-1]), "ap50") == [pytest.approx(100)]
+
+
+def test_the_area_of_the_object_decides_and_not_that_of_what_found_it():
+    there, found = image([[0, 0, 31, 31]]), image([[0, 0, 33, 33]], scores=[0.9])  # .88 of a larger area
+    assert values(found, there, "ap-small", "ar-small") == pytest.approx([80, 80])
+
+
 def test_a_class_that_only_detections_have_does_not_count():
     there, right = image([[0, 0, 10, 10]]), [0, 0, 10, 10]
     found = image([right, right], labels=["a", "b"], scores=[0.9, 1.0])

@@ -10,9 +10,10 @@ import numpy as np
 
 from seq2attn.data.box_formats import open_coco, open_voc, open_yolo
 from seq2attn.data.box_rows import BoxForm, GivenBox, GivenBoxes
-from seq2attn.data.corpora import Role
+from seq2attn.data.corpora import SAMPLES, Role
 from seq2attn.data.files import at, existing, file_state, halved, json_rows
 from seq2attn.data.hub import class_names, dataset_state, load, rows
+from seq2attn.data.idx import idx_rows
 from seq2attn.data.image_corpora import (
     ROWS,
     ImageRow,
@@ -27,10 +28,12 @@ from seq2attn.data.image_corpora import (
 )
 from seq2attn.data.image_files import ImageFiles, ImagePath
 from seq2attn.data.report import DataError, Report
+from seq2attn.data.scenes import make_scenes
 from seq2attn.images.decoding import ImageError
 from seq2attn.recipe.box_data import (
     AnyBoxes,
     BoxDataset,
+    BoxSample,
     BoxTable,
     CocoCorpus,
     NpzCorpus,
@@ -38,17 +41,22 @@ from seq2attn.recipe.box_data import (
     YoloCorpus,
 )
 
+SCENES: dict[Role, int] = {"train": 1000, "dev": 100, "test": 100}  # of the sample, which are made when read
+
 
 def open_boxes(corpus: AnyBoxes, role: Role, key: str) -> ImageSource:
-    """Open a corpus of images with boxes. `key` is the corpus's key in the recipe, for errors.
+    """Open a corpus of images with boxes.
+
+    role: the split of a sample, if the corpus does not name one.
+    key: the corpus's key in the recipe, for errors.
 
     Raises:
         DataError: it does not exist, or does not fit what the recipe says.
     """
-    return BOX_OPENERS[type(corpus)](corpus, key)
+    return BOX_OPENERS[type(corpus)](corpus, role, key)
 
 
-def _open_table(corpus: BoxTable, key: str) -> ImageSource:
+def _open_table(corpus: BoxTable, role: Role, key: str) -> ImageSource:
     path = existing(corpus.table, f"{key}.table")
     archive = None if corpus.archive is None else existing(corpus.archive, f"{key}.archive")
 
@@ -76,7 +84,7 @@ def _open_table(corpus: BoxTable, key: str) -> ImageSource:
     return ImageSource(str(path), states, read)
 
 
-def _open_dataset(corpus: BoxDataset, key: str) -> ImageSource:
+def _open_dataset(corpus: BoxDataset, role: Role, key: str) -> ImageSource:
     columns = corpus.columns if corpus.label is None else corpus.columns[:2]
     corpus = corpus.model_copy(update={"columns": columns})
     dataset = undecoded(load(corpus, key), corpus, key)
@@ -144,7 +152,7 @@ def _items(row: Any, key: str) -> Any:
     return at(row, key)
 
 
-def _open_npz(corpus: NpzCorpus, key: str) -> ImageSource:
+def _open_npz(corpus: NpzCorpus, role: Role, key: str) -> ImageSource:
     path = existing(corpus.npz, f"{key}.npz")
 
     def read(report: Report) -> Iterator[ImageRow]:
@@ -166,6 +174,24 @@ def _open_npz(corpus: NpzCorpus, key: str) -> ImageSource:
     return ImageSource(str(path), [file_state(path)], read)
 
 
+def _open_sample(corpus: BoxSample, role: Role, key: str) -> ImageSource:
+    split = corpus.split or role
+    stem = SAMPLES / "digits" / split
+    files = Path(f"{stem}.images.idx.xz"), Path(f"{stem}.labels.idx.xz")
+
+    def read(report: Report) -> Iterator[ImageRow]:
+        images, labels = zip(*idx_rows(*files), strict=True)
+        for number, scene in enumerate(make_scenes(images, labels, SCENES[split], seed=0)):
+            where = f"{corpus.sample}:{number}"
+            boxes = [
+                GivenBox(box, str(label), f"{where}: box {place}")
+                for place, (box, label) in enumerate(zip(scene.boxes, scene.labels, strict=True))
+            ]
+            yield ImageRow(scene.pixels, [], where, where, GivenBoxes(boxes, BoxForm(), number))
+
+    return ImageSource(corpus.sample, [file_state(file) for file in files], read)
+
+
 def _arrays(path: Path) -> tuple[Any, Any]:
     """Return the images and the boxes of a .npz file. DataError if it has not both, as NpzCorpus says."""
     try:
@@ -184,11 +210,12 @@ def _arrays(path: Path) -> tuple[Any, Any]:
     return images, boxes
 
 
-BOX_OPENERS: dict[type, Callable[[Any, str], ImageSource]] = {
+BOX_OPENERS: dict[type, Callable[[Any, Role, str], ImageSource]] = {
     CocoCorpus: open_coco,
     VocCorpus: open_voc,
     YoloCorpus: open_yolo,
     NpzCorpus: _open_npz,
+    BoxSample: _open_sample,
     BoxTable: _open_table,
     BoxDataset: _open_dataset,
 }

@@ -11,6 +11,7 @@ from xml.parsers import expat
 import yaml
 
 from seq2attn.data.box_rows import BoxForm, GivenBox, GivenBoxes
+from seq2attn.data.corpora import Role
 from seq2attn.data.files import decoded, existing, file_state, lines
 from seq2attn.data.image_corpora import ImageRow, ImageSource, loaded
 from seq2attn.data.image_files import SUFFIXES, ImageFiles, ImagePath
@@ -21,7 +22,7 @@ from seq2attn.runtime.files import COMPRESSED
 LARGEST = 1 << 24  # bytes of an XML file of a single image
 
 
-def open_coco(corpus: CocoCorpus, key: str) -> ImageSource:
+def open_coco(corpus: CocoCorpus, role: Role, key: str) -> ImageSource:
     """Open a JSON file of COCO. `iscrowd` makes a box a crowd; `area` is kept for scoring."""
     path = existing(corpus.coco, f"{key}.coco")
     archive = None if corpus.archive is None else existing(corpus.archive, f"{key}.archive")
@@ -93,7 +94,7 @@ def _coco_boxes(content: dict[str, Any], path: Path, report: Report) -> dict[Any
     return boxes
 
 
-def open_voc(corpus: VocCorpus, key: str) -> ImageSource:
+def open_voc(corpus: VocCorpus, role: Role, key: str) -> ImageSource:
     """Open a folder of XML files of Pascal VOC. An image is found by the name of its XML file; objects that
     are marked `difficult` are treated as crowds: neither learned nor counted as errors."""
     folder = _folder(corpus.voc, f"{key}.voc")
@@ -205,7 +206,7 @@ def _number(text: str) -> float | str:
         return text
 
 
-def open_yolo(corpus: YoloCorpus, key: str) -> ImageSource:
+def open_yolo(corpus: YoloCorpus, role: Role, key: str) -> ImageSource:
     """Open a folder of images with text files of YOLO."""
     folder = _folder(corpus.yolo, f"{key}.yolo")
     labels = _labels_folder(folder) if corpus.labels is None else _folder(corpus.labels, f"{key}.labels")

@@ -104,6 +104,19 @@ class NpzCorpus(Corpus):
     skip: Skip = 0
 
 
+class BoxSample(Corpus):
+    """Scenes that are made of the handwritten digits that ship with seq2attn: 128 by 128 pixels, 1 to 8
+    digits."""
+
+    sample: Literal["digit_scenes"] = Field(description="Name of the sample: 1,000 scenes to train on.")
+    split: Literal["train", "dev", "test"] | None = Field(
+        None, description="Split of the sample; null = the one that the corpus is used for."
+    )
+    weight: Weight = 1.0
+    limit: Limit = None
+    skip: Skip = 0
+
+
 class BoxTable(ImageTable):
     """A JSONL file with an image and its boxes in each row. Paths as in ImageTable."""
 
@@ -134,7 +147,7 @@ class BoxDataset(ImageDataset):
 
 
 AnyBoxes = Annotated[
-    CocoCorpus | VocCorpus | YoloCorpus | NpzCorpus | BoxTable | BoxDataset,
+    CocoCorpus | VocCorpus | YoloCorpus | NpzCorpus | BoxTable | BoxDataset | BoxSample,
     by_key(
         {
             "coco": CocoCorpus,
@@ -143,6 +156,7 @@ AnyBoxes = Annotated[
             "npz": NpzCorpus,
             "table": BoxTable,
             "dataset": BoxDataset,
+            "sample": BoxSample,
         }
     ),
 ]
