@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from seq2attn.views.fonts import font_families
 from seq2attn.views.pictures import PlotError, shortened
 
-# Told apart with any colour vision (Okabe and Ito 2008); labels have them in the order of their names.
-COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#000000")
+# Told apart with any colour vision (Okabe and Ito 2008), with grey for black, which dark images would hide.
+COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999")
 SMALLEST = 480  # pixels of the longer side: smaller images are drawn enlarged, so that texts can be read
 _SHARE = 45  # of the longer side, to the height of a letter
 _LETTERS = 24  # of a label
