@@ -85,6 +85,21 @@ def test_the_gradient_does_not_depend_on_how_an_update_is_cut(head: str) -> None
 
 
 @pytest.mark.parametrize("head", HEADS)
+def test_the_gradient_is_that_of_the_losses_divided_by_their_divisor(head: str) -> None:
+    batch = tiny_detector.batch(several())
+    gradient, stats = updated(head, [batch])
+    model = tiny_detector.moved_weights(tiny_detector.detector(head)).train()
+    objective = tiny_detector.objective(head)
+    losses = objective.loss(objective.forward(model, batch), batch)
+    divisor = losses.divisor_in(batch)
+    assert stats.loss == pytest.approx(float(losses.loss.detach()) / divisor, rel=1e-4)
+    assert head == "queries" or divisor != pytest.approx(batch.num_targets, rel=0.01)
+    (losses.whole / divisor).backward()
+    for name, expected in tiny_detector.gradients(model).items():
+        assert_close(gradient[name], expected, rtol=1e-3, atol=1e-4 * stats.norm)
+
+
+@pytest.mark.parametrize("head", HEADS)
 def test_a_batch_without_boxes_teaches_that_there_is_nothing(head: str) -> None:
     gradient, stats = updated(head, [tiny_detector.batch([EMPTY, EMPTY])])
     assert math.isfinite(stats.loss) and stats.norm > 0 and stats.tokens == 1

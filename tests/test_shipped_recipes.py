@@ -55,7 +55,9 @@ SMALLER = {  # sizes that would take too long here; everything else is as it shi
     "nuclei_unet_scse": ["levels=2"],
     **{f"camvid_{net}": ["backbone.width=0.1"] for net in ("se_aspp", "danet", "criss_cross")},
 }
-FEWER = {  # the dev set is a part of the training images
+FEWER = {  # the dev set is a part of the training images; or images are large
+    "bccd_yolo": ["data.size=[64, 80]"],
+    "bccd_yolo_cbam": ["data.size=[64, 80]"],
     "mnist_attention_pooling": ["data.train.0.limit=200", "data.dev.skip=200"],
     "cifar10_resnet20": ["data.train.0.limit=200", "data.dev.skip=200"],
 }
@@ -237,7 +239,7 @@ def copy_of_scenes(folder: Path) -> None:
     (folder / "mnist_scenes").mkdir()
     for role, (_, count) in SPLITS.items():
         boxes = np.array([[number, 4, 5, 30, 40, number % 10] for number in range(count)], np.int32)
-        images = np.zeros((count, 128, 128), np.uint8)
+        images = np.random.default_rng(1).integers(0, 256, (count, 128, 128)).astype(np.uint8)
         np.savez_compressed(folder / f"mnist_scenes/{role}.npz", images=images, boxes=boxes)
 
 

@@ -79,9 +79,9 @@ def _pixel(context: click.Context, parameter: click.Parameter, value: str | None
     "--map",
     "kind",
     type=click.Choice(["pooling", "place", "channel", "affinity", "rollout", "gradcam", "all"]),
-    help="Which maps of an image: weights of the pooling, of places, of channels, of positions for a "
-    "position (affinity), attention rollout, or Grad-CAM.  [default: pooling, or else place, or else "
-    "gradcam]",
+    help="Which maps of an image: weights of the pooling or of a detector's queries, of places, of channels, "
+    "of positions for a position (affinity), attention rollout, or Grad-CAM.  [default: pooling, or else "
+    "place, or else gradcam]",
 )
 @click.option("--at", metavar="NAME", help="Only maps with this in their name, or in that of their module.")
 @click.option(
@@ -125,6 +125,7 @@ def heatmap(
     seq2attn heatmap runs/multi30k_transformer "A dog runs." --self --head all
     seq2attn heatmap runs/conll2003 "Angela Merkel was born in Hamburg." -o hamburg.png
     seq2attn heatmap runs/digits seven.png --map all -o seven.pdf
+    seq2attn heatmap runs/mnist_scenes_queries scene.png -o queries.png
     """
     from seq2attn.inference.predictor import PlotOptions
     from seq2attn.tasks.loading import load
