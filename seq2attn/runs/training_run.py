@@ -3,7 +3,6 @@
 import contextlib
 import inspect
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
@@ -17,13 +16,12 @@ from seq2attn.data.examples import ExampleSet
 from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.metrics import METRICS, Score
 from seq2attn.recipe import AnyRecipe
-from seq2attn.recipe.wording import shown
 from seq2attn.runs.evaluation import best, read_examples, validator
+from seq2attn.runs.opening import built, following, locked_run, opened
 from seq2attn.runs.recipe_argument import recipe_of
 from seq2attn.runtime.devices import autocast, pick_device
 from seq2attn.runtime.distributed import Group, joined, require_equal
-from seq2attn.runtime.locks import locked
-from seq2attn.tasks.loading import learn, reopen
+from seq2attn.tasks.loading import reopen
 from seq2attn.tasks.task import Task
 from seq2attn.training.advice import advice
 from seq2attn.training.display import Display
@@ -37,16 +35,11 @@ from seq2attn.training.loop import (
     fit,
     total_steps,
 )
-from seq2attn.training.onlooker import Onlooker, to_json
-from seq2attn.training.run_folder import LOCK, RunError, RunFolder, require_empty
+from seq2attn.training.onlooker import to_json
+from seq2attn.training.run_folder import RunError, RunFolder
 from seq2attn.training.trainer import Trainer
-from seq2attn.training.version_file import Version, environment
 from seq2attn.training.weights import load_weights
-from seq2attn.version import __version__
 
-MAX_NAMED = 5  # changed keys in an error message
-# The keys of `training` that may change when a run is resumed: those that limit its length.
-MAY_CHANGE = ("max_steps", "max_epochs", "max_minutes", "early_stopping")
 Callback = Callable[[dict[str, Any]], object]  # what it returns is ignored
 
 
@@ -98,12 +91,13 @@ def train(
         torch_device = _device(device, group)
         context.enter_context(_modes(recipe, torch_device))
         shown = context.enter_context(_display(display, group))
-        source = _first(path, recipe, resume, shown) if group.first else _following(path, group, shown)
-        folder, task, training, dev, test = context.enter_context(source)
+        source = opened(path, recipe, resume, shown) if group.first else following(path, group, shown)
+        folder, task, training, dev, test, start = context.enter_context(source)
         if group.first:
             group.announce(to_json(folder, task.recipe))
         require_equal(group, "training data", training.fingerprint)
-        settings, loader, model = task.recipe.training, task.loader(training, training=True), task.build()
+        settings, loader = task.recipe.training, task.loader(training, training=True)
+        model = built(task, start, shown)
         total = total_steps(settings, loader)
         trainer = Trainer(
             model, task.objective(model, True), settings, torch_device, total, recipe.seed, group
@@ -116,62 +110,19 @@ def train(
             report, logged = (_report(shown, folder, task), call) if group.first else (_silent, _silent)
             progress = fit(folder, trainer, loader, validate, report, logged, resumed)
         predictor = task.predictor(model, torch_device)
-        scores = list[Score]()
-        if not progress.interrupted:
-            load_weights(model, group.from_first(partial(folder.load_weights, "best")), folder.path)
-            shown.say(f"best: {best(folder)}")
-            if test is not None:
-                evaluation = task.evaluate(predictor, test, settings.metrics, group=group)
-                scores += evaluation.scores.values()
-        return Trained(path, progress, predictor, scores)
+        if progress.interrupted:
+            return Trained(path, progress, predictor, [])
+        load_weights(model, group.from_first(partial(folder.load_weights, "best")), folder.path)
+        shown.say(f"best: {best(folder)}")
+        return Trained(path, progress, predictor, _scores(task, predictor, test, group))
 
 
-class _Opened(NamedTuple):
-    """What a training needs of its run and its data."""
-
-    folder: RunFolder
-    task: Task[Any]
-    training: ExampleSet
-    dev: ExampleSet
-    test: ExampleSet | None
-
-
-@contextlib.contextmanager
-def _first(
-    path: Path, recipe: AnyRecipe, resume: bool | Literal["auto"], display: Display
-) -> Iterator[_Opened]:
-    """Make or open the folder of a run, read its data, and lock it until the end of the context."""
-    if resume == "auto":
-        resume = (path / "version.json").exists()
-    with contextlib.ExitStack() as context:
-        folder = context.enter_context(_resumable(path, recipe, display)) if resume else None
-        if folder is None:
-            require_empty(path)
-        display.show("making the vocabulary from data.train")
-        task = reopen(folder) if folder else learn(recipe)
-        training, dev, test = _data(task, display)
-        if folder is None:
-            task = task.fitted(training)
-            folder = context.enter_context(_new_run(path, task, training, display))
-        else:
-            _require_same_data(folder, training)
-            task = task.with_recipe(_with_limits(folder.recipe, recipe))
-        yield _Opened(folder, task, training, dev, test)
-
-
-@contextlib.contextmanager
-def _following(path: Path, group: Group, display: Display) -> Iterator[_Opened]:
-    """Read the data of the run that the first process has made or opened."""
-    folder = Onlooker.of(path, group.announced())
-    task = reopen(folder)
-    yield _Opened(folder, task, *_data(task, display))
-
-
-def _data(task: Task[Any], display: Display) -> tuple[ExampleSet, ExampleSet, ExampleSet | None]:
-    """Return training data, dev set and test set, which is read now so that an unreadable file is reported
-    before training."""
-    training, dev = read_examples(task, "train", display), read_examples(task, "dev", display)
-    return training, dev, None if task.recipe.data.test is None else read_examples(task, "test", display)
+def _scores(task: Task[Any], predictor: Any, test: ExampleSet | None, group: Group) -> list[Score]:
+    """Return the scores of a model on the test set, if there is one."""
+    if test is None:
+        return []
+    evaluation = task.evaluate(predictor, test, task.recipe.training.metrics, group=group)
+    return [*evaluation.scores.values()]
 
 
 def _device(name: str, group: Group) -> torch.device:
@@ -232,7 +183,7 @@ def require_extras(recipe: AnyRecipe) -> None:
 def average_run(run: str | Path, count: int, device: str = "auto") -> RunFolder:
     """Average the last `count` kept weights of a run into weights/average-N.safetensors."""
     display = Display()
-    with _locked(Path(run), display):
+    with locked_run(Path(run), display):
         return _average_run(RunFolder.open(run), count, device, display)
 
 
@@ -251,29 +202,6 @@ def _average_run(folder: RunFolder, count: int, device: str, display: Display) -
 
 
 @contextlib.contextmanager
-def _locked(path: Path, display: Display) -> Iterator[None]:
-    """Lock a run's folder until the end of the context. RunError if it is none."""
-    folder = RunFolder.open(path)  # or the lock would be left in a folder that is no run
-    with locked(path / LOCK, display.say):
-        folder.sweep()
-        yield
-
-
-@contextlib.contextmanager
-def _new_run(path: Path, task: Task[Any], training: ExampleSet, display: Display) -> Iterator[RunFolder]:
-    """Make the folder of a new run, and lock it. It is removed if training fails before anything is saved."""
-    version = Version(seq2attn=__version__, data=training.fingerprint, environment=environment())
-    folder = RunFolder.create(path, task.recipe, version, task.files())
-    with _locked(path, display):
-        try:
-            yield folder
-        except BaseException:
-            if not folder.has_begun():
-                shutil.rmtree(path, ignore_errors=True)
-            raise
-
-
-@contextlib.contextmanager
 def _what_is_saved(folder: RunFolder) -> Iterator[None]:
     """Add to an error of training what the folder of the run has of it."""
     try:
@@ -283,59 +211,6 @@ def _what_is_saved(folder: RunFolder) -> Iterator[None]:
         if folder.has_begun() and (state := folder.load_state()) is not None:
             saved = f"The training until step {state['progress']['step']:,} is saved"
         raise TrainingError(f"{error}. {saved}") from error
-
-
-@contextlib.contextmanager
-def _resumable(path: Path, recipe: AnyRecipe, display: Display) -> Iterator[RunFolder]:
-    """Open and lock a run to be resumed. RunError unless it is complete and was begun with this recipe."""
-    with _locked(path, display):
-        folder = RunFolder.open(path)
-        _require_same_recipe(folder, recipe)
-        folder.require_weights()
-        yield folder
-
-
-def _require_same_recipe(folder: RunFolder, recipe: AnyRecipe) -> None:
-    """RunError unless a run was begun with this recipe. The keys of MAY_CHANGE may differ."""
-    path = folder.path
-    begun = folder.recipe
-    was, now = begun.model_dump(mode="json"), recipe.fitted_as(begun).model_dump(mode="json")
-    for tree in (was, now):
-        for key in MAY_CHANGE:
-            tree["training"].pop(key)
-    if changed := [f"{key} was {shown(old)}, now {shown(new)}" for key, old, new in changes(was, now)]:
-        others = f"; and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""
-        raise RunError(
-            f"{path} was begun with another recipe: {'; '.join(changed[:MAX_NAMED])}{others}. Continue with "
-            f"`seq2attn train {path}/recipe.yaml --run {path} --resume`, or train in a new folder"
-        )
-
-
-def _with_limits(begun: AnyRecipe, recipe: AnyRecipe) -> AnyRecipe:
-    """Return the recipe of a run with the limits of another, which may have changed."""
-    limits = {key: getattr(recipe.training, key) for key in MAY_CHANGE}
-    return begun.model_copy(update={"training": begun.training.model_copy(update=limits)})
-
-
-def changes(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield the keys that differ between two trees, with the old and the new value."""
-    corpora = isinstance(was, list) and any(isinstance(item, dict) for item in was)
-    if corpora and isinstance(now, list) and len(was) == len(now):
-        was, now = dict(enumerate(was)), dict(enumerate(now))
-    if isinstance(was, dict) and isinstance(now, dict):
-        for key in dict.fromkeys([*was, *now]):
-            yield from changes(was.get(key), now.get(key), f"{path}.{key}" if path else key)
-    elif was != now:
-        yield path, was, now
-
-
-def _require_same_data(folder: RunFolder, training: ExampleSet) -> None:
-    """RunError unless a run was begun with these training data."""
-    if folder.version.data != training.fingerprint:
-        raise RunError(
-            f"the training data are not those with which {folder.path} was begun (fingerprint "
-            f"{training.fingerprint}, then {folder.version.data}): restore them, or train in a new folder"
-        )
 
 
 @contextlib.contextmanager
