@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from seq2attn.inference.captioner import Captioner
     from seq2attn.inference.captions import Caption
     from seq2attn.inference.image_categorizer import ImageCategorizer, ImageCategory
+    from seq2attn.inference.image_generator import GeneratedImage, ImageGenerator
     from seq2attn.inference.label_results import Annotation, Category
     from seq2attn.inference.recognizer import Categorizer, Recognizer
     from seq2attn.inference.results import Translation
@@ -48,8 +49,10 @@ _HOMES = {
     "Category": "inference.label_results",
     "DECODERS": "models.decoders",
     "ENCODERS": "models.encoders",
+    "GeneratedImage": "inference.image_generator",
     "ImageCategorizer": "inference.image_categorizer",
     "ImageCategory": "inference.image_categorizer",
+    "ImageGenerator": "inference.image_generator",
     "LOSSES": "layers.token_loss",
     "MultiHead": "attention",
     "NORMALIZERS": "attention.normalizers",
@@ -89,8 +92,10 @@ __all__ = [
     "Captioner",
     "Categorizer",
     "Category",
+    "GeneratedImage",
     "ImageCategorizer",
     "ImageCategory",
+    "ImageGenerator",
     "MultiHead",
     "Recognizer",
     "Seq2attnError",

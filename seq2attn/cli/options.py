@@ -114,7 +114,8 @@ class Commands(click.Group):
 )
 def cli() -> None:
     """Train, evaluate, run and inspect models with pluggable attention, for translation, summarization,
-    tagging (named entities, for example), classification of texts and images, and images into text.
+    tagging (named entities, for example), classification of texts and images, images into text, and
+    generation of images.
 
     \b
     seq2attn recipes                              list the recipes that ship
@@ -124,5 +125,6 @@ def cli() -> None:
     seq2attn tag runs/conll2003_pooling news.txt
     echo "Where is the station?" | seq2attn classify runs/languages
     seq2attn caption runs/crohme_wap formula.png
+    seq2attn generate runs/mnist_sagan -o sheet.png
     seq2attn heatmap runs/quickstart "Ich habe Hunger." -o hunger.png
     """

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 METRICS = (
     "For texts: bleu, bleu-zh, bleu-char, chrf, chrf++, ter, exact, wer, per, g2p-wer, exprate, "
     "exprate-1, exprate-2, token-er, rouge-1, rouge-2, rouge-l, rouge-lsum; for tags: f1, precision, recall, "
-    "tag-accuracy; for labels of texts: accuracy, macro-f1; for labels of images: top-1, top-5. May be "
+    "tag-accuracy; for labels of texts: accuracy, macro-f1; for labels of images: top-1, top-5; for "
+    "generated images: frechet, kernel, sample-precision, sample-recall, class-entropy. May be "
     "repeated.  [default: the recipe's]"
 )
 
@@ -62,6 +63,13 @@ METRICS = (
     "label. May be repeated.",
 )
 @click.option("--metric", "metrics", multiple=True, help=METRICS)
+@click.option(
+    "--features",
+    metavar="RUN",
+    type=click.Path(exists=True, file_okay=False),
+    help="Run of image classification by whose features generated images are compared.  [default: the "
+    "recipe's]",
+)
 @BEAM
 @MAX_LENGTH_RATIO
 @LENGTH_PENALTY
@@ -79,6 +87,7 @@ def score(
     hypotheses: Path | None,
     references: tuple[Path, ...],
     metrics: tuple[str, ...],
+    features: str | None,
     form: str,
     checkpoint: str,
     device: str,
@@ -88,7 +97,8 @@ def score(
     The metrics of RUN are those of its task. Translations get BLEU, chrF and TER; summaries get ROUGE, beside
     baselines that need no model; tags get F1, precision and recall, over all types and for each type in the
     format of conlleval; labels of texts get accuracy and macro-F1; labels of images get top-1 and top-5
-    accuracy, beside the most frequent label, and the accuracy of each class.
+    accuracy, beside the most frequent label, and the accuracy of each class. Generated images are compared
+    with real ones, beside other real ones (training images), which are the floor.
 
     \b
     seq2attn score runs/quickstart
@@ -117,7 +127,7 @@ def score(
         by_file = [(str(file), list(lines((file,)))) for file in references]
         given = GivenTexts(str(source), list(documents((source,), key, whole=False)), by_file)
     options = context.meta.get(DECODING, {})
-    scored = score_run(run, metrics, data, given, options, checkpoint, device)
+    scored = score_run(run, metrics, data, given, options, checkpoint, device, features)
     rows = {**scored.baselines, "": list(scored.evaluation.scores.values())}
     _print(rows, scored.evaluation.tables, scored.signature, form)
 

@@ -5,8 +5,8 @@ Letters: C channels, H x W the grid, N = H W its positions, h heads.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from seq2attn.views.image_maps import Panel
 
+T = TypeVar("T")
 _CHOICES = {"affinity": "affinity", "channel": "channel", "channels": "channel", "branch": "channel"}
 _DIGITS = 6  # of numbers in JSON
 
@@ -82,6 +83,15 @@ def image_maps(model: ImageClassifier, images: Float[Tensor, "1 C H W"], label: 
         maps.append(ImageMap("rollout", "backbone", "rollout", of_image))
     maps.append(ImageMap("Grad-CAM", "backbone", "gradcam", Map("place", cam, grid)))
     return Seen([_on_cpu(made) for made in _numbered(maps)], output)
+
+
+def block_maps(model: nn.Module, call: Callable[[], T]) -> tuple[T, list[ImageMap]]:
+    """Return what a call of a network returns, and the maps of the blocks that it used, for one image. Call
+    it without gradients."""
+    with _recorded_inputs(model) as inputs:
+        result = call()
+    maps = [made for block, given in inputs for made in _of_block(model, block, given)]
+    return result, [_on_cpu(made) for made in _numbered(maps)]
 
 
 def rollout(layers: Sequence[Float[Tensor, "h N N"]]) -> Float[Tensor, "N N"]:
@@ -152,7 +162,7 @@ class ImageMaps(Mapping[str, Map]):
         """Return the maps that options choose, by kind (`map`) and by name or module (`at`).
 
         With neither they are the weights of an attentive pooling, or else the maps of places, or else
-        Grad-CAM. Seq2attnError if there are none.
+        Grad-CAM, or else whatever there is. Seq2attnError if there are none.
         """
         kind, there = options.map, {made.choice for made in self.maps}
         if kind is not None and kind not in MAPS:
@@ -161,7 +171,7 @@ class ImageMaps(Mapping[str, Map]):
             kind = (
                 "all"
                 if options.at
-                else next(name for name in ("pooling", "place", "gradcam") if name in there)
+                else next(name for name in ("pooling", "place", "gradcam", *MAPS) if name in there)
             )
         maps = [made for made in self.maps if kind in (made.choice, "all")]
         if not maps:

@@ -9,6 +9,7 @@ from seq2attn.metrics.base import SEED, Metric, References, Score, ScoringError
 from seq2attn.metrics.edits import exact, sentence_errors, word_errors
 from seq2attn.metrics.entities import accuracy, f1, macro_f1, precision, recall, report, tag_accuracy
 from seq2attn.metrics.formulas import expression_rate, token_errors
+from seq2attn.metrics.generation import class_entropy, frechet, kernel, sample_precision, sample_recall
 from seq2attn.metrics.images import class_report, top
 from seq2attn.metrics.rouge import rouge
 from seq2attn.metrics.translation import bleu, chrf, ter
@@ -42,6 +43,11 @@ METRICS: dict[str, Metric] = {
     "macro-f1": Metric(macro_f1, "labelled texts"),
     "top-1": Metric(partial(top, k=1), "labelled images", table="classes"),
     "top-5": Metric(partial(top, k=5), "labelled images", table="classes"),
+    "frechet": Metric(frechet, "generated images", lower_is_better=True),
+    "kernel": Metric(kernel, "generated images", lower_is_better=True),
+    "sample-precision": Metric(sample_precision, "generated images"),
+    "sample-recall": Metric(sample_recall, "generated images"),
+    "class-entropy": Metric(class_entropy, "generated images"),
 }
 
 
@@ -49,7 +55,8 @@ TABLES: dict[str, Callable[[Sequence[str], References], Any]] = {"entities": rep
 
 
 def metrics_of(measures: str) -> list[str]:
-    """Return the names of the METRICS of texts, tagged words, labelled texts or labelled images."""
+    """Return the names of the METRICS of texts, tagged words, labelled texts, labelled or generated
+    images."""
     return [name for name, metric in METRICS.items() if metric.measures == measures]
 
 

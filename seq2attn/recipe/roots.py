@@ -363,13 +363,3 @@ class ImageToTextRecipe(WritingRecipe):
         yield from _too_few_positions("decoder", self.model.decoder, needed, "decoding.max_length")
         if self.decoding.replace_unknown:
             yield Fault("decoding.replace_unknown", "takes words from a source text, and there is none")
-
-
-RECIPES: dict[str, type[AnyRecipe]] = {  # by task
-    "translation": Recipe,
-    "summarization": SummaryRecipe,
-    "tagging": TaggingRecipe,
-    "classification": ClassificationRecipe,
-    "image_classification": ImageClassificationRecipe,
-    "image_to_text": ImageToTextRecipe,
-}

@@ -28,19 +28,11 @@ DROP_PATH = (
 BLOCKS_TEXT = "Attention blocks, in this order; two at one place are applied one after the other."
 
 
-class BlockRecipe(Section):
-    """A block of attention, and where it stands: {block: se}, {block: se, ratio: 8, stages: [2, 3]}."""
+class AnyBlockRecipe(Section):
+    """A block of attention with its options."""
 
     block: Annotated[Part, Choice(BLOCKS)] = Field(
         description="Name of the block; its options stand beside it, or {name: ..., and its options}."
-    )
-    stages: list[Size] | None = Field(None, description="Stages with the block, from 1; null = all.")
-    every: Size = Field(1, description="Only every n-th unit of a stage has the block, from the n-th on.")
-    at: Annotated[str, Name(lambda: PLACES)] | None = Field(
-        None,
-        description="residual: the last thing in a residual branch; middle: after its 3x3 convolution; "
-        "after: behind a unit; between: behind a stage; replace: instead of a 3x3 convolution. null = the "
-        "block's own place.",
     )
 
     @model_validator(mode="before")
@@ -52,6 +44,28 @@ class BlockRecipe(Section):
         own = {key: inner for key, inner in value.items() if key in cls.model_fields}
         options = {key: inner for key, inner in value.items() if key not in own}
         return {**own, "block": {"name": value["block"], **options}} if options else value
+
+    def misfit(self, channels: int) -> str | None:
+        """Return why the block cannot have this number of channels; None if it can."""
+        try:  # only its constructor knows which options can be combined
+            with torch.device("meta"), contextlib.suppress(*TOO_LARGE):
+                keeping_channels(self.block.make(BLOCKS, channels))
+        except Seq2attnError as error:
+            return str(error)
+        return None
+
+
+class BlockRecipe(AnyBlockRecipe):
+    """A block of attention, and where it stands: {block: se}, {block: se, ratio: 8, stages: [2, 3]}."""
+
+    stages: list[Size] | None = Field(None, description="Stages with the block, from 1; null = all.")
+    every: Size = Field(1, description="Only every n-th unit of a stage has the block, from the n-th on.")
+    at: Annotated[str, Name(lambda: PLACES)] | None = Field(
+        None,
+        description="residual: the last thing in a residual branch; middle: after its 3x3 convolution; "
+        "after: behind a unit; between: behind a stage; replace: instead of a 3x3 convolution. null = the "
+        "block's own place.",
+    )
 
     @property
     def place(self) -> str:
@@ -112,13 +126,8 @@ class _Convolutional(Section):
                 yield Fault(f"{path}.stages", f"there are {len(widths)} stages, and none with number {last}")
                 continue
             for number in numbers:
-                try:  # only its constructor knows which options can be combined
-                    with torch.device("meta"), contextlib.suppress(*TOO_LARGE):
-                        keeping_channels(section.block.make(BLOCKS, widths[number - 1]))
-                except Seq2attnError as error:
-                    yield Fault(
-                        f"{path}.block", f"{error} (stage {number} has {widths[number - 1]} channels)"
-                    )
+                if (why := section.misfit(width := widths[number - 1])) is not None:
+                    yield Fault(f"{path}.block", f"{why} (stage {number} has {width} channels)")
                     break
 
     def wide_rates(self, height: int, width: int) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from seq2attn.tasks.image_generation import ImageGenerationTask
 from seq2attn.tasks.image_tasks import ImageClassificationTask
 from seq2attn.tasks.image_to_text import ImageToTextTask
 from seq2attn.tasks.labelling_tasks import ClassificationTask, TaggingTask
@@ -15,4 +16,5 @@ TASKS: dict[str, type[Task[Any]]] = {
     "classification": ClassificationTask,
     "image_classification": ImageClassificationTask,
     "image_to_text": ImageToTextTask,
+    "image_generation": ImageGenerationTask,
 }

@@ -59,12 +59,14 @@ def fit(
     report: Report = lambda record: None,
     logged: Report = lambda record: None,
     resumed: Callable[[], object] = lambda: None,
+    illustrate: Callable[[int], object] = lambda step: None,
 ) -> Progress:
     """Train from the state in the run's folder until a limit of the recipe; keep the best weights there.
 
     validate(n) scores the model on the first n batches of the dev set (None = all). report is called with a
     record after every update and every validation; logged with the records of log.jsonl, when they and the
-    state of their step are saved; resumed once the state has been read, before anything is written. Ctrl-C
+    state of their step are saved; resumed once the state has been read, before anything is written;
+    illustrate with the step of each validation, while the model has the weights that were validated. Ctrl-C
     and SIGTERM end training after the current update, and the state is saved.
     """
     recipe, progress = trainer.recipe, resume(run, trainer)
@@ -90,7 +92,7 @@ def fit(
                 run.log(records[-1])
             ended = _has_ended(progress, recipe)
             if step % recipe.interval == 0 or ended:
-                scores = _validate_and_keep(run, trainer, progress, validate)
+                scores = _validate_and_keep(run, trainer, progress, validate, illustrate)
                 records.append({"step": step, **scores})
                 report(records[-1])
                 run.log(records[-1])
@@ -218,12 +220,17 @@ def _has_ended(progress: Progress, recipe: AnyLearningRecipe) -> bool:
 
 
 def _validate_and_keep(
-    run: RunFolder, trainer: Trainer, progress: Progress, validate: Validate
+    run: RunFolder,
+    trainer: Trainer,
+    progress: Progress,
+    validate: Validate,
+    illustrate: Callable[[int], object],
 ) -> dict[str, float]:
     """Validate and save the weights as the run's last and, if they score best so far, as its best."""
     recipe, version, name = trainer.recipe, run.version, weights_name(progress.step)
     with trainer.averaged() as weights:
         scores = validate(None)
+        illustrate(progress.step)
         run.save_weights(name, weights)
     value = ranking_value(scores, recipe.metric)
     improved = value > progress.best
