@@ -182,7 +182,7 @@ class ImageGenerator(Predictor):
 
     def maps(self, image: Any = 1, label: str | None = None) -> ImageMaps:
         """Return the maps of all attention blocks (`Block.look`): of generator and discriminator for the
-        image of a seed (an int), of the discriminator for a real image (a path, an image of Pillow, an array).
+        image of a seed (an int), of the discriminator for a real one (a path, an image of Pillow, an array).
 
         label: the class of the generated image.
         """

@@ -144,8 +144,8 @@ class GenerationTrainingRecipe(AnyLearningRecipe):
     loss: Literal["hinge", "non_saturating", "wgan_gp"] = Field(
         "hinge",
         description="hinge: of both margins (Lim & Ye 2017); non_saturating: cross-entropy, "
-        "for the generator with exchanged labels (Goodfellow et al. 2014); wgan_gp: mean scores, and a penalty "
-        "of the discriminator's gradient (Gulrajani et al. 2017).",
+        "for the generator with exchanged labels (Goodfellow et al. 2014); wgan_gp: mean scores, and a "
+        "penalty of the discriminator's gradient (Gulrajani et al. 2017).",
     )
     gradient_penalty: float = Field(
         10.0, ge=0, description="Factor of (|gradient| - 1)^2 between real and generated images, for wgan_gp."

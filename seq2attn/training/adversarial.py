@@ -129,7 +129,7 @@ def gradient_penalty(model: AdversarialPair, batch: LatentBatch, images: Tensor)
     """
     shares = batch.shares[:, None, None, None]
     with full_precision(images.device), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        mixed = (shares * batch.images + (1 - shares) * images.float()).detach().requires_grad_()
+        mixed = (shares * batch.images + (1 - shares) * images).detach().requires_grad_()
         scores = model.discriminator(mixed, batch.labels)
         (gradient,) = torch.autograd.grad(scores.sum(), mixed, create_graph=True)
     lengths: Tensor = gradient.flatten(1).norm(dim=1)

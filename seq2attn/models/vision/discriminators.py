@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from seq2attn.attention.blocks.grid import wide_dtype
 from seq2attn.errors import NotDefinedError
 from seq2attn.layers.spectral_norm import hold
 from seq2attn.models.vision.adversarial_layers import SQRT2, ConditionalNorm, Form, Projection
@@ -32,7 +33,7 @@ class Discriminator(nn.Module):
         """Return the scores (B,) of images (B, C, H, W), from -1 to 1, and of labels (B,) if it is
         conditional. The larger a score, the more real the image."""
         scores: Tensor = self.head(self.vectors(images), labels)
-        return scores.float()
+        return scores.to(wide_dtype(scores))
 
     def vectors(self, images: Tensor) -> Tensor:
         """Return the vectors (B, D) that are scored."""

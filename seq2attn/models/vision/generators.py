@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seq2attn.attention.blocks.grid import wide_dtype
 from seq2attn.errors import NotDefinedError
 from seq2attn.models.vision.adversarial_layers import SQRT2, ConditionalNorm, Form, doubled
 
@@ -30,7 +31,8 @@ class Generator(nn.Module):
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return images (B, C, H, W) for latent vectors (B, Z) and, if it is conditional, labels (B,)."""
         x = self.project(latents).unflatten(1, (self.form.sizes[0], *self.form.base))
-        return torch.tanh(self.draw(x, labels).float())
+        x = self.draw(x, labels)
+        return torch.tanh(x.to(wide_dtype(x)))
 
     def draw(self, x: Tensor, labels: Tensor | None) -> Tensor:
         """Return what becomes pixels by tanh, for features on the smallest grid."""
