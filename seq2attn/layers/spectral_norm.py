@@ -30,10 +30,5 @@ def power_iterations(model: nn.Module, count: int = 1) -> None:
         norm.train(training)
 
 
-def is_direction(name: str) -> bool:
-    """Whether a tensor of a model is a singular vector of a spectral norm, by its name."""
-    return ".parametrizations." in name and name.endswith(("._u", "._v"))
-
-
 def _norms(model: nn.Module) -> Iterator[ParametrizationList]:
     return (part for part in model.modules() if isinstance(part, ParametrizationList))

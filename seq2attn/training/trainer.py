@@ -18,9 +18,8 @@ from seq2attn.training.objectives import Losses, Objective
 from seq2attn.training.turns import ALL, Turn, averaged_of, only, players_of, turns_of
 from seq2attn.training.weights import Weights, load_weights, move_average, tensors_of, weights_of
 
-SETTLING = (
-    10  # power iterations after spectral norms were averaged: their directions are those of the last weights
-)
+# Power iterations for averaged weights: the mean of singular vectors is none, and shorter than 1.
+SETTLING = 10
 
 
 class UpdateStats(NamedTuple):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from seq2attn.layers.spectral_norm import is_direction
 from seq2attn.training.version_file import RunError
 
 MAX_NAMED_TENSORS = 3  # in an error message
@@ -85,12 +84,11 @@ def renamed(weights: Weights) -> Weights:
 
 def move_average(moving: Weights, weights: Weights, decay: float, step: int) -> None:
     """Move an exponential moving average towards the weights of a step, in place. Whole numbers, as the
-    number of batches that a norm has seen, are copied: they have no mean. Nor have the directions of spectral
-    norms, whose mean would be shorter than 1."""
+    number of batches that a norm has seen, are copied: they have no mean."""
     # A decay that rises: the first weights are random, and a constant one would long keep them.
     decay = min(decay, (1 + step) / (10 + step))
     for name, tensor in weights.items():
-        if tensor.is_floating_point() and not is_direction(name):
+        if tensor.is_floating_point():
             moving[name].lerp_(tensor, 1 - decay)
         else:
             moving[name].copy_(tensor)
