@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from seq2attn.inference.detector import Detector
     from seq2attn.inference.found_objects import FoundObjects
     from seq2attn.inference.image_categorizer import ImageCategorizer, ImageCategory
+    from seq2attn.inference.image_generator import GeneratedImage, ImageGenerator
     from seq2attn.inference.label_results import Annotation, Category
     from seq2attn.inference.recognizer import Categorizer, Recognizer
     from seq2attn.inference.results import Translation
@@ -54,8 +55,10 @@ _HOMES = {
     "ENCODERS": "models.encoders",
     "Detector": "inference.detector",
     "FoundObjects": "inference.found_objects",
+    "GeneratedImage": "inference.image_generator",
     "ImageCategorizer": "inference.image_categorizer",
     "ImageCategory": "inference.image_categorizer",
+    "ImageGenerator": "inference.image_generator",
     "LOSSES": "layers.token_loss",
     "MultiHead": "attention",
     "NORMALIZERS": "attention.normalizers",
@@ -99,8 +102,10 @@ __all__ = [
     "Category",
     "Detector",
     "FoundObjects",
+    "GeneratedImage",
     "ImageCategorizer",
     "ImageCategory",
+    "ImageGenerator",
     "MultiHead",
     "Recognizer",
     "Segmentation",

@@ -50,16 +50,19 @@ SMALLER = {  # sizes that would take too long here; everything else is as it shi
     "wmt_transformer": ["{encoder,decoder}.size=64", "{encoder,decoder}.feed_forward=128"],
     "cnn_dailymail_pointer": ["{encoder,decoder}.size=64"],
     "xsum_transformer": ["{encoder,decoder}.size=64", "{encoder,decoder}.feed_forward=128"],
+    "mnist_sagan": ["{generator,discriminator}.sizes=[4,4]"],
+    "mnist_dcgan": ["{generator,discriminator}.sizes=[4,4]"],
+    "cifar10_sagan": ["{generator,discriminator}.sizes=[4,4,4]"],
     "crohme_transformer": ["encoder.backbone.layers=[2]", "{encoder,decoder}.size=64"],
     "camvid_unet_scse": ["levels=2"],
     "nuclei_unet_scse": ["levels=2"],
     **{f"camvid_{net}": ["backbone.width=0.1"] for net in ("se_aspp", "danet", "criss_cross")},
 }
+PARTED = ("cifar10_resnet20", "cifar10_sagan", "mnist_attention_pooling", "mnist_dcgan", "mnist_sagan")
 FEWER = {  # the dev set is a part of the training images; or images are large
     "bccd_yolo": ["data.size=[64, 80]"],
     "bccd_yolo_cbam": ["data.size=[64, 80]"],
-    "mnist_attention_pooling": ["data.train.0.limit=200", "data.dev.skip=200"],
-    "cifar10_resnet20": ["data.train.0.limit=200", "data.dev.skip=200"],
+    **{name: ["data.train.0.limit=200", "data.dev.skip=200"] for name in PARTED},
 }
 ENTITIES = "EU NNP I-NP {0}ORG\nrejects VBZ I-VP O\nGerman JJ I-NP {0}MISC\nlamb NN I-NP O\n{1} NN I-NP O\n\n"
 
@@ -251,7 +254,10 @@ COPIES = {
     "conll2003_pooling": copy_of_conll2003,
     "wnut17_pooling": copy_of_wnut17,
     "mnist_attention_pooling": copy_of_mnist,
+    "mnist_sagan": copy_of_mnist,
+    "mnist_dcgan": copy_of_mnist,
     "cifar10_resnet20": copy_of_cifar10,
+    "cifar10_sagan": copy_of_cifar10,
     "crohme_wap": copy_of_crohme,
     "crohme_transformer": copy_of_crohme,
     "flickr8k_show_attend_tell": copy_of_flickr8k,

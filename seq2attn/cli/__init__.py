@@ -1,6 +1,19 @@
 """The command line. Commands import torch and other large libraries only when they run, so help is quick."""
 
-from seq2attn.cli import bench, caption, detect, graph, heatmap, score, segment, show, tag, train, translate
+from seq2attn.cli import (
+    bench,
+    caption,
+    detect,
+    generate,
+    graph,
+    heatmap,
+    score,
+    segment,
+    show,
+    tag,
+    train,
+    translate,
+)
 from seq2attn.cli.options import cli
 
 __all__ = [
@@ -8,6 +21,7 @@ __all__ = [
     "caption",
     "cli",
     "detect",
+    "generate",
     "graph",
     "heatmap",
     "score",

@@ -30,7 +30,8 @@ METRICS = (
     "exprate-1, exprate-2, token-er, rouge-1, rouge-2, rouge-l, rouge-lsum; for tags: f1, precision, recall, "
     "tag-accuracy; for labels of texts: accuracy, macro-f1; for labels of images: top-1, top-5; for boxes: "
     "ap, ap50, ap75, ap-small, ap-medium, ap-large, ar-1, ar-10, ar-100, ar-small, ar-medium, ar-large; for "
-    "masks: miou, miou-image, dice, dice-image, pixel-accuracy. May be repeated.  [default: the recipe's]"
+    "masks: miou, miou-image, dice, dice-image, pixel-accuracy; for generated images: frechet, kernel, "
+    "sample-precision, sample-recall, class-entropy. May be repeated.  [default: the recipe's]"
 )
 
 
@@ -63,6 +64,13 @@ METRICS = (
     "label. May be repeated.",
 )
 @click.option("--metric", "metrics", multiple=True, help=METRICS)
+@click.option(
+    "--features",
+    metavar="RUN",
+    type=click.Path(exists=True, file_okay=False),
+    help="Run of image classification by whose features generated images are compared.  [default: the "
+    "recipe's]",
+)
 @BEAM
 @MAX_LENGTH_RATIO
 @LENGTH_PENALTY
@@ -80,6 +88,7 @@ def score(
     hypotheses: Path | None,
     references: tuple[Path, ...],
     metrics: tuple[str, ...],
+    features: str | None,
     form: str,
     checkpoint: str,
     device: str,
@@ -90,7 +99,8 @@ def score(
     baselines that need no model; tags get F1, precision and recall, over all types and for each type in the
     format of conlleval; labels of texts get accuracy and macro-F1; labels of images get top-1 and top-5
     accuracy, beside the most frequent label, and the accuracy of each class; masks get mean IoU, accuracy of
-    pixels and Dice, beside the most frequent class, and the IoU and Dice of each class.
+    pixels and Dice, beside the most frequent class, and the IoU and Dice of each class. Generated images are
+    compared with real ones, beside other real ones (training images), which are the floor.
 
     \b
     seq2attn score runs/quickstart
@@ -119,7 +129,7 @@ def score(
         by_file = [(str(file), list(lines((file,)))) for file in references]
         given = GivenTexts(str(source), list(documents((source,), key, whole=False)), by_file)
     options = context.meta.get(DECODING, {})
-    scored = score_run(run, metrics, data, given, options, checkpoint, device)
+    scored = score_run(run, metrics, data, given, options, checkpoint, device, features)
     rows = {**scored.baselines, "": list(scored.evaluation.scores.values())}
     _print(rows, scored.evaluation.tables, scored.signature, form)
 

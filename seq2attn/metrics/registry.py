@@ -10,6 +10,7 @@ from seq2attn.metrics.detection import STATISTICS, box_report, box_score
 from seq2attn.metrics.edits import exact, sentence_errors, word_errors
 from seq2attn.metrics.entities import accuracy, f1, macro_f1, precision, recall, report, tag_accuracy
 from seq2attn.metrics.formulas import expression_rate, token_errors
+from seq2attn.metrics.generation import class_entropy, frechet, kernel, sample_precision, sample_recall
 from seq2attn.metrics.images import class_report, top
 from seq2attn.metrics.rouge import rouge
 from seq2attn.metrics.segmentation import (
@@ -57,6 +58,11 @@ METRICS: dict[str, Metric] = {
     "dice": Metric(mean_dice, "masks", table="masks"),
     "dice-image": Metric(mean_dice_of_images, "masks"),
     "pixel-accuracy": Metric(pixel_accuracy, "masks"),
+    "frechet": Metric(frechet, "generated images", lower_is_better=True),
+    "kernel": Metric(kernel, "generated images", lower_is_better=True),
+    "sample-precision": Metric(sample_precision, "generated images"),
+    "sample-recall": Metric(sample_recall, "generated images"),
+    "class-entropy": Metric(class_entropy, "generated images"),
 }
 
 
@@ -69,8 +75,8 @@ TABLES: dict[str, Callable[[Sequence[Any], Any], Any]] = {
 
 
 def metrics_of(measures: str) -> list[str]:
-    """Return the names of the METRICS of texts, tagged words, labelled texts, labelled images, boxes or
-    masks."""
+    """Return the names of the METRICS of texts, tagged words, labelled texts, labelled images, boxes, masks
+    or generated images."""
     return [name for name, metric in METRICS.items() if metric.measures == measures]
 
 

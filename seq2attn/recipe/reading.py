@@ -10,8 +10,9 @@ from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.recipe.paths import expand_variables, make_absolute
 from seq2attn.recipe.plain_values import plain
 from seq2attn.recipe.plugins import load_plugins
+from seq2attn.recipe.registry import RECIPES
 from seq2attn.recipe.root import AnyRecipe
-from seq2attn.recipe.roots import RECIPES, Recipe
+from seq2attn.recipe.roots import Recipe
 from seq2attn.recipe.wording import FROM_PLUGINS, closest, shown, unknown
 from seq2attn.recipe.yaml_source import LONGEST, Keys, Source, SourceFault, dump, parse
 from seq2attn.runtime.files import write as write_atomically

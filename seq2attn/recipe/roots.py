@@ -9,14 +9,12 @@ from typing_extensions import Self
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.recipe.data import DataRecipe, SummaryDataRecipe
 from seq2attn.recipe.decoding import DecodingRecipe
-from seq2attn.recipe.detection import DetectionRecipe
 from seq2attn.recipe.image_data import ImageDataRecipe, ImageTextDataRecipe
 from seq2attn.recipe.image_text import ImageTextTrainingRecipe, ImageToTextModelRecipe, TargetTextRecipe
 from seq2attn.recipe.image_training import ImageTrainingRecipe
 from seq2attn.recipe.labelled_data import CategorizedDataRecipe, TaggedDataRecipe, WordsRecipe
 from seq2attn.recipe.root import LEARNING, TASK, AnyRecipe
 from seq2attn.recipe.sections import Fault, Section, filled, learned_positions
-from seq2attn.recipe.segmentation import SegmentationRecipe
 from seq2attn.recipe.seq2seq_model import ModelRecipe, RecurrentDecoderRecipe
 from seq2attn.recipe.tagger_model import (
     AttentivePoolingRecipe,
@@ -326,15 +324,3 @@ class ImageToTextRecipe(WritingRecipe):
         yield from _too_few_positions("decoder", self.model.decoder, needed, "decoding.max_length")
         if self.decoding.replace_unknown:
             yield Fault("decoding.replace_unknown", "takes words from a source text, and there is none")
-
-
-RECIPES: dict[str, type[AnyRecipe]] = {  # by task
-    "translation": Recipe,
-    "summarization": SummaryRecipe,
-    "tagging": TaggingRecipe,
-    "classification": ClassificationRecipe,
-    "image_classification": ImageClassificationRecipe,
-    "image_to_text": ImageToTextRecipe,
-    "detection": DetectionRecipe,
-    "segmentation": SegmentationRecipe,
-}

@@ -177,6 +177,10 @@ class AnyLearningRecipe(Section):
         """The number of updates between validations; where there are no training data, the longest."""
         return LONGEST_INTERVAL if self.validate_every is None else self.validate_every
 
+    def rate_of(self, player: str) -> float:
+        """Return the peak learning rate of a part of the model that is trained by itself; "" = all of it."""
+        return self.learning_rate
+
     def fitted(self, total: int | None, per_epoch: int) -> Self:
         """Return these settings with the warm-up and the interval of validations, where they are null.
 

@@ -29,12 +29,27 @@ DROP_PATH = (
 BLOCKS_TEXT = "Attention blocks, in this order; two at one place are applied one after the other."
 
 
-class BlockRecipe(PartBeside):
-    """A block of attention, and where it stands: {block: se}, {block: se, ratio: 8, stages: [2, 3]}."""
+class AnyBlockRecipe(PartBeside):
+    """A block of attention with its options."""
 
     block: Annotated[Part, Choice(BLOCKS)] = Field(
         description="Name of the block; its options stand beside it, or {name: ..., and its options}."
     )
+    part_key: ClassVar[str] = "block"
+
+    def misfit(self, channels: int) -> str | None:
+        """Return why the block cannot have this number of channels; None if it can."""
+        try:  # only its constructor knows which options can be combined
+            with torch.device("meta"), contextlib.suppress(*TOO_LARGE):
+                keeping_channels(self.block.make(BLOCKS, channels))
+        except Seq2attnError as error:
+            return str(error)
+        return None
+
+
+class BlockRecipe(AnyBlockRecipe):
+    """A block of attention, and where it stands: {block: se}, {block: se, ratio: 8, stages: [2, 3]}."""
+
     stages: list[Size] | None = Field(None, description="Stages with the block, from 1; null = all.")
     every: Size = Field(1, description="Only every n-th unit of a stage has the block, from the n-th on.")
     at: Annotated[str, Name(lambda: PLACES)] | None = Field(
@@ -43,7 +58,6 @@ class BlockRecipe(PartBeside):
         "after: behind a unit; between: behind a stage; replace: instead of a 3x3 convolution. null = the "
         "block's own place.",
     )
-    part_key: ClassVar[str] = "block"
 
     @property
     def place(self) -> str:

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +14,12 @@ from seq2attn.data import Role
 from seq2attn.data.examples import ExampleSet
 from seq2attn.inference.decoding_options import without_length_warnings
 from seq2attn.inference.predictor import Predictor
-from seq2attn.metrics import METRICS, References, Score
+from seq2attn.metrics import METRICS, Score
 from seq2attn.recipe.wording import FROM_PLUGINS, unknown
 from seq2attn.runtime.devices import out_of_memory
 from seq2attn.runtime.distributed import ALONE, Group
 from seq2attn.tasks.loading import load_with_task
-from seq2attn.tasks.task import Evaluation, Task, reference_texts
+from seq2attn.tasks.task import Evaluation, Task
 from seq2attn.training.display import Display
 from seq2attn.training.loop import TrainingError, Validate
 from seq2attn.training.run_folder import RunError, RunFolder
@@ -119,26 +119,25 @@ def score_run(
     options: Mapping[str, Any] | None = None,
     checkpoint: str = "best",
     device: str = "auto",
+    features: str | None = None,
 ) -> RunScores:
     """Score a run on its dev or test set, or on `given` sources and references.
 
-    metrics: the recipe's if empty; options: decoding options that replace the recipe's.
+    metrics: the recipe's if empty; options: decoding options that replace the recipe's; features: a run whose
+    features generated images are compared by, instead of the recipe's.
     """
     metrics = chosen_metrics(run, metrics)
     task, predictor = load_with_task(run, checkpoint, device)
     predictor = predictor.configured(options or {})
-    inputs: Iterable[Any] = []
-    references: References = []
+    task = task if features is None else task.measured_by(features)
     if given is None:
         examples = held_out(task, role)
         evaluation = task.evaluate(predictor, examples, metrics)
-        if task.baselines:
-            rows = range(len(examples))
-            inputs, references = task.inputs(examples, rows), reference_texts(examples, rows)
+        baselines = task.evaluate_baselines(examples, metrics)
     else:
         inputs, references = _checked(task, predictor, given)
         evaluation = task.evaluate_texts(predictor, inputs, references, metrics)
-    baselines = task.score_baselines(inputs, references, metrics)
+        baselines = task.score_baselines(inputs, references, metrics)
     return RunScores(evaluation, signature(run, predictor, checkpoint), baselines)
 
 

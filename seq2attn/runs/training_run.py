@@ -37,6 +37,7 @@ from seq2attn.training.loop import (
 )
 from seq2attn.training.onlooker import to_json
 from seq2attn.training.run_folder import RunError, RunFolder
+from seq2attn.training.samples import sample, save_sample
 from seq2attn.training.trainer import Trainer
 from seq2attn.training.weights import load_weights
 
@@ -104,12 +105,13 @@ def train(
         )
         shown.say(_what_is_trained(task, len(training), trainer, epoch_steps(settings, loader)))
         validate = validator(task, model, dev, torch_device, group)
+        predictor = task.predictor(model, torch_device)
         # Only then, so that a resume that fails changes nothing.
         resumed = partial(folder.replace_recipe, task.recipe)
         with _what_is_saved(folder):
-            report, logged = (_report(shown, folder, task), call) if group.first else (_silent, _silent)
-            progress = fit(folder, trainer, loader, validate, report, logged, resumed)
-        predictor = task.predictor(model, torch_device)
+            hooks = [_report(shown, folder, task), call, resumed, _illustrator(task, folder, predictor)]
+            hooks = hooks if group.first else [_silent, _silent, resumed, _silent]
+            progress = fit(folder, trainer, loader, validate, *hooks)
         if progress.interrupted:
             return Trained(path, progress, predictor, [])
         load_weights(model, group.from_first(partial(folder.load_weights, "best")), folder.path)
@@ -139,7 +141,7 @@ def _display(display: Display | None, group: Group) -> Display:
     return Display(Console(quiet=True))
 
 
-def _silent(record: Record) -> None:
+def _silent(record: object) -> None:
     """Take no note of a record."""
 
 
@@ -236,7 +238,7 @@ def _modes(recipe: AnyRecipe, device: torch.device) -> Iterator[None]:
 def _report(display: Display, folder: RunFolder, task: Task[Any]) -> Report:
     """Return a function that sends records to the terminal and, if the recipe says so, to TensorBoard."""
     board = task.recipe.training.tensorboard
-    write_to_board = _tensorboard(folder.target("tensorboard")) if board else None
+    write_to_board = _tensorboard(folder) if board else None
 
     def report(record: dict[str, Any]) -> None:
         display({**record, "unit": task.units.targets})
@@ -246,16 +248,31 @@ def _report(display: Display, folder: RunFolder, task: Task[Any]) -> Report:
     return report
 
 
-def _tensorboard(path: Path) -> Report:
-    """Return a function that writes the numbers of a record to TensorBoard files in a folder."""
+def _illustrator(task: Task[Any], folder: RunFolder, predictor: Any) -> Callable[[int], None]:
+    """Return a function that writes the picture of a validation, if the task has one, to the run's folder."""
+
+    def illustrate(step: int) -> None:
+        picture = task.illustration(predictor)
+        if picture is not None:
+            save_sample(folder, step, picture)
+
+    return illustrate
+
+
+def _tensorboard(folder: RunFolder) -> Report:
+    """Return a function that writes the numbers of a record, and the picture of a validation, to TensorBoard
+    files in a run's folder."""
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(path))
+    writer = SummaryWriter(str(folder.target("tensorboard")))
 
     def write(record: dict[str, Any]) -> None:
         group = "training" if "norm" in record else "dev"
         for name in ("loss", *record.get("parts", ()), "norm", "learning_rate", "perplexity", *METRICS):
             if name in record:
                 writer.add_scalar(f"{group}/{name}", record[name], record["step"])
+        picture = sample(folder, record["step"]) if group == "dev" else None
+        if picture is not None:
+            writer.add_image("dev/samples", picture, record["step"], dataformats="HWC")
 
     return write

@@ -3,6 +3,7 @@
 from typing import Any
 
 from seq2attn.tasks.detection import DetectionTask
+from seq2attn.tasks.image_generation import ImageGenerationTask
 from seq2attn.tasks.image_tasks import ImageClassificationTask
 from seq2attn.tasks.image_to_text import ImageToTextTask
 from seq2attn.tasks.labelling_tasks import ClassificationTask, TaggingTask
@@ -19,4 +20,5 @@ TASKS: dict[str, type[Task[Any]]] = {
     "image_to_text": ImageToTextTask,
     "detection": DetectionTask,
     "segmentation": SegmentationTask,
+    "image_generation": ImageGenerationTask,
 }

@@ -178,6 +178,23 @@ class Task(ABC, Generic[R]):
         """Return a result in the form that metrics take."""
         return str(result)
 
+    def measured_by(self, features: str) -> Self:
+        """Return the task with metrics by the features of a run. Seq2attnError if its metrics need none."""
+        raise Seq2attnError(
+            f"--features are for models that generate images, and this one was trained for {self.recipe.task}"
+        )
+
+    def illustration(self, predictor: Any) -> bytes | None:
+        """Return a picture (PNG) of what the model can do at a validation; None: there is none."""
+        return None
+
+    def evaluate_baselines(self, examples: Any, metrics: Sequence[str]) -> dict[str, list[Score]]:
+        """Return the scores of the baselines on examples, by name."""
+        if not self.baselines:
+            return {}
+        rows = range(len(examples))
+        return self.score_baselines(self.inputs(examples, rows), reference_texts(examples, rows), metrics)
+
     @property
     def baselines(self) -> Mapping[str, Callable[[Any], str]]:
         """Functions that make a result of an input without a model, by name."""

@@ -60,13 +60,15 @@ def fit(
     report: Report = lambda record: None,
     logged: Report = lambda record: None,
     resumed: Callable[[], object] = lambda: None,
+    illustrate: Callable[[int], object] = lambda step: None,
 ) -> Progress:
     """Train from the state in the run's folder until a limit of the recipe; keep the best weights there.
 
     validate(n) scores the model on the first n batches of the dev set (None = all). report is called with a
     record after every update and every validation; logged with the records of log.jsonl, when they and the
-    state of their step are saved; resumed once the state has been read, before anything is written. Ctrl-C
-    and SIGTERM end training after the current update, and the state is saved.
+    state of their step are saved; resumed once the state has been read, before anything is written;
+    illustrate with the step of each validation, while the model has its weights. Ctrl-C and SIGTERM
+    end training after this update.
     """
     recipe, group, progress = trainer.recipe, trainer.group, resume(run, trainer)
     if not progress.step:
@@ -92,14 +94,13 @@ def fit(
             progress.seconds, received = _agreed(group, progress.seconds, signals.received)
             ended = _has_ended(progress, recipe)
             if step % recipe.interval == 0 or ended:
-                scores = _validate_and_keep(run, trainer, progress, validate)
+                scores = _validate_and_keep(run, trainer, progress, validate, illustrate)
                 records.append({"step": step, **scores})
                 report(records[-1])
                 run.log(records[-1])
                 ended = ended or _has_ended(progress, recipe)
                 progress.seconds, received = _agreed(group, time.monotonic() - clock, signals.received)
-            saving = step % (recipe.save_every or recipe.interval) == 0
-            if saving or step % recipe.interval == 0 or received or ended:
+            if received or ended or not step % recipe.interval or not step % (recipe.save_every or step + 1):
                 save(run, trainer, progress)
                 # Prune only now: the saved state must never refer to deleted weights.
                 _prune_weights(run, recipe)
@@ -227,12 +228,17 @@ def _has_ended(progress: Progress, recipe: AnyLearningRecipe) -> bool:
 
 
 def _validate_and_keep(
-    run: RunFolder, trainer: Trainer, progress: Progress, validate: Validate
+    run: RunFolder,
+    trainer: Trainer,
+    progress: Progress,
+    validate: Validate,
+    illustrate: Callable[[int], object],
 ) -> dict[str, float]:
     """Validate and save the weights as the run's last and, if they score best so far, as its best."""
     recipe, version, name = trainer.recipe, run.version, weights_name(progress.step)
     with trainer.averaged() as weights:
         scores = validate(None)
+        illustrate(progress.step)
         run.save_weights(name, weights)
     value = ranking_value(scores, recipe.metric)
     improved = value > progress.best

@@ -6,6 +6,7 @@
     version.json          format, checksums, and which weights are best, last and average
     training_state.pt     everything that resuming needs, read as plain tensors only
     log.jsonl             one record per line
+    samples/step-*.png    a picture of each validation, if the task has one; nothing depends on it
     .lock                 the process that is writing to the folder, while it does
 
 Each file is written under a temporary name and then renamed, version.json last: if the process is killed or
@@ -331,7 +332,7 @@ class RunFolder:
 
     def sweep(self) -> None:
         """Delete the unfinished files of a process that was killed."""
-        for folder in ("", "weights/", "text/"):
+        for folder in ("", "weights/", "text/", "samples/"):
             for file in self.target(f"{folder}all").parent.glob(f"{atomic.DRAFT}*"):
                 if file.is_symlink() or not file.is_dir():  # a folder is the draft of another run
                     file.unlink()

@@ -14,26 +14,21 @@ from seq2attn.layers.graph_modules import Shape
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.models.seq2seq_factory import build_decoder, encoder_layers, initialise
 from seq2attn.models.tagger_factory import build_pooling
-from seq2attn.models.vision.backbone import Backbone, BlocksAt
+from seq2attn.models.vision.backbone import Backbone
 from seq2attn.models.vision.classifier import ImageClassifier
 from seq2attn.models.vision.densenet import DenseNet
+from seq2attn.models.vision.discriminators import (
+    ConvolutionalDiscriminator,
+    ResidualDiscriminator,
+)
 from seq2attn.models.vision.encoder import ImageEncoder
+from seq2attn.models.vision.generators import ConvolutionalGenerator, ResidualGenerator
 from seq2attn.models.vision.graph import IMAGE, GraphNetwork, GraphRow
 from seq2attn.models.vision.plain import ConvNet
 from seq2attn.models.vision.resnet import ResNet
-from seq2attn.models.vision.segmenters import (
-    ASPPHead,
-    BlockHead,
-    DANetHead,
-    Head,
-    HeadNet,
-    SegmentationNet,
-    UNet,
-)
 from seq2attn.models.vision.vit import PatchEmbedding, ViT
 from seq2attn.recipe.graph import GraphRecipe
 from seq2attn.recipe.image_text import ImageToTextModelRecipe
-from seq2attn.recipe.segmentation import AnySegmenterRecipe, HeadNetRecipe, UNetRecipe
 from seq2attn.recipe.vision_model import (
     AnyBackbone,
     BlockRecipe,
@@ -44,6 +39,9 @@ from seq2attn.recipe.vision_model import (
     ViTRecipe,
 )
 from seq2attn.runtime.devices import TOO_LARGE, explain_out_of_memory
+
+GENERATORS = {"residual": ResidualGenerator, "dcgan": ConvolutionalGenerator}  # by their names in recipes
+DISCRIMINATORS = {"residual": ResidualDiscriminator, "dcgan": ConvolutionalDiscriminator}
 
 
 def build_image_classifier(
@@ -135,6 +133,37 @@ def _named(blocks_at: BlocksAt, name: str) -> BlocksAt:
         return Blocks([*blocks_at(stage, 0, place, channels)], f"{name} {stage + 1}")
 
     return blocks
+
+
+def build_adversarial(
+    recipe: GenerationModelRecipe, channels: int, size: tuple[int, int], labels: Sequence[str] = ()
+) -> AdversarialPair:
+    """Return the generator and the discriminator that a recipe describes, for images with this number of
+    channels, height and width, freshly initialised. Seed torch before: initial weights are random.
+
+    labels: the classes, if the model is conditional.
+    """
+    with explain_out_of_memory(TOO_LARGE), torch.device("cpu"):  # whatever torch's default device is
+        forms = [
+            Form(
+                player.sizes,
+                channels,
+                *size,
+                player.norm,
+                player.spectral_norm,
+                len(labels),
+                partial(_blocks_on, player.blocks, name),
+            )
+            for name, player in (("generator", recipe.generator), ("discriminator", recipe.discriminator))
+        ]
+        generator = GENERATORS[recipe.generator.kind](recipe.latent, forms[0])
+        return AdversarialPair(generator, DISCRIMINATORS[recipe.discriminator.kind](forms[1]), labels)
+
+
+def _blocks_on(sections: Sequence[GridBlockRecipe], name: str, height: int, channels: int) -> Blocks:
+    """Return the blocks on a grid of this height."""
+    chosen = [section.block.make(BLOCKS, channels) for section in sections if section.grid == height]
+    return Blocks(chosen, f"{name}, grid {height}")
 
 
 def _blocks_at(sections: Sequence[BlockRecipe], stage: int, unit: int, place: Place, channels: int) -> Blocks:
