@@ -28,6 +28,8 @@ OPTIONS = {
     "classify": "--format --checkpoint --device",
     "score": "--data --source --key --hypotheses --references --metric --beam --length-penalty --format --checkpoint --device",
     "heatmap": "--target --output --pieces --self --layer --head --scale --right-to-left --beam --checkpoint --device",
+    "align": "--output --format --layer --head --shift --method --threshold --reverse --symmetrize --gold --choose --checkpoint "
+    "--device",
     "average": "--last --format --device",
     "bench attention": "--scorers --normalizers --also --seeds --budget --gold --out --format",
     "bench blocks": "--blocks --at --seeds --budget --out --format",

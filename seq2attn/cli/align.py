@@ -1,0 +1,227 @@
+"""The command `align`: links between the words of a parallel corpus."""
+
+import contextlib
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from seq2attn.cli.inputs import lines
+from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, RUN, cli
+
+if TYPE_CHECKING:
+    from seq2attn.alignment.word_alignment import Link
+    from seq2attn.inference.translator import TextPredictor
+    from seq2attn.runs.corpus_alignment import LinkedPair
+
+# Listed here so that help need not import numpy; a test compares the lists.
+SYMMETRIZATIONS = ("intersection", "union", "grow-diag", "grow-diag-final", "grow-diag-final-and")
+DEFAULT = "grow-diag"
+
+
+class Reading(NamedTuple):
+    """How links are read from attention; what is None is the run's."""
+
+    layer: int | None
+    head: int | None
+    shift: int | None
+    method: str | None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that were given."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@cli.command()
+@RUN
+@click.argument("source", type=FILE)
+@click.argument("target", type=FILE)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    help="File for the links.  [default: standard output; none with --gold or --choose]",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["pharaoh", "json"]),
+    default="pharaoh",
+    show_default=True,
+    help="pharaoh: 0-0 1-2 (source-target) a line; json: a pair a line, with its texts and links.",
+)
+@click.option("--layer", type=int, help="Layer, from 0; -1 = the last.  [default: the run's]")
+@click.option("--head", type=int, help="Attention head, from 0; -1 = the last.  [default: the run's]")
+@click.option(
+    "--shift",
+    type=click.IntRange(0, 1),
+    help="0: weights are of the word that their step predicts; 1: that it has read.  [default: the run's]",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["attention", "norms"]),
+    help="attention: weights; norms: those of the weighted vectors (Kobayashi et al. 2020).  [default: the "
+    "run's]",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    help="Link all words with a larger weight than this, instead of each target word to the source word with "
+    "the largest.",
+)
+@click.option("--reverse", type=click.Path(path_type=Path), help="A run from target to source.")
+@click.option(
+    "--symmetrize",
+    type=click.Choice(SYMMETRIZATIONS),
+    help="How the links of both directions are made one.  [default: grow-diag]",
+)
+@click.option("--gold", type=FILE, help="Gold links, a pair a line (0-0 1?2): print AER.")
+@click.option(
+    "--choose",
+    metavar="GOLD|agreement",
+    help="Try all layers, heads, shifts and methods, and write the best into RUN: by gold links, or by "
+    "agreement with --reverse.",
+)
+@CHECKPOINT
+@DEVICE
+@PRECISION
+def align(
+    run: Path,
+    source: Path,
+    target: Path,
+    output: Path | None,
+    form: str,
+    layer: int | None,
+    head: int | None,
+    shift: int | None,
+    method: str | None,
+    threshold: float | None,
+    reverse: Path | None,
+    symmetrize: str | None,
+    gold: Path | None,
+    choose: str | None,
+    checkpoint: str,
+    device: str,
+    precision: str,
+) -> None:
+    """Link the words of SOURCE and TARGET, parallel files, by the attention of RUN in forced decoding.
+
+    Words are separated by white space and counted from 0. With --reverse, the links of both directions are
+    symmetrized. --gold prints the alignment error rate, precision and recall with 95 % intervals.
+
+    \b
+    seq2attn align runs/de_en in.de out.en -o links.pharaoh
+    seq2attn align runs/de_en in.de out.en --reverse runs/en_de --symmetrize grow-diag-final-and
+    seq2attn align runs/de_en dev.de dev.en --choose dev.gold
+    """
+    from seq2attn.runs.corpus_alignment import linked, paired
+
+    if symmetrize and not reverse:
+        raise click.UsageError("--symmetrize needs links of both directions: give --reverse, too")
+    reading, folders = Reading(layer, head, shift, method), [run] if reverse is None else [run, reverse]
+    pairs = paired(lines((source,)), lines((target,)))
+    predictors = [_load(folder, reading, checkpoint, device, precision) for folder in folders]
+    if choose is not None:
+        if reading.given or symmetrize or gold:
+            raise click.UsageError(
+                "--choose tries all: leave out --layer and the like, --symmetrize and --gold"
+            )
+        _choose(folders, predictors, list(pairs), choose, threshold, form)
+        return
+    aligners = [predictor.align_pairs for predictor in predictors]
+    links = linked(pairs, aligners, symmetrize or DEFAULT, threshold)
+    _report(_write(links, output, form, gold is not None), gold, form)
+
+
+def _load(run: Path, reading: Reading, checkpoint: str, device: str, precision: str) -> "TextPredictor":
+    """Return the model of a run, which links as the options say. Seq2attnError if it writes no text from
+    text."""
+    from seq2attn.inference.translator import TextPredictor
+    from seq2attn.tasks.loading import load
+
+    predictor: TextPredictor = load(run, checkpoint, device, precision, kind=TextPredictor)
+    chosen = predictor.alignment._replace(**reading.given)
+    return predictor.with_alignment(*chosen)
+
+
+def _write(pairs: "Iterable[LinkedPair]", output: Path | None, form: str, scored: bool) -> "list[list[Link]]":
+    """Write the links of pairs as they come, and return them if they are scored."""
+    kept: list[list[Link]] = []
+    with _opened(output, scored) as file:
+        for number, (pair, links) in enumerate(pairs, 1):
+            if scored:
+                kept.append(links)
+            if file is None:
+                continue
+            text = " ".join(map(str, links))
+            if form == "json":
+                text = json.dumps({"number": number, **pair.to_json(links)}, ensure_ascii=False)
+            file.write(f"{text}\n")
+    return kept
+
+
+@contextlib.contextmanager
+def _opened(output: Path | None, scored: bool) -> Iterator[IO[str] | None]:
+    """Open the file for links: standard output if none is named; None if links are only scored."""
+    if output is None or str(output) == "-":
+        yield None if output is None and scored else sys.stdout
+        return
+    with output.open("w", encoding="utf-8") as file:
+        yield file
+
+
+def _report(links: "list[list[Link]]", gold: Path | None, form: str) -> None:
+    """Print the scores of links; nothing without gold links."""
+    if gold is None:
+        return
+    from seq2attn.metrics import score_lines
+    from seq2attn.metrics.alignments import alignment_scores, parse_gold_lines
+
+    scores = alignment_scores(links, parse_gold_lines(list(lines((gold,))), str(gold)))
+    if form == "json":
+        click.echo(json.dumps({"scores": [score.to_json() for score in scores]}, indent=2))
+        return
+    for line in score_lines(("", score) for score in scores):
+        click.echo(line)
+
+
+def _choose(
+    folders: list[Path],
+    predictors: "list[TextPredictor]",
+    pairs: list[tuple[str, str]],
+    gold: str,
+    threshold: float | None,
+    form: str,
+) -> None:
+    """Choose the heads of the models, print what was tried, and write the best into the runs."""
+    from seq2attn.metrics.alignments import parse_gold_lines
+    from seq2attn.runs.alignment_choice import choose_by_agreement, choose_by_gold
+
+    checksum = ""
+    if gold == "agreement":
+        if len(predictors) < 2:
+            raise click.UsageError("--choose agreement compares two directions: give --reverse, too")
+        choices = [*choose_by_agreement(predictors[0], predictors[1], pairs, threshold)]
+    else:
+        if len(predictors) > 1:
+            raise click.UsageError("--choose GOLD chooses for one run: leave out --reverse")
+        if not Path(gold).is_file():
+            raise click.UsageError(f"--choose takes a file of gold links, or agreement: no such file: {gold}")
+        checksum = hashlib.sha256(Path(gold).read_bytes()).hexdigest()
+        links = parse_gold_lines(list(lines((Path(gold),))), gold)
+        choices = [choose_by_gold(predictors[0], pairs, links, threshold)]
+    for folder, choice in zip(folders, choices, strict=True):
+        choice.write(folder, checksum)
+        if form == "json":
+            click.echo(json.dumps({"run": str(folder), **choice.to_json()}, indent=2))
+            continue
+        for line in (*choice.table(), choice.summary(), f"written into {folder / 'version.json'}"):
+            click.echo(line)
