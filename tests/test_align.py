@@ -179,7 +179,7 @@ def test_agreement_needs_no_gold(files: tuple[str, str], translators, runs, tmp_
 
 
 def test_the_listed_symmetrizations_are_all() -> None:
-    assert list(command.SYMMETRIZATIONS) == list(SYMMETRIZATIONS)
+    assert list(command.SYMMETRIZATIONS) == [*SYMMETRIZATIONS, "forward"]
 
 
 def test_what_cannot_be_aligned_is_said(files: tuple[str, str], runs, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_what_cannot_be_aligned_is_said(files: tuple[str, str], runs, tmp_path: 
     short.write_text("Ja.\n")
     for words, message in (
         ([folder, files[0], str(short)], "the target has only 1 lines"),
-        ([folder, *files, "--symmetrize", "union"], "give --reverse, too"),
+        ([folder, *files, "--symmetrize", "union"], "need --with or --reverse"),
         ([folder, *files, "--choose", "agreement"], "give --reverse, too"),
         ([folder, *files, "--choose", str(short), "--head", "1"], "--choose tries all"),
         ([folder, *files, "--choose", "nothing"], "no such file: nothing"),

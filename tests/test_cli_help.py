@@ -28,7 +28,7 @@ OPTIONS = {
     "classify": "--format --checkpoint --device",
     "score": "--data --source --key --hypotheses --references --metric --beam --length-penalty --format --checkpoint --device",
     "heatmap": "--target --output --pieces --self --layer --head --scale --right-to-left --beam --checkpoint --device",
-    "align": "--output --format --layer --head --shift --method --threshold --reverse --symmetrize --gold --choose --checkpoint "
+    "align": "--output --format --layer --head --shift --method --threshold --reverse --symmetrize --gold --choose --checkpoint --with --learn "
     "--device",
     "average": "--last --format --device",
     "bench attention": "--scorers --normalizers --also --seeds --budget --gold --out --format",

@@ -31,6 +31,8 @@ CORPORA = [
     *(f"flickr8k_1000/{name}" for name in ("train.jsonl", "dev.jsonl", "images.tar")),
     *(f"{name}/{role}.jsonl.gz" for name in ("samsum", "scitldr") for role in ("train", "dev")),
     *(f"conll2003/eng.{role}.gz" for role in ("train", "testa")),
+    *(f"hansards_en_fr/{name}.{side}.xz" for name in ("train200k", "dev") for side in ("en", "fr")),
+    "hansards.links",
     *(f"wnut17/{role}.conll.gz" for role in ("train", "dev", "test")),
 ]
 OTHERS = "; others by --import MODULE, SEQ2ATTN_IMPORT or an entry point"  # parts that may be anywhere

@@ -4,22 +4,24 @@ import contextlib
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from seq2attn.cli.inputs import lines
-from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, RUN, cli
+from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, cli
 
 if TYPE_CHECKING:
+    from seq2attn.alignment.statistical import Kind
     from seq2attn.alignment.word_alignment import Link
     from seq2attn.inference.translator import TextPredictor
-    from seq2attn.runs.corpus_alignment import LinkedPair
+    from seq2attn.runs.corpus_alignment import Aligner, LinkedPair, Pair
 
 # Listed here so that help need not import numpy; a test compares the lists.
-SYMMETRIZATIONS = ("intersection", "union", "grow-diag", "grow-diag-final", "grow-diag-final-and")
+SYMMETRIZATIONS = ("intersection", "union", "grow-diag", "grow-diag-final", "grow-diag-final-and", "forward")
 DEFAULT = "grow-diag"
 
 
@@ -41,9 +43,21 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @cli.command()
-@RUN
-@click.argument("source", type=FILE)
-@click.argument("target", type=FILE)
+@click.argument("files", nargs=-1, metavar="[RUN] SOURCE TARGET", type=click.Path(path_type=Path))
+@click.option(
+    "--with",
+    "kind",
+    type=click.Choice(["hmm", "ibm1"]),
+    help="Instead of RUN: learn an HMM, or only IBM model 1, from SOURCE and TARGET in both directions.",
+)
+@click.option(
+    "--learn",
+    nargs=2,
+    type=FILE,
+    metavar="SOURCE TARGET",
+    help="More parallel files to learn from with --with, whose links are not wanted.",
+)
+@click.option("--iterations", type=click.IntRange(1), help="Of each model of --with.  [default: 5]")
 @click.option(
     "-o",
     "--output",
@@ -81,7 +95,8 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--symmetrize",
     type=click.Choice(SYMMETRIZATIONS),
-    help="How the links of both directions are made one.  [default: grow-diag]",
+    help="How the links of both directions are made one; forward: only those from source to target.  "
+    "[default: grow-diag]",
 )
 @click.option("--gold", type=FILE, help="Gold links, a pair a line (0-0 1?2): print AER.")
 @click.option(
@@ -94,9 +109,10 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @DEVICE
 @PRECISION
 def align(
-    run: Path,
-    source: Path,
-    target: Path,
+    files: tuple[Path, ...],
+    kind: "Kind | None",
+    learn: tuple[Path, Path] | None,
+    iterations: int | None,
     output: Path | None,
     form: str,
     layer: int | None,
@@ -112,33 +128,86 @@ def align(
     device: str,
     precision: str,
 ) -> None:
-    """Link the words of SOURCE and TARGET, parallel files, by the attention of RUN in forced decoding.
+    """Link the words of SOURCE and TARGET, parallel files, by the attention of RUN in forced decoding; or by
+    a statistical aligner that learns from them.
 
-    Words are separated by white space and counted from 0. With --reverse, the links of both directions are
-    symmetrized. --gold prints the alignment error rate, precision and recall with 95 % intervals.
+    Words are separated by white space and counted from 0. With --reverse or --with, the links of both
+    directions are symmetrized. --gold prints the alignment error rate, precision and recall with 95 %
+    intervals.
 
     \b
     seq2attn align runs/de_en in.de out.en -o links.pharaoh
     seq2attn align runs/de_en in.de out.en --reverse runs/en_de --symmetrize grow-diag-final-and
     seq2attn align runs/de_en dev.de dev.en --choose dev.gold
+    seq2attn align --with hmm train.de train.en -o links.pharaoh
     """
-    from seq2attn.runs.corpus_alignment import linked, paired
-
-    if symmetrize and not reverse:
-        raise click.UsageError("--symmetrize needs links of both directions: give --reverse, too")
-    reading, folders = Reading(layer, head, shift, method), [run] if reverse is None else [run, reverse]
-    pairs = paired(lines((source,)), lines((target,)))
-    predictors = [_load(folder, reading, checkpoint, device, precision) for folder in folders]
-    if choose is not None:
-        if reading.given or symmetrize or gold:
-            raise click.UsageError(
-                "--choose tries all: leave out --layer and the like, --symmetrize and --gold"
-            )
-        _choose(folders, predictors, list(pairs), choose, threshold, form)
-        return
-    aligners = [predictor.align_pairs for predictor in predictors]
-    links = linked(pairs, aligners, symmetrize or DEFAULT, threshold)
+    source, target = _texts(files, kind)
+    pairs = _pairs(source, target)
+    links: Iterator[LinkedPair]
+    if kind is not None:
+        if choose or reverse or Reading(layer, head, shift, method).given:
+            raise click.UsageError("--with learns its own links: leave out the options of RUN")
+        links = _learnt(list(pairs), kind, learn, iterations, symmetrize, threshold)
+    else:
+        folders = [files[0]] if reverse is None else [files[0], reverse]
+        if learn or iterations or (symmetrize and not reverse):
+            raise click.UsageError("--learn, --iterations and --symmetrize need --with or --reverse")
+        reading = Reading(layer, head, shift, method)
+        predictors = [_load(folder, reading, checkpoint, device, precision) for folder in folders]
+        if choose is not None:
+            if reading.given or symmetrize or gold:
+                raise click.UsageError("--choose tries all: leave out --layer and the like, and --gold")
+            _choose(folders, predictors, list(pairs), choose, threshold, form)
+            return
+        links = _linked(pairs, [predictor.align_pairs for predictor in predictors], symmetrize, threshold)
     _report(_write(links, output, form, gold is not None), gold, form)
+
+
+def _texts(files: tuple[Path, ...], kind: str | None) -> tuple[Path, Path]:
+    """Return the source and the target of the arguments. UsageError for a wrong number, or no such file."""
+    if len(files) != 2 + (kind is None):
+        raise click.UsageError(
+            f"expected RUN SOURCE TARGET, or --with hmm SOURCE TARGET; got {len(files)} arguments"
+        )
+    for file in files[-2:]:
+        if not file.is_file():
+            raise click.UsageError(f"expected a file of texts, one a line; there is no file {file}")
+    return files[-2], files[-1]
+
+
+def _pairs(source: Path, target: Path) -> "Iterator[Pair]":
+    from seq2attn.runs.corpus_alignment import paired
+
+    return paired(lines((source,)), lines((target,)))
+
+
+def _linked(
+    pairs: "Iterable[Pair]", aligners: "Sequence[Aligner]", symmetrize: str | None, threshold: float | None
+) -> "Iterator[LinkedPair]":
+    from seq2attn.runs.corpus_alignment import linked
+
+    if symmetrize == "forward":
+        return linked(pairs, aligners[:1], threshold=threshold)
+    return linked(pairs, aligners, symmetrize or DEFAULT, threshold)
+
+
+def _learnt(
+    pairs: "list[Pair]",
+    kind: "Kind",
+    learn: tuple[Path, Path] | None,
+    iterations: int | None,
+    symmetrize: str | None,
+    threshold: float | None,
+) -> "Iterator[LinkedPair]":
+    """Return the links of an aligner that learns from the pairs, and from further files."""
+    from seq2attn.alignment.statistical import ITERATIONS
+    from seq2attn.runs.statistical_alignment import learnt_aligners
+
+    corpus = [*pairs, *(_pairs(*learn) if learn else ())]
+    both = symmetrize != "forward"
+    report = partial(click.echo, err=True)
+    aligners = learnt_aligners(kind, corpus, both, iterations or ITERATIONS, report)
+    return _linked(pairs, aligners, symmetrize, threshold)
 
 
 def _load(run: Path, reading: Reading, checkpoint: str, device: str, precision: str) -> "TextPredictor":
