@@ -11,12 +11,14 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from seq2attn.alignment.aligned_pair import AlignedPair, all_pairs, unaligned
+from seq2attn.alignment.markup import Kind
 from seq2attn.alignment.word_alignment import Link, by_words, shifted
 from seq2attn.data.sources import PairTokenizer, SourceIds
 from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.inference.attention_maps import cross_attention_maps, self_attention_maps
 from seq2attn.inference.decoding_options import DecodingOptions, published, warn_of_limits
 from seq2attn.inference.generator import AlignmentHead, ForcedDecoding
+from seq2attn.inference.marked_text import MarkedTranslation, translate_marked
 from seq2attn.inference.predictor import (
     DEFAULT_PLOT,
     NO_OPTIONS,
@@ -119,26 +121,43 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         **options: Unpack[DecodingOptions],
     ) -> list[Translation]: ...
 
+    @overload
+    def _generate(  # type: ignore[overload-overlap]
+        self, text: str, *, markup: Kind, **options: Unpack[DecodingOptions]
+    ) -> MarkedTranslation: ...
+
+    @overload
+    def _generate(
+        self, text: Sequence[str], *, markup: Kind, **options: Unpack[DecodingOptions]
+    ) -> list[MarkedTranslation]: ...
+
     def _generate(
         self,
         text: str | Sequence[str] | Sequence[Sequence[str]],
         *,
         prefix: str | Sequence[str] = "",
         alignment: bool = True,
+        markup: Kind | None = None,
         **options: Unpack[DecodingOptions],
-    ) -> Translation | list[Translation]:
+    ) -> Translation | list[Translation] | MarkedTranslation | list[MarkedTranslation]:
         """Return the result of a text, or the results of a list of texts in their order.
 
         A blank text has an empty result.
 
         prefix: the beginning of the result: a text for all, or a text for each;
         alignment: False skips the alignment, which saves time;
+        markup: html, xml or placeholders: tags go where their words went; returns `MarkedTranslation`s;
         all others: decoding options that replace the recipe's (`DecodingOptions`).
         """
         texts = [line if isinstance(line, str) else as_lines(line) for line in self.texts(text)]
         prefixes = [prefix] * len(texts) if isinstance(prefix, str) else _all_texts(prefix, "prefixes")
         if len(prefixes) != len(texts):
             raise Seq2attnError(f"expected a prefix for each of {len(texts)} texts, got {len(prefixes)}")
+        if markup is not None:
+            if any(prefixes) or not alignment:
+                raise Seq2attnError("markup needs alignments, and knows no prefixes: leave both out")
+            marked = translate_marked(texts, markup, lambda plain: self._generate(plain, **options))
+            return marked[0] if isinstance(text, str) else marked
         results = self._results(texts, self.settings(options), alignment, prefixes, 0)
         return results[0] if isinstance(text, str) else Results(results)
 
