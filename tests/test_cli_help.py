@@ -21,7 +21,7 @@ OPTIONS = {
     "train": "--run --resume --format --device",
     "check": "--pairs --format --device",
     "translate": "--beam --length-penalty --coverage-penalty --nbest --sample --top-k --top-p --temperature --seed --batch-tokens "
-    "--scores --format --checkpoint --device",
+    "--scores --format --markup --checkpoint --device",
     "summarize": "--key --whole --format --beam --no-repeat-ngram --min-length --scores --checkpoint --device",
     "tag": "--format --words --conll --checkpoint --device",
     "caption": "--beam --nbest --prefix --scores --format --checkpoint --device",
@@ -31,6 +31,8 @@ OPTIONS = {
     "score": "--data --source --key --hypotheses --references --metric --features --beam --length-penalty --format --checkpoint --device",
     "generate": "--output --count --columns --seed --class --truncation --interpolate --checkpoint --device --precision",
     "heatmap": "--target --seed --output --pieces --self --layer --head --scale --right-to-left --beam --checkpoint --device",
+    "align": "--output --format --layer --head --shift --method --threshold --reverse --symmetrize --gold --choose --checkpoint --with --learn "
+    "--device",
     "average": "--last --format --device",
     "bench attention": "--scorers --normalizers --also --seeds --budget --gold --out --format",
     "bench blocks": "--blocks --at --seeds --budget --out --format",

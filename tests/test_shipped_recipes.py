@@ -246,7 +246,19 @@ def copy_of_scenes(folder: Path) -> None:
         np.savez_compressed(folder / f"mnist_scenes/{role}.npz", images=images, boxes=boxes)
 
 
+def copy_of_hansards(folder: Path) -> None:
+    """Pairs, with links as `align` finds them."""
+    (folder / "hansards_en_fr").mkdir()
+    for role, name in (("train", "train200k"), ("dev", "dev")):
+        for side, language in enumerate(("en", "fr")):
+            text = "".join(f"{pair[side]}\n" for pair in pairs(role))
+            path = folder / f"hansards_en_fr/{name}.{language}.xz"
+            path.write_bytes(lzma.compress(text.encode()))
+    (folder / "hansards.links").write_text("0-0\n" * SPLITS["train"][1])
+
+
 COPIES = {
+    "hansards_guided": copy_of_hansards,
     "multi30k_additive": copy_of_multi30k,
     "multi30k_transformer": copy_of_multi30k,
     "samsum_pointer": copy_of_samsum,

@@ -36,6 +36,8 @@ CORPORA = [
     ),
     *(f"{name}/{role}.jsonl.gz" for name in ("samsum", "scitldr") for role in ("train", "dev")),
     *(f"conll2003/eng.{role}.gz" for role in ("train", "testa")),
+    *(f"hansards_en_fr/{name}.{side}.xz" for name in ("train200k", "dev") for side in ("en", "fr")),
+    "hansards.links",
     *(f"wnut17/{role}.conll.gz" for role in ("train", "dev", "test")),
 ]
 OTHERS = "; others by --import MODULE, SEQ2ATTN_IMPORT or an entry point"  # parts that may be anywhere

@@ -1,6 +1,7 @@
 """The command line. Commands import torch and other large libraries only when they run, so help is quick."""
 
 from seq2attn.cli import (
+    align,
     bench,
     caption,
     detect,
@@ -17,6 +18,7 @@ from seq2attn.cli import (
 from seq2attn.cli.options import cli
 
 __all__ = [
+    "align",
     "bench",
     "caption",
     "cli",

@@ -26,7 +26,11 @@ from seq2attn.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from seq2attn.alignment.markup import Kind
     from seq2attn.inference.translator import Translator
+
+
+MARKED = 2000  # marked lines that are read at a time
 
 
 def generation_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -75,6 +79,11 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
 @RUN
 @FILES
 @formats("text; pharaoh: text, tab, word alignment; json: everything, with the source.", "pharaoh", "json")
+@click.option(
+    "--markup",
+    type=click.Choice(["html", "xml", "placeholders"]),
+    help="Keep the tags, or the placeholders ({name}, %s), of each line: they go where their words went.",
+)
 @generation_options
 def translate(
     context: click.Context,
@@ -82,6 +91,7 @@ def translate(
     files: tuple[Path, ...],
     scores: bool,
     form: str,
+    markup: "Kind | None",
     checkpoint: str,
     device: str,
     precision: str,
@@ -92,11 +102,19 @@ def translate(
     echo "Wo ist der Bahnhof?" | seq2attn translate runs/quickstart
     seq2attn translate runs/quickstart in.de --beam 10 --nbest 3 --scores > out.en
     seq2attn translate runs/quickstart in.de --format pharaoh | cut -f 2
+    echo "Wo ist <b>der Bahnhof</b>?" | seq2attn translate runs/quickstart --markup html
     """
     from seq2attn.tasks.loading import load_for
 
+    if markup is not None and (scores or form != "text"):
+        raise click.UsageError("--markup prints the best text of each line: leave out --scores and --format")
     translator = load_for("translate", run, checkpoint, device, precision)
     pipe = Pipe.open(files)
+    if markup is not None:
+        for chunk in chunks(lines(files, pipe), MARKED, pipe):
+            for marked in translator.translate(chunk, markup=markup, **context.meta.get(DECODING, {})):
+                click.echo(marked)
+        return
     _write(context, translator, lines(files, pipe), pipe, scores, form)
 
 

@@ -199,7 +199,7 @@ class Captioner(WritingPredictor[ImageTokenizer]):
         result = Caption(*image, tokens, text, score, log_probability, truncated=truncated)
         if forced is None or forced.weights is None:
             return result
-        weights: Tensor = shifted(forced.weights, self.model.decoder.alignment_shift)  # (Tp, S)
+        weights: Tensor = shifted(forced.weights, self.alignment.shift_of(self.model.decoder))  # (Tp, S)
         grid = self.generator.tokenizer.grid(image[1])
         words = by_words(weights, tokens.word_of, range(weights.shape[1]), source_eos=False).weights
         return replace(

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic
+from typing import Generic, get_args
 
 import torch
 from typing_extensions import Self
 
-from seq2attn.errors import require_type
+from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.inference.decoding_options import changed
-from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, C, ForcedDecoding, Generator
+from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, C, ForcedDecoding, Generator, Method
 from seq2attn.inference.predictor import Predictor
 from seq2attn.inference.search import Hypothesis
 from seq2attn.models.seq2seq import Seq2Seq
@@ -59,11 +59,25 @@ class WritingPredictor(Predictor, Generic[C]):
         """See the base class."""
         return replace(self, decoding=self.settings(options))
 
-    def with_alignment(self, layer: int | None = None, head: int | None = None) -> Self:
-        """Return this predictor with alignments from another layer and head (`AlignmentHead`)."""
-        for number in (layer, head):
-            require_type(number, (int, type(None)), "the number of a layer or head, or None")
-        return replace(self, alignment=AlignmentHead(layer, head))
+    def with_alignment(
+        self,
+        layer: int | None = None,
+        head: int | None = None,
+        shift: int | None = None,
+        method: Method = "attention",
+    ) -> Self:
+        """Return this predictor with alignments from another layer and head, shifted or by another method
+        (`AlignmentHead`)."""
+        for number in (layer, head, shift):
+            require_type(number, (int, type(None)), "the number of a layer or head, or a shift, or None")
+        if method not in get_args(Method):
+            raise Seq2attnError(f"expected the method attention or norms, got {method!r:.60}")
+        if shift not in (None, 0, 1):
+            raise Seq2attnError(
+                "expected the shift 0 (weights of the step that predicts a word), 1 (of the one that has "
+                f"read it) or None, got {shift}"
+            )
+        return replace(self, alignment=AlignmentHead(layer, head, shift, method))
 
     def settings(self, options: Mapping[str, object]) -> DecodingRecipe:
         """Return the decoding settings changed by the options that are not None. Seq2attnError for a bad
@@ -88,8 +102,9 @@ class WritingPredictor(Predictor, Generic[C]):
         """Return the layer and the head of alignments; those that are None are the predictor's."""
         given = self.with_alignment(layer, head).alignment  # raises for what is no number
         own = self.alignment
-        return AlignmentHead(
-            own.layer if given.layer is None else given.layer, own.head if given.head is None else given.head
+        return own._replace(
+            layer=own.layer if given.layer is None else given.layer,
+            head=own.head if given.head is None else given.head,
         )
 
     def _given(self, ids: list[int], forced: ForcedDecoding) -> Hypothesis:

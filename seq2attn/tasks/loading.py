@@ -8,6 +8,7 @@ from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.inference.predictor import Predictor
 from seq2attn.inference.results import Translation
 from seq2attn.inference.translator import Translator
+from seq2attn.inference.writing_predictor import WritingPredictor
 from seq2attn.recipe import AnyRecipe
 from seq2attn.runtime.devices import pick_device
 from seq2attn.tasks.registry import TASKS
@@ -79,7 +80,11 @@ def load_with_task(
     task = reopen(folder := RunFolder.open(run))
     model = task.empty()
     load_weights(model, folder.load_weights(checkpoint), folder.path)
-    return task, task.predictor(model, pick_device(device), precision)
+    predictor = task.predictor(model, pick_device(device), precision)
+    chosen = folder.version.alignment
+    if chosen is not None and isinstance(predictor, WritingPredictor):
+        predictor = predictor.with_alignment(chosen.layer, chosen.head, chosen.shift, chosen.method)
+    return task, predictor
 
 
 def load_for(

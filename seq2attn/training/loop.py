@@ -100,7 +100,8 @@ def fit(
                 run.log(records[-1])
                 ended = ended or _has_ended(progress, recipe)
                 progress.seconds, received = _agreed(group, time.monotonic() - clock, signals.received)
-            if received or ended or not step % recipe.interval or not step % (recipe.save_every or step + 1):
+            due = any(step % every == 0 for every in (recipe.interval, recipe.save_every) if every)
+            if due or received or ended:
                 save(run, trainer, progress)
                 # Prune only now: the saved state must never refer to deleted weights.
                 _prune_weights(run, recipe)
