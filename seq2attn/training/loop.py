@@ -100,11 +100,10 @@ def fit(
                 run.log(records[-1])
                 ended = ended or _has_ended(progress, recipe)
                 progress.seconds, received = _agreed(group, time.monotonic() - clock, signals.received)
-            due = any(step % every == 0 for every in (recipe.interval, recipe.save_every) if every)
+            due = [every for every in (recipe.interval, recipe.save_every) if every and step % every == 0]
             if due or received or ended:
                 save(run, trainer, progress)
-                # Prune only now: the saved state must never refer to deleted weights.
-                _prune_weights(run, recipe)
+                _prune_weights(run, recipe)  # only now: the saved state must never refer to deleted weights
             for written in records:
                 logged(written)
             if received or ended:
