@@ -2,11 +2,12 @@
 
 import unicodedata
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 from typing_extensions import Self
 
+from seq2attn.recipe.markers import PathField
 from seq2attn.recipe.sections import Fault, Section
 from seq2attn.recipe.wording import shown
 
@@ -20,6 +21,12 @@ class AnyRecipe(Section):
     name: str = Field("unnamed", min_length=1, description="Name of the run; by default the file's name.")
     task: str = Field(description=TASK)
     seed: int = Field(1, ge=0, le=2**32 - 1, description="Random seed of the run.")
+    # A run that is resumed does not need it any more: training says so if it is missing.
+    init_from: Annotated[str, PathField("folder", required=False)] | None = Field(
+        None,
+        description="Folder of a run whose best weights training starts from, by the names of tensors; "
+        "null = random weights.",
+    )
     data: Any = Field(description="Corpora of training, validation and test.")
     text: Any = Field(None, description="Vocabulary.")
     model: Any = Field(description="Network.")

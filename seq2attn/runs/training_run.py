@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
+from torch import nn
 
 from seq2attn.data.examples import ExampleSet
 from seq2attn.errors import Seq2attnError, require_type
@@ -18,6 +19,7 @@ from seq2attn.metrics import METRICS, Score
 from seq2attn.recipe import AnyRecipe
 from seq2attn.recipe.wording import shown
 from seq2attn.runs.evaluation import best, read_examples, validator
+from seq2attn.runs.initial_weights import InitialWeights, initial_weights
 from seq2attn.runs.recipe_argument import recipe_of
 from seq2attn.runtime.devices import autocast, pick_device
 from seq2attn.runtime.locks import locked
@@ -94,18 +96,19 @@ def train(
         folder = context.enter_context(_resumable(path, recipe, shown)) if resume else None
         if folder is None:
             require_empty(path)
-        shown.show("making the vocabulary from data.train")
-        task = reopen(folder) if folder else learn(recipe)
+        start = initial_weights(recipe, folder)
+        task = _task(recipe, folder, start, shown)
         training, dev = read_examples(task, "train", shown), read_examples(task, "dev", shown)
         # The test set is read now, so that an unreadable file is reported before training.
         test = None if recipe.data.test is None else read_examples(task, "test", shown)
         if folder is None:
             task = task.fitted(training)
-            folder = context.enter_context(_new_run(path, task, training, shown))
+            folder = context.enter_context(_new_run(path, task, training, shown, start))
         else:
             _require_same_data(folder, training)
             task = task.with_recipe(_with_limits(folder.recipe, recipe))
-        settings, loader, model = task.recipe.training, task.loader(training, training=True), task.build()
+        settings, loader = task.recipe.training, task.loader(training, training=True)
+        model = _built(task, start, shown)
         total = total_steps(settings, loader)
         trainer = Trainer(model, task.objective(model, True), settings, torch_device, total, recipe.seed)
         shown.say(_what_is_trained(task, len(training), trainer, epoch_steps(settings, loader)))
@@ -115,13 +118,38 @@ def train(
         with _what_is_saved(folder):
             progress = fit(folder, trainer, loader, validate, _report(shown, folder, task), call, resumed)
         predictor = task.predictor(model, torch_device)
-        scores = list[Score]()
-        if not progress.interrupted:
-            load_weights(model, folder.load_weights("best"), folder.path)
-            shown.say(f"best: {best(folder)}")
-            if test is not None:
-                scores += task.evaluate(predictor, test, settings.metrics).scores.values()
-        return Trained(path, progress, predictor, scores)
+        if progress.interrupted:
+            return Trained(path, progress, predictor, [])
+        load_weights(model, folder.load_weights("best"), folder.path)
+        shown.say(f"best: {best(folder)}")
+        return Trained(path, progress, predictor, _scores(task, predictor, test))
+
+
+def _scores(task: Task[Any], predictor: Any, test: ExampleSet | None) -> list[Score]:
+    """Return the scores of a model on the test set, if there is one."""
+    if test is None:
+        return []
+    return [*task.evaluate(predictor, test, task.recipe.training.metrics).scores.values()]
+
+
+def _task(
+    recipe: AnyRecipe, folder: RunFolder | None, start: InitialWeights | None, display: Display
+) -> Task[Any]:
+    """Return the task of a new run, or of the one in a folder. RunError if initial weights are for another
+    vocabulary."""
+    display.show("making the vocabulary from data.train")
+    task = reopen(folder) if folder else learn(recipe)
+    if start is not None:
+        start.require_vocabulary(task)
+    return task
+
+
+def _built(task: Task[Any], start: InitialWeights | None, display: Display) -> nn.Module:
+    """Return a model with its initial weights; say which of them are from another run."""
+    model = task.build()
+    if start is not None:
+        display.say("\n".join(start.give(model, task).lines()))
+    return model
 
 
 def _what_is_trained(task: Task[Any], examples: int, trainer: Trainer, per_epoch: int) -> str:
@@ -192,9 +220,12 @@ def _locked(path: Path, display: Display) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _new_run(path: Path, task: Task[Any], training: ExampleSet, display: Display) -> Iterator[RunFolder]:
+def _new_run(
+    path: Path, task: Task[Any], training: ExampleSet, display: Display, start: InitialWeights | None
+) -> Iterator[RunFolder]:
     """Make the folder of a new run, and lock it. It is removed if training fails before anything is saved."""
     version = Version(seq2attn=__version__, data=training.fingerprint, environment=environment())
+    version.origin = {} if start is None else start.origin
     folder = RunFolder.create(path, task.recipe, version, task.files())
     with _locked(path, display):
         try:

@@ -33,6 +33,7 @@ class ImageClassificationTask(Task[ImageClassificationRecipe]):
     """Classification of images."""
 
     units = Units("images", "pixels an image", "images")
+    label_tensors = ("output.",)
 
     def __init__(self, recipe: ImageClassificationRecipe, labels: Labels) -> None:
         self.recipe, self.labels = recipe, labels

@@ -33,6 +33,7 @@ class LabellingTask(TextTask[LabellingRecipe]):
     """The base class of tasks whose model reads words, and labels each word or the sentence."""
 
     units = Units("sentences", "words a sentence", "words")
+    label_tensors = ("output.", "crf.", "label_attention.labels")
     predictor_class: ClassVar[type[Recognizer] | type[Categorizer]]
     scheme: ClassVar[Scheme | None]  # of the tags; None: sentences are labelled
 

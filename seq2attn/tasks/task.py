@@ -29,6 +29,7 @@ from seq2attn.training.loop import epoch_steps, total_steps
 from seq2attn.training.objectives import Objective
 from seq2attn.training.run_folder import RunError, RunFolder
 
+LABELS = "text/labels.json"  # the file of labels among those of a task; all others are vocabularies
 R = TypeVar("R", bound=AnyRecipe)
 T = TypeVar("T")
 
@@ -52,6 +53,8 @@ class Task(ABC, Generic[R]):
     """The base class of tasks. `learn` makes the task of a new run, `open` that of an existing run."""
 
     units: ClassVar[Units]
+    # Beginnings of the names of tensors with a row for each label: if labels differ, init_from leaves them.
+    label_tensors: ClassVar[tuple[str, ...]] = ()
 
     recipe: R
 
