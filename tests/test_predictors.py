@@ -8,6 +8,7 @@ import pytest
 
 import seq2attn
 from seq2attn.inference.captioner import Captioner
+from seq2attn.inference.detector import Detector
 from seq2attn.inference.image_categorizer import ImageCategorizer
 from seq2attn.inference.predictor import Predictor, WrongTaskError
 from seq2attn.inference.recognizer import Categorizer, Recognizer
@@ -18,7 +19,16 @@ from seq2attn.tasks.sequence_tasks import SummarizationTask
 from seq2attn.training import label_objectives, objectives
 
 OLD = Path(__file__).parent / "model_0.2"
-PREDICTORS = [Translator, Summarizer, Recognizer, Categorizer, ImageCategorizer, Captioner, Segmenter]
+PREDICTORS = [
+    Translator,
+    Summarizer,
+    Recognizer,
+    Categorizer,
+    ImageCategorizer,
+    Captioner,
+    Detector,
+    Segmenter,
+]
 
 
 @pytest.fixture(scope="module")

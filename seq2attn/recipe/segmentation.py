@@ -11,15 +11,15 @@ from seq2attn.attention.blocks import BLOCKS
 from seq2attn.attention.blocks.block import keeping_channels
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.convolution import NORMS
+from seq2attn.recipe.graph import NORM
 from seq2attn.recipe.image_training import ImageBatchesRecipe
 from seq2attn.recipe.kinds import ByKind
 from seq2attn.recipe.markers import OneOrMore
 from seq2attn.recipe.mask_data import SegmentationDataRecipe
 from seq2attn.recipe.root import LEARNING, TASK, AnyRecipe
 from seq2attn.recipe.sections import Choice, Fault, Name, Part, Rate, Section, Size, filled
-from seq2attn.recipe.training import BEST, MEASURED_LABELS, BestBy, Factor, MetricOf
+from seq2attn.recipe.training import BEST, MEASURED_LABELS, BestBy, Factor, MetricOf, PredictionTrainingRecipe
 from seq2attn.recipe.vision_model import (
-    NORM,
     AnyBackbone,
     BlockRecipe,
     ConvolutionalRecipe,
@@ -170,7 +170,7 @@ class HeadNetRecipe(Section):
 AnySegmenterRecipe = Annotated[UNetRecipe | HeadNetRecipe, ByKind({"unet": UNetRecipe, "fcn": HeadNetRecipe})]
 
 
-class SegmentationTrainingRecipe(ImageBatchesRecipe):
+class SegmentationTrainingRecipe(PredictionTrainingRecipe, ImageBatchesRecipe):
     """Training settings of segmentation."""
 
     batch_images: Size = Field(16, description="Largest number of images in a batch.")

@@ -109,9 +109,10 @@ def train(
         # Only then, so that a resume that fails changes nothing.
         resumed = partial(folder.replace_recipe, task.recipe)
         with _what_is_saved(folder):
-            hooks = [_report(shown, folder, task), call, resumed, _illustrator(task, folder, predictor)]
-            hooks = hooks if group.first else [_silent, _silent, resumed, _silent]
-            progress = fit(folder, trainer, loader, validate, *hooks)
+            report, illustrate = _report(shown, folder, task), _illustrator(task, folder, predictor)
+            if not group.first:
+                report, call, illustrate = _silent, _silent, _silent
+            progress = fit(folder, trainer, loader, validate, report, call, resumed, illustrate)
         if progress.interrupted:
             return Trained(path, progress, predictor, [])
         load_weights(model, group.from_first(partial(folder.load_weights, "best")), folder.path)

@@ -29,7 +29,7 @@ from seq2attn.models.vision.detector_factory import build_detector
 from seq2attn.recipe.detection import DetectionRecipe, PointHeadRecipe, QueryHeadRecipe
 from seq2attn.recipe.vision_model import ViTRecipe
 from seq2attn.runtime.distributed import ALONE, Group
-from seq2attn.tasks.task import Evaluation, Task, Units, read_part
+from seq2attn.tasks.task import LABELS, Evaluation, Task, Units, read_part
 from seq2attn.text.word_vocabulary import Labels
 from seq2attn.training.detection_objectives import (
     PointFactors,
@@ -39,13 +39,12 @@ from seq2attn.training.detection_objectives import (
 )
 from seq2attn.training.run_folder import RunFolder
 
-NAME = "text/labels.json"
-
 
 class DetectionTask(Task[DetectionRecipe]):
     """Finding objects in images."""
 
     units = Units("images", "pixels an image", "boxes")
+    label_tensors = ("head.classes.",)
 
     def __init__(self, recipe: DetectionRecipe, labels: Labels) -> None:
         self.recipe, self.labels = recipe, labels
@@ -58,11 +57,11 @@ class DetectionTask(Task[DetectionRecipe]):
     @classmethod
     def open(cls, recipe: DetectionRecipe, folder: RunFolder) -> Self:
         """See the base class."""
-        return cls(recipe, read_part(folder, NAME, Labels.read))
+        return cls(recipe, read_part(folder, LABELS, Labels.read))
 
     def files(self) -> dict[str, bytes]:
         """See the base class."""
-        return {NAME: self.labels.content}
+        return {LABELS: self.labels.content}
 
     @property
     def vocabulary(self) -> str:

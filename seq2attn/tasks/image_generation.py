@@ -208,7 +208,7 @@ class ImageGenerationTask(Task[ImageGenerationRecipe]):
 
 
 def _scores(samples: ImageFeatures, real: ImageFeatures, metrics: Sequence[str]) -> list[Score]:
-    return [METRICS[name].function(samples, real, 0) for name in metrics]  # type: ignore[arg-type]
+    return [METRICS[name].function(samples, real, 0) for name in metrics]
 
 
 def _noisy(random: np.random.Generator, image: Pixels) -> Pixels:

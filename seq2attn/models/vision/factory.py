@@ -14,10 +14,12 @@ from seq2attn.layers.graph_modules import Shape
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.models.seq2seq_factory import build_decoder, encoder_layers, initialise
 from seq2attn.models.tagger_factory import build_pooling
-from seq2attn.models.vision.backbone import Backbone
+from seq2attn.models.vision.adversarial_layers import Form
+from seq2attn.models.vision.backbone import Backbone, BlocksAt
 from seq2attn.models.vision.classifier import ImageClassifier
 from seq2attn.models.vision.densenet import DenseNet
 from seq2attn.models.vision.discriminators import (
+    AdversarialPair,
     ConvolutionalDiscriminator,
     ResidualDiscriminator,
 )
@@ -26,9 +28,20 @@ from seq2attn.models.vision.generators import ConvolutionalGenerator, ResidualGe
 from seq2attn.models.vision.graph import IMAGE, GraphNetwork, GraphRow
 from seq2attn.models.vision.plain import ConvNet
 from seq2attn.models.vision.resnet import ResNet
+from seq2attn.models.vision.segmenters import (
+    ASPPHead,
+    BlockHead,
+    DANetHead,
+    Head,
+    HeadNet,
+    SegmentationNet,
+    UNet,
+)
 from seq2attn.models.vision.vit import PatchEmbedding, ViT
 from seq2attn.recipe.graph import GraphRecipe
+from seq2attn.recipe.image_generation import GenerationModelRecipe, GridBlockRecipe
 from seq2attn.recipe.image_text import ImageToTextModelRecipe
+from seq2attn.recipe.segmentation import AnySegmenterRecipe, HeadNetRecipe, UNetRecipe
 from seq2attn.recipe.vision_model import (
     AnyBackbone,
     BlockRecipe,
