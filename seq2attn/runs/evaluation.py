@@ -14,13 +14,14 @@ from seq2attn.data import Role
 from seq2attn.data.examples import ExampleSet
 from seq2attn.inference.decoding_options import without_length_warnings
 from seq2attn.inference.predictor import Predictor
+from seq2attn.inference.search import NotNumbersError
 from seq2attn.metrics import METRICS, References, Score
 from seq2attn.recipe.wording import FROM_PLUGINS, unknown
 from seq2attn.runtime.devices import out_of_memory
 from seq2attn.tasks.loading import load_with_task
 from seq2attn.tasks.task import Evaluation, Task, reference_texts
 from seq2attn.training.display import Display
-from seq2attn.training.loop import TrainingError, Validate
+from seq2attn.training.loop import NOT_FINITE, TrainingError, Validate
 from seq2attn.training.run_folder import RunError, RunFolder
 from seq2attn.version import __version__
 
@@ -69,9 +70,11 @@ def validator(task: Task[Any], model: nn.Module, dev: ExampleSet, device: torch.
                 nll += float(objective.loss(objective.forward(model, batch), batch).nll)
             num_targets += batch.num_targets
         rows = [row for indices in batches for row in indices.tolist()]
+        loss = nll / num_targets
+        if math.isnan(loss):
+            raise TrainingError(f"the loss is nan in validation. {NOT_FINITE}")
         with _error_context("decoding", predictor.memory_advice), without_length_warnings():
             scores = task.evaluate(predictor, dev, metrics, rows, bootstrap=0).scores
-        loss = nll / num_targets
         values = {name: score.value for name, score in scores.items()}
         return {"loss": loss, "perplexity": math.exp(min(loss, 700)), **values}
 
@@ -160,9 +163,12 @@ def signature(run: str | Path, predictor: Predictor, checkpoint: str = "best") -
 
 @contextlib.contextmanager
 def _error_context(activity: str, setting: str) -> Iterator[None]:
-    """Re-raise out-of-memory errors of validation with the activity and the setting to lower."""
+    """Re-raise errors of validation with the activity and a remedy: out of memory, and probabilities that are
+    not numbers."""
     try:
         yield
+    except NotNumbersError as error:  # only while decoding: the loss was a number
+        raise TrainingError(f"probabilities are nan in validation, {activity}. {NOT_FINITE}") from error
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
