@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from seq2attn.images.decoding import Pixels
+from seq2attn.registry import Registry
 
 Share = Annotated[float, Ge(0), Le(1)]
 Byte = Annotated[int, Ge(0), Le(255)]
@@ -186,7 +187,8 @@ class Mixup:
         return partner, max(share, 1 - share)
 
 
-AUGMENTATIONS: dict[str, type[Augmentation] | type[Mixup]] = {
+AUGMENTATIONS: Registry[type[Augmentation] | type[Mixup]] = Registry("AUGMENTATIONS", Augmentation, Mixup)
+AUGMENTATIONS |= {
     "flip": Flip,
     "crop": Crop,
     "affine": Affine,

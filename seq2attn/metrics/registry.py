@@ -12,10 +12,12 @@ from seq2attn.metrics.formulas import expression_rate, token_errors
 from seq2attn.metrics.images import class_report, top
 from seq2attn.metrics.rouge import rouge
 from seq2attn.metrics.translation import bleu, chrf, ter
+from seq2attn.registry import Registry
 
 DEFAULT = ("bleu", "chrf", "ter")  # the metrics of `score`
 
-METRICS: dict[str, Metric] = {
+METRICS: Registry[Metric] = Registry("METRICS", Metric, instances=True)
+METRICS |= {
     "bleu": Metric(bleu, "texts"),
     "bleu-zh": Metric(partial(bleu, tokenize="zh"), "texts"),
     "bleu-char": Metric(partial(bleu, tokenize="char"), "texts"),
