@@ -86,7 +86,7 @@ def train(
     call = _calling(callbacks)
     recipe = recipe_of(recipe, overrides, data)
     require_extras(recipe)
-    path = Path(run or Path("runs") / recipe.name)
+    path = _run_path(run, recipe)
     torch_device = pick_device(device)
     with contextlib.ExitStack() as context:
         context.enter_context(_modes(recipe, torch_device))
@@ -122,6 +122,16 @@ def train(
             if test is not None:
                 scores += task.evaluate(predictor, test, settings.metrics).scores.values()
         return Trained(path, progress, predictor, scores)
+
+
+def _run_path(run: object, recipe: AnyRecipe) -> Path:
+    """Return the path of a run, runs/NAME if none is given. Seq2attnError for what is no path of a folder."""
+    if run is None:
+        return Path("runs") / recipe.name
+    require_type(run, (str, Path), "run as the path of a folder")
+    if run == "":
+        raise RunError("run: expected a folder, got an empty text")
+    return Path(cast("str | Path", run))
 
 
 def _what_is_trained(task: Task[Any], examples: int, trainer: Trainer, per_epoch: int) -> str:
