@@ -1,7 +1,7 @@
 """The command `score`: metrics of a run, or of texts in files."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,7 @@ from seq2attn.cli.options import (
     cli,
     formats,
 )
+from seq2attn.errors import Seq2attnError
 
 if TYPE_CHECKING:
     from seq2attn.metrics import Score
@@ -107,7 +108,13 @@ def score(
 
         texts = list(lines(() if hypotheses is None else (hypotheses,)))
         gold, metrics = [list(lines((file,))) for file in references], metrics or DEFAULT
-        _print({"": score_texts(texts, gold, metrics)}, tables(texts, gold, metrics), None, form)
+        for file, sentences in zip(references, gold, strict=True):
+            _require_equal(hypotheses, texts, file, sentences)
+        scores = score_texts(texts, gold, metrics)
+        if any(score.name == "BLEU" and not score.value for score in scores) and _are_short(texts):
+            note = "note: no text has 4 words, and BLEU counts sequences of 4: use chrf, or exact"
+            click.echo(f"seq2attn: {note}", err=True)
+        _print({"": scores}, tables(texts, gold, metrics), None, form)
         return
     from seq2attn.cli.documents import documents
     from seq2attn.runs.evaluation import GivenTexts, score_run
@@ -116,10 +123,26 @@ def score(
     if source is not None:
         by_file = [(str(file), list(lines((file,)))) for file in references]
         given = GivenTexts(str(source), list(documents((source,), key, whole=False)), by_file)
+        for name, sentences in by_file:
+            _require_equal(source, given.sources, name, sentences)
     options = context.meta.get(DECODING, {})
     scored = score_run(run, metrics, data, given, options, checkpoint, device)
     rows = {**scored.baselines, "": list(scored.evaluation.scores.values())}
     _print(rows, scored.evaluation.tables, scored.signature, form)
+
+
+def _require_equal(first: object, texts: "Sequence[str]", other: object, sentences: "Sequence[str]") -> None:
+    """Raise Seq2attnError unless two files have the same number of lines."""
+    if len(texts) != len(sentences):
+        raise Seq2attnError(
+            f"{first} has {len(texts):,} lines and {other} {len(sentences):,}: line n of one belongs to "
+            "line n of the other"
+        )
+
+
+def _are_short(texts: "Sequence[str]") -> bool:
+    """Return whether no text has the 4 words that BLEU needs."""
+    return all(len(text.split()) < 4 for text in texts)
 
 
 def _print(
