@@ -1,6 +1,5 @@
 """Registries: parts by the names that they have in recipes."""
 
-from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from typing_extensions import Self
@@ -36,9 +35,9 @@ class Registry(dict[str, Entry]):
             raise Seq2attnError(f"{self.name}[{name!r:.60}]: expected {expected}, got {entry!r:.100}")
         super().__setitem__(name, entry)
 
-    def update(self, other: Mapping[str, Entry] | Iterable[tuple[str, Entry]] = (), **more: Entry) -> None:
+    def update(self, other: Any = ()) -> None:  # type: ignore[override]  # no keywords: names are data
         """Add entries. Seq2attnError, see `__setitem__`."""
-        for name, entry in dict(other, **more).items():
+        for name, entry in dict(other).items():
             self[name] = entry
 
     def __ior__(self, other: Any) -> Self:  # type: ignore[override,misc]  # narrower than that of dict

@@ -253,9 +253,7 @@ def test_a_hook_of_other_parameters_is_refused_where_it_is_defined(mine, base, m
 def test_a_metric_of_other_parameters_is_refused_where_it_is_registered(mine):
     text = "from seq2attn.metrics import Metric\n\nMetric(lambda hypotheses, references: None, 'texts')\n"
     found = mine("mine", mine=text)
-    assert (
-        "mine.py:3: ScoringError: a metric is called as function(hypotheses, references, bootstrap," in found
-    )
+    assert "mine.py:3: a metric is called as function(hypotheses, references, bootstrap," in found
 
 
 HELD = "class Mine:\n    width = 1\n    height = 2 * wdth\n"

@@ -47,7 +47,7 @@ def test_a_registry_takes_only_what_a_recipe_can_name(registry, entry):
     expected = rf"^{registry.name}\['mine'\]: expected a {kind}.*, got {re.escape(repr(entry))}$"
     for add in (
         lambda: operator.setitem(registry, "mine", entry),
-        lambda: registry.update(mine=entry),
+        lambda: registry.update({"mine": entry}),
         lambda: operator.ior(registry, {"mine": entry}),
         lambda: registry.setdefault("mine", entry),
     ):
