@@ -1,7 +1,7 @@
 """The command `score`: metrics of a run, or of texts in files."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,7 @@ from seq2attn.cli.options import (
     cli,
     formats,
 )
+from seq2attn.errors import Seq2attnError
 
 if TYPE_CHECKING:
     from seq2attn.metrics import Score
@@ -114,12 +115,7 @@ def score(
             "--references goes with --source or --hypotheses, and each of these needs --references"
         )
     if run is None:
-        from seq2attn.metrics import DEFAULT, tables
-        from seq2attn.metrics import score as score_texts
-
-        texts = list(lines(() if hypotheses is None else (hypotheses,)))
-        gold, metrics = [list(lines((file,))) for file in references], metrics or DEFAULT
-        _print({"": score_texts(texts, gold, metrics)}, tables(texts, gold, metrics), None, form)
+        _score_texts(hypotheses, references, metrics, form)
         return
     from seq2attn.cli.documents import documents
     from seq2attn.runs.evaluation import GivenTexts, score_run
@@ -128,10 +124,43 @@ def score(
     if source is not None:
         by_file = [(str(file), list(lines((file,)))) for file in references]
         given = GivenTexts(str(source), list(documents((source,), key, whole=False)), by_file)
+        for name, sentences in by_file:
+            _require_equal(source, given.sources, name, sentences)
     options = context.meta.get(DECODING, {})
     scored = score_run(run, metrics, data, given, options, checkpoint, device, features)
     rows = {**scored.baselines, "": list(scored.evaluation.scores.values())}
     _print(rows, scored.evaluation.tables, scored.signature, form)
+
+
+def _score_texts(
+    hypotheses: Path | None, references: Sequence[Path], metrics: Sequence[str], form: str
+) -> None:
+    """Score the lines of a file."""
+    from seq2attn.metrics import DEFAULT, score, tables
+
+    texts = list(lines(() if hypotheses is None else (hypotheses,)))
+    gold, metrics = [list(lines((file,))) for file in references], metrics or DEFAULT
+    for file, sentences in zip(references, gold, strict=True):
+        _require_equal(hypotheses, texts, file, sentences)
+    scores = score(texts, gold, metrics)
+    if any(found.name == "BLEU" and not found.value for found in scores) and _are_short(texts):
+        note = "note: no text has 4 words, and BLEU counts sequences of 4: use chrf, or exact"
+        click.echo(f"seq2attn: {note}", err=True)
+    _print({"": scores}, tables(texts, gold, metrics), None, form)
+
+
+def _require_equal(first: object, texts: "Sequence[str]", other: object, sentences: "Sequence[str]") -> None:
+    """Raise Seq2attnError unless two files have the same number of lines."""
+    if len(texts) != len(sentences):
+        raise Seq2attnError(
+            f"{first} has {len(texts):,} lines and {other} {len(sentences):,}: line n of one belongs to "
+            "line n of the other"
+        )
+
+
+def _are_short(texts: "Sequence[str]") -> bool:
+    """Return whether no text has the 4 words that BLEU needs."""
+    return all(len(text.split()) < 4 for text in texts)
 
 
 def _print(

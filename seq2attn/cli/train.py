@@ -12,7 +12,7 @@ from seq2attn.cli.options import DEVICE, OVERRIDES, RECIPE, RUN, cli, formats
 @cli.command()
 @RECIPE
 @OVERRIDES
-@click.option("--run", type=click.Path(path_type=Path), help="The folder of the run.  [default: runs/NAME]")
+@click.option("--run", type=click.Path(), help="The folder of the run.  [default: runs/NAME]")
 @click.option("--resume", is_flag=True, help="Resume the run in this folder exactly where it stopped.")
 @click.option(
     "--resume-or-start", is_flag=True, help="Resume the run in this folder; start it if there is none."
@@ -31,7 +31,7 @@ def train(
     context: click.Context,
     recipe: str,
     overrides: tuple[str, ...],
-    run: Path | None,
+    run: str | None,
     resume: bool,
     resume_or_start: bool,
     processes: int,

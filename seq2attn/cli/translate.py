@@ -42,7 +42,8 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
         decoding_option(
             "--nbest",
             int,
-            "Print this many hypotheses for each input. If there are fewer, the last lines are empty, with "
+            "Print this many hypotheses for each input; a beam of the recipe that is smaller becomes as "
+            "large. If there are fewer, the last lines are empty, with "
             "the score -inf; JSON leaves them out.",
         ),
         decoding_option("--min-length", int, "Minimum length of the output, in pieces."),

@@ -16,6 +16,7 @@ from PIL import Image
 
 from seq2attn.images.decoding import Pixels
 from seq2attn.images.geometry import Matrix, composed, identity
+from seq2attn.registry import Registry
 
 Share = Annotated[float, Ge(0), Le(1)]
 Byte = Annotated[int, Ge(0), Le(255)]
@@ -323,7 +324,10 @@ class Mosaic:
         return mosaic, tiles
 
 
-AUGMENTATIONS: dict[str, type[Augmentation] | type[Mixup] | type[Mosaic]] = {
+AUGMENTATIONS: Registry[type[Augmentation] | type[Mixup] | type[Mosaic]] = Registry(
+    "AUGMENTATIONS", Augmentation, Mixup, Mosaic
+)
+AUGMENTATIONS |= {
     "flip": Flip,
     "crop": Crop,
     "random_crop": RandomCrop,

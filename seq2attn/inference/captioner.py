@@ -169,6 +169,7 @@ class Captioner(WritingPredictor[ImageTokenizer]):
         """Return the results of some images; `first` is the index of the first one in the input."""
         pixels, rows = [image for _, image in images], range(len(images))
         prefix_ids = [self.target.split(prefix).ids] * len(images)
+        self._warn_of_prefixes([prefix], prefix_ids[:1])
         indices = [first + row for row in rows]
         nbest_lists = self.generator.search(pixels, decoding, prefix_ids, indices)
         pairs = [(row, h) for row, nbest in zip(rows, nbest_lists, strict=True) for h in nbest]

@@ -291,6 +291,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         rows = [row for row, source in enumerate(sources) if source.tokens.ids]  # of texts that are not blank
         given = [sources[row].ids for row in rows]
         prefix_ids = [tokenizer.tokenize_target(prefixes[row], sources[row].ids).ids for row in rows]
+        self._warn_of_prefixes([prefixes[row] for row in rows], prefix_ids)
         nbest_lists = self.generator.search(given, decoding, prefix_ids, [first + row for row in rows])
         pairs = [(row, h) for row, nbest in zip(rows, nbest_lists, strict=True) for h in nbest]
         forced: list[ForcedDecoding | None] = [None] * len(pairs)

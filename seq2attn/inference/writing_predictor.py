@@ -1,5 +1,6 @@
 """What predictors that write a text share, whether it is written from a text or from an image."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, get_args
@@ -97,6 +98,17 @@ class WritingPredictor(Predictor, Generic[C]):
     def memory_advice(self) -> str:
         """See the base class."""
         return f"decoding.batch_tokens (now {self.decoding.batch_tokens})"
+
+    def _warn_of_prefixes(self, prefixes: Sequence[str], ids: Sequence[Sequence[int]]) -> None:
+        """Warn of prefixes with pieces that the vocabulary lacks: a model writes them as it reads them."""
+        unknown = [prefix for prefix, pieces in zip(prefixes, ids, strict=True) if self.target.unk in pieces]
+        if unknown:
+            others = f" and {len(unknown) - 1:,} others have" if len(unknown) > 1 else " has"
+            warnings.warn(
+                f"the prefix {unknown[0]!r:.60}{others} characters or words that the vocabulary lacks, which "
+                "are \u2047 in the output",
+                stacklevel=2,
+            )
 
     def _chosen(self, layer: int | None, head: int | None) -> AlignmentHead:
         """Return the layer and the head of alignments; those that are None are the predictor's."""

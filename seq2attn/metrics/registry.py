@@ -22,10 +22,12 @@ from seq2attn.metrics.segmentation import (
     segmentation_report,
 )
 from seq2attn.metrics.translation import bleu, chrf, ter
+from seq2attn.registry import Registry
 
 DEFAULT = ("bleu", "chrf", "ter")  # the metrics of `score`
 
-METRICS: dict[str, Metric] = {
+METRICS: Registry[Metric] = Registry("METRICS", Metric, instances=True)
+METRICS |= {
     "bleu": Metric(bleu, "texts"),
     "bleu-zh": Metric(partial(bleu, tokenize="zh"), "texts"),
     "bleu-char": Metric(partial(bleu, tokenize="char"), "texts"),

@@ -21,17 +21,18 @@ LONGEST_KEY = 1000  # characters of a dotted key
 
 
 class LocatedFault(NamedTuple):
-    """A fault and its location. The line counts from 1; 0 = the whole file, None = the command line."""
+    """A fault and its location. The line counts from 1; 0 = the whole file, None = an override."""
 
     file: str
     line: int | None
     path: str
     message: str
+    given: str = "command line"  # where overrides were given
 
     def __str__(self) -> str:
         """Return one line: `quickstart.yaml:14  model.decoder.attention.score: unknown 'additve' (...)`."""
         where = f"{self.file}:{self.line}  " if self.line else f"{self.file}  "
-        where = "command line: " if self.line is None else where
+        where = f"{self.given}: " if self.line is None else where
         path = self.path if len(self.path) <= LONGEST_KEY else f"{self.path[:60]}..."
         return f"{where}{path}{': ' if path else ''}{self.message}"
 
@@ -42,6 +43,10 @@ class RecipeError(Seq2attnError):
     def __init__(self, faults: Sequence[LocatedFault]) -> None:
         super().__init__("\n".join(str(fault) for fault in faults))
         self.faults = list(faults)
+
+    def of_overrides(self, name: str) -> "RecipeError":
+        """Return the same error with the name of the argument that overrides were given in."""
+        return RecipeError([fault._replace(given=name) for fault in self.faults])
 
 
 Overrides = str | Sequence[str] | Mapping[str, Any]
@@ -57,6 +62,11 @@ def read(
     check_files: whether data files that do not exist are faults.
     Raises RecipeError with every fault.
     """
+    if isinstance(overrides, Mapping):
+        try:
+            return read(recipe, assignments(overrides), check_files)
+        except RecipeError as error:
+            raise error.of_overrides("overrides") from None
     load_plugins()
     file, recipe_path, written = _written(recipe)
     faults: list[tuple[int | None, Keys, str]] = [
@@ -104,7 +114,7 @@ def assignments(overrides: object) -> list[str]:
         return list(listed)
     texts = [(key, *_dumped(value)) for key, value in listed.items()]
     if faults := [(None, (key, *at), message) for key, _, found in texts for at, message in found]:
-        raise _all("", list(faults))
+        raise _all("", list(faults)).of_overrides("overrides")
     return [f"{key}={text}" for key, text, _ in texts]
 
 

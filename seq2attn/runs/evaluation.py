@@ -14,6 +14,7 @@ from seq2attn.data import Role
 from seq2attn.data.examples import ExampleSet
 from seq2attn.inference.decoding_options import without_length_warnings
 from seq2attn.inference.predictor import Predictor
+from seq2attn.inference.search import NotNumbersError
 from seq2attn.metrics import METRICS, Score
 from seq2attn.recipe.wording import FROM_PLUGINS, unknown
 from seq2attn.runtime.devices import out_of_memory
@@ -21,7 +22,7 @@ from seq2attn.runtime.distributed import ALONE, Group
 from seq2attn.tasks.loading import load_with_task
 from seq2attn.tasks.task import Evaluation, Task
 from seq2attn.training.display import Display
-from seq2attn.training.loop import TrainingError, Validate
+from seq2attn.training.loop import NOT_FINITE, TrainingError, Validate
 from seq2attn.training.run_folder import RunError, RunFolder
 from seq2attn.version import __version__
 
@@ -79,9 +80,11 @@ def validator(
             sums[index] = float(losses.whole if losses.nll is None else losses.nll), losses.divisor_in(batch)
         total, divisor = map(sum, zip(*group.merged(sums), strict=True))
         rows = [row for indices in batches for row in indices.tolist()]
+        loss = total / max(divisor, 1.0)
+        if math.isnan(loss):
+            raise TrainingError(f"the loss is nan in validation. {NOT_FINITE}")
         with _error_context("decoding", predictor.memory_advice), without_length_warnings():
             scores = task.evaluate(predictor, dev, metrics, rows, bootstrap=0, group=group).scores
-        loss = total / max(divisor, 1.0)
         perplexity = {"perplexity": math.exp(min(loss, 700))} if any(group.all(is_likelihood)) else {}
         return {"loss": loss, **perplexity, **{name: score.value for name, score in scores.items()}}
 
@@ -169,9 +172,12 @@ def signature(run: str | Path, predictor: Predictor, checkpoint: str = "best") -
 
 @contextlib.contextmanager
 def _error_context(activity: str, setting: str) -> Iterator[None]:
-    """Re-raise out-of-memory errors of validation with the activity and the setting to lower."""
+    """Re-raise errors of validation with the activity and a remedy: out of memory, and probabilities that are
+    not numbers."""
     try:
         yield
+    except NotNumbersError as error:  # only while decoding: the loss was a number
+        raise TrainingError(f"probabilities are nan in validation, {activity}. {NOT_FINITE}") from error
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise

@@ -86,7 +86,7 @@ def train(
     call = _calling(callbacks)
     recipe = recipe_of(recipe, overrides, data)
     require_extras(recipe)
-    path = Path(run or Path("runs") / recipe.name)
+    path = _run_path(run, recipe)
     with contextlib.ExitStack() as context:
         group = context.enter_context(joined())
         torch_device = _device(device, group)
@@ -144,6 +144,16 @@ def _display(display: Display | None, group: Group) -> Display:
 
 def _silent(record: object) -> None:
     """Take no note of a record."""
+
+
+def _run_path(run: object, recipe: AnyRecipe) -> Path:
+    """Return the path of a run, runs/NAME if none is given. Seq2attnError for what is no path of a folder."""
+    if run is None:
+        return Path("runs") / recipe.name
+    require_type(run, (str, Path), "run as the path of a folder")
+    if run == "":
+        raise RunError("run: expected a folder, got an empty text")
+    return Path(cast("str | Path", run))
 
 
 def _what_is_trained(task: Task[Any], examples: int, trainer: Trainer, per_epoch: int) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from seq2attn.errors import Seq2attnError, require_type
+from seq2attn.errors import Seq2attnError, require_type, with_article
 from seq2attn.inference.predictor import Predictor
 from seq2attn.inference.results import Translation
 from seq2attn.inference.translator import Translator
@@ -66,8 +66,8 @@ def load(
     predictor = load_with_task(run, checkpoint, device, precision)[1]
     if not isinstance(predictor, kind):
         raise Seq2attnError(
-            f"{run} was trained for {predictor.task}: expected a {kind.__name__}, got a "
-            f"{type(predictor).__name__}"
+            f"{run} was trained for {predictor.task}: expected {with_article(kind.__name__)}, got "
+            f"{with_article(type(predictor).__name__)}"
         )
     return predictor
 

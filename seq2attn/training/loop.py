@@ -25,6 +25,13 @@ Record = dict[str, Any]
 Report = Callable[[Record], None]
 
 
+# What to do if the loss, the gradient or probabilities are not finite.
+NOT_FINITE = (
+    "Lower training.learning_rate, raise the schedule's warmup, or train with precision fp32; if a scorer, a "
+    "loss or another part is your own, look there first"
+)
+
+
 class TrainingError(Seq2attnError):
     """Training cannot continue."""
 
@@ -72,7 +79,7 @@ def fit(
     """
     recipe, group, progress = trainer.recipe, trainer.group, resume(run, trainer)
     if not progress.step:
-        validate(2)  # so that a metric that raises does so now, not after hours of training
+        _validated(validate, 2, "before the first update")  # what raises does so now, not after hours
     resumed()
     _prepare_folder(run, trainer, progress)
     with DeferredSignals() as signals:
@@ -237,7 +244,7 @@ def _validate_and_keep(
     """Validate and save the weights as the run's last and, if they score best so far, as its best."""
     recipe, version, name = trainer.recipe, run.version, weights_name(progress.step)
     with trainer.averaged() as weights:
-        scores = validate(None)
+        scores = _validated(validate, None, f"after step {progress.step:,}")
         illustrate(progress.step)
         run.save_weights(name, weights)
     value = ranking_value(scores, recipe.metric)
@@ -250,6 +257,14 @@ def _validate_and_keep(
     trainer.schedule.validated(improved)
     run.commit()
     return scores
+
+
+def _validated(validate: Validate, limit: int | None, when: str) -> dict[str, float]:
+    """Return the scores of a validation. Its TrainingErrors say when it was."""
+    try:
+        return validate(limit)
+    except TrainingError as error:
+        raise TrainingError(f"{when}: {error}") from error
 
 
 def _prune_weights(run: RunFolder, recipe: AnyLearningRecipe) -> None:
@@ -271,8 +286,7 @@ def error_context(
     except FloatingPointError as error:
         norm = math.sqrt(sum(float(p.detach().float().square().sum()) for p in trainer.model.parameters()))
         raise TrainingError(
-            f"{error} at {where} (norm of the parameters {norm:.4g}). "
-            "Lower training.learning_rate, raise the schedule's warmup, or train with precision fp32"
+            f"{error} at {where} (norm of the parameters {norm:.4g}). {NOT_FINITE}"
         ) from error
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):

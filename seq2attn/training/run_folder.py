@@ -34,6 +34,7 @@ from seq2attn.recipe import AnyRecipe, read
 from seq2attn.recipe.yaml_source import dump
 from seq2attn.runtime import files as atomic
 from seq2attn.runtime.drafts import draft_folder
+from seq2attn.training.empty_folder import require_empty, unmakeable
 from seq2attn.training.log_lines import kept_lines, log_checksum
 from seq2attn.training.version_file import (
     FORMAT,
@@ -95,7 +96,7 @@ class RunFolder:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 draft = context.enter_context(draft_folder(path.parent, path.name)) / path.name
             except OSError as error:
-                raise RunError(f"{path} cannot be made: {error.strerror} ({error.filename})") from error
+                raise unmakeable(path, error) from error
             for folder in ("", "weights", "text"):
                 (draft / folder).mkdir()
             version.id = version.id or secrets.token_hex(8)
@@ -294,7 +295,10 @@ class RunFolder:
             if not isinstance(state, dict):
                 raise TypeError(f"expected names and values, got {type(state).__name__}")
         except (zipfile.BadZipFile, pickle.UnpicklingError, *_LOAD_ERRORS) as error:
-            raise RunError(f"{file} is damaged and training cannot be resumed from it: {error}") from error
+            raise RunError(
+                f"{file} is damaged and training cannot be resumed from it: {error}. Copy it again, or train "
+                f"with --run {self.path}-again, without --resume"
+            ) from error
         if state.get("run", "") != self.version.id:
             raise RunError(f"{file} is that of another run: copy the one that belongs to {self.path}")
         return self._upgraded(state) if "learner" in state else state
@@ -377,14 +381,6 @@ class RunFolder:
             version.best = max(scores, key=lambda name: scores[name], default=version.best)
         version.last = max((name for name in scores if name.startswith("step-")), default=version.last)
         version.average = version.average if version.average in scores else ""
-
-
-def require_empty(path: Path) -> None:
-    """Raise RunError if a new run cannot be made at a path because something is there."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise RunError(
-            f"{path} exists and is not overwritten: continue it with --resume, or choose another with --run"
-        )
 
 
 def _yaml(recipe: AnyRecipe) -> bytes:

@@ -93,8 +93,13 @@ def read_version(path: Path) -> Version:
     if not isinstance(content, dict):
         raise RunError(f"{path} is damaged: expected names and values, got {type(content).__name__}")
     if (run_format := content.get("format")) not in READABLE:
+        if run_format is None:
+            raise RunError(f"{path} is damaged: it names no format; copy it again")
         readable = f"{', '.join(READABLE[:-1])} and {FORMAT}"
-        raise RunError(f"{path}: this seq2attn reads the run formats {readable}, the folder has {run_format}")
+        raise RunError(
+            f"{path}: this seq2attn reads the run formats {readable}, the folder has {run_format}: "
+            "install the version of seq2attn that made it"
+        )
     checksum = content.pop("checksum", None)  # earlier versions wrote none
     if checksum is not None and checksum != _checksum(content):
         raise RunError(
