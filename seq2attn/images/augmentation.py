@@ -50,6 +50,10 @@ class Geometric(Augmentation):
     def matrix(self, height: int, width: int, random: np.random.Generator) -> Matrix | None:
         """Return the matrix of the change; None if the image stays as it is."""
 
+    def result_size(self, height: int, width: int, matrix: Matrix) -> tuple[int, int]:
+        """Return height and width of the image after a change by this matrix; by default they stay."""
+        return height, width
+
     def apply(self, image: Pixels, random: np.random.Generator) -> Pixels:
         """See the base class."""
         return changed(image, [self], random).image
@@ -62,13 +66,15 @@ def changed(image: Pixels, changes: Sequence[Augmentation], random: np.random.Ge
     moves out of the image and the next one back in is not lost. The others follow in their order.
     """
     matrix, fill, height, width = identity(), 0, *image.shape[:2]
-    moves = [change for change in changes if isinstance(change, Geometric)]
-    steps = [(step, move.fill) for move in moves if (step := move.matrix(height, width, random)) is not None]
-    for step, outside in steps:
-        matrix = composed(matrix, step)
-        fill = fill if outside is None else outside
-    if steps:
-        image = warp(image, matrix, fill)
+    moved = False
+    for move in (change for change in changes if isinstance(change, Geometric)):
+        step = move.matrix(height, width, random)
+        if step is not None:
+            moved, matrix = True, composed(matrix, step)
+            height, width = move.result_size(height, width, step)
+            fill = fill if move.fill is None else move.fill
+    if moved:
+        image = warp(image, matrix, fill, (height, width))
     for change in (change for change in changes if not isinstance(change, Geometric)):
         image = change.apply(image, random)
     return Changed(image, matrix)
@@ -130,7 +136,7 @@ class RandomCrop(Geometric):
     """
 
     def __init__(self, *, size: Annotated[int, Ge(1)] = 224) -> None:
-        super().__init__()
+        super().__init__(fill=None)
         self.size = size
 
     def matrix(self, height: int, width: int, random: np.random.Generator) -> Matrix:
@@ -138,11 +144,9 @@ class RandomCrop(Geometric):
         left, top = (int(random.integers(max(side - self.size, 0) + 1)) for side in (width, height))
         return np.array([[1.0, 0.0, left], [0.0, 1.0, top]])
 
-    def change(self, image: Pixels, random: np.random.Generator) -> Changed:
-        """See the base class. The image is smaller than the given one."""
-        matrix = self.matrix(image.shape[0], image.shape[1], random)
-        left, top = matrix[:, 2].astype(int).tolist()
-        return Changed(image[top : top + self.size, left : left + self.size], matrix)
+    def result_size(self, height: int, width: int, matrix: Matrix) -> tuple[int, int]:
+        """See the base class."""
+        return min(height, self.size), min(width, self.size)
 
 
 class Affine(Geometric):
@@ -195,11 +199,47 @@ class ScaleJitter(Geometric):
 
     def matrix(self, height: int, width: int, random: np.random.Generator) -> Matrix | None:
         """See the base class."""
-        factor = np.exp(random.uniform(np.log(self.smallest), np.log(self.largest)))
-        ratio = np.exp(random.uniform(-1.0, 1.0) * np.log1p(self.stretch) / 2)
-        factors = np.array([factor * ratio, factor / ratio])
+        factors = _factors(self.smallest, self.largest, self.stretch, random)
         shift = random.uniform(size=2) * np.array([width, height]) * (1 - factors)
         return np.column_stack([np.diag(1 / factors), -shift / factors])
+
+
+class Scale(Geometric):
+    """Scales the image by a random factor, evenly distributed in its logarithm, and its size with it (Li et
+    al. 2020, scale augmentation), for tasks whose images keep their own sizes.
+
+    smallest, largest: of the factors. stretch: the largest change of the ratio of the sides: 0.2 is from
+    1 / 1.2 to 1.2.
+    """
+
+    def __init__(
+        self,
+        *,
+        smallest: Annotated[float, Gt(0), Le(1)] = 0.7,
+        largest: Annotated[float, Ge(1), Le(16)] = 1.4,
+        stretch: Annotated[float, Ge(0), Le(4)] = 0.0,
+    ) -> None:
+        super().__init__(fill=None)
+        self.smallest, self.largest, self.stretch = smallest, largest, stretch
+
+    def matrix(self, height: int, width: int, random: np.random.Generator) -> Matrix:
+        """See the base class. Sides are whole numbers of pixels."""
+        columns, rows = _factors(self.smallest, self.largest, self.stretch, random)
+        sides = max(1, round(width * columns)), max(1, round(height * rows))
+        return np.array([[width / sides[0], 0.0, 0.0], [0.0, height / sides[1], 0.0]])
+
+    def result_size(self, height: int, width: int, matrix: Matrix) -> tuple[int, int]:
+        """See the base class."""
+        return round(height / matrix[1, 1]), round(width / matrix[0, 0])
+
+
+def _factors(
+    smallest: float, largest: float, stretch: float, random: np.random.Generator
+) -> NDArray[np.float64]:
+    """Return random factors of width and height."""
+    factor = np.exp(random.uniform(np.log(smallest), np.log(largest)))
+    ratio = np.exp(random.uniform(-1.0, 1.0) * np.log1p(stretch) / 2)
+    return np.array([factor * ratio, factor / ratio])
 
 
 class ColorJitter(Augmentation):
@@ -332,6 +372,7 @@ AUGMENTATIONS |= {
     "crop": Crop,
     "random_crop": RandomCrop,
     "affine": Affine,
+    "scale": Scale,
     "scale_jitter": ScaleJitter,
     "color_jitter": ColorJitter,
     "erase": Erase,
