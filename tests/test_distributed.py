@@ -1,12 +1,14 @@
 """Several processes train as one does: the same gradients, losses, buffers and scores."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny_adversarial
+import tiny_detector
 import torch
 from processes import in_processes
 from tiny_training import KINDS, batch, moved, sgd
@@ -14,10 +16,12 @@ from torch import nn
 
 from seq2attn.data.batches import Batch
 from seq2attn.layers.basic import Dropout
+from seq2attn.recipe.detection import DetectionTrainingRecipe
 from seq2attn.runs.training_run import train
 from seq2attn.runtime.distributed import ALONE, Group, GroupError, joined, require_equal
 from seq2attn.training.buffers import SharedBuffers
-from seq2attn.training.run_folder import RunFolder
+from seq2attn.training.run_folder import RunFolder, weights_of
+from seq2attn.training.trainer import Trainer
 
 PIECES = [range(1), range(1, 4), range(4, 11), range(11, 16), range(16, 18)]
 
@@ -48,6 +52,45 @@ def test_an_update_does_not_depend_on_the_number_of_processes(kind: str, size: i
         assert others["norm"] == pytest.approx(stats["norm"], rel=1e-12)
         for name, step in alone.items():
             np.testing.assert_allclose(steps[name], step, rtol=0, atol=1e-13)
+
+
+def of_detector(group: Group) -> Any:
+    """The gradients of a detector, whose divisor is known only after the last batch; and the loss."""
+    model = tiny_detector.moved_weights(tiny_detector.detector("points")).double()
+    settings = {"optimizer": "sgd", "learning_rate": 1.0, "clip": None, "max_steps": 1}
+    recipe = DetectionTrainingRecipe.model_validate(settings)
+    one = Trainer(model, tiny_detector.objective("points"), recipe, torch.device("cpu"), 1, group=group)
+    own = [tiny_detector.batch([tiny_detector.scene(seed)]) for _, seed in group.share(range(3, 7))]
+    before = {name: part.detach().clone() for name, part in model.named_parameters()}
+    stats = one.update([part._replace(images=part.images.double()) for part in own], 1)
+    return {
+        name: (part - before[name]).detach().numpy() for name, part in model.named_parameters()
+    }, stats.loss
+
+
+def of_players(group: Group) -> Any:
+    """The movements of generator and discriminator, with batch norm and spectral norms; and the loss."""
+    model = tiny_adversarial.pair(generator="batch").double()
+    one = tiny_adversarial.trainer(model)
+    one.group = group
+    whole = tiny_adversarial.batch(9, dtype=torch.float64)
+    cuts = [slice(0, 2), slice(2, 6), slice(6, 9)]
+    stats = one.update([tiny_adversarial.part_of(whole, rows) for _, rows in group.share(cuts)], 1)
+    return {name: part.numpy() for name, part in weights_of(model).items()}, stats.loss
+
+
+@pytest.mark.parametrize("update", [of_detector, of_players])
+def test_images_are_learned_alike_by_any_number_of_processes(update: Callable[[Group], Any]) -> None:
+    alone, loss = update(ALONE)
+
+    def work() -> Any:
+        with joined() as group:
+            return update(group)
+
+    for values, other in in_processes(2, work):
+        assert other == loss
+        for name, value in alone.items():
+            np.testing.assert_allclose(values[name], value, rtol=0, atol=1e-12, err_msg=name)
 
 
 def test_gradients_that_no_process_has_stay_none() -> None:
