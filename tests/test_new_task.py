@@ -231,6 +231,7 @@ class CountingTask(TextTask[CountingRecipe]):
         metrics: Sequence[str],
         rows: Sequence[int] | None = None,
         bootstrap: int = 1000,
+        group: Group = ALONE,
     ) -> Evaluation:
         """Of numbers, not of texts."""
         rows = range(len(examples)) if rows is None else rows

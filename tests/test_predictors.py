@@ -10,6 +10,7 @@ import seq2attn
 from seq2attn.inference.captioner import Captioner
 from seq2attn.inference.detector import Detector
 from seq2attn.inference.image_categorizer import ImageCategorizer
+from seq2attn.inference.image_generator import ImageGenerator
 from seq2attn.inference.predictor import Predictor, WrongTaskError
 from seq2attn.inference.recognizer import Categorizer, Recognizer
 from seq2attn.inference.segmenter import Segmenter
@@ -28,6 +29,7 @@ PREDICTORS = [
     Captioner,
     Detector,
     Segmenter,
+    ImageGenerator,
 ]
 
 

@@ -171,7 +171,9 @@ class Detector(Predictor):
     def _detections(self, candidates: Candidates, image: ReadImage, threshold: float) -> Detections:
         """Return the objects of an image, of its candidates (N, 4) and (N, K)."""
         height, width = image.pixels.shape[:2]
-        limits = torch.tensor([width, height, width, height], dtype=torch.float32)
+        limits = torch.tensor(
+            [width, height, width, height], dtype=torch.float32, device=candidates.boxes.device
+        )
         boxes = candidates.boxes.clamp(min=0).minimum(limits)
         boxes, classes, scores = best_boxes(boxes, candidates.scores, threshold, self.model.head.suppresses)
         labels = [self.labels[index] for index in classes.tolist()]

@@ -209,7 +209,7 @@ def restored(probabilities: Tensor, matrix: Matrix, size: Grid) -> Tensor:
     if tuple(probabilities.shape[1:]) == size and np.array_equal(matrix, np.eye(2, 3)):
         return probabilities
     rows, columns = (
-        interpolation((torch.arange(length) + 0.5 - float(offset)) / float(scale) - 0.5, count)
+        interpolation((torch.arange(length, device="cpu") + 0.5 - float(offset)) / float(scale) - 0.5, count)
         for length, offset, scale, count in (
             (size[0], matrix[1, 2], matrix[1, 1], probabilities.shape[1]),
             (size[1], matrix[0, 2], matrix[0, 0], probabilities.shape[2]),

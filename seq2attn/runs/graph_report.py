@@ -54,7 +54,7 @@ def describe(graph: GraphRecipe, channels: int, height: int, width: int) -> list
     network is on the meta device."""
     with torch.device("meta"):
         network = build_graph(graph, channels).eval()
-        image = torch.empty(1, channels, height, width)
+        image = torch.empty(1, channels, height, width, device="meta")
     modules = {node.name: "" if node.module is None else node.module.name for node in graph.plan().nodes}
     reports, rows = list[RowReport](), network.each(image)
     for name, module in network.rows.items():

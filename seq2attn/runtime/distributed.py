@@ -92,8 +92,8 @@ class Processes(Group):
         """See the base class."""
         content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         with self._answered():
-            sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-            dist.all_gather(sizes, torch.tensor([len(content)]))
+            sizes = [torch.zeros(1, dtype=torch.int64, device="cpu") for _ in range(self.size)]
+            dist.all_gather(sizes, torch.tensor([len(content)], device="cpu"))
             longest = max(int(size) for size in sizes)
             padded = torch.cat([content, content.new_zeros(longest - len(content))])
             contents = [torch.zeros_like(padded) for _ in range(self.size)]
@@ -126,10 +126,10 @@ class Processes(Group):
     def _content(self, content: bytes) -> bytes:
         """Return the content that the first process gives."""
         with self._answered():
-            size = torch.tensor([len(content)])
+            size = torch.tensor([len(content)], device="cpu")
             dist.broadcast(size, 0)
             data = torch.frombuffer(bytearray(content), dtype=torch.uint8) if self.first else None
-            data = torch.empty(int(size), dtype=torch.uint8) if data is None else data
+            data = torch.empty(int(size), dtype=torch.uint8, device="cpu") if data is None else data
             dist.broadcast(data, 0)
         return data.numpy().tobytes()
 

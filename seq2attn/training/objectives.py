@@ -233,7 +233,8 @@ class AttentionLosses:
         """Update the baseline with the rewards of the update."""
         rewards = group.all([reward for batch in self._rewards for reward in batch.tolist()])
         if any(rewards):
-            mean = float(torch.tensor([reward for of_process in rewards for reward in of_process]).mean())
+            values = [reward for of_process in rewards for reward in of_process]
+            mean = float(torch.tensor(values, device="cpu").mean())
             self.baseline = mean if self.baseline is None else 0.9 * self.baseline + 0.1 * mean
         self._rewards.clear()
 

@@ -219,7 +219,7 @@ class QueryHead(nn.Module):
         last = cast(nn.Linear, self.box[-1])
         nn.init.zeros_(last.weight)
         with torch.no_grad():
-            last.bias.copy_(torch.tensor([0.0, 0.0, -1.1, -1.1]))
+            last.bias.copy_(torch.tensor([0.0, 0.0, -1.1, -1.1], device=last.bias.device))
 
     def forward(self, features: Sequence[Features], sizes: Float[Tensor, "B 2"]) -> QueryOutput:
         """See the class."""
