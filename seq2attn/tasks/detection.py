@@ -1,7 +1,7 @@
 """The task of finding objects in images."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,9 @@ from seq2attn.data import Role
 from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.data.box_batches import BoxBatchLoader
 from seq2attn.data.boxes import BoxExamples, learn_box_labels, prepare_boxes
-from seq2attn.data.image_batches import beside_training
-from seq2attn.data.image_plan import BatchLimits
 from seq2attn.data.report import Report, silent
-from seq2attn.errors import Seq2attnError
-from seq2attn.images.decoding import Pixels
 from seq2attn.inference.detector import Detector, ReadImage
-from seq2attn.inference.predictor import Predictor
 from seq2attn.layers.box_assignment import Alignment
-from seq2attn.metrics import References
 from seq2attn.metrics.base import ScoringError
 from seq2attn.metrics.detection import Detections, box_report, box_scores
 from seq2attn.models.vision.detector import ObjectDetector
@@ -29,39 +23,30 @@ from seq2attn.models.vision.detector_factory import build_detector
 from seq2attn.recipe.detection import DetectionRecipe, PointHeadRecipe, QueryHeadRecipe
 from seq2attn.recipe.vision_model import ViTRecipe
 from seq2attn.runtime.distributed import ALONE, Group
-from seq2attn.tasks.task import LABELS, Evaluation, Task, Units, read_part
-from seq2attn.text.word_vocabulary import Labels
+from seq2attn.tasks.image_task import LabelledImageTask
+from seq2attn.tasks.task import Evaluation, Units
 from seq2attn.training.detection_objectives import (
     PointFactors,
     PointObjective,
     QueryFactors,
     QueryObjective,
 )
-from seq2attn.training.run_folder import RunFolder
 
 
-class DetectionTask(Task[DetectionRecipe]):
+class DetectionTask(LabelledImageTask[DetectionRecipe]):
     """Finding objects in images."""
 
     units = Units("images", "pixels an image", "boxes")
     label_tensors = ("head.classes.",)
-
-    def __init__(self, recipe: DetectionRecipe, labels: Labels) -> None:
-        self.recipe, self.labels = recipe, labels
+    refusal = (
+        "a model for detection is scored on images with boxes, not on texts: name them in data.test of "
+        "its recipe, and leave --source and --references out"
+    )
 
     @classmethod
     def learn(cls, recipe: DetectionRecipe) -> Self:
         """See the base class: the labels of the boxes of the training data and the dev set."""
         return cls(recipe, learn_box_labels(recipe.data))
-
-    @classmethod
-    def open(cls, recipe: DetectionRecipe, folder: RunFolder) -> Self:
-        """See the base class."""
-        return cls(recipe, read_part(folder, LABELS, Labels.read))
-
-    def files(self) -> dict[str, bytes]:
-        """See the base class."""
-        return {LABELS: self.labels.content}
 
     @property
     def vocabulary(self) -> str:
@@ -71,33 +56,11 @@ class DetectionTask(Task[DetectionRecipe]):
 
     def examples(self, role: Role, progress: Callable[[Report], object] = silent) -> BoxExamples:
         """See the base class."""
-        data = self.recipe.data
-        return prepare_boxes(data.train if role == "train" else [getattr(data, role)], data, role, progress)
+        return prepare_boxes(self.corpora(role), self.recipe.data, role, progress)
 
-    def inputs(self, examples: BoxExamples, rows: Sequence[int]) -> Iterator[Pixels]:
-        """See the base class: pixels, already resized."""
-        return map(examples.image, rows)
-
-    def costs(self, examples: BoxExamples) -> NDArray[np.int32]:
-        """See the base class: pixels."""
-        return examples.heights * examples.widths
-
-    def lengths(self, examples: BoxExamples) -> NDArray[np.int32]:
+    def batches(self, examples: BoxExamples) -> AnyBatchLoader:
         """See the base class."""
-        return self.costs(examples)
-
-    def fitted(self, training: BoxExamples) -> Self:
-        """See the base class; also mean and standard deviation of the pixels."""
-        data = self.recipe.data.normalized_by(*training.mean_and_std())
-        task = self.with_recipe(self.recipe.model_copy(update={"data": data}))
-        return super(DetectionTask, task).fitted(training)
-
-    def loader(self, examples: BoxExamples, training: bool = False) -> AnyBatchLoader:
-        """See the base class."""
-        settings, data = self.recipe.training, self.recipe.data
-        limits = BatchLimits(settings.batch_images, settings.batch_pixels)
-        loader = BoxBatchLoader(examples, self.labels, data, limits, self.recipe.seed)
-        return beside_training(loader, data.workers) if training else loader
+        return BoxBatchLoader(examples, self.labels, self.recipe.data, self.limits, self.recipe.seed)
 
     def build(self) -> ObjectDetector:
         """See the base class."""
@@ -151,21 +114,6 @@ class DetectionTask(Task[DetectionRecipe]):
             return Evaluation({})  # as in the trial of validation, on a few images
         tables = {"boxes": box_report(detections, objects)} if bootstrap else {}  # not used in validation
         return Evaluation(dict(zip(metrics, scores, strict=True)), tables)
-
-    def evaluate_texts(
-        self,
-        predictor: Predictor,
-        inputs: Iterable[Any],
-        references: References,
-        metrics: Sequence[str],
-        bootstrap: int = 1000,
-        group: Group = ALONE,
-    ) -> Evaluation:
-        """Seq2attnError: boxes are no texts."""
-        raise Seq2attnError(
-            "a model for detection is scored on images with boxes, not on texts: name them in data.test of "
-            "its recipe, and leave --source and --references out"
-        )
 
     def summary(self, training: BoxExamples, dev: BoxExamples) -> Iterator[tuple[str, str]]:
         """See the base class: how often each label occurs, sizes of boxes, and what cannot be found."""

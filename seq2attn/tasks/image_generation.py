@@ -1,18 +1,16 @@
 """The task that generates images like those of the data."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from typing_extensions import Self
 
 from seq2attn.data import Role
 from seq2attn.data.batches import AnyBatchLoader
-from seq2attn.data.image_batches import beside_training
 from seq2attn.data.image_plan import BatchLimits
 from seq2attn.data.images import ImageExamples, learn_labels, prepare_images
 from seq2attn.data.latent_batches import LatentBatchLoader
@@ -21,15 +19,16 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.images.decoding import Pixels
 from seq2attn.inference.image_features import ClassifierFeatures, FeatureExtractor, PixelFeatures
 from seq2attn.inference.image_generator import ImageGenerator
-from seq2attn.metrics import METRICS, References, Score
+from seq2attn.metrics import METRICS, Score
 from seq2attn.metrics.generation import ImageFeatures
 from seq2attn.models.vision.discriminators import AdversarialPair
 from seq2attn.models.vision.factory import build_adversarial
 from seq2attn.recipe.image_generation import ImageGenerationRecipe
 from seq2attn.recipe.roots import ImageClassificationRecipe
 from seq2attn.runtime.distributed import ALONE, Group
+from seq2attn.tasks.image_task import ImageTask
 from seq2attn.tasks.image_tasks import ImageClassificationTask
-from seq2attn.tasks.task import Evaluation, Task, Units, read_part
+from seq2attn.tasks.task import LABELS, Evaluation, Units, read_part
 from seq2attn.text.word_vocabulary import Labels
 from seq2attn.training.adversarial import AdversarialObjective
 from seq2attn.training.run_folder import RunError, RunFolder
@@ -41,10 +40,13 @@ HASH = 6  # digits of the hash of a classifier's weights, in the names of scores
 COLUMNS = 8  # of the sheet of a validation
 
 
-class ImageGenerationTask(Task[ImageGenerationRecipe]):
+class ImageGenerationTask(ImageTask[ImageGenerationRecipe]):
     """Generation of images. labels: the classes, None if the model is not conditional."""
 
     units = Units("images", "pixels an image", "images")
+    refusal = (
+        "generated images have no sources and no references: score the run by itself, or with --data dev"
+    )
 
     def __init__(self, recipe: ImageGenerationRecipe, labels: Labels | None) -> None:
         self.recipe, self.labels = recipe, labels
@@ -58,11 +60,11 @@ class ImageGenerationTask(Task[ImageGenerationRecipe]):
     def open(cls, recipe: ImageGenerationRecipe, folder: RunFolder) -> Self:
         """See the base class."""
         conditional = recipe.model.conditional
-        return cls(recipe, read_part(folder, "text/labels.json", Labels.read) if conditional else None)
+        return cls(recipe, read_part(folder, LABELS, Labels.read) if conditional else None)
 
     def files(self) -> dict[str, bytes]:
         """See the base class."""
-        return {} if self.labels is None else {"text/labels.json": self.labels.content}
+        return {} if self.labels is None else {LABELS: self.labels.content}
 
     @property
     def vocabulary(self) -> str:
@@ -71,32 +73,22 @@ class ImageGenerationTask(Task[ImageGenerationRecipe]):
 
     def examples(self, role: Role, progress: Callable[[Report], object] = silent) -> ImageExamples:
         """See the base class."""
-        data = self.recipe.data
-        return prepare_images(data.train if role == "train" else [getattr(data, role)], data, role, progress)
-
-    def inputs(self, examples: ImageExamples, rows: Sequence[int]) -> Iterator[Pixels]:
-        """See the base class: real images, which the predictor only counts."""
-        return map(examples.image, rows)
-
-    def costs(self, examples: ImageExamples) -> NDArray[np.int32]:
-        """See the base class: pixels."""
-        return examples.heights * examples.widths
-
-    def lengths(self, examples: ImageExamples) -> NDArray[np.int32]:
-        """See the base class."""
-        return self.costs(examples)
+        return prepare_images(self.corpora(role), self.recipe.data, role, progress)
 
     def fitted(self, training: ImageExamples) -> Self:
-        """See the base class; also the scale of the pixels."""
+        """See the base class; the pixels are scaled for tanh, whatever their mean."""
         recipe = self.recipe.model_copy(update={"data": self.recipe.data.scaled()})
         return super(ImageGenerationTask, self.with_recipe(recipe)).fitted(training)
 
-    def loader(self, examples: ImageExamples, training: bool = False) -> AnyBatchLoader:
+    @property
+    def limits(self) -> BatchLimits:
+        """See the base class: all images have one size."""
+        return BatchLimits(self.recipe.training.batch_images)
+
+    def batches(self, examples: ImageExamples) -> AnyBatchLoader:
         """See the base class."""
-        recipe, data = self.recipe, self.recipe.data.scaled()
-        limits = BatchLimits(recipe.training.batch_images)
-        loader = LatentBatchLoader(examples, self.labels, data, limits, recipe.model.latent, recipe.seed)
-        return beside_training(loader, data.workers) if training else loader
+        recipe, data, limits = self.recipe, self.recipe.data.scaled(), self.limits
+        return LatentBatchLoader(examples, self.labels, data, limits, recipe.model.latent, recipe.seed)
 
     def build(self) -> AdversarialPair:
         """See the base class."""
@@ -167,20 +159,6 @@ class ImageGenerationTask(Task[ImageGenerationRecipe]):
         samples, real = features(predictor.pixels(latents, labels)), features(self.inputs(examples, rows))
         scores = _scores(samples, real, metrics)
         return Evaluation(dict(zip(metrics, scores, strict=True)))
-
-    def evaluate_texts(
-        self,
-        predictor: Any,
-        inputs: Iterable[Any],
-        references: References,
-        metrics: Sequence[str],
-        bootstrap: int = 1000,
-        group: Group = ALONE,
-    ) -> Evaluation:
-        """See the base class: there are no references of generated images."""
-        raise Seq2attnError(
-            "generated images have no sources and no references: score the run by itself, or with --data dev"
-        )
 
     def evaluate_baselines(self, examples: ImageExamples, metrics: Sequence[str]) -> dict[str, list[Score]]:
         """See the base class: as many training images, the floor that no model is expected to go below; and

@@ -1,40 +1,39 @@
 """The task that gives each pixel of an image a class."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from typing_extensions import Self
 
 from seq2attn.data import Role
 from seq2attn.data.batches import AnyBatchLoader
-from seq2attn.data.image_batches import beside_training
-from seq2attn.data.image_plan import BatchLimits
 from seq2attn.data.mask_batches import MaskBatchLoader
 from seq2attn.data.masks import MaskExamples, prepare_masks
 from seq2attn.data.report import Report, silent
-from seq2attn.errors import Seq2attnError
-from seq2attn.images.decoding import Pixels
-from seq2attn.inference.predictor import Predictor
 from seq2attn.inference.segmenter import Resized, Segmenter
-from seq2attn.metrics import References, Score, score, tables
+from seq2attn.metrics import Score, score, tables
 from seq2attn.metrics.segmentation import confusion
 from seq2attn.models.vision.factory import build_segmenter
 from seq2attn.models.vision.segmenters import SegmentationNet
 from seq2attn.recipe.segmentation import HeadNetRecipe, SegmentationRecipe
 from seq2attn.runtime.distributed import ALONE, Group
-from seq2attn.tasks.task import Evaluation, Task, Units
+from seq2attn.tasks.image_task import ImageTask
+from seq2attn.tasks.task import Evaluation, Units
 from seq2attn.training.run_folder import RunFolder
 from seq2attn.training.segmentation_objective import SegmentationObjective
 
 
-class SegmentationTask(Task[SegmentationRecipe]):
+class SegmentationTask(ImageTask[SegmentationRecipe]):
     """Segmentation of images."""
 
     units = Units("images", "pixels an image", "pixels")
+    refusal = (
+        "a model for segmentation is scored on images with masks, not on texts: name them in data.test "
+        "of its recipe, and leave --source and --references out"
+    )
 
     def __init__(self, recipe: SegmentationRecipe) -> None:
         self.recipe = recipe
@@ -60,33 +59,11 @@ class SegmentationTask(Task[SegmentationRecipe]):
 
     def examples(self, role: Role, progress: Callable[[Report], object] = silent) -> MaskExamples:
         """See the base class."""
-        data = self.recipe.data
-        return prepare_masks(data.train if role == "train" else [getattr(data, role)], data, role, progress)
+        return prepare_masks(self.corpora(role), self.recipe.data, role, progress)
 
-    def inputs(self, examples: MaskExamples, rows: Sequence[int]) -> Iterator[Pixels]:
-        """See the base class: pixels, already resized."""
-        return map(examples.image, rows)
-
-    def costs(self, examples: MaskExamples) -> NDArray[np.int32]:
-        """See the base class: pixels."""
-        return examples.heights * examples.widths
-
-    def lengths(self, examples: MaskExamples) -> NDArray[np.int32]:
+    def batches(self, examples: MaskExamples) -> AnyBatchLoader:
         """See the base class."""
-        return self.costs(examples)
-
-    def fitted(self, training: MaskExamples) -> Self:
-        """See the base class; also mean and standard deviation of the pixels."""
-        data = self.recipe.data.normalized_by(*training.mean_and_std())
-        task = self.with_recipe(self.recipe.model_copy(update={"data": data}))
-        return super(SegmentationTask, task).fitted(training)
-
-    def loader(self, examples: MaskExamples, training: bool = False) -> AnyBatchLoader:
-        """See the base class."""
-        settings, data = self.recipe.training, self.recipe.data
-        limits = BatchLimits(settings.batch_images, settings.batch_pixels)
-        loader = MaskBatchLoader(examples, data, limits, self.recipe.seed)
-        return beside_training(loader, data.workers) if training else loader
+        return MaskBatchLoader(examples, self.recipe.data, self.limits, self.recipe.seed)
 
     def build(self) -> SegmentationNet:
         """See the base class."""
@@ -129,21 +106,6 @@ class SegmentationTask(Task[SegmentationRecipe]):
         scores = score(matrices, classes, metrics, bootstrap)
         details = tables(matrices, classes, metrics) if bootstrap else {}  # validation does not use them
         return Evaluation(dict(zip(metrics, scores, strict=True)), details)
-
-    def evaluate_texts(
-        self,
-        predictor: Predictor,
-        inputs: Iterable[Any],
-        references: References,
-        metrics: Sequence[str],
-        bootstrap: int = 1000,
-        group: Group = ALONE,
-    ) -> Evaluation:
-        """Seq2attnError: masks are no texts."""
-        raise Seq2attnError(
-            "a model for segmentation is scored on images with masks, not on texts: name them in data.test "
-            "of its recipe, and leave --source and --references out"
-        )
 
     @property
     def baselines(self) -> Mapping[str, Callable[[Any], str]]:
