@@ -1,9 +1,8 @@
 """The predictor of objects in images."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
@@ -11,41 +10,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seq2attn.attention.blocks import Map
-from seq2attn.data.image_batches import collate_images, normalization
-from seq2attn.data.image_plan import BatchLimits, by_size, fill_images
 from seq2attn.errors import Seq2attnError
-from seq2attn.images.decoding import ImageReader, Pixels
-from seq2attn.images.geometry import Matrix, moved
+from seq2attn.images.decoding import Pixels
+from seq2attn.images.geometry import moved
 from seq2attn.inference.found_objects import FoundObject, FoundObjects
 from seq2attn.inference.image_input import read_image, several
-from seq2attn.inference.image_maps import ImageMap, ImageMaps, block_maps, write_maps
-from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, OF_TEXTS, PlotOptions, Predictor
+from seq2attn.inference.image_maps import ImageMap, ImageMaps
+from seq2attn.inference.image_predictor import CHUNK, ImagePredictor, ReadImage
 from seq2attn.layers.boxes import suppressed
 from seq2attn.metrics.detection import Detections
-from seq2attn.models.vision.detector import Candidates, ObjectDetector, PointOutput, QueryOutput
+from seq2attn.models.vision.detector import Candidates, ObjectDetector, QueryOutput
 from seq2attn.recipe.box_data import DetectionDataRecipe
-from seq2attn.runtime.devices import autocast, explain_out_of_memory
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from seq2attn.inference.image_input import OneImage
 
-LIMITS = BatchLimits(images=16, pixels=2**21)
-CHUNK = 32  # images that are read at a time, so that batches can have similar sizes
 OVERLAP = 0.7  # largest IoU of two boxes of a class
 SURE, POSSIBLE = 0.25, 0.001  # least scores: of what is shown, and of what is scored
 MOST_CANDIDATES, MOST = 3000, 300  # boxes of an image before and after suppression, the surest
 
 
-class ReadImage(NamedTuple):
-    """An image as the network reads it, and where its pixels come from."""
-
-    pixels: Pixels  # (h, w, C)
-    to_original: Matrix  # (2, 3): takes a position of it to that of the original image
-
-
-class Detector(Predictor):
+class Detector(ImagePredictor[FoundObjects]):
     """Finds the objects in images. Returned by `seq2attn.load(run)`.
 
     data: the recipe's section, with a normalisation.
@@ -60,12 +45,8 @@ class Detector(Predictor):
         device: torch.device | str = "cpu",
         precision: str = "fp32",
     ) -> None:
-        self.device, self.precision = torch.device(device), precision
-        autocast(self.device, precision)  # raises now if the device does not support the precision
-        self.model, self.labels = model, model.labels
-        self.reader, self.normalize = data.reader(), normalization(data)
-        self.original_reader = ImageReader(data.channels)
-        model.to(self.device)
+        super().__init__(model, data, device, precision)
+        self.labels = model.labels
 
     @overload
     def detect(  # type: ignore[overload-overlap]
@@ -96,7 +77,7 @@ class Detector(Predictor):
             raise Seq2attnError(f"expected a threshold of scores from 0 to 1, got {threshold}")
         images = iter(lines)
         while chunk := [read_image(image, self.original_reader) for image in islice(images, CHUNK)]:
-            read = (self._read(pixels) for _, pixels in chunk)
+            read = (self.read(pixels) for _, pixels in chunk)
             for (name, pixels), found in zip(chunk, self.detections(read, threshold), strict=True):
                 yield self._result(name, pixels, found)
 
@@ -111,58 +92,11 @@ class Detector(Predictor):
         each object that a query has found, where the query attends."""
         return self._seen(image)[1]
 
-    def draw(
-        self,
-        text: "OneImage",
-        options: PlotOptions = DEFAULT_PLOT,
-        decoding: Mapping[str, object] = NO_OPTIONS,
-    ) -> tuple[FoundObjects, "Figure"]:
-        """See the base class. text: an image."""
-        result, maps = self._seen_as(text, options, decoding)
-        return result, maps.draw(options)
-
-    def plot(
-        self,
-        text: "OneImage",
-        path: str | Path,
-        options: PlotOptions = DEFAULT_PLOT,
-        decoding: Mapping[str, object] = NO_OPTIONS,
-    ) -> FoundObjects:
-        """See the base class. A path that ends in .json gets the numbers of the maps instead of a picture."""
-        result, maps = self._seen_as(text, options, decoding)
-        write_maps(maps, result.to_json(), path, options)
-        return result
-
-    @property
-    def memory_advice(self) -> str:
-        """See the base class."""
-        return "the size of the largest image (data.size)"
-
-    def output(self, images: Sequence[Pixels]) -> PointOutput | QueryOutput:
-        """Return the model's output for a batch of images."""
-        batch, mask = collate_images(images, self.normalize)
-        with autocast(self.device, self.precision):
-            output: PointOutput | QueryOutput = self.model(
-                batch.to(self.device), None if mask is None else mask.to(self.device)
-            )
-        return output
-
-    def _read(self, pixels: Pixels) -> ReadImage:
-        return ReadImage(self.reader.read(pixels), self.reader.geometry(*pixels.shape[:2])[0])
-
-    @torch.no_grad()
     def _detect_chunk(self, images: list[ReadImage], threshold: float) -> list[Detections]:
-        """Return the objects of some images, in their order. In fp32, none depends on the others."""
-        self.model.eval()
-        heights, widths = (
-            np.array([image.pixels.shape[side] for image in images], np.int32) for side in (0, 1)
-        )
-        order = by_size(heights, widths, np.arange(len(images)))
+        """Return the objects of some images, in their order."""
         results: dict[int, Detections] = {}
-        for indices in fill_images(order, heights, widths, LIMITS):
-            rows = indices.tolist()
-            with explain_out_of_memory(f"out of memory: lower {self.memory_advice}"):
-                candidates = self.output([images[row].pixels for row in rows]).candidates()
+        for rows, output in self._outputs([image.pixels for image in images], self.output):
+            candidates = output.candidates()
             for index, row in enumerate(rows):
                 of_image = Candidates(*(part[index].cpu() for part in candidates))
                 results[row] = self._detections(of_image, images[row], threshold)
@@ -189,20 +123,11 @@ class Detector(Predictor):
         ]
         return FoundObjects(name, pixels, objects, self.labels)
 
-    def _seen_as(
-        self, image: Any, options: PlotOptions, decoding: Mapping[str, object]
-    ) -> tuple[FoundObjects, ImageMaps]:
-        """Return the result of an image, and its maps, if the options are those of images."""
-        self.configured(decoding)
-        options.refuse((*OF_TEXTS, "target"), "other models")
-        return self._seen(image)
-
     def _seen(self, image: Any) -> tuple[FoundObjects, ImageMaps]:
         """Return the result of an image, and its maps."""
         name, pixels = read_image(image, self.original_reader)
-        read = self._read(pixels)
-        with explain_out_of_memory(f"out of memory: lower {self.memory_advice}"):
-            maps, output = block_maps(self.model, lambda: self.output([read.pixels]))
+        read = self.read(pixels)
+        maps, output = self._looked(read.pixels)
         candidates = Candidates(*(part[0].detach().cpu() for part in output.candidates()))
         result = self._result(name, pixels, self._detections(candidates, read, SURE))
         if isinstance(output, QueryOutput):

@@ -14,7 +14,8 @@ from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.data.box_batches import BoxBatchLoader
 from seq2attn.data.boxes import BoxExamples, learn_box_labels, prepare_boxes
 from seq2attn.data.report import Report, silent
-from seq2attn.inference.detector import Detector, ReadImage
+from seq2attn.inference.detector import Detector
+from seq2attn.inference.image_predictor import ReadImage
 from seq2attn.layers.box_assignment import Alignment
 from seq2attn.metrics.base import ScoringError
 from seq2attn.metrics.detection import Detections, box_report, box_scores
@@ -98,7 +99,7 @@ class DetectionTask(LabelledImageTask[DetectionRecipe]):
         whole = rows is None or len(rows) == len(examples)
         rows = range(len(examples)) if rows is None else rows
         own = dict(group.share(rows))
-        images = (ReadImage(examples.image(row), examples.to_original(row)) for row in own.values())
+        images = (_read(examples, row) for row in own.values())
         found = zip(own, predictor.detections(images), strict=True)
         all_found = group.merged({index: detections.to_json() for index, detections in found})
         detections = [
@@ -150,3 +151,8 @@ class DetectionTask(LabelledImageTask[DetectionRecipe]):
                     f"{count:,} boxes have a side of more than {reach} pixels, which no point can predict: "
                     "raise model.head.bins, or use a network with coarser grids",
                 )
+
+
+def _read(examples: BoxExamples, row: int) -> ReadImage:
+    """Return an image as the network reads it, with the way back to its own size."""
+    return ReadImage(examples.image(row), examples.to_original(row), examples.original_size(row))

@@ -13,7 +13,8 @@ from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.data.mask_batches import MaskBatchLoader
 from seq2attn.data.masks import MaskExamples, prepare_masks
 from seq2attn.data.report import Report, silent
-from seq2attn.inference.segmenter import Resized, Segmenter
+from seq2attn.inference.image_predictor import ReadImage
+from seq2attn.inference.segmenter import Segmenter
 from seq2attn.metrics import Score, score, tables
 from seq2attn.metrics.segmentation import confusion
 from seq2attn.models.vision.factory import build_segmenter
@@ -122,12 +123,12 @@ class SegmentationTask(ImageTask[SegmentationRecipe]):
     def _majority(self) -> int:
         return int(self.examples("train").counts.argmax())
 
-    def _resized(self, examples: MaskExamples, rows: Sequence[int]) -> Iterator[Resized]:
+    def _resized(self, examples: MaskExamples, rows: Sequence[int]) -> Iterator[ReadImage]:
         """Yield images as the network reads them, with the way back to their own size."""
         reader = self.recipe.data.reader()
         for row in rows:
             size = examples.size(row)
-            yield Resized(examples.image(row), reader.geometry(*size)[0], size)
+            yield ReadImage(examples.image(row), reader.geometry(*size)[0], size)
 
     def summary(self, training: MaskExamples, dev: MaskExamples) -> Iterator[tuple[str, str]]:
         """See the base class: the share of each class, and blocks that are too wide for the images."""
