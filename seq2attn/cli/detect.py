@@ -1,11 +1,11 @@
 """The command `detect`: find the objects in images."""
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import click
 
+from seq2attn.cli.inputs import own_stems
 from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, RUN, cli
 
 
@@ -47,23 +47,16 @@ def detect(
     seq2attn detect runs/bccd_yolo blood.jpg > blood.jsonl
     seq2attn detect runs/bccd_yolo slides/*.jpg -o found
     """
-    from seq2attn.errors import Seq2attnError
     from seq2attn.tasks.loading import load_for
 
-    stems = [Path(image).stem for image in images]
-    stem, count = Counter(stems).most_common(1)[0]
-    if output is not None and count > 1:
-        raise Seq2attnError(
-            f"{count} images are called {stem}, and their pictures would have one name: draw them into "
-            "several folders"
-        )
-    detector = load_for("detect", run, checkpoint, device, precision)
-    if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-    for stem, result in zip(stems, detector.stream(images, threshold), strict=True):
-        if output is None:
+    stems = [] if output is None else own_stems(images, "pictures", "draw")
+    found = load_for("detect", run, checkpoint, device, precision).stream(images, threshold)
+    if output is None:
+        for result in found:
             for line in result.to_coco():
                 click.echo(json.dumps(line, ensure_ascii=False))
-            continue
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    for stem, result in zip(stems, found, strict=True):
         result.plot(output / f"{stem}.png")
         click.echo(f"{result.name}\t{result}")

@@ -8,7 +8,8 @@ import select
 import stat
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -140,3 +141,19 @@ def _bytes(file: Path, stack: contextlib.ExitStack) -> Iterable[bytes]:
         raise Seq2attnError("standard input is closed: give a file, or send texts to it (/dev/null for none)")
     stream = stack.enter_context(click.open_file(str(file), "rb"))
     return iter(lambda: stream.readline(LONGEST + 1), b"")
+
+
+def own_stems(images: Sequence[str], made: str, verb: str) -> list[str]:
+    """Return the names of images without their endings, for the files that are made of them. Seq2attnError if
+    two have one name.
+
+    made, verb: what is made of an image, and by doing what, for the error: masks, segment.
+    """
+    stems = [Path(image).stem for image in images]
+    stem, count = Counter(stems).most_common(1)[0]
+    if count > 1:
+        raise Seq2attnError(
+            f"{count} images are called {stem}, and their {made} would have one name: {verb} them into "
+            "several folders"
+        )
+    return stems

@@ -1,10 +1,10 @@
 """The command `segment`: give each pixel of images a class."""
 
-from collections import Counter
 from pathlib import Path
 
 import click
 
+from seq2attn.cli.inputs import own_stems
 from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, RUN, cli
 
 
@@ -34,16 +34,9 @@ def segment(
     seq2attn segment runs/camvid_unet_scse street.jpg -o masks
     seq2attn segment runs/nuclei_unet_scse slides/*.png -o masks
     """
-    from seq2attn.errors import Seq2attnError
     from seq2attn.tasks.loading import load_for
 
-    stems = [Path(image).stem for image in images]
-    stem, count = Counter(stems).most_common(1)[0]
-    if count > 1:
-        raise Seq2attnError(
-            f"{count} images are called {stem}, and their masks would have one name: segment them into "
-            "several folders"
-        )
+    stems = own_stems(images, "masks", "segment")
     segmenter = load_for("segment", run, checkpoint, device, precision)
     output.mkdir(parents=True, exist_ok=True)
     for stem, result in zip(stems, segmenter.stream(images), strict=True):

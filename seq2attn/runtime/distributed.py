@@ -60,6 +60,9 @@ class Group:
         tensors. GroupError in the others if it raises."""
         return make()
 
+    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Give tensors the values that they have in the first process."""
+
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace the gradients by their sums over all processes. None counts as zeros; it stays None if it
         is so in all of them."""
@@ -132,6 +135,12 @@ class Processes(Group):
             data = torch.empty(int(size), dtype=torch.uint8, device="cpu") if data is None else data
             dist.broadcast(data, 0)
         return data.numpy().tobytes()
+
+    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """See the base class."""
+        with torch.no_grad(), self._answered():
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """See the base class."""

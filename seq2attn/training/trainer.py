@@ -54,7 +54,7 @@ class Trainer:
         self.model, self.objective = model.to(device), objective
         self.recipe, self.device, self.total, self.seed = recipe, device, total, seed
         self.group = group
-        load_weights(self.model, group.from_first(lambda: weights_of(self.model)))  # all start alike
+        group.copy_from_first(tensors_of(self.model).values())  # all start alike
         self.optimizers = {
             player: optimizer(
                 recipe.optimizer,
