@@ -11,7 +11,7 @@ import numpy as np
 from seq2attn.data.box_formats import open_coco, open_voc, open_yolo
 from seq2attn.data.box_rows import BoxForm, GivenBox, GivenBoxes
 from seq2attn.data.corpora import SAMPLES, Role
-from seq2attn.data.files import at, existing, file_state, halved, json_rows
+from seq2attn.data.files import at, existing, file_state, json_rows
 from seq2attn.data.hub import class_names, dataset_state, load, rows
 from seq2attn.data.idx import idx_rows
 from seq2attn.data.image_corpora import (
@@ -20,10 +20,12 @@ from seq2attn.data.image_corpora import (
     ImageSource,
     fields_of,
     file_content,
+    is_path,
     label_name,
     loaded,
     resolved,
     shown_json,
+    states_of,
     undecoded,
 )
 from seq2attn.data.image_files import ImageFiles, ImagePath
@@ -66,10 +68,7 @@ def _open_table(corpus: BoxTable, role: Role, key: str) -> ImageSource:
             if (image := fields_of(row, corpus.columns[:1], where, report)) is None:
                 continue
             (name,) = image
-            if not isinstance(name, str) or not name:
-                message = f"{corpus.columns[0]} is {shown_json(name)} where the path of an image was expected"
-                report.bad("not a path", where, message)
-            elif not halved([name], corpus.columns[0], where, report):
+            if is_path(name, corpus.columns[0], where, report):
                 boxes = _given(row, corpus, None, PurePosixPath(name).stem, where, report)
                 if boxes is not None:
                     yield resolved(corpus.path.replace("{}", name), path.parent, archive), boxes, where
@@ -79,9 +78,9 @@ def _open_table(corpus: BoxTable, role: Role, key: str) -> ImageSource:
             for image, boxes, where in located(report):
                 yield from loaded(files, image, [], where, report, boxes)
 
-    paths = {image.archive or Path(image.name) for image, _, _ in located(Report(stop=False))}
-    states = [file_state(path) if path.is_file() else [str(path)] for path in sorted({path, *paths})]
-    return ImageSource(str(path), states, read)
+    return ImageSource(
+        str(path), states_of(path, (image for image, _, _ in located(Report(stop=False)))), read
+    )
 
 
 def _open_dataset(corpus: BoxDataset, role: Role, key: str) -> ImageSource:

@@ -1,7 +1,7 @@
 """Open the corpora of images of a recipe, with labels or texts, whatever they are stored in."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -91,12 +91,7 @@ def _open_table(corpus: ImageTable, role: Role, key: str) -> ImageSource:
             targets = None if fields is None else _targets(fields[1], corpus, None, where, report)
             if fields is None or targets is None:
                 continue
-            if not isinstance(fields[0], str) or not fields[0]:
-                expected = "the path of an image was expected"
-                report.bad(
-                    "not a path", where, f"{corpus.columns[0]} is {shown_json(fields[0])} where {expected}"
-                )
-            elif not halved([fields[0]], corpus.columns[0], where, report):
+            if is_path(fields[0], corpus.columns[0], where, report):
                 yield resolved(corpus.path.replace("{}", fields[0]), path.parent, archive), targets, where
 
     def read(report: Report) -> Iterator[ImageRow]:
@@ -104,9 +99,9 @@ def _open_table(corpus: ImageTable, role: Role, key: str) -> ImageSource:
             for image, targets, where in located(report):
                 yield from loaded(files, image, targets, where, report)
 
-    paths = {image.archive or Path(image.name) for image, _, _ in located(Report(stop=False))}
-    states = [file_state(path) if path.is_file() else [str(path)] for path in sorted({path, *paths})]
-    return ImageSource(str(path), states, read)
+    return ImageSource(
+        str(path), states_of(path, (image for image, _, _ in located(Report(stop=False)))), read
+    )
 
 
 def _open_dataset(corpus: ImageDataset, role: Role, key: str) -> ImageSource:
@@ -180,6 +175,21 @@ def resolved(text: str, folder: Path, archive: Path | None) -> ImagePath:
         return ImagePath(archive, text)
     first, separator, name = text.partition("::")
     return ImagePath(folder / first, name) if separator else ImagePath(None, str(folder / text))
+
+
+def is_path(value: Any, column: str, where: str, report: Report) -> bool:
+    """Return whether the value of a column is the path of an image; if it is none, report a bad line."""
+    if not isinstance(value, str) or not value:
+        message = f"{column} is {shown_json(value)} where the path of an image was expected"
+        report.bad("not a path", where, message)
+        return False
+    return not halved([value], column, where, report)
+
+
+def states_of(table: Path, images: Iterable[ImagePath]) -> list[Any]:
+    """Return what changes when a table, or an image or an archive that it names, does."""
+    paths = {image.archive or Path(image.name) for image in images}
+    return [file_state(path) if path.is_file() else [str(path)] for path in sorted({table, *paths})]
 
 
 def fields_of(row: Any, keys: Sequence[str], where: str, report: Report) -> list[Any] | None:

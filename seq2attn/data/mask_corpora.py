@@ -16,6 +16,7 @@ from seq2attn.data.image_corpora import (
     loaded,
     resolved,
     shown_json,
+    states_of,
     undecoded,
 )
 from seq2attn.data.image_files import SUFFIXES, ImageFiles, ImagePath, names_below
@@ -92,10 +93,8 @@ def _open_table(reader: MaskReader, corpus: MaskTable, key: str) -> ImageSource:
             for image, mask, where in located(report):
                 yield from _pair(files, image, mask, where, reader, report)
 
-    pairs = list(located(Report(stop=False)))
-    paths = {one.archive or Path(one.name) for image, mask, _ in pairs for one in (image, mask)}
-    states = [file_state(one) if one.is_file() else [str(one)] for one in sorted({path, *paths})]
-    return ImageSource(str(path), states, read)
+    named = (one for image, mask, _ in located(Report(stop=False)) for one in (image, mask))
+    return ImageSource(str(path), states_of(path, named), read)
 
 
 def _open_folders(reader: MaskReader, corpus: MaskFolders, key: str) -> ImageSource:
