@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_boxes import COLOURS, seen_box, write_scenes
 
 from seq2attn.data.box_batches import BoxBatchLoader
 from seq2attn.data.boxes import BoxExamples, learn_box_labels, prepare_boxes
@@ -18,7 +19,6 @@ from seq2attn.images.geometry import moved
 from seq2attn.recipe import RecipeError
 from seq2attn.recipe.box_data import DetectionDataRecipe
 from seq2attn.text.word_vocabulary import Labels
-from tests.tiny_boxes import COLOURS, seen_box, write_scenes
 
 NORMALIZE = {"mean": [0.0] * 3, "std": [1 / 255] * 3}  # so that batches have the pixels themselves
 CHANGES = ["mosaic", "flip", {"name": "affine", "rotate": 0}, "scale_jitter", {"name": "crop", "padding": 6}]

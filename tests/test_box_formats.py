@@ -9,11 +9,11 @@ import datasets
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_boxes import COLOURS, scene
 
 from seq2attn.data.boxes import BoxExamples, prepare_boxes
 from seq2attn.data.report import DataError
 from seq2attn.recipe.box_data import DetectionDataRecipe
-from tests.tiny_boxes import COLOURS, scene
 
 NAMES = [*COLOURS]
 COUNT = 5
