@@ -24,6 +24,7 @@ from seq2attn.tasks.task import Evaluation, Task
 from seq2attn.training.display import Display
 from seq2attn.training.loop import NOT_FINITE, TrainingError, Validate
 from seq2attn.training.run_folder import RunError, RunFolder
+from seq2attn.training.sharding import gathered
 from seq2attn.version import __version__
 
 
@@ -65,8 +66,11 @@ def validator(
     loader, objective = task.loader(dev), task.objective(model)
     predictor = task.predictor(model, device, validating=True)
 
-    @torch.inference_mode()
     def validate(limit: int | None) -> dict[str, float]:
+        with gathered(model), torch.inference_mode():
+            return scores_of(limit)
+
+    def scores_of(limit: int | None) -> dict[str, float]:
         model.eval()
         batches, is_likelihood = loader.evaluation_batches()[:limit], False
         sums = dict[int, tuple[float, float]]()  # by the index of the batch: its loss, and what divides it
