@@ -18,6 +18,7 @@ from seq2attn.cli.options import (
     LENGTH_PENALTY,
     MAX_LENGTH_RATIO,
     cli,
+    engine_options,
     formats,
 )
 
@@ -69,6 +70,7 @@ METRICS = (
 @formats("text; json: each score with its signature.", "json")
 @CHECKPOINT
 @DEVICE
+@engine_options
 @click.pass_context
 def score(
     context: click.Context,
@@ -82,6 +84,8 @@ def score(
     form: str,
     checkpoint: str,
     device: str,
+    engine: str,
+    quantize: str | None,
 ) -> None:
     """Score RUN, or texts, with signatures and 95 % bootstrap intervals.
 
@@ -117,7 +121,7 @@ def score(
         by_file = [(str(file), list(lines((file,)))) for file in references]
         given = GivenTexts(str(source), list(documents((source,), key, whole=False)), by_file)
     options = context.meta.get(DECODING, {})
-    scored = score_run(run, metrics, data, given, options, checkpoint, device)
+    scored = score_run(run, metrics, data, given, options, checkpoint, device, engine, quantize)
     rows = {**scored.baselines, "": list(scored.evaluation.scores.values())}
     _print(rows, scored.evaluation.tables, scored.signature, form)
 

@@ -22,6 +22,7 @@ from seq2attn.cli.options import (
     RUN,
     cli,
     decoding_option,
+    engine_options,
     formats,
 )
 
@@ -64,6 +65,7 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
         CHECKPOINT,
         DEVICE,
         PRECISION,
+        engine_options,
         click.pass_context,
     ]
     for option in reversed(options):
@@ -85,6 +87,8 @@ def translate(
     checkpoint: str,
     device: str,
     precision: str,
+    engine: str,
+    quantize: str | None,
 ) -> None:
     """Translate FILES, or standard input, line by line, in order.
 
@@ -95,7 +99,7 @@ def translate(
     """
     from seq2attn.tasks.loading import load_for
 
-    translator = load_for("translate", run, checkpoint, device, precision)
+    translator = load_for("translate", run, checkpoint, device, precision, engine, quantize)
     pipe = Pipe.open(files)
     _write(context, translator, lines(files, pipe), pipe, scores, form)
 
@@ -120,6 +124,8 @@ def summarize(
     checkpoint: str,
     device: str,
     precision: str,
+    engine: str,
+    quantize: str | None,
 ) -> None:
     """Summarize the documents in FILES, or in standard input. Prints one summary a line, in order.
 
@@ -132,7 +138,7 @@ def summarize(
     from seq2attn.cli.documents import documents
     from seq2attn.tasks.loading import load_for
 
-    summarizer = load_for("summarize", run, checkpoint, device, precision)
+    summarizer = load_for("summarize", run, checkpoint, device, precision, engine, quantize)
     pipe = Pipe.open(files)
     _write(context, summarizer, documents(files, key, whole, pipe), pipe, scores, form)
 
@@ -161,7 +167,8 @@ def _write(
             yield text
 
     together = chunks(read(), CHUNK, pipe)
-    stream = translator.stream_chunks(together, decoding, alignment=form != "text")
+    shown = scores or form != "text"
+    stream = translator.stream_chunks(together, decoding, alignment=form != "text", exact=shown)
     for number, result in enumerate(stream, 1):
         source, missing = sources.popleft(), decoding.nbest - len(result.nbest)
         if form == "json":

@@ -109,13 +109,16 @@ def score_run(
     options: Mapping[str, Any] | None = None,
     checkpoint: str = "best",
     device: str = "auto",
+    engine: str = "torch",
+    quantize: str | None = None,
 ) -> RunScores:
     """Score a run on its dev or test set, or on `given` sources and references.
 
-    metrics: the recipe's if empty; options: decoding options that replace the recipe's.
+    metrics: the recipe's if empty; options: decoding options that replace the recipe's; engine, quantize: see
+        `load`.
     """
     metrics = chosen_metrics(run, metrics)
-    task, predictor = load_with_task(run, checkpoint, device)
+    task, predictor = load_with_task(run, checkpoint, device, engine=engine, quantize=quantize)
     predictor = predictor.configured(options or {})
     inputs: Iterable[Any] = []
     references: References = []
