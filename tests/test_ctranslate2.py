@@ -61,7 +61,7 @@ def test_every_variant_has_the_same_probabilities_and_the_same_best_hypotheses(
     given = [generator.tokenizer.source_ids(ids, lambda: "") for ids in sources]
     expected = [one.log_probability for one in generator.forced_decoding(given, targets, 4096, None)]
     names = source.names, target.names
-    scored = engine._translator.score_batch(  # type: ignore[attr-defined]
+    scored = engine.translator.score_batch(  # type: ignore[attr-defined]
         [[names[0][number] for number in ids] for ids in sources],
         [[names[1][number] for number in ids] for ids in targets],
     )

@@ -43,7 +43,7 @@ class CTranslate2Engine:
         self._ids = {name: number for number, name in enumerate(self._target)}
         self._eos, self._lengths = target.eos, lengths
         try:
-            self._translator = ctranslate2.Translator(
+            self.translator = ctranslate2.Translator(
                 str(folder),
                 device.type,
                 device_index=device.index or 0,
@@ -67,7 +67,7 @@ class CTranslate2Engine:
         accepted = [row for row, answer in enumerate(answers) if not answer]
         if not accepted:
             return answers
-        results = self._translator.translate_batch(
+        results = self.translator.translate_batch(
             [[self._source[number] for number in requests[row].source.ids] for row in accepted],
             beam_size=decoding.beam,
             num_hypotheses=decoding.beam,
