@@ -85,6 +85,27 @@ def test_scores_that_are_not_shown_are_not_computed_but_decide_ties(torchs: Tran
     assert max(off) > 1e-3
 
 
+class Swapped(Told):
+    """An engine to which the second best hypothesis is a little better than the best one."""
+
+    def search(self, requests: Sequence[Request], decoding: DecodingRecipe) -> list[Answer]:
+        answers = list[Answer]()
+        for answer in super().search(requests, decoding):
+            assert not isinstance(answer, str)
+            best, second = answer[0], answer[1]
+            by_token = second.log_probability / (len(second.tokens) + 1) - 0.5 * CLOSE
+            log_probability = by_token * (len(best.tokens) + 1)
+            answers.append([best._replace(log_probability=log_probability), second])
+        return answers
+
+
+def test_hypotheses_that_are_as_good_but_for_rounding_are_ranked_by_torch(torchs: Translator) -> None:
+    one = torchs.configured({"beam": 5, "nbest": 1, "length_penalty": 1.0})
+    expected = one.translate(TEXTS, alignment=False)
+    found = one.with_engine(Swapped(one)).stream_chunks([TEXTS], exact=False)
+    assert [a.text for a in found] == [b.text for b in expected]
+
+
 def test_what_an_engine_leaves_is_torchs_and_is_counted(
     torchs: Translator, caplog: pytest.LogCaptureFixture
 ) -> None:
