@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from seq2attn.recipe import head, schema, shipped
-from seq2attn.recipe.roots import RECIPES
+from seq2attn.recipe.registry import RECIPES
 
 PLACE = Path(__file__).parents[1] / "docs" / "recipes.md"
 HEAD = """\

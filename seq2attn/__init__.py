@@ -25,10 +25,15 @@ if TYPE_CHECKING:
     from seq2attn.errors import Seq2attnError
     from seq2attn.inference.captioner import Captioner
     from seq2attn.inference.captions import Caption
+    from seq2attn.inference.detector import Detector
+    from seq2attn.inference.found_objects import FoundObjects
     from seq2attn.inference.image_categorizer import ImageCategorizer, ImageCategory
+    from seq2attn.inference.image_generator import GeneratedImage, ImageGenerator
     from seq2attn.inference.label_results import Annotation, Category
     from seq2attn.inference.recognizer import Categorizer, Recognizer
     from seq2attn.inference.results import Translation
+    from seq2attn.inference.segmentations import Segmentation
+    from seq2attn.inference.segmenter import Segmenter
     from seq2attn.inference.translator import Summarizer, Translator
     from seq2attn.layers.token_loss import LOSSES
     from seq2attn.metrics import score
@@ -48,14 +53,20 @@ _HOMES = {
     "Category": "inference.label_results",
     "DECODERS": "models.decoders",
     "ENCODERS": "models.encoders",
+    "Detector": "inference.detector",
+    "FoundObjects": "inference.found_objects",
+    "GeneratedImage": "inference.image_generator",
     "ImageCategorizer": "inference.image_categorizer",
     "ImageCategory": "inference.image_categorizer",
+    "ImageGenerator": "inference.image_generator",
     "LOSSES": "layers.token_loss",
     "MultiHead": "attention",
     "NORMALIZERS": "attention.normalizers",
     "POSITIONS": "attention.positions",
     "Recognizer": "inference.recognizer",
     "SCORERS": "attention.scorers",
+    "Segmentation": "inference.segmentations",
+    "Segmenter": "inference.segmenter",
     "Seq2attnError": "errors",
     "Summarizer": "inference.translator",
     "Translation": "inference.results",
@@ -89,10 +100,16 @@ __all__ = [
     "Captioner",
     "Categorizer",
     "Category",
+    "Detector",
+    "FoundObjects",
+    "GeneratedImage",
     "ImageCategorizer",
     "ImageCategory",
+    "ImageGenerator",
     "MultiHead",
     "Recognizer",
+    "Segmentation",
+    "Segmenter",
     "Seq2attnError",
     "Summarizer",
     "Translation",

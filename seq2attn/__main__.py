@@ -87,17 +87,18 @@ def _run() -> int:
         if known is None:
             raise
         message = known
-    print(f"seq2attn: {message}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")  # of the process, among those that torchrun has started
+    print(f"seq2attn: {f'process {rank}: ' if rank != '0' else ''}{message}", file=sys.stderr)
     return 1
 
 
 def _open_streams() -> None:
-    """Let a closed standard input be empty, and drop what is written to a closed standard error, so that it
-    is not among the results. Seq2attnError if standard output is closed."""
+    """Drop what is written to a closed standard error, so that it is not among the results. Seq2attnError if
+    standard output is closed. Commands that read a closed standard input, which is None, raise one, too."""
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
     if sys.stdin is None:
-        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 - until the process ends
+        os.open(os.devnull, os.O_RDONLY)  # so that no file gets its descriptor, 0
     if sys.stdout is None:
         raise Seq2attnError("standard output is closed: send it to a file, or to /dev/null")
 

@@ -15,6 +15,11 @@ def require_type(value: object, kinds: type | tuple[type, ...], expected: str) -
         raise Seq2attnError(f"expected {expected}, got {value!r:.60}")
 
 
+def with_article(name: str) -> str:
+    """Return the name of a class behind a or an."""
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
 class RenamedWarning(FutureWarning):
     """A user's code has a name that was renamed. It is shown by default, unlike a DeprecationWarning."""
 

@@ -13,6 +13,8 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import nn
 
+from seq2attn.registry import Registry
+
 Count = Annotated[int, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 
@@ -123,7 +125,8 @@ class Plateau(Schedule):
         self.current, self.waited = state["current"], int(state["waited"])
 
 
-SCHEDULES: dict[str, type[Schedule]] = {
+SCHEDULES: Registry[type[Schedule]] = Registry("SCHEDULES", Schedule)
+SCHEDULES |= {
     "constant": Schedule,
     "inverse_sqrt": InverseSqrt,
     "linear": Linear,

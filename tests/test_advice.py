@@ -20,8 +20,8 @@ def test_a_training_that_can_learn_is_not_commented_on(total: Any) -> None:
 def test_too_few_updates() -> None:
     (line,) = said(60, "training.schedule=constant", "training.validate_every=60")
     assert line == (
-        "training: 60 updates, 50 an epoch, are too few to learn most tasks: raise max_epochs, lower "
-        f"training.batch_tokens (now {read('quickstart').training.batch_tokens:,}), or use more pairs"
+        "training: 60 updates, 50 an epoch, are few: if the scores on the dev set stay low, raise max_epochs, "
+        f"lower training.batch_tokens (now {read('quickstart').training.batch_tokens:,}), or use more pairs"
     )
     (line,) = said(60, "training.schedule=constant", "training.validate_every=60", "training.max_epochs=null",
                    "training.max_steps=60")  # fmt: skip

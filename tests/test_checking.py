@@ -14,7 +14,7 @@ from seq2attn.data.sources import Source
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.models.seq2seq_factory import build
 from seq2attn.recipe import Recipe, read
-from seq2attn.recipe.roots import RECIPES
+from seq2attn.recipe.registry import RECIPES
 from seq2attn.runs.dry_run import check
 from seq2attn.text.vocabulary import VocabularyError
 from seq2attn.training.loop import TrainingError

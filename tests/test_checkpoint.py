@@ -17,6 +17,7 @@ from torch.testing import assert_close
 import seq2attn
 from seq2attn.errors import LengthWarning
 from seq2attn.recipe import read
+from seq2attn.training.empty_folder import require_empty
 from seq2attn.training.run_folder import (
     FORMAT,
     READABLE,
@@ -57,15 +58,33 @@ def test_a_new_run_explains_itself(run: RunFolder) -> None:
     assert (run.path.stat().st_mode & 0o777, [*run.path.parent.iterdir()]) == (0o755, [run.path])
 
 
+def create(path: Path) -> RunFolder:
+    return RunFolder.create(path, read("quickstart"), Version(seq2attn="0.1.0"))
+
+
 def test_a_run_is_not_overwritten(run: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    for path in (run.path, tmp_path / "file"):
-        with pytest.raises(
-            RunError, match=rf"{path} exists and is not overwritten: continue it with --resume"
-        ):
-            RunFolder.create(path, read("quickstart"), Version(seq2attn="0.1.0"))
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "x.txt").write_text("mine")
+    for path, fault in {
+        run.path: "exists and is not overwritten: continue it with --resume, or choose another with --run",
+        tmp_path / "file": "is a file; choose another folder with --run",
+        tmp_path / "notes": "is no run folder and not empty: choose another with --run",
+        tmp_path
+        / "file"
+        / "a"
+        / "b": f"cannot be made: {tmp_path / 'file'} is a file; choose another folder with --run",
+        tmp_path / ("a" * 300): "cannot be made: File name too long; choose another folder with --run",
+        Path("/proc/run"): "cannot be made: No such file or directory; choose another folder with --run",
+    }.items():
+        if path.parent == Path("/proc") and not path.parent.is_dir():
+            continue  # not on macOS
+        for make in (lambda path=path: require_empty(path), lambda path=path: create(path)):
+            with pytest.raises(RunError) as error:
+                make()
+            assert str(error.value) == f"{path} {fault}"
     (tmp_path / "empty").mkdir()
-    RunFolder.create(tmp_path / "empty", read("quickstart"), Version(seq2attn="0.1.0"))
+    create(tmp_path / "empty")
     assert RunFolder.open(tmp_path / "empty").recipe.name == "quickstart"
 
 
@@ -75,8 +94,9 @@ def test_a_run_is_not_overwritten(run: RunFolder, tmp_path: Path) -> None:
         (None, "has no version.json: expected a run folder, as `seq2attn train` makes it"),
         (
             b'{"format": "9.9"}',
-            f"this seq2attn reads the run formats 0.1, 0.2 and {FORMAT}, the folder has 9.9",
+            f"this seq2attn reads the run formats 0.1, 0.2 and {FORMAT}, the folder has 9.9: install",
         ),
+        (b"{}", r"version.json is damaged: it names no format; copy it again$"),
         (b'{"format": "0.1", "colour": 3}', "version.json is damaged: .*colour"),
         (b"[]", "version.json is damaged"),
         (b'{"format":', "version.json is damaged"),

@@ -74,4 +74,18 @@ def test_metrics_are_those_of_the_task() -> None:
 def test_score_files_of_unequal_length(pair: tuple[str, str], tmp_path: Path) -> None:
     (tmp_path / "short").write_text("one\n")
     status, error = fails("score", "--hypotheses", pair[1], "--references", str(tmp_path / "short"))
-    assert (status, "expected a reference for each of 3 hypotheses, got 1" in error) == (1, True)
+    expected = f"seq2attn: {pair[1]} has 3 lines and {tmp_path}/short 1: line n of one belongs to line n of the other\n"
+    assert (status, error) == (1, expected)
+    assert fails("score", MODEL, "--source", pair[1], "--references", str(tmp_path / "short")) == (
+        1,
+        expected,
+    )
+
+
+def test_bleu_of_texts_that_are_too_short_is_explained(tmp_path: Path, pair: tuple[str, str]) -> None:
+    (tmp_path / "words").write_text("one\ntwo words\n")
+    words = str(tmp_path / "words")
+    result = run("score", "--hypotheses", words, "--references", words)
+    assert result.stdout.startswith("BLEU = 0.0 ") and "seq2attn: note: no text has 4 words" in result.stderr
+    assert not run("score", "--hypotheses", words, "--references", words, "--metric", "chrf").stderr
+    assert not run("score", "--hypotheses", pair[1], "--references", pair[1]).stderr

@@ -82,7 +82,7 @@ def test_an_unknown_recipe_lists_those_that_ship(command: str) -> None:
         ),
         (
             "task: 3",
-            "expected one of translation, summarization, tagging, classification, image_classification, image_to_text, got 3",
+            "expected one of translation, summarization, tagging, classification, image_classification, image_to_text, detection, segmentation, image_generation, got 3",
         ),
         ("", "is missing, and this reads as tagging: without it, it would be translation"),
     ],

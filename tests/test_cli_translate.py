@@ -124,11 +124,17 @@ def test_translate_says_what_is_wrong(tmp_path: Path, runs: dict[str, Path]) -> 
     )
     assert fails("translate", MODEL, stdin=b"Ja.\nNein\xff.\n") == (
         1,
-        "seq2attn: standard input:2: expected UTF-8, got the byte 0xff at position 5 of the line\n",
+        "seq2attn: standard input:2: expected UTF-8, got the byte 0xff at position 5 of the line: convert "
+        "it, for example with iconv -f latin1 -t utf-8\n",
     )
-    (tmp_path / "bad.de").write_bytes(b"\xc3")
-    message = f"seq2attn: {tmp_path}/bad.de:1: expected UTF-8, got the byte 0xc3 at position 1 of the line\n"
-    assert fails("translate", MODEL, str(tmp_path / "bad.de")) == (1, message)
+    convert = "convert it, for example with iconv -f"
+    for content, message in {
+        b"\xc3": f"got the byte 0xc3 at position 1 of the line: {convert} latin1 -t utf-8",
+        "Ja.".encode("utf-16"): f"got UTF-16: {convert} utf-16 -t utf-8",
+    }.items():
+        (tmp_path / "bad.de").write_bytes(content)
+        message = f"seq2attn: {tmp_path}/bad.de:1: expected UTF-8, {message}\n"
+        assert fails("translate", MODEL, str(tmp_path / "bad.de")) == (1, message)
     assert fails("translate", MODEL, "--top-k", "3") == (
         1,
         "seq2attn: decoding: top_k has no effect: set sample, too\n",

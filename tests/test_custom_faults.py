@@ -76,12 +76,6 @@ IN_RECIPES: dict[str, tuple[Change, str]] = {
         "model.encoder.kind: ConvolutionEncoder: an annotation of its constructor is wrong: name 'Kernel' is not "
         "defined",
     ),
-    "no class": (first(ENCODER, "3"), "model.encoder.kind: expected a class as convolution, got 3"),
-    "a loss that is none": (
-        ("class Focal(TokenLoss)", "class Focal"),
-        "training.loss: LOSSES has <class 'my_parts.Focal'> as focal: expected a subclass of TokenLoss "
-        "(seq2attn.layers.token_loss)",
-    ),
     "a loss without a star": (
         ("self, *, gamma: float = 2.0", "self, gamma: float"),
         "training.loss: Focal: TypeError: Focal.__init__() missing 1 required positional argument: 'gamma'",
@@ -102,6 +96,21 @@ def test_the_recipe_check_names_the_key(name: str, tmp_path: Path) -> None:
     line = next((str(n) for n, text in enumerate(code, 1) if change[1] and change[1] in text), "")
     expected = expected.replace("FOLDER", str(tmp_path)).replace("LINE", line)
     assert [str(fault) for fault in error.value.faults] == [f"recipe  {expected}"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (first(ENCODER, "3"), r"ENCODERS\['convolution'\]: expected a class, got 3"),
+        (
+            ("class Focal(TokenLoss)", "class Focal"),
+            r"LOSSES\['focal'\]: expected a subclass of TokenLoss \(seq2attn.layers.token_loss\), got <class",
+        ),
+    ],
+)
+def test_a_registry_takes_no_other_class(change: Change, message: str, tmp_path: Path) -> None:
+    with pytest.raises(seq2attn.Seq2attnError, match=message), tiny_parts.plugin(tmp_path, change):
+        pass
 
 
 def test_a_built_in_kind_is_not_replaced(tmp_path: Path) -> None:

@@ -63,6 +63,15 @@ def use(run: Path) -> None:
     folder.load_state()
 
 
+def test_a_state_that_was_cut_says_what_to_do(copy: Path) -> None:
+    file = copy / "training_state.pt"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(
+        RunError, match=rf"{file} is damaged .*\. Copy it again, or train with --run {copy}-again, "
+    ):
+        RunFolder.open(copy).load_state()
+
+
 @pytest.mark.parametrize("place", [0.3, 0.5, 0.7])
 @pytest.mark.parametrize("name", PARTS)
 def test_a_flipped_byte_is_found_and_its_file_named(copy: Path, name: str, place: float) -> None:

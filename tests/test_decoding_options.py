@@ -91,6 +91,13 @@ def test_a_prefix_is_how_it_begins(model: Translator) -> None:
         model.translate(SENTENCES[:3], prefix=["We"])
 
 
+def test_a_prefix_that_the_vocabulary_lacks_is_said(model: Translator) -> None:
+    with pytest.warns(UserWarning, match=r"^the prefix '\u8a9e' has .*vocabulary lacks, which are \u2047 in"):
+        assert one(model, prefix="\u8a9e").text.startswith("\u2047")
+    with pytest.warns(UserWarning, match=r"^the prefix '\u8a9e' and 1 others have"):
+        several(model, SENTENCES[:2], prefix=["\u8a9e", "\u8a9e"])
+
+
 def test_an_unknown_word_becomes_the_word_looked_at_most(translators: dict[str, Translator]) -> None:
     model = load(tiny_runs.MODEL, device="cpu")
     with torch.no_grad():

@@ -180,8 +180,13 @@ def test_faults_name_the_row(task: str, rows: Any, message: str, own_cache: Path
         (PAIRS, r'data: expected a dict .* as in \{"train": pairs\[:-500\], "dev".*; got a list'),
         ({"train": PAIRS, "validation": PAIRS}, r"data: unknown 'validation' \(did you mean dev\?"),
         ({"train": PAIRS}, r"data: missing key 'dev'"),
-        ({"train": "x.tsv", "dev": PAIRS}, r"data\.train: .*did you mean \{table: x\.tsv\}"),
-        ({"train": {"table": "none.tsv"}, "dev": PAIRS}, r"data\.train\.table: no such file"),
+        (
+            {"train": PAIRS, "dev": None},
+            "^data: expected rows or a corpus as dev, got None; only test may be None$",
+        ),
+        ({"train": 3, "dev": PAIRS}, r'^data\["train"\]: expected a list'),
+        ({"train": "x.tsv", "dev": PAIRS}, r"^data: data\.train: .*did you mean \{table: x\.tsv\}"),
+        ({"train": {"table": "none.tsv"}, "dev": PAIRS}, r"^data: data\.train\.table: no such file"),
     ],
 )
 def test_data_are_by_their_use(data: Any, message: str, tmp_path: Path) -> None:
@@ -192,9 +197,20 @@ def test_data_are_by_their_use(data: Any, message: str, tmp_path: Path) -> None:
 
 def test_faults_of_a_recipe_come_before_any_row_is_read() -> None:
     rows = iter(PAIRS)
-    with pytest.raises(RecipeError, match="unknown key 'max_step'"):
+    with pytest.raises(RecipeError, match=r"^overrides: training\.max_step: unknown key 'max_step'"):
         recipe_of(RECIPES["translation"], {"training.max_step": 3}, {"train": rows, "dev": PAIRS})
     assert next(rows) == PAIRS[0]
+
+
+def test_columns_of_one_language_are_named_by_their_side() -> None:
+    """No two columns can have one name."""
+    recipe = {"data.languages": ["letters", "letters"]}
+    rows = [{"source": "a", "target": "b"}]
+    (corpus,) = recipe_of(RECIPES["translation"], recipe, {"train": rows, "dev": PAIRS}).data.train
+    assert corpus.columns == ("source", "target")
+    expected = r"expected rows with source and target; .*\(\{'\.\.\.': 'source', '\.\.\.': 'target'\}\)"
+    with pytest.raises(DataError, match=expected):
+        recipe_of(RECIPES["translation"], recipe, {"train": [{"letters": "a"}], "dev": PAIRS})
 
 
 def test_what_a_generator_raises_goes_through(own_cache: Path) -> None:

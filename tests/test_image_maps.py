@@ -271,7 +271,7 @@ def test_faults_of_a_choice_say_what_there_is() -> None:
             {"at": "stage 9"},
             r"no map is at 'stage 9'[^$]*stage 1, unit 1, after, cbam: place \(backbone.after.0.0\)",
         ),
-        ({"query": (1, 1)}, "choose the map affinity or rollout"),
+        ({"map": "place", "query": (1, 1)}, "choose the map affinity or rollout"),
         ({"map": "affinity", "query": (24, 0)}, "x from 0 to 23 and y from 0 to 17, .* got 24,0"),
         ({"map": "affinity", "query": (0, -1)}, "got 0,-1"),
         ({"scale": "wide"}, "expected one of the scales fixed, auto, range; got 'wide'"),

@@ -394,7 +394,7 @@ def test_a_run_is_loaded_as_what_it_is(run: Path, model: ImageCategorizer) -> No
     assert model.labels.names == [*COLOURS] and RunFolder.open(run).recipe.data.normalize is not None
     with pytest.raises(AttributeError, match="not to translate: use its method classify"):
         model.translate("a")
-    with pytest.raises(Seq2attnError, match="expected a Translator, got a ImageCategorizer"):
+    with pytest.raises(Seq2attnError, match="expected a Translator, got an ImageCategorizer"):
         seq2attn.load(run, device="cpu", kind=seq2attn.Translator)
     status, error = tiny_cli.fails("tag", str(run))
     assert status == 1 and "use `seq2attn classify`" in error

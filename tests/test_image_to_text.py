@@ -153,7 +153,7 @@ def test_coverage_reaches_neighbours_in_rows_and_in_columns() -> None:
         ("model.encoder.backbone", {"kind": "resnet", "depth": 21}, "depth"),
         ("training.attention_losses", {"guided": 1.0}, "alignments"),
         ("decoding.replace_unknown", True, "source text"),
-        ("data.augment", ["mixup"], "texts cannot be mixed"),
+        ("data.augment", ["mixup"], "one label each can be mixed"),
         ("data.train.path", "photo.png", "needs {}"),
         ("model.decoder.positions", "learned", "positions"),
     ],

@@ -13,7 +13,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "seq2attn"
 ORDER = [  # a room is a folder, or a file of the package itself
-    *("version", "errors", "optim", "runtime", "text", "images", "alignment", "attention", "layers"),
+    *(
+        "version",
+        "errors",
+        "registry",
+        "optim",
+        "runtime",
+        "text",
+        "images",
+        "alignment",
+        "attention",
+        "layers",
+    ),
     *(
         "metrics",
         "recipe",

@@ -44,6 +44,10 @@ REFERENCES = [
     "I am here.",
 ] * 8
 TAGS = {"f1", "precision", "recall", "tag-accuracy", "accuracy", "macro-f1", "top-1", "top-5"}
+BOXES = {*metrics_of("boxes")}  # see test_detection_metrics.py
+MASKS = {*metrics_of("masks")}  # see test_segmentation_metrics.py
+GENERATED = {*metrics_of("generated images")}  # see test_generation_metrics.py
+OTHER_KINDS = TAGS | BOXES | MASKS | GENERATED
 OTHERS = ["A cat sat on the mat.", "A dog is running.", "Hello, world!", "It is raining.", "Here I am."] * 8
 
 
@@ -104,7 +108,7 @@ def test_the_interval_has_the_percentiles_of_the_corpora_that_sacrebleu_draws(na
 
 
 @given(
-    st.sampled_from([name for name in METRICS if name not in TAGS]),
+    st.sampled_from([name for name in METRICS if name not in OTHER_KINDS]),
     st.lists(st.tuples(*[st.sampled_from(["a", "b c", "a b c d e", "", "x y"])] * 2), min_size=2, max_size=9),
 )
 @settings(deadline=None, max_examples=60)
@@ -133,7 +137,8 @@ def test_the_seed_decides_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_interval_holds_the_score() -> None:
-    for found in score(HYPOTHESES, REFERENCES, [name for name in METRICS if name not in TAGS], bootstrap=100):
+    names = [name for name in METRICS if name not in OTHER_KINDS]
+    for found in score(HYPOTHESES, REFERENCES, names, bootstrap=100):
         assert found.low is not None and found.high is not None
         sure = found.value == 100  # every sentence has at most two errors
         assert found.low == found.value == found.high if sure else found.low < found.value < found.high
@@ -306,12 +311,23 @@ def test_the_interval_of_an_error_rate_is_that_of_its_bootstrap() -> None:
 def test_every_metric_knows_what_it_measures_and_which_values_are_better() -> None:
     kinds = [
         name
-        for kind in ("texts", "tagged words", "labelled texts", "labelled images")
+        for kind in (
+            "texts",
+            "tagged words",
+            "labelled texts",
+            "labelled images",
+            "boxes",
+            "masks",
+            "generated images",
+        )
         for name in metrics_of(kind)
     ]
-    assert kinds == [*METRICS] and {name for name in METRICS if METRICS[name].measures != "texts"} == TAGS
+    assert kinds == [*METRICS]
+    assert {name for name in METRICS if METRICS[name].measures != "texts"} == OTHER_KINDS
     assert [name for name, metric in METRICS.items() if metric.slow] == ["ter"]
-    for name, metric in METRICS.items():
+    for name, metric in (
+        (name, metric) for name, metric in METRICS.items() if name not in BOXES | MASKS | GENERATED
+    ):
         gold, other = (
             ("B-PER O", "B-LOC O") if name in TAGS else ("the cat sat on the mat", "the cat sat on it")
         )

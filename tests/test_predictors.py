@@ -8,16 +8,29 @@ import pytest
 
 import seq2attn
 from seq2attn.inference.captioner import Captioner
+from seq2attn.inference.detector import Detector
 from seq2attn.inference.image_categorizer import ImageCategorizer
+from seq2attn.inference.image_generator import ImageGenerator
 from seq2attn.inference.predictor import Predictor, WrongTaskError
 from seq2attn.inference.recognizer import Categorizer, Recognizer
+from seq2attn.inference.segmenter import Segmenter
 from seq2attn.inference.translator import Summarizer, TextPredictor, Translator
 from seq2attn.tasks.registry import TASKS
 from seq2attn.tasks.sequence_tasks import SummarizationTask
 from seq2attn.training import label_objectives, objectives
 
 OLD = Path(__file__).parent / "model_0.2"
-PREDICTORS = [Translator, Summarizer, Recognizer, Categorizer, ImageCategorizer, Captioner]
+PREDICTORS = [
+    Translator,
+    Summarizer,
+    Recognizer,
+    Categorizer,
+    ImageCategorizer,
+    Captioner,
+    Detector,
+    Segmenter,
+    ImageGenerator,
+]
 
 
 @pytest.fixture(scope="module")

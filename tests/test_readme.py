@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,15 @@ SMALL = {  # what keeps the README's trainings short
     "conll2003_pooling": STEPS,
     "languages": [*STEPS, *FEW],
     "digits": [*STEPS, *FEW],
+    "flickr8k_show_attend_tell": [
+        *STEPS,
+        *SHORT,
+        "data.size=16",
+        "text.size=40",
+        "model.encoder.backbone={kind: convolutional, sizes: [4, 4]}",
+        "model.decoder.size=8",
+        "training.precision=fp32",
+    ],
 }
 CHAT = {"source": "Amanda: I baked cookies.\r\nJerry: Sure!", "target": "Amanda baked cookies for Jerry."}
 NAMES = "Jerry NNP I-NP I-PER\nlives VBZ I-VP O\nin IN I-PP O\nRome NNP I-NP I-LOC\n\n"
@@ -58,12 +68,26 @@ def say(line: str, more: Sequence[str] = ()) -> None:
     assert result.output.strip() or "tag" in words, line  # two steps find no name
 
 
+def write_photos(folder: Path) -> None:
+    """Write the tables and the archive of Flickr8k, with two photos."""
+    folder.mkdir()
+    with tarfile.open(folder / "images.tar", "w") as archive:
+        for name in ("a.jpg", "b.jpg"):
+            Image.new("RGB", (16, 16)).save(folder / name)
+            archive.add(folder / name, name)
+    rows = [json.dumps({"image": name, "captions": ["a dog", "a dog runs"]}) for name in ("a.jpg", "b.jpg")]
+    for role in ("train", "dev"):
+        (folder / f"{role}.jsonl").write_text("".join(f"{row}\n" for row in rows))
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a small trained run where the README has its own, and those that it trains."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(tiny_runs.MODEL, folder / "runs" / "quickstart")
     Image.new("L", (28, 28)).save(folder / "seven.jpg")
+    Image.new("RGB", (16, 16)).save(folder / "dog.jpg")
+    write_photos(folder / "flickr8k_1000")
     for name, text in (("samsum/{}.jsonl.gz", json.dumps(CHAT) + "\n"), ("conll2003/eng.{}.gz", NAMES)):
         for split in ("train", "dev" if "samsum" in name else "testa"):
             (folder / name).parent.mkdir(exist_ok=True)
@@ -103,7 +127,7 @@ def test_commands(here: Path) -> None:
     for line in lines:
         if "mine.yaml" not in line and " train " not in line:  # a fault to imagine; those of the fixture
             say(line)
-    assert {path.stem for path in here.glob("*.png")} == {"hunger", "cookies", "hamburg", "station"}
+    assert {path.stem for path in here.glob("*.png")} == {"hunger", "cookies", "hamburg", "station", "dog"}
 
 
 def test_the_recipe_is_one(tmp_path: Path) -> None:

@@ -133,8 +133,9 @@ WRONG: dict[str, tuple[Any, Any, str]] = {
     "no overrides": ("quickstart", None, "expected overrides as"),
     "an override": ("quickstart", [3], "expected overrides as"),
     "a key": ("quickstart", {3: 3}, "expected overrides as"),
-    "a value": ("quickstart", {"seed": {1}}, r"command line: seed: expected text, numbers.* got \{1\}"),
-    "a part of it": ("quickstart", {"text": {"size": b"x"}}, r"command line: text\.size: expected text"),
+    "a value": ("quickstart", {"seed": {1}}, r"^overrides: seed: expected text, numbers.* got \{1\}"),
+    "another value": ("quickstart", {"seed": "x"}, "^overrides: seed: expected a whole number, got 'x'"),
+    "a part of it": ("quickstart", {"text": {"size": b"x"}}, r"^overrides: text\.size: expected text"),
 }
 
 

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.usefixtures("corpora")
 CASES: dict[str, Case] = {
     "misspelt section": (
         "quickstart", "^training:", "trainning:", "trainning:",
-        "trainning: unknown key 'trainning' (did you mean training? one of name, task, seed, data, text, model, "
-        "training, decoding)",
+        "trainning: unknown key 'trainning' (did you mean training? one of name, task, seed, init_from, data, "
+        "text, model, training, ...)",
     ),
     "a metric twice": (
         "quickstart", "^training:", "training:\n  metrics: [bleu, chrf, bleu]", "metrics:",

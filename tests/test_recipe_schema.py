@@ -16,7 +16,10 @@ from seq2attn.layers.recurrent import CELLS
 from seq2attn.metrics import METRICS, Metric
 from seq2attn.optim import OPTIMIZERS
 from seq2attn.recipe import Part, RecipeError, Section, TrainingRecipe, head, read, schema, write
+from seq2attn.recipe.detection import DetectionTrainingRecipe
+from seq2attn.recipe.image_generation import GenerationTrainingRecipe
 from seq2attn.recipe.image_training import ImageTrainingRecipe
+from seq2attn.recipe.segmentation import SegmentationTrainingRecipe
 from seq2attn.recipe.training import ClassificationTrainingRecipe, TaggingTrainingRecipe
 from seq2attn.recipe.wording import closest
 from seq2attn.recipe.yaml_source import parse
@@ -115,6 +118,7 @@ def test_choices_are_those_of_the_registries() -> None:
     assert choices(seq2attn.recipe.RecurrentEncoderRecipe, "cell") == [*CELLS]
     assert choices(seq2attn.recipe.TaggedDataRecipe, "scheme") == ["auto", *SCHEMES]
     kinds = (TrainingRecipe, TaggingTrainingRecipe, ClassificationTrainingRecipe, ImageTrainingRecipe)
+    kinds += (DetectionTrainingRecipe, SegmentationTrainingRecipe, GenerationTrainingRecipe)
     assert [name for kind in kinds for name in choices(kind, "metrics")] == [*METRICS]
     for kind in kinds:
         assert choices(kind, "metric") == ["loss", *kind.measurable()] == ["loss", *choices(kind, "metrics")]

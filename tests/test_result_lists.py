@@ -92,5 +92,12 @@ def test_methods_are_known_by_their_own_names(kind: Any, name: str) -> None:
     page = pydoc.render_doc(method, renderer=pydoc.plaintext)
     assert f"\n{name}(self, text: " in page and "_generate" not in page and "beam: int | None = None" in page
     parameters = inspect.signature(method).parameters
-    assert [*parameters] == ["self", "text", "prefix", "alignment", *DecodingOptions.__annotations__]
+    assert [*parameters] == [
+        "self",
+        "text",
+        "prefix",
+        "alignment",
+        "markup",
+        *DecodingOptions.__annotations__,
+    ]
     assert page.count("Return the result of a text") == 1

@@ -1,6 +1,7 @@
 """Whole runs: exact resume of real processes that were killed, and numbers that agree wherever they are printed."""
 
 import json
+import math
 import re
 import shutil
 import sys
@@ -20,7 +21,10 @@ from tiny_training import number
 from torch.testing import assert_close
 
 import seq2attn
+from seq2attn.attention.scorers import Additive
 from seq2attn.cli import cli
+from seq2attn.inference.search import require_numbers
+from seq2attn.inference.translator import Translator
 from seq2attn.recipe import RecipeError, read
 from seq2attn.runs.dry_run import check
 from seq2attn.runs.evaluation import held_out, signature
@@ -30,6 +34,7 @@ from seq2attn.tasks.task import reference_texts
 from seq2attn.training.display import Display
 from seq2attn.training.loop import TrainingError
 from seq2attn.training.run_folder import RunError, RunFolder, Version
+from seq2attn.training.trainer import Trainer
 
 # ---- what a run leaves ------------------------------------------------------------------------------
 
@@ -136,7 +141,8 @@ def test_torchs_algorithms_are_afterwards_as_they_were(tmp_path: Path, before: t
     [
         (
             "seq2attn.layers.token_loss._cross_entropy",
-            r"out of memory in validation, in the batch with the dev examples \[\d+(, \d+)*\] \(source by target "
+            r"^before the first update: out of memory in validation, in the batch with the dev examples "
+            r"\[\d+(, \d+)*\] \(source by target "
             r"\(\d+, \d+\) by \(\d+, \d+\)\)\. Lower training\.batch_tokens \(now 200\)\. Nothing is saved$",
         ),
         (
@@ -162,6 +168,51 @@ def test_memory_that_ends_in_validation_is_named(
         settings = ["data.test=null", "data.dev.limit=5", "decoding.batch_tokens=123", *tiny_runs.READY]
         with pytest.raises(expected, match=message if expected is TrainingError else "^something else$"):
             tiny_runs.train(tmp_path / str(error), *tiny_runs.MODELS["lstm"], *settings)
+
+
+@pytest.mark.parametrize(
+    ("after", "place", "message"),
+    [
+        (
+            0,
+            "scores",
+            "before the first update: the loss is nan in validation. Lower training.learning_rate, ",
+        ),
+        (2, "scores", "after step 2: the loss is nan in validation. Lower training.learning_rate, "),
+        (0, "stream", "before the first update: probabilities are nan in validation, decoding. Lower "),
+    ],
+)
+def test_numbers_that_are_none_in_validation_are_the_trainings_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, place: str, message: str
+) -> None:
+    """No weights are damaged, and others would not help."""
+    plain, updates = Additive.forward, list[int]()
+    monkeypatch.setattr(Trainer, "update", both(Trainer.update, lambda: updates.append(1)))
+
+    def scores(self: Additive, *given: Any) -> torch.Tensor:
+        return plain(self, *given) * (1.0 if self.training or len(updates) < after else math.nan)
+
+    def stream(*given: Any) -> None:
+        require_numbers(torch.tensor(math.nan))
+
+    target = (Additive, "forward", scores) if place == "scores" else (Translator, "stream", stream)
+    monkeypatch.setattr(*target)
+    settings = ["data.test=null", "data.dev.limit=5", *tiny_runs.READY, "training.validate_every=2"]
+    with pytest.raises(TrainingError) as error:
+        tiny_runs.train(tmp_path / "run", *tiny_runs.MODELS["lstm"], *settings)
+    assert str(error.value).startswith(message) and "checkpoint" not in str(error.value)
+    assert "if a scorer, a loss or another part is your own, look there first. " in str(error.value)
+
+
+def both(first: Callable[..., Any], then: Callable[[], object]) -> Callable[..., Any]:
+    """A function that calls one function, then another."""
+
+    def call(*given: Any) -> Any:
+        result = first(*given)
+        then()
+        return result
+
+    return call
 
 
 def test_a_run_is_not_overwritten(runs: dict[str, Path]) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ HUB = {  # what a row has besides the columns that are read, which may be within
     "cnn_dailymail_pointer": {"id": "42c027e4"},
     "xsum_transformer": {"id": "35232142"},
 }
+CAMVID = ("unet_scse", "se_aspp", "danet", "criss_cross")
 MULTI30K = {"train": "train", "dev": "val", "test": "test_2016_flickr"}
 TABLES = {
     "g2p_additive": ("g2p/fre_{}.tsv.gz", "spelling\ts ɔ̃"),
@@ -48,11 +50,19 @@ SMALLER = {  # sizes that would take too long here; everything else is as it shi
     "wmt_transformer": ["{encoder,decoder}.size=64", "{encoder,decoder}.feed_forward=128"],
     "cnn_dailymail_pointer": ["{encoder,decoder}.size=64"],
     "xsum_transformer": ["{encoder,decoder}.size=64", "{encoder,decoder}.feed_forward=128"],
+    "mnist_sagan": ["{generator,discriminator}.sizes=[4,4]"],
+    "mnist_dcgan": ["{generator,discriminator}.sizes=[4,4]"],
+    "cifar10_sagan": ["{generator,discriminator}.sizes=[4,4,4]"],
     "crohme_transformer": ["encoder.backbone.layers=[2]", "{encoder,decoder}.size=64"],
+    "camvid_unet_scse": ["levels=2"],
+    "nuclei_unet_scse": ["levels=2"],
+    **{f"camvid_{net}": ["backbone.width=0.1"] for net in ("se_aspp", "danet", "criss_cross")},
 }
-FEWER = {  # the dev set is a part of the training images
-    "mnist_attention_pooling": ["data.train.0.limit=200", "data.dev.skip=200"],
-    "cifar10_resnet20": ["data.train.0.limit=200", "data.dev.skip=200"],
+PARTED = ("cifar10_resnet20", "cifar10_sagan", "mnist_attention_pooling", "mnist_dcgan", "mnist_sagan")
+FEWER = {  # the dev set is a part of the training images; or images are large
+    "bccd_yolo": ["data.size=[64, 80]"],
+    "bccd_yolo_cbam": ["data.size=[64, 80]"],
+    **{name: ["data.train.0.limit=200", "data.dev.skip=200"] for name in PARTED},
 }
 ENTITIES = "EU NNP I-NP {0}ORG\nrejects VBZ I-VP O\nGerman JJ I-NP {0}MISC\nlamb NN I-NP O\n{1} NN I-NP O\n\n"
 
@@ -94,9 +104,27 @@ def copy_of_flickr8k(folder: Path) -> None:
         table.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def archive_of_images(path: Path, names: list[str], size: tuple[int, int]) -> None:
+def copy_of_masks(folder: Path, name: str) -> None:
+    """Images with masks of one class, under the names of their rows."""
+    for role, part in (("train", "train"), ("dev", "val")):
+        rows = [{"image": f"{role}{n}.png", "mask": f"{role}{n}_mask.png"} for n in range(SPLITS[role][1])]
+        table = folder / name / f"{part}.jsonl"
+        table.parent.mkdir(exist_ok=True)
+        table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    names = [
+        f"{role}{n}{kind}.png"
+        for role in ("train", "dev")
+        for n in range(SPLITS[role][1])
+        for kind in ("", "_mask")
+    ]
+    archive_of_images(folder / name / "images.tar", names, (24, 18), "L", "PNG")
+
+
+def archive_of_images(
+    path: Path, names: list[str], size: tuple[int, int], mode: str = "RGB", form: str = "JPEG"
+) -> None:
     """An archive of empty images with these names."""
-    Image.new("RGB", size).save(content := io.BytesIO(), "JPEG")
+    Image.new(mode, size).save(content := io.BytesIO(), form)
     path.parent.mkdir(exist_ok=True)
     with tarfile.open(path, "w:xz" if path.suffix == ".xz" else "w:") as archive:
         for name in names:
@@ -194,7 +222,43 @@ def copy_of_wnut17(folder: Path) -> None:
         packed(folder / f"wnut17/{role}.conll.gz", "\n".join(lines))
 
 
+def copy_of_bccd(folder: Path) -> None:
+    """Empty images with a box each."""
+    names = {
+        table: [f"images/{table}{n}.jpg" for n in range(count)]
+        for table, count in (("train", 200), ("val", 10))
+    }
+    archive_of_images(folder / "bccd/images.tar", [*names["train"], *names["val"]], (64, 48))
+    for table, images in names.items():
+        rows = [
+            {"image": image, "boxes": [[9, 9, 30, 40]], "labels": [("RBC", "WBC")[number % 2]]}
+            for number, image in enumerate(images)
+        ]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"bccd/{table}.jsonl").write_text(text)
+
+
+def copy_of_scenes(folder: Path) -> None:
+    (folder / "mnist_scenes").mkdir()
+    for role, (_, count) in SPLITS.items():
+        boxes = np.array([[number, 4, 5, 30, 40, number % 10] for number in range(count)], np.int32)
+        images = np.random.default_rng(1).integers(0, 256, (count, 128, 128)).astype(np.uint8)
+        np.savez_compressed(folder / f"mnist_scenes/{role}.npz", images=images, boxes=boxes)
+
+
+def copy_of_hansards(folder: Path) -> None:
+    """Pairs, with links as `align` finds them."""
+    (folder / "hansards_en_fr").mkdir()
+    for role, name in (("train", "train200k"), ("dev", "dev")):
+        for side, language in enumerate(("en", "fr")):
+            text = "".join(f"{pair[side]}\n" for pair in pairs(role))
+            path = folder / f"hansards_en_fr/{name}.{language}.xz"
+            path.write_bytes(lzma.compress(text.encode()))
+    (folder / "hansards.links").write_text("0-0\n" * SPLITS["train"][1])
+
+
 COPIES = {
+    "hansards_guided": copy_of_hansards,
     "multi30k_additive": copy_of_multi30k,
     "multi30k_transformer": copy_of_multi30k,
     "samsum_pointer": copy_of_samsum,
@@ -202,10 +266,19 @@ COPIES = {
     "conll2003_pooling": copy_of_conll2003,
     "wnut17_pooling": copy_of_wnut17,
     "mnist_attention_pooling": copy_of_mnist,
+    "mnist_sagan": copy_of_mnist,
+    "mnist_dcgan": copy_of_mnist,
     "cifar10_resnet20": copy_of_cifar10,
+    "cifar10_sagan": copy_of_cifar10,
     "crohme_wap": copy_of_crohme,
     "crohme_transformer": copy_of_crohme,
     "flickr8k_show_attend_tell": copy_of_flickr8k,
+    "bccd_yolo": copy_of_bccd,
+    "bccd_yolo_cbam": copy_of_bccd,
+    "mnist_scenes_yolo": copy_of_scenes,
+    "mnist_scenes_queries": copy_of_scenes,
+    **{f"camvid_{net}": partial(copy_of_masks, name="camvid") for net in CAMVID},
+    "nuclei_unet_scse": partial(copy_of_masks, name="nuclei"),
 }
 
 

@@ -21,9 +21,11 @@ def run(shell: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=settings, check=False)
 
 
-def test_a_closed_standard_input_is_empty() -> None:
-    found = run(f"seq2attn translate {tiny_runs.MODEL} <&-")
-    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+def test_a_closed_standard_input_is_an_error() -> None:
+    """Unlike an empty one. A command that does not read it works."""
+    found = run(f"seq2attn recipes <&- >/dev/null && seq2attn translate {tiny_runs.MODEL} <&-")
+    message = "standard input is closed: give a file, or send texts to it (/dev/null for none)"
+    assert (found.returncode, found.stdout, found.stderr) == (1, "", f"seq2attn: {message}\n")
 
 
 def test_a_closed_standard_output_is_an_error() -> None:

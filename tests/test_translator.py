@@ -16,6 +16,7 @@ import seq2attn
 from seq2attn.data.sources import PairTokenizer, Source
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.generator import Generator
+from seq2attn.inference.marked_text import MarkedTranslation
 from seq2attn.inference.results import Translation
 from seq2attn.inference.translator import TextPredictor, Translator
 from seq2attn.recipe import DecodingRecipe
@@ -54,12 +55,15 @@ def test_one_in_one_out_a_list_in_a_list_out(model: Translator) -> None:
 )
 def test_types_know_what_comes_out(function: Callable[..., Any], several: Any) -> None:
     """An overload that lacks a setting would refuse it to whoever checks types."""
-    signatures = [inspect.signature(one) for one in typing.get_overloads(function)]
+    overloads = [inspect.signature(one) for one in typing.get_overloads(function)]
+    marked = [one.return_annotation for one in overloads if "markup" in one.parameters]
+    assert marked == ([MarkedTranslation, list[MarkedTranslation]] if marked else [])
+    signatures = [one for one in overloads if "markup" not in one.parameters]
     types = [(one.parameters["text"].annotation, one.return_annotation) for one in signatures]
     assert types == [(str, Translation), (several, list[Translation])]
     for signature in signatures:
         others, own = (
-            [parameter for name, parameter in one.parameters.items() if name != "text"]
+            [parameter for name, parameter in one.parameters.items() if name not in ("text", "markup")]
             for one in (signature, inspect.signature(function))
         )
         assert others == own

@@ -99,7 +99,7 @@ def test_the_schedule_makes_the_learning_rate(schedule: Any, factors: list[float
     one = trainer(total=4, max_steps=4, learning_rate=0.25, schedule=schedule)
     for step, factor in enumerate(factors, 1):
         updated = one.update([batch(range(3))], step)
-        used = [group["lr"] for group in one.optimizer.param_groups]
+        used = [group["lr"] for group in one.optimizers[""].param_groups]
         assert [updated.learning_rate, *used] == pytest.approx([0.25 * factor] * 3)
 
 

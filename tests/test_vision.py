@@ -3,6 +3,7 @@
 import pytest
 import torch
 from pydantic import ValidationError
+from tiny_graphs import graph
 from torch import nn
 from torch.testing import assert_close
 
@@ -17,7 +18,11 @@ from seq2attn.recipe.vision_model import (
 )
 
 SMALL = {"kind": "resnet", "depth": 8}
+GRAPH = {"inside": {"c3": "se"}, "insert": [{"after": "c3", "module": "window", "size": 3}]}
 NETWORKS = {
+    "graph": graph(**GRAPH),
+    "graph-masked": graph(**GRAPH, norm="masked_batch"),
+    "graph-group": graph(**GRAPH, norm="group"),
     "resnet": ResNetRecipe.model_validate({**SMALL, "blocks": [{"block": "cbam"}, {"block": "pam"}]}),
     "resnet-group": ResNetRecipe.model_validate({**SMALL, "norm": "group", "blocks": [{"block": "sk"}]}),
     "resnet-masked": ResNetRecipe.model_validate({**SMALL, "norm": "masked_batch"}),

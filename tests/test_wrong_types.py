@@ -26,6 +26,15 @@ WRONG_PARTS = {
     "heads": (lambda: MultiHead(2, 4, 4, ScaledDot(2, 2)), "expected an Attention"),
     "pooling": (lambda: Pooling(ScaledDot(4, 4), 1, 4), "expected an Attention or a MultiHead"),
     "load": (lambda: seq2attn.load(3), "expected the path of a run folder, got 3"),
+    "a run": (lambda: seq2attn.train("reverse_additive", 5), "expected run as the path of a folder, got 5"),
+    "no run": (
+        lambda: seq2attn.train("reverse_additive", ""),
+        "run: expected a folder, got an empty text",
+    ),
+    "a number as data": (
+        lambda: seq2attn.train("reverse_additive", data=5),
+        r"data: expected a dict .*; got an int$",
+    ),
     "a kind": (
         lambda: seq2attn.load(tiny_runs.MODEL, kind="Translator"),
         "expected kind as a class of models",

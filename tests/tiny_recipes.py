@@ -29,8 +29,16 @@ CORPORA = [
     "cifar10/cifar10-jpg.tar.xz",
     *(f"crohme/{name}.{kind}" for name in ("train", "test2014") for kind in ("jsonl.gz", "images.tar.xz")),
     *(f"flickr8k_1000/{name}" for name in ("train.jsonl", "dev.jsonl", "images.tar")),
+    *(f"mnist_scenes/{role}.npz" for role in ("train", "dev", "test")),
+    *(
+        f"{name}/{file}"
+        for name in ("bccd", "camvid", "nuclei")
+        for file in ("train.jsonl", "val.jsonl", "images.tar")
+    ),
     *(f"{name}/{role}.jsonl.gz" for name in ("samsum", "scitldr") for role in ("train", "dev")),
     *(f"conll2003/eng.{role}.gz" for role in ("train", "testa")),
+    *(f"hansards_en_fr/{name}.{side}.xz" for name in ("train200k", "dev") for side in ("en", "fr")),
+    "hansards.links",
     *(f"wnut17/{role}.conll.gz" for role in ("train", "dev", "test")),
 ]
 OTHERS = "; others by --import MODULE, SEQ2ATTN_IMPORT or an entry point"  # parts that may be anywhere

@@ -38,12 +38,13 @@ def _pixel(context: click.Context, parameter: click.Parameter, value: str | None
 
 @cli.command()
 @RUN
-@click.argument("sentence", metavar="SENTENCE|IMAGE")
+@click.argument("sentence", metavar="SENTENCE|IMAGE", required=False)
 @click.option(
     "--target",
     help="Show the weights for this translation instead of the model's own; of an image, Grad-CAM of this "
-    "label.",
+    "label; of a generated image, its class.",
 )
+@click.option("--seed", type=int, help="Show the image that is generated with this seed, in place of IMAGE.")
 @click.option(
     "-o",
     "--output",
@@ -79,9 +80,9 @@ def _pixel(context: click.Context, parameter: click.Parameter, value: str | None
     "--map",
     "kind",
     type=click.Choice(["pooling", "place", "channel", "affinity", "rollout", "gradcam", "all"]),
-    help="Which maps of an image: weights of the pooling, of places, of channels, of positions for a "
-    "position (affinity), attention rollout, or Grad-CAM.  [default: pooling, or else place, or else "
-    "gradcam]",
+    help="Which maps of an image: weights of the pooling or of a detector's queries, of places, of channels, "
+    "of positions for a position (affinity), attention rollout, or Grad-CAM.  [default: pooling, or else "
+    "place, or else gradcam]",
 )
 @click.option("--at", metavar="NAME", help="Only maps with this in their name, or in that of their module.")
 @click.option(
@@ -97,8 +98,9 @@ def _pixel(context: click.Context, parameter: click.Parameter, value: str | None
 def heatmap(
     context: click.Context,
     run: Path,
-    sentence: str,
+    sentence: str | None,
     target: str | None,
+    seed: int | None,
     output: Path,
     pieces: bool,
     self_attention: bool,
@@ -116,7 +118,7 @@ def heatmap(
 
     The heat map has a row for each word of the translation, or for each tag of a tagger. The darker a cell,
     the larger its weight; exactly 0 is white. Maps of an image are drawn over it, with the range of their
-    weights.
+    weights. If RUN generates images, --seed shows where generator and discriminator look.
 
     \b
     seq2attn heatmap runs/quickstart "Ich habe Hunger." -o hunger.png
@@ -125,11 +127,20 @@ def heatmap(
     seq2attn heatmap runs/multi30k_transformer "A dog runs." --self --head all
     seq2attn heatmap runs/conll2003 "Angela Merkel was born in Hamburg." -o hamburg.png
     seq2attn heatmap runs/digits seven.png --map all -o seven.pdf
+    seq2attn heatmap runs/mnist_scenes_queries scene.png -o queries.png
+    seq2attn heatmap runs/mnist_sagan --seed 3 --query 14,9
     """
+    from seq2attn.errors import Seq2attnError
+    from seq2attn.inference.image_generator import ImageGenerator
     from seq2attn.inference.predictor import PlotOptions
     from seq2attn.tasks.loading import load
 
-    decoding = context.meta.get(DECODING, {})
+    if (sentence is None) == (seed is None):
+        raise click.UsageError("give either a SENTENCE or IMAGE, or, for a generated image, --seed")
+    decoding, given = context.meta.get(DECODING, {}), sentence if seed is None else seed
     options = PlotOptions(target, pieces, layer, head, self_attention, scale, right_to_left, kind, at, query)
-    result = load(run, checkpoint, device).plot(sentence, output, options, decoding)
+    predictor = load(run, checkpoint, device)
+    if seed is not None and not isinstance(predictor, ImageGenerator):
+        raise Seq2attnError(f"--seed is for models that generate images, and {run} is for {predictor.task}")
+    result = predictor.plot(given, output, options, decoding)
     click.echo(f"{result}\n{output}")

@@ -8,7 +8,8 @@ import select
 import stat
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -118,9 +119,14 @@ def lines(files: tuple[Path, ...], pipe: Pipe | None = None) -> Iterator[str]:
                 try:
                     yield line.decode("utf-8").rstrip("\r\n")
                 except UnicodeDecodeError as error:
+                    utf16 = number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+                    byte = (
+                        f"the byte {error.object[error.start]:#x} at position {error.start + 1} of the line"
+                    )
+                    came, encoding = ("UTF-16", "utf-16") if utf16 else (byte, "latin1")
                     raise Seq2attnError(
-                        f"{name}:{number}: expected UTF-8, got the byte {error.object[error.start]:#x} "
-                        f"at position {error.start + 1} of the line"
+                        f"{name}:{number}: expected UTF-8, got {came}: convert it, for example with "
+                        f"iconv -f {encoding} -t utf-8"
                     ) from error
 
 
@@ -131,5 +137,23 @@ def _bytes(file: Path, stack: contextlib.ExitStack) -> Iterable[bytes]:
         from seq2attn.data.files import lines as decompressed
 
         return decompressed(file)
+    if str(file) == "-" and sys.stdin is None:
+        raise Seq2attnError("standard input is closed: give a file, or send texts to it (/dev/null for none)")
     stream = stack.enter_context(click.open_file(str(file), "rb"))
     return iter(lambda: stream.readline(LONGEST + 1), b"")
+
+
+def own_stems(images: Sequence[str], made: str, verb: str) -> list[str]:
+    """Return the names of images without their endings, for the files that are made of them. Seq2attnError if
+    two have one name.
+
+    made, verb: what is made of an image, and by doing what, for the error: masks, segment.
+    """
+    stems = [Path(image).stem for image in images]
+    stem, count = Counter(stems).most_common(1)[0]
+    if count > 1:
+        raise Seq2attnError(
+            f"{count} images are called {stem}, and their {made} would have one name: {verb} them into "
+            "several folders"
+        )
+    return stems

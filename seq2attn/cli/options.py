@@ -167,7 +167,8 @@ class Commands(click.Group):
 )
 def cli() -> None:
     """Train, evaluate, run and inspect models with pluggable attention, for translation, summarization,
-    tagging (named entities, for example), classification of texts and images, and images into text.
+    tagging (named entities, for example), classification of texts and images, object detection, segmentation
+    and generation of images, and images into text.
 
     \b
     seq2attn recipes                              list the recipes that ship
@@ -177,5 +178,8 @@ def cli() -> None:
     seq2attn tag runs/conll2003_pooling news.txt
     echo "Where is the station?" | seq2attn classify runs/languages
     seq2attn caption runs/crohme_wap formula.png
+    seq2attn detect runs/bccd_yolo blood.jpg -o found
+    seq2attn segment runs/camvid_unet_scse street.jpg -o masks
+    seq2attn generate runs/mnist_sagan -o sheet.png
     seq2attn heatmap runs/quickstart "Ich habe Hunger." -o hunger.png
     """

@@ -1,7 +1,7 @@
 """The command `score`: metrics of a run, or of texts in files."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +21,7 @@ from seq2attn.cli.options import (
     engine_options,
     formats,
 )
+from seq2attn.errors import Seq2attnError
 
 if TYPE_CHECKING:
     from seq2attn.metrics import Score
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
 METRICS = (
     "For texts: bleu, bleu-zh, bleu-char, chrf, chrf++, ter, exact, wer, per, g2p-wer, exprate, "
     "exprate-1, exprate-2, token-er, rouge-1, rouge-2, rouge-l, rouge-lsum; for tags: f1, precision, recall, "
-    "tag-accuracy; for labels of texts: accuracy, macro-f1; for labels of images: top-1, top-5. May be "
-    "repeated.  [default: the recipe's]"
+    "tag-accuracy; for labels of texts: accuracy, macro-f1; for labels of images: top-1, top-5; for boxes: "
+    "ap, ap50, ap75, ap-small, ap-medium, ap-large, ar-1, ar-10, ar-100, ar-small, ar-medium, ar-large; for "
+    "masks: miou, miou-image, dice, dice-image, pixel-accuracy; for generated images: frechet, kernel, "
+    "sample-precision, sample-recall, class-entropy. May be repeated.  [default: the recipe's]"
 )
 
 
@@ -63,6 +66,13 @@ METRICS = (
     "label. May be repeated.",
 )
 @click.option("--metric", "metrics", multiple=True, help=METRICS)
+@click.option(
+    "--features",
+    metavar="RUN",
+    type=click.Path(exists=True, file_okay=False),
+    help="Run of image classification by whose features generated images are compared.  [default: the "
+    "recipe's]",
+)
 @BEAM
 @MAX_LENGTH_RATIO
 @LENGTH_PENALTY
@@ -81,6 +91,7 @@ def score(
     hypotheses: Path | None,
     references: tuple[Path, ...],
     metrics: tuple[str, ...],
+    features: str | None,
     form: str,
     checkpoint: str,
     device: str,
@@ -92,7 +103,9 @@ def score(
     The metrics of RUN are those of its task. Translations get BLEU, chrF and TER; summaries get ROUGE, beside
     baselines that need no model; tags get F1, precision and recall, over all types and for each type in the
     format of conlleval; labels of texts get accuracy and macro-F1; labels of images get top-1 and top-5
-    accuracy, beside the most frequent label, and the accuracy of each class.
+    accuracy, beside the most frequent label, and the accuracy of each class; masks get mean IoU, accuracy of
+    pixels and Dice, beside the most frequent class, and the IoU and Dice of each class. Generated images are
+    compared with real ones, beside other real ones (training images), which are the floor.
 
     \b
     seq2attn score runs/quickstart
@@ -106,12 +119,7 @@ def score(
             "--references goes with --source or --hypotheses, and each of these needs --references"
         )
     if run is None:
-        from seq2attn.metrics import DEFAULT, tables
-        from seq2attn.metrics import score as score_texts
-
-        texts = list(lines(() if hypotheses is None else (hypotheses,)))
-        gold, metrics = [list(lines((file,))) for file in references], metrics or DEFAULT
-        _print({"": score_texts(texts, gold, metrics)}, tables(texts, gold, metrics), None, form)
+        _score_texts(hypotheses, references, metrics, form)
         return
     from seq2attn.cli.documents import documents
     from seq2attn.runs.evaluation import GivenTexts, score_run
@@ -120,10 +128,43 @@ def score(
     if source is not None:
         by_file = [(str(file), list(lines((file,)))) for file in references]
         given = GivenTexts(str(source), list(documents((source,), key, whole=False)), by_file)
+        for name, sentences in by_file:
+            _require_equal(source, given.sources, name, sentences)
     options = context.meta.get(DECODING, {})
-    scored = score_run(run, metrics, data, given, options, checkpoint, device, engine, quantize)
+    scored = score_run(run, metrics, data, given, options, checkpoint, device, features, engine, quantize)
     rows = {**scored.baselines, "": list(scored.evaluation.scores.values())}
     _print(rows, scored.evaluation.tables, scored.signature, form)
+
+
+def _score_texts(
+    hypotheses: Path | None, references: Sequence[Path], metrics: Sequence[str], form: str
+) -> None:
+    """Score the lines of a file."""
+    from seq2attn.metrics import DEFAULT, score, tables
+
+    texts = list(lines(() if hypotheses is None else (hypotheses,)))
+    gold, metrics = [list(lines((file,))) for file in references], metrics or DEFAULT
+    for file, sentences in zip(references, gold, strict=True):
+        _require_equal(hypotheses, texts, file, sentences)
+    scores = score(texts, gold, metrics)
+    if any(found.name == "BLEU" and not found.value for found in scores) and _are_short(texts):
+        note = "note: no text has 4 words, and BLEU counts sequences of 4: use chrf, or exact"
+        click.echo(f"seq2attn: {note}", err=True)
+    _print({"": scores}, tables(texts, gold, metrics), None, form)
+
+
+def _require_equal(first: object, texts: "Sequence[str]", other: object, sentences: "Sequence[str]") -> None:
+    """Raise Seq2attnError unless two files have the same number of lines."""
+    if len(texts) != len(sentences):
+        raise Seq2attnError(
+            f"{first} has {len(texts):,} lines and {other} {len(sentences):,}: line n of one belongs to "
+            "line n of the other"
+        )
+
+
+def _are_short(texts: "Sequence[str]") -> bool:
+    """Return whether no text has the 4 words that BLEU needs."""
+    return all(len(text.split()) < 4 for text in texts)
 
 
 def _print(

@@ -12,8 +12,18 @@ from seq2attn.cli.options import DEVICE, OVERRIDES, RECIPE, RUN, cli, formats
 @cli.command()
 @RECIPE
 @OVERRIDES
-@click.option("--run", type=click.Path(path_type=Path), help="The folder of the run.  [default: runs/NAME]")
+@click.option("--run", type=click.Path(), help="The folder of the run.  [default: runs/NAME]")
 @click.option("--resume", is_flag=True, help="Resume the run in this folder exactly where it stopped.")
+@click.option(
+    "--resume-or-start", is_flag=True, help="Resume the run in this folder; start it if there is none."
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Train in this many processes on this machine, each with its share of every update's batches.",
+)
 @formats("text; json: each score with its signature.", "json")
 @DEVICE
 @click.pass_context
@@ -21,8 +31,10 @@ def train(
     context: click.Context,
     recipe: str,
     overrides: tuple[str, ...],
-    run: Path | None,
+    run: str | None,
     resume: bool,
+    resume_or_start: bool,
+    processes: int,
     form: str,
     device: str,
 ) -> None:
@@ -34,12 +46,23 @@ def train(
     seq2attn train recipes/quickstart.yaml
     seq2attn train quickstart model.decoder.attention.score=general --run runs/general
     seq2attn train quickstart --resume
+    seq2attn train wmt_transformer --processes 4
     """
+    arguments = [recipe, *overrides, "--device", device, "--format", form]
+    arguments += [] if run is None else ["--run", str(run)]
+    if processes > 1:
+        from seq2attn.runtime.process import start_processes
+
+        modes = {"--resume": resume, "--resume-or-start": resume_or_start}
+        start_processes(processes, ["train", *arguments, *(flag for flag, given in modes.items() if given)])
     from seq2attn.metrics import score_lines
     from seq2attn.runs.evaluation import signature
     from seq2attn.runs.training_run import train
+    from seq2attn.runtime.distributed import is_first
 
-    trained = train(recipe, run, overrides, resume, device)
+    trained = train(recipe, run, overrides, "auto" if resume_or_start else resume, device)
+    if not is_first():
+        context.exit(128 + trained.progress.interrupted if trained.progress.interrupted else 0)
     if trained.progress.interrupted:
         command = ["seq2attn", "train", recipe, *overrides, "--run", str(trained.run), "--device", device]
         again = shlex.join([*command, "--resume"])

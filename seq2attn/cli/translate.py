@@ -27,7 +27,11 @@ from seq2attn.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from seq2attn.alignment.markup import Kind
     from seq2attn.inference.translator import Translator
+
+
+MARKED = 2000  # marked lines that are read at a time
 
 
 def generation_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -39,7 +43,8 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
         decoding_option(
             "--nbest",
             int,
-            "Print this many hypotheses for each input. If there are fewer, the last lines are empty, with "
+            "Print this many hypotheses for each input; a beam of the recipe that is smaller becomes as "
+            "large. If there are fewer, the last lines are empty, with "
             "the score -inf; JSON leaves them out.",
         ),
         decoding_option("--min-length", int, "Minimum length of the output, in pieces."),
@@ -77,6 +82,11 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
 @RUN
 @FILES
 @formats("text; pharaoh: text, tab, word alignment; json: everything, with the source.", "pharaoh", "json")
+@click.option(
+    "--markup",
+    type=click.Choice(["html", "xml", "placeholders"]),
+    help="Keep the tags, or the placeholders ({name}, %s), of each line: they go where their words went.",
+)
 @generation_options
 def translate(
     context: click.Context,
@@ -84,6 +94,7 @@ def translate(
     files: tuple[Path, ...],
     scores: bool,
     form: str,
+    markup: "Kind | None",
     checkpoint: str,
     device: str,
     precision: str,
@@ -96,11 +107,19 @@ def translate(
     echo "Wo ist der Bahnhof?" | seq2attn translate runs/quickstart
     seq2attn translate runs/quickstart in.de --beam 10 --nbest 3 --scores > out.en
     seq2attn translate runs/quickstart in.de --format pharaoh | cut -f 2
+    echo "Wo ist <b>der Bahnhof</b>?" | seq2attn translate runs/quickstart --markup html
     """
     from seq2attn.tasks.loading import load_for
 
+    if markup is not None and (scores or form != "text"):
+        raise click.UsageError("--markup prints the best text of each line: leave out --scores and --format")
     translator = load_for("translate", run, checkpoint, device, precision, engine, quantize)
     pipe = Pipe.open(files)
+    if markup is not None:
+        for chunk in chunks(lines(files, pipe), MARKED, pipe):
+            for marked in translator.translate(chunk, markup=markup, **context.meta.get(DECODING, {})):
+                click.echo(marked)
+        return
     _write(context, translator, lines(files, pipe), pipe, scores, form)
 
 

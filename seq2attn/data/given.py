@@ -91,6 +91,8 @@ def _form(data: DataRecipe | LabelledDataRecipe) -> _Form:
     if isinstance(data, DataRecipe):
         source, target = data.languages
         columns = "source", "target"
+        if source == target:  # a row has each key only once
+            return _Form(columns, (columns,))
         accepted = (data.languages, (f"translation.{source}", f"translation.{target}"), columns)
         return _Form(columns, tuple(dict.fromkeys(accepted)))
     if data.tag_scheme is None:

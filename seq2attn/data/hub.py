@@ -169,7 +169,8 @@ def class_names(dataset: Any, column: str) -> list[str] | None:
         if key.isdigit() and not isinstance(feature, dict):
             feature = _item(feature)
         else:
-            feature = feature.get(key) if isinstance(feature, dict) else None
+            fields = feature if isinstance(feature, dict) else _item(feature)
+            feature = fields.get(key) if isinstance(fields, dict) else None
     feature = _item(feature)
     return list(labels) if (labels := getattr(feature, "names", None)) else None
 

@@ -15,8 +15,9 @@ from seq2attn.data.image_plan import BatchLimits, by_size, fill_images, image_pl
 from seq2attn.data.images import ImageExamples
 from seq2attn.data.prefetching import PrefetchingLoader
 from seq2attn.errors import Seq2attnError
-from seq2attn.images.augmentation import AUGMENTATIONS, Augmentation, Mixup
+from seq2attn.images.augmentation import AUGMENTATIONS, Augmentation, Changed, Mixup, changed
 from seq2attn.images.decoding import Pixels
+from seq2attn.images.geometry import identity
 from seq2attn.recipe.image_data import AnyImageDataRecipe, NormalizeRecipe
 from seq2attn.text.word_vocabulary import Labels
 
@@ -116,12 +117,15 @@ class ImageBatches:
 
     def image(self, row: int, epoch: int | None) -> Pixels:
         """Return an image as an epoch sees it."""
+        return self.changed(row, epoch).image
+
+    def changed(self, row: int, epoch: int | None) -> Changed:
+        """Return an image as an epoch sees it, and the matrix (2, 3) that takes a position of it to that of
+        the image in the store, by which all that belongs to its pixels moves with it."""
         image = self.examples.image(row)
-        if epoch is not None and self._changes:
-            random = np.random.default_rng([self.seed, epoch, row])
-            for change in self._changes:
-                image = change.apply(image, random)
-        return image
+        if epoch is None or not self._changes:
+            return Changed(image, identity())
+        return changed(image, self._changes, np.random.default_rng([self.seed, epoch, row]))
 
 
 class ImageBatchLoader(ImageBatches):

@@ -1,9 +1,9 @@
 """Open the corpora of images of a recipe, with labels or texts, whatever they are stored in."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from seq2attn.data.corpora import SAMPLES, Role
 from seq2attn.data.files import at, existing, file_state, halved, json_rows
@@ -19,6 +19,19 @@ from seq2attn.recipe.image_data import AnyImageTexts, ImageTextDataset, ImageTex
 ROWS = 16  # of a dataset, read at a time
 
 
+class Annotation(Protocol):
+    """What the data say about an image beside labels and texts, as boxes."""
+
+    def columns(self, height: int, width: int, where: str, report: Report) -> dict[str, list[Any]] | None:
+        """Return what the store keeps, by column; None, and a bad line, if the image cannot be used.
+
+        Args:
+            height, width: of the image, upright, before it is resized.
+            where: file and line of the image, for messages.
+            report: of reading.
+        """
+
+
 class ImageRow(NamedTuple):
     """An image with its label or its texts, as it is in the data."""
 
@@ -26,6 +39,7 @@ class ImageRow(NamedTuple):
     targets: list[str]  # its label, or its texts
     name: str  # its file, its file in an archive, or its row
     where: str  # file and line, to which messages refer
+    annotation: Annotation | None = None
 
 
 class ImageSource(NamedTuple):
@@ -61,7 +75,7 @@ def _open_folder(corpus: FolderCorpus, role: Role, key: str) -> ImageSource:
         with ImageFiles() as files:
             for label, path in classes(corpus.folder, archive, key, report):
                 if not halved([label], "the name of the folder", str(path), report):
-                    yield from _loaded(files, path, [label], str(path), report)
+                    yield from loaded(files, path, [label], str(path), report)
 
     return ImageSource(name, state, read)
 
@@ -73,42 +87,37 @@ def _open_table(corpus: ImageTable, role: Role, key: str) -> ImageSource:
     def located(report: Report) -> Iterator[tuple[ImagePath, list[str], str]]:
         for number, row in json_rows(path, report):
             where = f"{path}:{number}"
-            fields = _fields(row, corpus.columns, where, report)
+            fields = fields_of(row, corpus.columns, where, report)
             targets = None if fields is None else _targets(fields[1], corpus, None, where, report)
             if fields is None or targets is None:
                 continue
-            if not isinstance(fields[0], str) or not fields[0]:
-                expected = "the path of an image was expected"
-                report.bad(
-                    "not a path", where, f"{corpus.columns[0]} is {_shown(fields[0])} where {expected}"
-                )
-            elif not halved([fields[0]], corpus.columns[0], where, report):
-                yield _resolved(corpus.path.replace("{}", fields[0]), path.parent, archive), targets, where
+            if is_path(fields[0], corpus.columns[0], where, report):
+                yield resolved(corpus.path.replace("{}", fields[0]), path.parent, archive), targets, where
 
     def read(report: Report) -> Iterator[ImageRow]:
         with ImageFiles() as files:
             for image, targets, where in located(report):
-                yield from _loaded(files, image, targets, where, report)
+                yield from loaded(files, image, targets, where, report)
 
-    paths = {image.archive or Path(image.name) for image, _, _ in located(Report(stop=False))}
-    states = [file_state(path) if path.is_file() else [str(path)] for path in sorted({path, *paths})]
-    return ImageSource(str(path), states, read)
+    return ImageSource(
+        str(path), states_of(path, (image for image, _, _ in located(Report(stop=False)))), read
+    )
 
 
 def _open_dataset(corpus: ImageDataset, role: Role, key: str) -> ImageSource:
-    dataset = _undecoded(load(corpus, key), corpus, key)
+    dataset = undecoded(load(corpus, key), corpus, key)
     names = class_names(dataset, corpus.columns[1])
     name = f"{corpus.dataset}[{corpus.split}]"
 
     def read(report: Report) -> Iterator[ImageRow]:
         for number, row in enumerate(rows(dataset, corpus, key, ROWS)):
             where = f"{name}:{number}"
-            fields = _fields(row, corpus.columns, where, report)
+            fields = fields_of(row, corpus.columns, where, report)
             targets = None if fields is None else _targets(fields[1], corpus, names, where, report)
             if fields is None or targets is None:
                 continue
             try:
-                yield ImageRow(_content(fields[0]), targets, where, where)
+                yield ImageRow(file_content(fields[0]), targets, where, where)
             except ImageError as error:
                 report.bad(error.reason, where, f"{corpus.columns[0]}: {error}")
 
@@ -128,7 +137,7 @@ def _open_sample(corpus: ImageSample, role: Role, key: str) -> ImageSource:
 def _idx(images: Path, labels: Path, names: list[str] | None) -> ImageSource:
     def read(report: Report) -> Iterator[ImageRow]:
         for number, (pixels, code) in enumerate(idx_rows(images, labels)):
-            label = _label(code, "the label", names, f"{labels}:{number}", report)
+            label = label_name(code, "the label", names, f"{labels}:{number}", report)
             if label is not None:
                 where = f"{images}:{number}"
                 yield ImageRow(pixels, [label], where, where)
@@ -145,17 +154,22 @@ IMAGE_OPENERS: dict[type, Callable[[Any, Role, str], ImageSource]] = {
 }
 
 
-def _loaded(
-    files: ImageFiles, path: ImagePath, targets: list[str], where: str, report: Report
+def loaded(
+    files: ImageFiles,
+    path: ImagePath,
+    targets: list[str],
+    where: str,
+    report: Report,
+    annotation: Annotation | None = None,
 ) -> Iterator[ImageRow]:
     """Yield the image at a path; nothing, and a bad line, if it cannot be read."""
     try:
-        yield ImageRow(files.read(path), targets, str(path), where)
+        yield ImageRow(files.read(path), targets, str(path), where, annotation)
     except ImageError as error:
         report.bad(error.reason, where, str(error) if where == str(path) else f"{path}: {error}")
 
 
-def _resolved(text: str, folder: Path, archive: Path | None) -> ImagePath:
+def resolved(text: str, folder: Path, archive: Path | None) -> ImagePath:
     """Return the path of an image that a table names."""
     if archive is not None:
         return ImagePath(archive, text)
@@ -163,10 +177,25 @@ def _resolved(text: str, folder: Path, archive: Path | None) -> ImagePath:
     return ImagePath(folder / first, name) if separator else ImagePath(None, str(folder / text))
 
 
-def _fields(row: Any, keys: tuple[str, str], where: str, report: Report) -> tuple[Any, Any] | None:
-    """Return the values of two columns; None, and a bad line, if one is missing."""
+def is_path(value: Any, column: str, where: str, report: Report) -> bool:
+    """Return whether the value of a column is the path of an image; if it is none, report a bad line."""
+    if not isinstance(value, str) or not value:
+        message = f"{column} is {shown_json(value)} where the path of an image was expected"
+        report.bad("not a path", where, message)
+        return False
+    return not halved([value], column, where, report)
+
+
+def states_of(table: Path, images: Iterable[ImagePath]) -> list[Any]:
+    """Return what changes when a table, or an image or an archive that it names, does."""
+    paths = {image.archive or Path(image.name) for image in images}
+    return [file_state(path) if path.is_file() else [str(path)] for path in sorted({table, *paths})]
+
+
+def fields_of(row: Any, keys: Sequence[str], where: str, report: Report) -> list[Any] | None:
+    """Return the values of columns; None, and a bad line, if one is missing."""
     try:
-        return at(row, keys[0]), at(row, keys[1])
+        return [at(row, key) for key in keys]
     except LookupError as error:
         there = ", ".join(column_names(row)) or "none"
         report.bad("missing column", where, f"no column {error}; there are: {there}")
@@ -184,7 +213,7 @@ def _targets(
     key = corpus.columns[1]
     if isinstance(corpus, ImageTextTable | ImageTextDataset):
         return _texts(value, key, where, report)
-    label = _label(value, key, names, where, report)
+    label = label_name(value, key, names, where, report)
     return None if label is None else [label]
 
 
@@ -193,7 +222,7 @@ def _texts(value: Any, key: str, where: str, report: Report) -> list[str] | None
     texts = value if isinstance(value, list) else [value]
     if not texts or not all(isinstance(text, str) for text in texts):
         expected = "a text or a list of texts was expected"
-        report.bad("not a text", where, f"{key} is {_shown(value)} where {expected}")
+        report.bad("not a text", where, f"{key} is {shown_json(value)} where {expected}")
         return None
     if not all(text.strip() for text in texts):
         report.bad("empty", where, f"{key}: expected texts, got an empty one")
@@ -201,7 +230,7 @@ def _texts(value: Any, key: str, where: str, report: Report) -> list[str] | None
     return None if halved(texts, key, where, report) else texts
 
 
-def _label(value: Any, key: str, names: Sequence[str] | None, where: str, report: Report) -> str | None:
+def label_name(value: Any, key: str, names: Sequence[str] | None, where: str, report: Report) -> str | None:
     """Return the name of a label; None, and a bad line, if it is none.
 
     value: a text, a whole number, true or false; or one of these alone in a list.
@@ -219,7 +248,9 @@ def _label(value: Any, key: str, names: Sequence[str] | None, where: str, report
         return json.dumps(value)  # 1, true
     if not isinstance(value, str):
         reason = "several labels" if isinstance(value, list) and value else "not a label"
-        report.bad(reason, where, f"{key} is {_shown(value)} where a label was expected, a text or a number")
+        report.bad(
+            reason, where, f"{key} is {shown_json(value)} where a label was expected, a text or a number"
+        )
         return None
     if not value.strip():
         report.bad("no label", where, "expected a label (a text), got an empty one")
@@ -227,11 +258,12 @@ def _label(value: Any, key: str, names: Sequence[str] | None, where: str, report
     return None if halved([value], key, where, report) else value
 
 
-def _shown(value: Any) -> str:
+def shown_json(value: Any) -> str:
+    """Return the beginning of a value as JSON, for messages."""
     return json.dumps(value, default=str, ensure_ascii=False)[:40]
 
 
-def _undecoded(dataset: Any, corpus: ImageDataset, key: str) -> Any:
+def undecoded(dataset: Any, corpus: ImageDataset, key: str) -> Any:
     """Return a dataset whose images come as they are stored. DataError if the column has other values."""
     import datasets
 
@@ -244,7 +276,7 @@ def _undecoded(dataset: Any, corpus: ImageDataset, key: str) -> Any:
     return dataset
 
 
-def _content(value: Any) -> bytes:
+def file_content(value: Any) -> bytes:
     """Return the content of an image's file from a row of a dataset. ImageError if there is none."""
     if isinstance(value, dict) and value.get("bytes") is None and value.get("path"):
         from datasets.utils.file_utils import xopen
@@ -256,5 +288,5 @@ def _content(value: Any) -> bytes:
             raise ImageError("missing image", f"{value['path']} cannot be read: {error}") from error
     content = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(content, bytes):
-        raise ImageError("missing image", f"expected an image, got {_shown(content)}")
+        raise ImageError("missing image", f"expected an image, got {shown_json(content)}")
     return content

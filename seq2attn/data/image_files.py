@@ -114,7 +114,7 @@ def classes(folder: str, archive: Path | None, key: str, report: Report) -> list
         DataError: there is no such folder, or no image in a sub-folder; and at the first bad line if
             `report.stop`.
     """
-    names = _files_below(Path(folder), key) if archive is None else _members_below(folder, archive)
+    names = names_below(folder, archive, f"{key}.folder")
     by_class: dict[str, list[ImagePath]] = {}
     for name in names:
         path = ImagePath(archive, posixpath.normpath(posixpath.join(folder, name)))
@@ -132,11 +132,19 @@ def classes(folder: str, archive: Path | None, key: str, report: Report) -> list
     return [image for row in rows for image in row if image is not None]
 
 
+def names_below(folder: str, archive: Path | None, key: str) -> list[str]:
+    """Return the names of all files below a folder, or one of an archive, relative to it, sorted.
+
+    key: of the folder in the recipe. DataError if there is no such folder.
+    """
+    return _files_below(Path(folder), key) if archive is None else _members_below(folder, archive)
+
+
 def _files_below(folder: Path, key: str) -> list[str]:
     """Return the names of all files below a folder, relative to it, sorted. Links between folders are
     followed to the sub-folders, but not from there."""
     if not folder.is_dir():
-        raise DataError(f"{key}.folder: no such folder: {folder}")
+        raise DataError(f"{key}: no such folder: {folder}")
     names = [entry.name for entry in folder.iterdir() if entry.is_file()]
     for entry in folder.iterdir():
         if entry.is_dir():

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -50,16 +51,38 @@ def prepare_images(
     Raises:
         DataError: data cannot be read, there is a bad line and `data.bad_lines` is stop, or no image is left.
     """
+    return ImageExamples(image_parts(corpora, data, role, PLAIN, progress), data.reader())
+
+
+class ImageKind(NamedTuple):
+    """A kind of images: how their corpora are opened, and the columns of their annotations."""
+
+    open: Callable[[Any, Role, str], ImageSource]  # corpus, role, key in the recipe
+    columns: Mapping[str, str] = MappingProxyType({})  # column -> type of a value, of which a row has a list
+
+
+PLAIN = ImageKind(open_images)
+
+
+def image_parts(
+    corpora: Sequence[Any],
+    data: AnyImageDataRecipe,
+    role: Role,
+    kind: ImageKind,
+    progress: Callable[[Report], object] = silent,
+) -> list[Part]:
+    """Return the stores of corpora of images; see `prepare_images`."""
     parts = []
     reader = data.reader()
     for number, corpus in enumerate(corpora):
-        source = open_images(corpus, role, f"data.{role}" + (f".{number}" if role == "train" else ""))
+        source = kind.open(corpus, role, f"data.{role}" + (f".{number}" if role == "train" else ""))
         options = [corpus.model_dump(mode="json", exclude={"weight"}), data.bad_lines]
-        name = digest(["images", FORMAT, source.state, options, [data.channels, data.shape, data.resize]])
-        stop = data.bad_lines == "stop"
-        write = partial(_write, source, reader, (corpus.skip, corpus.limit), stop, progress)
-        parts.append(Part(stored(name, _columns, write), corpus.weight))
-    return ImageExamples(parts, reader)
+        state = [FORMAT, source.state, options, [data.channels, data.shape, data.resize]]
+        name = digest(["images", *state, *kind.columns.items()])
+        stop, kept = data.bad_lines == "stop", (corpus.skip, corpus.limit)
+        write = partial(_write, source, reader, kept, [*COLUMNS, *kind.columns], stop, progress)
+        parts.append(Part(stored(name, partial(_columns, kind.columns), write), corpus.weight))
+    return parts
 
 
 def learn_labels(data: ImageDataRecipe) -> Labels:
@@ -137,27 +160,27 @@ class ImageExamples(ExampleSet):
 
 
 class _Row(NamedTuple):
-    image: bytes  # pixels, or the content of a file
-    decoded: bool
-    height: int
-    width: int
-    targets: list[str]
-    name: str
+    values: dict[str, Any]  # by column
+    pixels: Pixels
 
 
-def _columns() -> "datasets.Features":
+def _columns(annotations: Mapping[str, str]) -> "datasets.Features":
     """Return the columns of the table."""
     import datasets
 
     kinds = dict(zip(COLUMNS, ("binary", "bool", "int32", "int32", "string", "string"), strict=True))
     columns = {name: datasets.Value(kind) for name, kind in kinds.items()}
-    return datasets.Features(columns | {"targets": datasets.Sequence(datasets.Value("string"))})
+    lists = {"targets": "string", **annotations}
+    return datasets.Features(
+        columns | {name: datasets.Sequence(datasets.Value(kind)) for name, kind in lists.items()}
+    )
 
 
 def _write(
     source: ImageSource,
     reader: ImageReader,
     kept: tuple[int, int | None],
+    columns: Sequence[str],
     stop: bool,
     progress: Callable[[Report], object],
     writer: "ArrowWriter",
@@ -167,11 +190,13 @@ def _write(
     report, content, sums = Report(stop=stop, progress=progress), hashlib.sha256(), _Sums()
     rows = _decoded(source.read(report), reader, report)
     for batch in _batches(islice(rows, first, None if limit is None else first + limit)):
-        for row, pixels in batch:
-            content.update(f"{pixels.shape} {json.dumps(row.targets)}".encode())
+        for values, pixels in batch:
+            notes = [values[name] for name in columns if name == "targets" or name not in COLUMNS]
+            texts = [json.dumps(note, default=bytes.hex) for note in notes]
+            content.update(f"{pixels.shape} {' '.join(texts)}".encode())
             content.update(pixels.tobytes())
             sums.add(pixels)
-        writer.write_batch({name: [getattr(row, name) for row, _ in batch] for name in COLUMNS})
+        writer.write_batch({name: [row.values[name] for row in batch] for name in columns})
         report.read += len(batch)
         report.kept += len(batch)
         progress(report)
@@ -180,12 +205,12 @@ def _write(
     return Notes(report, content.hexdigest(), sums.to_dict())
 
 
-def _batches(rows: Iterator[tuple[_Row, Pixels]]) -> Iterator[list[tuple[_Row, Pixels]]]:
+def _batches(rows: Iterator[_Row]) -> Iterator[list[_Row]]:
     """Yield rows in lists of at most ROWS, which end with the first row that makes them larger than BYTES."""
-    batch, size = list[tuple[_Row, Pixels]](), 0
-    for row, pixels in rows:
-        batch.append((row, pixels))
-        size += len(row.image) + pixels.size
+    batch, size = list[_Row](), 0
+    for row in rows:
+        batch.append(row)
+        size += len(row.values["image"]) + row.pixels.size
         if len(batch) == ROWS or size > BYTES:
             yield batch
             batch, size = [], 0
@@ -193,22 +218,25 @@ def _batches(rows: Iterator[tuple[_Row, Pixels]]) -> Iterator[list[tuple[_Row, P
         yield batch
 
 
-def _decoded(
-    images: Iterator[ImageRow], reader: ImageReader, report: Report
-) -> Iterator[tuple[_Row, Pixels]]:
+def _decoded(images: Iterator[ImageRow], reader: ImageReader, report: Report) -> Iterator[_Row]:
     """Yield images with their pixels; report those that cannot be decoded as bad lines."""
     for image in images:
         try:
-            pixels = reader.read(image.image)
+            pixels, height, width = reader.read_sized(image.image)
         except ImageError as error:
             name = "" if image.name == image.where else f"{image.name}: "
             report.bad(error.reason, image.where, f"{name}{error}")
             continue
+        notes: dict[str, Any] | None = {}
+        if image.annotation is not None:
+            notes = image.annotation.columns(height, width, image.where, report)
+        if notes is None:
+            continue
         content, decoded = image.image, False
         if not isinstance(content, bytes) or pixels.size <= max(SMALL, len(content)):
             content, decoded = pixels.tobytes(), True
-        height, width, _ = pixels.shape
-        yield _Row(content, decoded, height, width, image.targets, image.name), pixels
+        values = content, decoded, *pixels.shape[:2], image.targets, image.name
+        yield _Row(dict(zip(COLUMNS, values, strict=True)) | notes, pixels)
 
 
 class _Sums:

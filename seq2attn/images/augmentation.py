@@ -6,7 +6,8 @@ determines the change.
 """
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
@@ -14,12 +15,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from seq2attn.images.decoding import Pixels
+from seq2attn.images.geometry import Matrix, composed, identity
+from seq2attn.registry import Registry
 
 Share = Annotated[float, Ge(0), Le(1)]
 Byte = Annotated[int, Ge(0), Le(255)]
-# (2, 3): takes a position (x, y, 1) of the result to the position (x, y) of the image from which it comes.
-# x goes to the right and y down; the pixel in row i, column j covers x from j to j + 1, y from i to i + 1.
-Matrix = NDArray[np.float64]
+
+
+class Changed(NamedTuple):
+    """A changed image, and the matrix by which its boxes and its mask move."""
+
+    image: Pixels
+    matrix: Matrix  # takes a position of this image to that of the image before the change
 
 
 class Augmentation(ABC):
@@ -27,32 +34,57 @@ class Augmentation(ABC):
 
     @abstractmethod
     def apply(self, image: Pixels, random: np.random.Generator) -> Pixels:
-        """Return the changed image, in the same size."""
+        """Return the changed image, in the same size unless the change is to another one."""
 
 
 class Geometric(Augmentation):
     """A change that moves pixels, all by one matrix, so that boxes and masks can move with them.
 
-    fill: the value of pixels from outside of the image.
+    fill: the value of pixels from outside of the image; None: it needs none from there.
     """
 
-    def __init__(self, *, fill: Byte = 0) -> None:
+    def __init__(self, *, fill: Byte | None = 0) -> None:
         self.fill = fill
 
     @abstractmethod
     def matrix(self, height: int, width: int, random: np.random.Generator) -> Matrix | None:
         """Return the matrix of the change; None if the image stays as it is."""
 
+    def result_size(self, height: int, width: int, matrix: Matrix) -> tuple[int, int]:
+        """Return height and width of the image after a change by this matrix; by default they stay."""
+        return height, width
+
     def apply(self, image: Pixels, random: np.random.Generator) -> Pixels:
         """See the base class."""
-        matrix = self.matrix(image.shape[0], image.shape[1], random)
-        return image if matrix is None else warp(image, matrix, self.fill)
+        return changed(image, [self], random).image
 
 
-def warp(image: Pixels, matrix: Matrix, fill: int = 0) -> Pixels:
+def changed(image: Pixels, changes: Sequence[Augmentation], random: np.random.Generator) -> Changed:
+    """Return an image after changes.
+
+    Those that move pixels are made first, all at once: so pixels are averaged only once, and what one of them
+    moves out of the image and the next one back in is not lost. The others follow in their order.
+    """
+    matrix, fill, height, width = identity(), 0, *image.shape[:2]
+    moved = False
+    for move in (change for change in changes if isinstance(change, Geometric)):
+        step = move.matrix(height, width, random)
+        if step is not None:
+            moved, matrix = True, composed(matrix, step)
+            height, width = move.result_size(height, width, step)
+            fill = fill if move.fill is None else move.fill
+    if moved:
+        image = warp(image, matrix, fill, (height, width))
+    for change in (change for change in changes if not isinstance(change, Geometric)):
+        image = change.apply(image, random)
+    return Changed(image, matrix)
+
+
+def warp(image: Pixels, matrix: Matrix, fill: int = 0, size: tuple[int, int] | None = None) -> Pixels:
     """Return an image whose pixels come from the positions that a matrix says, between four pixels their
-    bilinear mean; from outside, `fill`."""
-    height, width, channels = image.shape
+    bilinear mean; from outside, `fill`. size: its height and width; None: as before."""
+    height, width = size or image.shape[:2]
+    channels = image.shape[2]
     picture = Image.fromarray(image if channels == 3 else image[:, :, 0])
     warped = np.asarray(
         picture.transform(
@@ -72,7 +104,7 @@ class Flip(Geometric):
     def __init__(
         self, *, probability: Share = 0.5, direction: Literal["horizontal", "vertical"] = "horizontal"
     ) -> None:
-        super().__init__()
+        super().__init__(fill=None)
         self.probability, self.direction = probability, direction
 
     def matrix(self, height: int, width: int, random: np.random.Generator) -> Matrix | None:
@@ -95,6 +127,26 @@ class Crop(Geometric):
         """See the base class."""
         left, top = random.integers(-self.padding, self.padding, size=2, endpoint=True).tolist()
         return np.array([[1.0, 0.0, left], [0.0, 1.0, top]])
+
+
+class RandomCrop(Geometric):
+    """Cuts out a window at a random place, which is then the image, as large images are trained in parts.
+
+    size: height and width of the window; of an image that is smaller, its own.
+    """
+
+    def __init__(self, *, size: Annotated[int, Ge(1)] = 224) -> None:
+        super().__init__(fill=None)
+        self.size = size
+
+    def matrix(self, height: int, width: int, random: np.random.Generator) -> Matrix:
+        """See the base class."""
+        left, top = (int(random.integers(max(side - self.size, 0) + 1)) for side in (width, height))
+        return np.array([[1.0, 0.0, left], [0.0, 1.0, top]])
+
+    def result_size(self, height: int, width: int, matrix: Matrix) -> tuple[int, int]:
+        """See the base class."""
+        return min(height, self.size), min(width, self.size)
 
 
 class Affine(Geometric):
@@ -123,6 +175,71 @@ class Affine(Geometric):
         centre = np.array([width / 2, height / 2])
         shift = self.translate * np.array([right * width, down * height])
         return np.column_stack([inverse, centre - inverse @ (centre + shift)])
+
+
+class ScaleJitter(Geometric):
+    """Scales the image by a random factor, evenly distributed in its logarithm, about a random place: where
+    the image grows, a window of its size is cut out; where it shrinks, the rest is filled (Ghiasi et al.
+    2021).
+
+    smallest, largest: of the factors. stretch: the largest change of the ratio of the sides: 0.2 is from
+    1 / 1.2 to 1.2.
+    """
+
+    def __init__(
+        self,
+        *,
+        smallest: Annotated[float, Gt(0), Le(1)] = 0.5,
+        largest: Annotated[float, Ge(1), Le(16)] = 2.0,
+        stretch: Annotated[float, Ge(0), Le(4)] = 0.0,
+        fill: Byte = 0,
+    ) -> None:
+        super().__init__(fill=fill)
+        self.smallest, self.largest, self.stretch = smallest, largest, stretch
+
+    def matrix(self, height: int, width: int, random: np.random.Generator) -> Matrix | None:
+        """See the base class."""
+        factors = _factors(self.smallest, self.largest, self.stretch, random)
+        shift = random.uniform(size=2) * np.array([width, height]) * (1 - factors)
+        return np.column_stack([np.diag(1 / factors), -shift / factors])
+
+
+class Scale(Geometric):
+    """Scales the image by a random factor, evenly distributed in its logarithm, and its size with it (Li et
+    al. 2020, scale augmentation), for tasks whose images keep their own sizes.
+
+    smallest, largest: of the factors. stretch: the largest change of the ratio of the sides: 0.2 is from
+    1 / 1.2 to 1.2.
+    """
+
+    def __init__(
+        self,
+        *,
+        smallest: Annotated[float, Gt(0), Le(1)] = 0.7,
+        largest: Annotated[float, Ge(1), Le(16)] = 1.4,
+        stretch: Annotated[float, Ge(0), Le(4)] = 0.0,
+    ) -> None:
+        super().__init__(fill=None)
+        self.smallest, self.largest, self.stretch = smallest, largest, stretch
+
+    def matrix(self, height: int, width: int, random: np.random.Generator) -> Matrix:
+        """See the base class. Sides are whole numbers of pixels."""
+        columns, rows = _factors(self.smallest, self.largest, self.stretch, random)
+        sides = max(1, round(width * columns)), max(1, round(height * rows))
+        return np.array([[width / sides[0], 0.0, 0.0], [0.0, height / sides[1], 0.0]])
+
+    def result_size(self, height: int, width: int, matrix: Matrix) -> tuple[int, int]:
+        """See the base class."""
+        return round(height / matrix[1, 1]), round(width / matrix[0, 0])
+
+
+def _factors(
+    smallest: float, largest: float, stretch: float, random: np.random.Generator
+) -> NDArray[np.float64]:
+    """Return random factors of width and height."""
+    factor = np.exp(random.uniform(np.log(smallest), np.log(largest)))
+    ratio = np.exp(random.uniform(-1.0, 1.0) * np.log1p(stretch) / 2)
+    return np.array([factor * ratio, factor / ratio])
 
 
 class ColorJitter(Augmentation):
@@ -186,11 +303,79 @@ class Mixup:
         return partner, max(share, 1 - share)
 
 
-AUGMENTATIONS: dict[str, type[Augmentation] | type[Mixup]] = {
+class Tile(NamedTuple):
+    """One of the images of a mosaic."""
+
+    matrix: Matrix  # takes a position of the mosaic to that of the image
+    window: tuple[int, int, int, int]  # its part of the mosaic: left, top, right, bottom
+
+
+class Mosaic:
+    """Puts the image and three random ones of the training data around a random point, with a probability
+    (Bochkovskiy et al. 2020). It comes before all other changes.
+
+    The mosaic has the size of the image, and the point lies in its middle half. All four images are scaled
+    by one random factor, and a corner of each lies on the point; what does not fit is cut off.
+
+    smallest: the smallest of the factors; with 1 the images fill the mosaic.
+    """
+
+    def __init__(
+        self,
+        *,
+        probability: Share = 1.0,
+        smallest: Annotated[float, Gt(0), Le(1)] = 0.5,
+        fill: Byte = 114,
+    ) -> None:
+        self.probability, self.smallest, self.fill = probability, smallest, fill
+
+    def draw(self, row: int, count: int, random: np.random.Generator) -> list[int]:
+        """Return the numbers of the images, of `count` examples, in the order of `apply`; only that of the
+        image itself if there is no mosaic."""
+        if random.random() >= self.probability:
+            return [row]
+        rows: list[int] = random.permutation([row, *random.integers(count, size=3)]).tolist()
+        return rows
+
+    def apply(
+        self, images: Sequence[Pixels], size: tuple[int, int], random: np.random.Generator
+    ) -> tuple[Pixels, list[Tile]]:
+        """Return the mosaic of four images, and how each of them lies in it.
+
+        images: top left, top right, bottom left and bottom right. size: height and width of the mosaic.
+        """
+        height, width = size
+        column, row = round(width * random.uniform(0.25, 0.75)), round(height * random.uniform(0.25, 0.75))
+        factor = random.uniform(self.smallest, 1.0)
+        mosaic, tiles = np.empty((height, width, images[0].shape[2]), np.uint8), []
+        for number, image in enumerate(images):
+            right, below = number % 2, number // 2
+            window = column * right, row * below, width if right else column, height if below else row
+            scale = factor * min(height / image.shape[0], width / image.shape[1])
+            left = column - (1 - right) * scale * image.shape[1]
+            top = row - (1 - below) * scale * image.shape[0]
+            matrix = np.array([[1 / scale, 0.0, -left / scale], [0.0, 1 / scale, -top / scale]])
+            corner = np.array([[1.0, 0.0, window[0]], [0.0, 1.0, window[1]]])
+            part = window[3] - window[1], window[2] - window[0]
+            if min(part):
+                seen = warp(image, composed(matrix, corner), self.fill, part)
+                mosaic[window[1] : window[3], window[0] : window[2]] = seen
+            tiles.append(Tile(matrix, window))
+        return mosaic, tiles
+
+
+AUGMENTATIONS: Registry[type[Augmentation] | type[Mixup] | type[Mosaic]] = Registry(
+    "AUGMENTATIONS", Augmentation, Mixup, Mosaic
+)
+AUGMENTATIONS |= {
     "flip": Flip,
     "crop": Crop,
+    "random_crop": RandomCrop,
     "affine": Affine,
+    "scale": Scale,
+    "scale_jitter": ScaleJitter,
     "color_jitter": ColorJitter,
     "erase": Erase,
     "mixup": Mixup,
+    "mosaic": Mosaic,
 }

@@ -3,13 +3,14 @@
 import struct
 import zlib
 from io import BytesIO
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from seq2attn.errors import Seq2attnError
+from seq2attn.images.geometry import Matrix
 
 Pixels = NDArray[np.uint8]  # (H, W, C), C = 1 in grey and 3 in RGB
 Channels = Literal["rgb", "grey"]
@@ -19,7 +20,7 @@ Resize = Literal["crop", "stretch", "fit", "shrink"]
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 MODES = {"rgb": "RGB", "grey": "L"}
 # What Pillow raises for damaged files, by its many decoders.
-_FAULTS = (
+DECODING_FAULTS = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
     *(EOFError, MemoryError, NotImplementedError, RuntimeError, struct.error, zlib.error),
 )
@@ -32,6 +33,14 @@ class ImageError(Seq2attnError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class SizedPixels(NamedTuple):
+    """The pixels of an image, and the height and width that it had, upright, before it was resized."""
+
+    pixels: Pixels
+    height: int
+    width: int
 
 
 class ImageReader:
@@ -59,17 +68,36 @@ class ImageReader:
 
         ImageError if it is none, damaged, empty, or larger than PIL.Image.MAX_IMAGE_PIXELS.
         """
+        return self.read_sized(image).pixels
+
+    def read_sized(self, image: bytes | NDArray[Any] | Image.Image) -> SizedPixels:
+        """Return the pixels of an image, as `read` does, with the size that it has before it is resized."""
         try:
-            upright = ImageOps.exif_transpose(_loaded(image))
-            return self._pixels(_opaque(upright, MODES[self.channels]))
+            upright = ImageOps.exif_transpose(opened(image))
+            pixels = self._pixels(_opaque(upright, MODES[self.channels]))
+            return SizedPixels(pixels, upright.height, upright.width)
         except ImageError:
             raise
         except UnidentifiedImageError as error:
             raise ImageError("not an image", f"expected an image ({', '.join(FORMATS)})") from error
         except Image.DecompressionBombError as error:
             raise ImageError("too large image", f"{error} {_SMALLER}") from error
-        except _FAULTS as error:
+        except DECODING_FAULTS as error:
             raise ImageError("damaged image", f"the image is damaged: {error}") from error
+
+    def geometry(self, height: int, width: int) -> tuple[Matrix, tuple[int, int]]:
+        """Return what resizing does to an image of this size, which is upright.
+
+        Returns:
+            the matrix (2, 3) that takes a position of the resized image to that of the image; and the height
+            and width of the resized image.
+        """
+        if self.size is None:
+            return np.eye(2, 3), (height, width)
+        rows, columns = _result_size(height, width, self.size, self.resize)
+        left, top, right, bottom = _window(height, width, self.size, self.resize)
+        across, down = (right - left) / columns, (bottom - top) / rows
+        return np.array([[across, 0.0, left], [0.0, down, top]]), (rows, columns)
 
     def _pixels(self, image: Image.Image) -> Pixels:
         """Return the pixels of an image in its final mode, resized."""
@@ -77,18 +105,19 @@ class ImageReader:
         return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
-def _loaded(image: bytes | NDArray[Any] | Image.Image) -> Image.Image:
-    """Return an image of Pillow, decoded."""
+def opened(image: bytes | NDArray[Any] | Image.Image) -> Image.Image:
+    """Return an image of Pillow, decoded. ImageError if it is empty, too large, or no 8-bit pixels; other
+    errors are those of Pillow, DECODING_FAULTS among them."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3):
             shape = f"{image.dtype} {image.shape}"
             raise ImageError("not an image", f"expected 8-bit pixels (H, W) or (H, W, channels), got {shape}")
         _require_size(image.shape[1], image.shape[0])
         return Image.fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
-    opened = Image.open(BytesIO(image), formats=FORMATS) if isinstance(image, bytes) else image
-    _require_size(opened.width, opened.height)  # before anything is decoded
-    opened.load()
-    return opened
+    picture = Image.open(BytesIO(image), formats=FORMATS) if isinstance(image, bytes) else image
+    _require_size(picture.width, picture.height)  # before anything is decoded
+    picture.load()
+    return picture
 
 
 def _require_size(width: int, height: int) -> None:
@@ -120,19 +149,27 @@ def _opaque(image: Image.Image, mode: str) -> Image.Image:
 
 def _resized(image: Image.Image, size: tuple[int, int], how: Resize) -> Image.Image:
     """Return an image in another size (height, width); pixels are averaged where it shrinks."""
-    height, width = size
-    ratios = height / image.height, width / image.width
-    if how in ("fit", "shrink"):
-        scale = min(*ratios, 1.0) if how == "shrink" else min(ratios)
-        height, width = (max(1, round(side * scale)) for side in (image.height, image.width))
-    box = None
-    if how == "crop":
-        inner_height, inner_width = (
-            min(image.height, height / max(ratios)),
-            min(image.width, width / max(ratios)),
-        )
-        left, top = (image.width - inner_width) / 2, (image.height - inner_height) / 2
-        box = (left, top, left + inner_width, top + inner_height)
+    height, width = _result_size(image.height, image.width, size, how)
     if image.size == (width, height):
         return image
+    box = _window(image.height, image.width, size, how) if how == "crop" else None
     return image.resize((width, height), Image.Resampling.BILINEAR, box)
+
+
+def _result_size(height: int, width: int, size: tuple[int, int], how: Resize) -> tuple[int, int]:
+    """Return the height and width that an image of this height and width is resized to."""
+    if how not in ("fit", "shrink"):
+        return size
+    ratios = size[0] / height, size[1] / width
+    scale = min(*ratios, 1.0) if how == "shrink" else min(ratios)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _window(height: int, width: int, size: tuple[int, int], how: Resize) -> tuple[float, float, float, float]:
+    """Return the part of an image that is kept: left, top, right, bottom."""
+    if how != "crop":
+        return 0.0, 0.0, float(width), float(height)
+    ratio = max(size[0] / height, size[1] / width)
+    inner_height, inner_width = min(height, size[0] / ratio), min(width, size[1] / ratio)
+    left, top = (width - inner_width) / 2, (height - inner_height) / 2
+    return left, top, left + inner_width, top + inner_height

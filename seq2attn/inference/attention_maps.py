@@ -12,7 +12,8 @@ from seq2attn.alignment.word_alignment import by_words, shifted
 from seq2attn.data.batches import PairIds, collate
 from seq2attn.data.sources import PairTokenizer, SourceIds
 from seq2attn.errors import Seq2attnError
-from seq2attn.inference.generator import DEFAULT_HEAD, Generator, head_name, numbered
+from seq2attn.inference.forced import head_name, numbered
+from seq2attn.inference.generator import DEFAULT_HEAD, Generator
 from seq2attn.inference.predictor import PlotOptions
 from seq2attn.inference.results import Translation
 from seq2attn.models.encoders import EncoderLayer
@@ -114,11 +115,12 @@ def recorded(attentions: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
 
 @torch.no_grad()
 def cross_attention_maps(
-    generator: Generator[PairTokenizer], source: SourceIds, result: Translation, pieces: bool
+    generator: Generator[PairTokenizer], source: SourceIds, result: Translation, pieces: bool, shift: int
 ) -> AttentionMaps:
     """Return the weights of all layers and heads of the decoder, for a text and its translation.
 
-    Words are those of the source and </s>; pieces: between pieces. Seq2attnError without attention.
+    Words are those of the source and </s>; pieces: between pieces; shift: see `shifted`. Seq2attnError
+    without attention.
     """
     from seq2attn.views.heatmaps import Texts
 
@@ -128,8 +130,7 @@ def cross_attention_maps(
     with autocast(generator.device, generator.precision):
         decoded = generator.model(batch.source, batch.target_input, range(decoder.attention_layers))
     layers = [
-        torch.stack([shifted(head, decoder.alignment_shift) for head in layer])
-        for layer in decoded.weights[0].float().cpu()
+        torch.stack([shifted(head, shift) for head in layer]) for layer in decoded.weights[0].float().cpu()
     ]
     columns, rows = _with_end(result.source), result.target
     return _maps(layers, rows, columns, Texts("source", "target"), pieces)

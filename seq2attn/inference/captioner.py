@@ -170,6 +170,7 @@ class Captioner(WritingPredictor[ImageTokenizer]):
         """Return the results of some images; `first` is the index of the first one in the input."""
         pixels, rows = [image for _, image in images], range(len(images))
         prefix_ids = [self.target.split(prefix).ids] * len(images)
+        self._warn_of_prefixes([prefix], prefix_ids[:1])
         indices = [first + row for row in rows]
         head = self.alignment if alignment and self.model.decoder.attention_layers else None
         nbest_lists = self.generator.decode(pixels, decoding, prefix_ids, indices, head)
@@ -195,7 +196,7 @@ class Captioner(WritingPredictor[ImageTokenizer]):
         result = Caption(*image, tokens, text, score, log_probability, truncated=truncated)
         if forced is None or forced.weights is None:
             return result
-        weights: Tensor = shifted(forced.weights, self.model.decoder.alignment_shift)  # (Tp, S)
+        weights: Tensor = shifted(forced.weights, self.alignment.shift_of(self.model.decoder))  # (Tp, S)
         grid = self.generator.tokenizer.grid(image[1])
         words = by_words(weights, tokens.word_of, range(weights.shape[1]), source_eos=False).weights
         return replace(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -12,24 +12,35 @@ from seq2attn.attention.state import reorder
 from seq2attn.data.batches import PairIds, collate
 from seq2attn.data.sources import Collator, Row, pad
 from seq2attn.errors import Seq2attnError
+from seq2attn.inference.attention_norms import recorded_vectors
 from seq2attn.inference.beam_search import beam_search
 from seq2attn.inference.engines.engine import Engine, Request
 from seq2attn.inference.engines.ranking import Found, exactly_ranked, search_with
-from seq2attn.inference.forced import ForcedDecoding
+from seq2attn.inference.forced import ForcedDecoding, head_name, numbered, of_head
 from seq2attn.inference.search import Hypothesis, Rules, greedy, sample
+from seq2attn.models.decoders.base import Decoder
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.runtime.devices import autocast, explain_out_of_memory, require_float32
 
+Method = Literal["attention", "norms"]  # how alignments are made of attention
+
 
 class AlignmentHead(NamedTuple):
-    """The cross-attention layer and head that alignments are taken from.
+    """The cross-attention layer and head that alignments are taken from, and how.
 
     If the layer is None and the model has a pointer generator, they are the pointer generator's.
     """
 
     layer: int | None = None  # from 0, -1 = the last; None: the second to last (Garg et al. 2019)
     head: int | None = None  # from 0, -1 = the last; None: the mean of all
+    # 0: weights belong to the token that their step predicts, 1: that it has read; None: as the decoder says
+    shift: int | None = None
+    method: Method = "attention"  # attention: weights; norms: those of weighted vectors (attention_norms)
+
+    def shift_of(self, decoder: Decoder) -> int:
+        """Return the shift, which is the decoder's unless it is given."""
+        return decoder.alignment_shift if self.shift is None else self.shift
 
 
 DEFAULT_HEAD = AlignmentHead()
@@ -176,11 +187,13 @@ class Generator(Generic[C]):
         targets: Sequence[Row],
         batch_tokens: int,
         head: AlignmentHead | None = DEFAULT_HEAD,
+        others: Sequence[AlignmentHead] = (),
     ) -> list[ForcedDecoding]:
         """Score given targets, all tokens at once, and return the exact attention weights of a head.
 
         targets: may contain ids of copied pieces (`PairTokenizer.copied`);
-        head: the layer and head of the weights; None returns no weights, which is faster.
+        head: the layer and head of the weights; None returns no weights, which is faster;
+        others: further heads, of the same pass.
         """
         self._require_readable(targets, range(len(targets)), "target")
         self.model.eval()
@@ -191,39 +204,46 @@ class Generator(Generic[C]):
             rows = indices.tolist()
             with _explaining_memory(batch_tokens):
                 pairs = [PairIds(sources[row], targets[row]) for row in rows]
-                for row, result in zip(rows, self._forced_batch(pairs, head), strict=True):
+                heads = [] if head is None else [head, *others]
+                for row, result in zip(rows, self._forced_batch(pairs, heads), strict=True):
                     results[row] = result
         return results
 
-    def _forced_batch(self, pairs: list[PairIds], head: AlignmentHead | None) -> list[ForcedDecoding]:
+    def _forced_batch(self, pairs: list[PairIds], heads: Sequence[AlignmentHead]) -> list[ForcedDecoding]:
         """Return the results of pairs that are computed together."""
-        pointer_generator = self.model.decoder.pointer_generator
-        weight_layers, layer_head, attention = list[int](), None, ""
-        if head is not None:
-            layer, layer_head = self.alignment_head(head)
-            weight_layers = [layer] if pointer_generator is None else [layer, pointer_generator.layer]
+        decoder = self.model.decoder
+        pointer_generator = decoder.pointer_generator
+        chosen = [self.alignment_head(head) for head in heads]
+        layers = sorted({layer for layer, _ in chosen})
+        norms = {layer for head, (layer, _) in zip(heads, chosen, strict=True) if head.method == "norms"}
+        copying = [] if pointer_generator is None or not heads else [pointer_generator.layer]
         batch = collate(self.tokenizer, pairs).to(self.device)
-        with autocast(self.device, self.precision):
-            decoded = self.model(batch.source, batch.target_input, weight_layers)
+        with recorded_vectors(decoder, norms) as vectors, autocast(self.device, self.precision):
+            decoded = self.model(batch.source, batch.target_input, [*layers, *copying])
         log_p = decoded.logits.float().log_softmax(-1)  # (B, T, V)
         target_log_p = log_p.gather(-1, batch.target[..., None]).squeeze(-1)  # (B, T)
         totals = (target_log_p * batch.target_mask).sum(1).tolist()
-        weights = None
-        if decoded.weights is not None:
-            weights = _of_head(decoded.weights[:, 0], layer_head).cpu()
-            layers, heads = self.model.decoder.attention_layers, decoded.weights.shape[2]
-            attention = head_name(weight_layers[0], layers, layer_head, heads)
+        weights, attention = list[Tensor](), ""
+        for head, (layer, number) in zip(heads, chosen, strict=True):
+            if decoded.weights is None:
+                break
+            of_layer = decoded.weights[:, layers.index(layer)]  # (B, H, T, S)
+            weighted = vectors[layer] if head.method == "norms" else None
+            weights.append(of_head(of_layer, number, weighted).cpu())
+            name = head_name(layer, decoder.attention_layers, number, of_layer.shape[1])
+            attention = attention or name + ", norms" * (head.method == "norms")
         copied = None
-        if pointer_generator is not None and weight_layers and batch.source.copy_ids is not None:
+        if pointer_generator is not None and copying and batch.source.copy_ids is not None:
             copied = pointer_generator.copied(
-                decoded.gate, decoded.weights[:, 1], batch.source.copy_ids, batch.target, target_log_p
+                decoded.gate, decoded.weights[:, -1], batch.source.copy_ids, batch.target, target_log_p
             ).cpu()  # (B, T)
         positions, results = batch.source.mask.cpu(), []
         for row, pair in enumerate(pairs):
             steps = len(pair.target) + 1
-            own_weights = None if weights is None else weights[row, :steps][:, positions[row]]
+            own_weights = [matrix[row, :steps][:, positions[row]] for matrix in weights]
             own_copied = None if copied is None else copied[row, :steps].clone()
-            results.append(ForcedDecoding(totals[row], own_weights, own_copied, attention))
+            first, others = own_weights[0] if own_weights else None, tuple(own_weights[1:])
+            results.append(ForcedDecoding(totals[row], first, own_copied, attention, others))
         return results
 
     def alignment_head(self, head: AlignmentHead) -> tuple[int, int | None]:
@@ -347,26 +367,3 @@ def _explaining_memory(batch_tokens: int) -> AbstractContextManager[None]:
     return explain_out_of_memory(
         f"out of memory: lower decoding.batch_tokens (now {batch_tokens}), or give shorter texts"
     )
-
-
-def _of_head(weights: Tensor, head: int | None) -> Tensor:
-    """Return the weights (B, T, S) of a head, from those of all (B, H, T, S); their mean if head is None."""
-    count = weights.shape[1]
-    if head is None:
-        return weights.mean(1)
-    if not -count <= head < count:
-        raise Seq2attnError(f"the layer has {numbered(count, 'head')}; got head {head}")
-    return weights[:, head]
-
-
-def numbered(count: int, what: str) -> str:
-    """Return `1 head, number 0` or `4 heads, 0 to 3`."""
-    return f"{count} {what}s, 0 to {count - 1}" if count > 1 else f"1 {what}, number 0"
-
-
-def head_name(layer: int, layers: int, head: int | None, heads: int) -> str:
-    """Return the name of a head, or of the mean of all: `layer 4 (0 to 5), mean of 8 heads`."""
-    layer_range, head_range = (f" (0 to {count - 1})" if count > 1 else "" for count in (layers, heads))
-    if head is None and heads > 1:
-        return f"layer {layer}{layer_range}, mean of {heads} heads"
-    return f"layer {layer}{layer_range}, head {(head or 0) % heads}{head_range}"

@@ -1,26 +1,26 @@
 """The predictor of labels of images."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from html import escape
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from seq2attn.attention.memory import Grid
-from seq2attn.data.image_batches import collate_images, normalization
-from seq2attn.data.image_plan import BatchLimits, by_size, fill_images
+from seq2attn.data.image_batches import collate_images
+from seq2attn.data.image_plan import BatchLimits
 from seq2attn.errors import Seq2attnError
 from seq2attn.images.decoding import Pixels
 from seq2attn.inference.image_input import CHUNK, read_image, several
 from seq2attn.inference.image_maps import ImageMaps, image_maps
-from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, OF_TEXTS, PlotOptions, Predictor
+from seq2attn.inference.image_predictor import ImagePredictor
+from seq2attn.inference.predictor import OF_TEXTS, PlotOptions
 from seq2attn.models.vision.classifier import ImageClassifier, ImageScores
 from seq2attn.recipe.image_data import ImageDataRecipe
 from seq2attn.runtime.devices import autocast, explain_out_of_memory
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from seq2attn.inference.image_input import OneImage
     from seq2attn.views.image_maps import Scale
 
-LIMITS = BatchLimits(images=64, pixels=2**22)
 RANKED = 5  # labels of a result in the form that metrics take
 _SHOWN = 3  # labels in notebooks
 
@@ -108,13 +107,14 @@ class ImageCategory:
         return block(f"{picture} {escape(self.name)} <b>{escape(self.label)}</b> {pale(labels)}")
 
 
-class ImageCategorizer(Predictor):
+class ImageCategorizer(ImagePredictor[ImageCategory]):
     """Labels images. Returned by `seq2attn.load(run)`.
 
     data: the recipe's section, with a normalisation.
     """
 
     task, command = "image_classification", "classify"
+    limits = BatchLimits(images=64, pixels=2**22)
 
     def __init__(
         self,
@@ -124,11 +124,8 @@ class ImageCategorizer(Predictor):
         device: torch.device | str = "cpu",
         precision: str = "fp32",
     ) -> None:
-        self.device, self.precision = torch.device(device), precision
-        autocast(self.device, precision)  # raises now if the device does not support the precision
-        self.model, self.labels = model, labels
-        self.reader, self.normalize = data.reader(), normalization(data)
-        model.to(self.device)
+        super().__init__(model, data, device, precision)
+        self.labels = labels
 
     @overload
     def classify(  # type: ignore[overload-overlap]
@@ -158,73 +155,28 @@ class ImageCategorizer(Predictor):
         """
         return self._seen(image, label)[1]
 
-    def draw(
-        self,
-        text: "OneImage",
-        options: PlotOptions = DEFAULT_PLOT,
-        decoding: Mapping[str, object] = NO_OPTIONS,
-    ) -> tuple[ImageCategory, "Figure"]:
-        """See the base class. text: an image; options.target: the label that Grad-CAM explains."""
-        category, maps = self._seen_as(text, options, decoding)
-        return category, maps.draw(options)
-
-    def plot(
-        self,
-        text: "OneImage",
-        path: str | Path,
-        options: PlotOptions = DEFAULT_PLOT,
-        decoding: Mapping[str, object] = NO_OPTIONS,
-    ) -> ImageCategory:
-        """See the base class. A path that ends in .json gets the numbers of the maps instead of a picture."""
-        if Path(path).suffix.lower() != ".json":
-            result: ImageCategory = super().plot(text, path, options, decoding)
-            return result
-        from seq2attn.views.pictures import write
-
-        category, maps = self._seen_as(text, options, decoding)
-        content = {**category.to_json(), "maps": maps.to_json(options)}
-        write(Path(path), lambda: json.dumps(content, ensure_ascii=False).encode())
-        return category
-
     def stream(self, lines: Iterable[Any]) -> Iterator[ImageCategory]:
         """See the base class: images, as `classify` takes them."""
         return self._label(lines, weights=False)
-
-    @property
-    def memory_advice(self) -> str:
-        """See the base class."""
-        return "the size of the largest image (data.size)"
 
     def _label(self, images: Iterable[Any], weights: bool) -> Iterator[ImageCategory]:
         images = iter(images)
         while chunk := [read_image(image, self.reader) for image in islice(images, CHUNK)]:
             yield from self._label_chunk(chunk, weights)
 
-    @torch.no_grad()
     def _label_chunk(self, images: list[tuple[str, Pixels]], weights: bool) -> list[ImageCategory]:
-        """Return the results of some images, in their order. In fp32, none depends on the others."""
-        self.model.eval()
-        heights, widths = (
-            np.array([pixels.shape[side] for _, pixels in images], np.int32) for side in (0, 1)
-        )
-        order = by_size(heights, widths, np.arange(len(images)))
+        """Return the results of some images, in their order."""
         results: dict[int, ImageCategory] = {}
-        for indices in fill_images(order, heights, widths, LIMITS):
-            rows = indices.tolist()
-            with explain_out_of_memory(f"out of memory: lower {self.memory_advice}"):
-                output = self.output([images[row][1] for row in rows], weights)
+        pixels, compute = [pixels for _, pixels in images], partial(self.output, weights=weights)
+        for rows, output in self._outputs(pixels, compute):
             for index, row in enumerate(rows):
-                name, pixels = images[row]
-                results[row] = self._result(name, pixels, output, index)
+                results[row] = self._result(*images[row], output, index)
         return [results[row] for row in range(len(images))]
 
-    def output(self, images: Sequence[Pixels], weights: bool) -> ImageScores:
-        """Return the model's output for a batch of images."""
-        batch, mask = collate_images(images, self.normalize)
+    def output(self, images: Sequence[Pixels], weights: bool = False) -> ImageScores:
+        """See the base class. weights: whether it has the weights of the pooling."""
         with autocast(self.device, self.precision):
-            output: ImageScores = self.model(
-                batch.to(self.device), None if mask is None else mask.to(self.device), need_weights=weights
-            )
+            output: ImageScores = self.model(*self._batch(images), need_weights=weights)
         return output
 
     def _seen_as(
@@ -235,7 +187,7 @@ class ImageCategorizer(Predictor):
         options.refuse(OF_TEXTS, "models of texts")
         return self._seen(image, options.target)
 
-    def _seen(self, image: Any, label: str | None) -> tuple[ImageCategory, ImageMaps]:
+    def _seen(self, image: Any, label: str | None = None) -> tuple[ImageCategory, ImageMaps]:
         """Return the result of an image, and its maps."""
         names = self.labels.names
         if label is not None and label not in names:

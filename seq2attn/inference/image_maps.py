@@ -5,8 +5,10 @@ Letters: C channels, H x W the grid, N = H W its positions, h heads.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from seq2attn.views.image_maps import Panel
 
 _CHOICES = {"affinity": "affinity", "channel": "channel", "channels": "channel", "branch": "channel"}
+R = TypeVar("R")
 _DIGITS = 6  # of numbers in JSON
 
 
@@ -82,6 +85,32 @@ def image_maps(model: ImageClassifier, images: Float[Tensor, "1 C H W"], label: 
         maps.append(ImageMap("rollout", "backbone", "rollout", of_image))
     maps.append(ImageMap("Grad-CAM", "backbone", "gradcam", Map("place", cam, grid)))
     return Seen([_on_cpu(made) for made in _numbered(maps)], output)
+
+
+def block_maps(model: nn.Module, run: Callable[[], R]) -> tuple[list[ImageMap], R]:
+    """Return the maps of all attention blocks of a network, and what running it on one image returns. The
+    network runs once.
+
+    run: calls the network; each block then looks again, with exact weights.
+    """
+    model.eval()
+    with torch.no_grad(), _recorded_inputs(model) as inputs:
+        output = run()
+        maps = [made for block, given in inputs for made in _of_block(model, block, given)]
+    return [_on_cpu(made) for made in _numbered(maps)], output
+
+
+def write_maps(
+    maps: "ImageMaps", result: Mapping[str, Any], path: str | Path, options: PlotOptions = DEFAULT_PLOT
+) -> None:
+    """Write a picture of the chosen maps; or, if the path ends in .json, their numbers beside a result."""
+    from seq2attn.views.pictures import save, write
+
+    if Path(path).suffix.lower() == ".json":
+        content = {**result, "maps": maps.to_json(options)}
+        write(Path(path), lambda: json.dumps(content, ensure_ascii=False).encode())
+    else:
+        save(maps.draw(options), path)
 
 
 def rollout(layers: Sequence[Float[Tensor, "h N N"]]) -> Float[Tensor, "N N"]:
@@ -151,18 +180,21 @@ class ImageMaps(Mapping[str, Map]):
     def chosen(self, options: PlotOptions = DEFAULT_PLOT) -> list[ImageMap]:
         """Return the maps that options choose, by kind (`map`) and by name or module (`at`).
 
-        With neither they are the weights of an attentive pooling, or else the maps of places, or else
-        Grad-CAM. Seq2attnError if there are none.
+        With neither they are affinities if there is a query; or else the weights of an attentive pooling, the
+        maps of places, Grad-CAM, affinities, or maps of channels: the first of these that there is.
+        Seq2attnError if there are none.
         """
         kind, there = options.map, {made.choice for made in self.maps}
         if kind is not None and kind not in MAPS:
             raise Seq2attnError(f"unknown map {kind!r}: expected one of {', '.join(MAPS)}")
-        if kind is None:
-            kind = (
-                "all"
-                if options.at
-                else next(name for name in ("pooling", "place", "gradcam") if name in there)
+        if not there:
+            raise Seq2attnError(
+                "this network has no attention, and so no maps: see the key blocks of its recipe"
             )
+        if kind is None:
+            asked = ("affinity", "rollout") if options.query is not None else ()
+            first = (*asked, "pooling", "place", "gradcam", "affinity", "channel")
+            kind = "all" if options.at else next(name for name in first if name in there)
         maps = [made for made in self.maps if kind in (made.choice, "all")]
         if not maps:
             has = ", ".join(name for name in MAPS if name in there)

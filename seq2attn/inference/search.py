@@ -37,6 +37,10 @@ class Hypothesis(NamedTuple):
     truncated: bool = False  # whether it ended because it has the largest length allowed
 
 
+class NotNumbersError(Seq2attnError):
+    """A model's probabilities are nan."""
+
+
 @dataclass(frozen=True)
 class Rules:
     """The constraints on targets, and the ranking of targets of different lengths."""
@@ -213,9 +217,9 @@ def _decode(
 
 
 def require_numbers(log_probabilities: Tensor) -> None:
-    """Raise Seq2attnError if any of the log-probabilities is nan."""
+    """Raise NotNumbersError if any of the log-probabilities is nan."""
     if bool(log_probabilities.isnan().any()):
-        raise Seq2attnError(
+        raise NotNumbersError(
             "the model's probabilities are not numbers (nan): its weights are damaged or training diverged; "
             "use other weights (--checkpoint), or precision fp32"
         )

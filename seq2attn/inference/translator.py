@@ -4,11 +4,14 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple, cast, overload
 
 from torch import Tensor
 from typing_extensions import Unpack
 
+from seq2attn.alignment.aligned_pair import AlignedPair, all_pairs, unaligned
+from seq2attn.alignment.markup import Kind
 from seq2attn.alignment.word_alignment import Link, by_words, shifted
 from seq2attn.data.sources import PairTokenizer, SourceIds
 from seq2attn.errors import Seq2attnError, require_type
@@ -16,6 +19,7 @@ from seq2attn.inference.attention_maps import cross_attention_maps, self_attenti
 from seq2attn.inference.decoding_options import DecodingOptions, published, warn_of_limits
 from seq2attn.inference.forced import ForcedDecoding
 from seq2attn.inference.generator import AlignmentHead
+from seq2attn.inference.marked_text import MarkedTranslation, translate_marked
 from seq2attn.inference.predictor import (
     DEFAULT_PLOT,
     NO_OPTIONS,
@@ -27,6 +31,7 @@ from seq2attn.inference.result_list import Results
 from seq2attn.inference.results import Translation
 from seq2attn.inference.search import Hypothesis
 from seq2attn.inference.shortening import shortened
+from seq2attn.inference.text_words import between_texts
 from seq2attn.inference.writing_predictor import WritingPredictor
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.text.vocabulary import Tokens, Vocabulary
@@ -76,7 +81,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         predictor = self.configured({**decoding, "nbest": 1})
         if isinstance(options.layer, int) or isinstance(options.head, int):
             layer, head = (None if choice == "all" else choice for choice in (options.layer, options.head))
-            predictor = replace(predictor, alignment=AlignmentHead(layer, head))
+            predictor = replace(predictor, alignment=predictor.alignment._replace(layer=layer, head=head))
         if options.target is None:
             (result,) = predictor.stream([text], alignment=not options.self_attention)
         else:
@@ -90,7 +95,8 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         if options.self_attention:
             maps = self_attention_maps(self.generator, source, result, options.pieces)
             return result, maps.draw(options)
-        maps = cross_attention_maps(self.generator, source, result, options.pieces)
+        shift = self.alignment.shift_of(self.model.decoder)
+        maps = cross_attention_maps(self.generator, source, result, options.pieces, shift)
         layer, _ = self.generator.alignment_head(predictor.alignment)
         return result, maps.draw(options if options.layer is not None else options._replace(layer=layer))
 
@@ -116,26 +122,43 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         **options: Unpack[DecodingOptions],
     ) -> list[Translation]: ...
 
+    @overload
+    def _generate(  # type: ignore[overload-overlap]
+        self, text: str, *, markup: Kind, **options: Unpack[DecodingOptions]
+    ) -> MarkedTranslation: ...
+
+    @overload
+    def _generate(
+        self, text: Sequence[str], *, markup: Kind, **options: Unpack[DecodingOptions]
+    ) -> list[MarkedTranslation]: ...
+
     def _generate(
         self,
         text: str | Sequence[str] | Sequence[Sequence[str]],
         *,
         prefix: str | Sequence[str] = "",
         alignment: bool = True,
+        markup: Kind | None = None,
         **options: Unpack[DecodingOptions],
-    ) -> Translation | list[Translation]:
+    ) -> Translation | list[Translation] | MarkedTranslation | list[MarkedTranslation]:
         """Return the result of a text, or the results of a list of texts in their order.
 
         A blank text has an empty result.
 
         prefix: the beginning of the result: a text for all, or a text for each;
         alignment: False skips the alignment, which saves time;
+        markup: html, xml or placeholders: tags go where their words went; returns `MarkedTranslation`s;
         all others: decoding options that replace the recipe's (`DecodingOptions`).
         """
         texts = [line if isinstance(line, str) else as_lines(line) for line in self.texts(text)]
         prefixes = [prefix] * len(texts) if isinstance(prefix, str) else _all_texts(prefix, "prefixes")
         if len(prefixes) != len(texts):
             raise Seq2attnError(f"expected a prefix for each of {len(texts)} texts, got {len(prefixes)}")
+        if markup is not None:
+            if any(prefixes) or not alignment:
+                raise Seq2attnError("markup needs alignments, and knows no prefixes: leave both out")
+            marked = translate_marked(texts, markup, lambda plain: self._generate(plain, **options))
+            return marked[0] if isinstance(text, str) else marked
         results = self._results(texts, self.settings(options), alignment, prefixes, 0)
         return results[0] if isinstance(text, str) else Results(results)
 
@@ -189,6 +212,65 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         hypothesis = self._given(target_tokens.ids, forced)
         return self._result(source_text.tokens, target_tokens, target, hypothesis, forced)
 
+    def align_pairs(
+        self, pairs: Iterable[tuple[str, str]], heads: Sequence[AlignmentHead] = (), chunk: int = CHUNK
+    ) -> Iterator[AlignedPair]:
+        """Yield the alignment of each (source, target) of a parallel corpus, in order, reading `chunk` pairs
+        at a time.
+
+        Words are separated by ASCII white space, as in alignment files. A pair with a blank text has no
+        links, nor has one whose target is longer than the decoder can read, which is warned of.
+
+        heads: the heads of the alignment and of the `others`; the predictor's own if not given.
+        """
+        chosen, first, pairs = [*heads] or [self.alignment], 1, iter(pairs)
+        while listed := all_pairs(islice(pairs, chunk)):
+            yield from self._aligned(listed, chosen, first)
+            first += len(listed)
+
+    def _aligned(
+        self, pairs: list[tuple[str, str]], heads: list[AlignmentHead], first: int
+    ) -> Iterator[AlignedPair]:
+        """Yield the alignments of pairs that are computed together; `first` is the line of the first."""
+        tokenizer, decoder = self.generator.tokenizer, self.model.decoder
+        sources = [self._tokenize(source, line=line).ids for line, (source, _) in enumerate(pairs, first)]
+        texts = zip(pairs, sources, strict=True)
+        targets = [tokenizer.tokenize_target(target, source).ids for (_, target), source in texts]
+        longest = decoder.max_length or inf
+        rows = [
+            row
+            for row, (source, target) in enumerate(zip(sources, targets, strict=True))
+            if len(source.ids) and 0 < len(target) < longest  # the decoder reads <s>, too
+        ]
+        too_long = [first + row for row, target in enumerate(targets) if len(target) >= longest]
+        if too_long:
+            more = f" and {len(too_long) - 1:,} others" * (len(too_long) > 1)
+            warnings.warn(
+                f"the target of pair {too_long[0]:,}{more} has more than the {longest - 1:,} pieces that "
+                "the decoder can read: no links",
+                stacklevel=2,
+            )
+        forced = self.generator.forced_decoding(
+            [sources[row] for row in rows],
+            [targets[row] for row in rows],
+            self.decoding.batch_tokens,
+            heads[0],
+            heads[1:],
+        )
+        decoded = dict(zip(rows, forced, strict=True))
+        for row, (source, target) in enumerate(pairs):
+            if row not in decoded or decoded[row].weights is None:
+                empty = unaligned(source, target)
+                yield empty._replace(others=(empty.alignment,) * (len(heads) - 1))
+                continue
+            matrices = zip((decoded[row].weights, *decoded[row].others), heads, strict=True)
+            alignment, *others = [
+                between_texts(shifted(matrix, head.shift_of(decoder)), source, target, tokenizer)
+                for matrix, head in matrices
+                if matrix is not None
+            ]
+            yield AlignedPair(source, target, alignment, decoded[row].log_probability, tuple(others))
+
     def log_probabilities(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
         """Return the model's log-probability of each target given its source, </s> included, in nats."""
         return [forced.log_probability for forced in self._force(sources, targets, None)]
@@ -220,6 +302,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         rows = [row for row, source in enumerate(sources) if source.tokens.ids]  # of texts that are not blank
         given = [sources[row].ids for row in rows]
         prefix_ids = [tokenizer.tokenize_target(prefixes[row], sources[row].ids).ids for row in rows]
+        self._warn_of_prefixes([prefixes[row] for row in rows], prefix_ids)
         indices = [first + row for row in rows]
         aligned = (alignment or decoding.replace_unknown) and self.model.decoder.attention_layers
         head = self.alignment if aligned else None
@@ -274,7 +357,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         result = Translation(source, target, text, score, log_probability, truncated=truncated)
         if forced is None or forced.weights is None:
             return result
-        weights = shifted(forced.weights, self.model.decoder.alignment_shift)  # (Tp, Sp + 1)
+        weights = shifted(forced.weights, self.alignment.shift_of(self.model.decoder))  # (Tp, Sp + 1)
         words = by_words(weights, target.word_of, source.word_of, source_eos=True)
         copied = None
         if forced.copied is not None:  # of a word: the mean over its pieces

@@ -1,17 +1,18 @@
 """What predictors that write a text share, whether it is written from a text or from an image."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic
+from typing import Generic, get_args
 
 import torch
 from typing_extensions import Self
 
-from seq2attn.errors import require_type
+from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.inference.decoding_options import changed
 from seq2attn.inference.engines.engine import Engine
 from seq2attn.inference.forced import ForcedDecoding
-from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, C, Generator
+from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, C, Generator, Method
 from seq2attn.inference.predictor import Predictor
 from seq2attn.inference.search import Hypothesis
 from seq2attn.models.seq2seq import Seq2Seq
@@ -61,11 +62,25 @@ class WritingPredictor(Predictor, Generic[C]):
         """See the base class."""
         return replace(self, decoding=self.settings(options))
 
-    def with_alignment(self, layer: int | None = None, head: int | None = None) -> Self:
-        """Return this predictor with alignments from another layer and head (`AlignmentHead`)."""
-        for number in (layer, head):
-            require_type(number, (int, type(None)), "the number of a layer or head, or None")
-        return replace(self, alignment=AlignmentHead(layer, head))
+    def with_alignment(
+        self,
+        layer: int | None = None,
+        head: int | None = None,
+        shift: int | None = None,
+        method: Method = "attention",
+    ) -> Self:
+        """Return this predictor with alignments from another layer and head, shifted or by another method
+        (`AlignmentHead`)."""
+        for number in (layer, head, shift):
+            require_type(number, (int, type(None)), "the number of a layer or head, or a shift, or None")
+        if method not in get_args(Method):
+            raise Seq2attnError(f"expected the method attention or norms, got {method!r:.60}")
+        if shift not in (None, 0, 1):
+            raise Seq2attnError(
+                "expected the shift 0 (weights of the step that predicts a word), 1 (of the one that has "
+                f"read it) or None, got {shift}"
+            )
+        return replace(self, alignment=AlignmentHead(layer, head, shift, method))
 
     def with_engine(self, engine: Engine | None) -> Self:
         """Return this predictor with an engine that searches; None: torch. Scores and alignments are torch's
@@ -92,12 +107,24 @@ class WritingPredictor(Predictor, Generic[C]):
         """See the base class."""
         return f"decoding.batch_tokens (now {self.decoding.batch_tokens})"
 
+    def _warn_of_prefixes(self, prefixes: Sequence[str], ids: Sequence[Sequence[int]]) -> None:
+        """Warn of prefixes with pieces that the vocabulary lacks: a model writes them as it reads them."""
+        unknown = [prefix for prefix, pieces in zip(prefixes, ids, strict=True) if self.target.unk in pieces]
+        if unknown:
+            others = f" and {len(unknown) - 1:,} others have" if len(unknown) > 1 else " has"
+            warnings.warn(
+                f"the prefix {unknown[0]!r:.60}{others} characters or words that the vocabulary lacks, which "
+                "are \u2047 in the output",
+                stacklevel=2,
+            )
+
     def _chosen(self, layer: int | None, head: int | None) -> AlignmentHead:
         """Return the layer and the head of alignments; those that are None are the predictor's."""
         given = self.with_alignment(layer, head).alignment  # raises for what is no number
         own = self.alignment
-        return AlignmentHead(
-            own.layer if given.layer is None else given.layer, own.head if given.head is None else given.head
+        return own._replace(
+            layer=own.layer if given.layer is None else given.layer,
+            head=own.head if given.head is None else given.head,
         )
 
     def _given(self, ids: list[int], forced: ForcedDecoding) -> Hypothesis:

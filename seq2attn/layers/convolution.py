@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from seq2attn.attention.blocks import Block
 from seq2attn.attention.blocks.grid import zeroed
@@ -57,8 +58,8 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """See the class."""
-        if mask is None:
-            return super().forward(x)
+        if mask is None:  # torch's own module refuses a grid of one position in a batch of one
+            return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
         with full_precision(x.device):
             grouped = zeroed(x.to(self.weight.dtype), mask).unflatten(1, (self.num_groups, -1))
             count = mask.sum((2, 3), keepdim=True).unsqueeze(1).clamp(min=1) * grouped.shape[2]
@@ -75,6 +76,12 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
     "masked_batch": MaskedBatchNorm,
     "group": GroupNorm,
 }
+
+
+def normed(norm: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return features normalised by one of NORMS, whose statistics leave padding out if they can."""
+    y: Tensor = norm(x, mask) if isinstance(norm, MaskedBatchNorm | GroupNorm) else norm(x)
+    return y
 
 
 class Blocks(nn.ModuleList):
@@ -121,11 +128,19 @@ class Convolution(nn.Module):
             nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
         self.norm = NORMS[norm](size)
 
+    def dilated(self, dilation: int) -> Self:
+        """Let the kernel read every dilation-th position; blocks in its place stay as they are."""
+        if isinstance(self.conv, nn.Conv2d):
+            self.conv.dilation = (dilation, dilation)
+            rows, columns = self.conv.kernel_size
+            self.conv.padding = (rows // 2 * dilation, columns // 2 * dilation)
+        return self
+
     def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return the features and their mask, for those of the input."""
         y = strided(self.conv(x, mask), self.stride) if isinstance(self.conv, Blocks) else self.conv(x)
         mask = None if mask is None else strided(mask, self.stride)
-        y = self.norm(y, mask) if isinstance(self.norm, MaskedBatchNorm | GroupNorm) else self.norm(y)
+        y = normed(self.norm, y, mask)
         return zeroed(F.relu(y) if self.activation else y, mask), mask
 
 

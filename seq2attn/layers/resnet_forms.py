@@ -12,11 +12,28 @@ class Form(NamedTuple):
     bottleneck: bool  # units of 1x1, 3x3, 1x1 convolutions; otherwise of two 3x3
     stem: Stem
     widths: tuple[int, ...]  # channels of the 3x3 convolutions of each stage
+    output_stride: int | None = None  # no stage has a larger stride: see `dilations`
+
+    @property
+    def first_stride(self) -> int:
+        """How many pixels there are between two positions of the first stage."""
+        return 1 if self.stem == "small" else 4
 
     @property
     def strides(self) -> list[int]:
         """How many pixels there are between two positions of each stage."""
-        return [(1 if self.stem == "small" else 4) * 2**stage for stage in range(len(self.widths))]
+        limit = self.output_stride
+        return [stride if limit is None else min(stride, limit) for stride in self._unlimited]
+
+    @property
+    def dilations(self) -> list[int]:
+        """The dilation of the 3x3 convolutions of each stage: where the stride is limited, they reach as far
+        as without the limit (Chen et al. 2017, section 3.1)."""
+        return [whole // limited for whole, limited in zip(self._unlimited, self.strides, strict=True)]
+
+    @property
+    def _unlimited(self) -> list[int]:
+        return [self.first_stride * 2**stage for stage in range(len(self.widths))]
 
 
 LARGE: dict[int, tuple[tuple[int, ...], bool]] = {

@@ -16,6 +16,7 @@ from seq2attn.attention.renamed import RenamedHooks
 from seq2attn.errors import NotDefinedError, Seq2attnError
 from seq2attn.layers.basic import Projection
 from seq2attn.layers.labels import checked_labels
+from seq2attn.registry import Registry
 from seq2attn.runtime.chunks import blocks
 from seq2attn.runtime.plugin_errors import blaming
 
@@ -131,7 +132,8 @@ class CrossEntropy(TokenLoss):
         return _cross_entropy(predicted, target, mask, self.label_smoothing, num_copied)
 
 
-LOSSES: dict[str, type[TokenLoss]] = {"cross_entropy": CrossEntropy}
+LOSSES: Registry[type[TokenLoss]] = Registry("LOSSES", TokenLoss)
+LOSSES["cross_entropy"] = CrossEntropy
 
 
 def cross_entropy(

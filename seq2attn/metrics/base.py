@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +75,7 @@ class MetricFunction(Protocol):
     """A function that scores a whole corpus; `score` explains the parameters."""
 
     def __call__(
-        self, hypotheses: Sequence[str], references: References, bootstrap: int = 1000, seed: int = SEED
+        self, hypotheses: Sequence[Any], references: Any, bootstrap: int = 1000, seed: int = SEED
     ) -> Score:
         """Return the score of the corpus."""
 
@@ -104,7 +104,7 @@ class Metric:
             ) from error
 
     def __call__(
-        self, hypotheses: Sequence[str], references: References, bootstrap: int = 1000, seed: int = SEED
+        self, hypotheses: Sequence[Any], references: Any, bootstrap: int = 1000, seed: int = SEED
     ) -> Score:
         """Return the score of the corpus."""
         return self.function(hypotheses, references, bootstrap, seed)
@@ -126,16 +126,46 @@ def resampled(
     signature: returns the signature, given its part about resampling ("|bs:1000|seed:12345|ci:percentile",
         or "").
     """
+    (value,) = resampled_together(
+        [name],
+        lambda chosen: [statistic(chosen)],
+        count,
+        lambda _, resampling: signature(resampling),
+        bootstrap,
+        seed,
+    )
+    return value
+
+
+def resampled_together(
+    names: Sequence[str],
+    statistics: Callable[[Chosen], Sequence[float]],
+    count: int,
+    signature: Callable[[int, str], str],
+    bootstrap: int,
+    seed: int,
+) -> list[Score]:
+    """Return several statistics of a corpus, of the same resampled corpora; see `resampled`.
+
+    statistics: returns their values. One may be nan, as the mean over objects that a resampled corpus has
+        not; then that corpus does not count for its interval.
+    signature: is also given the index of the statistic.
+    """
     check_bootstrap(bootstrap)
     samples = bootstrap if count > 1 else 0  # resampling a single hypothesis has no variance
-    value = statistic(np.arange(count))
-    if not samples:
-        return Score(name, value, signature(""))
+    values = statistics(np.arange(count))
     generator = np.random.default_rng(seed)
-    values = sorted(statistic(generator.integers(count, size=count)) for _ in range(samples))
-    tail = samples // 40
-    described = signature(f"|bs:{samples}|seed:{seed}|ci:percentile")
-    return Score(name, value, described, values[tail], values[-1 - tail])
+    drawn = np.array([statistics(generator.integers(count, size=count)) for _ in range(samples)])
+    scores = []
+    for number, (name, value) in enumerate(zip(names, values, strict=True)):
+        known = np.sort(drawn[~np.isnan(drawn[:, number]), number]) if samples else np.zeros(0)
+        if not len(known):
+            scores.append(Score(name, value, signature(number, "")))
+            continue
+        tail = len(known) // 40
+        described = signature(number, f"|bs:{samples}|seed:{seed}|ci:percentile")
+        scores.append(Score(name, value, described, float(known[tail]), float(known[-1 - tail])))
+    return scores
 
 
 def check_bootstrap(bootstrap: int) -> None:

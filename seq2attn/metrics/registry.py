@@ -6,16 +6,28 @@ from functools import partial
 from typing import Any
 
 from seq2attn.metrics.base import SEED, Metric, References, Score, ScoringError
+from seq2attn.metrics.detection import STATISTICS, box_report, box_score
 from seq2attn.metrics.edits import exact, sentence_errors, word_errors
 from seq2attn.metrics.entities import accuracy, f1, macro_f1, precision, recall, report, tag_accuracy
 from seq2attn.metrics.formulas import expression_rate, token_errors
+from seq2attn.metrics.generation import class_entropy, frechet, kernel, sample_precision, sample_recall
 from seq2attn.metrics.images import class_report, top
 from seq2attn.metrics.rouge import rouge
+from seq2attn.metrics.segmentation import (
+    mean_dice,
+    mean_dice_of_images,
+    mean_iou,
+    mean_iou_of_images,
+    pixel_accuracy,
+    segmentation_report,
+)
 from seq2attn.metrics.translation import bleu, chrf, ter
+from seq2attn.registry import Registry
 
 DEFAULT = ("bleu", "chrf", "ter")  # the metrics of `score`
 
-METRICS: dict[str, Metric] = {
+METRICS: Registry[Metric] = Registry("METRICS", Metric, instances=True)
+METRICS |= {
     "bleu": Metric(bleu, "texts"),
     "bleu-zh": Metric(partial(bleu, tokenize="zh"), "texts"),
     "bleu-char": Metric(partial(bleu, tokenize="char"), "texts"),
@@ -42,19 +54,36 @@ METRICS: dict[str, Metric] = {
     "macro-f1": Metric(macro_f1, "labelled texts"),
     "top-1": Metric(partial(top, k=1), "labelled images", table="classes"),
     "top-5": Metric(partial(top, k=5), "labelled images", table="classes"),
+    **{name: Metric(partial(box_score, metric=name), "boxes", table="boxes") for name in STATISTICS},
+    "miou": Metric(mean_iou, "masks", table="masks"),
+    "miou-image": Metric(mean_iou_of_images, "masks"),
+    "dice": Metric(mean_dice, "masks", table="masks"),
+    "dice-image": Metric(mean_dice_of_images, "masks"),
+    "pixel-accuracy": Metric(pixel_accuracy, "masks"),
+    "frechet": Metric(frechet, "generated images", lower_is_better=True),
+    "kernel": Metric(kernel, "generated images", lower_is_better=True),
+    "sample-precision": Metric(sample_precision, "generated images"),
+    "sample-recall": Metric(sample_recall, "generated images"),
+    "class-entropy": Metric(class_entropy, "generated images"),
 }
 
 
-TABLES: dict[str, Callable[[Sequence[str], References], Any]] = {"entities": report, "classes": class_report}
+TABLES: dict[str, Callable[[Sequence[Any], Any], Any]] = {
+    "entities": report,
+    "classes": class_report,
+    "boxes": box_report,
+    "masks": segmentation_report,
+}
 
 
 def metrics_of(measures: str) -> list[str]:
-    """Return the names of the METRICS of texts, tagged words, labelled texts or labelled images."""
+    """Return the names of the METRICS of texts, tagged words, labelled texts, labelled images, boxes, masks
+    or generated images."""
     return [name for name, metric in METRICS.items() if metric.measures == measures]
 
 
 def score(
-    hypotheses: Sequence[str],
+    hypotheses: Sequence[Any],
     references: References,
     metrics: Sequence[str] = DEFAULT,
     bootstrap: int = 1000,
@@ -62,6 +91,7 @@ def score(
 ) -> list[Score]:
     """Return the scores of a corpus by the named METRICS, or by one of them.
 
+    hypotheses: texts; for metrics of masks see `metrics.segmentation`.
     references: a sentence for each hypothesis; or, as in sacreBLEU, a list of such lists, one for each
         translator, with None where a hypothesis has fewer references (`transposed` makes such lists).
     bootstrap: number of resampled corpora for the confidence interval; 0 = no interval, which is fast. A
@@ -78,7 +108,7 @@ def score(
 
 
 def tables(
-    hypotheses: Sequence[str], references: References, metrics: Sequence[str] = DEFAULT
+    hypotheses: Sequence[Any], references: References, metrics: Sequence[str] = DEFAULT
 ) -> dict[str, Any]:
     """Return the tables with more of the named METRICS, by name: their `str` is for people, `to_json` not."""
     names = dict.fromkeys(METRICS[name].table for name in metrics if METRICS[name].table)

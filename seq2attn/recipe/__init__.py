@@ -35,9 +35,9 @@ from seq2attn.recipe.labelled_data import (
     WordsRecipe,
 )
 from seq2attn.recipe.reading import LocatedFault, RecipeError, assignments, head, read, schema, shipped, write
+from seq2attn.recipe.registry import RECIPES
+from seq2attn.recipe.root import AnyRecipe
 from seq2attn.recipe.roots import (
-    RECIPES,
-    AnyRecipe,
     ClassificationRecipe,
     LabellingRecipe,
     Recipe,

@@ -61,7 +61,9 @@ class DecodingRecipe(Section):
     )
     validation_beam: Size = Field(1, description="Beam size of validation.")
     nbest: Size = Field(
-        1, description="Number of outputs for each source; in beam search, at most the beam size."
+        1,
+        description="Number of outputs for each source; in beam search, at most the beam size. As an option "
+        "of a command or method it raises the recipe's beam, where that is smaller.",
     )
     sample: bool = Field(False, description="Sample outputs instead of searching for the most probable.")
     temperature: float = Field(

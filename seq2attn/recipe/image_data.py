@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 from typing_extensions import Self
@@ -17,6 +17,16 @@ Side = Annotated[int, Field(ge=1, le=16_384)]
 Skip = Annotated[
     Count, Field(description="Leave out this many images at the start, as for a dev set of the last ones.")
 ]
+RESIZE = (
+    "How images come to this size. crop: scale until it is filled, and cut out the middle; stretch: scale "
+    "both sides; fit: scale until the image fits within it (batches are padded); shrink: likewise, but never "
+    "enlarge."
+)
+# Changes that put several images together, and why not all images can be.
+COMBINING = {
+    "mixup": "mixes labels, and only images with one label each can be mixed",
+    "mosaic": "puts four images into one, which only images with boxes can be",
+}
 ARCHIVE = "a .tar archive, plain or compressed (.gz, .xz, .bz2)"
 
 
@@ -139,6 +149,8 @@ class NormalizeRecipe(Section):
 class AnyImageDataRecipe(Section):
     """The base class of the data of tasks that read images. A subclass narrows the types of its corpora."""
 
+    combinable: ClassVar[frozenset[str]] = frozenset()  # the COMBINING changes that fit the task
+
     train: Any = Field(description=TRAIN)
     dev: Any = Field(description=DEV)
     test: Any = Field(None, description=TEST)
@@ -148,18 +160,15 @@ class AnyImageDataRecipe(Section):
         description="Height and width of all images, or one number for both; null = images keep their own "
         "sizes.",
     )
-    resize: Resize = Field(
-        "crop",
-        description="How images come to this size. crop: scale until it is filled, and cut out the middle; "
-        "stretch: scale both sides; fit: scale until the image fits within it (batches are padded); shrink: "
-        "likewise, but never enlarge.",
-    )
+    resize: Resize = Field("crop", description=RESIZE)
     normalize: NormalizeRecipe | None = Field(
         None,
         description="Normalisation of pixels; null = by mean and standard deviation of the training data.",
     )
     augment: Annotated[list[Annotated[Part, Choice(AUGMENTATIONS)]], OneOrMore()] = Field(
-        [], description="Random changes of training images, in this order; [] = none."
+        [],
+        description="Random changes of training images, in this order, but those that move pixels first; "
+        "[] = none.",
     )
     workers: Annotated[Count, Field(le=64)] = Field(
         1,
@@ -193,7 +202,7 @@ class AnyImageDataRecipe(Section):
         return self.model_copy(update={"normalize": NormalizeRecipe(mean=mean, std=std)})
 
     def faults(self) -> Iterator[Fault]:
-        """Find misplaced weights, another number of channels, and mixup that does not fit."""
+        """Find misplaced weights, another number of channels, and changes that do not fit."""
         for use, corpus in (("dev", self.dev), ("test", self.test)):
             if corpus is not None and corpus.weight != 1:
                 yield Fault(f"{use}.weight", "only training corpora have weights")
@@ -206,6 +215,10 @@ class AnyImageDataRecipe(Section):
                     f"got {count}",
                 )
         names = [part.name for part in self.augment]
+        for name in (name for name in COMBINING if name in names and name not in self.combinable):
+            yield Fault("augment", f"{name} {COMBINING[name]}: leave it out")
+        if "mosaic" in names[1:]:
+            yield Fault("augment", "mosaic comes first, and once: the other changes follow it")
         if "mixup" in names[:-1]:
             yield Fault("augment", "mixup comes last, and once: no other change can follow it")
         if "mixup" in names and self.size is not None and not self.fixed_size:
@@ -214,6 +227,8 @@ class AnyImageDataRecipe(Section):
 
 class ImageDataRecipe(AnyImageDataRecipe):
     """Corpora of labelled images."""
+
+    combinable: ClassVar[frozenset[str]] = frozenset({"mixup"})
 
     train: Annotated[list[AnyImages], Field(min_length=1), OneOrMore()] = Field(description=TRAIN)
     dev: AnyImages = Field(description=DEV)
@@ -226,9 +241,3 @@ class ImageTextDataRecipe(AnyImageDataRecipe):
     train: Annotated[list[AnyImageTexts], Field(min_length=1), OneOrMore()] = Field(description=TRAIN)
     dev: AnyImageTexts = Field(description=DEV)
     test: AnyImageTexts | None = Field(None, description=TEST)
-
-    def faults(self) -> Iterator[Fault]:
-        """See the base class; also find mixup, which mixes labels."""
-        yield from super().faults()
-        if any(part.name == "mixup" for part in self.augment):
-            yield Fault("augment", "mixup mixes labels, and texts cannot be mixed: leave it out")

@@ -15,9 +15,10 @@ from seq2attn.recipe.training import (
     MEASURED,
     AttentionLossesRecipe,
     BestBy,
+    PredictionTrainingRecipe,
     TextMetric,
 )
-from seq2attn.recipe.vision_model import AnyBackbone
+from seq2attn.recipe.vision_model import AnyBackbone, grid_positions
 from seq2attn.text.vocabulary import Words
 from seq2attn.text.vocabulary_training import LEAST_COVERAGE, PieceModel
 
@@ -75,13 +76,8 @@ class ImageEncoderRecipe(Section):
 
     def faults(self) -> Iterator[Fault]:
         """Find positions that are not added to states, or not on a grid."""
-        fitting = {name for name, part in POSITIONS.items() if part.where == "embedding" and part.needs_grid}
-        if self.positions is not None and self.positions.name not in fitting:
-            yield Fault(
-                "positions",
-                f"expected positions of rows and columns that are added, {' or '.join(sorted(fitting))}, or "
-                f"null; got {self.positions.name}",
-            )
+        if self.positions is not None:
+            yield from grid_positions(self.positions, ", or null")
 
 
 class ImageToTextModelRecipe(AnyModelRecipe):
@@ -101,7 +97,7 @@ class ImageToTextModelRecipe(AnyModelRecipe):
             yield Fault(f"decoder.{key}.sentences", "is for sources with sentences: leave it out")
 
 
-class ImageTextTrainingRecipe(ImageBatchesRecipe):
+class ImageTextTrainingRecipe(PredictionTrainingRecipe, ImageBatchesRecipe):
     """Training settings of models that write a text from an image."""
 
     attention_losses: AttentionLossesRecipe | None = Field(

@@ -6,12 +6,19 @@ from pydantic import Field
 
 from seq2attn.recipe.markers import OneOrMore
 from seq2attn.recipe.sections import Size
-from seq2attn.recipe.training import BEST, MEASURED_LABELS, BestBy, MetricOf, PredictionTrainingRecipe
+from seq2attn.recipe.training import (
+    BEST,
+    MEASURED_LABELS,
+    AnyLearningRecipe,
+    BestBy,
+    MetricOf,
+    PredictionTrainingRecipe,
+)
 
 ImageMetric = Annotated[str, MetricOf("labelled images")]
 
 
-class ImageBatchesRecipe(PredictionTrainingRecipe):
+class ImageBatchesRecipe(AnyLearningRecipe):
     """Training settings of tasks that read images."""
 
     batch_key = "batch_images"
@@ -23,7 +30,7 @@ class ImageBatchesRecipe(PredictionTrainingRecipe):
     )
 
 
-class ImageTrainingRecipe(ImageBatchesRecipe):
+class ImageTrainingRecipe(PredictionTrainingRecipe, ImageBatchesRecipe):
     """Training settings of image classification."""
 
     metric: Annotated[str, BestBy("labelled images")] = Field("top-1", description=BEST)

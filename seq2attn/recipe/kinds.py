@@ -25,10 +25,11 @@ from seq2attn.recipe.sections import (
     section_class,
 )
 from seq2attn.recipe.wording import FROM_PLUGINS, shown
+from seq2attn.registry import Registry
 from seq2attn.runtime.plugin_errors import blaming
 
-ENCODERS: dict[str, type] = {}  # of plugins, by kind: subclasses of models.encoders.Encoder
-DECODERS: dict[str, type] = {}  # of plugins, by kind: subclasses of models.decoders.Decoder
+ENCODERS: Registry[type] = Registry("ENCODERS")  # of plugins, by kind: subclasses of models.encoders.Encoder
+DECODERS: Registry[type] = Registry("DECODERS")  # of plugins, by kind: subclasses of models.decoders.Decoder
 
 
 class ByKind:
@@ -76,11 +77,9 @@ class CustomRecipe(Section):
     part: ClassVar[type]  # the class
 
     @classmethod
-    def of(cls, kind: str, part: Any) -> type["CustomRecipe"]:
+    def of(cls, kind: str, part: type) -> type["CustomRecipe"]:
         """Return the section of a class. Seq2attnError if its constructor cannot be called, or if one of its
         parameters cannot be an option."""
-        if not isinstance(part, type):
-            raise Seq2attnError(f"expected a class as {kind}, got {part!r:.60}")
         options = option_fields(part)
         for name in options:
             if name in cls.reserved or name in cls.model_fields or hasattr(cls, name):
@@ -155,7 +154,7 @@ class _Kinds(Mapping[str, type[Section]]):
 
 
 @cache  # the same class each time, so that equal recipes are equal
-def _custom(kind: str, part: Any, custom: type[CustomRecipe]) -> type[CustomRecipe]:
+def _custom(kind: str, part: type, custom: type[CustomRecipe]) -> type[CustomRecipe]:
     return custom.of(kind, part)
 
 

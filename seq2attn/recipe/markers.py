@@ -20,11 +20,13 @@ class PathField:
 
     applies: returns whether the text is a path, given its section as written, the text, and that path.
     wildcards: whether the path may have wildcards; a file whose name has them itself takes precedence.
+    required: whether a path that does not exist is a fault of the recipe.
     """
 
     kind: Literal["file", "folder"] = "file"
     applies: Callable[[Mapping[str, Any], str, Path], bool] = _always
     wildcards: bool = False
+    required: bool = True
 
 
 FilePath = Annotated[str, PathField()]

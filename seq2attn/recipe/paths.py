@@ -57,7 +57,9 @@ def make_absolute(
         if not field.marker.applies(field.section, text, path):
             continue
         field.container[field.key] = os.path.normpath(path)
-        if note is not None and not (path.exists() or (field.marker.wildcards and _matches(path))):
+        if note is None or not field.marker.required:
+            continue
+        if not (path.exists() or (field.marker.wildcards and _matches(path))):
             note(field.keys, f"no such {field.marker.kind}: {os.path.normpath(path)}")
 
 

@@ -71,7 +71,8 @@ def explained(error: Exception) -> str | None:
 
 
 def _message(error: Exception) -> str:
-    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+    kind = [] if isinstance(error, Seq2attnError) else [type(error).__name__]
+    return ": ".join([*kind, *str(error).strip().splitlines()[:1]])
 
 
 def _located(error: Exception) -> str:

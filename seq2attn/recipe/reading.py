@@ -10,7 +10,9 @@ from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.recipe.paths import expand_variables, make_absolute
 from seq2attn.recipe.plain_values import plain
 from seq2attn.recipe.plugins import load_plugins
-from seq2attn.recipe.roots import RECIPES, AnyRecipe, Recipe
+from seq2attn.recipe.registry import RECIPES
+from seq2attn.recipe.root import AnyRecipe
+from seq2attn.recipe.roots import Recipe
 from seq2attn.recipe.wording import FROM_PLUGINS, closest, shown, unknown
 from seq2attn.recipe.yaml_source import LONGEST, Keys, Source, SourceFault, dump, parse
 from seq2attn.runtime.files import write as write_atomically
@@ -19,17 +21,18 @@ LONGEST_KEY = 1000  # characters of a dotted key
 
 
 class LocatedFault(NamedTuple):
-    """A fault and its location. The line counts from 1; 0 = the whole file, None = the command line."""
+    """A fault and its location. The line counts from 1; 0 = the whole file, None = an override."""
 
     file: str
     line: int | None
     path: str
     message: str
+    given: str = "command line"  # where overrides were given
 
     def __str__(self) -> str:
         """Return one line: `quickstart.yaml:14  model.decoder.attention.score: unknown 'additve' (...)`."""
         where = f"{self.file}:{self.line}  " if self.line else f"{self.file}  "
-        where = "command line: " if self.line is None else where
+        where = f"{self.given}: " if self.line is None else where
         path = self.path if len(self.path) <= LONGEST_KEY else f"{self.path[:60]}..."
         return f"{where}{path}{': ' if path else ''}{self.message}"
 
@@ -40,6 +43,10 @@ class RecipeError(Seq2attnError):
     def __init__(self, faults: Sequence[LocatedFault]) -> None:
         super().__init__("\n".join(str(fault) for fault in faults))
         self.faults = list(faults)
+
+    def of_overrides(self, name: str) -> "RecipeError":
+        """Return the same error with the name of the argument that overrides were given in."""
+        return RecipeError([fault._replace(given=name) for fault in self.faults])
 
 
 Overrides = str | Sequence[str] | Mapping[str, Any]
@@ -55,6 +62,11 @@ def read(
     check_files: whether data files that do not exist are faults.
     Raises RecipeError with every fault.
     """
+    if isinstance(overrides, Mapping):
+        try:
+            return read(recipe, assignments(overrides), check_files)
+        except RecipeError as error:
+            raise error.of_overrides("overrides") from None
     load_plugins()
     file, recipe_path, written = _written(recipe)
     faults: list[tuple[int | None, Keys, str]] = [
@@ -102,7 +114,7 @@ def assignments(overrides: object) -> list[str]:
         return list(listed)
     texts = [(key, *_dumped(value)) for key, value in listed.items()]
     if faults := [(None, (key, *at), message) for key, _, found in texts for at, message in found]:
-        raise _all("", list(faults))
+        raise _all("", list(faults)).of_overrides("overrides")
     return [f"{key}={text}" for key, text, _ in texts]
 
 
@@ -312,14 +324,18 @@ def _step(holder: Any, key: str) -> str | int | None:
 
 
 def _as_written(path: Keys, tree: Any) -> Keys:
-    """Return the path as the recipe has it: a single corpus or metric need not be in a list."""
+    """Return the path as the recipe has it: a single corpus or metric need not be in a list, and options may
+    stand beside the name of a part."""
     kept: Keys = ()
+    section: dict[str, Any] = {}  # that has the last key
     for key in path:
         if isinstance(key, int) and not isinstance(tree, list):
             continue
+        if isinstance(tree, str) and key in section:
+            kept, tree = kept[:-1], section
         kept = (*kept, key)
         if isinstance(tree, dict):
-            tree = tree.get(str(key))
+            section, tree = tree, tree.get(str(key))
         elif isinstance(tree, list) and isinstance(key, int) and key < len(tree):
             tree = tree[key]
     return kept

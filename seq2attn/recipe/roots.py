@@ -1,8 +1,7 @@
 """The recipe of each task as a whole, and the checks across its sections."""
 
-import unicodedata
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 from typing_extensions import Self
@@ -14,6 +13,7 @@ from seq2attn.recipe.image_data import ImageDataRecipe, ImageTextDataRecipe
 from seq2attn.recipe.image_text import ImageTextTrainingRecipe, ImageToTextModelRecipe, TargetTextRecipe
 from seq2attn.recipe.image_training import ImageTrainingRecipe
 from seq2attn.recipe.labelled_data import CategorizedDataRecipe, TaggedDataRecipe, WordsRecipe
+from seq2attn.recipe.root import LEARNING, TASK, AnyRecipe
 from seq2attn.recipe.sections import Fault, Section, filled, learned_positions
 from seq2attn.recipe.seq2seq_model import ModelRecipe, RecurrentDecoderRecipe
 from seq2attn.recipe.tagger_model import (
@@ -29,49 +29,11 @@ from seq2attn.recipe.training import (
     TaggingTrainingRecipe,
     TrainingRecipe,
 )
-from seq2attn.recipe.vision_model import ImageClassifierRecipe, ViTRecipe
-from seq2attn.recipe.wording import shown
+from seq2attn.recipe.vision_model import ImageClassifierRecipe
 
-TASK = "Task that the model is trained for."
-LEARNING = "Optimizer, batches, validation and checkpoints."
 NEGATIVE = (
     "needs weights that are probabilities, and those of talking heads may be negative: set talking to false"
 )
-
-
-class AnyRecipe(Section):
-    """The base class of recipes. A subclass narrows the sections to those of its task; RECIPES names it."""
-
-    name: str = Field("unnamed", min_length=1, description="Name of the run; by default the file's name.")
-    task: str = Field(description=TASK)
-    seed: int = Field(1, ge=0, le=2**32 - 1, description="Random seed of the run.")
-    data: Any = Field(description="Corpora of training, validation and test.")
-    text: Any = Field(None, description="Vocabulary.")
-    model: Any = Field(description="Network.")
-    training: Any = Field(description=LEARNING)
-
-    @property
-    def attention_path(self) -> str | None:
-        """The key of the attention that comparisons vary; None if there is none."""
-        return None
-
-    @property
-    def blocks_path(self) -> str | None:
-        """The key of the attention blocks that comparisons vary; None if the network has no place for any."""
-        return None
-
-    def fitted_as(self, begun: "AnyRecipe") -> Self:
-        """Return this recipe with the settings of a run's recipe that it leaves to the training data."""
-        return self.model_copy(update={"training": self.training.fitted_as(begun.training)})
-
-    def faults(self) -> Iterator[Fault]:
-        """Find a name that cannot be that of a folder."""
-        if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in self.name):
-            yield Fault(
-                "name", f"names a folder: no line breaks or control characters, got {shown(self.name)}"
-            )
-        if any(letter in self.name for letter in "/\\"):
-            yield Fault("name", f"names a folder of its own: no slashes, got {shown(self.name)}")
 
 
 class WritingRecipe(AnyRecipe):
@@ -320,7 +282,7 @@ class ImageClassificationRecipe(AnyRecipe):
     @property
     def blocks_path(self) -> str | None:
         """See the base class."""
-        return None if isinstance(self.model.backbone, ViTRecipe) else "model.backbone.blocks"
+        return "model.backbone.blocks" if self.model.backbone.takes_blocks else None
 
     def fitted_as(self, begun: AnyRecipe) -> Self:
         """See the base class."""
@@ -342,8 +304,7 @@ class ImageToTextRecipe(WritingRecipe):
     @property
     def blocks_path(self) -> str | None:
         """See the base class."""
-        backbone = self.model.encoder.backbone
-        return None if isinstance(backbone, ViTRecipe) else "model.encoder.backbone.blocks"
+        return "model.encoder.backbone.blocks" if self.model.encoder.backbone.takes_blocks else None
 
     def fitted_as(self, begun: AnyRecipe) -> Self:
         """See the base class."""
@@ -363,13 +324,3 @@ class ImageToTextRecipe(WritingRecipe):
         yield from _too_few_positions("decoder", self.model.decoder, needed, "decoding.max_length")
         if self.decoding.replace_unknown:
             yield Fault("decoding.replace_unknown", "takes words from a source text, and there is none")
-
-
-RECIPES: dict[str, type[AnyRecipe]] = {  # by task
-    "translation": Recipe,
-    "summarization": SummaryRecipe,
-    "tagging": TaggingRecipe,
-    "classification": ClassificationRecipe,
-    "image_classification": ImageClassificationRecipe,
-    "image_to_text": ImageToTextRecipe,
-}

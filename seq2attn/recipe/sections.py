@@ -59,6 +59,12 @@ class Section(BaseModel):
         """Find combinations that make no sense. Each field is already valid by itself."""
         yield from ()
 
+    @classmethod
+    def written_faults(cls, value: Any, error: ValidationError) -> Iterator[Fault]:
+        """Find such combinations in a section as it is written, of which some fields are wrong by themselves:
+        those of `error`, which is reported anyway."""
+        yield from ()
+
     @field_validator("*", mode="before")
     @classmethod
     def _lists_are_tuples(cls, value: Any, info: ValidationInfo) -> Any:
@@ -77,8 +83,10 @@ class Section(BaseModel):
             section = handler(value)
         except ValidationError as error:
             lines = list(_reworded(error, value, cls.model_fields))
+            faults = cls.written_faults(value, error)
         else:
-            lines = [_line(_keys(fault.path), fault.message) for fault in section.faults()]
+            lines, faults = [], section.faults()
+        lines += [_line(_keys(fault.path), fault.message) for fault in faults]
         if lines:
             raise ValidationError.from_exception_data(cls.__name__, lines)
         return section

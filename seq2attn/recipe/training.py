@@ -177,6 +177,10 @@ class AnyLearningRecipe(Section):
         """The number of updates between validations; where there are no training data, the longest."""
         return LONGEST_INTERVAL if self.validate_every is None else self.validate_every
 
+    def rate_of(self, player: str) -> float:
+        """Return the peak learning rate of a part of the model that is trained by itself; "" = all of it."""
+        return self.learning_rate
+
     def fitted(self, total: int | None, per_epoch: int) -> Self:
         """Return these settings with the warm-up and the interval of validations, where they are null.
 
@@ -251,13 +255,8 @@ class PredictionTrainingRecipe(AnyLearningRecipe):
     )
 
     def token_loss(self) -> TokenLoss:
-        """Return the loss. Seq2attnError if its class is none, or cannot be constructed."""
+        """Return the loss. Seq2attnError if it cannot be constructed."""
         kind = LOSSES[self.loss.name]
-        if not (isinstance(kind, type) and issubclass(kind, TokenLoss)):
-            raise Seq2attnError(
-                f"LOSSES has {kind!r:.60} as {self.loss.name}: expected a subclass of TokenLoss "
-                "(seq2attn.layers.token_loss)"
-            )
         loss: TokenLoss = self.loss.make(LOSSES, *([self.label_smoothing] if kind.smooths else []))
         return loss
 

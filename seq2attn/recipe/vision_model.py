@@ -1,11 +1,11 @@
 """Sections of a recipe: networks of images."""
 
 import contextlib
-from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, ClassVar, Literal, get_args
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from seq2attn.attention.blocks import BLOCKS
 from seq2attn.attention.blocks.block import Place, keeping_channels
@@ -14,13 +14,14 @@ from seq2attn.errors import NotDefinedError, Seq2attnError
 from seq2attn.layers.convolution import NORMS
 from seq2attn.layers.resnet_forms import DEPTHS, EXPANSION, Form, Stem, form_of
 from seq2attn.recipe.attention import AttentionRecipe, PerLayer
+from seq2attn.recipe.graph import NORM, GraphRecipe, wide_rates
 from seq2attn.recipe.kinds import ByKind
+from seq2attn.recipe.part_beside import PartBeside
 from seq2attn.recipe.sections import Choice, Fault, Name, Part, Rate, Section, Size, fault
 from seq2attn.recipe.seq2seq_model import TOO_LARGE, TransformerEncoderRecipe
 from seq2attn.recipe.tagger_model import AttentivePoolingRecipe, PlainPoolingRecipe, pooling_faults
 
 PLACES: tuple[str, ...] = get_args(Place)
-NORM = "Norm of convolutions. masked_batch: batch norm whose statistics leave the padding of images out."
 DROP_PATH = (
     "Stochastic depth (Huang et al. 2016): rate at which a residual branch of the last {unit} is dropped "
     "for each image in training; it rises linearly with depth."
@@ -28,12 +29,27 @@ DROP_PATH = (
 BLOCKS_TEXT = "Attention blocks, in this order; two at one place are applied one after the other."
 
 
-class BlockRecipe(Section):
-    """A block of attention, and where it stands: {block: se}, {block: se, ratio: 8, stages: [2, 3]}."""
+class AnyBlockRecipe(PartBeside):
+    """A block of attention with its options."""
 
     block: Annotated[Part, Choice(BLOCKS)] = Field(
         description="Name of the block; its options stand beside it, or {name: ..., and its options}."
     )
+    part_key: ClassVar[str] = "block"
+
+    def misfit(self, channels: int) -> str | None:
+        """Return why the block cannot have this number of channels; None if it can."""
+        try:  # only its constructor knows which options can be combined
+            with torch.device("meta"), contextlib.suppress(*TOO_LARGE):
+                keeping_channels(self.block.make(BLOCKS, channels))
+        except Seq2attnError as error:
+            return str(error)
+        return None
+
+
+class BlockRecipe(AnyBlockRecipe):
+    """A block of attention, and where it stands: {block: se}, {block: se, ratio: 8, stages: [2, 3]}."""
+
     stages: list[Size] | None = Field(None, description="Stages with the block, from 1; null = all.")
     every: Size = Field(1, description="Only every n-th unit of a stage has the block, from the n-th on.")
     at: Annotated[str, Name(lambda: PLACES)] | None = Field(
@@ -42,16 +58,6 @@ class BlockRecipe(Section):
         "after: behind a unit; between: behind a stage; replace: instead of a 3x3 convolution. null = the "
         "block's own place.",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather_options(cls, value: Any) -> Any:
-        """Put options that stand beside the block's name into its section."""
-        if not isinstance(value, dict) or not isinstance(value.get("block"), str):
-            return value
-        own = {key: inner for key, inner in value.items() if key in cls.model_fields}
-        options = {key: inner for key, inner in value.items() if key not in own}
-        return {**own, "block": {"name": value["block"], **options}} if options else value
 
     @property
     def place(self) -> str:
@@ -65,10 +71,38 @@ class BlockRecipe(Section):
             yield Fault("at", f"{self.block.name} stands in the place of a convolution: leave at out")
 
 
-class _Convolutional(Section):
+def block_faults(
+    key: str, sections: Sequence[BlockRecipe], widths_at: Callable[[str], list[int] | None]
+) -> Iterator[Fault]:
+    """Find blocks in stages that there are none of, and options that do not fit.
+
+    key: of the list of blocks; widths_at: returns the channels at a place, in each stage; None where there is
+    no such place, which is another fault.
+    """
+    for index, section in enumerate(sections):
+        path, widths = f"{key}.{index}", widths_at(section.place)
+        if widths is None:
+            continue
+        numbers = section.stages or [*range(1, len(widths) + 1)]
+        if (last := max(numbers)) > len(widths):
+            yield Fault(f"{path}.stages", f"there are {len(widths)} stages, and none with number {last}")
+            continue
+        for number in numbers:
+            try:  # only its constructor knows which options can be combined
+                with torch.device("meta"), contextlib.suppress(*TOO_LARGE):
+                    keeping_channels(section.block.make(BLOCKS, widths[number - 1]))
+            except Seq2attnError as error:
+                yield Fault(f"{path}.block", f"{error} (stage {number} has {widths[number - 1]} channels)")
+                break
+
+
+class ConvolutionalRecipe(Section):
+    """The base class of networks of convolutions, in which blocks have places."""
+
     norm: Annotated[str, Name(lambda: NORMS)] = Field("batch", description=NORM)
     blocks: list[BlockRecipe] = Field([], description=BLOCKS_TEXT)
     places: ClassVar[tuple[str, ...]]  # that there are in this kind of network
+    takes_blocks: ClassVar[bool] = True
 
     def widths(self, place: str) -> list[int]:
         """Return the channels at a place, in each stage."""
@@ -98,45 +132,26 @@ class _Convolutional(Section):
     def faults(self) -> Iterator[Fault]:
         """Find blocks at places or in stages that there are none of, and options that do not fit."""
         for index, section in enumerate(self.blocks):
-            path, name, place = f"blocks.{index}", section.block.name, section.place
-            if place not in self.places:
-                own = "" if section.at else f", which is the place of {name}"
+            if section.place not in self.places:
+                own = "" if section.at else f", which is the place of {section.block.name}"
                 yield Fault(
-                    f"{path}.at",
-                    f"there is no place {place} in this network{own}: use {' or '.join(self.places)}",
+                    f"blocks.{index}.at",
+                    f"there is no place {section.place} in this network{own}: use {' or '.join(self.places)}",
                 )
-                continue
-            widths = self.widths(place)
-            numbers = section.stages or [*range(1, len(widths) + 1)]
-            if (last := max(numbers)) > len(widths):
-                yield Fault(f"{path}.stages", f"there are {len(widths)} stages, and none with number {last}")
-                continue
-            for number in numbers:
-                try:  # only its constructor knows which options can be combined
-                    with torch.device("meta"), contextlib.suppress(*TOO_LARGE):
-                        keeping_channels(section.block.make(BLOCKS, widths[number - 1]))
-                except Seq2attnError as error:
-                    yield Fault(
-                        f"{path}.block", f"{error} (stage {number} has {widths[number - 1]} channels)"
-                    )
-                    break
+        yield from block_faults("blocks", self.blocks, self._widths_at)
+
+    def _widths_at(self, place: str) -> list[int] | None:
+        return self.widths(place) if place in self.places else None
 
     def wide_rates(self, height: int, width: int) -> Iterator[str]:
         """Find convolutions whose dilation is larger than half of the grid, for the largest image."""
         for section in self.blocks:
-            rates = section.block.options.get("rates", ())
             for stage, stride in enumerate(self.strides, 1):
-                grid = [-(-side // stride) for side in (height, width)]
-                wide = [rate for rate in rates if 2 * rate > max(grid)]
-                if wide and stage in (section.stages or [stage]):
-                    yield (
-                        f"{section.block.name} in stage {stage}: of 3x3 convolutions with the rates "
-                        f"{', '.join(map(str, wide))}, most positions of a grid of {grid[0]}x{grid[1]} see "
-                        "only the middle: use smaller rates"
-                    )
+                if stage in (section.stages or [stage]):
+                    yield from wide_rates(section.block, f"stage {stage}", stride, (height, width))
 
 
-class ResNetRecipe(_Convolutional):
+class ResNetRecipe(ConvolutionalRecipe):
     """A residual network (He et al. 2016), for small images or in the form for ImageNet."""
 
     kind: Literal["resnet"] = Field(description="Type of network.")
@@ -159,12 +174,22 @@ class ResNetRecipe(_Convolutional):
         description="Let the last norm of each residual branch start at 0 (Goyal et al. 2017).",
     )
     drop_path: Rate = Field(0.0, description=DROP_PATH.format(unit="unit"))
+    output_stride: Literal[1, 2, 4, 8, 16] | None = Field(
+        None,
+        description="Largest number of pixels between two positions: stages that would be coarser keep their "
+        "grid, and their 3x3 convolutions are dilated instead (Chen et al. 2017). null = no limit.",
+    )
     places: ClassVar[tuple[str, ...]] = PLACES
+
+    @property
+    def stride(self) -> int:
+        """See the base class."""
+        return self.form.strides[-1]
 
     @property
     def first_stride(self) -> int:
         """See the base class."""
-        return 1 if self.form.stem == "small" else 4
+        return self.form.first_stride
 
     @property
     def form(self) -> Form:
@@ -173,12 +198,22 @@ class ResNetRecipe(_Convolutional):
         if form is None:
             raise fault(f"expected {DEPTHS}, got {self.depth}")
         widths = tuple(max(1, round(width * self.width)) for width in form.widths)
-        return form._replace(widths=widths, stem=self.stem or form.stem)
+        return form._replace(widths=widths, stem=self.stem or form.stem, output_stride=self.output_stride)
 
     @property
     def strides(self) -> list[int]:
         """See the base class."""
         return self.form.strides
+
+    def faults(self) -> Iterator[Fault]:
+        """See the base class; also find a limit that is finer than the first stage."""
+        yield from super().faults()
+        if self.output_stride is not None and self.output_stride < self.first_stride:
+            yield Fault(
+                "output_stride",
+                f"the first stage has a position for every {self.first_stride} pixels: set it to that or "
+                "more, or stem to small",
+            )
 
     @field_validator("depth")
     @classmethod
@@ -193,7 +228,7 @@ class ResNetRecipe(_Convolutional):
         return [width * (1 if inner or not self.form.bottleneck else EXPANSION) for width in self.form.widths]
 
 
-class ConvNetRecipe(_Convolutional):
+class ConvNetRecipe(ConvolutionalRecipe):
     """A plain convolutional network: 3x3 convolutions with a maximum over 2x2 positions between them."""
 
     kind: Literal["convolutional"] = Field(description="Type of network.")
@@ -212,7 +247,7 @@ class ConvNetRecipe(_Convolutional):
         return [2**stage for stage in range(len(self.sizes))]
 
 
-class DenseNetRecipe(_Convolutional):
+class DenseNetRecipe(ConvolutionalRecipe):
     """A densely connected network (Huang et al. 2017), by default the one that reads handwritten formulas in
     Zhang et al. (2018): 684 channels at 1/16 of the size."""
 
@@ -261,10 +296,17 @@ class ViTRecipe(TransformerEncoderRecipe):
         description="Self-attention: one section for all layers, or a list with one for each layer.",
     )
 
+    takes_blocks: ClassVar[bool] = False
+
     @property
     def stride(self) -> int:
         """Return how many pixels there are between two patches."""
         return self.patch
+
+    @property
+    def strides(self) -> list[int]:
+        """Return the stride of its only grid."""
+        return [self.patch]
 
     def faults(self) -> Iterator[Fault]:
         """Find patches that the stem does not divide, and what images do not have."""
@@ -290,13 +332,14 @@ class ViTRecipe(TransformerEncoderRecipe):
 
 
 AnyBackbone = Annotated[
-    ResNetRecipe | ConvNetRecipe | DenseNetRecipe | ViTRecipe,
+    ResNetRecipe | ConvNetRecipe | DenseNetRecipe | ViTRecipe | GraphRecipe,
     ByKind(
         {
             "resnet": ResNetRecipe,
             "convolutional": ConvNetRecipe,
             "densenet": DenseNetRecipe,
             "vit": ViTRecipe,
+            "graph": GraphRecipe,
         }
     ),
 ]
@@ -341,3 +384,14 @@ class ImageClassifierRecipe(Section):
                 f"{self.backbone.positions.name} is for the positions of a grid, and a class token has none: "
                 "use sinusoidal_2d or learned_2d, or another pooling",
             )
+
+
+def grid_positions(positions: Part, others: str = "") -> Iterator[Fault]:
+    """Find positions that are not added to states, or not on a grid; others: what else is possible."""
+    fitting = {name for name, part in POSITIONS.items() if part.where == "embedding" and part.needs_grid}
+    if positions.name not in fitting:
+        yield Fault(
+            "positions",
+            f"expected positions of rows and columns that are added, {' or '.join(sorted(fitting))}{others}; "
+            f"got {positions.name}",
+        )

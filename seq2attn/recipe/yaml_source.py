@@ -118,6 +118,19 @@ def dump(tree: Any) -> str:
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
+def dump_line(value: Any) -> str:
+    """Return a value as YAML on one line."""
+    text = yaml.dump(
+        value,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=float("inf"),
+        default_flow_style=True,
+    )
+    return text.removesuffix("\n")
+
+
 def _syntax(error: yaml.MarkedYAMLError) -> SourceFault:
     mark = error.problem_mark or error.context_mark
     problem = f"column {mark.column + 1 if mark else 1}: {error.problem or error.context or 'not YAML'}"

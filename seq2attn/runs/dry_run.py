@@ -13,7 +13,9 @@ from seq2attn.data.batch_plan import Indices
 from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.inference.decoding_options import without_length_warnings
 from seq2attn.recipe import AnyRecipe
-from seq2attn.runs.training_run import changes, require_extras
+from seq2attn.runs.initial_weights import initial_weights
+from seq2attn.runs.opening import changes
+from seq2attn.runs.training_run import require_extras
 from seq2attn.runtime.devices import pick_device
 from seq2attn.tasks.loading import learn
 from seq2attn.tasks.registry import TASKS
@@ -22,6 +24,7 @@ from seq2attn.text.vocabulary import VocabularyError
 from seq2attn.training.advice import advice
 from seq2attn.training.display import clock
 from seq2attn.training.loop import UpdatePlan, epoch_steps, error_context, total_steps
+from seq2attn.training.run_folder import RunError
 from seq2attn.training.trainer import Trainer
 
 TIMED_STEPS = 3  # training steps, after one that is not timed
@@ -47,10 +50,16 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
     require_extras(recipe)
     yield "recipe", f"{recipe.name}: no fault"
     yield from (("note", warning) for warning in TASKS[recipe.task].warnings(recipe))
+    initial = initial_weights(recipe)
     try:
         task = learn(recipe)
     except VocabularyError as error:
         raise VocabularyError(f"{error} (check read at most {pairs:,} examples of each corpus)") from error
+    if initial is not None:
+        try:
+            initial.require_vocabulary(task)
+        except RunError as error:
+            raise RunError(f"{error} (check read at most {pairs:,} examples of each corpus)") from error
     yield "vocabulary", task.vocabulary
     training, dev = task.examples("train"), task.examples("dev")
     task = task.fitted(training)
@@ -63,6 +72,8 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
     yield from task.summary(training, dev)
     torch.manual_seed(recipe.seed)
     model = task.build()
+    if initial is not None:
+        yield from (("init_from", line) for line in initial.give(model, task).lines())
     parameters = sum(parameter.numel() for parameter in model.parameters())
     yield "model", f"{parameters:,} parameters ({parameters * 4 / 2**20:.0f} MiB in float32)"
     loader, objective = task.loader(training, training=True), task.objective(model, training=True)

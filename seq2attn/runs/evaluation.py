@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,13 +14,15 @@ from seq2attn.data import Role
 from seq2attn.data.examples import ExampleSet
 from seq2attn.inference.decoding_options import without_length_warnings
 from seq2attn.inference.predictor import Predictor
-from seq2attn.metrics import METRICS, References, Score
+from seq2attn.inference.search import NotNumbersError
+from seq2attn.metrics import METRICS, Score
 from seq2attn.recipe.wording import FROM_PLUGINS, unknown
 from seq2attn.runtime.devices import out_of_memory
+from seq2attn.runtime.distributed import ALONE, Group
 from seq2attn.tasks.loading import load_with_task
-from seq2attn.tasks.task import Evaluation, Task, reference_texts
+from seq2attn.tasks.task import Evaluation, Task
 from seq2attn.training.display import Display
-from seq2attn.training.loop import TrainingError, Validate
+from seq2attn.training.loop import NOT_FINITE, TrainingError, Validate
 from seq2attn.training.run_folder import RunError, RunFolder
 from seq2attn.version import __version__
 
@@ -49,8 +51,14 @@ def read_examples(task: Task[Any], role: Role, display: Display) -> ExampleSet:
     return examples
 
 
-def validator(task: Task[Any], model: nn.Module, dev: ExampleSet, device: torch.device) -> Validate:
-    """Return a function that scores the model on the dev set: loss, perplexity, and the recipe's metrics."""
+def validator(
+    task: Task[Any], model: nn.Module, dev: ExampleSet, device: torch.device, group: Group = ALONE
+) -> Validate:
+    """Return a function that scores the model on the dev set: loss, perplexity if the loss is a
+    likelihood, and the recipe's metrics.
+
+    The processes of a group share the work, and all of them get the scores, the same for any number of them.
+    """
     settings = task.recipe.training
     fast = [name for name in settings.metrics if not METRICS[name].slow]
     metrics = list(dict.fromkeys([*fast, *([] if settings.metric == "loss" else [settings.metric])]))
@@ -60,20 +68,25 @@ def validator(task: Task[Any], model: nn.Module, dev: ExampleSet, device: torch.
     @torch.inference_mode()
     def validate(limit: int | None) -> dict[str, float]:
         model.eval()
-        batches, nll, num_targets = loader.evaluation_batches()[:limit], 0.0, 0
-        for indices in batches:
+        batches, is_likelihood = loader.evaluation_batches()[:limit], False
+        sums = dict[int, tuple[float, float]]()  # by the index of the batch: its loss, and what divides it
+        for index, indices in group.share(batches):
             batch = loader.batch(indices)
             activity = f"in the batch with the dev examples {indices[:8].tolist()} ({batch.shape})"
             with _error_context(activity, settings.batch_setting):
                 batch = batch.to(device)
-                nll += float(objective.loss(objective.forward(model, batch), batch).nll)
-            num_targets += batch.num_targets
+                losses = objective.loss(objective.forward(model, batch), batch)
+            is_likelihood = losses.nll is not None
+            sums[index] = float(losses.whole if losses.nll is None else losses.nll), losses.divisor_in(batch)
+        total, divisor = map(sum, zip(*group.merged(sums), strict=True))
         rows = [row for indices in batches for row in indices.tolist()]
+        loss = total / max(divisor, 1.0)
+        if math.isnan(loss):
+            raise TrainingError(f"the loss is nan in validation. {NOT_FINITE}")
         with _error_context("decoding", predictor.memory_advice), without_length_warnings():
-            scores = task.evaluate(predictor, dev, metrics, rows, bootstrap=0).scores
-        loss = nll / num_targets
-        values = {name: score.value for name, score in scores.items()}
-        return {"loss": loss, "perplexity": math.exp(min(loss, 700)), **values}
+            scores = task.evaluate(predictor, dev, metrics, rows, bootstrap=0, group=group).scores
+        perplexity = {"perplexity": math.exp(min(loss, 700))} if any(group.all(is_likelihood)) else {}
+        return {"loss": loss, **perplexity, **{name: score.value for name, score in scores.items()}}
 
     return validate
 
@@ -109,29 +122,27 @@ def score_run(
     options: Mapping[str, Any] | None = None,
     checkpoint: str = "best",
     device: str = "auto",
+    features: str | None = None,
     engine: str = "torch",
     quantize: str | None = None,
 ) -> RunScores:
     """Score a run on its dev or test set, or on `given` sources and references.
 
-    metrics: the recipe's if empty; options: decoding options that replace the recipe's; engine, quantize: see
-        `load`.
+    metrics: the recipe's if empty; options: decoding options that replace the recipe's; features: a run whose
+    features generated images are compared by, instead of the recipe's; engine, quantize: see `load`.
     """
     metrics = chosen_metrics(run, metrics)
     task, predictor = load_with_task(run, checkpoint, device, engine=engine, quantize=quantize)
     predictor = predictor.configured(options or {})
-    inputs: Iterable[Any] = []
-    references: References = []
+    task = task if features is None else task.measured_by(features)
     if given is None:
         examples = held_out(task, role)
         evaluation = task.evaluate(predictor, examples, metrics)
-        if task.baselines:
-            rows = range(len(examples))
-            inputs, references = task.inputs(examples, rows), reference_texts(examples, rows)
+        baselines = task.evaluate_baselines(examples, metrics)
     else:
         inputs, references = _checked(task, predictor, given)
         evaluation = task.evaluate_texts(predictor, inputs, references, metrics)
-    baselines = task.score_baselines(inputs, references, metrics)
+        baselines = task.score_baselines(inputs, references, metrics)
     return RunScores(evaluation, signature(run, predictor, checkpoint), baselines)
 
 
@@ -163,9 +174,12 @@ def signature(run: str | Path, predictor: Predictor, checkpoint: str = "best") -
 
 @contextlib.contextmanager
 def _error_context(activity: str, setting: str) -> Iterator[None]:
-    """Re-raise out-of-memory errors of validation with the activity and the setting to lower."""
+    """Re-raise errors of validation with the activity and a remedy: out of memory, and probabilities that are
+    not numbers."""
     try:
         yield
+    except NotNumbersError as error:  # only while decoding: the loss was a number
+        raise TrainingError(f"probabilities are nan in validation, {activity}. {NOT_FINITE}") from error
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise

@@ -6,7 +6,7 @@ from typing import Any, cast, get_args
 
 from seq2attn.data import DataError, Role
 from seq2attn.data.given import given_table
-from seq2attn.errors import require_type
+from seq2attn.errors import require_type, with_article
 from seq2attn.recipe import AnyRecipe, LabellingRecipe, LocatedFault, RecipeError, Section, assignments, read
 from seq2attn.recipe.wording import unknown
 
@@ -35,15 +35,30 @@ def recipe_of(recipe: object, overrides: object = (), data: object = None) -> An
             return recipe
         recipe = recipe.model_dump(mode="json")
     written = cast("str | Path | Mapping[str, Any]", recipe)
+    try:
+        return _read(written, listed, given)
+    except RecipeError as error:
+        faults = [fault._replace(given=_place(fault, overrides, given)) for fault in error.faults]
+        raise RecipeError(faults) from None
+
+
+def _read(written: str | Path | Mapping[str, Any], listed: list[str], given: dict[Role, Any]) -> AnyRecipe:
+    """Read a recipe with given data. The recipe says what their rows are."""
     rows = {role: value for role, value in given.items() if not _is_corpus(value)}
     corpora = {role: value for role, value in given.items() if role not in rows}
     if rows:
-        # The recipe says what its rows are.
         unread = _replacing({**corpora, **dict.fromkeys(rows, _UNREAD)})
         draft = read(written, [*unread, *listed], check_files=False)
         words = draft.text.words if isinstance(draft, LabellingRecipe) else "auto"
         corpora |= {role: given_table(value, role, draft.data, words) for role, value in rows.items()}
     return read(written, [*_replacing(corpora), *listed])
+
+
+def _place(fault: LocatedFault, overrides: object, given: dict[Role, Any]) -> str:
+    """Return the argument that has the fault of an override."""
+    if fault.path.startswith(tuple(f"data.{role}" for role in given)):
+        return "data"
+    return "overrides" if isinstance(overrides, Mapping) else fault.given
 
 
 def _by_role(data: object) -> dict[Role, Any]:
@@ -53,11 +68,13 @@ def _by_role(data: object) -> dict[Role, Any]:
     if not isinstance(data, Mapping):
         raise DataError(
             f"data: expected a dict with the keys {', '.join(_ROLES)}, as in "
-            f'{{"train": pairs[:-500], "dev": pairs[-500:]}}; got a {type(data).__name__}'
+            f'{{"train": pairs[:-500], "dev": pairs[-500:]}}; got {with_article(type(data).__name__)}'
         )
     for key in data:
         if key not in _ROLES:
             raise DataError(f"data: {unknown(str(key), _ROLES, guess=_OTHER_NAMES.get(str(key)))}")
+        if data[key] is None and key != "test":
+            raise DataError(f"data: expected rows or a corpus as {key}, got None; only test may be None")
     return dict(data)
 
 

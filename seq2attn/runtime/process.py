@@ -7,6 +7,8 @@ made with environment variables are not changed.
 import ctypes
 import os
 import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
 # How long OpenMP's threads spin before they sleep: GNU's in rounds, LLVM's and Intel's in milliseconds.
 SPINNING = {"GOMP_SPINCOUNT": "6000", "KMP_BLOCKTIME": "1"}
@@ -53,3 +55,14 @@ def keep_memory() -> None:
         mallopt(MMAP_THRESHOLD, KEPT_MEMORY) or mallopt(MMAP_THRESHOLD, KEPT_MEMORY_OLD_GLIBC)
     ):
         mallopt(TRIM_THRESHOLD, KEPT_MEMORY)
+
+
+def start_processes(count: int, arguments: Sequence[str]) -> NoReturn:
+    """Replace this process by torchrun, with this many processes of seq2attn that have these arguments.
+
+    The cores are divided among them, unless OMP_NUM_THREADS is set.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    # After "--" torchrun does not take options of seq2attn for its own.
+    os.execv(sys.executable, [sys.executable, *torchrun, "-m", "--", "seq2attn", *arguments])

@@ -1,55 +1,39 @@
 """Tasks of images: classification."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from typing_extensions import Self
 
 from seq2attn.data import Role
 from seq2attn.data.batches import AnyBatchLoader
-from seq2attn.data.image_batches import ImageBatchLoader, beside_training
-from seq2attn.data.image_plan import BatchLimits
+from seq2attn.data.image_batches import ImageBatchLoader
 from seq2attn.data.images import ImageExamples, learn_labels, prepare_images
 from seq2attn.data.report import Report, silent
-from seq2attn.images.decoding import Pixels
 from seq2attn.inference.image_categorizer import RANKED, ImageCategorizer, ImageCategory
 from seq2attn.models.vision.classifier import ImageClassifier
 from seq2attn.models.vision.factory import build_image_classifier
 from seq2attn.recipe.roots import ImageClassificationRecipe
 from seq2attn.recipe.tagger_model import AttentivePoolingRecipe
 from seq2attn.recipe.vision_model import ViTRecipe
-from seq2attn.tasks.task import Task, Units, read_part
-from seq2attn.text.word_vocabulary import Labels
+from seq2attn.tasks.image_task import LabelledImageTask
+from seq2attn.tasks.task import Units
 from seq2attn.training.image_objective import ImageObjective
-from seq2attn.training.run_folder import RunFolder
 
 
-class ImageClassificationTask(Task[ImageClassificationRecipe]):
+class ImageClassificationTask(LabelledImageTask[ImageClassificationRecipe]):
     """Classification of images."""
 
     units = Units("images", "pixels an image", "images")
-
-    def __init__(self, recipe: ImageClassificationRecipe, labels: Labels) -> None:
-        self.recipe, self.labels = recipe, labels
+    label_tensors = ("output.",)
 
     @classmethod
     def learn(cls, recipe: ImageClassificationRecipe) -> Self:
         """See the base class: the labels of the training data and the dev set."""
         return cls(recipe, learn_labels(recipe.data))
-
-    @classmethod
-    def open(cls, recipe: ImageClassificationRecipe, folder: RunFolder) -> Self:
-        """See the base class."""
-        return cls(recipe, read_part(folder, "text/labels.json", Labels.read))
-
-    def files(self) -> dict[str, bytes]:
-        """See the base class."""
-        return {"text/labels.json": self.labels.content}
 
     @property
     def vocabulary(self) -> str:
@@ -58,34 +42,11 @@ class ImageClassificationTask(Task[ImageClassificationRecipe]):
 
     def examples(self, role: Role, progress: Callable[[Report], object] = silent) -> ImageExamples:
         """See the base class."""
-        data = self.recipe.data
-        return prepare_images(data.train if role == "train" else [getattr(data, role)], data, role, progress)
+        return prepare_images(self.corpora(role), self.recipe.data, role, progress)
 
-    def inputs(self, examples: ImageExamples, rows: Sequence[int]) -> Iterator[Pixels]:
-        """See the base class: pixels, already resized."""
-        return map(examples.image, rows)
-
-    def costs(self, examples: ImageExamples) -> NDArray[np.int32]:
-        """See the base class: pixels."""
-        return examples.heights * examples.widths
-
-    def lengths(self, examples: ImageExamples) -> NDArray[np.int32]:
+    def batches(self, examples: ImageExamples) -> AnyBatchLoader:
         """See the base class."""
-        return self.costs(examples)
-
-    def fitted(self, training: ImageExamples) -> Self:
-        """See the base class; also mean and standard deviation of the pixels."""
-        data = self.recipe.data.normalized_by(*training.mean_and_std())
-        task = self.with_recipe(self.recipe.model_copy(update={"data": data}))
-        return super(ImageClassificationTask, task).fitted(training)
-
-    def loader(self, examples: ImageExamples, training: bool = False) -> AnyBatchLoader:
-        """See the base class."""
-        settings = self.recipe.training
-        limits = BatchLimits(settings.batch_images, settings.batch_pixels)
-        data = self.recipe.data
-        loader = ImageBatchLoader(examples, self.labels, data, limits, self.recipe.seed)
-        return beside_training(loader, data.workers) if training else loader
+        return ImageBatchLoader(examples, self.labels, self.recipe.data, self.limits, self.recipe.seed)
 
     def build(self) -> ImageClassifier:
         """See the base class."""

@@ -1,7 +1,7 @@
 """The task that writes a text from an image: captions, handwritten formulas."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
@@ -14,20 +14,19 @@ from typing_extensions import Self
 
 from seq2attn.data import DataError, Role
 from seq2attn.data.batches import AnyBatchLoader
-from seq2attn.data.image_batches import beside_training, normalization
-from seq2attn.data.image_plan import BatchLimits
+from seq2attn.data.image_batches import normalization
 from seq2attn.data.image_texts import ImageTextLoader, ImageTokenizer
 from seq2attn.data.images import ImageExamples, prepare_images
 from seq2attn.data.report import Report, silent
-from seq2attn.images.decoding import Pixels
 from seq2attn.inference.captioner import Captioner
 from seq2attn.inference.generator import Generator
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.models.vision.factory import build_image_to_text
 from seq2attn.recipe.roots import ImageToTextRecipe
 from seq2attn.recipe.sections import learned_positions
+from seq2attn.tasks.image_task import ImageTask
 from seq2attn.tasks.sequence_tasks import token_objective, validating_settings
-from seq2attn.tasks.task import Task, Units, read_part
+from seq2attn.tasks.task import Units, read_part
 from seq2attn.text.vocabulary import Vocabulary
 from seq2attn.text.vocabulary_training import train_vocabulary
 from seq2attn.training.objectives import TokenObjective
@@ -36,7 +35,7 @@ from seq2attn.training.run_folder import RunFolder
 NAME = "text/target.model"
 
 
-class ImageToTextTask(Task[ImageToTextRecipe]):
+class ImageToTextTask(ImageTask[ImageToTextRecipe]):
     """Writing a text from an image."""
 
     units = Units("images", "pieces of its text an image", "target tokens")
@@ -87,9 +86,7 @@ class ImageToTextTask(Task[ImageToTextRecipe]):
 
     def examples(self, role: Role, progress: Callable[[Report], object] = silent) -> ImageExamples:
         """See the base class. DataError also for a text that the decoder has no positions for."""
-        data = self.recipe.data
-        corpora = data.train if role == "train" else [getattr(data, role)]
-        examples = prepare_images(corpora, data, role, progress)
+        examples = prepare_images(self.corpora(role), self.recipe.data, role, progress)
         limit = learned_positions(self.recipe.model.decoder)
         if limit is None or role == "test":
             return examples
@@ -102,34 +99,21 @@ class ImageToTextTask(Task[ImageToTextRecipe]):
             )
         return examples
 
-    def inputs(self, examples: ImageExamples, rows: Sequence[int]) -> Iterator[Pixels]:
-        """See the base class: pixels, already resized."""
-        return map(examples.image, rows)
-
-    def costs(self, examples: ImageExamples) -> NDArray[np.int32]:
-        """See the base class: pixels."""
-        return examples.heights * examples.widths
-
     def lengths(self, examples: ImageExamples) -> NDArray[np.int32]:
         """See the base class: those of first texts."""
         return np.array([len(ids) for ids in self.target.encode(examples.targets)], dtype=np.int32)
 
     def fitted(self, training: ImageExamples) -> Self:
-        """See the base class; also mean and standard deviation of the pixels, and the longest output as a
-        multiple of the number of the encoder's states."""
-        data = self.recipe.data.normalized_by(*training.mean_and_std())
+        """See the base class; also the longest output as a multiple of the number of the encoder's states."""
         stride = self.recipe.model.encoder.backbone.stride
         positions = -(-training.heights // stride) * -(-training.widths // stride)
         decoding = self.recipe.decoding.fitted(positions + 1, self.lengths(training))
-        recipe = self.recipe.model_copy(update={"data": data, "decoding": decoding})
+        recipe = self.recipe.model_copy(update={"decoding": decoding})
         return super(ImageToTextTask, self.with_recipe(recipe)).fitted(training)
 
-    def loader(self, examples: ImageExamples, training: bool = False) -> AnyBatchLoader:
+    def batches(self, examples: ImageExamples) -> AnyBatchLoader:
         """See the base class."""
-        settings, data = self.recipe.training, self.recipe.data
-        limits = BatchLimits(settings.batch_images, settings.batch_pixels)
-        loader = ImageTextLoader(examples, self.tokenizer, data, limits, self.recipe.seed)
-        return beside_training(loader, data.workers) if training else loader
+        return ImageTextLoader(examples, self.tokenizer, self.recipe.data, self.limits, self.recipe.seed)
 
     def build(self) -> Seq2Seq:
         """See the base class."""

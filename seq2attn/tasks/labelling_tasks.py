@@ -20,7 +20,7 @@ from seq2attn.models.tagger_factory import build_tagger
 from seq2attn.recipe import LabellingRecipe
 from seq2attn.recipe.sections import learned_positions
 from seq2attn.recipe.tagger_model import AttentivePoolingRecipe
-from seq2attn.tasks.task import TextTask, Units, read_part
+from seq2attn.tasks.task import LABELS, TextTask, Units, read_part
 from seq2attn.text.tag_schemes import Scheme, read
 from seq2attn.text.word_vocabulary import Labels, WordVocabulary, WordVocabularyError, split_words
 from seq2attn.training.label_objectives import AnyTagger, LabelObjective
@@ -33,6 +33,7 @@ class LabellingTask(TextTask[LabellingRecipe]):
     """The base class of tasks whose model reads words, and labels each word or the sentence."""
 
     units = Units("sentences", "words a sentence", "words")
+    label_tensors = ("output.", "crf.", "label_attention.labels")
     predictor_class: ClassVar[type[Recognizer] | type[Categorizer]]
     scheme: ClassVar[Scheme | None]  # of the tags; None: sentences are labelled
 
@@ -67,10 +68,10 @@ class LabellingTask(TextTask[LabellingRecipe]):
     def open(cls, recipe: LabellingRecipe, folder: RunFolder) -> Self:
         """See the base class."""
         words = read_part(folder, "text/words.json", WordVocabulary.read)
-        labels = read_part(folder, "text/labels.json", Labels.read)
+        labels = read_part(folder, LABELS, Labels.read)
         if labels.scheme != cls.scheme:
             raise RunError(
-                f"{folder.path / 'text/labels.json'} is damaged: scheme: expected {cls.scheme} for "
+                f"{folder.path / LABELS} is damaged: scheme: expected {cls.scheme} for "
                 f"{recipe.task}, got {labels.scheme}"
             )
         return cls(recipe, words, labels)
@@ -90,7 +91,7 @@ class LabellingTask(TextTask[LabellingRecipe]):
 
     def files(self) -> dict[str, bytes]:
         """See the base class."""
-        return {"text/words.json": self.word_vocabulary.content, "text/labels.json": self.labels.content}
+        return {"text/words.json": self.word_vocabulary.content, LABELS: self.labels.content}
 
     @property
     def max_lengths(self) -> dict[str, int]:

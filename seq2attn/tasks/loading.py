@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from seq2attn.errors import Seq2attnError, require_type
+from seq2attn.errors import Seq2attnError, require_type, with_article
 from seq2attn.inference.engines.registry import check_engine, make_engine
 from seq2attn.inference.predictor import Predictor
 from seq2attn.inference.results import Translation
 from seq2attn.inference.translator import Translator
+from seq2attn.inference.writing_predictor import WritingPredictor
 from seq2attn.recipe import AnyRecipe
 from seq2attn.runtime.devices import pick_device
 from seq2attn.tasks.registry import TASKS
@@ -80,8 +81,8 @@ def load(
     predictor = load_with_task(run, checkpoint, device, precision, engine, quantize)[1]
     if not isinstance(predictor, kind):
         raise Seq2attnError(
-            f"{run} was trained for {predictor.task}: expected a {kind.__name__}, got a "
-            f"{type(predictor).__name__}"
+            f"{run} was trained for {predictor.task}: expected {with_article(kind.__name__)}, got "
+            f"{with_article(type(predictor).__name__)}"
         )
     return predictor
 
@@ -101,6 +102,9 @@ def load_with_task(
     model = task.empty()
     load_weights(model, folder.load_weights(checkpoint), folder.path)
     predictor = task.predictor(model, pick_device(device), precision)
+    chosen = folder.version.alignment
+    if chosen is not None and isinstance(predictor, WritingPredictor):
+        predictor = predictor.with_alignment(chosen.layer, chosen.head, chosen.shift, chosen.method)
     made = make_engine(engine, task.recipe, predictor, quantize)
     return task, predictor if made is None else predictor.with_engine(made)
 

@@ -25,10 +25,12 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.inference.predictor import Predictor
 from seq2attn.metrics import References, Score, score, tables, transposed
 from seq2attn.recipe import AnyRecipe, AttentionRecipe, Section
+from seq2attn.runtime.distributed import ALONE, Group
 from seq2attn.training.loop import epoch_steps, total_steps
 from seq2attn.training.objectives import Objective
 from seq2attn.training.run_folder import RunError, RunFolder
 
+LABELS = "text/labels.json"  # the file of labels among those of a task; all others are vocabularies
 R = TypeVar("R", bound=AnyRecipe)
 T = TypeVar("T")
 
@@ -52,6 +54,8 @@ class Task(ABC, Generic[R]):
     """The base class of tasks. `learn` makes the task of a new run, `open` that of an existing run."""
 
     units: ClassVar[Units]
+    # Beginnings of the names of tensors with a row for each label: if labels differ, init_from leaves them.
+    label_tensors: ClassVar[tuple[str, ...]] = ()
 
     recipe: R
 
@@ -139,14 +143,17 @@ class Task(ABC, Generic[R]):
         metrics: Sequence[str],
         rows: Sequence[int] | None = None,
         bootstrap: int = 1000,
+        group: Group = ALONE,
     ) -> Evaluation:
         """Score a model on examples, or on those with the indices `rows`.
 
+        group: the processes that share the work; all of them get the scores.
         The default compares results as texts. Tasks with other results (boxes, masks, samples) override it.
         """
         rows = range(len(examples)) if rows is None else rows
         inputs = self.inputs(examples, rows)
-        return self.evaluate_texts(predictor, inputs, reference_texts(examples, rows), metrics, bootstrap)
+        references = reference_texts(examples, rows)
+        return self.evaluate_texts(predictor, inputs, references, metrics, bootstrap, group)
 
     def evaluate_texts(
         self,
@@ -155,9 +162,14 @@ class Task(ABC, Generic[R]):
         references: References,
         metrics: Sequence[str],
         bootstrap: int = 1000,
+        group: Group = ALONE,
     ) -> Evaluation:
         """Score a model on what its predictor reads, and the references."""
-        texts = [self.scored_text(result) for result in predictor.stream(inputs)]
+        own = group.share(inputs)
+        results = predictor.stream(given for _, given in own)
+        texts = group.merged(
+            {index: self.scored_text(result) for (index, _), result in zip(own, results, strict=True)}
+        )
         scores = score(texts, references, metrics, bootstrap)
         details = tables(texts, references, metrics) if bootstrap else {}  # validation does not use them
         return Evaluation(dict(zip(metrics, scores, strict=True)), details)
@@ -165,6 +177,23 @@ class Task(ABC, Generic[R]):
     def scored_text(self, result: Any) -> str:
         """Return a result in the form that metrics take."""
         return str(result)
+
+    def measured_by(self, features: str) -> Self:
+        """Return the task with metrics by the features of a run. Seq2attnError if its metrics need none."""
+        raise Seq2attnError(
+            f"--features are for models that generate images, and this one was trained for {self.recipe.task}"
+        )
+
+    def illustration(self, predictor: Any) -> bytes | None:
+        """Return a picture (PNG) of what the model can do at a validation; None: there is none."""
+        return None
+
+    def evaluate_baselines(self, examples: Any, metrics: Sequence[str]) -> dict[str, list[Score]]:
+        """Return the scores of the baselines on examples, by name."""
+        if not self.baselines:
+            return {}
+        rows = range(len(examples))
+        return self.score_baselines(self.inputs(examples, rows), reference_texts(examples, rows), metrics)
 
     @property
     def baselines(self) -> Mapping[str, Callable[[Any], str]]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from seq2attn.optim import SCHEDULES
 from seq2attn.recipe.training import AnyLearningRecipe, fitted_interval, fitted_warmup
 
-FEW_UPDATES = 300  # the shortest trainings of the recipes that ship have 465, on tasks with 16 letters
+FEW_UPDATES = 300  # enough only for simple tasks, such as `languages`
 FEW_STEPS = 20  # of which an update without effect is a noticeable part
 LONG_WARMUP = 0.5  # a larger share of all updates leaves too few at the learning rate that was chosen
 
@@ -23,8 +23,8 @@ def advice(settings: AnyLearningRecipe, total: int | None, per_epoch: int, examp
         # of two limits, the first that is reached
         limit = "max_steps" if total == settings.max_steps else "max_epochs"
         yield (
-            f"training: {total:,} updates, {per_epoch:,} an epoch, are too few to learn most tasks: raise "
-            f"{limit}, lower {settings.batch_setting}, or use more {examples}"
+            f"training: {total:,} updates, {per_epoch:,} an epoch, are few: if the scores on the "
+            f"dev set stay low, raise {limit}, lower {settings.batch_setting}, or use more {examples}"
         )
     if total < FEW_STEPS and not settings.schedule.make(SCHEDULES).factor(total, total):
         yield (

@@ -132,7 +132,8 @@ def validation_line(record: dict[str, Any]) -> str:
     """Return the line that reports a validation."""
     weights = f"step {record['step']}" if "step" in record else f"average of the last {record['average']}"
     metrics = [f"{DISPLAY_NAMES.get(name, name)} {record[name]:.2f}" for name in METRICS if name in record]
-    values = [f"loss {record['loss']:.3f}", f"perplexity {record['perplexity']:.2f}", *metrics]
+    perplexity = [f"perplexity {record['perplexity']:.2f}"] if "perplexity" in record else []
+    values = [f"loss {record['loss']:.3f}", *perplexity, *metrics]
     return f"{weights}: dev {'  '.join(values)}"
 
 

@@ -7,6 +7,7 @@ from seq2attn.data.image_batches import ImageBatch
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.token_loss import CrossEntropy, Loss, TokenLoss
 from seq2attn.models.vision.classifier import ImageClassifier, ImageScores
+from seq2attn.runtime.distributed import ALONE, Group
 from seq2attn.training.objectives import Losses
 
 
@@ -50,7 +51,7 @@ class ImageObjective:
         )
         return Loss(smoothed, nll)
 
-    def updated(self) -> None:
+    def updated(self, group: Group = ALONE) -> None:
         """See Objective."""
 
     def state(self) -> None:

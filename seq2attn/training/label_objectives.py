@@ -4,6 +4,7 @@ from seq2attn.data.word_batches import LabelledBatch
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.token_loss import CrossEntropy, Loss, TokenLoss
 from seq2attn.models.taggers import Classifier, LabelScores, SpanTagger, Tagger
+from seq2attn.runtime.distributed import ALONE, Group
 from seq2attn.training.objectives import Losses
 
 AnyTagger = Tagger | SpanTagger | Classifier
@@ -54,7 +55,7 @@ class LabelObjective:
         target = self.targets(batch.labels, batch.words.mask).flatten().masked_fill(~mask, 0)  # (N,)
         return self.token_loss(scores[None], target[None], mask[None])
 
-    def updated(self) -> None:
+    def updated(self, group: Group = ALONE) -> None:
         """See Objective."""
 
     def state(self) -> None:

@@ -13,6 +13,7 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.metrics.registry import ranking_value
 from seq2attn.recipe import AnyLearningRecipe
 from seq2attn.runtime.devices import out_of_memory
+from seq2attn.runtime.distributed import Group
 from seq2attn.training.deferred_signals import DeferredSignals
 from seq2attn.training.run_folder import RunError, RunFolder
 from seq2attn.training.trainer import Trainer
@@ -22,6 +23,13 @@ LOGGED = ("step", "epoch", "loss", "norm", "learning_rate", "tokens", "seconds")
 Validate = Callable[[int | None], dict[str, float]]  # number of batches, or all -> loss, and metrics by name
 Record = dict[str, Any]
 Report = Callable[[Record], None]
+
+
+# What to do if the loss, the gradient or probabilities are not finite.
+NOT_FINITE = (
+    "Lower training.learning_rate, raise the schedule's warmup, or train with precision fp32; if a scorer, a "
+    "loss or another part is your own, look there first"
+)
 
 
 class TrainingError(Seq2attnError):
@@ -59,24 +67,26 @@ def fit(
     report: Report = lambda record: None,
     logged: Report = lambda record: None,
     resumed: Callable[[], object] = lambda: None,
+    illustrate: Callable[[int], object] = lambda step: None,
 ) -> Progress:
     """Train from the state in the run's folder until a limit of the recipe; keep the best weights there.
 
     validate(n) scores the model on the first n batches of the dev set (None = all). report is called with a
     record after every update and every validation; logged with the records of log.jsonl, when they and the
-    state of their step are saved; resumed once the state has been read, before anything is written. Ctrl-C
-    and SIGTERM end training after the current update, and the state is saved.
+    state of their step are saved; resumed once the state has been read, before anything is written;
+    illustrate with the step of each validation, while the model has its weights. Ctrl-C and SIGTERM
+    end training after this update.
     """
-    recipe, progress = trainer.recipe, resume(run, trainer)
+    recipe, group, progress = trainer.recipe, trainer.group, resume(run, trainer)
     if not progress.step:
-        validate(2)  # so that a metric that raises does so now, not after hours of training
+        _validated(validate, 2, "before the first update")  # what raises does so now, not after hours
     resumed()
     _prepare_folder(run, trainer, progress)
     with DeferredSignals() as signals:
         clock = time.monotonic() - progress.seconds
         for plan in _update_plans(loader, progress, recipe):
             step = progress.step + 1
-            batches = [loader.batch(indices, plan.epoch) for indices in plan.batches]
+            batches = [loader.batch(indices, plan.epoch) for _, indices in group.share(plan.batches)]
             with error_context(step, plan, batches, trainer):
                 stats = trainer.update(batches, step)
             progress.step, progress.epoch, progress.batch = step, plan.next_epoch, plan.next_batch
@@ -88,27 +98,33 @@ def fit(
             if step % recipe.log_every == 0:
                 records.append({key: record[key] for key in (*LOGGED, *stats.parts)})
                 run.log(records[-1])
+            progress.seconds, received = _agreed(group, progress.seconds, signals.received)
             ended = _has_ended(progress, recipe)
             if step % recipe.interval == 0 or ended:
-                scores = _validate_and_keep(run, trainer, progress, validate)
+                scores = _validate_and_keep(run, trainer, progress, validate, illustrate)
                 records.append({"step": step, **scores})
                 report(records[-1])
                 run.log(records[-1])
                 ended = ended or _has_ended(progress, recipe)
-                progress.seconds = time.monotonic() - clock
-            saving = step % (recipe.save_every or recipe.interval) == 0
-            if saving or step % recipe.interval == 0 or signals.received or ended:
+                progress.seconds, received = _agreed(group, time.monotonic() - clock, signals.received)
+            due = [every for every in (recipe.interval, recipe.save_every) if every and step % every == 0]
+            if due or received or ended:
                 save(run, trainer, progress)
-                # Prune only now: the saved state must never refer to deleted weights.
-                _prune_weights(run, recipe)
+                _prune_weights(run, recipe)  # only now: the saved state must never refer to deleted weights
             for written in records:
                 logged(written)
-            if signals.received or ended:
-                progress.interrupted = 0 if ended else signals.received
+            if received or ended:
+                progress.interrupted = 0 if ended else received
                 break
     if recipe.average and not progress.interrupted and not run.version.average:
         logged(average_last(run, trainer, recipe.average, validate, report))
     return progress
+
+
+def _agreed(group: Group, seconds: float, signal: int) -> tuple[float, int]:
+    """Return the seconds of the first process, and the signal that any process has received, 0 = none."""
+    values = group.all([seconds, signal])
+    return values[0][0], max(received for _, received in values)
 
 
 def _prepare_folder(run: RunFolder, trainer: Trainer, progress: Progress) -> None:
@@ -123,7 +139,7 @@ def _prepare_folder(run: RunFolder, trainer: Trainer, progress: Progress) -> Non
 
 def resume(run: RunFolder, trainer: Trainer) -> Progress:
     """Restore the trainer from the run's folder, or start at step 0 if nothing was trained yet."""
-    state, file = run.load_state(), run.path / "training_state.pt"
+    state, file = trainer.group.from_first(run.load_state), run.path / "training_state.pt"
     if state is None:
         if run.weights or any(run.path.glob("weights/[!.]*")):
             raise RunError(
@@ -157,7 +173,8 @@ def average_last(
     Returns the record of log.jsonl.
     """
     names = run.last_weights(count)
-    load_weights(trainer.model, average(run.load_weights(name) for name in names))
+    weights = trainer.group.from_first(lambda: average(run.load_weights(name) for name in names))
+    load_weights(trainer.model, weights)
     scores = validate(None)
     value = ranking_value(scores, trainer.recipe.metric)
     name = f"average-{len(names)}.safetensors"
@@ -218,12 +235,17 @@ def _has_ended(progress: Progress, recipe: AnyLearningRecipe) -> bool:
 
 
 def _validate_and_keep(
-    run: RunFolder, trainer: Trainer, progress: Progress, validate: Validate
+    run: RunFolder,
+    trainer: Trainer,
+    progress: Progress,
+    validate: Validate,
+    illustrate: Callable[[int], object],
 ) -> dict[str, float]:
     """Validate and save the weights as the run's last and, if they score best so far, as its best."""
     recipe, version, name = trainer.recipe, run.version, weights_name(progress.step)
     with trainer.averaged() as weights:
-        scores = validate(None)
+        scores = _validated(validate, None, f"after step {progress.step:,}")
+        illustrate(progress.step)
         run.save_weights(name, weights)
     value = ranking_value(scores, recipe.metric)
     improved = value > progress.best
@@ -235,6 +257,14 @@ def _validate_and_keep(
     trainer.schedule.validated(improved)
     run.commit()
     return scores
+
+
+def _validated(validate: Validate, limit: int | None, when: str) -> dict[str, float]:
+    """Return the scores of a validation. Its TrainingErrors say when it was."""
+    try:
+        return validate(limit)
+    except TrainingError as error:
+        raise TrainingError(f"{when}: {error}") from error
 
 
 def _prune_weights(run: RunFolder, recipe: AnyLearningRecipe) -> None:
@@ -256,8 +286,7 @@ def error_context(
     except FloatingPointError as error:
         norm = math.sqrt(sum(float(p.detach().float().square().sum()) for p in trainer.model.parameters()))
         raise TrainingError(
-            f"{error} at {where} (norm of the parameters {norm:.4g}). "
-            "Lower training.learning_rate, raise the schedule's warmup, or train with precision fp32"
+            f"{error} at {where} (norm of the parameters {norm:.4g}). {NOT_FINITE}"
         ) from error
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):

@@ -20,18 +20,27 @@ from seq2attn.attention.masks import check_mask
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.token_loss import CrossEntropy, TokenLoss
 from seq2attn.models.decoders import Decoded, Decoder
+from seq2attn.runtime.distributed import ALONE, Group
 
 if TYPE_CHECKING:
     from seq2attn.data.batches import Batch
 
 
 class Losses(NamedTuple):
-    """The losses of a batch: sums over its `num_targets` predictions."""
+    """The losses of a batch: sums over its predictions."""
 
     whole: Tensor  # (), minimised
     loss: Tensor  # (), the part of `whole` that is reported as the loss, in nats
-    nll: Tensor  # (), the negative log-likelihood of the target, in nats; has no gradient
+    # (), the negative log-likelihood of the target, in nats, without a gradient; None: the loss is none
+    nll: Tensor | None
     parts: Mapping[str, Tensor] = MappingProxyType({})  # other reported losses, by name, before their factors
+    # (), what the sums of all batches of an update are divided by, without a gradient, if only the output
+    # tells it; None: the batch's num_targets
+    divisor: Tensor | None = None
+
+    def divisor_in(self, batch: Any) -> float:
+        """Return the batch's share in what the sums of an update are divided by."""
+        return float(batch.num_targets if self.divisor is None else self.divisor)
 
 
 class Objective(Protocol):
@@ -44,8 +53,8 @@ class Objective(Protocol):
     def loss(self, output: Any, batch: Any) -> Losses:
         """Return the losses of the output."""
 
-    def updated(self) -> None:
-        """Adapt the state after an update; called once per update."""
+    def updated(self, group: Group = ALONE) -> None:
+        """Adapt the state after an update; called once per update, in all processes."""
 
     def state(self) -> Any:
         """Return the state that changes with training, for a checkpoint."""
@@ -220,10 +229,12 @@ class AttentionLosses:
         """Continue from a baseline."""
         self.baseline = state
 
-    def updated(self) -> None:
+    def updated(self, group: Group = ALONE) -> None:
         """Update the baseline with the rewards of the update."""
-        if self._rewards:
-            mean = float(torch.cat(self._rewards).mean())
+        rewards = group.all([reward for batch in self._rewards for reward in batch.tolist()])
+        if any(rewards):
+            values = [reward for of_process in rewards for reward in of_process]
+            mean = float(torch.tensor(values, device="cpu").mean())
             self.baseline = mean if self.baseline is None else 0.9 * self.baseline + 0.1 * mean
         self._rewards.clear()
 
@@ -276,10 +287,10 @@ class TokenObjective:
         terms = self.attention_losses.terms(output, target, mask, batch.source.mask, batch.links)
         return losses._replace(whole=loss.smoothed + self.attention_losses.total(terms), parts=terms)
 
-    def updated(self) -> None:
+    def updated(self, group: Group = ALONE) -> None:
         """See Objective."""
         if self.attention_losses:
-            self.attention_losses.updated()
+            self.attention_losses.updated(group)
 
     def state(self) -> float | None:
         """See Objective: the baseline of rewards."""

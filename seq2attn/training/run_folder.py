@@ -6,6 +6,7 @@
     version.json          format, checksums, and which weights are best, last and average
     training_state.pt     everything that resuming needs, read as plain tensors only
     log.jsonl             one record per line
+    samples/step-*.png    a picture of each validation, if the task has one; nothing depends on it
     .lock                 the process that is writing to the folder, while it does
 
 Each file is written under a temporary name and then renamed, version.json last: if the process is killed or
@@ -33,6 +34,7 @@ from seq2attn.recipe import AnyRecipe, read
 from seq2attn.recipe.yaml_source import dump
 from seq2attn.runtime import files as atomic
 from seq2attn.runtime.drafts import draft_folder
+from seq2attn.training.empty_folder import require_empty, unmakeable
 from seq2attn.training.log_lines import kept_lines, log_checksum
 from seq2attn.training.version_file import (
     FORMAT,
@@ -94,7 +96,7 @@ class RunFolder:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 draft = context.enter_context(draft_folder(path.parent, path.name)) / path.name
             except OSError as error:
-                raise RunError(f"{path} cannot be made: {error.strerror} ({error.filename})") from error
+                raise unmakeable(path, error) from error
             for folder in ("", "weights", "text"):
                 (draft / folder).mkdir()
             version.id = version.id or secrets.token_hex(8)
@@ -251,15 +253,20 @@ class RunFolder:
         Call it after something newer is saved. Weights that a killed call left are deleted, too.
         """
         folder = self.target("weights/all").parent
-        keep = {*keep, self.version.best, self.version.last, self.version.average}
-        stale = {name for name in self.weights if name not in keep}
-        for name in stale:
-            del self.version.checksums[f"weights/{name}"]
-            self.version.scores.pop(name, None)
+        stale = self.forget_all_but(keep)
         self.commit()  # before the files are deleted: version.json never names a file that is gone
         left = {file.name for file in folder.iterdir() if _OF_TRAINING.fullmatch(file.name)}
         for name in stale | (left - {*self.weights}):
             (folder / name).unlink(missing_ok=True)
+
+    def forget_all_but(self, keep: Iterable[str]) -> set[str]:
+        """Forget all weights but these, the best, last and average ones; return the names of the others."""
+        kept = {*keep, self.version.best, self.version.last, self.version.average}
+        stale = {name for name in self.weights if name not in kept}
+        for name in stale:
+            del self.version.checksums[f"weights/{name}"]
+            self.version.scores.pop(name, None)
+        return stale
 
     # ---- training state and log ---------------------------------------------------------------------
 
@@ -288,7 +295,10 @@ class RunFolder:
             if not isinstance(state, dict):
                 raise TypeError(f"expected names and values, got {type(state).__name__}")
         except (zipfile.BadZipFile, pickle.UnpicklingError, *_LOAD_ERRORS) as error:
-            raise RunError(f"{file} is damaged and training cannot be resumed from it: {error}") from error
+            raise RunError(
+                f"{file} is damaged and training cannot be resumed from it: {error}. Copy it again, or train "
+                f"with --run {self.path}-again, without --resume"
+            ) from error
         if state.get("run", "") != self.version.id:
             raise RunError(f"{file} is that of another run: copy the one that belongs to {self.path}")
         return self._upgraded(state) if "learner" in state else state
@@ -326,7 +336,7 @@ class RunFolder:
 
     def sweep(self) -> None:
         """Delete the unfinished files of a process that was killed."""
-        for folder in ("", "weights/", "text/"):
+        for folder in ("", "weights/", "text/", "samples/"):
             for file in self.target(f"{folder}all").parent.glob(f"{atomic.DRAFT}*"):
                 if file.is_symlink() or not file.is_dir():  # a folder is the draft of another run
                     file.unlink()
@@ -338,17 +348,10 @@ class RunFolder:
         ended: whether training has ended with this step, so that averages that were made then are kept.
         """
         self.sweep()
-        version, last = self.version, weights_name(step)
-        for name in list(version.scores):
-            if not (ended if name.startswith("average-") else name <= last):
-                del version.scores[name]
-        scores = version.scores
-        if version.best not in scores:  # without any others, they stay until there are
-            version.best = max(scores, key=lambda name: scores[name], default=version.best)
-        version.last = max((name for name in scores if name.startswith("step-")), default=version.last)
-        version.average = version.average if version.average in scores else ""
+        self.forget_later(step, ended)
         content = self._logged()
         kept, fault = kept_lines(content, step, ended)
+        version = self.version
         size, checksum = version.log
         if checksum and log_checksum(content[:size]) != (size, checksum):
             fault = fault or "lines were changed or are missing"
@@ -367,13 +370,17 @@ class RunFolder:
         if content:
             atomic.write(file, kept)
 
-
-def require_empty(path: Path) -> None:
-    """Raise RunError if a new run cannot be made at a path because something is there."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise RunError(
-            f"{path} exists and is not overwritten: continue it with --resume, or choose another with --run"
-        )
+    def forget_later(self, step: int, ended: bool) -> None:
+        """Forget the scores of weights of later steps; see `rewind`."""
+        version, last = self.version, weights_name(step)
+        for name in list(version.scores):
+            if not (ended if name.startswith("average-") else name <= last):
+                del version.scores[name]
+        scores = version.scores
+        if version.best not in scores:  # without any others, they stay until there are
+            version.best = max(scores, key=lambda name: scores[name], default=version.best)
+        version.last = max((name for name in scores if name.startswith("step-")), default=version.last)
+        version.average = version.average if version.average in scores else ""
 
 
 def _yaml(recipe: AnyRecipe) -> bytes:

@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
@@ -36,6 +36,22 @@ class RunError(Seq2attnError):
 
 
 @dataclass
+class ChosenHead:
+    """The layer and head that align best, how their weights are read, and how that was measured."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    layer: Annotated[int, Field(ge=0)]
+    head: Annotated[int, Field(ge=0)] | None  # None: the mean of all
+    shift: Literal[0, 1]
+    method: Literal["attention", "norms"]
+    measure: Literal["aer", "agreement"]
+    score: float  # in percent, on the pairs that it was not chosen on
+    pairs: Annotated[int, Field(ge=1)]  # how many it was chosen on
+    gold: str = ""  # SHA-256 of the gold links
+
+
+@dataclass
 class Version:
     """The content of version.json. Fields that are not compared differ between two equal trainings."""
 
@@ -55,7 +71,7 @@ class Version:
     # SHA-256 of recipe.yaml; two while it is being replaced. Empty: a run of an earlier version.
     recipe: list[_Checksum] = field(default_factory=list)
     origin: dict[str, str] = field(default_factory=dict)  # the run or model that it was made from, if any
-    alignment: dict[str, int | None] | None = None  # the layer and head that align best, once measured
+    alignment: ChosenHead | None = None  # once measured
     id: str = field(default="", compare=False)  # names this training; also in training_state.pt
     log: tuple[int, str] = field(
         default=(0, ""), compare=False
@@ -77,8 +93,13 @@ def read_version(path: Path) -> Version:
     if not isinstance(content, dict):
         raise RunError(f"{path} is damaged: expected names and values, got {type(content).__name__}")
     if (run_format := content.get("format")) not in READABLE:
+        if run_format is None:
+            raise RunError(f"{path} is damaged: it names no format; copy it again")
         readable = f"{', '.join(READABLE[:-1])} and {FORMAT}"
-        raise RunError(f"{path}: this seq2attn reads the run formats {readable}, the folder has {run_format}")
+        raise RunError(
+            f"{path}: this seq2attn reads the run formats {readable}, the folder has {run_format}: "
+            "install the version of seq2attn that made it"
+        )
     checksum = content.pop("checksum", None)  # earlier versions wrote none
     if checksum is not None and checksum != _checksum(content):
         raise RunError(

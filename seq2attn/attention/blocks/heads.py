@@ -104,6 +104,14 @@ class DANet(Block):
 
     def attend(self, x: Tensor, mask: Tensor | None, need_weights: bool) -> Looked:
         """See the class."""
+        (first, second), maps = self.summands(x, mask, need_weights)
+        return Looked(self.project(self.dropout(first + second)), maps)
+
+    def summands(
+        self, x: Tensor, mask: Tensor | None, need_weights: bool = False
+    ) -> tuple[tuple[Tensor, Tensor], dict[str, Map]]:
+        """Return the features (B, C / r, H, W) of the branch of positions and of that of channels, and their
+        maps."""
         looks = [
             look.attend(zeroed(enter(x), mask), mask, need_weights)
             for enter, look in zip(self.enter, (self.position, self.channel), strict=True)
@@ -111,8 +119,7 @@ class DANet(Block):
         first, second = (
             leave(zeroed(looked.features, mask)) for leave, looked in zip(self.leave, looks, strict=True)
         )
-        features = self.project(self.dropout(first + second))
-        return Looked(features, {name: map for looked in looks for name, map in looked.maps.items()})
+        return (first, second), {name: map for looked in looks for name, map in looked.maps.items()}
 
 
 def _convolution(channels: int, size: int, kernel: int, dilation: int = 1) -> nn.Sequential:

@@ -2,5 +2,6 @@
 another one by its name; registry.py fills it."""
 
 from seq2attn.attention.blocks.block import Block
+from seq2attn.registry import Registry
 
-BLOCKS: dict[str, type[Block]] = {}
+BLOCKS: Registry[type[Block]] = Registry("BLOCKS", Block)

@@ -7,8 +7,10 @@ from seq2attn.attention.normalizers.local import LocalM, LocalP
 from seq2attn.attention.normalizers.monotonic import HardMonotonic, MILk, MoChA, Monotonic
 from seq2attn.attention.normalizers.sampled import Gumbel, Hard, Hardmax
 from seq2attn.attention.normalizers.sparse import Entmax, Sparsemax
+from seq2attn.registry import Registry
 
-NORMALIZERS: dict[str, type[Normalizer]] = {
+NORMALIZERS: Registry[type[Normalizer]] = Registry("NORMALIZERS", Normalizer)
+NORMALIZERS |= {
     "softmax": Softmax,
     "softmax_sink": SoftmaxSink,
     "sigmoid": Sigmoid,

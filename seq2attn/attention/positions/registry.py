@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping
 from seq2attn.attention.positions.absolute import Learned, NoPosition, Position, Rotary, Sinusoidal
 from seq2attn.attention.positions.grid import Axial, Learned2d, Rotary2d, Sinusoidal2d, Swin
 from seq2attn.attention.positions.relative import T5, Alibi, Distance, Shaw
+from seq2attn.registry import Registry
 
-POSITIONS: dict[str, type[Position] | type[Distance]] = {
+POSITIONS: Registry[type[Position] | type[Distance]] = Registry("POSITIONS", Position, Distance)
+POSITIONS |= {
     "sinusoidal": Sinusoidal,
     "learned": Learned,
     "rotary": Rotary,

@@ -14,8 +14,10 @@ from seq2attn.attention.scorers.products import (
     ScaledDot,
     Trilinear,
 )
+from seq2attn.registry import Registry
 
-SCORERS: dict[str, type[Scorer]] = {
+SCORERS: Registry[type[Scorer]] = Registry("SCORERS", Scorer)
+SCORERS |= {
     "additive": Additive,
     "concat": Concat,
     "cosine": Cosine,

@@ -19,6 +19,7 @@ class ImageScores(NamedTuple):
     weights: Tensor | None = None  # (B, H, N), of the positions for each query and head of the pooling
     grid: Grid | None = None  # of the N positions
     penalty: Tensor | None = None  # (B,), see attention.pooling.penalty
+    vectors: Tensor | None = None  # (B, C), of which the scores are a linear function
 
 
 class ImageClassifier(nn.Module):
@@ -51,8 +52,10 @@ class ImageClassifier(nn.Module):
                 raise Seq2attnError(
                     "without a pooling, the network must have a class token: build one with it"
                 )
-            return ImageScores(self.output(self.dropout(features.token)), None, grid)
+            token = features.token
+            return ImageScores(self.output(self.dropout(token)), None, grid, None, token)
         states = rows(features.states)  # (B, N, C)
         real = states.new_ones(states.shape[:2]) > 0 if features.mask is None else features.mask.flatten(1)
         pooled = self.pooling(states, real, need_weights)
-        return ImageScores(self.output(self.dropout(pooled.vector)), pooled.weights, grid, pooled.penalty)
+        scores, vectors = self.output(self.dropout(pooled.vector)), pooled.vector
+        return ImageScores(scores, pooled.weights, grid, pooled.penalty, vectors)

@@ -21,6 +21,10 @@ class ResNet(Backbone):
 
     In networks of the small form shortcuts drop every second position and pad channels with zeros (option A);
     in the others they are 1x1 convolutions (option B); the 3x3 convolution of a bottleneck has the stride.
+    Where the form limits the stride, a stage that would be coarser keeps the grid of the one before, and its
+    3x3 convolutions are dilated from the first one on that would have had the stride: at every second
+    position of each side, features are those of the network without the limit.
+
     channels: of images; blocks: the blocks at each place; last_norm_zero: the last norm of each branch starts
     at 0, so that a unit starts as its shortcut (Goyal et al. 2017); drop_path: the rate of `DropPath` in the
     last unit.
@@ -44,10 +48,12 @@ class ResNet(Backbone):
         self.strides = form.strides
         self.stages, self.between = nn.ModuleList(), nn.ModuleList()
         size, rates = first, iter(depth_rates(drop_path, sum(form.units)))
+        stride, dilation = form.first_stride, 1
         for stage, (width, count) in enumerate(zip(form.widths, form.units, strict=True)):
             units = nn.Sequential()
             for unit in range(count):
-                at = _Unit(stage, unit, 2 if stage and not unit else 1, next(rates))
+                at = _Unit(stage, unit, form.strides[stage] // stride, next(rates), dilation)
+                stride, dilation = form.strides[stage], form.dilations[stage]
                 units.append(_unit(size, width, at, form, norm, blocks))
                 size = width * expansion
             self.stages.append(units)
@@ -129,6 +135,7 @@ class _Unit(NamedTuple):
     number: int  # within the stage
     stride: int
     drop_path: float
+    dilation: int  # of its first 3x3 convolution; the others have that of the stage
 
 
 def _unit(size: int, width: int, at: _Unit, form: Form, norm: str, blocks: BlocksAt) -> ResidualUnit:
@@ -138,13 +145,15 @@ def _unit(size: int, width: int, at: _Unit, form: Form, norm: str, blocks: Block
     if form.bottleneck:
         convolutions = [
             Convolution(size, width, 1, 1, norm),
-            Convolution(width, width, 3, stride, norm, replaced_by=replaced),
+            Convolution(width, width, 3, stride, norm, replaced_by=replaced).dilated(at.dilation),
             Convolution(width, out, 1, 1, norm, activation=False),
         ]
     else:
         convolutions = [
-            Convolution(size, width, 3, stride, norm),
-            Convolution(width, out, 3, 1, norm, activation=False, replaced_by=replaced),
+            Convolution(size, width, 3, stride, norm).dilated(at.dilation),
+            Convolution(width, out, 3, 1, norm, activation=False, replaced_by=replaced).dilated(
+                form.dilations[at.stage]
+            ),
         ]
     shortcut: nn.Module = PaddedShortcut(size, out, stride)
     if form.stem == "large" and (size != out or stride > 1):

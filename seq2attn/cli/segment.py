@@ -1,0 +1,45 @@
+"""The command `segment`: give each pixel of images a class."""
+
+from pathlib import Path
+
+import click
+
+from seq2attn.cli.inputs import own_stems
+from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, RUN, cli
+
+
+@cli.command()
+@RUN
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder to write to; it is made if there is none.",
+)
+@CHECKPOINT
+@DEVICE
+@PRECISION
+def segment(
+    run: Path, images: tuple[str, ...], output: Path, checkpoint: str, device: str, precision: str
+) -> None:
+    """Give each pixel of each IMAGE a class, in the size of the image.
+
+    For photo.jpg it writes photo.mask.png, whose pixels are class numbers with a palette of colours, and
+    photo.overlay.png, the classes over the image with a legend. Prints a line for each image: its file, a
+    tab, and the classes with their shares of the pixels.
+
+    \b
+    seq2attn segment runs/camvid_unet_scse street.jpg -o masks
+    seq2attn segment runs/nuclei_unet_scse slides/*.png -o masks
+    """
+    from seq2attn.tasks.loading import load_for
+
+    stems = own_stems(images, "masks", "segment")
+    segmenter = load_for("segment", run, checkpoint, device, precision)
+    output.mkdir(parents=True, exist_ok=True)
+    for stem, result in zip(stems, segmenter.stream(images), strict=True):
+        result.save_mask(output / f"{stem}.mask.png")
+        result.plot(output / f"{stem}.overlay.png")
+        click.echo(f"{result.name}\t{result}")

@@ -1,0 +1,59 @@
+"""Positions and boxes in images, and the matrices that move them.
+
+x goes to the right and y down; the pixel in row i, column j covers x from j to j + 1, y from i to i + 1. A
+box is (left, top, right, bottom) in these coordinates: its area is that of the pixels that it covers.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+# (2, 3): takes a position (x, y, 1) of the result to the position (x, y) of the image from which it comes.
+Matrix = NDArray[np.float64]
+Boxes = NDArray[np.float64]  # (n, 4): left, top, right, bottom
+VISIBLE = 0.2  # the share of a box that must lie in the image; of less, what it shows cannot be told
+
+
+def identity() -> Matrix:
+    """Return the matrix that leaves positions where they are."""
+    return np.eye(2, 3)
+
+
+def composed(outer: Matrix, inner: Matrix) -> Matrix:
+    """Return the matrix that takes a position first by the inner matrix, then by the outer one."""
+    both: Matrix = outer @ np.vstack([inner, [0.0, 0.0, 1.0]])
+    return both
+
+
+def inverse(matrix: Matrix) -> Matrix:
+    """Return the matrix that takes positions back."""
+    back = np.linalg.inv(matrix[:, :2])
+    return np.column_stack([back, -back @ matrix[:, 2]])
+
+
+def moved(boxes: Boxes, matrix: Matrix) -> Boxes:
+    """Return the boxes around the four corners of boxes, moved by a matrix.
+
+    Where the matrix turns, a box is larger than what it shows: the corners that it is drawn around are those
+    of the old box, and not of the object, which nobody knows.
+    """
+    corners = boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]  # (n, 4, 2)
+    places = corners @ matrix[:, :2].T + matrix[:, 2]
+    return np.concatenate([places.min(axis=1), places.max(axis=1)], axis=1)
+
+
+def clipped(boxes: Boxes, window: tuple[float, float, float, float]) -> tuple[Boxes, NDArray[np.bool_]]:
+    """Cut boxes off at the sides of a window (left, top, right, bottom).
+
+    Returns:
+        the boxes, and which of them are left: those of which at least VISIBLE of the area is in the window.
+    """
+    left, top, right, bottom = window
+    inside = np.clip(boxes, [left, top, left, top], [right, bottom, right, bottom])
+    share = areas(inside) / np.maximum(areas(boxes), np.finfo(np.float64).tiny)
+    return inside, (areas(inside) > 0) & (share >= VISIBLE)
+
+
+def areas(boxes: Boxes) -> NDArray[np.float64]:
+    """Return the area of each box, (n,), in pixels."""
+    areas: NDArray[np.float64] = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    return areas

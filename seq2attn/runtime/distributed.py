@@ -1,0 +1,246 @@
+"""Processes that train one model together: torchrun starts them, `torch.distributed` carries what they say.
+
+Every process holds the whole model and makes the same plan. Of the batches of an update each computes its
+share, the gradients are summed, and every process then makes the same update. Values are exchanged as JSON
+and as plain tensors, never as pickled objects.
+"""
+
+import contextlib
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from seq2attn.errors import Seq2attnError
+
+T = TypeVar("T")
+
+BUCKET = 2**25  # bytes of gradients that are summed at a time
+POLL = 0.2  # seconds between two looks at what the first process has to say
+TIMEOUT = timedelta(minutes=10)  # for which a process waits for the others
+
+
+class GroupError(Seq2attnError):
+    """Another process of the group has ended, or does not answer."""
+
+
+class Group:
+    """The processes of a training. This is the group of one process: its methods return what they get."""
+
+    rank = 0
+    size = 1
+    local = 0  # the number of the process on its machine
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes the run's folder and the terminal."""
+        return self.rank == 0
+
+    def share(self, items: Iterable[T]) -> list[tuple[int, T]]:
+        """Return the items that are this process's, each with its index among all."""
+        return [(index, item) for index, item in enumerate(items) if index % self.size == self.rank]
+
+    def all(self, value: Any) -> list[Any]:
+        """Return the value of every process, in their order. Values are JSON."""
+        return [value]
+
+    def merged(self, values: dict[int, T]) -> list[T]:
+        """Return the values of all processes in the order of their indices, which `share` has given."""
+        return [value for _, value in sorted(values.items())]
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """Return what a function returns in the first process, where alone it is called: plain values and
+        tensors. GroupError in the others if it raises."""
+        return make()
+
+    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Give tensors the values that they have in the first process."""
+
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace the gradients by their sums over all processes. None counts as zeros; it stays None if it
+        is so in all of them."""
+
+    def add(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by their sums over all processes."""
+
+    def announce(self, value: Any) -> None:
+        """Let the other processes have a value, JSON, for which they wait with `announced`."""
+
+    def announced(self) -> Any:
+        """Return the value that the first process announces, however long it takes."""
+        raise GroupError("there is one process only, which announces to others")
+
+
+ALONE = Group()
+
+
+class Processes(Group):
+    """The processes of `torch.distributed`'s default group."""
+
+    def __init__(self) -> None:
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.local = int(os.environ.get("LOCAL_RANK", "0"))
+        store = dist.distributed_c10d._get_default_store()
+        restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # each start has its own announcements
+        self._store = dist.PrefixStore(f"seq2attn/{restart}", store)  # type: ignore[attr-defined]
+
+    def all(self, value: Any) -> list[Any]:
+        """See the base class."""
+        content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        with self._answered():
+            sizes = [torch.zeros(1, dtype=torch.int64, device="cpu") for _ in range(self.size)]
+            dist.all_gather(sizes, torch.tensor([len(content)], device="cpu"))
+            longest = max(int(size) for size in sizes)
+            padded = torch.cat([content, content.new_zeros(longest - len(content))])
+            contents = [torch.zeros_like(padded) for _ in range(self.size)]
+            dist.all_gather(contents, padded)
+        return [
+            json.loads(bytes(content[: int(size)].tolist()))
+            for content, size in zip(contents, sizes, strict=True)
+        ]
+
+    def merged(self, values: dict[int, T]) -> list[T]:
+        """See the base class."""
+        pairs = [pair for rows in self.all(list(values.items())) for pair in rows]
+        return [value for _, value in sorted(pairs, key=lambda pair: int(pair[0]))]
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """See the base class."""
+        if not self.first:
+            value: T = torch.load(io.BytesIO(self._content(b"")), map_location="cpu", weights_only=True)
+            if isinstance(value, dict) and value.keys() == {_FAILED}:
+                raise GroupError(f"process 0: {value[_FAILED]}")
+            return value
+        try:
+            made = make()
+        except Exception as error:
+            self._content(_saved({_FAILED: str(error)}))
+            raise
+        self._content(_saved(made))
+        return made
+
+    def _content(self, content: bytes) -> bytes:
+        """Return the content that the first process gives."""
+        with self._answered():
+            size = torch.tensor([len(content)], device="cpu")
+            dist.broadcast(size, 0)
+            data = torch.frombuffer(bytearray(content), dtype=torch.uint8) if self.first else None
+            data = torch.empty(int(size), dtype=torch.uint8, device="cpu") if data is None else data
+            dist.broadcast(data, 0)
+        return data.numpy().tobytes()
+
+    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """See the base class."""
+        with torch.no_grad(), self._answered():
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
+
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """See the base class."""
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        there = [0.0 if parameter.grad is None else 1.0 for parameter in trained]
+        there = [sum(flags) for flags in zip(*self.all(there), strict=True)]
+        used = [parameter for parameter, flag in zip(trained, there, strict=True) if flag]
+        for parameter in used:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self.add([parameter.grad for parameter in used if parameter.grad is not None])
+
+    def add(self, tensors: Sequence[Tensor]) -> None:
+        """See the base class."""
+        for bucket in _buckets(tensors):
+            flat = torch.cat([tensor.flatten() for tensor in bucket])
+            with self._answered():
+                dist.all_reduce(flat)
+            for tensor, total in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
+                tensor.copy_(total.view_as(tensor))
+
+    def announce(self, value: Any) -> None:
+        """See the base class."""
+        self._store.set("announced", json.dumps(value))
+
+    def announced(self) -> Any:
+        """See the base class."""
+        with self._answered():
+            while not self._store.check(["announced"]):
+                time.sleep(POLL)
+            return json.loads(self._store.get("announced"))
+
+    @contextlib.contextmanager
+    def _answered(self) -> Iterator[None]:
+        """Re-raise the errors of a process that does not answer. Nothing may be saved after one: the other
+        processes may be at another update."""
+        try:
+            yield
+        except RuntimeError as error:
+            reason = str(error).strip().split("\n")[0][:200]
+            raise GroupError(
+                f"process {self.rank} of {self.size}: another one has ended or does not answer ({reason}). "
+                "Training can be resumed from what was saved last"
+            ) from error
+
+
+_FAILED = "the first process failed"
+
+
+def _saved(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Yield tensors of one type on one device, with about BUCKET bytes, in their order."""
+    bucket, size = list[Tensor](), 0
+    for tensor in tensors:
+        if bucket and (size > BUCKET or _kind(bucket[0]) != _kind(tensor)):
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(tensor)
+        size += tensor.numel() * tensor.element_size()
+    if bucket:
+        yield bucket
+
+
+def _kind(tensor: Tensor) -> tuple[torch.dtype, torch.device]:
+    return tensor.dtype, tensor.device
+
+
+@contextlib.contextmanager
+def joined(timeout: timedelta = TIMEOUT) -> Iterator[Group]:
+    """Join the processes that torchrun has started, until the end of the context; a process that it has not
+    started is alone.
+
+    timeout: how long a process waits for the others in an exchange.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "MASTER_ADDR" not in os.environ:
+        yield ALONE
+        return
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, timeout=timeout)
+    try:
+        yield Processes()
+    finally:
+        dist.destroy_process_group()
+
+
+def is_first() -> bool:
+    """Whether this process is alone or the first one, which alone writes to the terminal."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def require_equal(group: Group, what: str, value: str) -> None:
+    """GroupError, which names the processes, unless all have the same value."""
+    values: Sequence[str] = group.all(value)
+    if others := [rank for rank, other in enumerate(values) if other != values[0]]:
+        raise GroupError(
+            f"expected the same {what} in all processes; process 0 has {values[0]}, process {others[0]} has "
+            f"{values[others[0]]}"
+        )

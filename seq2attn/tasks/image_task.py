@@ -1,0 +1,97 @@
+"""The base classes of tasks that read images."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Self
+
+from seq2attn.data import Role
+from seq2attn.data.batches import AnyBatchLoader
+from seq2attn.data.image_batches import beside_training
+from seq2attn.data.image_plan import BatchLimits
+from seq2attn.data.images import ImageExamples
+from seq2attn.errors import Seq2attnError
+from seq2attn.images.decoding import Pixels
+from seq2attn.inference.predictor import Predictor
+from seq2attn.metrics import References
+from seq2attn.runtime.distributed import ALONE, Group
+from seq2attn.tasks.task import LABELS, Evaluation, R, Task, read_part
+from seq2attn.text.word_vocabulary import Labels
+from seq2attn.training.run_folder import RunFolder
+
+
+class ImageTask(Task[R]):
+    """The base class of tasks that read images."""
+
+    refusal: ClassVar[str] = ""  # why results are not scored as texts; empty: they are
+
+    def corpora(self, role: Role) -> list[Any]:
+        """Return the corpora of train, dev or test."""
+        data = self.recipe.data
+        return list(data.train) if role == "train" else [getattr(data, role)]
+
+    def inputs(self, examples: ImageExamples, rows: Sequence[int]) -> Iterator[Pixels]:
+        """See the base class: pixels, already resized."""
+        return map(examples.image, rows)
+
+    def costs(self, examples: ImageExamples) -> NDArray[np.int32]:
+        """See the base class: pixels."""
+        return examples.heights * examples.widths
+
+    def lengths(self, examples: ImageExamples) -> NDArray[np.int32]:
+        """See the base class."""
+        return self.costs(examples)
+
+    def fitted(self, training: ImageExamples) -> Self:
+        """See the base class; also mean and standard deviation of the pixels."""
+        data = self.recipe.data.normalized_by(*training.mean_and_std())
+        task = self.with_recipe(self.recipe.model_copy(update={"data": data}))
+        return super(ImageTask, task).fitted(training)
+
+    def loader(self, examples: Any, training: bool = False) -> AnyBatchLoader:
+        """See the base class."""
+        loader = self.batches(examples)
+        return beside_training(loader, self.recipe.data.workers) if training else loader
+
+    @abstractmethod
+    def batches(self, examples: Any) -> AnyBatchLoader:
+        """Return a loader that prepares a batch when it is asked for it."""
+
+    @property
+    def limits(self) -> BatchLimits:
+        """The limits of a batch."""
+        settings = self.recipe.training
+        return BatchLimits(settings.batch_images, settings.batch_pixels)
+
+    def evaluate_texts(
+        self,
+        predictor: Predictor,
+        inputs: Iterable[Any],
+        references: References,
+        metrics: Sequence[str],
+        bootstrap: int = 1000,
+        group: Group = ALONE,
+    ) -> Evaluation:
+        """See the base class. Seq2attnError if results are no texts."""
+        if self.refusal:
+            raise Seq2attnError(self.refusal)
+        return super().evaluate_texts(predictor, inputs, references, metrics, bootstrap, group)
+
+
+class LabelledImageTask(ImageTask[R]):
+    """The base class of tasks whose images, or boxes in them, have labels."""
+
+    def __init__(self, recipe: R, labels: Labels) -> None:
+        self.recipe, self.labels = recipe, labels
+
+    @classmethod
+    def open(cls, recipe: R, folder: RunFolder) -> Self:
+        """See the base class."""
+        return cls(recipe, read_part(folder, LABELS, Labels.read))
+
+    def files(self) -> dict[str, bytes]:
+        """See the base class."""
+        return {LABELS: self.labels.content}

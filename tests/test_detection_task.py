@@ -1,0 +1,270 @@
+"""Object detection from recipe to result: training, scoring, checking, finding objects, and their pictures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_boxes
+import tiny_cli
+import tiny_runs
+import torch
+from PIL import Image
+
+import seq2attn
+from seq2attn.errors import Seq2attnError
+from seq2attn.inference.detector import MOST, Detector, best_boxes
+from seq2attn.runs.dry_run import check
+from seq2attn.runs.evaluation import score_run
+from seq2attn.runs.training_run import Trained
+from seq2attn.tasks.loading import reopen
+from seq2attn.training.run_folder import RunFolder
+
+SE = [{"block": "se", "at": "after", "stages": [3]}]
+BACKBONE = {"kind": "convolutional", "sizes": [8, 16, 32], "norm": "group", "blocks": SE}
+HEADS: dict[str, dict[str, Any]] = {
+    "points": {"kind": "points", "grids": 1, "width": 24, "bins": 6, "norm": "group"},
+    "queries": {"kind": "queries", "queries": 6, "size": 32, "feed_forward": 32},
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("boxes")
+    tiny_boxes.write_scenes(folder, {"train": 4, "dev": 3, "test": 2}, height=48, width=60)
+    return folder
+
+
+def recipe(images: Path, head: str = "points", **training: Any) -> dict[str, Any]:
+    tables = {role: {"table": str(images / f"{role}.jsonl")} for role in ("train", "dev", "test")}
+    steps = {"learning_rate": 0.01, "batch_images": 4, "max_steps": 2, "validate_every": 2, "log_every": 1}
+    return {
+        "name": "rectangles",
+        "task": "detection",
+        "data": {**tables, "size": [32, 32]},  # so the network sees 26 x 32 pixels
+        "model": {"backbone": BACKBONE, "head": HEADS[head]},
+        "training": {**steps, **training},
+    }
+
+
+def train(sections: dict[str, Any], run: Path, **options: Any) -> Trained:
+    return seq2attn.train(sections, run, display=tiny_runs.silent(), device="cpu", **options)
+
+
+@pytest.fixture(scope="module")
+def overfitted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that knows its four images, which are its dev and test sets, too."""
+    steps = {"schedule": {"name": "cosine", "warmup": 10}, "max_steps": 120, "validate_every": 120}
+    sections = recipe(images, metrics=["ap", "ap50"], **steps)
+    for role in ("dev", "test"):
+        sections["data"][role] = sections["data"]["train"]
+    return train(sections, tmp_path_factory.mktemp("runs") / "rectangles").run
+
+
+@pytest.fixture(scope="module")
+def model(overfitted: Path) -> Detector:
+    return seq2attn.load(overfitted, device="cpu", kind=Detector)
+
+
+@pytest.fixture(scope="module")
+def queries(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(recipe(images, "queries"), tmp_path_factory.mktemp("runs") / "queries").run
+
+
+def gold(images: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (images / "train.jsonl").read_text().splitlines()]
+
+
+# ---- training and scores ---------------------------------------------------------------------------------
+
+
+def test_a_few_rectangles_are_learned_by_heart(overfitted: Path) -> None:
+    scores = score_run(overfitted, device="cpu").evaluation
+    assert scores.scores["ap50"].value > 90, scores.scores
+    assert "iou:.50" in scores.scores["ap50"].signature and scores.scores["ap50"].low is not None
+    assert "red" in str(scores.tables["boxes"])
+
+
+def test_a_log_has_the_parts_of_the_loss_and_no_perplexity(overfitted: Path) -> None:
+    update, *_, validation = tiny_runs.log(overfitted)
+    assert {"box", "distances", "classes", "loss"} <= update.keys()
+    assert validation.keys() == {"step", "loss", "ap", "ap50"}
+
+
+def test_a_trained_run_is_scored_in_pixels_of_the_originals(overfitted: Path, model: Detector) -> None:
+    """The objects themselves, as detections, have AP 100; in the pixels that the network reads they have not."""
+    task = reopen(RunFolder.open(overfitted))
+    examples = task.examples("test")
+
+    class Perfect(Detector):
+        def detections(self, images: Any, threshold: float = 0.0) -> Any:
+            for row, _ in enumerate(images):
+                objects = examples.objects(row)
+                yield tiny_boxes_detections(objects.boxes, objects.labels)
+
+    perfect = Perfect(model.model, task.recipe.data)
+    assert task.evaluate(perfect, examples, ["ap"]).scores["ap"].value == pytest.approx(100)
+
+
+def tiny_boxes_detections(boxes: Any, labels: Any) -> Any:
+    from seq2attn.metrics.detection import Detections
+
+    return Detections(boxes, labels, np.ones(len(labels)))
+
+
+def test_a_resumed_run_ends_with_the_same_weights(images: Path, tmp_path: Path) -> None:
+    sections = recipe(images, max_steps=4, ema=0.9)
+    sections["data"]["augment"] = ["mosaic", "flip"]
+    whole = train(sections, tmp_path / "whole").run
+    train(sections, tmp_path / "part", overrides=["training.max_steps=2"])
+    part = train(sections, tmp_path / "part", resume=True).run
+    assert tiny_runs.weights_hash(part) == tiny_runs.weights_hash(whole)
+
+
+def test_images_without_boxes_are_trained_and_scored_on(images: Path, tmp_path: Path) -> None:
+    rows = [{**row, "boxes": [], "labels": []} for row in gold(images)]
+    content = "".join(json.dumps(row) + "\n" for row in [*rows, *gold(images)])
+    (images / "some.jsonl").write_text(content)
+    sections = recipe(images, batch_images=1)
+    for role in ("train", "dev"):
+        sections["data"][role] = {"table": str(images / "some.jsonl")}
+    trained = train(sections, tmp_path / "run")
+    assert trained.progress.step == 2 and trained.scores[0].value >= 0
+
+
+def test_check_reports_boxes_and_what_no_point_can_predict(images: Path) -> None:
+    def report(head: dict[str, Any]) -> str:
+        sections = recipe(images)
+        sections["model"] = {"backbone": {"kind": "convolutional", "sizes": [8]}, "head": head}
+        return "\n".join(text for _, text in check(seq2attn.recipe.read(sections), device="cpu"))
+
+    of_points = report({**HEADS["points"], "bins": 3})
+    assert "red" in of_points and "up to" in of_points
+    assert "a side of more than 4 pixels, which no point can predict: raise model.head.bins" in of_points
+    assert "raise model.head.queries" in report({**HEADS["queries"], "queries": 1})
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        ({"kind": "points", "grids": 4}, "the network has 3 grids, got 4"),
+        ({"kind": "queries", "grid": 3}, "the network has 3 grids, 0 to 2; got 3"),
+        ({"kind": "queries", "size": 30}, "4 heads do not divide the size 30"),
+        ({"kind": "queries", "positions": "sinusoidal"}, "expected positions of rows and columns"),
+        ({"kind": "queries", "cross_attention": {"score": "coverage", "heads": 4}}, "head.cross_attention"),
+    ],
+    ids=str,
+)
+def test_a_head_that_does_not_fit_is_a_fault(images: Path, head: dict[str, Any], words: str) -> None:
+    sections = recipe(images)
+    sections["model"]["head"] = head
+    with pytest.raises(Seq2attnError, match=words.replace("(", r"\(")):
+        seq2attn.recipe.read(sections)
+
+
+# ---- finding objects -------------------------------------------------------------------------------------
+
+
+def test_boxes_are_in_pixels_of_the_image_as_it_is(images: Path, model: Detector) -> None:
+    """Though the network reads it resized."""
+    overlaps = []
+    for row in gold(images):
+        found = model.detect(str(images / row["image"]))
+        for box, label in zip(row["boxes"], row["labels"], strict=True):
+            same = [one.box for one in found.objects if one.label == label]
+            overlaps.append(max((iou(box, other) for other in same), default=0.0))
+    assert np.mean(np.array(overlaps) > 0.5) > 0.8 and len(overlaps) > 5
+
+
+def iou(a: Any, b: Any) -> float:
+    sides = [min(a[axis + 2], b[axis + 2]) - max(a[axis], b[axis]) for axis in (0, 1)]
+    both = max(0.0, sides[0]) * max(0.0, sides[1])
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return float(both / (sum(areas) - both))
+
+
+def test_an_image_has_the_same_objects_in_a_list(images: Path, model: Detector) -> None:
+    random = np.random.default_rng(2)
+    scenes: list[Any] = [
+        tiny_boxes.scene(random, height, width)[0] for height, width in ((48, 60), (60, 40), (20, 60))
+    ]
+    together = model.detect(scenes, threshold=0.05)
+    assert sum(map(len, together)) > 2
+    for scene, found in zip(scenes, together, strict=True):
+        alone = model.detect(scene, threshold=0.05)
+        assert [one.label for one in alone.objects] == [one.label for one in found.objects]
+        np.testing.assert_allclose(
+            [one.score for one in alone.objects], [one.score for one in found.objects], atol=1e-5
+        )
+        for one, other in zip(alone.objects, found.objects, strict=True):
+            np.testing.assert_allclose(one.box, other.box, atol=1e-2)
+
+
+def test_the_command_prints_results_as_coco_has_them(images: Path, overfitted: Path, model: Detector) -> None:
+    file = str(images / "train0.png")
+    lines = [json.loads(line) for line in tiny_cli.run("detect", str(overfitted), file).stdout.splitlines()]
+    found = model.detect(file)
+    assert len(lines) == len(found) > 0
+    for line, one in zip(lines, found.objects, strict=True):
+        left, top, right, bottom = one.box
+        assert (
+            line["image_id"] == "train0"
+            and model.labels[line["category_id"] - 1] == one.label == line["label"]
+        )
+        assert line["bbox"] == pytest.approx([left, top, right - left, bottom - top], abs=0.01)
+        assert line["score"] == pytest.approx(one.score, abs=1e-4)
+    assert str(found) in repr(found) and found.to_json()["objects"][0]["label"] == found.objects[0].label
+
+
+def test_the_command_draws_pictures(images: Path, overfitted: Path, tmp_path: Path) -> None:
+    files = [str(images / f"train{number}.png") for number in range(2)]
+    lines = tiny_cli.run("detect", str(overfitted), *files, "-o", str(tmp_path / "found")).stdout.splitlines()
+    assert [line.split("\t")[0] for line in lines] == files
+    for number in range(2):
+        with Image.open(tmp_path / "found" / f"train{number}.png") as picture:
+            assert picture.mode == "RGB" and picture.size[0] % 60 == 0
+    with pytest.raises(Seq2attnError, match=r"ends in \.png"):
+        seq2attn.load(overfitted, device="cpu").detect(files[0]).plot(tmp_path / "found.gif")
+
+
+def test_the_command_refuses_two_pictures_of_one_name(images: Path, overfitted: Path, tmp_path: Path) -> None:
+    file = str(images / "train0.png")
+    status, message = tiny_cli.fails("detect", str(overfitted), file, file, "-o", str(tmp_path))
+    assert status == 1 and "2 images are called train0" in message
+
+
+def test_other_commands_name_the_right_one(overfitted: Path, model: Detector) -> None:
+    assert "use `seq2attn detect`" in tiny_cli.fails("classify", str(overfitted), __file__)[1]
+    with pytest.raises(Seq2attnError, match="use its method detect"):
+        model.classify("x.png")  # type: ignore[attr-defined]
+    with pytest.raises(Seq2attnError, match="from 0 to 1"):
+        model.detect("x.png", threshold=2)
+    status, message = tiny_cli.fails("score", str(overfitted), "--source", __file__, "--references", __file__)
+    assert status == 1 and "boxes are no texts" not in message and "images with boxes" in message
+
+
+def test_the_best_boxes_are_few_solid_and_sorted() -> None:
+    generator = torch.Generator().manual_seed(4)
+    low = torch.rand(500, 2, generator=generator) * 400
+    boxes = torch.cat([low, low + 1 + torch.rand(500, 2, generator=generator)], 1)
+    boxes[7, 2] = boxes[7, 0]  # empty
+    scores = torch.rand(500, 2, generator=generator)
+    found, classes, values = best_boxes(boxes, scores, 0.2, suppress=False)
+    assert len(found) == MOST and values.tolist() == sorted(values.tolist(), reverse=True)
+    assert {*classes.tolist()} == {0, 1} and (found[:, 2] > found[:, 0]).all() and values.min() > 0.2
+
+
+# ---- maps ------------------------------------------------------------------------------------------------
+
+
+def test_heat_maps_show_blocks_and_where_queries_attend(images: Path, queries: Path, tmp_path: Path) -> None:
+    file, out = str(images / "train0.png"), tmp_path / "maps.json"
+    tiny_cli.run("heatmap", str(queries), file, "-o", str(out), "--map", "all")
+    maps = {made["name"]: made for made in json.loads(out.read_text())["maps"]}
+    assert any("se: " in name for name in maps)
+    of_query = next(made for name, made in maps.items() if name.startswith("query "))
+    assert of_query["module"].startswith("head.queries.") and of_query["grid"] == [7, 8]
+    assert np.sum(of_query["weights"]) == pytest.approx(1, abs=1e-3)
+    tiny_cli.run("heatmap", str(queries), file, "-o", str(tmp_path / "maps.png"))
+    assert (tmp_path / "maps.png").stat().st_size > 1000

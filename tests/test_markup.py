@@ -1,0 +1,161 @@
+"""Tags go where their words went: laws of random trees, and translations of marked texts."""
+
+import html
+import random
+import re
+
+import pytest
+from tiny_cli import fails, run
+
+from seq2attn import load
+from seq2attn.alignment.markup import Segment, parse
+from seq2attn.alignment.markup_transfer import parts, transfer
+from seq2attn.alignment.word_alignment import AlignmentError, Link
+from seq2attn.errors import Seq2attnError
+
+TAG = re.compile(r"<(/?)(\w+)[^>]*?(/?)>")
+IDENTICAL = [
+    ("<p>Das ist <b>ein</b> Haus.</p>", "html"),
+    ("Das <b>Haus</b>, (<i id='x'>so</i>) <br> ja<br/>nein.", "html"),
+    ("Ich <a href='x'><b>sehe <i>das</i></b> Haus</a>!", "html"),
+    ("<ul>\n <li>Eins &amp; zwei</li>\n <li><em>drei</em></li>\n</ul>\n", "html"),
+    ("<b>x <br></b> y <code>ls -l <b>z</b></code> z", "html"),
+    ("a <b>b <p>c</b> d", "html"),
+    ("<!DOCTYPE html><script>if (a < b) {}</script>Text <span translate=no>So <i>Nie</i></span> da", "html"),
+    ("Leer <b></b> hier <!-- <b> --> dort", "html"),
+    ('<g id="1">A</g> <x id="2"/> b AT&amp;T <ph>{0}</ph>', "xml"),
+    ("Hallo {name}, noch %d Tage bis ⟦1⟧; %(x)s ${y} {{z}}!", "placeholders"),
+    ("", "html"),
+    ("100% sicher", "placeholders"),
+]
+
+
+def marked(text, kind, translate):
+    """The marked text, each segment translated: a function of its words returns the new words and links."""
+    out = ""
+    for part in parse(text, kind):
+        if isinstance(part, Segment):
+            source = part.text.split()
+            target, links = translate(source)
+            out += transfer(part, " ".join(target), (source, target), links, kind)
+        else:
+            out += part
+    return out
+
+
+def same(words):
+    return words, [Link(index, index) for index in range(len(words))]
+
+
+@pytest.mark.parametrize(("text", "kind"), IDENTICAL)
+def test_an_identity_alignment_gives_identical_markup(text, kind):
+    assert marked(text, kind, same) == text
+
+
+def tree(draw, depth=0):
+    """A random tree: words with signs, elements, empty elements; tags stand at words and signs."""
+    pieces = []
+    for _ in range(draw.randint(1, 4)):
+        what = draw.random()
+        if what < 0.5 or depth == 3:
+            pieces.append(draw.choice(["Haus", "und", "(ja)", "nein,", "x-y", "a &lt; b", "Ende."]))
+        elif what < 0.85:
+            name = draw.choice(["b", "i", "a", "span"])
+            number = draw.randint(0, 10**9)
+            pieces.append(f'<{name} id="{number}" class="c{number}">{tree(draw, depth + 1)}</{name}>')
+        else:
+            pieces.append(f'<img src="{draw.randint(0, 10**9)}">')
+    return " ".join(pieces)
+
+
+def plain(text):
+    return html.unescape(re.sub("<[^>]*>", "", text)).split()
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_laws_of_random_trees(seed):
+    draw = random.Random(seed)
+    text = tree(draw)
+    assert marked(text, "html", same) == text
+
+    def shuffled(words):
+        target = draw.choices([*words, "neu", "(sehr)"], k=draw.randint(0, len(words) + 2))
+        links = [Link(draw.randrange(len(words)), at) for at in range(len(target)) if draw.random() < 0.8]
+        expected.extend(target)
+        return target, links
+
+    expected: list[str] = []
+    out = marked(text, "html", shuffled)
+    if not any(isinstance(part, Segment) for part in parse(text, "html")):
+        return
+    assert plain(out) == expected
+    assert set(re.findall(r'class="\w+"', out)) == set(re.findall(r'class="\w+"', text))  # every element
+    for once in (r'id="\d+"', r"<img[^>]*>"):
+        assert sorted(re.findall(once, out)) == sorted(re.findall(once, text))
+    stack = []
+    for closing, name, _ in TAG.findall(out):
+        if closing:
+            assert stack.pop() == name
+        elif name != "img":
+            stack.append(name)
+    assert not stack
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_placeholders_are_kept_byte_for_byte_and_once(seed):
+    draw = random.Random(seed)
+    words = draw.choices(["{name}", "%s", "%(a)s", "⟦7⟧", "Haus", "und", "(so)"], k=8)
+    text = " ".join(words)
+
+    def reversed_words(source):
+        target = source[::-1]
+        return target, [Link(len(source) - 1 - at, at) for at in range(len(target))]
+
+    found = re.findall(r"\{name\}|%s|%\(a\)s|⟦7⟧", marked(text, "placeholders", reversed_words))
+    assert sorted(found) == sorted(word for word in words if word not in ("Haus", "und", "(so)"))
+
+
+def test_words_take_their_elements_along():
+    (segment,) = parse("Ich <b>sehe</b> ein <i id='q'>rotes Haus</i> heute.", "html")
+    target = ["Today", "I", "see", "a", "house", "of", "red."]
+    links = [Link(*pair) for pair in ((5, 0), (0, 1), (1, 2), (2, 3), (4, 4), (3, 6))]
+    out = transfer(segment, " ".join(target), (segment.text.split(), target), links, "html")
+    assert out == "Today I <b>see</b> a <i id='q'>house of red.</i>"
+    links[4] = Link(2, 4)  # split: the id is kept once; `of` goes with its left neighbour
+    target[1:3], links[1:3] = ["red", "see"], [Link(3, 1), Link(1, 2)]
+    out = transfer(segment, " ".join(target), (segment.text.split(), target), links, "html")
+    assert out == "Today <i id='q'>red</i> <b>see</b> a house of <i>red.</i>"
+
+
+def test_an_element_that_lost_its_words_is_empty_where_they_stood():
+    (segment,) = parse("Ich <b>sehe</b> es", "html")
+    words = ["Ich", "sehe", "es"], ["I", "it"]
+    out = transfer(segment, "I it", words, [Link(0, 0), Link(2, 1)], "html")
+    assert out.replace(" ", "") == "I<b></b>it"
+
+
+def test_parts_of_words_are_signs_and_cores():
+    found = parts("(Ja), so ...", ["(Ja),", "so", "..."])
+    assert [(part.start, part.end, part.word, part.kind) for part in found] == [
+        (0, 1, 0, 0), (1, 3, 0, 1), (3, 5, 0, 2), (6, 8, 1, 1), (9, 12, 2, 1),
+    ]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::seq2attn.errors.LengthWarning")
+def test_a_model_translates_what_stands_without_its_tags(tmp_path):
+    from tiny_cli import MODEL
+
+    model = load(MODEL, device="cpu")
+    text = "<p>Wo ist <b>Tom</b>?</p><p>Ja.</p>"
+    result = model.translate(text, markup="html")
+    expected = model.translate(["Wo ist Tom?", "Ja."])
+    assert [segment.text for segment in result.segments] == [one.text for one in expected]
+    assert plain(result.text.replace("</p><p>", " ")) == " ".join(one.text for one in expected).split()
+    assert result.text.startswith("<p>") and result.text.count("<b>") >= 1 and str(result) == result.text
+    assert [one.text for one in model.translate([text, ""], markup="html")] == [result.text, ""]
+    assert run("translate", MODEL, "--markup", "html", stdin=f"{text}\n\n").stdout == f"{result.text}\n\n"
+    with pytest.raises(Seq2attnError, match="knows no prefixes"):
+        model.translate(text, markup="html", prefix="A")
+    with pytest.raises(AlignmentError, match="html, xml or placeholders, got 'rtf'"):
+        model.translate(text, markup="rtf")
+    assert "leave out --scores" in fails("translate", MODEL, "--markup", "xml", "--scores")[1]
