@@ -17,7 +17,8 @@ import seq2attn
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.engines import EngineError, ctranslate2_export
 from seq2attn.inference.engines.ctranslate2_support import unsupported_keys, unsupported_search
-from seq2attn.inference.engines.registry import ENGINES, make_engine
+from seq2attn.inference.engines.exported_folder import require_supported
+from seq2attn.inference.engines.registry import make_engine
 from seq2attn.inference.translator import Translator
 from seq2attn.recipe import DecodingRecipe, read
 from seq2attn.text.vocabulary import Vocabulary
@@ -66,29 +67,27 @@ def test_every_variant_has_the_same_probabilities_and_the_same_best_hypotheses(
         [[names[1][number] for number in ids] for ids in targets],
     )
     assert [sum(one.log_probs) for one in scored] == pytest.approx(expected, abs=2e-3, rel=2e-6)
-    if variant == "tied":  # it repeats itself, and torch goes on for longer (docs/engines.md)
+    if variant == "tied":  # with random weights it repeats itself up to its limits
         return
     answers = engine.search(generator.requests(given, translator.decoding), translator.decoding)
     compared = 0
     for answer, nbest in zip(answers, generator.search(given, translator.decoding), strict=True):
         if not isinstance(answer, str) and not nbest[0].truncated:
             compared += 1
-            assert answer[0].tokens == nbest[0].tokens
-            assert answer[0].log_probability == pytest.approx(nbest[0].log_probability, abs=1e-4)
+            best = max(answer, key=lambda one: one.score)
+            assert best.tokens == nbest[0].tokens
+            assert best.log_probability == pytest.approx(nbest[0].log_probability, abs=1e-4)
     assert compared >= 3
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_the_format_cannot_hold_is_refused_by_key(
-    name: str, vocabularies: list[Vocabulary], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ctranslate2_export, "import_ctranslate2", lambda: None)
+def test_what_the_format_cannot_hold_is_refused_by_key(name: str, vocabularies: list[Vocabulary]) -> None:
     model, keys = REFUSED[name]
     task = task_of(model, vocabularies)
     found = [path for path, _ in unsupported_keys(task.recipe)]
     assert set(keys) <= set(found) and len(found) == len(set(found))
     with pytest.raises(EngineError) as error:
-        ctranslate2_export.require_supported(task.recipe)
+        require_supported("ctranslate2", [*unsupported_keys(task.recipe)])
     assert all(key in str(error.value) for key in keys)
 
 
@@ -243,14 +242,15 @@ def test_export_fails_if_too_few_hypotheses_are_the_same(
     from seq2attn.runs.exporting import Parity
 
     monkeypatch.setattr(
-        "seq2attn.runs.exporting.parity", lambda *_: Parity("ctranslate2", 300, 200, 198, 0.0, {})
+        "seq2attn.runs.exporting.parity", lambda *_: Parity("ctranslate2", 300, 200, 197, 1, 2, 0.0, {})
     )
     lines = tmp_path / "in.de"
     lines.write_text("\n".join(TEXTS), encoding="utf-8")
     for quantize, code in (([], 1), (["--quantize", "int8"], 0)):
         words = ["export", str(folder), "ctranslate2", "--source", str(lines), *quantize]
         result = CliRunner().invoke(cli, [*words, "-o", str(tmp_path / f"out{code}")])
-        assert result.exit_code == code and "same best hypothesis: 99.00 % (198 of 200)" in result.output
+        assert result.exit_code == code and "same best hypothesis: 98.50 % (197 of 200)" in result.output
+        assert "same or as good, by torch's scores: 99.00 % (1 better, 2 worse)" in result.output
     sizes = [(tmp_path / f"out{code}" / "model.bin").stat().st_size for code in (1, 0)]
     assert sizes[1] < sizes[0]
 
@@ -273,9 +273,9 @@ def test_tasks_without_a_search_and_images_are_refused(corpora: Path) -> None:
         Seq2attnError, match="task: the engine ctranslate2 searches for texts, and tagging has no"
     ):
         seq2attn.load(tagger, device="cpu", engine="ctranslate2")
-    with pytest.raises(EngineError, match="task: it writes texts from texts, and this is image_to_text"):
-        ctranslate2_export.require_supported(read("crohme_wap", check_files=False))
-    assert list(ENGINES) == ["ctranslate2"]
+    recipe = read("crohme_wap", check_files=False)
+    (fault,) = unsupported_keys(recipe)
+    assert fault == ("task", "it writes texts from texts, and this is image_to_text")
 
 
 def test_a_folder_that_is_no_model_is_refused(vocabularies: list[Vocabulary], tmp_path: Path) -> None:
@@ -284,3 +284,18 @@ def test_a_folder_that_is_no_model_is_refused(vocabularies: list[Vocabulary], tm
     with pytest.raises(EngineError, match="ctranslate2 cannot load"):
         make_engine("ctranslate2", task.recipe, translator, None, tmp_path)
     shutil.rmtree(tmp_path)
+
+
+def test_the_hypothesis_of_greedy_search_takes_part_in_float32_alone(
+    folder: Path, made: Translator, own_cache: Path
+) -> None:
+    """And the search goes on for longer: int8 ends as CTranslate2 does."""
+    quantized: Translator = seq2attn.load(folder, device="cpu", engine="ctranslate2", quantize="int8")
+    for predictor, patience, greedy in ((made, 2, 1), (quantized, 1, 0)):
+        engine: Any = predictor.generator.engine
+        given = [
+            predictor.generator.tokenizer.source_ids(ids, lambda: "") for ids in made.source.encode(TEXTS)
+        ]
+        decoding = made.decoding.model_copy(update={"beam": 3})
+        for answer in engine.search(predictor.generator.requests(given, decoding), decoding):
+            assert isinstance(answer, str) or 3 * patience <= len(answer) <= 3 * patience + greedy

@@ -44,8 +44,9 @@ def export(
 ) -> None:
     """Write the model of RUN to a folder, for the program ENGINE, and compare its search with torch's.
 
-    Prints how many best hypotheses are the same, the largest difference of log-probabilities, and BLEU and
-    speed of both. The exit status is 1 if fewer than 99.5 % are the same in float32.
+    Prints how many best hypotheses are the same, or as good by torch's scores, the largest difference of
+    log-probabilities, and BLEU and speed of both. The exit status is 1 if fewer than 99.5 % are as good in
+    float32.
 
     \b
     seq2attn export runs/multi30k_transformer ctranslate2 -o exported

@@ -8,6 +8,7 @@ import numpy as np
 
 from seq2attn.data.examples import ExampleSet
 from seq2attn.inference.engines.engine import Engine, EngineError
+from seq2attn.inference.engines.ranking import Found, exactly_ranked, search_with
 from seq2attn.inference.engines.registry import ENGINES, check_engine, export_model, make_engine
 from seq2attn.inference.results import Translation
 from seq2attn.inference.search import Hypothesis
@@ -20,7 +21,8 @@ from seq2attn.tasks.loading import load_with_task
 from seq2attn.tasks.task import Task, reference_texts
 from seq2attn.training.run_folder import RunError
 
-SAME = 0.995  # the least share of equal best hypotheses of an export in float32
+GOOD = 0.995  # the least share of best hypotheses that are as good as torch's, of an export in float32
+CLOSE = 1e-4  # scores, which are for each token, that differ by no more are equally good
 SINGLE = 20  # sentences that are translated one by one, for the time of one
 
 
@@ -33,28 +35,36 @@ class Side(NamedTuple):
 
 
 class Parity(NamedTuple):
-    """How an engine compares with torch."""
+    """How an engine compares with torch.
+
+    All scores here are those of forced decoding in torch, whatever searched.
+    """
 
     engine: str
     sentences: int
     compared: int  # those that the engine searched for, and that torch ends by itself
     same: int  # of those: with the same best hypothesis
+    better: int  # of the others: the engine's has a higher score
+    worse: int  # of the others: torch's has a higher score
     largest_difference: float  # of the log-probabilities of a hypothesis, engine and torch, in nats
     sides: dict[str, Side]  # by name: torch, and the engine
 
     @property
     def sufficient(self) -> bool:
-        """Whether enough best hypotheses are the same."""
-        return self.same >= SAME * self.compared
+        """Whether enough best hypotheses are as good as torch's."""
+        return self.compared - self.worse >= GOOD * self.compared
 
     def lines(self) -> list[str]:
         """Return the report for the terminal."""
-        share = f"{100 * self.same / self.compared:.2f} %" if self.compared else "none"
-        lines = [
-            f"{self.engine}: {self.compared:,} of {self.sentences:,} sentences compared",
-            f"same best hypothesis: {share} ({self.same:,} of {self.compared:,})",
-            f"largest difference of log-probabilities: {self.largest_difference:.1e}",
-        ]
+        lines = [f"{self.engine}: {self.compared:,} of {self.sentences:,} sentences compared"]
+        if self.compared:
+            same, good = (100 * count / self.compared for count in (self.same, self.compared - self.worse))
+            lines += [
+                f"same best hypothesis: {same:.2f} % ({self.same:,} of {self.compared:,})",
+                f"same or as good, by torch's scores: {good:.2f} % ({self.better:,} better, {self.worse:,} "
+                "worse)",
+                f"largest difference of log-probabilities: {self.largest_difference:.1e}",
+            ]
         for name, (bleu, per_second, milliseconds) in self.sides.items():
             scored = "" if bleu is None else f"BLEU {bleu:.2f}, "
             lines.append(f"{name}: {scored}{per_second:,.1f} sentences/s, {milliseconds:,.1f} ms for one")
@@ -129,11 +139,16 @@ def parity(predictor: TextPredictor, engine: Engine, sentences: Sentences) -> Pa
             texts = [result.text for result in together]
             bleu = score(texts, sentences.references, ["bleu"], bootstrap=0)[0].value
         sides[name] = Side(bleu, len(sentences.sources) / seconds, 1000 * single)
-    differences = _differences(predictor, engine, results[0])
-    compared = [row for row in differences if not results[0][row].truncated]
-    same = sum(results[0][row].target.ids == results[1][row].target.ids for row in compared)
-    largest = max((differences[row] for row in compared), default=0.0)
-    return Parity(engine.name, len(sentences.sources), len(compared), same, largest, sides)
+    pairs = _pairs(predictor, engine, results[0])
+    same = [own.tokens == other.tokens for own, other, _ in pairs]
+    gains = [other.score - own.score for own, other, _ in pairs]
+    better, worse = (
+        sum(not equal and sign * gain > CLOSE for equal, gain in zip(same, gains, strict=True))
+        for sign in (1, -1)
+    )
+    largest = max((off for _, _, off in pairs), default=0.0)
+    counts = len(sentences.sources), len(pairs), sum(same), better, worse
+    return Parity(engine.name, *counts, largest, sides)
 
 
 def _outputs(predictor: TextPredictor, chunks: list[list[str]]) -> tuple[list[Translation], float]:
@@ -143,24 +158,24 @@ def _outputs(predictor: TextPredictor, chunks: list[list[str]]) -> tuple[list[Tr
     return outputs, time.perf_counter() - start
 
 
-def _differences(predictor: TextPredictor, engine: Engine, results: list[Translation]) -> dict[int, float]:
-    """Return how far the engine's log-probability of its best hypothesis is from torch's, by the index of the
-    result, where it searches."""
+def _pairs(
+    predictor: TextPredictor, engine: Engine, results: list[Translation]
+) -> list[tuple[Hypothesis, Hypothesis, float]]:
+    """Return torch's and the engine's best hypothesis of each result that the engine searches for and torch
+    ends by itself, with exact scores; and how far off the engine's log-probability is."""
     generator, decoding = predictor.generator, predictor.decoding
-    if engine.unsupported(decoding) is not None:
-        return {}
-    sources = [generator.tokenizer.source_ids(result.source.ids, lambda: "") for result in results]
-    requests, found = generator.requests(sources, decoding), dict[int, Hypothesis]()
-    for batch in generator.tokenizer.plan(sources, max(1, decoding.batch_tokens // decoding.beam)):
-        rows = batch.tolist()
-        answers = engine.search([requests[row] for row in rows], decoding)
-        found |= {
-            row: answer[0]
-            for row, answer in zip(rows, answers, strict=True)
-            if answer and not isinstance(answer, str)
-        }
-    targets = [hypothesis.tokens for hypothesis in found.values()]
-    forced = generator.forced_decoding([sources[row] for row in found], targets, decoding.batch_tokens, None)
-    exact = [one.log_probability for one in forced]
-    pairs = zip(found.items(), exact, strict=True)
-    return {row: abs(hypothesis.log_probability - value) for (row, hypothesis), value in pairs}
+    rules, whole = generator.rules(decoding), [row for row, one in enumerate(results) if not one.truncated]
+    sources = [generator.tokenizer.source_ids(results[row].source.ids, lambda: "") for row in whole]
+    batches = generator.tokenizer.plan(sources, max(1, decoding.batch_tokens // decoding.beam))
+    found = search_with(engine, generator.requests(sources, decoding), batches, decoding, rules)
+    pairs = []
+    for index, hypotheses in found.items():
+        result, targets = results[whole[index]], [one.tokens for one in hypotheses]
+        own = Hypothesis(result.target.ids, result.log_probability, result.score)
+        forced = generator.forced_decoding(
+            [sources[index]] * len(targets), targets, decoding.batch_tokens, None
+        )
+        off = abs(hypotheses[0].log_probability - forced[0].log_probability)
+        exact = exactly_ranked([Found(*pair) for pair in zip(hypotheses, forced, strict=True)], rules)
+        pairs.append((own, exact[0].hypothesis, off))
+    return pairs
