@@ -9,6 +9,7 @@ import pytest
 from tiny_cli import ENGLISH, ENVIRONMENT, GERMAN, MODEL, fails, pair_files, run
 
 import seq2attn
+import seq2attn.tasks.loading
 
 
 @pytest.fixture
