@@ -127,14 +127,16 @@ def score_run(
     checkpoint: str = "best",
     device: str = "auto",
     features: str | None = None,
+    engine: str = "torch",
+    quantize: str | None = None,
 ) -> RunScores:
     """Score a run on its dev or test set, or on `given` sources and references.
 
     metrics: the recipe's if empty; options: decoding options that replace the recipe's; features: a run whose
-    features generated images are compared by, instead of the recipe's.
+    features generated images are compared by, instead of the recipe's; engine, quantize: see `load`.
     """
     metrics = chosen_metrics(run, metrics)
-    task, predictor = load_with_task(run, checkpoint, device)
+    task, predictor = load_with_task(run, checkpoint, device, engine=engine, quantize=quantize)
     predictor = predictor.configured(options or {})
     task = task if features is None else task.measured_by(features)
     if given is None:
