@@ -90,7 +90,7 @@ def train(
     path = _run_path(run, recipe)
     with contextlib.ExitStack() as context:
         group = context.enter_context(joined())
-        torch_device = _device(device, group)
+        torch_device = pick_device(device)
         context.enter_context(_modes(recipe, torch_device))
         shown = context.enter_context(_display(display, group))
         source = opened(path, recipe, resume, shown) if group.first else following(path, group, shown)
@@ -136,13 +136,6 @@ def _scores(task: Task[Any], predictor: Any, test: ExampleSet | None, group: Gro
         return []
     evaluation = task.evaluate(predictor, test, task.recipe.training.metrics, group=group)
     return [*evaluation.scores.values()]
-
-
-def _device(name: str, group: Group) -> torch.device:
-    """Return the device of this process: one GPU each, if there are any."""
-    if group.size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
-        return pick_device(f"cuda:{group.local}")
-    return pick_device(name)
 
 
 def _display(display: Display | None, group: Group) -> Display:
