@@ -132,7 +132,7 @@ class DetectionTask(LabelledImageTask[DetectionRecipe]):
         backbone = self.recipe.model.backbone
         if not isinstance(backbone, ViTRecipe) and len(training.heights):
             largest = int(training.heights.max()), int(training.widths.max())
-            yield from (("note", line) for line in backbone.wide_rates(*largest))
+            yield from (("note", line) for line in backbone.grid_notes(*largest))
 
     def _warnings(self, sizes: NDArray[np.float32], most: int) -> Iterator[tuple[str, str]]:
         """Find boxes that are beyond what the head can predict. sizes: widths and heights; most: in an

@@ -139,4 +139,4 @@ class SegmentationTask(ImageTask[SegmentationRecipe]):
         if absent := [name for name, new in zip(names, only_in_dev, strict=True) if new]:
             yield "classes", f"only in data.dev, and so never learned: {', '.join(absent)}"
         sides = int(training.heights.max()), int(training.widths.max())
-        yield from (("note", line) for line in self.recipe.model.wide_rates(*sides))
+        yield from (("note", line) for line in self.recipe.model.grid_notes(*sides))
