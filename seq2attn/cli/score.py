@@ -118,7 +118,7 @@ def score(
         _score_texts(hypotheses, references, metrics, form)
         return
     from seq2attn.cli.documents import documents
-    from seq2attn.runs.evaluation import GivenTexts, score_run
+    from seq2attn.runs.evaluation import GivenTexts, no_value, score_run
 
     given = None
     if source is not None:
@@ -128,6 +128,8 @@ def score(
             _require_equal(source, given.sources, name, sentences)
     options = context.meta.get(DECODING, {})
     scored = score_run(run, metrics, data, given, options, checkpoint, device, features)
+    for line in no_value(scored.evaluation.undefined):
+        click.echo(f"seq2attn: note: {line}", err=True)
     rows = {**scored.baselines, "": list(scored.evaluation.scores.values())}
     _print(rows, scored.evaluation.tables, scored.signature, form)
 
