@@ -151,10 +151,11 @@ class RandomCrop(Geometric):
 
 
 class Affine(Geometric):
-    """Turns, scales and shifts the image about its centre, each by a random amount.
+    """Slants, turns, scales and shifts the image about its centre, each by a random amount.
 
     rotate: the largest angle, in degrees. scale: the largest change of the size: 0.1 is from 0.9 to 1.1.
-    translate: the largest shift, as a share of the image's height and width.
+    translate: the largest shift, as a share of the image's height and width. shear: the largest angle by which
+    upright lines lean to the left or right, in degrees.
     """
 
     def __init__(
@@ -163,16 +164,20 @@ class Affine(Geometric):
         rotate: Annotated[float, Ge(0), Le(180)] = 10.0,
         scale: Annotated[float, Ge(0), Lt(1)] = 0.1,
         translate: Share = 0.1,
+        shear: Annotated[float, Ge(0), Lt(90)] = 0.0,
         fill: Byte = 0,
     ) -> None:
         super().__init__(fill=fill)
-        self.rotate, self.scale, self.translate = rotate, scale, translate
+        self.rotate, self.scale, self.translate, self.shear = rotate, scale, translate, shear
 
     def matrix(self, height: int, width: int, random: np.random.Generator) -> Matrix | None:
         """See the base class."""
         turn, size, right, down = random.uniform(-1.0, 1.0, size=4).tolist()
         angle, scale = np.deg2rad(turn * self.rotate), 1.0 + size * self.scale
         inverse = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / scale
+        if self.shear:
+            lean = np.tan(np.deg2rad(self.shear * random.uniform(-1.0, 1.0)))
+            inverse = np.array([[1.0, lean], [0.0, 1.0]]) @ inverse
         centre = np.array([width / 2, height / 2])
         shift = self.translate * np.array([right * width, down * height])
         return np.column_stack([inverse, centre - inverse @ (centre + shift)])
