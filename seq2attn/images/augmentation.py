@@ -154,8 +154,8 @@ class Affine(Geometric):
     """Slants, turns, scales and shifts the image about its centre, each by a random amount.
 
     rotate: the largest angle, in degrees. scale: the largest change of the size: 0.1 is from 0.9 to 1.1.
-    translate: the largest shift, as a share of the image's height and width. shear: the largest angle by which
-    upright lines lean to the left or right, in degrees.
+    translate: the largest shift, as a share of the image's height and width. shear: the largest angle by
+    which upright lines lean to the left or right, in degrees.
     """
 
     def __init__(
