@@ -124,7 +124,7 @@ def score(
         _score_texts(hypotheses, references, metrics, form)
         return
     from seq2attn.cli.documents import documents
-    from seq2attn.runs.evaluation import GivenTexts, score_run
+    from seq2attn.runs.evaluation import GivenTexts, no_value, score_run
     from seq2attn.runtime.distributed import is_first
 
     given = None
@@ -137,6 +137,8 @@ def score(
     scored = score_run(run, metrics, data, given, options, checkpoint, device, features, engine, quantize)
     if not is_first():
         return
+    for line in no_value(scored.evaluation.undefined):
+        click.echo(f"seq2attn: note: {line}", err=True)
     rows = {**scored.baselines, "": list(scored.evaluation.scores.values())}
     _print(rows, scored.evaluation.tables, scored.signature, form)
 
