@@ -30,7 +30,7 @@ from seq2attn.inference.result_list import Results
 from seq2attn.inference.results import Translation
 from seq2attn.inference.search import Hypothesis
 from seq2attn.inference.shortening import shortened
-from seq2attn.inference.text_words import between_texts
+from seq2attn.inference.text_words import between_texts, word_probabilities
 from seq2attn.inference.writing_predictor import WritingPredictor
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.text.vocabulary import Tokens, Vocabulary
@@ -158,7 +158,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
                 raise Seq2attnError("markup needs alignments, and knows no prefixes: leave both out")
             marked = translate_marked(texts, markup, lambda plain: self._generate(plain, **options))
             return marked[0] if isinstance(text, str) else marked
-        results = self._results(texts, self.settings(options), alignment, prefixes, 0)
+        results = self.results(texts, self.settings(options), alignment, prefixes, range(len(texts)))
         return results[0] if isinstance(text, str) else Results(results)
 
     def stream(
@@ -186,7 +186,8 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         first, decoding = 0, decoding or self.decoding
         for chunk in chunks:
             texts = _all_texts(chunk, "lines")
-            yield from self._results(texts, decoding, alignment, [""] * len(texts), first)
+            indices = range(first, first + len(texts))
+            yield from self.results(texts, decoding, alignment, [""] * len(texts), indices)
             first += len(texts)
 
     def align(
@@ -282,17 +283,24 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         ids = [tokenize(text, source).ids for text, source in zip(targets, source_ids, strict=True)]
         return self.generator.forced_decoding(source_ids, ids, self.decoding.batch_tokens, head)
 
-    def _results(
-        self, texts: list[str], decoding: DecodingRecipe, alignment: bool, prefixes: list[str], first: int
+    def results(
+        self,
+        texts: Sequence[str],
+        decoding: DecodingRecipe,
+        alignment: bool,
+        prefixes: Sequence[str],
+        indices: Sequence[int],
     ) -> list[Translation]:
-        """Return the results of texts; `first` is the index of the first text in the input."""
+        """Return the results of texts that are computed together, with these prefixes; `indices` are those of
+        the texts in their inputs, which may be several: samples depend on them."""
         tokenizer = self.generator.tokenizer
-        sources = [self._tokenize(text, decoding.max_source, first + n) for n, text in enumerate(texts, 1)]
+        numbered = zip(texts, indices, strict=True)
+        sources = [self._tokenize(text, decoding.max_source, index + 1) for text, index in numbered]
         rows = [row for row, source in enumerate(sources) if source.tokens.ids]  # of texts that are not blank
         given = [sources[row].ids for row in rows]
         prefix_ids = [tokenizer.tokenize_target(prefixes[row], sources[row].ids).ids for row in rows]
         self._warn_of_prefixes([prefixes[row] for row in rows], prefix_ids)
-        nbest_lists = self.generator.search(given, decoding, prefix_ids, [first + row for row in rows])
+        nbest_lists = self.generator.search(given, decoding, prefix_ids, [indices[row] for row in rows])
         pairs = [(row, h) for row, nbest in zip(rows, nbest_lists, strict=True) for h in nbest]
         forced: list[ForcedDecoding | None] = [None] * len(pairs)
         if (alignment or decoding.replace_unknown) and self.model.decoder.attention_layers:
@@ -307,7 +315,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             text = self._text(hypothesis.tokens, tokens.pieces)
             result = self._result(tokens, target, text, hypothesis, weights)
             results[row].append(result.known(self.target.unk) if decoding.replace_unknown else result)
-        longest = [first + n for n, nbest in enumerate(results, 1) if nbest and nbest[0].truncated]
+        longest = [i + 1 for i, nbest in zip(indices, results, strict=True) if nbest and nbest[0].truncated]
         warn_of_limits(longest, decoding, self.model.decoder.max_length)
         return [
             nbest[0].among(nbest) if nbest else Translation.empty(source.tokens)
@@ -362,6 +370,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             weights=weights,
             copied=copied,
             attention=forced.attention,
+            probabilities=word_probabilities(forced.of_tokens, target.word_of),
         )
 
 
