@@ -2,7 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from io import BytesIO
 from typing import Any
@@ -42,9 +42,11 @@ def client(
     predictors: Mapping[str, Predictor] | None = None,
     limits: Limits = LIMITS,
     languages: tuple[str, str] = ("de", "en"),
+    started: bool = True,
     **options: Any,
 ) -> Iterator[Any]:
-    """A client of a server with these predictors, by their names; if none are given, the translator."""
+    """A client of a server with these predictors, by their names; if none are given, the translator. Its models
+    compute nothing if it is not started."""
     from fastapi.testclient import TestClient
 
     from seq2attn.serving.app import make_app
@@ -62,8 +64,9 @@ def client(
         for name, predictor in (predictors or {"de-en": translator()}).items()
     }
     serving = Serving(models, limits, counters, **options)
-    with TestClient(make_app(serving), raise_server_exceptions=False) as opened:
-        opened.serving = serving
+    opened = TestClient(make_app(serving), raise_server_exceptions=False)
+    opened.serving = serving  # type: ignore[attr-defined]
+    with opened if started else nullcontext():
         yield opened
 
 
@@ -133,3 +136,27 @@ def image_predictors() -> dict[str, Predictor]:
     )
     predictors["generate"] = ImageGenerator(tiny_adversarial.pair(), made)
     return predictors
+
+
+@cache
+def label_predictors() -> dict[str, Predictor]:
+    """An untrained tagger and an untrained classifier."""
+    import torch
+
+    from seq2attn.inference.recognizer import Categorizer, Recognizer
+    from seq2attn.models.tagger_factory import build_tagger
+    from seq2attn.recipe import ClassifierRecipe, TaggerRecipe
+    from seq2attn.text.word_vocabulary import Labels, WordVocabulary
+
+    torch.manual_seed(1)
+    words = WordVocabulary.learn(["Anna went to Rome ."])
+    sizes = len(words.words) + 2, len(words.characters) + 2
+    small = {"embedding": {"size": 7, "characters": {"kind": "lstm", "embedding": 5, "size": 3}}}
+    tags, labels = Labels(["O", "B-PER", "I-PER"], "bio"), Labels(["ham", "spam"])
+    attention = {**small, "attention": {"score": "additive"}}
+    tagger = build_tagger(TaggerRecipe.model_validate(attention), *sizes, tags.names, "bio")
+    classifier = build_tagger(ClassifierRecipe.model_validate(small), *sizes, labels.names, None)
+    return {
+        "tag": Recognizer(tagger.eval(), words, tags),  # type: ignore[arg-type]
+        "classify": Categorizer(classifier.eval(), words, labels),  # type: ignore[arg-type]
+    }

@@ -30,10 +30,11 @@ class Gate:
             await self.app(scope, receive, send)
             return
         begin, answer = time.monotonic(), _Answer(send)
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             await self._pass(scope, receive, answer)
         except RefusedError as refused:
+            error = refused.__cause__ if refused.status == FAILED else None
             await answer.refuse(refused)
         except Exception as raised:  # noqa: BLE001 - it is logged, without its message
             error = raised
