@@ -16,6 +16,7 @@ from seq2attn.serving.bodies import json_of
 from seq2attn.serving.gate import bearer
 from seq2attn.serving.languages import name_of
 from seq2attn.serving.refusals import INVALID, TOO_LARGE, RefusedError
+from seq2attn.serving.schemas import is_text
 from seq2attn.serving.served_model import ServedModel
 from seq2attn.serving.serving import Serving
 from seq2attn.serving.text_routes import TextRoutes, decoding_of, results
@@ -216,10 +217,10 @@ def _asked(values: dict[str, Any]) -> _Asked:
             raise RefusedError(400, f"Invalid request: missing {name} parameter")
     q, several = values["q"], isinstance(values["q"], list)
     texts = q if several else [q]
-    if not all(isinstance(text, str) and _is_text(text) for text in texts):
+    if not all(isinstance(text, str) and is_text(text) for text in texts):
         raise RefusedError(400, "Invalid request: q is a text or a list of texts, in Unicode and without NUL")
     for name in ("source", "target", "format"):
-        if not isinstance(values.get(name, ""), str) or not _is_text(values.get(name, "")):
+        if not isinstance(values.get(name, ""), str) or not is_text(values.get(name, "")):
             raise RefusedError(400, f"Invalid request: {name} is a text")
     form = values.get("format") or "text"
     if form not in ("text", "html"):
@@ -228,11 +229,6 @@ def _asked(values: dict[str, Any]) -> _Asked:
     if not count.isdecimal() or len(count) > 4:
         raise RefusedError(400, "Invalid request: alternatives is a number from 0 on")
     return _Asked(texts, several, values["source"], values["target"], form == "html", int(count))
-
-
-def _is_text(text: str) -> bool:
-    """Whether a string has only characters that a text can have: no half of a surrogate pair, no NUL."""
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _alternatives(parts: Sequence[tuple[Any, str]], count: int) -> list[str]:

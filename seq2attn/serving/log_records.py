@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 LOGGER = logging.getLogger("seq2attn.serving")
+_KNOWN = (LOGGER.name, "uvicorn")
 
 
 class JsonFormatter(logging.Formatter):
@@ -19,8 +20,8 @@ class JsonFormatter(logging.Formatter):
         entry: dict[str, Any] = {
             "time": f"{stamp}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
-            # the messages of asyncio name what a task has raised
-            "event": record.name if record.name == "asyncio" else record.getMessage(),
+            # messages of other libraries, as those of asyncio on a task that failed, may have parts of texts
+            "event": record.getMessage() if record.name.startswith(_KNOWN) else record.name,
         }
         entry |= getattr(record, "fields", {})
         if record.exc_info and record.exc_info[1] is not None:
@@ -42,14 +43,10 @@ def record(event: str, fields: Mapping[str, Any], level: int = logging.INFO) -> 
 
 
 def log_to(stream: Any) -> None:
-    """Write the records of the server, and the warnings and errors of uvicorn, to a stream."""
+    """Write the records of the server, and the warnings and errors of all libraries, to a stream."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())
-    for name, level in (
-        (LOGGER.name, logging.INFO),
-        ("uvicorn", logging.WARNING),
-        ("asyncio", logging.ERROR),
-    ):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(level)
+    logging.getLogger().handlers = [handler]
+    LOGGER.setLevel(logging.INFO)
+    for name in ("uvicorn", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.WARNING)

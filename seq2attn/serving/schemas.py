@@ -13,9 +13,14 @@ PIXEL = (  # a grey one, as PNG in base64
 GERMAN, ENGLISH = "Wo ist der Bahnhof?", "Where is the station?"
 
 
+def is_text(text: str) -> bool:
+    """Whether a string has only characters that a text can have: no half of a surrogate pair, and no NUL."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _clean(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("a text has no NUL characters")
+    if not is_text(text):
+        raise ValueError("a text is in Unicode, without NUL and without halves of surrogate pairs")
     return text
 
 
