@@ -37,20 +37,13 @@ def translator() -> Any:
     return load(tiny_runs.MODEL, device="cpu")
 
 
-@contextmanager
-def client(
+def serving(
     predictors: Mapping[str, Predictor] | None = None,
     limits: Limits = LIMITS,
     languages: tuple[str, str] = ("de", "en"),
-    started: bool = True,
     **options: Any,
-) -> Iterator[Any]:
-    """A client of a server with these predictors, by their names; if none are given, the translator. Its models
-    compute nothing if it is not started."""
-    from fastapi.testclient import TestClient
-
-    from seq2attn.serving.app import make_app
-
+) -> Serving:
+    """The state of a server with these predictors, by their names; if none are given, the translator."""
     counters = Counters()
     models = {
         name: ServedModel(
@@ -63,9 +56,24 @@ def client(
         )
         for name, predictor in (predictors or {"de-en": translator()}).items()
     }
-    serving = Serving(models, limits, counters, **options)
-    opened = TestClient(make_app(serving), raise_server_exceptions=False)
-    opened.serving = serving  # type: ignore[attr-defined]
+    return Serving(models, limits, counters, **options)
+
+
+@contextmanager
+def client(
+    predictors: Mapping[str, Predictor] | None = None,
+    limits: Limits = LIMITS,
+    started: bool = True,
+    **options: Any,
+) -> Iterator[Any]:
+    """A client of such a server. Its models compute nothing if it is not started."""
+    from fastapi.testclient import TestClient
+
+    from seq2attn.serving.app import make_app
+
+    state = serving(predictors, limits, **options)
+    opened = TestClient(make_app(state), raise_server_exceptions=False)
+    opened.serving = state  # type: ignore[attr-defined]
     with opened if started else nullcontext():
         yield opened
 
