@@ -50,13 +50,20 @@ def test_a_batch_holds_its_budget_and_a_longer_line_comes_alone() -> None:
     )
 
 
-def test_a_batch_is_filled_with_shorter_lines_and_never_with_longer_ones() -> None:
+def test_a_batch_is_filled_with_shorter_lines_then_with_longer_ones_but_not_with_very_long_ones() -> None:
     queue = WaitingLines(100)
-    add(queue, 3, 5)
-    add(queue, 1, 2)
-    assert width(3) > width(2) > width(1)
-    assert take(queue) == [3, 2, 1]  # the 5 would make the others wait for it
-    assert take(queue) == [5]
+    work = Doubling(size=1000)
+    add(queue, 3, 40, 9, work=work)
+    add(queue, 1, 5, 2, work=work)
+    assert width(9) > width(5) > width(3) > width(2) > width(1)
+    assert take(queue) == [3, 2, 1, 5, 9]  # the 40 would make the others wait for it
+    assert take(queue) == [40]
+
+
+def test_a_long_queue_gives_batches_of_one_length() -> None:
+    queue = WaitingLines(10_000)
+    add(queue, *[9, 2, 30] * 100, work=Doubling(size=120))
+    assert [set(take(queue)) for _ in range(6)] == [{9}, {2}, {30}, {30}, {30}, {30}]  # by the first that waits
 
 
 def test_lines_of_different_works_are_not_computed_together() -> None:

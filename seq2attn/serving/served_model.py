@@ -13,6 +13,7 @@ from seq2attn.serving.refusals import INVALID, LEFT, UNAVAILABLE, RefusedError, 
 from seq2attn.serving.waiting import Line, Ticket, WaitingLines, Work
 
 _LONGEST_RETRY = 60  # seconds
+_FEW = 8  # lines that are measured at once; more of them in another thread
 P = TypeVar("P", bound=Predictor, covariant=True)
 
 
@@ -61,7 +62,8 @@ class ServedModel(Generic[P]):
         whole: refuse items of which the model reads the beginning only.
         """
         try:
-            lines: list[Line] = await asyncio.to_thread(work.lines, items)
+            few = len(items) <= _FEW
+            lines: list[Line] = work.lines(items) if few else await asyncio.to_thread(work.lines, items)
             if whole and (cut := [line.number for line in lines if line.cut]):
                 raise RefusedError(
                     INVALID, f"text {cut[0]} is longer than the model reads: split it, or let it be cut"

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from seq2attn.errors import Seq2attnError
 
+_LONGER = 4  # classes of lengths by which a line may be longer than the first one of its batch
+
 
 class QueueFullError(Seq2attnError):
     """More lines would wait than are allowed to."""
@@ -114,9 +116,9 @@ class WaitingLines:
     """The lines that wait for one model.
 
     A batch begins with the first line of the request whose turn it is, and is filled with lines of the same
-    work that are about as long, then with shorter ones, a line of each request in turn. The request then goes
-    behind those that have come in the meantime. So one that waits alone waits for the batch that is computed
-    when it comes, and another for each request before it; and no line waits for ever.
+    work that are about as long, then with shorter ones, then with longer ones, up to four times as long: a
+    line of each request in turn. The request then goes behind those that have come in the meantime. So one
+    that comes beside a long one waits for the batch that is computed then, and no line waits for ever.
 
     limit: the largest weight of all lines that wait; a request that comes to an empty queue may have more.
     """
@@ -199,10 +201,11 @@ class WaitingLines:
             ticket,
             *(other for other in self._tickets if other is not ticket and other.work == ticket.work),
         ]
-        for least in range(width(first.length), -1, -1):
-            turns = deque(one for one in order if one.next(least) is not None)
+        middle = width(first.length)
+        for kind in (*range(middle, -1, -1), *range(middle + 1, middle + 1 + _LONGER)):
+            turns = deque(one for one in order if one.next(kind) is not None)
             while turns:
-                line = turns[0].next(least)
+                line = turns[0].next(kind)
                 if line is None:
                     turns.popleft()
                     continue
@@ -210,7 +213,7 @@ class WaitingLines:
                 if batch and wanted * (len(batch) + 1) > budget:
                     return self._taken(order, batch)
                 longest = wanted
-                batch.append(turns[0].take(least))
+                batch.append(turns[0].take(kind))
                 turns.rotate(-1)
         return self._taken(order, batch)
 
