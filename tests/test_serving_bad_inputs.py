@@ -258,6 +258,11 @@ def test_bad_requests_are_refused_with_a_reason(
     assert not [record for record in caplog.records if record.exc_info]
 
 
+def test_a_body_without_a_length_is_counted_as_it_comes(served: Any) -> None:
+    answer = served.post("/v1/translate", content=(b" " * 1000 for _ in range(30)), headers=JSON)
+    assert answer.status_code == 413 and answer.json() == {"error": "expected a body of at most 20,000 bytes"}
+
+
 def test_a_server_works_after_all_of_them(served: Any) -> None:
     assert (
         served.post("/v1/translate", json={"text": "Hilfe!"}).json()["translations"][0]["text"]

@@ -28,6 +28,7 @@ def pixels(content: bytes) -> Any:
     return Image.open(io.BytesIO(content))
 
 
+@pytest.mark.filterwarnings("ignore::seq2attn.errors.LengthWarning")
 @pytest.mark.parametrize("command", KEYS)
 def test_files_and_base64_give_the_results_of_the_model(served: Any, command: str) -> None:
     files = [("image", (f"{n}.png", content, "image/png")) for n, content in enumerate(FILES)]

@@ -16,8 +16,11 @@ from typing import Any
 import pytest
 import tiny_cli
 import tiny_runs
+import tiny_serving
 
 pytest.importorskip("fastapi")
+
+from seq2attn.serving.limits import Limits
 
 PATIENCE = 60  # seconds, on a machine that does much else
 SECRET = "Geheimnis"
@@ -157,6 +160,58 @@ def test_its_log_is_json_without_texts_and_tokens(served: Served) -> None:
     assert any(entry["status"] == 499 for entry in requests)
     written = json.dumps(served.log)
     assert SECRET not in written and "s3cret" not in written and "Hilfe" not in written
+
+
+def test_what_is_not_done_within_the_grace_is_refused_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In this process, with a model that takes its time for each batch."""
+    import uvicorn
+
+    from seq2attn.serving.app import make_app
+    from seq2attn.serving.server import DrainingServer
+
+    def slow(_: Any, texts: list[str], *__: Any) -> list[Any]:
+        time.sleep(0.1)
+        return [None] * len(texts)
+
+    state = tiny_serving.serving(limits=Limits(grace=0.0))
+    monkeypatch.setattr(type(tiny_serving.translator()), "results", slow)
+    server = DrainingServer(uvicorn.Config(make_app(state), port=0, log_config=None), state)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    body = json.dumps({"texts": ["Tom"] * 10_000})
+    connection.request("POST", "/v1/translate", body, {"Content-Type": "application/json"})
+    while not state.models["de-en"].waiting.weight:
+        time.sleep(0.01)
+    server.handle_exit(signal.SIGTERM, None)
+    answer = connection.getresponse()
+    assert answer.status == 503 and "the server stopped before this was computed" in answer.read().decode()
+    thread.join(PATIENCE)
+    assert not thread.is_alive() and not state.accepted
+
+
+def test_the_measure_of_a_server_counts_what_is_refused_wrong_and_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(tiny_cli.ROOT / "scripts"))
+    from bench_serve import Answer, Speed, row
+
+    answers = [Answer(0.1, 200, True)] * 6 + [
+        Answer(0.3, 200, False),
+        Answer(0.1, 429, False),
+        Answer(9.0, 0, False),
+    ]
+    told = row(answers, 3, Speed(7.0, 40.0), Speed(10.0, 50.0), 2**20)
+    assert {name: told[name] for name in ("requests", "refused", "wrong", "lost")} == {
+        "requests": 9, "refused": 1, "wrong": 1, "lost": 1
+    }  # fmt: skip
+    assert (told["of translate"], told["CPU of translate"], told["CPU"]) == (0.7, 0.8, 25.0)
+    assert (told["p50"], told["p99"], told["memory"]) == (100.0, 288.0, 1)
 
 
 def test_an_address_that_is_taken_and_a_token_that_is_none_are_errors(tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ def test_pairs_are_aligned_as_the_model_aligns_them(served: Any) -> None:
     assert post(served, "/v1/align", **body, threshold=0)["alignments"][0]["links"] != entries[0]["links"]
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_text_that_is_longer_than_the_model_reads_is_cut_or_refused(served: Any) -> None:
     limit = translator().decoding.max_source
     text = "Tom " * (limit + 1)

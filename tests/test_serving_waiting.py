@@ -63,7 +63,14 @@ def test_a_batch_is_filled_with_shorter_lines_then_with_longer_ones_but_not_with
 def test_a_long_queue_gives_batches_of_one_length() -> None:
     queue = WaitingLines(10_000)
     add(queue, *[9, 2, 30] * 100, work=Doubling(size=120))
-    assert [set(take(queue)) for _ in range(6)] == [{9}, {2}, {30}, {30}, {30}, {30}]  # by the first that waits
+    assert [set(take(queue)) for _ in range(6)] == [
+        {9},
+        {2},
+        {30},
+        {30},
+        {30},
+        {30},
+    ]  # by the first that waits
 
 
 def test_lines_of_different_works_are_not_computed_together() -> None:

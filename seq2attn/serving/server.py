@@ -19,10 +19,8 @@ _CLOSING = 2  # seconds for connections that are still open when all is answered
 
 
 class DrainingServer(uvicorn.Server):
-    """Stops at the first signal once all accepted requests are answered, and at the second one at once.
-
-    In the meantime it goes on listening, and says that it is being stopped.
-    """
+    """Stops at the first signal once all accepted requests are answered, or the grace is over; and at the
+    second signal at once. In the meantime it goes on listening, and says that it is being stopped."""
 
     def __init__(self, config: uvicorn.Config, serving: Serving) -> None:
         super().__init__(config)
@@ -43,7 +41,10 @@ class DrainingServer(uvicorn.Server):
         if not self._told:
             self._told = True
             record("draining", {"accepted": self.serving.accepted})
-        return ended or not self.serving.accepted or time.monotonic() > self._until
+        overdue = time.monotonic() > self._until
+        if overdue and self.serving.accepted:
+            self.serving.give_up()
+        return ended or overdue or not self.serving.accepted
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -31,10 +31,14 @@ class Serving:
         for model in self.models.values():
             model.thread.start()
 
-    def stop(self) -> None:
-        """Give up what still waits, and end the threads."""
+    def give_up(self) -> None:
+        """Refuse what still waits."""
         for model in self.models.values():
             model.waiting.close(abandon=True)
+
+    def stop(self) -> None:
+        """Refuse what still waits, and end the threads."""
+        self.give_up()
         for model in self.models.values():
             model.thread.join()
 
