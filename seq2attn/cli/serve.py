@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from seq2attn.cli.completion import run_folders
-from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, cli
+from seq2attn.cli.options import CHECKPOINT, DEVICE, ENGINE, PRECISION, QUANTIZE, cli
 
 F = TypeVar("F", bound=Callable[..., object])
 LIMITS = "seq2attn.limits"  # key of the context under which the limits are kept
@@ -68,6 +68,8 @@ def _named(runs: tuple[str, ...]) -> dict[str, Path]:
 @CHECKPOINT
 @DEVICE
 @PRECISION
+@ENGINE
+@QUANTIZE
 @click.pass_context
 def serve(
     context: click.Context,
@@ -79,6 +81,8 @@ def serve(
     checkpoint: str,
     device: str,
     precision: str,
+    engine: str,
+    quantize: str | None,
 ) -> None:
     """Serve the models of RUNs over HTTP, with a page at / and the interface of LibreTranslate.
 
@@ -102,6 +106,8 @@ def serve(
 
     limits, counters = Limits(**context.meta[LIMITS]), Counters()
     token = "" if token_file is None else read_token(token_file)
-    opened = partial(load, checkpoint=checkpoint, device=device, precision=precision)
+    opened = partial(
+        load, checkpoint=checkpoint, device=device, precision=precision, engine=engine, quantize=quantize
+    )
     models = open_models(named, opened, limits, counters)
     run(Serving(models, limits, counters, token, cors), host, port)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple, cast, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 from torch import Tensor
 from typing_extensions import Unpack
@@ -17,13 +17,15 @@ from seq2attn.data.sources import PairTokenizer, SourceIds
 from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.inference.attention_maps import cross_attention_maps, self_attention_maps
 from seq2attn.inference.decoding_options import DecodingOptions, published, warn_of_limits
-from seq2attn.inference.generator import AlignmentHead, ForcedDecoding
+from seq2attn.inference.forced import ForcedDecoding
+from seq2attn.inference.generator import AlignmentHead
 from seq2attn.inference.marked_text import MarkedTranslation, translate_marked
 from seq2attn.inference.predictor import (
     DEFAULT_PLOT,
     NO_OPTIONS,
     OF_IMAGES,
     PlotOptions,
+    all_texts,
     require_lines,
 )
 from seq2attn.inference.result_list import Results
@@ -150,7 +152,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         all others: decoding options that replace the recipe's (`DecodingOptions`).
         """
         texts = [line if isinstance(line, str) else as_lines(line) for line in self.texts(text)]
-        prefixes = [prefix] * len(texts) if isinstance(prefix, str) else _all_texts(prefix, "prefixes")
+        prefixes = [prefix] * len(texts) if isinstance(prefix, str) else all_texts(prefix, "prefixes")
         if len(prefixes) != len(texts):
             raise Seq2attnError(f"expected a prefix for each of {len(texts)} texts, got {len(prefixes)}")
         if markup is not None:
@@ -181,13 +183,19 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         chunks: Iterable[list[str]],
         decoding: DecodingRecipe | None = None,
         alignment: bool = False,
+        exact: bool = True,
+        first: int = 0,
     ) -> Iterator[Translation]:
-        """Yield the results of lines in their order. The lines of a chunk are computed together."""
-        first, decoding = 0, decoding or self.decoding
+        """Yield the results of lines in their order. The lines of a chunk are computed together.
+
+        exact: False leaves the scores of an engine as they are, which saves time where they are not shown;
+        first: the number of lines before these, which seeds samples and names lines in warnings.
+        """
+        decoding = decoding or self.decoding
         for chunk in chunks:
-            texts = _all_texts(chunk, "lines")
+            texts = all_texts(chunk, "lines")
             indices = range(first, first + len(texts))
-            yield from self.results(texts, decoding, alignment, [""] * len(texts), indices)
+            yield from self.results(texts, decoding, alignment, [""] * len(texts), indices, exact)
             first += len(texts)
 
     def align(
@@ -276,7 +284,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
     ) -> list[ForcedDecoding]:
         """Return the forced decoding of each pair, with the weights of `head`; without weights if None."""
         tokenize = self.generator.tokenizer.tokenize_target
-        sources, targets = _all_texts(sources, "sources"), _all_texts(targets, "targets")
+        sources, targets = all_texts(sources, "sources"), all_texts(targets, "targets")
         if len(sources) != len(targets):
             raise Seq2attnError(f"expected a target for each of {len(sources)} sources, got {len(targets)}")
         source_ids = [self._tokenize(source, line=line).ids for line, source in enumerate(sources, 1)]
@@ -290,6 +298,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         alignment: bool,
         prefixes: Sequence[str],
         indices: Sequence[int],
+        exact: bool = True,
     ) -> list[Translation]:
         """Return the results of texts that are computed together, with these prefixes; `indices` are those of
         the texts in their inputs, which may be several: samples depend on them."""
@@ -300,21 +309,18 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         given = [sources[row].ids for row in rows]
         prefix_ids = [tokenizer.tokenize_target(prefixes[row], sources[row].ids).ids for row in rows]
         self._warn_of_prefixes([prefixes[row] for row in rows], prefix_ids)
-        nbest_lists = self.generator.search(given, decoding, prefix_ids, [indices[row] for row in rows])
-        pairs = [(row, h) for row, nbest in zip(rows, nbest_lists, strict=True) for h in nbest]
-        forced: list[ForcedDecoding | None] = [None] * len(pairs)
-        if (alignment or decoding.replace_unknown) and self.model.decoder.attention_layers:
-            source_ids, targets = [sources[row].ids for row, _ in pairs], [h.tokens for _, h in pairs]
-            forced[:] = self.generator.forced_decoding(
-                source_ids, targets, decoding.batch_tokens, self.alignment
-            )
+        numbers = [indices[row] for row in rows]
+        aligned = (alignment or decoding.replace_unknown) and self.model.decoder.attention_layers
+        head = self.alignment if aligned else None
+        nbest_lists = self.generator.decode(given, decoding, prefix_ids, numbers, head, exact)
         results: list[list[Translation]] = [[] for _ in texts]
-        for (row, hypothesis), weights in zip(pairs, forced, strict=True):
+        for row, nbest in zip(rows, nbest_lists, strict=True):
             tokens = sources[row].tokens
-            target = self.target.join(hypothesis.tokens, tokens.pieces)
-            text = self._text(hypothesis.tokens, tokens.pieces)
-            result = self._result(tokens, target, text, hypothesis, weights)
-            results[row].append(result.known(self.target.unk) if decoding.replace_unknown else result)
+            for hypothesis, forced in nbest:
+                target = self.target.join(hypothesis.tokens, tokens.pieces)
+                text = self._text(hypothesis.tokens, tokens.pieces)
+                result = self._result(tokens, target, text, hypothesis, forced)
+                results[row].append(result.known(self.target.unk) if decoding.replace_unknown else result)
         longest = [i + 1 for i, nbest in zip(indices, results, strict=True) if nbest and nbest[0].truncated]
         warn_of_limits(longest, decoding, self.model.decoder.max_length)
         return [
@@ -372,14 +378,6 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             attention=forced.attention,
             probabilities=word_probabilities(forced.of_tokens, target.word_of),
         )
-
-
-def _all_texts(texts: object, name: str) -> list[str]:
-    """Return texts as a list. Seq2attnError for anything but a list of str."""
-    listed = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [None]
-    if not all(isinstance(text, str) for text in listed):
-        raise Seq2attnError(f"expected {name} as a list of texts (str), got {texts!r:.60}")
-    return cast("list[str]", listed)
 
 
 class Translator(TextPredictor):
