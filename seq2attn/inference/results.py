@@ -50,6 +50,9 @@ class Translation(Hypothesis):
     copied: Float[Tensor, " Tw"] | None = None  # the share of each word's probability that is copied, 0 to 1
     truncated: bool = False  # whether it has the largest length that decoding allows, and so may be cut
     attention: str = ""  # the layer and head that the weights are from: "layer 4 (0 to 5), mean of 8 heads"
+    probabilities: Float[Tensor, " Tw"] | None = (
+        None  # of each word, given the source and the words before it
+    )
     others: tuple["Translation", ...] = ()  # the next best hypotheses, best first, if nbest > 1
 
     html_headings: ClassVar[Sequence[str]] = ("source", "target", "score")
