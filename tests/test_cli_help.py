@@ -39,6 +39,8 @@ OPTIONS = {
     "graph": "",
     "graph show": "--size --format",
     "graph import": "--scale --output",
+    "import": "",
+    "import marian": "--output",
     "recipes": "--format",
     "schema": "",
 }

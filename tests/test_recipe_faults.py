@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("corpora")
 CASES: dict[str, Case] = {
     "misspelt section": (
         "quickstart", "^training:", "trainning:", "trainning:",
-        "trainning: unknown key 'trainning' (did you mean training? one of name, task, seed, init_from, data, "
+        "trainning: unknown key 'trainning' (did you mean training? one of name, task, seed, init_from, origin, data, "
         "text, model, training, ...)",
     ),
     "a metric twice": (

@@ -90,6 +90,8 @@ class Generator(Generic[C]):
             decoding.length_penalty,
             decoding.coverage_penalty,
             self.model.decoder.coverage,
+            decoding.renormalize,
+            decoding.search_end == "estimated",
         )
 
     def search(

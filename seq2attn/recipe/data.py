@@ -340,6 +340,19 @@ class DataRecipe(Section):
                 )
 
 
+class NoCorpora(DataRecipe):
+    """The languages of an imported model, which was trained on data that are not here."""
+
+    train: list[AnyCorpus] = Field([], max_length=0, description="None.")
+    dev: Any = Field(None, description="None.")
+
+    def faults(self) -> Iterator[Fault]:
+        """Find a dev set without training data."""
+        for role in ("dev", "test"):
+            if getattr(self, role) is not None:
+                yield Fault(role, "an imported model has no data: start a training from it (init)")
+
+
 class SummaryDataRecipe(DataRecipe):
     """Corpora of texts and their summaries."""
 

@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from typing_extensions import Self
@@ -13,6 +13,16 @@ from seq2attn.recipe.wording import shown
 
 TASK = "Task that the model is trained for."
 LEARNING = "Optimizer, batches, validation and checkpoints."
+
+
+class OriginRecipe(Section):
+    """Where the weights of a run come from that another tool trained. `seq2attn import` writes it."""
+
+    kind: Literal["marian"] = Field(description="The kind of model that was imported.")
+    name: str = Field(description="Name of the model: its folder, or its name on the hub.")
+    revision: str | None = Field(None, description="Commit on the hub; null = a local folder.")
+    sha256: str = Field(description="Checksum of the file of weights that was read.")
+    license: str | None = Field(None, description="Licence that the model names; null = it names none.")
 
 
 class AnyRecipe(Section):
@@ -26,6 +36,9 @@ class AnyRecipe(Section):
         None,
         description="Folder of a run whose best weights training starts from, by the names of tensors; "
         "null = random weights.",
+    )
+    origin: OriginRecipe | None = Field(
+        None, description="Where imported weights come from; written by `import`, and never asked for."
     )
     data: Any = Field(description="Corpora of training, validation and test.")
     text: Any = Field(None, description="Vocabulary.")

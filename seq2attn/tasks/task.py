@@ -259,6 +259,11 @@ class TextTask(Task[R]):
         texts of later use are truncated).
         """
         data = self.reading(role)
+        if not data.train:
+            raise DataError(
+                f"data.{role}: an imported model has no data: score it with files, or train another run that "
+                "starts from it (init), with data of its own"
+            )
         corpora = data.train if role == "train" else [getattr(data, role)]
         examples = prepare(corpora, data, self.coders, role, progress, self.recipe.text.words)
         if not np.minimum(examples.source_lengths, examples.target_lengths).any():
