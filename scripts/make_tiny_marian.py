@@ -30,7 +30,7 @@ END_BIAS = {True: 5.0, False: 4.5}  # so that some outputs end by themselves, an
 
 
 def nasty(lines: list[str]) -> list[str]:
-    """Texts that tokenizers fall over: white space, controls, unknown scripts, tags, SentencePiece's marks."""
+    """Texts that tokenizers fall over: spaces, controls, unknown scripts, tags, SentencePiece's marks."""
     texts = [
         *("", " ", "  ", "\t", "\n", "a", "▁", "▁▁a", "a▁b", " a", "a ", "a  b", "\u00a0a\u00a0", "a\u3000b"),
         *(">>eng<<", ">>eng<< Hallo", ">>eng<<Hallo", ">>deu<< >>eng<< x", ">>xyz<< Hallo", ">>eng< Hallo"),

@@ -9,6 +9,7 @@ from seq2attn.data.given import given_table
 from seq2attn.errors import require_type, with_article
 from seq2attn.recipe import AnyRecipe, LabellingRecipe, LocatedFault, RecipeError, Section, assignments, read
 from seq2attn.recipe.wording import unknown
+from seq2attn.runs.initial_sections import from_initial_run
 
 _ROLES: tuple[Role, ...] = get_args(Role)
 _OTHER_NAMES = {"validation": "dev", "valid": "dev", "val": "dev", "eval": "dev"}
@@ -48,10 +49,10 @@ def _read(written: str | Path | Mapping[str, Any], listed: list[str], given: dic
     corpora = {role: value for role, value in given.items() if role not in rows}
     if rows:
         unread = _replacing({**corpora, **dict.fromkeys(rows, _UNREAD)})
-        draft = read(written, [*unread, *listed], check_files=False)
+        draft = read(written, [*unread, *listed], check_files=False, complete=from_initial_run)
         words = draft.text.words if isinstance(draft, LabellingRecipe) else "auto"
         corpora |= {role: given_table(value, role, draft.data, words) for role, value in rows.items()}
-    return read(written, [*_replacing(corpora), *listed])
+    return read(written, [*_replacing(corpora), *listed], complete=from_initial_run)
 
 
 def _place(fault: LocatedFault, overrides: object, given: dict[Role, Any]) -> str:

@@ -19,7 +19,7 @@ from seq2attn.recipe import DecodingRecipe, Recipe, TrainingRecipe
 from seq2attn.recipe.image_text import ImageTextTrainingRecipe
 from seq2attn.recipe.sections import learned_positions
 from seq2attn.tasks.pair_vocabularies import learned_vocabularies, opened_vocabularies, vocabulary_files
-from seq2attn.tasks.task import TextTask, Units
+from seq2attn.tasks.task import Rows, TextTask, Units
 from seq2attn.text.vocabulary import Vocabulary
 from seq2attn.training.objectives import AttentionLosses, TokenObjective, guided_head
 from seq2attn.training.run_folder import RunFolder
@@ -29,6 +29,7 @@ class SequenceTask(TextTask[Recipe]):
     """The base class of tasks whose model generates a text from a text."""
 
     units = Units("pairs", "target pieces a sentence", "target tokens")
+    vocabulary_tensors = ("encoder.embedding.table.", "decoder.embedding.table.", "decoder.output.")
     predictor_class: ClassVar[type[TextPredictor]]
 
     def __init__(self, recipe: Recipe, vocabularies: list[Vocabulary]) -> None:
@@ -50,9 +51,26 @@ class SequenceTask(TextTask[Recipe]):
         return cls(_with_size(recipe, sizes[0] if recipe.text.joint else sizes), vocabularies)
 
     @classmethod
+    def keep(cls, recipe: Recipe, folder: RunFolder) -> Self:
+        """See the base class."""
+        return cls.open(recipe, folder)
+
+    @classmethod
     def open(cls, recipe: Recipe, folder: RunFolder) -> Self:
         """See the base class."""
         return cls(recipe, opened_vocabularies(recipe, folder))
+
+    def rows_of(self, other: Self) -> Mapping[str, Rows]:
+        """See the base class."""
+        source, target = (
+            vocabulary.rows_in(old)
+            for vocabulary, old in (
+                (self.tokenizer.source, other.tokenizer.source),
+                (self.tokenizer.target, other.tokenizer.target),
+            )
+        )
+        of_target = ("decoder.embedding.table.weight", "decoder.output.weight", "decoder.output.bias")
+        return {"encoder.embedding.table.weight": source, **dict.fromkeys(of_target, target)}
 
     def files(self) -> dict[str, bytes]:
         """See the base class."""

@@ -166,11 +166,13 @@ class Vocabulary:
             self._subwords[nbest, alpha] = subwords
             if not given:
                 return [subwords.sample(_whole(text), drawn) for text in texts]
-            tagged = [self._tag(_whole(text)) for text in texts]
-            return [
-                self._tag_ids(tag) + self._processor.renumbered(subwords.sample(text, drawn))
-                for tag, text in tagged
-            ]
+            best, samples = self.encode(texts), list[list[int]]()
+            for ids, text in zip(best, texts, strict=True):
+                tag, rest = self._tag(text)
+                sampled = self._tag_ids(tag) + self._processor.renumbered(subwords.sample(rest, drawn))
+                # A piece that has no id would be unknown: such a sample is not used.
+                samples.append(ids if sampled.count(self.unk) > ids.count(self.unk) else sampled)
+            return samples
         except RuntimeError as error:
             raise VocabularyError(
                 "text.sampling: sentences cannot be sampled with this vocabulary: expected a unigram or bpe "
@@ -260,6 +262,25 @@ class Vocabulary:
             self.size + source.index(piece) if number == self.unk and piece in source else int(number)
             for number, piece in zip(ids, pieces, strict=True)
         ]
+
+    def rows_in(self, other: "Vocabulary") -> list[list[int]]:
+        """Return, for each id, the ids by which another vocabulary writes its piece; none if it cannot."""
+        special = {self.pad: other.pad, self.bos: other.bos, self.eos: other.eos, self.unk: other.unk}
+        pieces = [self._piece(number) for number in range(self.size)]
+        known = {other._piece(number): number for number in range(other.size)}
+        texts = [piece.replace("▁", " ") for piece in pieces]
+        return [
+            [special[number]]
+            if number in special
+            else [known[piece]]
+            if piece in known
+            else [part for part in other.encode([text])[0] if part != other.unk]
+            for number, (piece, text) in enumerate(zip(pieces, texts, strict=True))
+        ]
+
+    def _piece(self, number: int) -> str:
+        """Return the piece of an id, also of those that are added after the model's."""
+        return str(self._processor.id_to_piece(number)) if number < self._processor.get_piece_size() else ""
 
     def _parts(self, text: str) -> list[list[str]]:
         """Return the pieces of a text; unknown ones are split into words, which can then be copied one by one
