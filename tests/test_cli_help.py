@@ -41,6 +41,8 @@ OPTIONS = {
     "graph import": "--scale --output",
     "import": "",
     "import marian": "--output",
+    "pull": "--output",
+    "push": "--license --private --data",
     "recipes": "--format",
     "schema": "",
 }

@@ -32,9 +32,16 @@ def marian(model: str, output: Path) -> None:
     seq2attn import marian hf://Helsinki-NLP/opus-mt-de-en -o runs/opus-de-en
     echo "Das ist ein Haus." | seq2attn translate runs/opus-de-en
     """
+    from seq2attn.pretrained.hub import PREFIX, HubName, fetched
     from seq2attn.pretrained.marian import import_marian
 
-    imported = import_marian(model, output)
+    if model.startswith(PREFIX):
+        name = HubName.parse(model)
+        snapshot = fetched(name)
+        imported = import_marian(snapshot.folder, output, name.repository, snapshot.commit)
+        click.echo(f"{name.repository} at commit {snapshot.commit}", err=True)
+    else:
+        imported = import_marian(model, output)
     click.echo(
         f"{imported.folder.path}: {imported.parameters:,} parameters, all {imported.tensors} tensors of the "
         "file are used"

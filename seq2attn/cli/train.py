@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from seq2attn.cli.options import DEVICE, OVERRIDES, RECIPE, RUN, cli, formats
+from seq2attn.cli.options import DEVICE, OVERRIDES, OWN_RUN, RECIPE, cli, formats
 
 
 @cli.command()
@@ -118,7 +118,7 @@ def check(recipe: str, overrides: tuple[str, ...], pairs: int, form: str, device
 
 
 @cli.command()
-@RUN
+@OWN_RUN
 @click.option(
     "--last", type=click.IntRange(1), required=True, help="How many of the last saved weights to average."
 )
