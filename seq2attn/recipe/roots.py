@@ -143,12 +143,22 @@ class Recipe(WritingRecipe):
             yield Fault("origin", "is that of an imported run: leave it out, and start from that run (init)")
         if self.model.tied == "all" and not self.text.joint:
             yield Fault("model.tied", "all needs one vocabulary for both languages: set text.joint: true")
+        yield from self._of_tags()
         needed = {"encoder": self.data.filter.max_length}
         needed["decoder"] = max(self.data.filter.max_length, self.decoding.max_length)
         for side, part in (("encoder", self.model.encoder), ("decoder", self.model.decoder)):
             lower = "data.filter.max_length and decoding.max_length"
             yield from _too_few_positions(side, part, needed[side], lower)
         yield from self._of_alignments()
+
+    def _of_tags(self) -> Iterator[Fault]:
+        """Find tags of corpora that are no tags of the vocabulary."""
+        if self.text.tags == "marked":
+            return
+        corpora = [(f"train.{number}", corpus) for number, corpus in enumerate(self.data.train)]
+        for key, corpus in (*corpora, ("dev", self.data.dev), ("test", self.data.test)):
+            if corpus is not None and corpus.tag is not None and corpus.tag not in self.text.tags:
+                yield Fault(f"data.{key}.tag", f"{corpus.tag} is none of text.tags: list it there")
 
     def _of_alignments(self) -> Iterator[Fault]:
         """Find alignments without guided attention, and guided attention without alignments."""

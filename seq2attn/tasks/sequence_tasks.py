@@ -132,7 +132,10 @@ class SequenceTask(TextTask[Recipe]):
         """See the base class: targets that are longer than outputs may be, and those that the vocabulary
         cannot write."""
         yield from super().summary(training, dev)
-        decoding = self.recipe.decoding
+        decoding, temperature = self.recipe.decoding, self.recipe.data.temperature
+        if temperature is not None:
+            passes = ", ".join(f"{weight:.2g}" for weight in training.weights)
+            yield "mixing", f"passes through each corpus in an epoch: {passes} (temperature {temperature:g})"
         cut = int((dev.target_lengths > decoding.limits(dev.source_lengths + 1)).sum())
         if cut:
             yield (

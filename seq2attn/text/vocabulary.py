@@ -263,6 +263,10 @@ class Vocabulary:
             for number, piece in zip(ids, pieces, strict=True)
         ]
 
+    def has_tag(self, tag: str) -> bool:
+        """Whether a text may begin with a tag."""
+        return self._tag(tag) == (tag, "") and self._tag_ids(tag) not in ([], [self.unk])
+
     def rows_in(self, other: "Vocabulary") -> list[list[int]]:
         """Return, for each id, the ids by which another vocabulary writes its piece; none if it cannot."""
         special = {self.pad: other.pad, self.bos: other.bos, self.eos: other.eos, self.unk: other.unk}
