@@ -19,6 +19,7 @@ from seq2attn.cli.options import (
     MAX_LENGTH_RATIO,
     RunPath,
     cli,
+    engine_options,
     formats,
 )
 from seq2attn.errors import Seq2attnError
@@ -80,6 +81,7 @@ METRICS = (
 @formats("text; json: each score with its signature.", "json")
 @CHECKPOINT
 @DEVICE
+@engine_options
 @click.pass_context
 def score(
     context: click.Context,
@@ -94,6 +96,8 @@ def score(
     form: str,
     checkpoint: str,
     device: str,
+    engine: str,
+    quantize: str | None,
 ) -> None:
     """Score RUN, or texts, with signatures and 95 % bootstrap intervals.
 
@@ -128,7 +132,7 @@ def score(
         for name, sentences in by_file:
             _require_equal(source, given.sources, name, sentences)
     options = context.meta.get(DECODING, {})
-    scored = score_run(run, metrics, data, given, options, checkpoint, device, features)
+    scored = score_run(run, metrics, data, given, options, checkpoint, device, features, engine, quantize)
     rows = {**scored.baselines, "": list(scored.evaluation.scores.values())}
     _print(rows, scored.evaluation.tables, scored.signature, form)
 

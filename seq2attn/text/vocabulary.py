@@ -240,6 +240,18 @@ class Vocabulary:
             pieces = [next(unknown, piece) if number == self.unk else piece for number, piece in pairs]
         return pieces
 
+    @property
+    def names(self) -> list[str]:
+        """The piece of each id, all different; those that were added to the model are <pad>, <s> and </s>."""
+        names: list[str] = self._processor.id_to_piece(list(range(self._processor.get_piece_size())))
+        added = {self.pad: "<pad>", self.bos: "<s>", self.eos: "</s>"}
+        for number in range(len(names), self.size):
+            name = added[number]
+            while name in names:  # a piece that has no function
+                name = f"<{name}>"
+            names.append(name)
+        return names
+
     def copies(self, pieces: Sequence[str]) -> list[int]:
         """Return the ids by which the pieces of a source, and its end, are copied into texts of this
         vocabulary.
@@ -270,21 +282,16 @@ class Vocabulary:
     def rows_in(self, other: "Vocabulary") -> list[list[int]]:
         """Return, for each id, the ids by which another vocabulary writes its piece; none if it cannot."""
         special = {self.pad: other.pad, self.bos: other.bos, self.eos: other.eos, self.unk: other.unk}
-        pieces = [self._piece(number) for number in range(self.size)]
-        known = {other._piece(number): number for number in range(other.size)}
-        texts = [piece.replace("▁", " ") for piece in pieces]
+        pieces, known = self.names, {piece: number for number, piece in enumerate(other.names)}
+        written = other.encode([piece.replace("▁", " ") for piece in pieces])
         return [
             [special[number]]
             if number in special
             else [known[piece]]
             if piece in known
-            else [part for part in other.encode([text])[0] if part != other.unk]
-            for number, (piece, text) in enumerate(zip(pieces, texts, strict=True))
+            else [part for part in parts if part != other.unk]
+            for number, (piece, parts) in enumerate(zip(pieces, written, strict=True))
         ]
-
-    def _piece(self, number: int) -> str:
-        """Return the piece of an id, also of those that are added after the model's."""
-        return str(self._processor.id_to_piece(number)) if number < self._processor.get_piece_size() else ""
 
     def _parts(self, text: str) -> list[list[str]]:
         """Return the pieces of a text; unknown ones are split into words, which can then be copied one by one
