@@ -32,6 +32,7 @@ ORDER = [  # a room is a folder, or a file of the package itself
         "models",
         "views",
         "training",
+        "pretrained",
         "inference",
         "tasks",
         "runs",

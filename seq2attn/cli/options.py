@@ -32,7 +32,22 @@ CHECKPOINT = click.option(
 )
 RECIPE = click.argument("recipe", shell_complete=recipe_names)
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=recipe_keys)
-RUN = click.argument("run", type=click.Path(path_type=Path), shell_complete=run_folders)
+
+
+class RunPath(click.Path):
+    """The folder of a run; hf://user/name[@revision] stands for that in the cache, which is fetched first."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See the base class."""
+        if isinstance(value, str) and value.startswith("hf://"):
+            from seq2attn.pretrained.located import located
+
+            return located(value)
+        return super().convert(value, param, ctx)
+
+
+RUN = click.argument("run", type=RunPath(path_type=Path), shell_complete=run_folders)
+OWN_RUN = click.argument("run", type=click.Path(path_type=Path), shell_complete=run_folders)  # written to
 
 DECODING = "seq2attn.decoding"  # key of the context under which the decoding options given are kept
 

@@ -17,6 +17,7 @@ from seq2attn.cli.options import (
     DEVICE,
     LENGTH_PENALTY,
     MAX_LENGTH_RATIO,
+    RunPath,
     cli,
     engine_options,
     formats,
@@ -39,7 +40,7 @@ METRICS = (
 
 
 @cli.command()
-@click.argument("run", required=False, type=click.Path(path_type=Path), shell_complete=run_folders)
+@click.argument("run", required=False, type=RunPath(path_type=Path), shell_complete=run_folders)
 @click.option(
     "--data",
     type=click.Choice(["dev", "test"]),
@@ -70,7 +71,7 @@ METRICS = (
 @click.option(
     "--features",
     metavar="RUN",
-    type=click.Path(exists=True, file_okay=False),
+    type=RunPath(exists=True, file_okay=False),
     help="Run of image classification by whose features generated images are compared.  [default: the "
     "recipe's]",
 )

@@ -86,6 +86,8 @@ class Generator(Generic[C]):
             decoding.length_penalty,
             decoding.coverage_penalty,
             self.model.decoder.coverage,
+            decoding.renormalize,
+            decoding.search_end == "estimated",
         )
 
     def with_engine(self, engine: Engine | None) -> "Generator[C]":

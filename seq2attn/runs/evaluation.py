@@ -16,6 +16,7 @@ from seq2attn.inference.decoding_options import without_length_warnings
 from seq2attn.inference.predictor import Predictor
 from seq2attn.inference.search import NotNumbersError
 from seq2attn.metrics import METRICS, Score
+from seq2attn.pretrained.located import located
 from seq2attn.recipe.wording import FROM_PLUGINS, unknown
 from seq2attn.runtime.devices import out_of_memory
 from seq2attn.runtime.distributed import ALONE, Group, joined
@@ -173,6 +174,7 @@ def score_run(
     metrics: the recipe's if empty; options: decoding options that replace the recipe's; features: a run whose
     features generated images are compared by, instead of the recipe's; engine, quantize: see `load`.
     """
+    run = located(run)
     metrics = chosen_metrics(run, metrics)
     with joined() as group:
         task, predictor = load_with_task(run, checkpoint, device, engine=engine, quantize=quantize)

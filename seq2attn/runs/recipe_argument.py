@@ -11,6 +11,7 @@ from seq2attn.errors import require_type, with_article
 from seq2attn.recipe import AnyRecipe, LabellingRecipe, LocatedFault, RecipeError, Section, assignments, read
 from seq2attn.recipe.image_data import AnyImageDataRecipe
 from seq2attn.recipe.wording import unknown
+from seq2attn.runs.initial_sections import from_initial_run
 
 _ROLES: tuple[Role, ...] = get_args(Role)
 _OTHER_NAMES = {"validation": "dev", "valid": "dev", "val": "dev", "eval": "dev"}
@@ -52,7 +53,7 @@ def _read(written: str | Path | Mapping[str, Any], listed: list[str], given: dic
     if rows:
         draft = _draft(written, listed, corpora, [*rows])
         corpora |= {role: _table(value, role, draft) for role, value in rows.items()}
-    return read(written, [*_replacing(corpora), *listed])
+    return read(written, [*_replacing(corpora), *listed], complete=from_initial_run)
 
 
 def _draft(
@@ -63,7 +64,7 @@ def _draft(
     for table in _UNREAD:
         unread = _replacing({**corpora, **dict.fromkeys(roles, table)})
         try:
-            return read(written, [*unread, *listed], check_files=False)
+            return read(written, [*unread, *listed], check_files=False, complete=from_initial_run)
         except RecipeError as error:
             errors.append(error)
     raise min(errors, key=lambda error: len(error.faults))

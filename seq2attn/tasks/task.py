@@ -35,6 +35,9 @@ R = TypeVar("R", bound=AnyRecipe)
 T = TypeVar("T")
 
 
+Rows = Sequence[Sequence[int]]  # for each new row, the old ones whose mean it becomes; none: it is new
+
+
 class Units(NamedTuple):
     """The names of a task's units, for reports."""
 
@@ -55,8 +58,10 @@ class Task(ABC, Generic[R]):
     """The base class of tasks. `learn` makes the task of a new run, `open` that of an existing run."""
 
     units: ClassVar[Units]
-    # Beginnings of the names of tensors with a row for each label: if labels differ, init_from leaves them.
+    # Beginnings of the names of tensors with a row for each label: if labels differ, `init` leaves them.
     label_tensors: ClassVar[tuple[str, ...]] = ()
+    # Likewise of those with a row for each entry of a vocabulary.
+    vocabulary_tensors: ClassVar[tuple[str, ...]] = ()
 
     recipe: R
 
@@ -68,9 +73,20 @@ class Task(ABC, Generic[R]):
         """Return the task of a recipe, with vocabularies learned from the training data."""
 
     @classmethod
+    def keep(cls, recipe: R, folder: RunFolder) -> Self:
+        """Return the task of a new run with the vocabularies of another, of a recipe of the same kind; labels
+        are those of the training data."""
+        return cls.learn(recipe)
+
+    @classmethod
     @abstractmethod
     def open(cls, recipe: R, folder: RunFolder) -> Self:
         """Return the task of a run, with its vocabularies."""
+
+    def rows_of(self, other: Self) -> Mapping[str, Rows]:
+        """Return the rows of another run's tensors that stand for each entry of a vocabulary, by the names of
+        those that have a row for each."""
+        return {}
 
     @abstractmethod
     def files(self) -> dict[str, bytes]:
@@ -268,6 +284,11 @@ class TextTask(Task[R]):
         texts of later use are truncated).
         """
         data = self.reading(role)
+        if not data.train:
+            raise DataError(
+                f"data.{role}: an imported model has no data: score it with files, or train another run that "
+                "starts from it (init), with data of its own"
+            )
         corpora = data.train if role == "train" else [getattr(data, role)]
         examples = prepare(corpora, data, self.coders, role, progress, self.recipe.text.words)
         if not np.minimum(examples.source_lengths, examples.target_lengths).any():
