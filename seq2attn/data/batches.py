@@ -33,7 +33,7 @@ class AnyBatch(Protocol):
 class AnyBatchLoader(Protocol):
     """What training needs of a batch loader."""
 
-    def epoch(self, epoch: int) -> list[Indices]:
+    def epoch(self, epoch: int) -> Sequence[Indices]:
         """Return the batches of an epoch, as indices of examples."""
 
     def epoch_size(self, epoch: int) -> int:

@@ -22,6 +22,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _LINE_END = re.compile("\r\n?")
 LONGEST = 1 << 24  # bytes of a line
 MOST_BLANK = 1_000_000  # blank lines in a row
+TOLD = 1000  # lines between two looks at how much of a file has been read
 _COLUMNS = "wrong number of columns"
 
 
@@ -66,8 +67,10 @@ def file_state(path: Path) -> list[Any]:
     return [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
 
 
-def lines(path: Path) -> Iterator[bytes]:
+def lines(path: Path, report: Report | None = None) -> Iterator[bytes]:
     r"""Yield the lines of a file without their ends. Only \n separates lines, as in `wc -l`.
+
+    report: is told now and then which share of the file has been read.
 
     Raises DataError if the file cannot be read, for a line of more than LONGEST bytes, and for more than
     MOST_BLANK blank lines in a row.
@@ -75,6 +78,7 @@ def lines(path: Path) -> Iterator[bytes]:
     opener = COMPRESSED.get(path.suffix, open)
     try:
         with opener(path, "rb") as stream:
+            size, file = path.stat().st_size, getattr(getattr(stream, "raw", stream), "fileobj", stream)
             blank = 0
             for number, line in enumerate(iter(lambda: stream.readline(LONGEST + 1), b""), 1):
                 if len(line) > LONGEST:
@@ -84,6 +88,8 @@ def lines(path: Path) -> Iterator[bytes]:
                         f"{path}: its lines end in CR alone, as on an old Mac: give them line feeds, as "
                         r"`tr '\r' '\n'` does"
                     )
+                if report is not None and number % TOLD == 0:
+                    report.share = min(1.0, file.tell() / max(1, size))
                 blank = 0 if line.strip() else blank + 1
                 if blank > MOST_BLANK:
                     raise DataError(
@@ -104,7 +110,8 @@ def parallel(source: Path, target: Path, alignments: Path | None, report: Report
     files = [path for path in (source, target, alignments) if path is not None]
     counts = [0] * len(files)
     linked: set[bool] = set()  # whether pairs have links
-    for number, row in enumerate(zip_longest(*map(lines, files)), 1):
+    streams = [lines(path, None if number else report) for number, path in enumerate(files)]
+    for number, row in enumerate(zip_longest(*streams), 1):
         counts = [count + (line is not None) for count, line in zip(counts, row, strict=True)]
         if None in row:
             continue
@@ -138,7 +145,7 @@ def table(path: Path, columns: tuple[int, int], report: Report) -> Iterator[Pair
     """Yield the pairs of a file with tab-separated columns, given by number from 0. Quotes have no
     meaning."""
     expected = 0
-    for number, line in enumerate(lines(path), 1):
+    for number, line in enumerate(lines(path, report), 1):
         text = _row(line, f"{path}:{number}", report)
         if text is None:
             continue
@@ -157,7 +164,7 @@ def table(path: Path, columns: tuple[int, int], report: Report) -> Iterator[Pair
 
 def json_rows(path: Path, report: Report) -> Iterator[tuple[int, Any]]:
     """Yield the number and the value of each line of a file with one JSON object per line."""
-    for number, line in enumerate(lines(path), 1):
+    for number, line in enumerate(lines(path, report), 1):
         where = f"{path}:{number}"
         text = _row(line, where, report)
         if text is None:

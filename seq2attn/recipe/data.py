@@ -308,6 +308,11 @@ class DataRecipe(Section):
         FilterRecipe(), description="Filters of training pairs, applied after truncation."
     )
     bad_lines: Literal["stop", "skip"] = Field("stop", description=BAD_LINES)
+    workers: Annotated[int, Field(ge=1, le=256)] | None = Field(
+        None,
+        description="Processes that tokenise the corpora, once; null = as many as there are cores. The "
+        "result is the same.",
+    )
 
     @property
     def filtered(self) -> tuple[int, str]:

@@ -92,7 +92,8 @@ def train(
         torch_device = _device(device, group)
         context.enter_context(_modes(recipe, torch_device))
         shown = context.enter_context(_display(display, group))
-        source = opened(path, recipe, resume, shown) if group.first else following(path, group, shown)
+        begun = partial(opened, path, recipe, resume, shown, torch_device)
+        source = begun() if group.first else following(path, group, shown)
         folder, task, training, dev, test, start = context.enter_context(source)
         if group.first:
             group.announce(to_json(folder, task.recipe))

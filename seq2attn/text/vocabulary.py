@@ -125,10 +125,15 @@ class Vocabulary:
         """Return the text as the model normalises it: `decode(encode(text))`, but for unknown characters."""
         return str(self._processor.normalize(text)).replace("▁", " ").strip(" ")
 
-    def encode(self, texts: Iterable[str]) -> list[list[int]]:
-        """Return the ids of each sentence, without <s> and </s>."""
+    def encode(self, texts: Iterable[str], threads: int = -1) -> list[list[int]]:
+        """Return the ids of each sentence, without <s> and </s>.
+
+        threads: that SentencePiece may use; -1 = as many as there are cores.
+        """
         texts = _listed(texts)
-        encoded: list[list[int]] = self._processor.encode([_whole(text) for text in texts])
+        encoded: list[list[int]] = self._processor.encode(
+            [_whole(text) for text in texts], num_threads=threads
+        )
         pairs = zip(encoded, texts, strict=True)
         return [_each(ids, self._parts(text)) if self.unk in ids else ids for ids, text in pairs]
 
