@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from seq2attn.alignment.word_alignment import AlignmentError, Link, parse_pharaoh
 from seq2attn.data.gold_alignments import beyond
+from seq2attn.data.remote_files import is_remote, local_copy
 from seq2attn.data.report import DataError, Report
 from seq2attn.runtime.files import COMPRESSED
 from seq2attn.text.words import as_lines
@@ -54,7 +55,10 @@ def missing(path: str) -> str | None:
 
 
 def existing(file: str, key: str) -> Path:
-    """Return the path of a file that a recipe names under a key. DataError if it cannot be read."""
+    """Return the path of a file that a recipe names under a key; of one that is named by a URL, that of a
+    copy. DataError if it cannot be read."""
+    if is_remote(file):
+        return local_copy(file, key)
     fault = missing(file)
     if fault is not None:
         raise DataError(f"{key}: {fault}")

@@ -77,7 +77,7 @@ def units(source: Source, options: Options, report: Report, begin: int = 0) -> I
     limit = options.corpus.limit
     stream: Iterator[Pair] = islice(source.read(report), limit)
     if options.training:
-        stream = chain.from_iterable(pair.per_reference() for pair in stream)
+        stream = chain.from_iterable(pair.per_reference() if pair.references else (pair,) for pair in stream)
     for _ in islice(stream, begin):
         pass
     count = begin

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from typing_extensions import Self
 
 from seq2attn.errors import Seq2attnError
@@ -13,7 +13,8 @@ from seq2attn.layers.token_loss import LOSSES, TokenLoss
 from seq2attn.metrics.registry import metrics_of
 from seq2attn.optim import OPTIMIZERS, SCHEDULES
 from seq2attn.recipe.markers import OneOrMore
-from seq2attn.recipe.sections import Choice, Count, Fault, Name, Part, Rate, Section, Size, filled
+from seq2attn.recipe.sections import Choice, Count, Fault, Name, Part, Rate, Section, Size, fault, filled
+from seq2attn.recipe.wording import shown
 from seq2attn.runtime.devices import PRECISIONS
 
 Factor = Annotated[float, Field(ge=0)]
@@ -111,7 +112,14 @@ def fitted_interval(total: int) -> int:
     return max(1, min(LONGEST_INTERVAL, math.ceil(total / VALIDATIONS)))
 
 
-BatchSize = Size | Literal["auto"]
+def _size_or_auto(value: Any) -> Any:
+    """Raise one message for a number and for auto."""
+    if value != "auto" and (type(value) is not int or value < 1):
+        raise fault(f"expected a whole number of at least 1, or auto, got {shown(value)}")
+    return value
+
+
+BatchSize = Annotated[Size | Literal["auto"], BeforeValidator(_size_or_auto)]
 AUTO_SIZE = "auto = the largest that the memory of the GPU holds, which is found once."
 
 
