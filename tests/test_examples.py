@@ -355,6 +355,27 @@ def test_whatever_is_damaged_in_a_store_it_is_made_anew_with_a_note(own_cache, v
     assert sorted(path.suffix for path in own_cache.iterdir()) == [".arrow", ".json"]
 
 
+def test_a_large_store_is_checked_while_it_is_used(own_cache, vocabularies, monkeypatch):
+    monkeypatch.setattr(cache, "LARGE", 100)
+    data = recipe(SAMPLE | {"limit": 30})
+    whole = prepare(data.train, data, vocabularies, "train")
+    assert whole.source(3).size
+    (store,) = own_cache.glob("*.arrow")
+    opened = prepare(data.train, data, vocabularies, "train")
+    for check in opened._checks:
+        check.thread.join()
+    assert opened.target_text(7) == whole.target_text(7) and store.with_suffix(".json").exists()
+    assert (len(whole._checks), len(opened._checks)) == (0, 1)
+    flipped(store, 0.5)
+    damaged = prepare(data.train, data, vocabularies, "train")
+    for check in damaged._checks:
+        check.thread.join()
+    with pytest.raises(DataError, match=rf"^{store} is damaged: start again"):
+        damaged.source(3)
+    assert prepare(data.train, data, vocabularies, "train").fingerprint == whole.fingerprint
+    assert store.with_suffix(".json").exists()
+
+
 def test_the_store_of_other_data_in_its_place_is_damaged(own_cache, vocabularies):
     data, other = recipe(SAMPLE | {"limit": 30}), recipe(SAMPLE | {"limit": 40})
     prepare(data.train, data, vocabularies, "train")

@@ -80,10 +80,10 @@ def stored(
         DataError: there is no cache folder; and those of `write`.
     """
     path = cache_folder() / f"{name}.arrow"
-    if (notes := _notes(path)) is None:
-        with _naming(path):
-            notes = _write(path, columns(), write)
-    return _open(path, notes)
+    if (notes := _notes(path)) is not None:
+        return _open(path, notes, check=True)
+    with _naming(path):
+        return _open(path, _write(path, columns(), write))
 
 
 def grown(name: str, write: Callable[[Path], tuple[GrowingFile, Notes]]) -> Stored:
@@ -98,13 +98,14 @@ def grown(name: str, write: Callable[[Path], tuple[GrowingFile, Notes]]) -> Stor
         DataError: there is no cache folder; and those of `write`.
     """
     path = cache_folder() / f"{name}.arrow"
-    if (notes := _notes(path)) is None:
-        with _naming(path), partial_folder(path.parent, name) as (folder, waited):
-            if not waited or (notes := _notes(path)) is None:
-                file, made = write(folder)
-                notes = _noted(made, file.finish())
-                move(file.path, path)
-                _write_notes(notes, folder / JOURNAL, path)
+    if (notes := _notes(path)) is not None:
+        return _open(path, notes, check=True)
+    with _naming(path), partial_folder(path.parent, name) as (folder, waited):
+        if not waited or (notes := _notes(path)) is None:
+            file, made = write(folder)
+            notes = _noted(made, file.finish())
+            move(file.path, path)
+            _write_notes(notes, folder / JOURNAL, path)
     return _open(path, notes)
 
 
@@ -170,14 +171,15 @@ def checksum_of(path: Path) -> str:
     return checksum.hexdigest()
 
 
-def _open(path: Path, notes: dict[str, Any]) -> Stored:
+def _open(path: Path, notes: dict[str, Any], check: bool = False) -> Stored:
+    """Open a file; check: compute the checksum of a large one, which `_notes` has not done."""
     import pyarrow
 
     with pyarrow.memory_map(str(path)) as file, pyarrow.ipc.open_stream(file) as stream:
         chunks = [*stream]
-    check = Check(path, notes["checksum"]) if _is_large(path) else None
+    checking = Check(path, notes["checksum"]) if check and _is_large(path) else None
     report = Report.from_dict(notes["report"])
-    return Stored(chunks, Notes(report, notes["content"], notes["details"]), check)
+    return Stored(chunks, Notes(report, notes["content"], notes["details"]), checking)
 
 
 def _write(

@@ -1,6 +1,7 @@
 """Pairs of texts -> a tokenised Arrow store, cached on disk and memory-mapped -> examples."""
 
 import base64
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -114,17 +115,19 @@ def _write(
     reading = Report(stop=options.data.bad_lines == "stop", progress=progress)
     total, rows = reading, list[Rows]()
     read = units(source, options, reading, made.read)
-    for unit, ids in encoded(read, lambda unit: unit.texts, options.vocabularies, workers(options.data)):
-        if unit.pairs:
-            rows.append(rows_of(unit, ids, source.name, options, made.seen, made.report))
-            made.read += len(unit.pairs)
-        total = unit.reading
-        total.add(made.report)
-        if unit.pairs:
-            progress(total)
-        if unit.ends_part and rows:
-            file.write(made.part(rows))
-            rows = []
+    stream = encoded(read, lambda unit: unit.texts, options.vocabularies, workers(options.data))
+    with contextlib.closing(stream):
+        for unit, ids in stream:
+            if unit.pairs:
+                rows.append(rows_of(unit, ids, source.name, options, made.seen, made.report))
+                made.read += len(unit.pairs)
+            total = unit.reading
+            total.add(made.report)
+            if unit.pairs:
+                progress(total)
+            if unit.ends_part and rows:
+                file.write(made.part(rows))
+                rows = []
     if not total.kept:
         raise DataError(f"no pair is left of {source.name}: {total}")
     return file, Notes(total, made.content.hexdigest(), {})

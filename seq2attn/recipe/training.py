@@ -113,9 +113,11 @@ def fitted_interval(total: int) -> int:
 
 
 def _size_or_auto(value: Any) -> Any:
-    """Raise one message for a number and for auto."""
-    if value != "auto" and (type(value) is not int or value < 1):
-        raise fault(f"expected a whole number of at least 1, or auto, got {shown(value)}")
+    """Raise one message for what is neither a number nor auto."""
+    if type(value) is int and value < 1:
+        raise fault(f"expected at least 1, got {value}")
+    if type(value) is not int and value != "auto":
+        raise fault(f"expected a whole number, or auto, got {shown(value)}")
     return value
 
 

@@ -55,7 +55,7 @@ def opened(
             require_empty(path)
         start = initial_weights(recipe, folder)
         display.show("making the vocabulary from data.train")
-        task = reopen(folder) if folder else learn(recipe)
+        task = learn(recipe) if folder is None else _resumed(folder, recipe)
         if start is not None:
             start.require_vocabulary(task)
         training, dev, test = _data(task, display)
@@ -64,7 +64,6 @@ def opened(
             folder = context.enter_context(_new_run(path, task, training, display, start))
         else:
             _require_same_data(folder, training)
-            task = task.with_recipe(_with_limits(folder.recipe, recipe))
         yield Opened(folder, task, training, dev, test, start)
 
 
@@ -144,10 +143,14 @@ def _require_same_recipe(folder: RunFolder, recipe: AnyRecipe) -> None:
         )
 
 
-def _with_limits(begun: AnyRecipe, recipe: AnyRecipe) -> AnyRecipe:
-    """Return the recipe of a run with the limits of another, which may have changed."""
+def _resumed(folder: RunFolder, recipe: AnyRecipe) -> Task[Any]:
+    """Return the task of a run, with the settings of another recipe that may have changed."""
+    task, begun = reopen(folder), folder.recipe
     limits = {key: getattr(recipe.training, key) for key in MAY_CHANGE}
-    return begun.model_copy(update={"training": begun.training.model_copy(update=limits)})
+    training, data = begun.training.model_copy(update=limits), begun.data
+    if hasattr(data, NO_MATTER):
+        data = data.model_copy(update={NO_MATTER: getattr(recipe.data, NO_MATTER)})
+    return task.with_recipe(begun.model_copy(update={"training": training, "data": data}))
 
 
 def changes(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 from multiprocessing.connection import Connection
@@ -72,7 +72,7 @@ class EncodingError(Seq2attnError):
 
 def encoded(
     units: Iterable[T], texts: Callable[[T], Texts], encoders: Sequence[Encoder], workers: int
-) -> Iterator[tuple[T, list[Ids]]]:
+) -> Generator[tuple[T, list[Ids]], None, None]:
     """Yield each unit with the ids of its texts, in order; the result does not depend on `workers`.
 
     Args:
