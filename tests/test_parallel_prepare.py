@@ -6,23 +6,27 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_corpora import recipe, table, write
+from tiny_corpora import PACK, recipe, table, write
 
 from seq2attn.data import DataError, prepare
 from seq2attn.data import pair_rows as rows_module
 from seq2attn.data.seen_pairs import FIRST, SeenPairs, keys_of
 from seq2attn.text import encoding_processes
 from seq2attn.text.encoding_processes import EncodingError, encoded
+from seq2attn.training.display import progress_bar
 
 ROOT = Path(__file__).parents[1]
+needs_proc = pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc, which lists processes")
 
 
 def lines(count: int) -> list[str]:
@@ -91,38 +95,45 @@ def test_the_number_of_processes_changes_nothing(monkeypatch, tmp_path, corpus, 
     assert made(monkeypatch, tmp_path / "parts", several, vocabularies, ROWS=9, ALONE=2) == whole
 
 
+@needs_proc
 def test_a_process_that_is_killed_is_named(vocabularies):
+    before = children()
     units = [(["Es regnet."], ["It rains."])] * 40
 
     def kill(number):
-        for process in children():
+        for process in children() - before:
             os.kill(process, signal.SIGKILL)
         return units[number]
 
     with pytest.raises(EncodingError, match=r"has ended \(exit status -9\).*lower data\.workers"):
         for _ in encoded(range(40), lambda n: kill(n) if n == 35 else units[n], vocabularies, 2):
             pass
-    assert not children()
+    assert children() == before
 
 
-def children() -> list[int]:
-    text = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
-    return [int(number) for number in text.split()]
+def children(process: int = os.getpid()) -> set[int]:
+    """The processes that the first thread of a process has started, and that have not ended."""
+    text = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="utf-8")
+    return {int(number) for number in text.split()}
 
 
+@needs_proc
 def test_processes_end_with_whoever_stops_reading(vocabularies):
+    before = children()
     units = [(["Es regnet."], ["It rains."])] * 100
     stream = encoded(units, lambda unit: unit, vocabularies, 2)
-    assert len(list(islice(stream, 40))) == 40 and len(children()) == 2
+    assert len(list(islice(stream, 40))) == 40 and len(children() - before) == 2
     stream.close()
-    assert not children()
+    assert children() == before
 
 
 # ---- a kill ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=["all filters", "duplicates kept"])
-@pytest.mark.parametrize("damage", ["none", "half a part", "a flipped byte", "half a line", "no file"])
+@pytest.mark.parametrize(
+    "damage", ["none", "half a part", "a flipped byte", "half a line", "another number", "no file"]
+)
 def test_what_was_finished_before_a_kill_is_kept(
     monkeypatch, tmp_path, corpus, vocabularies, options, damage
 ):
@@ -139,7 +150,8 @@ def test_what_was_finished_before_a_kill_is_kept(
         prepare(data.train, data, vocabularies, "train", interrupt)
     (folder,) = (tmp_path / "parts").iterdir()
     file, journal = folder / "rows.arrow", folder / "journal.jsonl"
-    assert [json.loads(line)["notes"]["read"] for line in journal.read_text().splitlines()] == [60, 120]
+    entries = [json.loads(line.partition(" ")[2]) for line in journal.read_text().splitlines()]
+    assert [entry["notes"]["read"] for entry in entries] == [60, 120]
     first = 60
     match damage:
         case "none":
@@ -152,6 +164,8 @@ def test_what_was_finished_before_a_kill_is_kept(
             file.write_bytes(changed)
         case "half a line":
             journal.write_bytes(journal.read_bytes()[:-20])
+        case "another number":
+            journal.write_text('"read": 121'.join(journal.read_text().rsplit('"read": 120', 1)))
         case "no file":
             file.unlink()
             first = 0
@@ -159,6 +173,30 @@ def test_what_was_finished_before_a_kill_is_kept(
     result = made(monkeypatch, tmp_path / "parts", data, counted(vocabularies, read), ROWS=13)
     total = json.loads(whole[0][1].split(b"\n", 1)[1])["report"]["read"]
     assert result == whole and sum(read) == 2 * (total - first)
+
+
+def test_a_stream_goes_on_behind_the_rows_that_were_finished(monkeypatch, tmp_path, vocabularies):
+    files = [
+        write(
+            tmp_path / f"{name}.jsonl",
+            "".join(json.dumps({"s": f"{name} {number}", "t": f"{number}"}) + "\n" for number in range(90)),
+        )
+        for name in "ab"
+    ]
+    corpus = {"dataset": "json", "data_files": files, "columns": ["s", "t"], "streaming": True, "limit": 170}
+    data = recipe(corpus)
+    whole = made(monkeypatch, tmp_path / "whole", data, vocabularies, ROWS=30)
+    monkeypatch.setenv("SEQ2ATTN_CACHE", str(tmp_path / "parts"))
+
+    def interrupt(report):
+        if report.read >= 150:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(data.train, data, vocabularies, "train", interrupt)
+    read = []
+    assert made(monkeypatch, tmp_path / "parts", data, counted(vocabularies, read), ROWS=30) == whole
+    assert sum(read) == 2 * (170 - 120)
 
 
 def counted(vocabularies, read):
@@ -186,6 +224,70 @@ def test_a_bad_line_leaves_nothing(monkeypatch, tmp_path, own_cache, vocabularie
     assert not [*own_cache.iterdir()]
 
 
+def test_a_store_that_another_makes_is_waited_for(monkeypatch, own_cache, corpus, vocabularies):
+    monkeypatch.setattr("seq2attn.data.growing_file.POLL", 0.001)
+    data, begun, go_on, read = recipe(corpus, bad_lines="skip"), Event(), Event(), []
+
+    def pause(report):
+        begun.set()
+        assert go_on.wait(60)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(prepare, data.train, data, vocabularies, "train", pause)
+        assert begun.wait(60)
+        second = pool.submit(prepare, data.train, data, counted(vocabularies, read), "train")
+        time.sleep(0.05)
+        assert not second.done()
+        go_on.set()
+        assert first.result().fingerprint == second.result().fingerprint and not read
+    assert sorted(path.suffix for path in own_cache.iterdir()) == [".arrow", ".json"]
+
+
+def test_what_nobody_goes_on_with_is_removed_after_a_week(own_cache, vocabularies):
+    own_cache.mkdir()
+    for name, days in (("old", 8), ("new", 6)):
+        folder = own_cache / f".partial.{name}"
+        folder.mkdir()
+        for path in (folder / "journal.jsonl", own_cache / f".partial.{name}.lock", folder):
+            path.touch()
+            os.utime(path, (time.time() - 24 * 3600 * days,) * 2)
+    data = recipe({"sample": "tatoeba_de_en", "limit": 5})
+    prepare(data.train, data, vocabularies, "train")
+    left = sorted(path.name for path in own_cache.iterdir() if path.name.startswith("."))
+    assert left == [".partial.new", ".partial.new.lock"]
+
+
+# ---- progress ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["", ".gz", ".xz", ".bz2", "limit", "json", "task"])
+def test_progress_knows_the_end(monkeypatch, copies, tmp_path, vocabularies, kind):
+    monkeypatch.setattr("seq2attn.data.files.TOLD", 1)
+    monkeypatch.setattr(rows_module, "ROWS", 1)
+    if kind == "task":
+        corpus = {"task": "copy", "count": 5}
+    elif kind == "json":
+        corpus = copies["json"]
+    else:
+        text = "".join(f"Satz {number}.\t{number}\n" for number in range(20)).encode()
+        compressed = PACK["" if kind == "limit" else kind](text)
+        corpus = {"table": write(tmp_path / f"x.tsv{kind.replace('limit', '')}", compressed)}
+        corpus |= {"limit": 4} if kind == "limit" else {}
+    shares = []
+    data = recipe(corpus)
+    prepare(data.train, data, vocabularies, "train", lambda report: shares.append(report.share))
+    assert shares == sorted(shares) and 0 <= shares[0] < 1
+    assert shares[-1] == 1 or (kind == "json" and shares[-1] == 2 / 3)  # rows before this one
+    if kind == "limit":
+        assert shares == [0.25, 0.5, 0.75, 1]
+
+
+def test_a_bar_has_the_share_and_the_time_that_is_left():
+    assert progress_bar(0.0, 5.0) == ""
+    assert progress_bar(0.25, 60.0) == "━━━━━┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄  25%  3:00 left  "
+    assert progress_bar(1.0, 60.0).startswith("━" * 20 + " 100%  0:00")
+
+
 SCRIPT = """
 from seq2attn.data import pair_rows, prepare
 from seq2attn.recipe import DataRecipe
@@ -198,6 +300,7 @@ prepare(data.train, data, vocabularies, "train", lambda report: print(report.rea
 """
 
 
+@needs_proc
 def test_a_plain_script_that_is_killed_leaves_no_process_and_what_it_finished(
     monkeypatch, tmp_path, own_cache, vocabularies
 ):
@@ -214,7 +317,7 @@ def test_a_plain_script_that_is_killed_leaves_no_process_and_what_it_finished(
         assert process.stdout is not None
         while int(process.stdout.readline()) < 500:
             pass
-        started = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        started = children(process.pid)
         process.kill()
     assert len(started) == 2
     deadline = time.monotonic() + 10

@@ -109,14 +109,12 @@ class GrowingFile:
 
     def _entries(self) -> Iterator[dict[str, Any]]:
         """Yield the lines of the journal, to the first that is damaged."""
-        try:
+        with contextlib.suppress(OSError):
             for line in self._journal.read_bytes().splitlines():
-                entry = json.loads(line)
-                if not {"size", "checksum", "notes"} <= entry.keys():
+                checksum, _, text = line.partition(b" ")
+                if checksum.decode(errors="replace") != hashlib.sha256(text).hexdigest():
                     return
-                yield entry
-        except (OSError, ValueError, AttributeError):
-            return
+                yield json.loads(text)
 
     def write(self, part: FilePart) -> None:
         """Append a part. OSError names the file."""
@@ -124,7 +122,8 @@ class GrowingFile:
         self._append(content)
         checksum = hashlib.sha256(content).hexdigest()
         entry = {"size": len(content), "checksum": checksum, "notes": part.notes}
-        append(self._journal, f"{json.dumps(entry)}\n".encode())
+        text = json.dumps(entry).encode()
+        append(self._journal, f"{hashlib.sha256(text).hexdigest()} ".encode() + text + b"\n")
 
     def finish(self) -> str:
         """End the file, and return its SHA-256."""

@@ -137,7 +137,7 @@ class _Process:
     """One process, for one thread at a time."""
 
     def __init__(self, vocabularies: Sequence[Vocabulary]) -> None:
-        command = [sys.executable, "-c", _COMMAND, *sys.path]
+        command = [sys.executable, "-c", _COMMAND, *map(str, sys.path)]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, bufsize=0)
         if self._process.stdin is None or self._process.stdout is None:
