@@ -1,6 +1,5 @@
 """Several processes train as one does: the same gradients, losses, buffers and scores."""
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import tiny_adversarial
 import tiny_detector
 import torch
 from processes import in_processes
+from tiny_reversal import PIECES, RECIPE, records
 from tiny_training import KINDS, batch, moved, sgd
 from torch import nn
 
@@ -22,8 +22,6 @@ from seq2attn.runtime.distributed import ALONE, Group, GroupError, joined, requi
 from seq2attn.training.buffers import SharedBuffers
 from seq2attn.training.run_folder import RunFolder, weights_of
 from seq2attn.training.trainer import Trainer
-
-PIECES = [range(1), range(1, 4), range(4, 11), range(11, 16), range(16, 18)]
 
 
 def shared(group: Group, kind: str, pieces: list[range], dropout: float) -> Any:
@@ -168,48 +166,10 @@ def test_processes_with_other_data_are_named() -> None:
     assert all(in_processes(3, work))
 
 
-RECIPE = {
-    "data": {
-        "languages": ["letters", "letters"],
-        "train": {"task": "reverse", "symbols": 8, "lengths": [2, 5], "count": 120},
-        "dev": {"task": "reverse", "symbols": 8, "lengths": [2, 5], "count": 11},
-    },
-    "text": {"model": "word", "size": 50},
-    "model": {
-        "encoder": {"kind": "recurrent", "embedding": 8, "size": 8, "dropout": 0.1},
-        "decoder": {
-            "kind": "recurrent",
-            "embedding": 8,
-            "size": 8,
-            "order": "luong",
-            "attention": {"score": "additive"},
-        },
-    },
-    "training": {
-        "optimizer": "sgd",
-        "learning_rate": 0.3,
-        "batch_tokens": 60,
-        "accumulate": 3,
-        "max_steps": 6,
-        "validate_every": 3,
-        "average": 2,
-        "keep_last": 2,
-        "metric": "loss",
-        "metrics": ["exact", "wer"],
-    },
-}
-
-
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("SEQ2ATTN_CACHE", str(tmp_path / "cache"))
     yield tmp_path
-
-
-def records(run: Path) -> list[Any]:
-    """The lines of log.jsonl, without times."""
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
 def test_a_run_is_that_of_one_process_also_when_it_is_resumed_with_another_number(folder: Path) -> None:

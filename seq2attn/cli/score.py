@@ -18,6 +18,7 @@ from seq2attn.cli.options import (
     LENGTH_PENALTY,
     MAX_LENGTH_RATIO,
     cli,
+    engine_options,
     formats,
 )
 from seq2attn.errors import Seq2attnError
@@ -79,6 +80,7 @@ METRICS = (
 @formats("text; json: each score with its signature.", "json")
 @CHECKPOINT
 @DEVICE
+@engine_options
 @click.pass_context
 def score(
     context: click.Context,
@@ -93,6 +95,8 @@ def score(
     form: str,
     checkpoint: str,
     device: str,
+    engine: str,
+    quantize: str | None,
 ) -> None:
     """Score RUN, or texts, with signatures and 95 % bootstrap intervals.
 
@@ -127,7 +131,7 @@ def score(
         for name, sentences in by_file:
             _require_equal(source, given.sources, name, sentences)
     options = context.meta.get(DECODING, {})
-    scored = score_run(run, metrics, data, given, options, checkpoint, device, features)
+    scored = score_run(run, metrics, data, given, options, checkpoint, device, features, engine, quantize)
     rows = {**scored.baselines, "": list(scored.evaluation.scores.values())}
     _print(rows, scored.evaluation.tables, scored.signature, form)
 

@@ -22,6 +22,7 @@ from seq2attn.cli.options import (
     RUN,
     cli,
     decoding_option,
+    engine_options,
     formats,
 )
 
@@ -69,6 +70,7 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
         CHECKPOINT,
         DEVICE,
         PRECISION,
+        engine_options,
         click.pass_context,
     ]
     for option in reversed(options):
@@ -96,6 +98,8 @@ def translate(
     checkpoint: str,
     device: str,
     precision: str,
+    engine: str,
+    quantize: str | None,
 ) -> None:
     """Translate FILES, or standard input, line by line, in order.
 
@@ -109,7 +113,7 @@ def translate(
 
     if markup is not None and (scores or form != "text"):
         raise click.UsageError("--markup prints the best text of each line: leave out --scores and --format")
-    translator = load_for("translate", run, checkpoint, device, precision)
+    translator = load_for("translate", run, checkpoint, device, precision, engine, quantize)
     pipe = Pipe.open(files)
     if markup is not None:
         for chunk in chunks(lines(files, pipe), MARKED, pipe):
@@ -139,6 +143,8 @@ def summarize(
     checkpoint: str,
     device: str,
     precision: str,
+    engine: str,
+    quantize: str | None,
 ) -> None:
     """Summarize the documents in FILES, or in standard input. Prints one summary a line, in order.
 
@@ -151,7 +157,7 @@ def summarize(
     from seq2attn.cli.documents import documents
     from seq2attn.tasks.loading import load_for
 
-    summarizer = load_for("summarize", run, checkpoint, device, precision)
+    summarizer = load_for("summarize", run, checkpoint, device, precision, engine, quantize)
     pipe = Pipe.open(files)
     _write(context, summarizer, documents(files, key, whole, pipe), pipe, scores, form)
 
@@ -180,7 +186,8 @@ def _write(
             yield text
 
     together = chunks(read(), CHUNK, pipe)
-    stream = translator.stream_chunks(together, decoding, alignment=form != "text")
+    shown = scores or form != "text"
+    stream = translator.stream_chunks(together, decoding, alignment=form != "text", exact=shown)
     for number, result in enumerate(stream, 1):
         source, missing = sources.popleft(), decoding.nbest - len(result.nbest)
         if form == "json":

@@ -188,6 +188,11 @@ class AnyLearningRecipe(Section):
         description="Compute Transformer layers again in the backward pass, in the place of keeping their "
         "results: less memory, more time, the same gradients.",
     )
+    sharded: bool = Field(
+        False,
+        description="In several processes, let each keep a part of every parameter, gradient and moment only "
+        "(FSDP2), for models that do not fit on one device.",
+    )
     deterministic: bool = Field(False, description="Use only deterministic kernels (slower on a GPU).")
     tensorboard: bool = Field(False, description="Also write TensorBoard logs (pip install tensorboard).")
 
@@ -257,6 +262,8 @@ class AnyLearningRecipe(Section):
         if len({*self.metrics}) < len(self.metrics):
             twice = next(name for name in self.metrics if self.metrics.count(name) > 1)
             yield Fault("metrics", f"{twice} occurs twice: each metric has one score")
+        if self.sharded and self.precision == "fp16":
+            yield Fault("sharded", "fp16 scales losses in each process: use bf16")
         if self.momentum and self.optimizer != "sgd":
             yield Fault("momentum", f"is an option of sgd, not of {self.optimizer}")
 

@@ -26,6 +26,7 @@ from seq2attn.tasks.task import Evaluation, Task
 from seq2attn.training.display import Display, progress_bar
 from seq2attn.training.loop import NOT_FINITE, TrainingError, Validate
 from seq2attn.training.run_folder import RunError, RunFolder
+from seq2attn.training.sharding import gathered
 from seq2attn.version import __version__
 
 
@@ -73,8 +74,11 @@ def validator(
     loader, objective = task.loader(dev), task.objective(model)
     predictor = task.predictor(model, device, validating=True)
 
-    @torch.inference_mode()
     def validate(limit: int | None) -> dict[str, float]:
+        with gathered(model), torch.inference_mode():
+            return scores_of(limit)
+
+    def scores_of(limit: int | None) -> dict[str, float]:
         model.eval()
         batches, is_likelihood = loader.evaluation_batches()[:limit], False
         sums = dict[int, tuple[float, float]]()  # by the index of the batch: its loss, and what divides it
@@ -131,14 +135,16 @@ def score_run(
     checkpoint: str = "best",
     device: str = "auto",
     features: str | None = None,
+    engine: str = "torch",
+    quantize: str | None = None,
 ) -> RunScores:
     """Score a run on its dev or test set, or on `given` sources and references.
 
     metrics: the recipe's if empty; options: decoding options that replace the recipe's; features: a run whose
-    features generated images are compared by, instead of the recipe's.
+    features generated images are compared by, instead of the recipe's; engine, quantize: see `load`.
     """
     metrics = chosen_metrics(run, metrics)
-    task, predictor = load_with_task(run, checkpoint, device)
+    task, predictor = load_with_task(run, checkpoint, device, engine=engine, quantize=quantize)
     predictor = predictor.configured(options or {})
     task = task if features is None else task.measured_by(features)
     if given is None:

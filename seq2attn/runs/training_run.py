@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from seq2attn.data.examples import ExampleSet
 from seq2attn.errors import Seq2attnError, require_type
@@ -116,9 +117,18 @@ def train(
             progress = fit(folder, trainer, loader, validate, report, call, resumed, illustrate)
         if progress.interrupted:
             return Trained(path, progress, predictor, [])
+        model, predictor = _whole(trainer, task, predictor)
         load_weights(model, group.from_first(partial(folder.load_weights, "best")), folder.path)
         shown.say(f"best: {best(folder)}")
         return Trained(path, progress, predictor, _scores(task, predictor, test, group))
+
+
+def _whole(trainer: Trainer, task: Task[Any], predictor: Any) -> tuple[nn.Module, Any]:
+    """Return the model that was trained, and its predictor; in the place of a sharded one, a new one."""
+    if not trainer.sharded:
+        return trainer.model, predictor
+    model = task.build()
+    return model, task.predictor(model, trainer.device)
 
 
 def _scores(task: Task[Any], predictor: Any, test: ExampleSet | None, group: Group) -> list[Score]:
