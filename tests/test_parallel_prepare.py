@@ -21,6 +21,7 @@ from tiny_corpora import PACK, recipe, table, write
 from seq2attn.data import DataError, prepare
 from seq2attn.data import pair_rows as rows_module
 from seq2attn.data.seen_pairs import FIRST, SeenPairs, keys_of
+from seq2attn.runtime.files import COMPRESSED
 from seq2attn.text import encoding_processes
 from seq2attn.text.encoding_processes import EncodingError, encoded
 from seq2attn.training.display import progress_bar
@@ -48,7 +49,7 @@ def lines(count: int) -> list[str]:
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> dict[str, Any]:
-    return {"table": write(tmp_path / "x.tsv", "\n".join(lines(230)) + "\n")}
+    return {"table": write(tmp_path / "x.tsv", "\n".join(lines(150)) + "\n")}
 
 
 def content(cache: Path) -> list[bytes]:
@@ -78,9 +79,9 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=["all filters", "duplicates kept"])
-@pytest.mark.parametrize("rows", [1, 7, 23, 60, 1000])
+@pytest.mark.parametrize("rows", [1, 7, 1000])
 def test_the_size_of_a_unit_changes_nothing(monkeypatch, tmp_path, corpus, vocabularies, rows, options):
-    data = recipe({**corpus, "limit": 201}, bad_lines="skip", **options)
+    data = recipe({**corpus, "limit": 121}, bad_lines="skip", **options)
     whole = made(monkeypatch, tmp_path / "whole", data, vocabularies, ROWS=60)
     assert made(monkeypatch, tmp_path / "parts", data, vocabularies, ROWS=rows) == whole
     reasons = json.loads(whole[0][1].split(b"\n", 1)[1])["report"]["reasons"]
@@ -143,7 +144,7 @@ def test_what_was_finished_before_a_kill_is_kept(
     monkeypatch.setattr(rows_module, "ROWS", 20)
 
     def interrupt(report):
-        if report.read >= 160:
+        if report.read > 120:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -276,7 +277,7 @@ def test_progress_knows_the_end(monkeypatch, copies, tmp_path, vocabularies, kin
     shares = []
     data = recipe(corpus)
     prepare(data.train, data, vocabularies, "train", lambda report: shares.append(report.share))
-    assert shares == sorted(shares) and 0 <= shares[0] < 1
+    assert shares == sorted(shares) and (kind in COMPRESSED or 0 <= shares[0] < 1)  # read ahead
     assert shares[-1] == 1 or (kind == "json" and shares[-1] == 2 / 3)  # rows before this one
     if kind == "limit":
         assert shares == [0.25, 0.5, 0.75, 1]

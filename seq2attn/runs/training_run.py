@@ -101,10 +101,8 @@ def train(
         require_equal(group, "training data", training.fingerprint)
         settings, loader = task.recipe.training, task.loader(training, training=True)
         model = built(task, start, shown)
-        total = total_steps(settings, loader)
-        trainer = Trainer(
-            model, task.objective(model, True), settings, torch_device, total, recipe.seed, group
-        )
+        total, objective = total_steps(settings, loader), task.objective(model, True)
+        trainer = Trainer(model, objective, settings, torch_device, total, recipe.seed, group)
         shown.say(_what_is_trained(task, len(training), trainer, epoch_steps(settings, loader)))
         validate = validator(task, model, dev, torch_device, group)
         predictor = task.predictor(model, torch_device)
