@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 from tiny_corpora import SAMPLE, SENTENCES, recipe, table, write
 
-from seq2attn.data import DataError, Report, cache, pairs, prepare, training_text
+from seq2attn.data import DataError, Report, pairs, prepare, training_text
 from seq2attn.data.batches import BatchLoader
 from seq2attn.data.sources import PairTokenizer
 from seq2attn.recipe import SamplingRecipe, TaggedDataRecipe
@@ -292,96 +292,3 @@ def test_progress_is_reported_also_where_nothing_is_kept(tmp_path, vocabularies)
     assert reports[:3] == blank and reports[6] == f"0 examples read, {bad[3]}"
     kept = [f"{count} examples read, 4,500 wrong number of columns" for count in ("1,000", "1,501")]
     assert reports[7:] == kept
-
-
-def test_a_store_is_hashed_once_when_it_is_made_and_once_when_it_is_opened(
-    own_cache, vocabularies, monkeypatch
-):
-    hashed = []
-    plain = cache.checksum_of
-    monkeypatch.setattr(cache, "checksum_of", lambda path: hashed.append(path.name) or plain(path))
-    data = recipe(SAMPLE | {"limit": 30})
-    made = prepare(data.train, data, vocabularies, "train")
-    (path,) = own_cache.glob("*.arrow")
-    assert hashed == [path.name]
-    opened = prepare(data.train, data, vocabularies, "train")
-    assert hashed == 2 * [path.name] and opened.fingerprint == made.fingerprint
-    assert opened.report == made.report
-
-
-def flipped(path, place):
-    content = bytearray(path.read_bytes())
-    content[int(place * len(content))] ^= 1
-    path.write_bytes(content)
-
-
-def replaced(path, make):
-    path.unlink()
-    make(path)
-
-
-DAMAGES = {
-    **{
-        f"flip {place}": lambda path, place=place: flipped(path, place)
-        for place in (0, 0.1, 0.3, 0.5, 0.8, 0.999)
-    },
-    "cut": lambda path: os.truncate(path, path.stat().st_size // 2),
-    "empty": lambda path: path.write_bytes(b""),
-    "longer": lambda path: path.write_bytes(path.read_bytes() + b"x"),
-    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
-    "json": lambda path: path.write_text('{"size": 3}'),
-    "list": lambda path: path.write_text("x\n[1]"),
-    "nested": lambda path: path.write_text("x\n" + "[" * 100_000),
-    "folder": lambda path: replaced(path, os.mkdir),
-    "pipe": lambda path: replaced(path, os.mkfifo),
-    "device": lambda path: replaced(path, lambda path: path.symlink_to("/dev/zero")),
-}
-
-
-@pytest.mark.parametrize("suffix", [".arrow", ".json"])
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_whatever_is_damaged_in_a_store_it_is_made_anew_with_a_note(own_cache, vocabularies, damage, suffix):
-    def rows():  # copied: the store is memory-mapped
-        examples = prepare(data.train, data, vocabularies, "train")
-        ids = [[*examples.source(row), *examples.target(row)] for row in range(30)]
-        return ids, examples.target_text(9), examples.fingerprint, str(examples.report)
-
-    data = recipe(SAMPLE | {"limit": 30})
-    whole = rows()
-    (store,) = own_cache.glob("*.arrow")
-    DAMAGES[damage](store.with_suffix(suffix))
-    with pytest.warns(UserWarning, match=f"{store} is damaged: it is made again from the data"):
-        assert rows() == whole
-    assert sorted(path.suffix for path in own_cache.iterdir()) == [".arrow", ".json"]
-
-
-def test_the_store_of_other_data_in_its_place_is_damaged(own_cache, vocabularies):
-    data, other = recipe(SAMPLE | {"limit": 30}), recipe(SAMPLE | {"limit": 40})
-    prepare(data.train, data, vocabularies, "train")
-    (store,) = own_cache.glob("*.arrow")
-    prepare(other.train, other, vocabularies, "train")
-    (second,) = {*own_cache.glob("*.arrow")} - {store}
-    second.replace(store)
-    with pytest.warns(UserWarning, match="made again"):
-        assert len(prepare(data.train, data, vocabularies, "train")) == 30
-
-
-def test_a_store_on_a_full_disk_is_named(own_cache, vocabularies, monkeypatch):
-    def full(*args, **options):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("datasets.arrow_writer.ArrowWriter.write_batch", full)
-    data = recipe(SAMPLE | {"limit": 30})
-    with pytest.raises(OSError, match=rf"No space left on device: .*{own_cache}/.*\.arrow"):
-        prepare(data.train, data, vocabularies, "train")
-    assert not list(own_cache.iterdir())
-
-
-def test_a_cache_that_cannot_be_made_is_named(tmp_path, monkeypatch, vocabularies):
-    write(tmp_path / "file", "")
-    monkeypatch.setenv("SEQ2ATTN_CACHE", str(tmp_path / "file" / "cache"))
-    data = recipe(SAMPLE)
-    with pytest.raises(
-        DataError, match=r"file/cache: cannot be made \(Not a directory\): set SEQ2ATTN_CACHE"
-    ):
-        prepare(data.train, data, vocabularies, "train")

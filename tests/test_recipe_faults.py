@@ -130,7 +130,7 @@ CASES: dict[str, Case] = {
     ),
     "null": (
         "quickstart", "batch_tokens: .*", "batch_tokens: ~", "batch_tokens:",
-        "training.batch_tokens: expected a whole number, got null",
+        "training.batch_tokens: expected a whole number, or auto, got null",
     ),
     "infinity": (
         "quickstart", "learning_rate: .*", "learning_rate: .inf", "learning_rate:",

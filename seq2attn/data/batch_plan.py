@@ -4,12 +4,14 @@ A plan is a list of batches, a batch a list of example indices. Every process ma
 its own share of it, so that no two need to agree on anything, and training resumes from an index.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from seq2attn.data.window_plan import WindowPlan
 
 Indices = NDArray[np.int64]
 
@@ -47,9 +49,11 @@ def plan_size(
     seed: Sequence[int],
 ) -> int:
     """Return the number of batches of the plan with the same arguments, in a fraction of its time."""
-    longest = np.maximum(source_lengths, target_lengths)
-    stretches = _stretches(examples, np.random.default_rng(list(seed)))
-    return sum(len(_begins(np.sort(longest[stretch]), batch_tokens)) for stretch in stretches)
+    total = 0
+    for stretch in _stretches(examples, np.random.default_rng(list(seed))):
+        longest = np.maximum(source_lengths[stretch], target_lengths[stretch])
+        total += len(_begins(np.sort(longest), batch_tokens))
+    return total
 
 
 def _stretches(examples: Indices, generator: np.random.Generator) -> Iterator[Indices]:
@@ -122,22 +126,57 @@ class Aligned(Protocol):
         """Return (n, 2) links: positions of source and target ids that are translations of each other."""
 
 
+@runtime_checkable
+class InBlocks(Protocol):
+    """A corpus that may be so large that its epochs are planned in windows."""
+
+    def blocks(self, epoch: int, seed: int) -> Indices | None:
+        """Return the blocks of an epoch (`window_plan.blocks`); None: it is not so large."""
+
+
 class Batches:
     """Plans which examples are in a batch: epochs in random order, or every example once, by length."""
 
     def __init__(self, examples: Corpus, batch_tokens: int, seed: int = 1) -> None:
         self.examples, self.batch_tokens, self.seed = examples, batch_tokens, seed
+        self._last: tuple[int, WindowPlan | None] | None = None  # an epoch, and its plan in windows
 
-    def epoch(self, epoch: int) -> list[Indices]:
+    def epoch(self, epoch: int) -> Sequence[Indices]:
         """Return the batches of an epoch: a pure function of the examples, the seed and the epoch."""
+        if (windows := self._windows(epoch)) is not None:
+            return windows
         lengths = self.examples.source_lengths, self.examples.target_lengths
         return plan(*lengths, self.examples.epoch(epoch, self.seed), self.batch_tokens, (self.seed, epoch))
 
     def epoch_size(self, epoch: int) -> int:
         """Return the number of batches of an epoch, without making them."""
+        if (windows := self._windows(epoch)) is not None:
+            return len(windows)
         lengths = self.examples.source_lengths, self.examples.target_lengths
         examples = self.examples.epoch(epoch, self.seed)
         return plan_size(*lengths, examples, self.batch_tokens, (self.seed, epoch))
+
+    def _windows(self, epoch: int) -> WindowPlan | None:
+        """Return the batches of an epoch of a large corpus; None if it is not large."""
+        if not isinstance(self.examples, InBlocks):
+            return None
+        if self._last is None or self._last[0] != epoch:
+            found = self.examples.blocks(epoch, self.seed)
+            windows = None if found is None else WindowPlan(found, self._plan_of(epoch), self._size_of(epoch))
+            self._last = epoch, windows
+        return self._last[1]
+
+    def _plan_of(self, epoch: int) -> Callable[[int, Indices], list[Indices]]:
+        lengths = self.examples.source_lengths, self.examples.target_lengths
+        return lambda window, examples: plan(
+            *lengths, examples, self.batch_tokens, (self.seed, epoch, window)
+        )
+
+    def _size_of(self, epoch: int) -> Callable[[int, Indices], int]:
+        lengths = self.examples.source_lengths, self.examples.target_lengths
+        return lambda window, examples: plan_size(
+            *lengths, examples, self.batch_tokens, (self.seed, epoch, window)
+        )
 
     def evaluation_batches(self) -> list[Indices]:
         """Return batches that hold every example once, by length."""

@@ -33,7 +33,7 @@ class AnyBatch(Protocol):
 class AnyBatchLoader(Protocol):
     """What training needs of a batch loader."""
 
-    def epoch(self, epoch: int) -> list[Indices]:
+    def epoch(self, epoch: int) -> Sequence[Indices]:
         """Return the batches of an epoch, as indices of examples."""
 
     def epoch_size(self, epoch: int) -> int:
@@ -162,6 +162,7 @@ def collate(collator: Collator, pairs: Sequence[PairIds]) -> Batch:
     vocabulary = collator.target
     ended = [np.append(pair.target, vocabulary.eos) if pair.ended else pair.target for pair in pairs]
     target, target_mask = pad(ended, vocabulary.pad)
-    target_input, _ = pad([np.insert(row[:-1], 0, vocabulary.bos) for row in ended], vocabulary.pad)
+    before = target[:, :-1].masked_fill(~target_mask[:, 1:], vocabulary.pad)
+    target_input = torch.cat([torch.full_like(target[:, :1], vocabulary.bos), before], 1)
     target_input = target_input.masked_fill(target_input >= vocabulary.size, vocabulary.unk)
     return Batch(collator.collate([pair.source for pair in pairs]), target_input, target, target_mask)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from seq2attn.data.cache import Stored
 from seq2attn.data.report import DataError, Report
+from seq2attn.data.window_plan import LARGE, blocks
 from seq2attn.errors import NotDefinedError
 
 Indices = NDArray[np.int64]
@@ -31,6 +32,7 @@ class ExampleSet:
         self._starts = np.cumsum([0, *(chunk.num_rows for chunk in chunks)])
         self._sizes = [sum(chunk.num_rows for chunk in part.stored.chunks) for part in parts]
         self._weights = [part.weight for part in parts]
+        self._checks = [part.stored.check for part in parts if part.stored.check is not None]
         for corpus, (size, weight) in enumerate(zip(self._sizes, self._weights, strict=True)):
             if round(weight * size) < 1:
                 raise DataError(
@@ -72,7 +74,15 @@ class ExampleSet:
             begin += size
         return np.concatenate(numbers).astype(np.int64)
 
+    def blocks(self, epoch: int, seed: int) -> Indices | None:
+        """The blocks of an epoch (`window_plan.blocks`), if it has more examples than LARGE; else None."""
+        if sum(size * weight for size, weight in zip(self._sizes, self._weights, strict=True)) <= LARGE:
+            return None
+        return blocks(self._sizes, self._weights, (seed, epoch))
+
     def _find(self, number: int) -> tuple[int, int]:
+        for check in self._checks:
+            check.require()
         if not 0 <= number < len(self):
             raise IndexError(f"example {number} of {len(self)}")
         chunk = int(np.searchsorted(self._starts, number, side="right")) - 1

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from seq2attn.alignment.word_alignment import AlignmentError, Link, parse_pharaoh
 from seq2attn.data.gold_alignments import beyond
+from seq2attn.data.remote_files import is_remote, local_copy
 from seq2attn.data.report import DataError, Report
 from seq2attn.runtime.files import COMPRESSED
 from seq2attn.text.words import as_lines
@@ -22,6 +23,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _LINE_END = re.compile("\r\n?")
 LONGEST = 1 << 24  # bytes of a line
 MOST_BLANK = 1_000_000  # blank lines in a row
+TOLD = 1000  # lines between two looks at how much of a file has been read
 _COLUMNS = "wrong number of columns"
 
 
@@ -53,7 +55,10 @@ def missing(path: str) -> str | None:
 
 
 def existing(file: str, key: str) -> Path:
-    """Return the path of a file that a recipe names under a key. DataError if it cannot be read."""
+    """Return the path of a file that a recipe names under a key; of one that is named by a URL, that of a
+    copy. DataError if it cannot be read."""
+    if is_remote(file):
+        return local_copy(file, key)
     fault = missing(file)
     if fault is not None:
         raise DataError(f"{key}: {fault}")
@@ -66,8 +71,10 @@ def file_state(path: Path) -> list[Any]:
     return [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
 
 
-def lines(path: Path) -> Iterator[bytes]:
+def lines(path: Path, report: Report | None = None) -> Iterator[bytes]:
     r"""Yield the lines of a file without their ends. Only \n separates lines, as in `wc -l`.
+
+    report: is told now and then which share of the file has been read.
 
     Raises DataError if the file cannot be read, for a line of more than LONGEST bytes, and for more than
     MOST_BLANK blank lines in a row.
@@ -75,6 +82,7 @@ def lines(path: Path) -> Iterator[bytes]:
     opener = COMPRESSED.get(path.suffix, open)
     try:
         with opener(path, "rb") as stream:
+            size, file = path.stat().st_size, getattr(getattr(stream, "raw", stream), "fileobj", stream)
             blank = 0
             for number, line in enumerate(iter(lambda: stream.readline(LONGEST + 1), b""), 1):
                 if len(line) > LONGEST:
@@ -84,6 +92,8 @@ def lines(path: Path) -> Iterator[bytes]:
                         f"{path}: its lines end in CR alone, as on an old Mac: give them line feeds, as "
                         r"`tr '\r' '\n'` does"
                     )
+                if report is not None and number % TOLD == 0:
+                    report.share = min(1.0, file.tell() / max(1, size))
                 blank = 0 if line.strip() else blank + 1
                 if blank > MOST_BLANK:
                     raise DataError(
@@ -104,7 +114,8 @@ def parallel(source: Path, target: Path, alignments: Path | None, report: Report
     files = [path for path in (source, target, alignments) if path is not None]
     counts = [0] * len(files)
     linked: set[bool] = set()  # whether pairs have links
-    for number, row in enumerate(zip_longest(*map(lines, files)), 1):
+    streams = [lines(path, None if number else report) for number, path in enumerate(files)]
+    for number, row in enumerate(zip_longest(*streams), 1):
         counts = [count + (line is not None) for count, line in zip(counts, row, strict=True)]
         if None in row:
             continue
@@ -138,7 +149,7 @@ def table(path: Path, columns: tuple[int, int], report: Report) -> Iterator[Pair
     """Yield the pairs of a file with tab-separated columns, given by number from 0. Quotes have no
     meaning."""
     expected = 0
-    for number, line in enumerate(lines(path), 1):
+    for number, line in enumerate(lines(path, report), 1):
         text = _row(line, f"{path}:{number}", report)
         if text is None:
             continue
@@ -157,7 +168,7 @@ def table(path: Path, columns: tuple[int, int], report: Report) -> Iterator[Pair
 
 def json_rows(path: Path, report: Report) -> Iterator[tuple[int, Any]]:
     """Yield the number and the value of each line of a file with one JSON object per line."""
-    for number, line in enumerate(lines(path), 1):
+    for number, line in enumerate(lines(path, report), 1):
         where = f"{path}:{number}"
         text = _row(line, where, report)
         if text is None:

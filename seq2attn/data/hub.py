@@ -7,6 +7,7 @@ from concurrent.futures import TimeoutError as NoAnswer
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
+from math import inf
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -155,10 +156,21 @@ def dataset_pairs(
     dataset: Any, corpus: DatasetCorpus, key: str, report: Report, read: Pick = pick
 ) -> Iterator[Pair]:
     """Yield the pairs of a dataset from `load`; `read` makes the pair of a row. DataError as in `rows`."""
+    total = _size(dataset)
     for number, row in enumerate(rows(dataset, corpus, key)):
+        report.share = number / total
         pair = read(row, corpus.columns, number, f"{corpus.dataset}[{corpus.split}]:{number}", report)
         if pair is not None:
             yield pair
+
+
+def _size(dataset: Any) -> float:
+    """Return the number of rows of a dataset; infinity if it does not say it, as some streams."""
+    if hasattr(dataset, "__len__"):
+        return max(1, len(dataset))
+    splits = getattr(dataset.info, "splits", None) or {}
+    split = splits.get(str(dataset.split))
+    return getattr(split, "num_examples", None) or inf
 
 
 def class_names(dataset: Any, column: str) -> list[str] | None:

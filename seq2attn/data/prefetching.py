@@ -1,5 +1,6 @@
 """Prepare the next batches in threads, beside training."""
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from seq2attn.data.batch_plan import Indices
@@ -20,11 +21,11 @@ class PrefetchingLoader:
     def __init__(self, loader: AnyBatchLoader, workers: int) -> None:
         self._loader, self._workers = loader, workers
         self._pool = ThreadPoolExecutor(workers, "batches")
-        self._plan: tuple[int | None, list[Indices]] = (None, [])  # of the last epoch that was asked for
+        self._plan: tuple[int | None, Sequence[Indices]] = (None, [])  # of the last epoch that was asked for
         self._positions: dict[bytes, int] = {}  # of the batches in the plan
         self._pending: dict[int, Future[AnyBatch]] = {}  # by position
 
-    def epoch(self, epoch: int) -> list[Indices]:
+    def epoch(self, epoch: int) -> Sequence[Indices]:
         """Return the batches of an epoch, as indices of examples."""
         plan = self._loader.epoch(epoch)
         self._drop(keep=range(0))

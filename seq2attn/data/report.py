@@ -40,6 +40,7 @@ class Report:
     kept: int = 0  # number of them that were not left out
     schemes: list[str] = field(default_factory=list)  # tag schemes of the data
     reasons: dict[str, Reason] = field(default_factory=dict)
+    share: float = field(default=0.0, compare=False)  # of the data that has been read; 0 = unknown
     progress: Callable[["Report"], object] = field(default=silent, repr=False, compare=False)
 
     def bad(self, reason: str, where: str, message: str, count: int = 1) -> None:
@@ -56,6 +57,12 @@ class Report:
             entry.examples.append(example)
         if entry.count % NOTED == 0:
             self.progress(self)
+
+    def copy(self) -> "Report":
+        """Return the report as it is now; it reports no progress."""
+        made = Report.from_dict(self.to_dict())
+        made.share = self.share
+        return made
 
     def add(self, other: "Report") -> None:
         """Add the counts of another report."""
@@ -76,7 +83,10 @@ class Report:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Report":
         """Make a report from the result of `to_dict`."""
-        reasons = {reason: Reason(**entry) for reason, entry in values["reasons"].items()}
+        reasons = {
+            reason: Reason(entry["count"], [*entry["examples"]])
+            for reason, entry in values["reasons"].items()
+        }
         return cls(**{**values, "reasons": reasons})
 
     @property

@@ -1,53 +1,29 @@
 """Pairs of texts -> a tokenised Arrow store, cached on disk and memory-mapped -> examples."""
 
+import base64
+import contextlib
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import chain, islice
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from pathlib import Path
+from typing import Any
 
-from seq2attn.alignment.word_alignment import Link
-from seq2attn.data.cache import Notes, stored
+import numpy as np
+
+from seq2attn.data.cache import Notes, grown
 from seq2attn.data.corpora import Role, Source, Use, open_corpus
 from seq2attn.data.examples import Examples, Part, digest
-from seq2attn.data.files import Pair
-from seq2attn.data.gold_alignments import between_pieces
+from seq2attn.data.growing_file import FilePart, GrowingFile
+from seq2attn.data.pair_rows import Coder, Coders, Options, Rows, columns, content_of, rows_of, tag_of, units
 from seq2attn.data.report import DataError, Report, silent
-from seq2attn.recipe import AnyCorpus, AnyLabelled, DataRecipe, FilterRecipe, LabelledDataRecipe
-from seq2attn.text.vocabulary import Vocabulary
+from seq2attn.data.seen_pairs import SeenPairs, keys_of
+from seq2attn.recipe import AnyCorpus, AnyLabelled, DataRecipe, LabelledDataRecipe
+from seq2attn.text.encoding_processes import encoded
 
-if TYPE_CHECKING:
-    import datasets
-    from datasets.arrow_writer import ArrowWriter
+__all__ = ["Coder", "Coders", "prepare"]
 
-
-class Coder(Protocol):
-    """Turns texts into ids: a vocabulary of pieces, a word vocabulary, or labels."""
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash that is equal if the ids of all texts are equal."""
-
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each text."""
-
-
-Coders = tuple[Coder, Coder]
-
-FORMAT = 6  # version of the store's format; stores of other versions are made again
-ROWS = 1000  # encoded and written at a time
-
-
-class _Row(NamedTuple):
-    source: Sequence[int]
-    target: Sequence[int]
-    source_text: str
-    target_text: str
-    references: tuple[str, ...]  # further targets; in training each has its own row
-    links: list[int]  # between pieces: source, target, source, target, ...
-    truncated: bool  # the ids are not those of the whole texts
-    ended: bool  # the ids have the end of the target
+FORMAT = 7  # version of the store's format; stores of other versions are made again
 
 
 def prepare(
@@ -63,7 +39,8 @@ def prepare(
     Ids are truncated by `data.truncate`; texts are whole. Only training pairs are filtered, and each of their
     references makes a pair. Dev and test sets stay as they are, with all references; their empty sentences
     are only reported. Each corpus has its own store, in $SEQ2ATTN_CACHE or the cache folder of `datasets`,
-    which is named by a hash of the data, the vocabularies and the options. One that is damaged is made again.
+    which is named by a hash of the data, the vocabularies and the options. One that is damaged is made again;
+    one that was not finished is gone on with. `data.workers` processes tokenise, with the same result.
 
     Args:
         corpora: `data.train`, or `[data.dev]`.
@@ -78,9 +55,8 @@ def prepare(
     for number, corpus in enumerate(corpora):
         key = f"data.{role}" + (f".{number}" if role == "train" else "")
         source = open_corpus(corpus, Use(data.languages, role, key, data.tag_scheme, words))
-        options = _Options(corpus, data, vocabularies, role == "train")
-        columns = partial(_columns, corpus.aligned)
-        store = stored(options.name(source), columns, partial(_write, source, options, progress))
+        options = Options(corpus, data, vocabularies, role == "train")
+        store = grown(_name(source, options), partial(_write, source, options, progress))
         parts.append(Part(store, corpus.weight))
     temperature = getattr(data, "temperature", None) if role == "train" else None
     return Examples(parts if temperature is None else mixed(parts, temperature))
@@ -98,139 +74,82 @@ def mixed(parts: Sequence[Part], temperature: float) -> list[Part]:
     ]
 
 
-def _tag(corpus: AnyCorpus | AnyLabelled) -> str | None:
-    tag: str | None = getattr(corpus, "tag", None)  # labelled words have none
-    return tag
+def _name(source: Source, options: Options) -> str:
+    """Return the name of a store; it differs if the content may differ."""
+    unused = {"weight", *(() if tag_of(options.corpus) else ("tag",))}
+    corpus = options.corpus.model_dump(mode="json", exclude=unused)
+    filters = None if options.limits is None else options.limits.model_dump(mode="json")
+    vocabularies = [vocabulary.fingerprint for vocabulary in options.vocabularies]
+    data = options.data
+    reading = [data.languages, data.bad_lines, data.truncate.model_dump(mode="json")]
+    return digest([FORMAT, source.state, corpus, *reading, filters, vocabularies])
 
 
-def _tagged(pair: Pair, tag: str | None) -> Pair:
-    """Return a pair whose source begins with a tag, which is a word of its own."""
-    if tag is None or not pair.source.strip():
-        return pair
-    links = None if pair.links is None else tuple(Link(source + 1, target) for source, target in pair.links)
-    return pair._replace(source=f"{tag} {pair.source}", links=links)
+class _Made:
+    """What is known of a store while it is made."""
 
+    def __init__(self, options: Options) -> None:
+        self._aligned = options.corpus.aligned
+        fingerprints = "".join(vocabulary.fingerprint for vocabulary in options.vocabularies)
+        self.content, self.seen = hashlib.sha256(fingerprints.encode()), SeenPairs()
+        self.read = 0  # pairs
+        self.report = Report()  # of filters
 
-class _Options(NamedTuple):
-    """The settings on which the store of a corpus depends, besides its data."""
+    def recover(self, part: FilePart) -> None:
+        """Take a part over from the process that has written it."""
+        flags = np.frombuffer(base64.b64decode(part.notes["truncated"]), np.uint8)
+        begin = 0
+        for batch in part.batches:
+            truncated = np.unpackbits(flags)[begin : begin + len(batch)].astype(bool)
+            begin += len(batch)
+            self.content.update(content_of(Rows(batch, truncated), self._aligned))
+            texts = (batch.column(name).to_pylist() for name in ("source_text", "target_text"))
+            self.seen.add(keys_of(*texts))
+        self.read, self.report = part.notes["read"], Report.from_dict(part.notes["report"])
 
-    corpus: AnyCorpus | AnyLabelled
-    data: DataRecipe | LabelledDataRecipe
-    vocabularies: Coders
-    training: bool
+    def part(self, rows: Sequence[Rows]) -> FilePart:
+        """Return the part that these rows are."""
+        import pyarrow
 
-    def name(self, source: Source) -> str:
-        """Return the name of the store; it differs if the content may differ."""
-        unused = {"weight", *(() if _tag(self.corpus) else ("tag",))}
-        corpus = self.corpus.model_dump(mode="json", exclude=unused)
-        filters = self.data.filter.model_dump(mode="json") if self.training else None
-        vocabularies = [vocabulary.fingerprint for vocabulary in self.vocabularies]
-        reading = [self.data.languages, self.data.bad_lines, self.data.truncate.model_dump(mode="json")]
-        return digest([FORMAT, source.state, corpus, *reading, filters, vocabularies])
-
-
-def _columns(aligned: bool) -> "datasets.Features":
-    """Return the columns of the table."""
-    import datasets
-
-    ids, text = datasets.Sequence(datasets.Value("int32")), datasets.Value("string")
-    columns = {"source": ids, "target": ids, "source_text": text, "target_text": text}
-    columns |= {"references": datasets.Sequence(text), "ended": datasets.Value("bool")}
-    return datasets.Features(columns | ({"links": ids} if aligned else {}))
+        for one in rows:
+            self.content.update(content_of(one, self._aligned))
+        batches = pyarrow.Table.from_batches([one.batch for one in rows]).combine_chunks().to_batches()
+        flags = np.packbits(np.concatenate([one.truncated for one in rows]))
+        notes = {"read": self.read, "report": self.report.to_dict()}
+        return FilePart(batches, {**notes, "truncated": base64.b64encode(flags.tobytes()).decode()})
 
 
 def _write(
-    source: Source, options: _Options, progress: Callable[[Report], object], writer: "ArrowWriter"
-) -> Notes:
-    """Write the rows of a corpus."""
-    report = Report(stop=options.data.bad_lines == "stop", progress=progress)
-    content = hashlib.sha256("".join(vocabulary.fingerprint for vocabulary in options.vocabularies).encode())
-    for rows in _rows(source, options, report):
-        for row in rows:
-            sizes = f"{len(row.source_text)} {len(row.target_text)} "
-            content.update(f"{sizes}{row.source_text}{row.target_text}".encode())
-            if row.references:
-                content.update(json.dumps(row.references).encode())
-            if row.truncated:
-                ended = "" if row.ended else " cut off"
-                content.update(f"{list(row.source)} {list(row.target)}{ended}".encode())
-            if options.corpus.aligned:
-                content.update(f"{len(row.links)} {row.links}".encode())
-        if rows:
-            columns = _columns(options.corpus.aligned)
-            writer.write_batch({name: [getattr(row, name) for row in rows] for name in columns})
-    if not report.kept:
-        raise DataError(f"no pair is left of {source.name}: {report}")
-    return Notes(report, content.hexdigest(), {})
+    source: Source, options: Options, progress: Callable[[Report], object], folder: Path
+) -> tuple[GrowingFile, Notes]:
+    """Write the rows of a corpus to a file in a folder, or go on with it."""
+    file, made = GrowingFile(folder, columns(options.corpus.aligned)), _Made(options)
+    for part in file.recovered():
+        made.recover(part)
+    reading = Report(stop=options.data.bad_lines == "stop", progress=progress)
+    total, rows = reading, list[Rows]()
+    read = units(source, options, reading, made.read)
+    stream = encoded(read, lambda unit: unit.texts, options.vocabularies, workers(options.data))
+    with contextlib.closing(stream):
+        for unit, ids in stream:
+            if unit.pairs:
+                rows.append(rows_of(unit, ids, source.name, options, made.seen, made.report))
+                made.read += len(unit.pairs)
+            total = unit.reading
+            total.add(made.report)
+            if unit.pairs:
+                progress(total)
+            if unit.ends_part and rows:
+                file.write(made.part(rows))
+                rows = []
+    if not total.kept:
+        raise DataError(f"no pair is left of {source.name}: {total}")
+    return file, Notes(total, made.content.hexdigest(), {})
 
 
-def _rows(source: Source, options: _Options, report: Report) -> Iterator[list[_Row]]:
-    """Yield batches of encoded pairs, without those that the filters leave out."""
-    limits = options.data.filter if options.training else None
-    cut, ends, (count, unit) = options.data.truncate.cut, options.data.truncate.ends, options.data.filtered
-    seen: set[bytes] = set()
-    tag = _tag(options.corpus)
-    stream: Iterator[Pair] = (
-        _tagged(pair, tag) for pair in islice(source.read(report), options.corpus.limit)
-    )
-    if options.training:
-        stream = chain.from_iterable(pair.per_reference() for pair in stream)
-    while pairs := list(islice(stream, ROWS)):
-        report.read += len(pairs)
-        source_ids = options.vocabularies[0].encode([pair.source for pair in pairs])
-        target_ids = options.vocabularies[1].encode([pair.target for pair in pairs])
-        rows = []
-        for pair, *whole in zip(pairs, source_ids, target_ids, strict=True):
-            sides = cut(0, whole[0]), cut(1, whole[1])
-            lengths = len(sides[0]), len(sides[1])
-            where = f"{source.name}:{pair.line}"
-            reason = _reason(pair, lengths[:count], limits, seen)
-            if reason is not None:
-                report.note(reason, f"{where}: {' and '.join(map(str, lengths[:count]))} {unit}")
-            if reason is None or limits is None:
-                truncated = lengths != (len(whole[0]), len(whole[1]))
-                if truncated:
-                    message = f"{where}: {len(whole[0])} and {len(whole[1])} pieces"
-                    report.note("truncated, but kept", message)
-                texts, links = (pair.source, pair.target), _links(pair, options, whole)
-                rows.append(_Row(*sides, *texts, pair.references, links, truncated, ends(whole[1])))
-        report.kept += len(rows)
-        report.progress(report)
-        yield rows
-
-
-def _links(pair: Pair, options: _Options, whole: Sequence[Sequence[int]]) -> list[int]:
-    """Return the links between the kept pieces of a pair: source, target, source, target, ..."""
-    if pair.links is None:
-        return []
-    source, target = (
-        {piece: index for index, piece in enumerate(options.data.truncate.cut(side, range(len(pieces))))}
-        for side, pieces in enumerate(whole)
-    )
-    links = between_pieces(pair.links, pair[:2], cast("tuple[Vocabulary, Vocabulary]", options.vocabularies))
-    kept = [link for link in links if link.source in source and link.target in target]
-    return [index for link in kept for index in (source[link.source], target[link.target])]
-
-
-def _reason(
-    pair: Pair, lengths: tuple[int, ...], limits: FilterRecipe | None, seen: set[bytes]
-) -> str | None:
-    """Return why a pair is left out or worth a notice; None if neither. `seen` has hashes of the pairs
-    before."""
-    if limits is None:
-        return "empty, but kept" if 0 in lengths else None
-    if 0 in lengths:
-        return "empty"
-    if min(lengths) < limits.min_length:
-        return "too short"
-    if max(lengths) > limits.max_length:
-        return "too long"
-    if limits.max_ratio is not None and max(lengths) > limits.max_ratio * min(lengths):
-        return "length ratio"
-    if not limits.duplicates:
-        sides = f"{len(pair.source)} {pair.source}{pair.target}"  # texts may have line feeds
-        digest = hashlib.blake2b(sides.encode(), digest_size=16).digest()
-        if digest in seen:
-            return "duplicate"
-        seen.add(digest)
-    return None
+def workers(data: Any) -> int:
+    """Return the number of processes that tokenise: `data.workers`, or that of the cores."""
+    given: int | None = getattr(data, "workers", None)
+    if given is not None:
+        return given
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

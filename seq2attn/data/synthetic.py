@@ -58,6 +58,7 @@ def make(corpus: TaskCorpus, split: str, report: Report) -> Iterator[Pair]:
                 )
             continue
         made.add(source)
+        report.share = len(made) / corpus.count
         idle = 0
         alignment = known_alignment(corpus.task, source)
         target = " ".join(source.split()[position][0] for position in alignment)

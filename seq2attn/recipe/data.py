@@ -323,6 +323,11 @@ class DataRecipe(Section):
         description="Mix training corpora by their sizes n in proportion to n^(1/temperature), instead of by "
         "weights: 1 = as they are, 5 = small ones far more often (Arivazhagan et al. 2019).",
     )
+    workers: Annotated[int, Field(ge=1, le=256)] | None = Field(
+        None,
+        description="Processes that tokenise the corpora, once; null = as many as there are cores. The "
+        "result is the same.",
+    )
 
     @property
     def filtered(self) -> tuple[int, str]:

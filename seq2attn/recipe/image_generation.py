@@ -10,7 +10,7 @@ from seq2attn.recipe.image_data import ImageDataRecipe, NormalizeRecipe
 from seq2attn.recipe.markers import OneOrMore, PathField
 from seq2attn.recipe.root import LEARNING, TASK, AnyRecipe
 from seq2attn.recipe.sections import Count, Fault, Section, Size
-from seq2attn.recipe.training import BEST, AnyLearningRecipe, BestBy, MetricOf
+from seq2attn.recipe.training import AUTO_SIZE, BEST, AnyLearningRecipe, BatchSize, BestBy, MetricOf
 
 OF_CLASSES = "class-entropy"  # the metric that needs probabilities of classes
 GenerationMetric = Annotated[str, MetricOf("generated images")]
@@ -140,7 +140,7 @@ class GenerationTrainingRecipe(AnyLearningRecipe):
     """Training settings of models that generate images. Steps count updates of the discriminator."""
 
     batch_key = "batch_images"
-    batch_images: Size = Field(64, description="Largest number of images in a batch.")
+    batch_images: BatchSize = Field(64, description=f"Largest number of images in a batch. {AUTO_SIZE}")
     loss: Literal["hinge", "non_saturating", "wgan_gp"] = Field(
         "hinge",
         description="hinge: of both margins (Lim & Ye 2017); non_saturating: cross-entropy, "

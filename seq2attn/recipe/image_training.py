@@ -7,9 +7,11 @@ from pydantic import Field
 from seq2attn.recipe.markers import OneOrMore
 from seq2attn.recipe.sections import Size
 from seq2attn.recipe.training import (
+    AUTO_SIZE,
     BEST,
     MEASURED_LABELS,
     AnyLearningRecipe,
+    BatchSize,
     BestBy,
     MetricOf,
     PredictionTrainingRecipe,
@@ -22,7 +24,7 @@ class ImageBatchesRecipe(AnyLearningRecipe):
     """Training settings of tasks that read images."""
 
     batch_key = "batch_images"
-    batch_images: Size = Field(128, description="Largest number of images in a batch.")
+    batch_images: BatchSize = Field(128, description=f"Largest number of images in a batch. {AUTO_SIZE}")
     batch_pixels: Size | None = Field(
         None,
         description="Largest number of pixels in a batch, padding included, for images of several sizes; "

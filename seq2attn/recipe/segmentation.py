@@ -20,7 +20,16 @@ from seq2attn.recipe.markers import OneOrMore
 from seq2attn.recipe.mask_data import SegmentationDataRecipe
 from seq2attn.recipe.root import LEARNING, TASK, AnyRecipe
 from seq2attn.recipe.sections import Choice, Fault, Name, Part, Rate, Section, Size, filled
-from seq2attn.recipe.training import BEST, MEASURED_LABELS, BestBy, Factor, MetricOf, PredictionTrainingRecipe
+from seq2attn.recipe.training import (
+    AUTO_SIZE,
+    BEST,
+    MEASURED_LABELS,
+    BatchSize,
+    BestBy,
+    Factor,
+    MetricOf,
+    PredictionTrainingRecipe,
+)
 from seq2attn.recipe.vision_model import (
     AnyBackbone,
     ResNetRecipe,
@@ -170,7 +179,7 @@ AnySegmenterRecipe = Annotated[UNetRecipe | HeadNetRecipe, ByKind({"unet": UNetR
 class SegmentationTrainingRecipe(PredictionTrainingRecipe, ImageBatchesRecipe):
     """Training settings of segmentation."""
 
-    batch_images: Size = Field(16, description="Largest number of images in a batch.")
+    batch_images: BatchSize = Field(16, description=f"Largest number of images in a batch. {AUTO_SIZE}")
     dice: Factor = Field(
         0.0,
         description="Factor of the soft Dice loss, beside the loss of each pixel: for each image 1 - the "

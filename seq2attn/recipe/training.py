@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Annotated, Any, ClassVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from typing_extensions import Self
 
 from seq2attn.errors import Seq2attnError
@@ -13,7 +13,8 @@ from seq2attn.layers.token_loss import LOSSES, TokenLoss
 from seq2attn.metrics.registry import metrics_of
 from seq2attn.optim import OPTIMIZERS, SCHEDULES
 from seq2attn.recipe.markers import OneOrMore
-from seq2attn.recipe.sections import Choice, Count, Fault, Name, Part, Rate, Section, Size, filled
+from seq2attn.recipe.sections import Choice, Count, Fault, Name, Part, Rate, Section, Size, fault, filled
+from seq2attn.recipe.wording import shown
 from seq2attn.runtime.devices import PRECISIONS
 
 Factor = Annotated[float, Field(ge=0)]
@@ -111,10 +112,23 @@ def fitted_interval(total: int) -> int:
     return max(1, min(LONGEST_INTERVAL, math.ceil(total / VALIDATIONS)))
 
 
+def _size_or_auto(value: Any) -> Any:
+    """Raise one message for what is neither a number nor auto."""
+    if type(value) is int and value < 1:
+        raise fault(f"expected at least 1, got {value}")
+    if type(value) is not int and value != "auto":
+        raise fault(f"expected a whole number, or auto, got {shown(value)}")
+    return value
+
+
+BatchSize = Annotated[Size | Literal["auto"], BeforeValidator(_size_or_auto)]
+AUTO_SIZE = "auto = the largest that the memory of the GPU holds, which is found once."
+
+
 class AnyLearningRecipe(Section):
     """Training settings of all tasks. Steps count updates of the weights."""
 
-    batch_key: ClassVar[str]  # the setting that limits the size of a batch
+    batch_key: ClassVar[str]  # the setting that limits the size of a batch: a number, or auto
 
     optimizer: Annotated[str, Name(lambda: OPTIMIZERS)] = Field("adamw", description="Optimizer.")
     learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate.")
@@ -169,6 +183,11 @@ class AnyLearningRecipe(Section):
     precision: Annotated[str, Name(lambda: PRECISIONS)] = Field(
         "fp32", description="Precision of the computation; weights are always kept in float32."
     )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Compute Transformer layers again in the backward pass, in the place of keeping their "
+        "results: less memory, more time, the same gradients.",
+    )
     sharded: bool = Field(
         False,
         description="In several processes, let each keep a part of every parameter, gradient and moment only "
@@ -199,13 +218,23 @@ class AnyLearningRecipe(Section):
 
     def fitted_as(self, begun: "AnyLearningRecipe") -> Self:
         """Return these settings with those of a run that they leave to the training data."""
-        schedule = filled(self.schedule, begun.schedule, "warmup")
-        return filled(self, begun, "validate_every").model_copy(update={"schedule": schedule})
+        update: dict[str, Any] = {"schedule": filled(self.schedule, begun.schedule, "warmup")}
+        if getattr(self, self.batch_key) == "auto":
+            update[self.batch_key] = getattr(begun, begun.batch_key)
+        return filled(self, begun, "validate_every").model_copy(update=update)
+
+    @property
+    def batch_size(self) -> int:
+        """The number that limits the size of a batch. Seq2attnError while it is auto."""
+        size: int | str = getattr(self, self.batch_key)
+        if isinstance(size, str):
+            raise Seq2attnError(f"training.{self.batch_key}: {size} is set by `seq2attn train`: set a number")
+        return size
 
     @property
     def batch_setting(self) -> str:
         """The setting that limits the size of a batch, and its value, for messages."""
-        return f"training.{self.batch_key} (now {getattr(self, self.batch_key):,})"
+        return f"training.{self.batch_key} (now {self.batch_size:,})"
 
     @classmethod
     def measurable(cls) -> tuple[str, ...]:
@@ -243,9 +272,10 @@ class LearningRecipe(AnyLearningRecipe):
     """Training settings of tasks that read texts."""
 
     batch_key = "batch_tokens"
-    batch_tokens: Size = Field(
+    batch_tokens: BatchSize = Field(
         4096,
-        description="Largest number of tokens in a batch, padding included; of pairs, on the side with more.",
+        description="Largest number of tokens in a batch, padding included; of pairs, on the side with more. "
+        f"{AUTO_SIZE}",
     )
 
 

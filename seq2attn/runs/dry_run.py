@@ -13,6 +13,7 @@ from seq2attn.data.batch_plan import Indices
 from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.inference.decoding_options import without_length_warnings
 from seq2attn.recipe import AnyRecipe
+from seq2attn.runs.batch_size import widest, with_batch_size
 from seq2attn.runs.evaluation import left_out
 from seq2attn.runs.initial_weights import freeze, initial_weights, parts_of
 from seq2attn.runs.opening import changes
@@ -57,9 +58,10 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
         raise VocabularyError(f"{error} (check read at most {pairs:,} examples of each corpus)") from error
     yield "vocabulary", task.vocabulary
     training, dev = task.examples("train"), task.examples("dev")
-    task = task.fitted(training)
+    found = list[str]()
+    task = with_batch_size(task, training, chosen_device, found.append).fitted(training)
     settings = task.recipe.training
-    yield from _fitted(recipe, task.recipe)
+    yield from (*(("note", line) for line in found), *_fitted(recipe, task.recipe))
     roles = {"train": training, "dev": dev, **({} if data.test is None else {"test": task.examples("test")})}
     for role, examples in roles.items():
         length = f"{task.lengths(examples).mean():.1f} {task.units.lengths}"
@@ -110,15 +112,13 @@ def _try_training(
 ) -> Iterator[tuple[str, str]]:
     """Train on the widest batch and a few random ones; yield the speed and an estimate of the time."""
     batches = loader.epoch(0)
-    costs = task.costs(examples)
-    widest = max(batches, key=lambda indices: len(indices) * int(costs[indices].max()))
 
     def update(indices: Indices, step: int) -> int:
         plan, batch = UpdatePlan([indices], 0, 0, 0), loader.batch(indices, 0)
         with error_context(step, plan, [batch], trainer):
             return trainer.update([batch], step).tokens
 
-    update(widest, 1)
+    update(widest(loader, task.costs(examples)), 1)
     generator = np.random.default_rng(task.recipe.seed)
     count = min(TIMED_STEPS, len(batches))
     timed = [batches[index] for index in generator.choice(len(batches), count, replace=False)]

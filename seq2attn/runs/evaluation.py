@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import nn
 
 from seq2attn.data import Role
 from seq2attn.data.examples import ExampleSet
+from seq2attn.data.report import Report
 from seq2attn.inference.decoding_options import without_length_warnings
 from seq2attn.inference.predictor import Predictor
 from seq2attn.inference.search import NotNumbersError
@@ -22,7 +24,7 @@ from seq2attn.runtime.devices import out_of_memory
 from seq2attn.runtime.distributed import ALONE, Group, joined
 from seq2attn.tasks.loading import load_with_task
 from seq2attn.tasks.task import Evaluation, Task
-from seq2attn.training.display import Display
+from seq2attn.training.display import Display, progress_bar
 from seq2attn.training.loop import NOT_FINITE, TrainingError, Validate
 from seq2attn.training.run_folder import RunError, RunFolder
 from seq2attn.training.sharding import gathered
@@ -49,7 +51,13 @@ class RunScores(NamedTuple):
 
 def read_examples(task: Task[Any], role: Role, display: Display) -> ExampleSet:
     """Return the examples of train, dev or test; display how many are read and left out."""
-    examples = task.examples(role, lambda report: display.show(f"data.{role}: {report.so_far}"))
+    begun = time.monotonic()
+
+    def progress(report: Report) -> None:
+        bar = progress_bar(report.share, time.monotonic() - begun)
+        display.show(f"data.{role}: {bar}{report.so_far}")
+
+    examples = task.examples(role, progress)
     if str(examples.report):
         display.say(f"data.{role}: {examples.report}")
     return examples

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import nn
 
 from seq2attn.data.examples import ExampleSet
 from seq2attn.recipe import AnyRecipe
 from seq2attn.recipe.wording import shown
+from seq2attn.runs.batch_size import with_batch_size
 from seq2attn.runs.evaluation import read_examples
 from seq2attn.runs.initial_weights import InitialWeights, freeze, initial_weights, parts_of
 from seq2attn.runtime.distributed import Group
@@ -26,6 +28,7 @@ from seq2attn.version import __version__
 MAX_NAMED = 5  # changed keys in an error message
 # The keys of `training` that may change when a run is resumed: those that limit its length.
 MAY_CHANGE = ("max_steps", "max_epochs", "max_minutes", "early_stopping")
+NO_MATTER = "workers"  # the key of `data` that changes no result
 
 
 class Opened(NamedTuple):
@@ -41,7 +44,7 @@ class Opened(NamedTuple):
 
 @contextlib.contextmanager
 def opened(
-    path: Path, recipe: AnyRecipe, resume: bool | Literal["auto"], display: Display
+    path: Path, recipe: AnyRecipe, resume: bool | Literal["auto"], display: Display, device: torch.device
 ) -> Iterator[Opened]:
     """Make or open the folder of a run, read its data, and lock it until the end of the context."""
     if resume == "auto":
@@ -52,14 +55,16 @@ def opened(
             require_empty(path)
         start = initial_weights(recipe, folder)
         display.show("making the vocabulary from data.train")
-        task = reopen(folder) if folder else learn(recipe) if start is None else start.task(recipe)
+        if folder is not None:
+            task = _resumed(folder, recipe)
+        else:
+            task = learn(recipe) if start is None else start.task(recipe)
         training, dev, test = _data(task, display)
         if folder is None:
-            task = task.fitted(training)
+            task = with_batch_size(task, training, device, display.say).fitted(training)
             folder = context.enter_context(_new_run(path, task, training, display, start))
         else:
             _require_same_data(folder, training)
-            task = task.with_recipe(_with_limits(folder.recipe, recipe))
         yield Opened(folder, task, training, dev, test, start)
 
 
@@ -125,13 +130,14 @@ def _resumable(path: Path, recipe: AnyRecipe, display: Display) -> Iterator[RunF
 
 
 def _require_same_recipe(folder: RunFolder, recipe: AnyRecipe) -> None:
-    """RunError unless a run was begun with this recipe. The keys of MAY_CHANGE may differ."""
+    """RunError unless a run was begun with this recipe. MAY_CHANGE and NO_MATTER may differ."""
     path = folder.path
     begun = folder.recipe
     was, now = begun.model_dump(mode="json"), recipe.fitted_as(begun).model_dump(mode="json")
     for tree in (was, now):
         for key in MAY_CHANGE:
             tree["training"].pop(key)
+        tree["data"].pop(NO_MATTER, None)
     if changed := [f"{key} was {shown(old)}, now {shown(new)}" for key, old, new in changes(was, now)]:
         others = f"; and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""
         raise RunError(
@@ -140,10 +146,14 @@ def _require_same_recipe(folder: RunFolder, recipe: AnyRecipe) -> None:
         )
 
 
-def _with_limits(begun: AnyRecipe, recipe: AnyRecipe) -> AnyRecipe:
-    """Return the recipe of a run with the limits of another, which may have changed."""
+def _resumed(folder: RunFolder, recipe: AnyRecipe) -> Task[Any]:
+    """Return the task of a run, with the settings of another recipe that may have changed."""
+    task, begun = reopen(folder), folder.recipe
     limits = {key: getattr(recipe.training, key) for key in MAY_CHANGE}
-    return begun.model_copy(update={"training": begun.training.model_copy(update=limits)})
+    training, data = begun.training.model_copy(update=limits), begun.data
+    if hasattr(data, NO_MATTER):
+        data = data.model_copy(update={NO_MATTER: getattr(recipe.data, NO_MATTER)})
+    return task.with_recipe(begun.model_copy(update={"training": training, "data": data}))
 
 
 def changes(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -93,17 +93,16 @@ def train(
         torch_device = pick_device(device)
         context.enter_context(_modes(recipe, torch_device))
         shown = context.enter_context(_display(display, group))
-        source = opened(path, recipe, resume, shown) if group.first else following(path, group, shown)
+        begun = partial(opened, path, recipe, resume, shown, torch_device)
+        source = begun() if group.first else following(path, group, shown)
         folder, task, training, dev, test, start = context.enter_context(source)
         if group.first:
             group.announce(to_json(folder, task.recipe))
         require_equal(group, "training data", training.fingerprint)
         settings, loader = task.recipe.training, task.loader(training, training=True)
         model = built(task, start, shown)
-        total = total_steps(settings, loader)
-        trainer = Trainer(
-            model, task.objective(model, True), settings, torch_device, total, recipe.seed, group
-        )
+        total, objective = total_steps(settings, loader), task.objective(model, True)
+        trainer = Trainer(model, objective, settings, torch_device, total, recipe.seed, group)
         shown.say(_what_is_trained(task, training, dev, trainer, epoch_steps(settings, loader)))
         validate = validator(task, model, dev, torch_device, group)
         predictor = task.predictor(model, torch_device)

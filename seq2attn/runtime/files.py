@@ -24,7 +24,8 @@ class _Streams(io.RawIOBase):
     """
 
     def __init__(self, make: Callable[[], Any], file: IO[bytes]) -> None:
-        self._make, self._file, self._stream = make, file, make()
+        self._make, self._stream = make, make()
+        self.fileobj = file  # as it is called in gzip
 
     def readable(self) -> bool:
         """Return True."""
@@ -35,11 +36,11 @@ class _Streams(io.RawIOBase):
         while True:
             given = b""
             if self._stream.eof:
-                given = (self._stream.unused_data or self._file.read(CHUNK)).lstrip(b"\0")  # padding of xz
-                if not given and not (given := self._file.read(CHUNK).lstrip(b"\0")):
+                given = (self._stream.unused_data or self.fileobj.read(CHUNK)).lstrip(b"\0")  # padding of xz
+                if not given and not (given := self.fileobj.read(CHUNK).lstrip(b"\0")):
                     return 0
                 self._stream = self._make()
-            elif self._stream.needs_input and not (given := self._file.read(CHUNK)):
+            elif self._stream.needs_input and not (given := self.fileobj.read(CHUNK)):
                 raise EOFError("it ends before the end of its compressed data")
             if content := self._stream.decompress(given, len(buffer)):
                 buffer[: len(content)] = content
@@ -47,7 +48,7 @@ class _Streams(io.RawIOBase):
 
     def close(self) -> None:
         """Close the file, too."""
-        self._file.close()
+        self.fileobj.close()
         super().close()
 
 

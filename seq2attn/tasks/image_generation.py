@@ -83,7 +83,7 @@ class ImageGenerationTask(ImageTask[ImageGenerationRecipe]):
     @property
     def limits(self) -> BatchLimits:
         """See the base class: all images have one size."""
-        return BatchLimits(self.recipe.training.batch_images)
+        return BatchLimits(self.recipe.training.batch_size)
 
     def batches(self, examples: ImageExamples) -> AnyBatchLoader:
         """See the base class."""

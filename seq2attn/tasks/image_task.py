@@ -64,7 +64,7 @@ class ImageTask(Task[R]):
     def limits(self) -> BatchLimits:
         """The limits of a batch."""
         settings = self.recipe.training
-        return BatchLimits(settings.batch_images, settings.batch_pixels)
+        return BatchLimits(settings.batch_size, settings.batch_pixels)
 
     def evaluate_texts(
         self,

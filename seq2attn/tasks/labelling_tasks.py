@@ -128,7 +128,7 @@ class LabellingTask(TextTask[LabellingRecipe]):
 
     def loader(self, examples: Examples, training: bool = False) -> LabelledBatchLoader:
         """See the base class."""
-        tokens = self.recipe.training.batch_tokens
+        tokens = self.recipe.training.batch_size
         return LabelledBatchLoader(examples, self.word_vocabulary, self.labels, tokens, self.recipe.seed)
 
     def build(self) -> AnyTagger:

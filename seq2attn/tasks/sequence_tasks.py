@@ -105,7 +105,7 @@ class SequenceTask(TextTask[Recipe]):
     def loader(self, examples: Examples, training: bool = False) -> BatchLoader:
         """See the base class."""
         sampling = self.recipe.text.sampling if training else None
-        batch_tokens = self.recipe.training.batch_tokens
+        batch_tokens = self.recipe.training.batch_size
         longest = self.max_lengths.get("encoder", inf), self.max_lengths.get("decoder", inf)
         return BatchLoader(examples, self.tokenizer, batch_tokens, self.recipe.seed, sampling, longest)
 

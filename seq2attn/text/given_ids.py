@@ -40,6 +40,12 @@ class Numbering(NamedTuple):
         ids = None if self.ids is None else sorted(self.ids.items())
         return json.dumps([ids, self.start, self.tags if self.tags == "marked" else [*self.tags]])
 
+    @classmethod
+    def of(cls, identity: str) -> "Numbering":
+        """Return the numbering that has this identity."""
+        ids, start, tags = json.loads(identity)
+        return cls(None if ids is None else dict(ids), start, tags)
+
 
 class FaultyIdsError(Seq2attnError):
     """Ids of pieces that no vocabulary can have."""
@@ -134,6 +140,7 @@ class RenumberedProcessor:
         texts: str | Sequence[str],
         out_type: type = int,
         return_type: Literal["offset_mapping"] | None = None,
+        num_threads: int = -1,
     ) -> Any:
         """Return ids of texts, the pieces of a text (out_type str), or both with offsets (return_type)."""
         if out_type is str:
@@ -141,7 +148,7 @@ class RenumberedProcessor:
         if return_type is not None:
             encoded = self.original.encode(texts, return_type=return_type)
             return {**encoded, "ids": self._numbered(encoded["ids"], texts)}
-        encoded = self.original.encode(texts)
+        encoded = self.original.encode(texts, num_threads=num_threads)
         return [self._numbered(ids, text) for ids, text in zip(encoded, texts, strict=True)]
 
     def _numbered(self, ids: Sequence[int], text: Any) -> list[int]:

@@ -136,10 +136,14 @@ class Vocabulary:
         tag, text = self._tag(text)
         return tag + str(self._processor.normalize(text)).replace("▁", " ").strip(" ")
 
-    def encode(self, texts: Iterable[str]) -> list[list[int]]:
-        """Return the ids of each sentence, without <s> and </s>."""
+    def encode(self, texts: Iterable[str], threads: int = -1) -> list[list[int]]:
+        """Return the ids of each sentence, without <s> and </s>.
+
+        threads: that SentencePiece may use; -1 = as many as there are cores.
+        """
         tagged = [self._tag(_whole(text)) for text in _listed(texts)]
-        encoded: list[list[int]] = self._processor.encode([text for _, text in tagged])
+        plain = [text for _, text in tagged]
+        encoded: list[list[int]] = self._processor.encode(plain, num_threads=threads)
         return [
             self._tag_ids(tag) + (_each(ids, self._parts(text)) if self.unk in ids else ids)
             for ids, (tag, text) in zip(encoded, tagged, strict=True)

@@ -14,6 +14,7 @@ from seq2attn.metrics import METRICS
 
 DISPLAY_NAMES = {"bleu": "BLEU", "chrf": "chrF", "wer": "WER", "per": "PER"}
 LINE_INTERVAL = 15.0  # seconds between lines if the output is not a terminal
+BAR = 20  # characters
 CELL_INTERVAL = 0.5  # seconds between updates of a notebook's cell
 
 
@@ -135,6 +136,16 @@ def validation_line(record: dict[str, Any]) -> str:
     perplexity = [f"perplexity {record['perplexity']:.2f}"] if "perplexity" in record else []
     values = [f"loss {record['loss']:.3f}", *perplexity, *metrics]
     return f"{weights}: dev {'  '.join(values)}"
+
+
+def progress_bar(share: float, seconds: float) -> str:
+    """Return a bar, the share in percent and the time that is left, for the beginning of a line; nothing if
+    the share of the work that is done after these seconds is 0, which means that it is unknown."""
+    if not share:
+        return ""
+    done = round(BAR * share)
+    left = clock(seconds * (1 - share) / share)
+    return f"{'━' * done}{'┄' * (BAR - done)} {share:4.0%}  {left} left  "
 
 
 def clock(seconds: float) -> str:

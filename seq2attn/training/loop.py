@@ -224,13 +224,13 @@ def _update_plans(
     epoch, batch = progress.epoch, progress.batch
     while not _has_ended(progress, recipe):
         epoch_batches = loader.epoch(epoch)
-        if not epoch_batches:
+        if not epoch_batches[:1]:
             raise TrainingError("there is nothing to learn from: expected training examples, got none")
-        while batch < len(epoch_batches):
-            batches = epoch_batches[batch : batch + recipe.accumulate]
+        # The length of a plan in windows takes time: slices tell whether it goes on.
+        while batches := epoch_batches[batch : batch + recipe.accumulate]:
             batch += len(batches)
-            next_epoch, next_batch = (epoch, batch) if batch < len(epoch_batches) else (epoch + 1, 0)
-            yield UpdatePlan(batches, epoch, next_epoch, next_batch)
+            goes_on = bool(epoch_batches[batch : batch + 1])
+            yield UpdatePlan([*batches], epoch, *((epoch, batch) if goes_on else (epoch + 1, 0)))
         epoch, batch = epoch + 1, 0
 
 

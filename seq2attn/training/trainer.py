@@ -11,6 +11,7 @@ from torch import nn
 
 from seq2attn.data.batches import AnyBatch
 from seq2attn.layers.spectral_norm import power_iterations
+from seq2attn.models.recomputing import recompute_layers
 from seq2attn.optim import SCHEDULES, Schedule, optimizer
 from seq2attn.recipe import AnyLearningRecipe
 from seq2attn.runtime.devices import autocast
@@ -65,6 +66,8 @@ class Trainer:
         self.recipe, self.device, self.total, self.seed = recipe, device, total, seed
         self.group = group
         group.copy_from_first(tensors_of(self.model).values())  # all start alike
+        if recipe.gradient_checkpointing:
+            recompute_layers(self.model)
         self.sharded = recipe.sharded and group.size > 1
         if self.sharded:
             shard(self.model)
