@@ -98,6 +98,7 @@ OPTIONS: dict[str, list[Any]] = {
     "weights": [0, "no"],
     "split": ["x", 2],
     "markup": ["pdf", 1, True],
+    "tag": [1, "", ">>fra<<", "\0"],
     "long": ["maybe", 1],
     "model": [1, ["de-en"], {}],
     "source": [1, []],

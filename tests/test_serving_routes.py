@@ -124,6 +124,14 @@ def test_markup_stays_around_its_words(served: Any) -> None:
     assert entry["text"] == alone(marked, markup="html").text and "<b>" in entry["text"]
 
 
+def test_texts_that_are_not_blank_begin_with_the_tag_that_is_asked_for(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(translator().source), "has_tag", lambda _, tag: tag == "Tom")
+    entries = post(served, "/v1/translate", texts=["ist nicht hier.", " "], tag="Tom")["translations"]
+    assert [entry["text"] for entry in entries] == [alone("Tom ist nicht hier.").text, ""]
+
+
 def test_results_stream_one_by_one_in_order(served: Any) -> None:
     body = {"texts": SENTENCES[:4], "beam": 2}
     answer = served.post("/v1/translate", json=body, headers={"accept": "text/event-stream"})

@@ -92,6 +92,9 @@ DECODING = (*DecodingRequest.model_fields.keys() - {"model"},)
 class WritingRequest(TextsRequest, DecodingRequest):
     """A request for texts that are written from texts."""
 
+    tag: Text | None = Field(
+        None, description="Begin each text with this tag of the model, such as the target language."
+    )
     prefix: Text = Field("", description="The beginning of each result.")
     alignment: bool = Field(
         False, description="Also return the words of both texts, and which source words each one looks at."
@@ -130,8 +133,9 @@ class TranslateRequest(WritingRequest):
 
     @model_validator(mode="after")
     def _plain_markup(self) -> Self:
-        if self.markup is not None and (self.prefix or self.split or self.weights or (self.nbest or 1) > 1):
-            raise ValueError("markup goes without prefix, split, weights and nbest")
+        others = self.tag, self.prefix, self.split, self.weights, (self.nbest or 1) > 1
+        if self.markup is not None and any(others):
+            raise ValueError("markup goes without tag, prefix, split, weights and nbest")
         return self
 
 

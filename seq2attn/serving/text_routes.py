@@ -214,7 +214,8 @@ class TextRoutes:
         decoding = decoding_of(model.predictor, body.decoding(), self.serving.limits.beam)
         work = Writing(model.predictor, decoding, looked)
         log(request, model, len(parts))
-        drafts = [Draft(part.sentence, body.prefix) for part in parts]
+        begin = _beginning(model.predictor, body.tag)
+        drafts = [Draft(begin * bool(part.sentence.strip()) + part.sentence, body.prefix) for part in parts]
         ticket = await model.submit(work, drafts, body.long == "refuse")
         if STREAM in request.headers.get("accept", ""):
             events = self._events(request, model, body, parts, ticket)
@@ -260,6 +261,15 @@ class TextRoutes:
             yield event("error", {"error": refused.message, "status": refused.status})
             return
         yield event("end", named(model))
+
+
+def _beginning(predictor: TextPredictor, tag: str | None) -> str:
+    """Return what each text begins with that is not blank. RefusedError for a tag that the model lacks."""
+    if tag is None:
+        return ""
+    if not predictor.source.has_tag(tag):
+        raise RefusedError(INVALID, "the model has no such tag: expected one of its text.tags")
+    return f"{tag} "
 
 
 def event(name: str, data: dict[str, Any]) -> str:
