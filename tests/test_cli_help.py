@@ -38,6 +38,8 @@ OPTIONS = {
     "average": "--last --format --device",
     "bench attention": "--scorers --normalizers --also --seeds --budget --gold --out --format",
     "bench blocks": "--blocks --at --seeds --budget --out --format",
+    "serve": "--host --port --token-file --cors --max-lines --max-characters --max-images --max-pixels --max-body "
+    "--max-waiting --max-beam --timeout --batch-seconds --grace --checkpoint --device --precision --engine --quantize",
     "graph": "",
     "graph show": "--size --format",
     "graph import": "--scale --output",

@@ -36,6 +36,7 @@ ORDER = [  # a room is a folder, or a file of the package itself
         "inference",
         "tasks",
         "runs",
+        "serving",
         "cli",
         "__main__",
     ),

@@ -96,6 +96,14 @@ def _tell(context: click.Context, parameter: click.Parameter, value: bool) -> No
 
 # Listed here so that help need not import them; a test compares this list with the registry.
 ENGINES = ["torch", "ctranslate2"]
+ENGINE = click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default="torch",
+    show_default=True,
+    help="The program that searches. Scores and alignments are torch's in any case, and it makes the "
+    "searches that the engine does not have.",
+)
 QUANTIZE = click.option(
     "--quantize",
     type=click.Choice(["int8"]),
@@ -106,14 +114,7 @@ QUANTIZE = click.option(
 def engine_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of commands that search."""
     options: list[Callable[[Callable[..., None]], Callable[..., None]]] = [
-        click.option(
-            "--engine",
-            type=click.Choice(ENGINES),
-            default="torch",
-            show_default=True,
-            help="The program that searches. Scores and alignments are torch's in any case, and it makes the "
-            "searches that the engine does not have.",
-        ),
+        ENGINE,
         QUANTIZE,
         click.option(
             "-v",
@@ -197,4 +198,5 @@ def cli() -> None:
     seq2attn segment runs/camvid_unet_scse street.jpg -o masks
     seq2attn generate runs/mnist_sagan -o sheet.png
     seq2attn heatmap runs/quickstart "Ich habe Hunger." -o hunger.png
+    seq2attn serve runs/quickstart                over HTTP, with a page at http://127.0.0.1:8080
     """

@@ -22,6 +22,7 @@ from seq2attn.cli.options import (
     engine_options,
     formats,
 )
+from seq2attn.cli.sharing import PROCESSES
 from seq2attn.errors import Seq2attnError
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ METRICS = (
 @CHECKPOINT
 @DEVICE
 @engine_options
+@PROCESSES
 @click.pass_context
 def score(
     context: click.Context,
@@ -123,7 +125,8 @@ def score(
         _score_texts(hypotheses, references, metrics, form)
         return
     from seq2attn.cli.documents import documents
-    from seq2attn.runs.evaluation import GivenTexts, score_run
+    from seq2attn.runs.evaluation import GivenTexts, no_value, score_run
+    from seq2attn.runtime.distributed import is_first
 
     given = None
     if source is not None:
@@ -133,6 +136,10 @@ def score(
             _require_equal(source, given.sources, name, sentences)
     options = context.meta.get(DECODING, {})
     scored = score_run(run, metrics, data, given, options, checkpoint, device, features, engine, quantize)
+    if not is_first():
+        return
+    for line in no_value(scored.evaluation.undefined):
+        click.echo(f"seq2attn: note: {line}", err=True)
     rows = {**scored.baselines, "": list(scored.evaluation.scores.values())}
     _print(rows, scored.evaluation.tables, scored.signature, form)
 

@@ -13,6 +13,7 @@ from seq2attn.data.batch_plan import Indices
 from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.inference.decoding_options import without_length_warnings
 from seq2attn.recipe import AnyRecipe
+from seq2attn.runs.evaluation import left_out
 from seq2attn.runs.initial_weights import freeze, initial_weights, parts_of
 from seq2attn.runs.opening import changes
 from seq2attn.runs.training_run import require_extras
@@ -64,6 +65,7 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
         length = f"{task.lengths(examples).mean():.1f} {task.units.lengths}"
         yield f"data.{role}", f"{length}; {examples.report}"
     yield from task.summary(training, dev)
+    yield from (("note", line) for line in left_out(task, dev))
     torch.manual_seed(recipe.seed)
     model = task.build()
     if initial is not None:

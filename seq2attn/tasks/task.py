@@ -23,7 +23,7 @@ from seq2attn.data.examples import ExampleSet
 from seq2attn.data.report import Report, silent
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.predictor import Predictor
-from seq2attn.metrics import References, Score, score, tables, transposed
+from seq2attn.metrics import References, Score, defined_scores, tables, transposed
 from seq2attn.recipe import AnyRecipe, AttentionRecipe, Section
 from seq2attn.runtime.distributed import ALONE, Group
 from seq2attn.training.loop import epoch_steps, total_steps
@@ -51,6 +51,7 @@ class Evaluation(NamedTuple):
 
     scores: dict[str, Score]
     tables: Mapping[str, Any] = MappingProxyType({})  # `str` of a table is for the terminal; it has to_json()
+    undefined: Mapping[str, str] = MappingProxyType({})  # metrics without a value on these data, with reasons
 
 
 class Task(ABC, Generic[R]):
@@ -186,9 +187,17 @@ class Task(ABC, Generic[R]):
         texts = group.merged(
             {index: self.scored_text(result) for (index, _), result in zip(own, results, strict=True)}
         )
-        scores = score(texts, references, metrics, bootstrap)
+        scores, undefined = defined_scores(texts, references, metrics, bootstrap)
         details = tables(texts, references, metrics) if bootstrap else {}  # validation does not use them
-        return Evaluation(dict(zip(metrics, scores, strict=True)), details)
+        return Evaluation(scores, details, undefined)
+
+    def undefined(self, examples: Any, rows: Sequence[int], metrics: Sequence[str]) -> Mapping[str, str]:
+        """Return the metrics that have no value on examples, whatever the results, with the reasons.
+
+        The default scores the references themselves, as texts. Tasks that override `evaluate` override it.
+        """
+        own = [examples.target_text(row) for row in rows]
+        return defined_scores(own, reference_texts(examples, rows), metrics, 0)[1]
 
     def scored_text(self, result: Any) -> str:
         """Return a result in the form that metrics take."""
@@ -221,7 +230,7 @@ class Task(ABC, Generic[R]):
     ) -> dict[str, list[Score]]:
         """Return the scores of the baselines, by name."""
         return {
-            name: score([baseline(given) for given in inputs], references, metrics)
+            name: [*defined_scores([baseline(given) for given in inputs], references, metrics)[0].values()]
             for name, baseline in self.baselines.items()
         }
 
