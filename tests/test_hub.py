@@ -143,7 +143,10 @@ def test_a_file_with_another_checksum_is_refused(hub: FakeHub, tmp_path: Path) -
 
 
 def test_what_is_pushed_is_a_run_with_a_card(hub: FakeHub, tmp_path: Path) -> None:
-    pushed = push(tiny_runs.MODEL, "hf://me/new", "apache-2.0", private=True, score_on="dev")
+    given = RunFolder.open(shutil.copytree(tiny_runs.MODEL, tmp_path / "given"))
+    given.version.environment = {"command": "seq2attn train /home/me/secret.yaml"}
+    given.commit()
+    pushed = push(given.path, "hf://me/new", "apache-2.0", private=True, score_on="dev")
     assert pushed == "hf://me/new" and hub.uploads == [{"repo_id": "me/new", "private": True}]
     folder = hub.root / "me" / "new"
     assert not (folder / "training_state.pt").exists() and not (folder / "log.jsonl").exists()

@@ -183,6 +183,28 @@ def test_without_the_run_a_recipe_has_no_model(tmp_path: Path) -> None:
         recipe_of(sections(tmp_path / "nowhere"))
 
 
+def test_a_run_of_another_task_gives_the_parts_that_fit(given: Path) -> None:
+    encoder = RunFolder.open(given).recipe.model.encoder.model_dump(mode="json")
+    rows = [{"text": text, "label": label} for text, label in (("Tom ist hier", "de"), ("Tom is here", "en"))]
+    sections = {"task": "classification", "data": {}, "training": {"max_steps": 1, "batch_tokens": 90},
+                "model": {"encoder": encoder, "embedding": {"size": 16}},
+                "init": {"run": str(given), "take": ["encoder.layers"]}}  # fmt: skip
+    lines = [
+        text
+        for heading, text in check(recipe_of(sections, (), {"train": rows, "dev": rows}))
+        if heading == "init"
+    ]
+    assert lines[0].startswith("32 tensors from") and lines[0].endswith(": encoder.layers")
+    assert "new tensors: encoder.embedding" in lines[1]
+
+
+def test_recipes_of_earlier_runs_are_read(given: Path) -> None:
+    recipe = recipe_of(sections(given)).model_dump(mode="json")
+    init = recipe.pop("init")
+    assert recipe_of({**recipe, "init_from": None}).init is None
+    assert recipe_of({**recipe, "init_from": init["run"]}).init == InitialWeights(init["run"]).settings
+
+
 def test_freezing_nothing_changes_nothing(given: Path) -> None:
     recipe = recipe_of(sections(given))
     network = InitialWeights(given).task(recipe).build()

@@ -25,8 +25,9 @@ def pull(name: str, output: Path | None) -> None:
     from seq2attn.pretrained.hub import HubName, pull
 
     repository = HubName.parse(name).repository
-    folder = pull(name, output or Path("runs") / repository.split("/")[1])
-    click.echo(folder.path)
+    pulled = pull(name, output or Path("runs") / repository.split("/")[1])
+    click.echo(pulled.folder.path)
+    click.echo(f"{repository} at commit {pulled.commit}", err=True)
 
 
 @cli.command()

@@ -82,14 +82,21 @@ def fetched_run(text: str) -> Path:
     return imported
 
 
-def pull(text: str, output: Path) -> RunFolder:
+class Pulled(NamedTuple):
+    """A run that was copied from the hub."""
+
+    folder: RunFolder
+    commit: str
+
+
+def pull(text: str, output: Path) -> Pulled:
     """Copy a run from the hub into a new folder, and check its checksums; a Marian model is imported."""
     name = HubName.parse(text)
     require_empty(output)
     snapshot = fetched(name)
     if not snapshot.is_run:
         _import(name, snapshot, output)
-        return RunFolder.open(output)
+        return Pulled(RunFolder.open(output), snapshot.commit)
     run = RunFolder.open(snapshot.folder)
     output.parent.mkdir(parents=True, exist_ok=True)
     with draft_folder(output.parent, output.name) as folder:
@@ -102,7 +109,7 @@ def pull(text: str, output: Path) -> RunFolder:
             if (snapshot.folder / file).exists():
                 shutil.copyfile(snapshot.folder / file, draft / file)
         draft.replace(output)
-    return RunFolder.open(output)
+    return Pulled(RunFolder.open(output), snapshot.commit)
 
 
 def _import(name: HubName, snapshot: Snapshot, output: Path) -> None:
