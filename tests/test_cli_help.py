@@ -18,7 +18,7 @@ from seq2attn.metrics import METRICS
 from seq2attn.recipe import RECIPES, shipped
 
 OPTIONS = {
-    "train": "--run --resume --format --device",
+    "train": "--run --resume --seeds --format --device",
     "check": "--pairs --format --device",
     "translate": "--beam --length-penalty --coverage-penalty --nbest --sample --top-k --top-p --temperature --seed --batch-tokens "
     "--scores --format --markup --checkpoint --device",
@@ -29,12 +29,14 @@ OPTIONS = {
     "segment": "--output --checkpoint --device --precision",
     "classify": "--format --checkpoint --device",
     "score": "--data --source --key --hypotheses --references --metric --features --beam --length-penalty --format --checkpoint --device",
+    "compare": "--data --source --references --metric --parts --training --most --samples --trials --seed --plot --format --output "
+    "--beam --length-penalty --checkpoint --device",
     "generate": "--output --count --columns --seed --class --truncation --interpolate --checkpoint --device --precision",
-    "heatmap": "--target --seed --output --pieces --self --layer --head --scale --right-to-left --beam --checkpoint --device",
+    "heatmap": "--target --seed --output --pieces --self --layer --head --scale --right-to-left --method --beam --checkpoint --device",
     "align": "--output --format --layer --head --shift --method --threshold --reverse --symmetrize --gold --choose --checkpoint --with --learn "
     "--device",
     "average": "--last --format --device",
-    "bench attention": "--scorers --normalizers --also --seeds --budget --gold --out --format",
+    "bench attention": "--scorers --normalizers --also --seeds --budget --gold --faithful --out --format",
     "bench blocks": "--blocks --at --seeds --budget --out --format",
     "graph": "",
     "graph show": "--size --format",

@@ -22,7 +22,10 @@ class WrongTaskError(Seq2attnError, AttributeError):
 
 Choice = int | Literal["all"] | None
 MAPS = ("pooling", "place", "channel", "affinity", "rollout", "gradcam", "all")  # of images
-OF_IMAGES, OF_TEXTS = ("map", "at", "query"), ("pieces", "layer", "self_attention", "right_to_left")
+OF_IMAGES, OF_TEXTS = (
+    ("map", "at", "query"),
+    ("pieces", "layer", "self_attention", "right_to_left", "method"),
+)
 
 
 class PlotOptions(NamedTuple):
@@ -40,6 +43,7 @@ class PlotOptions(NamedTuple):
     map: str | None = None  # of images: one of MAPS; None: the predictor's
     at: str | None = None  # of images: a part of the name of maps, or of the path of a module
     query: tuple[int, int] | None = None  # of images: the pixel (x, y) whose attention is shown
+    method: str | None = None  # of texts: one of ATTRIBUTIONS; None: attention
 
     @property
     def text_scale(self) -> Literal["fixed", "auto"]:
@@ -181,6 +185,14 @@ def require_lines(lines: object) -> None:
     """Raise Seq2attnError for lines that are one text, which would be read as a list of its letters."""
     if isinstance(lines, str | bytes) or not isinstance(lines, Iterable):
         raise Seq2attnError(f"expected lines as a list of texts (str), got {lines!r:.60}")
+
+
+def all_texts(texts: object, name: str) -> list[str]:
+    """Return texts as a list. Seq2attnError for anything but a list of str."""
+    listed = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [None]
+    if not all(isinstance(text, str) for text in listed):
+        raise Seq2attnError(f"expected {name} as a list of texts (str), got {texts!r:.60}")
+    return cast("list[str]", listed)
 
 
 def _is_list_of_str(text: object) -> bool:

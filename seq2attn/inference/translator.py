@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple, cast, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 from torch import Tensor
 from typing_extensions import Unpack
@@ -16,6 +16,7 @@ from seq2attn.alignment.word_alignment import Link, by_words, shifted
 from seq2attn.data.sources import PairTokenizer, SourceIds
 from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.inference.attention_maps import cross_attention_maps, self_attention_maps
+from seq2attn.inference.attributed_text import AttributedText, attributed
 from seq2attn.inference.decoding_options import DecodingOptions, published, warn_of_limits
 from seq2attn.inference.generator import AlignmentHead, ForcedDecoding
 from seq2attn.inference.marked_text import MarkedTranslation, translate_marked
@@ -24,6 +25,7 @@ from seq2attn.inference.predictor import (
     NO_OPTIONS,
     OF_IMAGES,
     PlotOptions,
+    all_texts,
     require_lines,
 )
 from seq2attn.inference.result_list import Results
@@ -81,6 +83,8 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         if isinstance(options.layer, int) or isinstance(options.head, int):
             layer, head = (None if choice == "all" else choice for choice in (options.layer, options.head))
             predictor = replace(predictor, alignment=predictor.alignment._replace(layer=layer, head=head))
+        if options.method is not None:
+            return predictor.attribute(text, options.target, options.method).drawn(options)
         if options.target is None:
             (result,) = predictor.stream([text], alignment=not options.self_attention)
         else:
@@ -150,7 +154,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         all others: decoding options that replace the recipe's (`DecodingOptions`).
         """
         texts = [line if isinstance(line, str) else as_lines(line) for line in self.texts(text)]
-        prefixes = [prefix] * len(texts) if isinstance(prefix, str) else _all_texts(prefix, "prefixes")
+        prefixes = [prefix] * len(texts) if isinstance(prefix, str) else all_texts(prefix, "prefixes")
         if len(prefixes) != len(texts):
             raise Seq2attnError(f"expected a prefix for each of {len(texts)} texts, got {len(prefixes)}")
         if markup is not None:
@@ -185,7 +189,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         """Yield the results of lines in their order. The lines of a chunk are computed together."""
         first, decoding = 0, decoding or self.decoding
         for chunk in chunks:
-            texts = _all_texts(chunk, "lines")
+            texts = all_texts(chunk, "lines")
             yield from self._results(texts, decoding, alignment, [""] * len(texts), first)
             first += len(texts)
 
@@ -206,6 +210,13 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         )
         hypothesis = self._given(target_tokens.ids, forced)
         return self._result(source_text.tokens, target_tokens, target, hypothesis, forced)
+
+    def attribute(self, source: str, target: str | None = None, method: str = "integrated") -> AttributedText:
+        """Return what each word of a target, by default the model's own, owes to each word of the source, by
+        one of ATTRIBUTIONS."""
+        require_type(source, str, "a source text (str)")
+        result = next(self.stream([source])) if target is None else self.align(source, target)
+        return attributed(self.generator, self._tokenize(source).ids, result, method, self.alignment)
 
     def align_pairs(
         self, pairs: Iterable[tuple[str, str]], heads: Sequence[AlignmentHead] = (), chunk: int = CHUNK
@@ -275,7 +286,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
     ) -> list[ForcedDecoding]:
         """Return the forced decoding of each pair, with the weights of `head`; without weights if None."""
         tokenize = self.generator.tokenizer.tokenize_target
-        sources, targets = _all_texts(sources, "sources"), _all_texts(targets, "targets")
+        sources, targets = all_texts(sources, "sources"), all_texts(targets, "targets")
         if len(sources) != len(targets):
             raise Seq2attnError(f"expected a target for each of {len(sources)} sources, got {len(targets)}")
         source_ids = [self._tokenize(source, line=line).ids for line, source in enumerate(sources, 1)]
@@ -363,14 +374,6 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             copied=copied,
             attention=forced.attention,
         )
-
-
-def _all_texts(texts: object, name: str) -> list[str]:
-    """Return texts as a list. Seq2attnError for anything but a list of str."""
-    listed = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [None]
-    if not all(isinstance(text, str) for text in listed):
-        raise Seq2attnError(f"expected {name} as a list of texts (str), got {texts!r:.60}")
-    return cast("list[str]", listed)
 
 
 class Translator(TextPredictor):

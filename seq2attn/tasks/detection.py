@@ -25,7 +25,7 @@ from seq2attn.recipe.detection import DetectionRecipe, PointHeadRecipe, QueryHea
 from seq2attn.recipe.vision_model import ViTRecipe
 from seq2attn.runtime.distributed import ALONE, Group
 from seq2attn.tasks.image_task import LabelledImageTask
-from seq2attn.tasks.task import Evaluation, Units
+from seq2attn.tasks.task import Evaluation, Outputs, Units
 from seq2attn.training.detection_objectives import (
     PointFactors,
     PointObjective,
@@ -91,12 +91,30 @@ class DetectionTask(LabelledImageTask[DetectionRecipe]):
         bootstrap: int = 1000,
         group: Group = ALONE,
     ) -> Evaluation:
-        """See the base class: all boxes with a score of more than 0.001, in pixels of the original images.
+        """See the base class.
 
         A part of the images may have no object to find: then there are no scores. ScoringError if all have
         none.
         """
         whole = rows is None or len(rows) == len(examples)
+        detections, objects = self.outputs(predictor, examples, rows, group)
+        try:
+            scores = box_scores(detections, objects, metrics, bootstrap)
+        except ScoringError:
+            if whole:
+                raise
+            return Evaluation({})  # as in the trial of validation, on a few images
+        tables = {"boxes": box_report(detections, objects)} if bootstrap else {}  # not used in validation
+        return Evaluation(dict(zip(metrics, scores, strict=True)), tables)
+
+    def outputs(
+        self,
+        predictor: Detector,
+        examples: BoxExamples,
+        rows: Sequence[int] | None = None,
+        group: Group = ALONE,
+    ) -> Outputs:
+        """See the base class: all boxes with a score of more than 0.001, in pixels of the original images."""
         rows = range(len(examples)) if rows is None else rows
         own = dict(group.share(rows))
         images = (_read(examples, row) for row in own.values())
@@ -106,15 +124,7 @@ class DetectionTask(LabelledImageTask[DetectionRecipe]):
             Detections(np.array(boxes).reshape(-1, 4), labels, np.array(scores))
             for boxes, labels, scores in all_found
         ]
-        objects = [examples.objects(row) for row in rows]
-        try:
-            scores = box_scores(detections, objects, metrics, bootstrap)
-        except ScoringError:
-            if whole:
-                raise
-            return Evaluation({})  # as in the trial of validation, on a few images
-        tables = {"boxes": box_report(detections, objects)} if bootstrap else {}  # not used in validation
-        return Evaluation(dict(zip(metrics, scores, strict=True)), tables)
+        return Outputs(detections, [examples.objects(row) for row in rows])
 
     def summary(self, training: BoxExamples, dev: BoxExamples) -> Iterator[tuple[str, str]]:
         """See the base class: how often each label occurs, sizes of boxes, and what cannot be found."""
