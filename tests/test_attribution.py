@@ -16,6 +16,7 @@ import seq2attn
 from seq2attn.cli.heatmap import METHODS
 from seq2attn.data.batches import Batch
 from seq2attn.errors import Seq2attnError
+from seq2attn.inference.attention_maps import recorded, self_attentions
 from seq2attn.inference.attribution import ATTRIBUTIONS, Pairs, completeness
 from seq2attn.inference.faithfulness import RANDOM, faithfulness
 from seq2attn.models.decoders import Decoded
@@ -185,6 +186,17 @@ def test_rollout_of_uniform_self_attention_mixes_the_source() -> None:
     weights, found = ATTRIBUTIONS["attention"](given), ATTRIBUTIONS["rollout"](given)
     kept = 0.5 ** len(given.model.encoder.layers)
     assert_close(found, kept * weights + (1 - kept) / 4)
+
+
+def test_rollout_goes_through_the_layers_in_their_order() -> None:
+    """R_0 = I, R_l = (A_l + I) / 2 R_(l-1): what the states of a layer have of the tokens."""
+    given = pairs("transformer-pre-learned", [4], [3])
+    with torch.no_grad(), recorded(self_attentions(given.model)) as weights:
+        given.model.encode(given.source)
+    reached = torch.eye(4)
+    for layer in weights:
+        reached = (layer[0].mean(0) + torch.eye(4)) / 2 @ reached
+    assert_close(ATTRIBUTIONS["rollout"](given)[0], ATTRIBUTIONS["attention"](given)[0] @ reached)
 
 
 def test_rollout_needs_a_transformer() -> None:

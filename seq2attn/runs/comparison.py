@@ -113,7 +113,7 @@ def compare(
         for seed in range(1, seeds + 1):
             row = Row(variant.name, seed, [*overrides, *variant.overrides, *limit, f"seed={seed}"], fault)
             folder = out / f"{_file_name(variant.name)}-{seed}"
-            finished = _finished_row(_sibling(folder, "json"), row, needed)
+            finished = finished_row(_sibling(folder, "json"), row, needed)
             if finished is None:
                 if not fault:
                     report(f"{variant.name}, seed {seed}")
@@ -126,7 +126,7 @@ def compare(
     return rows
 
 
-def _finished_row(path: Path, row: Row, needed: Sequence[str] = ()) -> Row | None:
+def finished_row(path: Path, row: Row, needed: Sequence[str] = ()) -> Row | None:
     """Return the row of an earlier call with the same overrides, if there is one.
 
     None if it failed or lacks a needed number, or if its file is damaged or of another version: the variant
