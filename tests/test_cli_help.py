@@ -21,16 +21,18 @@ OPTIONS = {
     "train": "--run --resume --seeds --format --device",
     "check": "--pairs --format --device",
     "translate": "--beam --length-penalty --coverage-penalty --nbest --sample --top-k --top-p --temperature --seed --batch-tokens "
-    "--scores --format --markup --checkpoint --device",
+    "--scores --format --markup --checkpoint --device --engine --quantize --verbose",
     "summarize": "--key --whole --format --beam --no-repeat-ngram --min-length --scores --checkpoint --device",
     "tag": "--format --words --conll --checkpoint --device",
     "caption": "--beam --nbest --prefix --scores --format --checkpoint --device",
     "detect": "--output --threshold --checkpoint --device --precision",
     "segment": "--output --checkpoint --device --precision",
     "classify": "--format --checkpoint --device",
-    "score": "--data --source --key --hypotheses --references --metric --features --beam --length-penalty --format --checkpoint --device",
+    "score": "--data --source --key --hypotheses --references --metric --features --beam --length-penalty --format --checkpoint --device "
+    "--engine --quantize",
     "compare": "--data --source --references --metric --parts --training --most --samples --trials --seed --plot --format --output "
     "--beam --length-penalty --checkpoint --device",
+    "export": "--out --quantize --check --source --references --format --checkpoint",
     "generate": "--output --count --columns --seed --class --truncation --interpolate --checkpoint --device --precision",
     "heatmap": "--target --seed --output --pieces --self --layer --head --scale --right-to-left --method --beam --checkpoint --device",
     "align": "--output --format --layer --head --shift --method --threshold --reverse --symmetrize --gold --choose --checkpoint --with --learn "

@@ -61,9 +61,10 @@ def test_a_run_for_each_seed(tmp_path: Path) -> None:
     [
         (["--seeds", "1,x"], "expected numbers, as in 1,2,3; got '1,x'"),
         (["--seeds", "1,1"], "expected each seed once"),
-        (["--seeds", "1,2", "--processes", "2"], "leave out --processes"),
+        (["--seeds", "1,2"], "leave out --processes"),
     ],
 )
-def test_what_is_no_list_of_seeds(given: list[str], message: str) -> None:
+def test_what_is_no_list_of_seeds(given: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")  # as torchrun does
     code, error = fails("train", "copy_additive", *given)
     assert code and message in error

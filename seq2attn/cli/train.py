@@ -1,6 +1,7 @@
 """The commands `train`, `check` and `average`."""
 
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from seq2attn.cli.options import DEVICE, OVERRIDES, RECIPE, RUN, cli, formats
+from seq2attn.cli.sharing import PROCESSES
 
 if TYPE_CHECKING:
     from seq2attn.training.loop import Progress
@@ -35,13 +37,6 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
     "--resume-or-start", is_flag=True, help="Resume the run in this folder; start it if there is none."
 )
 @click.option(
-    "--processes",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Train in this many processes on this machine, each with its share of every update's batches.",
-)
-@click.option(
     "--seeds",
     metavar="1,2,3",
     callback=_numbers,
@@ -49,6 +44,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
 )
 @formats("text; json: each score with its signature.", "json")
 @DEVICE
+@PROCESSES
 @click.pass_context
 def train(
     context: click.Context,
@@ -57,7 +53,6 @@ def train(
     run: str | None,
     resume: bool,
     resume_or_start: bool,
-    processes: int,
     seeds: list[int] | None,
     form: str,
     device: str,
@@ -74,17 +69,10 @@ def train(
     seq2attn train quickstart --seeds 1,2,3
     """
     if seeds is not None:
-        if processes > 1:
+        if "RANK" in os.environ:
             raise click.UsageError("--seeds trains one run after another: leave out --processes")
         _train_seeds(context, recipe, overrides, run, seeds, resume or resume_or_start, form, device)
         return
-    arguments = [recipe, *overrides, "--device", device, "--format", form]
-    arguments += [] if run is None else ["--run", str(run)]
-    if processes > 1:
-        from seq2attn.runtime.process import start_processes
-
-        modes = {"--resume": resume, "--resume-or-start": resume_or_start}
-        start_processes(processes, ["train", *arguments, *(flag for flag, given in modes.items() if given)])
     from seq2attn.metrics import score_lines
     from seq2attn.runs.evaluation import signature
     from seq2attn.runs.training_run import train

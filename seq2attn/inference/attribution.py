@@ -25,7 +25,7 @@ from seq2attn.data.sources import Source
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.attention_maps import recorded, self_attentions
 from seq2attn.inference.attention_norms import recorded_vectors
-from seq2attn.inference.generator import of_head
+from seq2attn.inference.forced import of_head
 from seq2attn.layers.basic import Embedding
 from seq2attn.models.encoders import Encoder
 from seq2attn.models.seq2seq import Seq2Seq

@@ -15,10 +15,11 @@ from seq2attn.alignment.markup import Kind
 from seq2attn.alignment.word_alignment import Link, by_words, shifted
 from seq2attn.data.sources import PairTokenizer, SourceIds
 from seq2attn.errors import Seq2attnError, require_type
-from seq2attn.inference.attention_maps import cross_attention_maps, self_attention_maps
+from seq2attn.inference.attention_maps import drawn_maps
 from seq2attn.inference.attributed_text import AttributedText, attributed
 from seq2attn.inference.decoding_options import DecodingOptions, published, warn_of_limits
-from seq2attn.inference.generator import AlignmentHead, ForcedDecoding
+from seq2attn.inference.forced import ForcedDecoding
+from seq2attn.inference.generator import AlignmentHead
 from seq2attn.inference.marked_text import MarkedTranslation, translate_marked
 from seq2attn.inference.predictor import (
     DEFAULT_PLOT,
@@ -95,13 +96,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             )
             return result, figure
         source = self.generator.tokenizer.source_ids(result.source.ids, lambda: text)
-        if options.self_attention:
-            maps = self_attention_maps(self.generator, source, result, options.pieces)
-            return result, maps.draw(options)
-        shift = self.alignment.shift_of(self.model.decoder)
-        maps = cross_attention_maps(self.generator, source, result, options.pieces, shift)
-        layer, _ = self.generator.alignment_head(predictor.alignment)
-        return result, maps.draw(options if options.layer is not None else options._replace(layer=layer))
+        return result, drawn_maps(self.generator, source, result, options, predictor.alignment)
 
     # ---- generating --------------------------------------------------------------------------------
 
@@ -185,12 +180,18 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         chunks: Iterable[list[str]],
         decoding: DecodingRecipe | None = None,
         alignment: bool = False,
+        exact: bool = True,
+        first: int = 0,
     ) -> Iterator[Translation]:
-        """Yield the results of lines in their order. The lines of a chunk are computed together."""
-        first, decoding = 0, decoding or self.decoding
+        """Yield the results of lines in their order. The lines of a chunk are computed together.
+
+        exact: False leaves the scores of an engine as they are, which saves time where they are not shown;
+        first: the number of lines before these, which seeds samples and names lines in warnings.
+        """
+        decoding = decoding or self.decoding
         for chunk in chunks:
             texts = all_texts(chunk, "lines")
-            yield from self._results(texts, decoding, alignment, [""] * len(texts), first)
+            yield from self._results(texts, decoding, alignment, [""] * len(texts), first, exact)
             first += len(texts)
 
     def align(
@@ -294,7 +295,13 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         return self.generator.forced_decoding(source_ids, ids, self.decoding.batch_tokens, head)
 
     def _results(
-        self, texts: list[str], decoding: DecodingRecipe, alignment: bool, prefixes: list[str], first: int
+        self,
+        texts: list[str],
+        decoding: DecodingRecipe,
+        alignment: bool,
+        prefixes: list[str],
+        first: int,
+        exact: bool = True,
     ) -> list[Translation]:
         """Return the results of texts; `first` is the index of the first text in the input."""
         tokenizer = self.generator.tokenizer
@@ -303,21 +310,18 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         given = [sources[row].ids for row in rows]
         prefix_ids = [tokenizer.tokenize_target(prefixes[row], sources[row].ids).ids for row in rows]
         self._warn_of_prefixes([prefixes[row] for row in rows], prefix_ids)
-        nbest_lists = self.generator.search(given, decoding, prefix_ids, [first + row for row in rows])
-        pairs = [(row, h) for row, nbest in zip(rows, nbest_lists, strict=True) for h in nbest]
-        forced: list[ForcedDecoding | None] = [None] * len(pairs)
-        if (alignment or decoding.replace_unknown) and self.model.decoder.attention_layers:
-            source_ids, targets = [sources[row].ids for row, _ in pairs], [h.tokens for _, h in pairs]
-            forced[:] = self.generator.forced_decoding(
-                source_ids, targets, decoding.batch_tokens, self.alignment
-            )
+        indices = [first + row for row in rows]
+        aligned = (alignment or decoding.replace_unknown) and self.model.decoder.attention_layers
+        head = self.alignment if aligned else None
+        nbest_lists = self.generator.decode(given, decoding, prefix_ids, indices, head, exact)
         results: list[list[Translation]] = [[] for _ in texts]
-        for (row, hypothesis), weights in zip(pairs, forced, strict=True):
+        for row, nbest in zip(rows, nbest_lists, strict=True):
             tokens = sources[row].tokens
-            target = self.target.join(hypothesis.tokens, tokens.pieces)
-            text = self._text(hypothesis.tokens, tokens.pieces)
-            result = self._result(tokens, target, text, hypothesis, weights)
-            results[row].append(result.known(self.target.unk) if decoding.replace_unknown else result)
+            for hypothesis, forced in nbest:
+                target = self.target.join(hypothesis.tokens, tokens.pieces)
+                text = self._text(hypothesis.tokens, tokens.pieces)
+                result = self._result(tokens, target, text, hypothesis, forced)
+                results[row].append(result.known(self.target.unk) if decoding.replace_unknown else result)
         longest = [first + n for n, nbest in enumerate(results, 1) if nbest and nbest[0].truncated]
         warn_of_limits(longest, decoding, self.model.decoder.max_length)
         return [
