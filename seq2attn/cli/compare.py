@@ -11,7 +11,7 @@ import click
 
 from seq2attn.cli.completion import run_folders
 from seq2attn.cli.inputs import lines
-from seq2attn.cli.options import BEAM, CHECKPOINT, DECODING, DEVICE, LENGTH_PENALTY, cli, formats
+from seq2attn.cli.options import BEAM, CHECKPOINT, DECODING, DEVICE, LENGTH_PENALTY, RunPath, cli, formats
 from seq2attn.errors import Seq2attnError
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def _parted(text: str) -> list[str]:
 
 def _matched(text: str) -> list[Path]:
     """Return the path, or those whose names have the pattern, in alphabetical order."""
-    path = Path(text)
+    path = RunPath(path_type=Path).convert(text, None, None)  # of the hub, too
     if path.exists():
         return [path]
     found = sorted(path.parent.glob(path.name)) if path.name else []

@@ -1,6 +1,6 @@
 """What a comparison of systems found: whole corpora, parts of them, and the inputs that differ most."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -47,11 +47,12 @@ class ComparisonReport:
     sections: list[Section]
     ranked_by: str  # the metric that `differing` is ranked by
     differing: list[Differing]
+    undefined: Mapping[str, str]  # metrics without a value on these data, with the reasons
 
     def __str__(self) -> str:
-        return "\n".join(
-            [*self._header(), *self._lines(self.metrics, ""), *self._section_lines(), *self._inputs()]
-        )
+        undefined = [f"{name}: no value ({reason})" for name, reason in self.undefined.items()]
+        whole = self._lines(self.metrics, "")
+        return "\n".join([*self._header(), *whole, *undefined, *self._section_lines(), *self._inputs()])
 
     def to_json(self) -> dict[str, Any]:
         """Return a value for json.dumps."""
@@ -62,6 +63,7 @@ class ComparisonReport:
             "inputs": self.count,
             **self.resampling._asdict(),
             "metrics": [self._to_json(measured) for measured in self.metrics],
+            "undefined": dict(self.undefined),
             **{section.key: [self._to_json(part) for part in section.parts] for section in self.sections},
             "differing": [differing._asdict() for differing in self.differing],
         }

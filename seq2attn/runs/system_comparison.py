@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from seq2attn.metrics import METRICS
+from seq2attn.metrics import METRICS, defined_scores
 from seq2attn.metrics.base import Score, Statistic
 from seq2attn.metrics.buckets import (
     WordKind,
@@ -51,9 +51,12 @@ class _Comparison:
         self.systems, self.collected, self.resampling = systems, collected, resampling
         self.runs = [len(system.paths) for system in systems]
         self.count = len(collected.outputs[0])
-        metrics = dict.fromkeys(collected.metrics)
-        self.statistics = {name: self._statistic(name) for name in metrics}
-        self.scores = {name: self._score(name) for name in metrics}
+        given = collected.outputs[0], collected.references, list(dict.fromkeys(collected.metrics))
+        self.scores, self.undefined = defined_scores(*given, 0)  # of the first run
+        if not self.scores:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in self.undefined.items())
+            raise ComparisonError(f"no metric has a value on these data: {reasons}")
+        self.statistics = {name: self._statistic(name) for name in self.scores}
 
     def report(self, parts: Sequence[str], training: Iterable[str] | None, most: int) -> ComparisonReport:
         """See `compare_systems`."""
@@ -69,6 +72,7 @@ class _Comparison:
             [*self._sections(parts, collected.training if training is None else training)],
             (self.scores.get(ranking) or self._score(ranking)).name if shown else "",
             shown,
+            self.undefined,
         )
 
     def _statistic(self, metric: str) -> Statistic:
