@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,16 @@ from tiny_summaries import train, write_corpus
 from seq2attn.attention.scorers import SCORERS
 from seq2attn.cli import cli
 from seq2attn.recipe import read
-from seq2attn.runs.attention_bench import compare, figure, measure, table, variants
-from seq2attn.runs.comparison import BenchError, Row, Variant, log_numbers
+from seq2attn.runs.attention_bench import (
+    COLUMNS,
+    FAITHFUL_COLUMNS,
+    compare,
+    figure,
+    measure,
+    table,
+    variants,
+)
+from seq2attn.runs.comparison import BenchError, Row, Variant, finished_row, log_numbers
 
 TINY = [
     "data.train.0.count=400",
@@ -91,6 +100,21 @@ def test_what_fails_is_a_row_with_its_reason(compared):
         "a.de; command line: data.test"
         in compare("copy_additive", broken, compared[0], overrides=TINY, report=str)[0].failed
     )
+
+
+def test_faithfulness_is_measured_if_it_is_asked_for(compared):
+    out, _, rows, _ = compared
+    run, columns = out / "additive___softmax-1", len(COLUMNS)
+    numbers = measure(run, faithful=True).numbers
+    added = {column.number for column in FAITHFUL_COLUMNS}
+    assert added <= numbers.keys() and not added & rows[0].numbers.keys()
+    assert numbers["comprehensiveness_occlusion"] >= numbers["comprehensiveness_random"]
+    finished = replace(rows[0], numbers=numbers)
+    headings = [table([row]).splitlines()[0].split(" | ") for row in (rows[0], finished)]
+    assert len(headings[1]) == len(headings[0]) + len(added) > columns
+    # a row without these numbers is not finished for a call that needs them
+    assert finished_row(out / "additive___softmax-1.json", rows[0]) == rows[0]
+    assert finished_row(out / "additive___softmax-1.json", rows[0], ["tau"]) is None
 
 
 def test_what_is_done_stays_done(compared, monkeypatch):
@@ -196,3 +220,6 @@ def test_attentions_are_compared_whatever_the_task(
         measured = measure(train(tmp_path / f"{number}", recipe, *few, *variant.overrides))
         assert measured.scores and measured.numbers["updates"] == 2 and measured.numbers["parameters"]
         assert measured.numbers.keys() >= {"perplexity", "entropy", "zeros"}
+    if name == "languages":
+        with pytest.raises(BenchError, match="only models that write text from text have faithfulness"):
+            measure(tmp_path / "0", faithful=True)

@@ -18,7 +18,7 @@ from seq2attn.metrics import METRICS
 from seq2attn.recipe import RECIPES, shipped
 
 OPTIONS = {
-    "train": "--run --resume --format --device",
+    "train": "--run --resume --seeds --format --device",
     "check": "--pairs --format --device",
     "translate": "--beam --length-penalty --coverage-penalty --nbest --sample --top-k --top-p --temperature --seed --batch-tokens "
     "--scores --format --markup --tag --checkpoint --device --engine --quantize --verbose",
@@ -30,13 +30,15 @@ OPTIONS = {
     "classify": "--format --checkpoint --device",
     "score": "--data --source --key --hypotheses --references --metric --features --beam --length-penalty --format --checkpoint --device "
     "--engine --quantize",
+    "compare": "--data --source --references --metric --parts --training --most --samples --trials --seed --plot --format --output "
+    "--beam --length-penalty --checkpoint --device",
     "export": "--out --quantize --check --source --references --format --checkpoint",
     "generate": "--output --count --columns --seed --class --truncation --interpolate --checkpoint --device --precision",
-    "heatmap": "--target --seed --output --pieces --self --layer --head --scale --right-to-left --beam --checkpoint --device",
+    "heatmap": "--target --seed --output --pieces --self --layer --head --scale --right-to-left --method --beam --checkpoint --device",
     "align": "--output --format --layer --head --shift --method --threshold --reverse --symmetrize --gold --choose --checkpoint --with --learn "
     "--device",
     "average": "--last --format --device",
-    "bench attention": "--scorers --normalizers --also --seeds --budget --gold --out --format",
+    "bench attention": "--scorers --normalizers --also --seeds --budget --gold --faithful --out --format",
     "bench blocks": "--blocks --at --seeds --budget --out --format",
     "serve": "--host --port --token-file --cors --max-lines --max-characters --max-images --max-pixels --max-body "
     "--max-waiting --max-beam --timeout --batch-seconds --grace --checkpoint --device --precision --engine --quantize",

@@ -11,11 +11,13 @@ from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.attention.scorers import SCORERS
 from seq2attn.errors import Seq2attnError
 from seq2attn.images import AUGMENTATIONS
+from seq2attn.inference.attribution import ATTRIBUTIONS
 from seq2attn.metrics import METRICS
 from seq2attn.optim import SCHEDULES
 from seq2attn.tasks.registry import TASKS
 
 REGISTRIES = [
+    ATTRIBUTIONS,
     AUGMENTATIONS,
     BLOCKS,
     DECODERS,
@@ -38,8 +40,8 @@ def test_a_registry_takes_only_what_a_recipe_can_name(registry, entry):
     if entry is Path and registry in (DECODERS, ENCODERS):
         return  # any class, as their base classes are not known yet; tried when a model is built
     kind = (
-        "Metric"
-        if registry is METRICS
+        registry.bases[0].__name__
+        if registry.instances
         else "class"
         if registry in (DECODERS, ENCODERS)
         else "subclass of [A-Z]"

@@ -54,6 +54,12 @@ def seeds_option(default: int) -> Callable[..., Any]:
     type=click.Path(exists=True, path_type=Path),
     help="Gold word alignments of the test set, for AER.",
 )
+@click.option(
+    "--faithful",
+    is_flag=True,
+    help="Also measure whether the model needs the words that attention names: comprehensiveness and "
+    "sufficiency, beside orders by occlusion and at random.",
+)
 @OUT
 @formats("text: a table in Markdown; json: the measurements of each training.", "json")
 @click.pass_context
@@ -67,6 +73,7 @@ def attention(
     seeds: int,
     budget: float | None,
     gold: Path | None,
+    faithful: bool,
     out: Path | None,
     form: str,
 ) -> None:
@@ -79,6 +86,7 @@ def attention(
     \b
     seq2attn bench attention copy_additive --scorers "additive, dot" --normalizers "softmax, monotonic"
     seq2attn bench attention my.yaml --scorers all --budget 3 --seeds 2 --out runs/bench
+    seq2attn bench attention g2p_additive --scorers "additive, dot" --faithful
     seq2attn bench attention my.yaml --also "model.decoder.latent=marginal model.decoder.top=4"
     """
     from seq2attn.attention.normalizers import NORMALIZERS
@@ -99,6 +107,7 @@ def attention(
         gold,
         overrides,
         partial(click.echo, err=True),
+        faithful,
     )
     measured = [row.to_json() for row in rows]
     _finish(context, rows, folder, table(rows), measured if form == "json" else None, figure)

@@ -14,6 +14,9 @@ from seq2attn.cli.options import (
     cli,
 )
 
+# Listed here so that help need not import torch; a test compares this list with the registry.
+METHODS = ("attention", "norms", "rollout", "gradient", "integrated", "occlusion")
+
 
 def _number_or_all(context: click.Context, parameter: click.Parameter, value: str | None) -> int | str | None:
     """Return a number, or `all`."""
@@ -91,6 +94,12 @@ def _pixel(context: click.Context, parameter: click.Parameter, value: str | None
     callback=_pixel,
     help="The pixel whose affinities are shown.  [default: the mean of all positions]",
 )
+@click.option(
+    "--method",
+    type=click.Choice(METHODS),
+    help="What a translation owes to its source: weights or norms of attention, rollout through the encoder, "
+    "input x gradient, integrated gradients, occlusion.  [default: attention]",
+)
 @BEAM
 @CHECKPOINT
 @DEVICE
@@ -111,6 +120,7 @@ def heatmap(
     kind: str | None,
     at: str | None,
     query: tuple[int, int] | None,
+    method: str | None,
     checkpoint: str,
     device: str,
 ) -> None:
@@ -125,6 +135,7 @@ def heatmap(
     seq2attn heatmap runs/quickstart "Ich habe Hunger." --target "I am hungry." -o hunger.svg
     seq2attn heatmap runs/multi30k_transformer "A dog runs." --layer all --head all -o heads.pdf
     seq2attn heatmap runs/multi30k_transformer "A dog runs." --self --head all
+    seq2attn heatmap runs/quickstart "Ich habe Hunger." --method integrated -o owed.png
     seq2attn heatmap runs/conll2003 "Angela Merkel was born in Hamburg." -o hamburg.png
     seq2attn heatmap runs/digits seven.png --map all -o seven.pdf
     seq2attn heatmap runs/mnist_scenes_queries scene.png -o queries.png
@@ -138,7 +149,9 @@ def heatmap(
     if (sentence is None) == (seed is None):
         raise click.UsageError("give either a SENTENCE or IMAGE, or, for a generated image, --seed")
     decoding, given = context.meta.get(DECODING, {}), sentence if seed is None else seed
-    options = PlotOptions(target, pieces, layer, head, self_attention, scale, right_to_left, kind, at, query)
+    options = PlotOptions(
+        target, pieces, layer, head, self_attention, scale, right_to_left, kind, at, query, method
+    )
     predictor = load(run, checkpoint, device)
     if seed is not None and not isinstance(predictor, ImageGenerator):
         raise Seq2attnError(f"--seed is for models that generate images, and {run} is for {predictor.task}")

@@ -1,13 +1,31 @@
 """The commands `train`, `check` and `average`."""
 
 import json
+import os
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from seq2attn.cli.options import DEVICE, OVERRIDES, OWN_RUN, RECIPE, cli, formats
 from seq2attn.cli.sharing import PROCESSES
+
+if TYPE_CHECKING:
+    from seq2attn.training.loop import Progress
+
+
+def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> list[int] | None:
+    """Return the different numbers of a list with commas."""
+    if value is None:
+        return None
+    try:
+        numbers = [int(part) for part in value.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(f"expected numbers, as in 1,2,3; got {value!r}") from error
+    if len({*numbers}) < len(numbers):
+        raise click.BadParameter(f"expected each seed once, got {value}")
+    return numbers
 
 
 @cli.command()
@@ -17,6 +35,12 @@ from seq2attn.cli.sharing import PROCESSES
 @click.option("--resume", is_flag=True, help="Resume the run in this folder exactly where it stopped.")
 @click.option(
     "--resume-or-start", is_flag=True, help="Resume the run in this folder; start it if there is none."
+)
+@click.option(
+    "--seeds",
+    metavar="1,2,3",
+    callback=_numbers,
+    help="Train with each of these seeds, one after another, in runs NAME-seed1, NAME-seed2, ...",
 )
 @formats("text; json: each score with its signature.", "json")
 @DEVICE
@@ -29,6 +53,7 @@ def train(
     run: str | None,
     resume: bool,
     resume_or_start: bool,
+    seeds: list[int] | None,
     form: str,
     device: str,
 ) -> None:
@@ -41,7 +66,13 @@ def train(
     seq2attn train quickstart model.decoder.attention.score=general --run runs/general
     seq2attn train quickstart --resume
     seq2attn train wmt_transformer --processes 4
+    seq2attn train quickstart --seeds 1,2,3
     """
+    if seeds is not None:
+        if "RANK" in os.environ:
+            raise click.UsageError("--seeds trains one run after another: leave out --processes")
+        _train_seeds(context, recipe, overrides, run, seeds, resume or resume_or_start, form, device)
+        return
     from seq2attn.metrics import score_lines
     from seq2attn.runs.evaluation import signature
     from seq2attn.runs.training_run import train
@@ -52,11 +83,7 @@ def train(
         context.exit(128 + trained.progress.interrupted if trained.progress.interrupted else 0)
     if trained.progress.interrupted:
         command = ["seq2attn", "train", recipe, *overrides, "--run", str(trained.run), "--device", device]
-        again = shlex.join([*command, "--resume"])
-        click.echo(
-            f"stopped after step {trained.progress.step}, everything is saved; resume with: {again}", err=True
-        )
-        context.exit(128 + trained.progress.interrupted)
+        _stop(context, trained.progress, [*command, "--resume"])
     settings = signature(trained.run, trained.model)
     if form == "json":
         scores = [score.to_json() for score in trained.scores]
@@ -68,6 +95,43 @@ def train(
     if trained.scores:
         click.echo(settings)
     click.echo(f"the run is in {trained.run}", err=True)
+
+
+def _train_seeds(
+    context: click.Context,
+    recipe: str,
+    overrides: tuple[str, ...],
+    run: str | None,
+    seeds: list[int],
+    resume: bool,
+    form: str,
+    device: str,
+) -> None:
+    """Train with several seeds; print the scores of each run, then mean and standard deviation.
+
+    With resume, finished runs are only scored, one that was stopped goes on, and the others start.
+    """
+    from seq2attn.runs.seed_runs import SeedRuns, train_seeds
+
+    finished = []
+    for trained in train_seeds(recipe, seeds, run, overrides, "auto" if resume else False, device):
+        if trained.progress.interrupted:
+            command = ["seq2attn", "train", recipe, *overrides, *([] if run is None else ["--run", run])]
+            command += ["--seeds", ",".join(map(str, seeds)), "--device", device, "--resume"]
+            _stop(context, trained.progress, command)
+        finished.append(trained)
+        click.echo(f"the run is in {trained.run}", err=True)
+    runs = SeedRuns(seeds, finished)
+    click.echo(json.dumps(runs.to_json(), indent=2) if form == "json" else str(runs))
+
+
+def _stop(context: click.Context, progress: "Progress", command: list[str]) -> None:
+    """Say how an interrupted training goes on, and exit."""
+    click.echo(
+        f"stopped after step {progress.step}, everything is saved; resume with: {shlex.join(command)}",
+        err=True,
+    )
+    context.exit(128 + progress.interrupted)
 
 
 @cli.command()

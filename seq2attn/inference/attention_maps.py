@@ -13,7 +13,7 @@ from seq2attn.data.batches import PairIds, collate
 from seq2attn.data.sources import PairTokenizer, SourceIds
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.forced import head_name, numbered
-from seq2attn.inference.generator import DEFAULT_HEAD, Generator
+from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, Generator
 from seq2attn.inference.predictor import PlotOptions
 from seq2attn.inference.results import Translation
 from seq2attn.models.encoders import EncoderLayer
@@ -148,6 +148,23 @@ def self_attention_maps(
         model.encode(batch)
     tokens = _with_end(result.source)
     return _maps([layer[0] for layer in weights], tokens, tokens, Texts(*SELF_TITLES), pieces)
+
+
+def drawn_maps(
+    generator: Generator[PairTokenizer],
+    source: SourceIds,
+    result: Translation,
+    options: PlotOptions,
+    head: AlignmentHead,
+) -> "Figure":
+    """Return the heat maps of a text and its translation that the options choose. head: whose layer is drawn
+    if they choose none, and how rows are shifted."""
+    if options.self_attention:
+        return self_attention_maps(generator, source, result, options.pieces).draw(options)
+    shift = head.shift_of(generator.model.decoder)
+    maps = cross_attention_maps(generator, source, result, options.pieces, shift)
+    layer, _ = generator.alignment_head(head)
+    return maps.draw(options if options.layer is not None else options._replace(layer=layer))
 
 
 def _with_end(source: Tokens) -> Tokens:

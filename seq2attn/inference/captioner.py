@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from seq2attn.inference.image_input import OneImage
 
-_UNUSED = ("self_attention", "right_to_left", "map", "at", "query")  # options of other heat maps
+_UNUSED = ("self_attention", "right_to_left", "map", "at", "query", "method")  # options of other heat maps
 _Named = tuple[str, Pixels]
 
 

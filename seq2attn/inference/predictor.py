@@ -22,7 +22,10 @@ class WrongTaskError(Seq2attnError, AttributeError):
 
 Choice = int | Literal["all"] | None
 MAPS = ("pooling", "place", "channel", "affinity", "rollout", "gradcam", "all")  # of images
-OF_IMAGES, OF_TEXTS = ("map", "at", "query"), ("pieces", "layer", "self_attention", "right_to_left")
+OF_IMAGES, OF_TEXTS = (
+    ("map", "at", "query"),
+    ("pieces", "layer", "self_attention", "right_to_left", "method"),
+)
 
 
 class PlotOptions(NamedTuple):
@@ -40,6 +43,7 @@ class PlotOptions(NamedTuple):
     map: str | None = None  # of images: one of MAPS; None: the predictor's
     at: str | None = None  # of images: a part of the name of maps, or of the path of a module
     query: tuple[int, int] | None = None  # of images: the pixel (x, y) whose attention is shown
+    method: str | None = None  # of texts: one of ATTRIBUTIONS; None: attention
 
     @property
     def text_scale(self) -> Literal["fixed", "auto"]:

@@ -111,6 +111,7 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
         """See the base class. The queries of a pooling count as heads, after those of self-attention."""
         self.configured(decoding)
         options.refuse(OF_IMAGES, "models of images")
+        options.refuse(("method",), "models that write text from text")
         if options.target is not None or options.pieces:
             name = "pieces" if options.target is None else "target"
             raise Seq2attnError(

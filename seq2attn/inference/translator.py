@@ -15,7 +15,8 @@ from seq2attn.alignment.markup import Kind
 from seq2attn.alignment.word_alignment import Link, by_words, shifted
 from seq2attn.data.sources import PairTokenizer, SourceIds
 from seq2attn.errors import Seq2attnError, require_type
-from seq2attn.inference.attention_maps import cross_attention_maps, self_attention_maps
+from seq2attn.inference.attention_maps import drawn_maps
+from seq2attn.inference.attributed_text import AttributedText, attributed
 from seq2attn.inference.decoding_options import DecodingOptions, published, warn_of_limits
 from seq2attn.inference.forced import ForcedDecoding
 from seq2attn.inference.generator import AlignmentHead
@@ -83,6 +84,8 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         if isinstance(options.layer, int) or isinstance(options.head, int):
             layer, head = (None if choice == "all" else choice for choice in (options.layer, options.head))
             predictor = replace(predictor, alignment=predictor.alignment._replace(layer=layer, head=head))
+        if options.method is not None:
+            return predictor.attribute(text, options.target, options.method).drawn(options)
         if options.target is None:
             (result,) = predictor.stream([text], alignment=not options.self_attention)
         else:
@@ -93,13 +96,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             )
             return result, figure
         source = self.generator.tokenizer.source_ids(result.source.ids, lambda: text)
-        if options.self_attention:
-            maps = self_attention_maps(self.generator, source, result, options.pieces)
-            return result, maps.draw(options)
-        shift = self.alignment.shift_of(self.model.decoder)
-        maps = cross_attention_maps(self.generator, source, result, options.pieces, shift)
-        layer, _ = self.generator.alignment_head(predictor.alignment)
-        return result, maps.draw(options if options.layer is not None else options._replace(layer=layer))
+        return result, drawn_maps(self.generator, source, result, options, predictor.alignment)
 
     # ---- generating --------------------------------------------------------------------------------
 
@@ -215,6 +212,12 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         )
         hypothesis = self._given(target_tokens.ids, forced)
         return self._result(source_text.tokens, target_tokens, target, hypothesis, forced)
+
+    def attribute(self, source: str, target: str | None = None, method: str = "integrated") -> AttributedText:
+        """Return what a target, by default the model's own, owes to its source by one of ATTRIBUTIONS."""
+        require_type(source, str, "a source text (str)")
+        result = next(self.stream([source])) if target is None else self.align(source, target)
+        return attributed(self.generator, self._tokenize(source).ids, result, method, self.alignment)
 
     def align_pairs(
         self, pairs: Iterable[tuple[str, str]], heads: Sequence[AlignmentHead] = (), chunk: int = CHUNK

@@ -102,10 +102,15 @@ class Embedding(nn.Module):
 
     def forward(self, tokens: Int[Tensor, "B L"], start: int = 0) -> Float[Tensor, "B L D"]:
         """Return the vectors of tokens; the first one is at position `start`."""
-        x = self.table(tokens) * self.scale
-        if self.positions is not None:
-            x = self.positions(x, start)
-        return self.dropout(x)  # type: ignore[no-any-return]
+        return self.dropout(self._placed(self.table(tokens) * self.scale, start))  # type: ignore[no-any-return]
+
+    def without_tokens(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+        """Return the vectors of positions where no token is known: the mean of all tokens' vectors."""
+        mean = self.table.weight.mean(0) * self.scale
+        return self._placed(mean.expand(*tokens.shape, -1), 0)
+
+    def _placed(self, x: Float[Tensor, "B L D"], start: int) -> Tensor:
+        return x if self.positions is None else self.positions(x, start)
 
 
 @runtime_checkable

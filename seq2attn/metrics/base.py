@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from seq2attn.errors import Seq2attnError
 References = Sequence[str] | Sequence[Sequence[str | None]]
 Numbers = NDArray[np.int64]
 Chosen = NDArray[np.int64]  # indices of the hypotheses in a resampled corpus, with repetitions
+Statistic = Callable[[Chosen], float]  # the value of a metric on any part of a corpus
 SEED = 12345  # that of sacreBLEU, so that its command line gives the same interval
 
 
@@ -35,6 +36,9 @@ class Score:
 
     `low` and `high` bound the 95 % confidence interval (None without bootstrap): the percentiles 2.5 and 97.5
     of the values of the resampled corpora (Efron 1979), which are always possible values of the metric.
+
+    `statistic` gives the value of any part of the corpus, without reading the hypotheses again; nan if it is
+    not defined there. It is None for metrics of whole sets, such as distances.
     """
 
     name: str
@@ -42,6 +46,7 @@ class Score:
     signature: str
     low: float | None = None
     high: float | None = None
+    statistic: Statistic | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         return f"{self.number} |{self.signature}|"
@@ -54,7 +59,8 @@ class Score:
 
     def to_json(self) -> dict[str, str | float | None]:
         """Return the fields by name, ready for json.dumps."""
-        return asdict(self)
+        names = "name", "value", "signature", "low", "high"
+        return {name: getattr(self, name) for name in names}
 
 
 def score_lines(scores: Iterable[tuple[str, Score]]) -> list[str]:
@@ -90,7 +96,8 @@ class Metric:
     """An entry of METRICS: the function, what it is a metric of, and how its values are read.
 
     It is called like its function. measures: which tasks can use it: those whose outputs are texts, tags of
-    words, or labels of texts.
+    words, or labels of texts. shared_references: the references are of the corpus, such as the names of its
+    classes, not one of each hypothesis.
     """
 
     function: MetricFunction
@@ -98,6 +105,7 @@ class Metric:
     lower_is_better: bool = False
     slow: bool = False  # minutes for a large corpus, where the others take seconds: not used in validation
     table: str = ""  # which of TABLES shows more of it
+    shared_references: bool = False
 
     def __post_init__(self) -> None:
         try:
@@ -117,7 +125,7 @@ class Metric:
 
 def resampled(
     name: str,
-    statistic: Callable[[Chosen], float],
+    statistic: Statistic,
     count: int,
     signature: Callable[[str], str],
     bootstrap: int,
@@ -163,14 +171,24 @@ def resampled_together(
     drawn = np.array([statistics(generator.integers(count, size=count)) for _ in range(samples)])
     scores = []
     for number, (name, value) in enumerate(zip(names, values, strict=True)):
-        known = np.sort(drawn[~np.isnan(drawn[:, number]), number]) if samples else np.zeros(0)
-        if not len(known):
-            scores.append(Score(name, value, signature(number, "")))
-            continue
-        tail = len(known) // 40
-        described = signature(number, f"|bs:{samples}|seed:{seed}|ci:percentile")
-        scores.append(Score(name, value, described, float(known[tail]), float(known[-1 - tail])))
+
+        def of_part(chosen: Chosen, number: int = number) -> float:
+            return statistics(chosen)[number]
+
+        low, high = interval(drawn[:, number]) if samples else (None, None)
+        resampling = "" if low is None else f"|bs:{samples}|seed:{seed}|ci:percentile"
+        scores.append(Score(name, value, signature(number, resampling), low, high, of_part))
     return scores
+
+
+def interval(drawn: NDArray[np.float64]) -> tuple[float, float] | tuple[None, None]:
+    """Return the percentiles 2.5 and 97.5 of the values of resampled corpora; None without any that is a
+    number."""
+    known = np.sort(drawn[~np.isnan(drawn)])
+    if not len(known):
+        return None, None
+    tail = len(known) // 40
+    return float(known[tail]), float(known[-1 - tail])
 
 
 def check_bootstrap(bootstrap: int) -> None:

@@ -143,10 +143,15 @@ def _of_images(
 ) -> Score:
     counts = _counts(hypotheses, references)
     values = _mean(name, of_classes(counts))  # (N,)
-    there = values[~np.isnan(values)]
-    _require_classes(name, there.mean() if len(there) else np.nan)
-    signature = _signature(f"{_averaged(name, counts)}|matrix:each image, mean of {len(there)}", counts)
-    return resampled(name, lambda chosen: float(there[chosen].mean()), len(there), signature, bootstrap, seed)
+    there = ~np.isnan(values)
+    _require_classes(name, values[there].mean() if there.any() else np.nan)
+
+    def statistic(chosen: NDArray[np.int64]) -> float:
+        known = values[chosen[there[chosen]]]
+        return float(known.mean()) if len(known) else float("nan")
+
+    signature = _signature(f"{_averaged(name, counts)}|matrix:each image, mean of {there.sum()}", counts)
+    return resampled(name, statistic, len(counts), signature, bootstrap, seed)
 
 
 def _averaged(name: str, counts: Values) -> str:

@@ -11,6 +11,8 @@ import torch
 
 from seq2attn.alignment.word_alignment import Gold, Link, error_rate, parse_gold
 from seq2attn.data import known_alignment
+from seq2attn.inference.faithfulness import RANDOM, Faithfulness, faithfulness
+from seq2attn.inference.translator import TextPredictor
 from seq2attn.recipe import AnyRecipe, TaskCorpus
 from seq2attn.runs.comparison import (
     BenchError,
@@ -31,6 +33,9 @@ from seq2attn.runs.comparison import (
 )
 from seq2attn.runs.comparison import compare as compare_variants
 
+FAITHFUL = ("attention", "occlusion")  # whose faithfulness is measured, beside orders at random
+SOURCES = 100  # of the test set that it is measured on
+
 COLUMNS = (
     Column("perplexity", "perplexity", "{:.2f}".format),  # per piece, on the dev set
     Column("error_rate", "AER", "{:.3f}".format),  # of word alignments, if there are gold alignments
@@ -41,6 +46,14 @@ COLUMNS = (
     Column("memory", "memory", lambda size: f"{1e-6 * size:,.0f} MB"),  # at the peak of training
     Column("parameters", "parameters", "{:,.0f}".format),
     Column("updates", "updates", "{:,.0f}".format),
+)
+FAITHFUL_COLUMNS = (  # of rows that have them; of the model's tokens, in nats (inference.faithfulness)
+    *(
+        Column(f"{measure}_{method}", f"{measure}, {method}", "{:.2f}".format)
+        for measure in Faithfulness._fields
+        for method in (*FAITHFUL, RANDOM)
+    ),
+    Column("tau", "tau of attention and occlusion", "{:.2f}".format),
 )
 
 
@@ -78,22 +91,25 @@ def compare(
     gold: Path | None = None,
     overrides: Sequence[str] = (),
     report: Callable[[str], None] = print,
+    faithful: bool = False,
 ) -> list[Row]:
     """Train and measure each variant with each seed: see `comparison.compare`.
 
-    gold: a file of word alignments of the test set, one pair per line (`0-0 1?2`).
+    gold: a file of word alignments of the test set, one pair per line (`0-0 1?2`);
+    faithful: also measure whether the model needs the words that attention names.
     """
     alignments = None
     if gold is not None:
         alignments = [parse_gold(line) for line in gold.read_text(encoding="utf-8").splitlines()]
 
     def measured(folder: Path) -> Measured:
-        return measure(folder, alignments)
+        return measure(folder, alignments, faithful)
 
-    return compare_variants(recipe, compared, out, measured, seeds, budget, overrides, report)
+    needed = ("tau",) if faithful else ()
+    return compare_variants(recipe, compared, out, measured, seeds, budget, overrides, report, needed)
 
 
-def measure(folder: Path, gold: list[Gold] | None = None) -> Measured:
+def measure(folder: Path, gold: list[Gold] | None = None, faithful: bool = False) -> Measured:
     """Return the measurements of a trained run. Entropy and zeros are of reference targets.
 
     gold: word alignments of the test set; None: those of a synthetic data set are known.
@@ -103,6 +119,8 @@ def measure(folder: Path, gold: list[Gold] | None = None) -> Measured:
     targets = [run.examples.target_text(index) for index in range(len(run.examples))]
     measured, data = run.measure(folder), run.task.recipe.data
     numbers = {**measured.numbers, **_of_weights(run.predictor.attention_weights(sources, targets))}
+    if faithful:
+        numbers |= _faithful(run.predictor, sources[:SOURCES])
     corpus = data.test or data.dev
     if gold is None and isinstance(corpus, TaskCorpus):
         gold = [_known_gold(corpus.task, source) for source in sources]
@@ -112,6 +130,19 @@ def measure(folder: Path, gold: list[Gold] | None = None) -> Measured:
         raise BenchError(f"expected gold alignments of the {len(sources)} test pairs, got {len(gold)} lines")
     links = [run.predictor.links(*pair) for pair in zip(sources, targets, strict=True)]
     return measured._replace(numbers={**numbers, "error_rate": error_rate(links, gold)})
+
+
+def _faithful(predictor: object, sources: Sequence[str]) -> dict[str, float]:
+    """Return the faithfulness of FAITHFUL methods. BenchError for models that write no text from text."""
+    if not isinstance(predictor, TextPredictor):
+        raise BenchError("only models that write text from text have faithfulness: leave out --faithful")
+    found = faithfulness(predictor, sources, FAITHFUL)
+    numbers = {
+        f"{measure}_{method}": value
+        for method, values in found.methods.items()
+        for measure, value in values._asdict().items()
+    }
+    return {**numbers, "tau": found.agreement[FAITHFUL]}
 
 
 def _known_gold(task: str, source: str) -> Gold:
@@ -143,11 +174,13 @@ def table(rows: Sequence[Row]) -> str:
     Scores have their confidence interval or, with more than one seed, their range.
     """
     metrics, lines = metric_names(rows), dict[str, list[str]]()
+    faithful = any("tau" in row.numbers for row in rows)
+    columns = [*COLUMNS, *(FAITHFUL_COLUMNS if faithful else ())]
     for name, of_variant in by_variant(rows).items():
         measured = measured_rows(of_variant)
         scores = [_score_cell([row.scores[metric] for row in measured]) for metric in metrics if measured]
-        lines[name] = [*scores, *mean_cells(measured, COLUMNS)] if measured else [of_variant[0].failed]
-    return markdown(["attention", *metrics, *(column.heading for column in COLUMNS)], lines)
+        lines[name] = [*scores, *mean_cells(measured, columns)] if measured else [of_variant[0].failed]
+    return markdown(["attention", *metrics, *(column.heading for column in columns)], lines)
 
 
 def figure(rows: Sequence[Row], path: Path) -> None:

@@ -92,13 +92,15 @@ def compare(
     budget: float | None = None,
     overrides: Sequence[str] = (),
     report: Callable[[str], None] = print,
+    needed: Sequence[str] = (),
 ) -> list[Row]:
     """Train and measure each variant with each seed. Rows are written to `out` as soon as they are finished.
 
     A variant whose recipe has a fault is not trained; all faults are reported before the first training.
 
     budget: minutes of training for each; if None, the recipe's limits hold;
-    overrides: of all variants.
+    overrides: of all variants;
+    needed: numbers without which a finished row is measured again.
     """
     out.mkdir(parents=True, exist_ok=True)
     limit = [] if budget is None else [f"training.max_minutes={float(budget)}"]
@@ -111,7 +113,7 @@ def compare(
         for seed in range(1, seeds + 1):
             row = Row(variant.name, seed, [*overrides, *variant.overrides, *limit, f"seed={seed}"], fault)
             folder = out / f"{_file_name(variant.name)}-{seed}"
-            finished = _finished_row(_sibling(folder, "json"), row)
+            finished = finished_row(_sibling(folder, "json"), row, needed)
             if finished is None:
                 if not fault:
                     report(f"{variant.name}, seed {seed}")
@@ -124,16 +126,18 @@ def compare(
     return rows
 
 
-def _finished_row(path: Path, row: Row) -> Row | None:
+def finished_row(path: Path, row: Row, needed: Sequence[str] = ()) -> Row | None:
     """Return the row of an earlier call with the same overrides, if there is one.
 
-    None if it failed, or if its file is damaged or of another version: the variant is then trained again.
+    None if it failed or lacks a needed number, or if its file is damaged or of another version: the variant
+    is then trained again or, if it was trained to its end, only measured.
     """
     try:
         earlier = Row.from_json(json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError, LookupError):
         return None
-    return earlier if earlier.overrides == row.overrides and not earlier.failed else None
+    complete = not earlier.failed and earlier.numbers.keys() >= {*needed}
+    return earlier if earlier.overrides == row.overrides and complete else None
 
 
 def _trained_row(recipe: str | Path, row: Row, folder: Path, measure: Measure) -> Row:

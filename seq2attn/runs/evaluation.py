@@ -193,7 +193,7 @@ def score_run(
             evaluation = task.evaluate(predictor, examples, metrics, group=group)
             baselines = task.evaluate_baselines(examples, metrics)
         else:
-            inputs, references = _checked(task, predictor, given)
+            inputs, references = checked_texts(task, predictor, given)
             evaluation = task.evaluate_texts(predictor, inputs, references, metrics, group=group)
             baselines = task.score_baselines(inputs, references, metrics)
     if not evaluation.scores:
@@ -201,7 +201,7 @@ def score_run(
     return RunScores(evaluation, signature(run, predictor, checkpoint), baselines)
 
 
-def _checked(
+def checked_texts(
     task: Task[Any], predictor: Predictor, given: GivenTexts
 ) -> tuple[list[str], list[Sequence[str]]]:
     """Return sources in the form of the task's data, and lists of references. RunError for a faulty pair."""

@@ -24,7 +24,7 @@ from seq2attn.recipe.detection import DetectionRecipe, PointHeadRecipe, QueryHea
 from seq2attn.recipe.vision_model import ViTRecipe
 from seq2attn.runtime.distributed import ALONE, Group
 from seq2attn.tasks.image_task import LabelledImageTask
-from seq2attn.tasks.task import Evaluation, Units
+from seq2attn.tasks.task import Evaluation, Outputs, Units
 from seq2attn.training.detection_objectives import (
     PointFactors,
     PointObjective,
@@ -90,6 +90,21 @@ class DetectionTask(LabelledImageTask[DetectionRecipe]):
         bootstrap: int = 1000,
         group: Group = ALONE,
     ) -> Evaluation:
+        """See the base class; metrics that have nothing to find are undefined."""
+        detections, objects = self.outputs(predictor, examples, rows, group)
+        undefined = unfindable(objects, metrics)
+        defined = [name for name in metrics if name not in undefined]
+        scores = box_scores(detections, objects, defined, bootstrap)
+        tables = {"boxes": box_report(detections, objects)} if bootstrap else {}  # not used in validation
+        return Evaluation(dict(zip(defined, scores, strict=True)), tables, undefined)
+
+    def outputs(
+        self,
+        predictor: Detector,
+        examples: BoxExamples,
+        rows: Sequence[int] | None = None,
+        group: Group = ALONE,
+    ) -> Outputs:
         """See the base class: all boxes with a score of more than 0.001, in pixels of the original images."""
         rows = range(len(examples)) if rows is None else rows
         own = dict(group.share(rows))
@@ -100,12 +115,7 @@ class DetectionTask(LabelledImageTask[DetectionRecipe]):
             Detections(np.array(boxes).reshape(-1, 4), labels, np.array(scores))
             for boxes, labels, scores in all_found
         ]
-        objects = [examples.objects(row) for row in rows]
-        undefined = unfindable(objects, metrics)
-        defined = [name for name in metrics if name not in undefined]
-        scores = box_scores(detections, objects, defined, bootstrap)
-        tables = {"boxes": box_report(detections, objects)} if bootstrap else {}  # not used in validation
-        return Evaluation(dict(zip(defined, scores, strict=True)), tables, undefined)
+        return Outputs(detections, [examples.objects(row) for row in rows])
 
     def undefined(
         self, examples: BoxExamples, rows: Sequence[int], metrics: Sequence[str]

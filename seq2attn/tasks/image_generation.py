@@ -28,7 +28,7 @@ from seq2attn.recipe.roots import ImageClassificationRecipe
 from seq2attn.runtime.distributed import ALONE, Group
 from seq2attn.tasks.image_task import ImageTask
 from seq2attn.tasks.image_tasks import ImageClassificationTask
-from seq2attn.tasks.task import LABELS, Evaluation, Units, read_part
+from seq2attn.tasks.task import LABELS, Evaluation, Outputs, Units, read_part
 from seq2attn.text.word_vocabulary import Labels
 from seq2attn.training.adversarial import AdversarialObjective
 from seq2attn.training.run_folder import RunError, RunFolder
@@ -166,6 +166,18 @@ class ImageGenerationTask(ImageTask[ImageGenerationRecipe]):
         """See the base class: by the features of real images."""
         real = self.features(torch.device("cpu"))(self.inputs(examples, rows))
         return defined_scores(real, real, metrics, 0)[1]
+
+    def outputs(
+        self,
+        predictor: ImageGenerator,
+        examples: ImageExamples,
+        rows: Sequence[int] | None = None,
+        group: Group = ALONE,
+    ) -> Outputs:
+        """Refuse: metrics compare whole sets of images. Seq2attnError."""
+        raise Seq2attnError(
+            "metrics of generated images have one value for a whole set, which cannot be resampled by image"
+        )
 
     def evaluate_baselines(self, examples: ImageExamples, metrics: Sequence[str]) -> dict[str, list[Score]]:
         """See the base class: as many training images, the floor that no model is expected to go below; and

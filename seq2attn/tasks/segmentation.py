@@ -15,14 +15,14 @@ from seq2attn.data.masks import MaskExamples, prepare_masks
 from seq2attn.data.report import Report, silent
 from seq2attn.inference.image_predictor import ReadImage
 from seq2attn.inference.segmenter import Segmenter
-from seq2attn.metrics import Score, defined_scores, tables
+from seq2attn.metrics import Score, defined_scores
 from seq2attn.metrics.segmentation import confusion
 from seq2attn.models.vision.factory import build_segmenter
 from seq2attn.models.vision.segmenters import SegmentationNet
 from seq2attn.recipe.segmentation import HeadNetRecipe, SegmentationRecipe
 from seq2attn.runtime.distributed import ALONE, Group
 from seq2attn.tasks.image_task import ImageTask
-from seq2attn.tasks.task import Evaluation, Units
+from seq2attn.tasks.task import Outputs, Units
 from seq2attn.training.run_folder import RunFolder
 from seq2attn.training.segmentation_objective import SegmentationObjective
 
@@ -85,16 +85,14 @@ class SegmentationTask(ImageTask[SegmentationRecipe]):
         """See the base class."""
         return Segmenter(model, self.recipe.data, device, precision)
 
-    def evaluate(
+    def outputs(
         self,
-        predictor: Segmenter,  # type: ignore[override]
+        predictor: Segmenter,
         examples: MaskExamples,
-        metrics: Sequence[str],
         rows: Sequence[int] | None = None,
-        bootstrap: int = 1000,
         group: Group = ALONE,
-    ) -> Evaluation:
-        """See the base class: by the confusion matrix of each image, in the size of the image itself."""
+    ) -> Outputs:
+        """See the base class: the confusion matrix of each image, in the size of the image itself."""
         rows = range(len(examples)) if rows is None else rows
         classes = self.recipe.data.classes
         own = dict(group.share(rows))
@@ -103,10 +101,7 @@ class SegmentationTask(ImageTask[SegmentationRecipe]):
             index: confusion(examples.labels(row), mask, len(classes)).tolist()
             for (index, row), mask in zip(own.items(), masks, strict=True)
         }
-        matrices = [np.array(matrix) for matrix in group.merged(counts)]
-        scores, undefined = defined_scores(matrices, classes, metrics, bootstrap)
-        details = tables(matrices, classes, metrics) if bootstrap else {}  # validation does not use them
-        return Evaluation(scores, details, undefined)
+        return Outputs([np.array(matrix) for matrix in group.merged(counts)], classes)
 
     def undefined(
         self, examples: MaskExamples, rows: Sequence[int], metrics: Sequence[str]

@@ -54,6 +54,13 @@ class Evaluation(NamedTuple):
     undefined: Mapping[str, str] = MappingProxyType({})  # metrics without a value on these data, with reasons
 
 
+class Outputs(NamedTuple):
+    """What a model made of examples, and what it should have made, in the form that metrics compare."""
+
+    hypotheses: Sequence[Any]
+    references: Any
+
+
 class Task(ABC, Generic[R]):
     """The base class of tasks. `learn` makes the task of a new run, `open` that of an existing run."""
 
@@ -165,12 +172,23 @@ class Task(ABC, Generic[R]):
         """Score a model on examples, or on those with the indices `rows`.
 
         group: the processes that share the work; all of them get the scores.
-        The default compares results as texts. Tasks with other results (boxes, masks, samples) override it.
+        """
+        return evaluated(self.outputs(predictor, examples, rows, group), metrics, bootstrap)
+
+    def outputs(
+        self,
+        predictor: Any,
+        examples: Any,
+        rows: Sequence[int] | None = None,
+        group: Group = ALONE,
+    ) -> Outputs:
+        """Return what metrics compare of examples, or of those with the indices `rows`.
+
+        The default is texts. Tasks with other results (boxes, masks) override it.
         """
         rows = range(len(examples)) if rows is None else rows
-        inputs = self.inputs(examples, rows)
-        references = reference_texts(examples, rows)
-        return self.evaluate_texts(predictor, inputs, references, metrics, bootstrap, group)
+        texts = self.output_texts(predictor, self.inputs(examples, rows), group)
+        return Outputs(texts, reference_texts(examples, rows))
 
     def evaluate_texts(
         self,
@@ -182,14 +200,18 @@ class Task(ABC, Generic[R]):
         group: Group = ALONE,
     ) -> Evaluation:
         """Score a model on what its predictor reads, and the references."""
+        texts = self.output_texts(predictor, inputs, group)
+        return evaluated(Outputs(texts, references), metrics, bootstrap)
+
+    def output_texts(
+        self, predictor: Predictor, inputs: Iterable[Any], group: Group = ALONE
+    ) -> Sequence[str]:
+        """Return the results of what the predictor reads, in the form that metrics take."""
         own = group.share(inputs)
         results = predictor.stream(given for _, given in own)
-        texts = group.merged(
+        return group.merged(
             {index: self.scored_text(result) for (index, _), result in zip(own, results, strict=True)}
         )
-        scores, undefined = defined_scores(texts, references, metrics, bootstrap)
-        details = tables(texts, references, metrics) if bootstrap else {}  # validation does not use them
-        return Evaluation(scores, details, undefined)
 
     def undefined(self, examples: Any, rows: Sequence[int], metrics: Sequence[str]) -> Mapping[str, str]:
         """Return the metrics that have no value on examples, whatever the results, with the reasons.
@@ -334,6 +356,13 @@ class TextTask(Task[R]):
     def lengths(self, examples: Examples) -> NDArray[np.int32]:
         """See the base class: those of targets."""
         return examples.target_lengths
+
+
+def evaluated(outputs: Outputs, metrics: Sequence[str], bootstrap: int) -> Evaluation:
+    """Return the scores of outputs, and, unless for validation (bootstrap 0), the tables of the metrics."""
+    scores, undefined = defined_scores(*outputs, metrics, bootstrap)
+    details = tables(*outputs, metrics) if bootstrap else {}
+    return Evaluation(scores, details, undefined)
 
 
 def read_part(folder: RunFolder, name: str, read: Callable[[bytes], T]) -> T:
