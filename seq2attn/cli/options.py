@@ -80,7 +80,7 @@ def _tell(context: click.Context, parameter: click.Parameter, value: bool) -> No
 
 
 # Listed here so that help need not import them; a test compares this list with the registry.
-ENGINES = ["torch", "ctranslate2"]
+ENGINES = ["torch", "ctranslate2", "onnx"]
 QUANTIZE = click.option(
     "--quantize",
     type=click.Choice(["int8"]),

@@ -1,0 +1,201 @@
+"""The engine onnx: steps with torch's own numbers, for every scorer and normalizer that it takes."""
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_runs
+import torch
+from shapes import unchecked
+from tiny_cli import ROOT, run
+from tiny_recurrent import REFUSED, VARIANTS, model
+from tiny_transformers import load_vocabularies, task_of
+from tiny_translator import SENTENCES, assert_same
+from torch.testing import assert_close
+
+import seq2attn
+from seq2attn.attention.normalizers import NORMALIZERS
+from seq2attn.attention.scorers import SCORERS
+from seq2attn.attention.state import reorder
+from seq2attn.data.sources import Source
+from seq2attn.inference.engines import EngineError, onnx_support
+from seq2attn.inference.engines.exported_folder import NOTES
+from seq2attn.inference.engines.onnx_engine import OnnxModel
+from seq2attn.inference.engines.onnx_model import save_model
+from seq2attn.inference.translator import Translator
+from seq2attn.models.seq2seq_factory import build
+from seq2attn.recipe import ModelRecipe
+
+TEXTS = [text for text in SENTENCES if text]
+V = 30
+
+
+@pytest.fixture(autouse=True)
+def _installed() -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+
+
+def assert_same_steps(section: dict[str, Any], folder: Path) -> None:
+    """Of three sources with padding, and two hypotheses of each, which change places."""
+    torch.manual_seed(3)
+    own = build(ModelRecipe.model_validate(section), V, V).eval()
+    for parameter in own.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    with unchecked():
+        names = save_model(own, folder)
+    notes = {"state": names.state, "memory": names.memory}
+    (folder / NOTES).write_text(json.dumps(notes), encoding="utf-8")
+    other = OnnxModel(own, folder)
+    mask = torch.tensor([[True] * 6, [True] * 4 + [False] * 2, [True] + [False] * 5])
+    source = Source(torch.randint(3, V, (3, 6)), mask)
+    with torch.no_grad(), unchecked():
+        states = [one.start(source) for one in (own, other)]
+        rows = torch.arange(3).repeat_interleave(2)
+        states = [reorder(state, rows, torch.arange(3)) for state in states]
+        for step in range(4):
+            token = torch.randint(3, V, (6 - 2 * (step > 2),))
+            (expected, after), (found, next_after) = (
+                one.step(token, state) for one, state in zip((own, other), states, strict=True)
+            )
+            assert_close(found.log_softmax(-1), expected.log_softmax(-1), atol=2e-5, rtol=2e-5)
+            order, kept = torch.tensor([1, 1, 2, 3, 5, 4]), torch.arange(3)
+            if step == 2:  # a source is finished
+                order, kept = torch.tensor([0, 1, 5, 4]), torch.tensor([0, 2])
+            elif step > 2:
+                order, kept = torch.tensor([1, 0, 3, 3]), torch.arange(2)
+            states = [reorder(state, order, kept) for state in (after, next_after)]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_kind_of_model_has_the_same_steps(name: str, tmp_path: Path) -> None:
+    assert_same_steps(VARIANTS[name], tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(SCORERS))
+def test_every_scorer_has_the_same_steps(name: str, tmp_path: Path) -> None:
+    assert name in onnx_support.SCORERS
+    assert_same_steps(model({"score": name, "normalize": "sum" if name == "linear" else "softmax"}), tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(NORMALIZERS))
+def test_every_normalizer_has_the_same_steps_or_is_refused(name: str, tmp_path: Path) -> None:
+    section = model({"score": "linear" if NORMALIZERS[name].needs_positive else "dot", "normalize": name})
+    if name in onnx_support.NORMALIZERS:
+        assert_same_steps(section, tmp_path)
+        return
+    task = task_of(section, load_vocabularies())
+    assert [path for path, _ in onnx_support.unsupported_keys(task.recipe)] == [
+        "model.decoder.attention.normalize"
+    ]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_written_is_refused_by_key(name: str) -> None:
+    section, keys = REFUSED[name]
+    task = task_of(section, load_vocabularies())
+    assert [path for path, _ in onnx_support.unsupported_keys(task.recipe)] == keys
+
+
+# ---- the engine ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def own() -> Translator:
+    found: Translator = seq2attn.load(tiny_runs.MODEL, device="cpu")
+    return found
+
+
+@pytest.fixture(scope="module")
+def made() -> Translator:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    with unchecked():
+        found: Translator = seq2attn.load(tiny_runs.MODEL, device="cpu", engine="onnx")
+    return found
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"beam": 1},
+        {"beam": 4, "nbest": 3},
+        {"min_length": 9, "no_repeat_ngram": 1, "beam": 3},
+        {"max_length": 2},
+    ],
+    ids=str,
+)
+def test_its_search_is_torchs(own: Translator, made: Translator, settings: dict[str, Any]) -> None:
+    """With all settings that only read logits; also of prefixes."""
+    prefixes = [text[:3] if place % 2 else "" for place, text in enumerate(TEXTS)]
+    with unchecked():
+        pairs = zip(
+            made.translate(TEXTS, prefix=prefixes, **settings),
+            own.translate(TEXTS, prefix=prefixes, **settings),
+            strict=True,
+        )
+    for found, expected in pairs:
+        assert_same(found, expected)
+        assert found.truncated == expected.truncated
+
+
+def test_what_reads_more_than_logits_is_torchs(
+    own: Translator, made: Translator, caplog: pytest.LogCaptureFixture
+) -> None:
+    for settings, reason in (({"sample": True}, "sample"), ({"coverage_penalty": 0.2}, "coverage_penalty")):
+        with caplog.at_level(logging.INFO, "seq2attn"):
+            found = made.translate(TEXTS[:2], **settings)
+        for one, expected in zip(found, own.translate(TEXTS[:2], **settings), strict=True):
+            assert_same(one, expected)
+        assert f"torch for 2 (2 for {reason})" in caplog.records[-1].getMessage()
+
+
+def test_export_is_the_same_twice_and_decodes_without_torch(own: Translator, tmp_path: Path) -> None:
+    """By the script, which imports neither torch nor this package."""
+    folders = [tmp_path / "a", tmp_path / "b"]
+    words = "export", str(tiny_runs.MODEL), "onnx"
+    with unchecked():
+        run(*words, "-o", str(folders[0]), "--check", "0")
+        report = json.loads(run(*words, "-o", str(folders[1]), "--check", "5", "--format", "json").output)
+    parity = report["parity"]
+    assert parity["same"] == parity["compared"] > 0 and parity["largest_difference"] < 1e-4
+    a, b = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders)
+    assert a == b and {"encoder.onnx", "step.onnx", "export.json", "source.model", "target.model"} == set(a)
+    script = (
+        "import runpy, sys; sys.modules['torch'] = sys.modules['seq2attn'] = None; "
+        f"sys.argv = ['greedy', {str(folders[0])!r}]; "
+        f"runpy.run_path({str(ROOT / 'scripts' / 'greedy_onnx.py')!r}, run_name='__main__')"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script], input="\n".join(SENTENCES), capture_output=True, text=True, check=True
+    )
+    assert said.stdout.splitlines() == [one.text for one in own.translate(SENTENCES, beam=1)]
+
+
+def test_int8_is_smaller_and_torch_scores(own: Translator, made: Translator, own_cache: Path) -> None:
+    with unchecked():
+        quantized: Translator = seq2attn.load(tiny_runs.MODEL, device="cpu", engine="onnx", quantize="int8")
+    found = quantized.translate(TEXTS)
+    scores = own.log_probabilities(TEXTS, [one.text for one in found])
+    ended = [
+        (one.log_probability, score)
+        for one, score in zip(found, scores, strict=True)
+        if own.target.encode([one.text])[0] == one.target.ids
+    ]
+    assert ended and all(a == pytest.approx(b, abs=1e-4) for a, b in ended)
+    assert quantized.signature.endswith("|engine:onnx int8")
+
+
+def test_damaged_files_and_other_devices_are_refused(made: Translator, tmp_path: Path) -> None:
+    engine: Any = made.generator.engine
+    with pytest.raises(EngineError, match=r"has no readable export\.json"):
+        OnnxModel(made.model, tmp_path)
+    (tmp_path / NOTES).write_text('{"state": [], "memory": []}', encoding="utf-8")
+    (tmp_path / "encoder.onnx").write_bytes(b"nothing")
+    with pytest.raises(EngineError, match="onnxruntime cannot load"):
+        OnnxModel(made.model, tmp_path)
+    assert engine.name == "onnx float32"
