@@ -5,6 +5,7 @@ from typing import Any
 ENCODER = {"kind": "recurrent", "embedding": 8, "size": 6}
 DECODER = {"kind": "recurrent", "embedding": 8, "size": 12, "order": "bahdanau", "readout_size": 10}
 ADDITIVE = {"score": "additive"}
+HEADS = {"heads": 3, "key_heads": 1, "query_key_norm": True, "talking": True}
 
 
 def model(attention: dict[str, Any] | None = ADDITIVE, **decoder: Any) -> dict[str, Any]:
@@ -15,13 +16,12 @@ def model(attention: dict[str, Any] | None = ADDITIVE, **decoder: Any) -> dict[s
 # One of each kind of cell, order, readout and number of heads.
 VARIANTS: dict[str, dict[str, Any]] = {
     "bahdanau, maxout": model(readout="maxout"),
-    "luong, gru": {
+    "luong, gru, heads": {
         "encoder": {**ENCODER, "cell": "gru", "layers": 2, "bidirectional": False, "size": 12},
-        "decoder": model(cell="gru", order="luong", input_feeding=True, layers=2)["decoder"],
+        "decoder": model(HEADS, cell="gru", order="luong", input_feeding=True, layers=2)["decoder"],
     },
     "cho": model(None, order="cho"),
     "sutskever": {"encoder": {**ENCODER, "layers": 2}, "decoder": {**DECODER, "order": "sutskever"}},
-    "heads": model({"heads": 3, "key_heads": 1, "query_key_norm": True, "talking": True}, order="luong"),
 }
 
 REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {

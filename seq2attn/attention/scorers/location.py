@@ -38,7 +38,7 @@ class Location(Scorer):
         """See the class."""
         scores, positions = self.place(query), torch.arange(keys.shape[-2], device=query.device)
         size = scores.shape[-1]
-        known = scores.index_select(-1, positions.clamp(max=size - 1))
+        known: Tensor = scores.index_select(-1, positions.clamp(max=size - 1))
         return known.masked_fill(positions >= size, LOWEST)
 
 

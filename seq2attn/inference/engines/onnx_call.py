@@ -1,6 +1,6 @@
 """An operator of a traced program, as those who write it as ONNX see it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -69,3 +69,6 @@ class Call:
     def size(self, given: Any) -> Value:
         """Return a number, which may depend on shapes, as a value (1,)."""
         return self.sizes([given])
+
+
+Write = Callable[[Call], Any]  # writes an operator, and returns its value, or a list of its values

@@ -35,7 +35,7 @@ class OnnxModel(Seq2Seq):
         super().__init__(model.encoder, model.decoder)
         notes = notes_of(folder)
         self._state, self._memory = notes["state"], notes["memory"]
-        self._encoder, self._step = (_session(folder / name) for name in (ENCODER, STEP))
+        self._encoder, self._step = (onnx_session(folder / name) for name in (ENCODER, STEP))
 
     def start(self, source: AnySource) -> OnnxState:
         """See the base class."""
@@ -82,8 +82,11 @@ class OnnxEngine:
         return answers
 
 
-def _session(path: Path) -> Any:
-    """Return a session of ONNX Runtime with as many threads as torch. EngineError for a damaged file."""
+def onnx_session(model: Path | bytes) -> Any:
+    """Return a session of ONNX Runtime with as many threads as torch, of a file or of its content.
+
+    EngineError for what is no model.
+    """
     import_onnx()
     import onnxruntime
 
@@ -91,9 +94,10 @@ def _session(path: Path) -> Any:
     options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
     options.log_severity_level = 3  # errors
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        given = model if isinstance(model, bytes) else str(model)
+        return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no common class
-        raise EngineError(f"onnxruntime cannot load {path} ({error})") from error
+        raise EngineError(f"onnxruntime cannot load {model!s:.200} ({error})") from error
 
 
 def _run(session: Any, inputs: dict[str, Tensor], outputs: list[str]) -> list[Tensor]:

@@ -61,12 +61,12 @@ class OnnxGraph:
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
 
-    def input(self, name: str, dtype: torch.dtype, shape: Sequence[str | int]) -> Value:
-        """Add an input; the sizes of its axes are numbers, or names of sizes that vary."""
+    def input(self, name: str, dtype: torch.dtype, shape: Sequence[str | int | None]) -> Value:
+        """Add an input; the sizes of its axes are numbers, or names of sizes that vary; None: any."""
         self._inputs.append(self._described(name, dtype, shape))
         return name
 
-    def output(self, name: str, value: Value, dtype: torch.dtype, shape: Sequence[str | int]) -> None:
+    def output(self, name: str, value: Value, dtype: torch.dtype, shape: Sequence[str | int | None]) -> None:
         """Let a value be an output of this name."""
         self._nodes.append(self._onnx.helper.make_node("Identity", [value], [name]))
         self._outputs.append(self._described(name, dtype, shape))
@@ -125,7 +125,7 @@ class OnnxGraph:
         self._tensors[name] = array
         return name
 
-    def _described(self, name: str, dtype: torch.dtype, shape: Sequence[str | int]) -> Any:
+    def _described(self, name: str, dtype: torch.dtype, shape: Sequence[str | int | None]) -> Any:
         return self._onnx.helper.make_tensor_value_info(name, self._type(dtype), list(shape))
 
     def _type(self, dtype: torch.dtype) -> int:

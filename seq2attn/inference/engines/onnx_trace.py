@@ -2,11 +2,10 @@
 
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
-from torch._higher_order_ops.wrap import wrap_with_autocast
 
 from seq2attn.inference.engines.engine import EngineError
 from seq2attn.inference.engines.onnx_call import Call
@@ -69,11 +68,11 @@ class Traced:
         if target in OF_SIZES:
             parts = [values[one] if isinstance(one, fx.Node) else graph.constant([one]) for one in node.args]
             return graph.node(OF_SIZES[target], *parts)
-        if target is wrap_with_autocast:  # what is computed in full precision, as all is here
-            *_, inner, inputs = *node.args[:5], node.args[5:]
-            part = getattr(module, inner.target)  # type: ignore[union-attr]
+        if str(target) == "wrap_with_autocast":  # what is computed in full precision, as all is here
+            inner, *inputs = cast("tuple[fx.Node, ...]", node.args[4:])
+            part = cast(fx.GraphModule, module.get_submodule(str(inner.target)))
             names = [one.name for one in part.graph.nodes if one.op == "placeholder"]
-            given = dict(zip(names, (values[one] for one in inputs), strict=True))  # type: ignore[union-attr]
+            given = dict(zip(names, (values[one] for one in inputs), strict=True))
             return self._write(graph, part, given, range(len(_returned(part))))
         if not hasattr(target, "_schema"):
             raise EngineError(f"onnx has no form for {target}")
@@ -85,12 +84,12 @@ class Traced:
     def _weight(self, name: str) -> Tensor:
         signature = self._program.graph_signature
         if name in signature.inputs_to_parameters:
-            return self._program.state_dict[signature.inputs_to_parameters[name]]  # type: ignore[no-any-return]
+            return cast(Tensor, self._program.state_dict[signature.inputs_to_parameters[name]])
         if name in signature.inputs_to_buffers:
             target = signature.inputs_to_buffers[name]
             found = self._program.state_dict.get(target)
-            return self._program.constants[target] if found is None else found
-        return self._program.constants[signature.inputs_to_lifted_tensor_constants[name]]  # type: ignore[no-any-return]
+            return cast(Tensor, self._program.constants[target] if found is None else found)
+        return cast(Tensor, self._program.constants[signature.inputs_to_lifted_tensor_constants[name]])
 
 
 def _returned(module: fx.GraphModule) -> Sequence[fx.Node]:
