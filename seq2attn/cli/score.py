@@ -21,6 +21,7 @@ from seq2attn.cli.options import (
     engine_options,
     formats,
 )
+from seq2attn.cli.sharing import PROCESSES
 from seq2attn.errors import Seq2attnError
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ METRICS = (
 @CHECKPOINT
 @DEVICE
 @engine_options
+@PROCESSES
 @click.pass_context
 def score(
     context: click.Context,
@@ -123,6 +125,7 @@ def score(
         return
     from seq2attn.cli.documents import documents
     from seq2attn.runs.evaluation import GivenTexts, score_run
+    from seq2attn.runtime.distributed import is_first
 
     given = None
     if source is not None:
@@ -132,6 +135,8 @@ def score(
             _require_equal(source, given.sources, name, sentences)
     options = context.meta.get(DECODING, {})
     scored = score_run(run, metrics, data, given, options, checkpoint, device, features, engine, quantize)
+    if not is_first():
+        return
     rows = {**scored.baselines, "": list(scored.evaluation.scores.values())}
     _print(rows, scored.evaluation.tables, scored.signature, form)
 

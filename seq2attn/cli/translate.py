@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +24,7 @@ from seq2attn.cli.options import (
     engine_options,
     formats,
 )
+from seq2attn.cli.sharing import PROCESSES, print_lines
 
 if TYPE_CHECKING:
     from seq2attn.alignment.markup import Kind
@@ -71,6 +71,7 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
         DEVICE,
         PRECISION,
         engine_options,
+        PROCESSES,
         click.pass_context,
     ]
     for option in reversed(options):
@@ -116,9 +117,12 @@ def translate(
     translator = load_for("translate", run, checkpoint, device, precision, engine, quantize)
     pipe = Pipe.open(files)
     if markup is not None:
-        for chunk in chunks(lines(files, pipe), MARKED, pipe):
-            for marked in translator.translate(chunk, markup=markup, **context.meta.get(DECODING, {})):
-                click.echo(marked)
+        options = context.meta.get(DECODING, {})
+
+        def marked(first: int, chunk: list[str]) -> Iterator[str]:
+            return map(str, translator.translate(chunk, markup=markup, **options))
+
+        print_lines(chunks(lines(files, pipe), MARKED, pipe), marked)
         return
     _write(context, translator, lines(files, pipe), pipe, scores, form)
 
@@ -177,31 +181,26 @@ def _write(
     """
     from seq2attn.inference.translator import CHUNK
 
-    decoding = translator.settings(context.meta.get(DECODING, {}))
-    sources = deque[str]()
+    decoding, shown = translator.settings(context.meta.get(DECODING, {})), scores or form != "text"
 
-    def read() -> Iterator[str]:
-        for text in texts:
-            sources.append(text)
-            yield text
-
-    together = chunks(read(), CHUNK, pipe)
-    shown = scores or form != "text"
-    stream = translator.stream_chunks(together, decoding, alignment=form != "text", exact=shown)
-    for number, result in enumerate(stream, 1):
-        source, missing = sources.popleft(), decoding.nbest - len(result.nbest)
-        if form == "json":
+    def written(first: int, chunk: list[str]) -> Iterator[str]:
+        results = translator.stream_chunks([chunk], decoding, form != "text", shown, first)
+        for number, (source, result) in enumerate(zip(chunk, results, strict=True), first + 1):
+            missing = decoding.nbest - len(result.nbest)
+            if form == "json":
+                for hypothesis in result.nbest:
+                    entry = {"number": number, "source": source, **hypothesis.to_json()}
+                    entry.pop("nbest", None)
+                    yield json.dumps(entry, ensure_ascii=False)
+                continue
             for hypothesis in result.nbest:
-                entry = {"number": number, "source": source, **hypothesis.to_json()}
-                entry.pop("nbest", None)
-                click.echo(json.dumps(entry, ensure_ascii=False))
-            continue
-        for hypothesis in result.nbest:
-            text = " ".join(hypothesis.text.split("\n"))  # byte pieces can spell a line feed
-            links = hypothesis.pharaoh() if form == "pharaoh" else ""
-            click.echo(_line(hypothesis.score, text, links, scores, form))
-        for _ in range(missing):
-            click.echo(_line(-math.inf, "", "", scores, form))
+                text = " ".join(hypothesis.text.split("\n"))  # byte pieces can spell a line feed
+                links = hypothesis.pharaoh() if form == "pharaoh" else ""
+                yield _line(hypothesis.score, text, links, scores, form)
+            for _ in range(missing):
+                yield _line(-math.inf, "", "", scores, form)
+
+    print_lines(chunks(texts, CHUNK, pipe), written)
 
 
 def _line(score: float, text: str, links: str, scores: bool, form: str) -> str:

@@ -183,12 +183,14 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         decoding: DecodingRecipe | None = None,
         alignment: bool = False,
         exact: bool = True,
+        first: int = 0,
     ) -> Iterator[Translation]:
         """Yield the results of lines in their order. The lines of a chunk are computed together.
 
-        exact: False leaves the scores of an engine as they are, which saves time where they are not shown.
+        exact: False leaves the scores of an engine as they are, which saves time where they are not shown;
+        first: the number of lines before these, which seeds samples and names lines in warnings.
         """
-        first, decoding = 0, decoding or self.decoding
+        decoding = decoding or self.decoding
         for chunk in chunks:
             texts = _all_texts(chunk, "lines")
             yield from self._results(texts, decoding, alignment, [""] * len(texts), first, exact)
