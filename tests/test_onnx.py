@@ -141,8 +141,24 @@ SIZES = (3, 7), (2, 4)  # rows and source positions
 def test_every_scorer_scores_the_same(name: str) -> None:
     """Whatever the past is."""
     assert name in onnx_support.SCORERS
+    assert_same_scores(SCORERS[name](12, 12))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("additive", {"normalize": True, "score_bias": 0.1}),
+        ("cosine", {"strength": "query"}),
+        ("location", {"length": 5}),
+    ],
+)
+def test_options_of_scorers_score_the_same(name: str, options: dict[str, Any]) -> None:
+    assert_same_scores(SCORERS[name](12, 12, **options))
+
+
+def assert_same_scores(score: Scorer) -> None:
     torch.manual_seed(1)
-    scored, examples = Scored(SCORERS[name](12, 12)), []
+    scored, examples = Scored(score), []
     for size in SIZES:
         query, states = torch.randn(size[0], 1, 12), torch.randn(*size, 12)
         trace = scored.score.initial_state(scored.score.keys(states))

@@ -45,5 +45,9 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
         model({"score": {"name": "location_sensitive", "start": "first"}}),
         ["model.decoder.attention.score.start"],
     ),
+    "alpha": (
+        model({"score": "dot", "normalize": {"name": "entmax", "alpha": 1.3}}),
+        ["model.decoder.attention.normalize.alpha"],
+    ),
     "sentences": (model({"score": "dot", "sentences": {}}), ["model.decoder.attention.sentences"]),
 }

@@ -18,6 +18,7 @@ from seq2attn.inference.generator import Generator
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import DecodingRecipe
 
+ROUNDING = 1e-4  # of a log-probability
 BLANK = "blank texts"
 
 
@@ -64,6 +65,7 @@ class OnnxEngine:
         if generator.device.type != "cpu":
             raise EngineError(f"the engine onnx runs on cpu, not on {generator.device.type}: use cpu")
         self.name = f"onnx {quantize or 'float32'}"
+        self.rounding = 0.0 if quantize else ROUNDING
         model = OnnxModel(generator.model, folder)
         self._generator = Generator(model, generator.tokenizer, generator.device)
 

@@ -76,3 +76,6 @@ def _attention(path: str, section: AttentionRecipe) -> Iterator[Fault]:
             yield Fault(f"{path}.{key}", f"it has {', '.join(known)}, not {part.name}")
     if section.score.name == "location_sensitive" and section.score.options.get("start") == "first":
         yield Fault(f"{path}.score.start", "it knows no first query: it has zeros")
+    entmax = section.normalize.options if section.normalize.name == "entmax" else {}
+    if entmax.get("learned") or entmax.get("alpha", 1.5) not in (1.5, 2.0):
+        yield Fault(f"{path}.normalize.alpha", "it has 1.5 and 2, which need no search")
