@@ -16,20 +16,21 @@ from seq2attn.cli.options import ENGINES as LISTED
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.engines import Request
 from seq2attn.inference.engines.engine import Answer, changed_keys
-from seq2attn.inference.engines.ranking import CLOSE
 from seq2attn.inference.engines.registry import ENGINES, TORCH
 from seq2attn.inference.search import Hypothesis
 from seq2attn.inference.translator import Translator
 from seq2attn.recipe import DecodingRecipe
+from seq2attn.runs.exporting import Sentences, parity
 
 TEXTS = [text for text in SENTENCES if text]
 DECODING = {"beam": 5, "nbest": 3}
+CLOSE = 0.01
 
 
 class Told:
     """An engine that gives what it is told, from the hypotheses of torch."""
 
-    name = "told"
+    name, rounding = "told", CLOSE
 
     def __init__(self, translator: Translator, refuses: Sequence[int] = (), wrong: float = 0.0) -> None:
         self.translator, self.refuses, self.wrong = translator, refuses, wrong
@@ -104,6 +105,31 @@ def test_hypotheses_that_are_as_good_but_for_rounding_are_ranked_by_torch(torchs
     expected = one.translate(TEXTS, alignment=False)
     found = one.with_engine(Swapped(one)).stream_chunks([TEXTS], exact=False)
     assert [a.text for a in found] == [b.text for b in expected]
+
+
+class Second(Told):
+    """An engine that finds only the second best hypothesis."""
+
+    def search(self, requests: Sequence[Request], decoding: DecodingRecipe) -> list[Answer]:
+        return [answer[1:2] for answer in super().search(requests, decoding)]  # type: ignore[misc]
+
+
+def test_the_report_tells_what_is_the_same_from_what_is_worse(torchs: Translator) -> None:
+    one = torchs.configured({"beam": 5, "nbest": 1})
+    for engine, same in ((Told(one), True), (Second(one), False)):
+        report = parity(one, engine, Sentences(TEXTS, [TEXTS]))
+        assert report.compared == len(TEXTS) and report.sufficient == same
+        assert (report.same, report.better, report.worse) == (same * len(TEXTS), 0, (not same) * len(TEXTS))
+        assert report.largest_difference == pytest.approx(0, abs=1e-4)
+
+
+def test_an_engine_without_rounding_keeps_its_order_where_no_scores_are_shown(torchs: Translator) -> None:
+    one = torchs.configured({"beam": 5, "nbest": 1, "length_penalty": 1.0})
+    engine = Swapped(one)
+    engine.rounding = 0.0
+    expected = one.configured({"nbest": 2}).translate(TEXTS, alignment=False)
+    found = one.with_engine(engine).stream_chunks([TEXTS], exact=False)
+    assert [a.text for a in found] == [b.nbest[1].text for b in expected]
 
 
 def test_what_an_engine_leaves_is_torchs_and_is_counted(

@@ -131,12 +131,13 @@ class Attention(nn.Module):
         Raise Seq2attnError if the queries do not fit the memory, or, with the name of the part, if a part
         returns a tensor of the wrong shape.
         """
-        check_queries(query, sources := len(memory.keys), memory.keys.dim())
+        # Not len(): a trace of these steps has numbers of rows that vary.
+        check_queries(query, sources := memory.keys.shape[0], memory.keys.dim())
         past = self.initial_state(memory) if past is None else past
-        if len(query) > sources:
+        if query.shape[0] > sources:
             if self.foldable:
                 return self._attend_folded(query, memory, past, need_weights)
-            memory = expand_to_hypotheses(memory, len(query))
+            memory = expand_to_hypotheses(memory, query.shape[0])
         check_mask_of_queries(memory.mask, query)
         queries, keys = query.shape[-2], memory.keys.shape[-2]
         if not keys:  # an empty source: the sum over it is zero
@@ -175,7 +176,7 @@ class Attention(nn.Module):
     def _attend_folded(self, query: Tensor, memory: Memory, past: Past, need_weights: bool) -> Attended:
         """Fold the K hypotheses of a source into the query axis instead of copying its memory K times; valid
         only if weights depend on neither state nor position."""
-        folded = fold_hypotheses(query, len(memory.keys))
+        folded = fold_hypotheses(query, memory.keys.shape[0])
         attended: Attended = self(folded, memory, Past(None, None, past.step), need_weights)
         weights = None if attended.weights is None else unfold_hypotheses(attended.weights)
         sampled = None if attended.sampled is None else unfold_hypotheses(attended.sampled)

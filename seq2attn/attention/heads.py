@@ -106,7 +106,7 @@ class MultiHead(nn.Module):
         need_weights: bool = True,
     ) -> Attended:
         """Attend with T queries: context (B, T, Q), weights (B, H, T, S)."""
-        check_queries(query, len(memory.keys), 3)
+        check_queries(query, memory.keys.shape[0], 3)
         queries = self.query_norm(self._split_heads(self.query(query)))
         queries = self._rotate(queries, 0 if past is None else past.step, memory.grid)
         attended: Attended = self.attention(queries, self._repeat_key_heads(memory), past, need_weights)

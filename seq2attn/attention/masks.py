@@ -38,7 +38,11 @@ def source_mask(mask: Tensor, states: Tensor) -> Tensor:
     meaning = f"({axes}, S) or ({axes}, 1 or T, S), True = may be attended to"
     _check_boolean(mask, meaning)
     whole = mask.unsqueeze(-2) if mask.dim() == states.dim() - 1 else mask
-    fits = whole.dim() == states.dim() and whole.shape[-1] == states.shape[-2] and len(whole) == len(states)
+    fits = (
+        whole.dim() == states.dim()
+        and whole.shape[-1] == states.shape[-2]
+        and whole.shape[0] == states.shape[0]
+    )
     if fits and all(
         size in (1, heads) for size, heads in zip(whole.shape[1:-2], states.shape[1:-2], strict=True)
     ):
@@ -77,8 +81,8 @@ def check_queries(query: Tensor, rows: int, axes: int) -> None:
         shape = "(B, T, Q)" if axes == 3 else "(B, H, T, Q)"
         hint = ": one query for each source is query.unsqueeze(1)" if (query.dim(), axes) == (2, 3) else ""
         raise Seq2attnError(f"expected queries {shape}, got {_sizes(query.shape)}{hint}")
-    several = rows and len(query) > rows and len(query) % rows == 0 and query.shape[-2] == 1
-    if len(query) != rows and not several:
+    count = query.shape[0]
+    if count != rows and not (rows and count > rows and count % rows == 0 and query.shape[-2] == 1):
         raise Seq2attnError(
             f"queries {_sizes(query.shape)} for memories of {rows} sources: expected as many rows, or "
             "(K B, 1, Q) for K hypotheses of each source"

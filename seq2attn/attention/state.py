@@ -86,7 +86,7 @@ def expand_to_hypotheses(value: Value, rows: int) -> Value:
 
 def fold_hypotheses(x: Float[Tensor, "*n 1 D"], sentences: int) -> Float[Tensor, "*b K D"]:
     """Put the K hypotheses of each sentence side by side, a row each: (K B, ..., 1, D) -> (B, ..., K, D)."""
-    return x if len(x) == sentences else x.unflatten(0, (sentences, -1)).movedim(1, -3).flatten(-3, -2)
+    return x if x.shape[0] == sentences else x.unflatten(0, (sentences, -1)).movedim(1, -3).flatten(-3, -2)
 
 
 def unfold_hypotheses(x: Float[Tensor, "*b K D"]) -> Float[Tensor, "*n 1 D"]:
@@ -105,7 +105,7 @@ def _select_sentences(index: Tensor, x: Tensor) -> Tensor:
 
 
 def _repeat(rows: int, x: Tensor) -> Tensor:
-    return x if len(x) == rows else x.repeat_interleave(rows // len(x), 0)
+    return x if x.shape[0] == rows else x.repeat_interleave(rows // x.shape[0], 0)
 
 
 def _mapped(state: Any, each: Callable[[Tensor], Tensor], shared: Callable[[Tensor], Tensor]) -> Any:

@@ -51,6 +51,7 @@ def export(
     \b
     seq2attn export runs/multi30k_transformer ctranslate2 -o exported
     seq2attn export runs/multi30k_transformer ctranslate2 -o small --quantize int8 --source in.en
+    seq2attn export runs/multi30k_additive onnx -o exported
     """
     from seq2attn.runs.exporting import Sentences, export_run
 

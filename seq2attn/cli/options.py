@@ -95,7 +95,7 @@ def _tell(context: click.Context, parameter: click.Parameter, value: bool) -> No
 
 
 # Listed here so that help need not import them; a test compares this list with the registry.
-ENGINES = ["torch", "ctranslate2"]
+ENGINES = ["torch", "ctranslate2", "onnx"]
 ENGINE = click.option(
     "--engine",
     type=click.Choice(ENGINES),

@@ -122,7 +122,7 @@ class Generator(Generic[C]):
 
         head: the layer and head of the weights; None skips forced decoding;
         exact: False leaves the log-probabilities of an engine as they are, if there is no head. Then the
-            order is still that of exact ones.
+            order is still that of exact ones, but for engines without `rounding`.
         """
         prefixes, indices = prefixes or [[]] * len(sources), indices or range(len(sources))
         self._require_readable(prefixes, indices, "prefix")
@@ -136,7 +136,8 @@ class Generator(Generic[C]):
         nbest_lists = [hypotheses[row] for row in range(len(sources))]
         forcing: Iterable[int] = range(len(sources))
         if head is None:
-            forcing = [row for row, found in by_engine.items() if exact or len(found) > 1]
+            ranking = self.engine is not None and self.engine.rounding > 0
+            forcing = [row for row, found in by_engine.items() if exact or (ranking and len(found) > 1)]
         pairs = [(row, place) for row in forcing for place in range(len(nbest_lists[row]))]
         chosen, targets = (
             [sources[row] for row, _ in pairs],

@@ -74,7 +74,8 @@ def load(
     checkpoint: best, last, average, or the name of a file below weights/.
     kind: the class that is expected, so that type checkers and editors know it. Seq2attnError if the model is
         another.
-    engine: the program that searches: torch, or ctranslate2. Scores and alignments are torch's in any case.
+    engine: the program that searches: torch, ctranslate2 (for Transformers) or onnx (for recurrent models).
+        Scores and alignments are torch's in any case.
     quantize: int8, for engines other than torch; None: float32.
     """
     if not (isinstance(kind, type) and issubclass(kind, Predictor)):

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-import torch.nn.functional as F
+import torch
 from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -36,9 +36,10 @@ class Location(Scorer):
         self, query: Float[Tensor, "*b T Q"], keys: Float[Tensor, "*b S K"], past: Past
     ) -> Float[Tensor, "*b T S"]:
         """See the class."""
-        length = keys.shape[-2]
-        scores = self.place(query)[..., :length]
-        return F.pad(scores, (0, length - scores.shape[-1]), value=LOWEST)
+        scores, positions = self.place(query), torch.arange(keys.shape[-2], device=query.device)
+        size = scores.shape[-1]
+        known: Tensor = scores.index_select(-1, positions.clamp(max=size - 1))
+        return known.masked_fill(positions >= size, LOWEST)
 
 
 LOWEST = -1e9  # finite, so that there is no nan if only positions beyond `length` are unmasked

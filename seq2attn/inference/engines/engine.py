@@ -33,6 +33,9 @@ class Engine(Protocol):
     """A model in the form of another program, which searches as `Generator.search` does."""
 
     name: str  # with the precision: "ctranslate2 int8"
+    # How far off its log-probability of a token may be: between hypotheses that differ by less, torch
+    # decides. 0: its own order stands, unless torch computes the scores in any case.
+    rounding: float
 
     def unsupported(self, decoding: DecodingRecipe) -> str | None:
         """Return the setting that this engine does not have as torch has it; None if it has them all."""

@@ -11,8 +11,6 @@ from seq2attn.inference.forced import ForcedDecoding
 from seq2attn.inference.search import Hypothesis, Rules
 from seq2attn.recipe import DecodingRecipe
 
-# Log-probabilities of an engine may differ by this for each token: within it, forced decoding decides.
-CLOSE = 0.01
 LOGGER = logging.getLogger(__name__)
 
 
@@ -43,23 +41,24 @@ def search_with(
             if isinstance(answer, str):
                 reasons[answer] += 1
             else:
-                found[index] = _best(answer, rules, decoding.nbest)
+                found[index] = _best(answer, rules, decoding.nbest, engine.rounding)
     counts = "; ".join(f"{count:,} for {reason}" for reason, count in reasons.items())
     left = f", torch for {sum(reasons.values()):,} ({counts})" if reasons else ""
     LOGGER.info("%s searched for %d of %d%s", engine.name, len(found), len(requests), left)
     return found
 
 
-def _best(hypotheses: list[Hypothesis], rules: Rules, nbest: int) -> list[Hypothesis]:
-    """Return the n best hypotheses, and those whose score may be as high but for rounding, best first."""
+def _best(hypotheses: list[Hypothesis], rules: Rules, nbest: int, rounding: float) -> list[Hypothesis]:
+    """Return the n best hypotheses, and those whose score may be as high but for rounding (of the
+    log-probability of each token), best first."""
     pairs = [(hypothesis, len(hypothesis.tokens) + 1) for hypothesis in hypotheses]
     scored = [one._replace(score=rules.score(one.log_probability, length)) for one, length in pairs]
     ordered = sorted(scored, key=lambda hypothesis: -hypothesis.score)
     lowest = ordered[:nbest][-1]
-    needed = rules.score(lowest.log_probability - CLOSE * (len(lowest.tokens) + 1), len(lowest.tokens) + 1)
-    return [
-        hypothesis for place, hypothesis in enumerate(ordered) if place < nbest or hypothesis.score >= needed
-    ]
+    length = len(lowest.tokens) + 1
+    needed = rules.score(lowest.log_probability - rounding * length, length)
+    close = [one for one in ordered[nbest:] if rounding and one.score >= needed]
+    return [*ordered[:nbest], *close]
 
 
 def exactly_ranked(found: list[Found], rules: Rules) -> list[Found]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from seq2attn.inference.engines import ctranslate2_export
+from seq2attn.inference.engines import ctranslate2_export, onnx_export
 from seq2attn.inference.engines.engine import Engine, EngineError
 from seq2attn.inference.generator import Generator
 from seq2attn.recipe import AnyRecipe
@@ -23,6 +23,7 @@ class EngineFunctions(NamedTuple):
 
 ENGINES = {
     "ctranslate2": EngineFunctions(ctranslate2_export.engine, ctranslate2_export.export),
+    "onnx": EngineFunctions(onnx_export.engine, onnx_export.export),
 }
 
 

@@ -99,7 +99,7 @@ class RecurrentDecoder(Decoder):
         tokens = token.unsqueeze(1)  # (B, 1)
         # The weights of a single query cost nothing, and with them the past tracks coverage.
         steps, state = self._read(tokens, self.embedding(tokens), state, self._dropout_mask(tokens), True)
-        decoded = self._decoded([steps], expand_to_hypotheses(state.copy_source.value, len(token)))
+        decoded = self._decoded([steps], expand_to_hypotheses(state.copy_source.value, token.shape[0]))
         return decoded.logits.squeeze(1), state
 
     def forward(
@@ -248,7 +248,7 @@ class LuongDecoder(RecurrentDecoder):
         state = super().start(encoded)
         if not self.input_feeding:
             return state
-        zeros = encoded.summary.new_zeros(len(encoded.summary), self.readout.size)  # (B, R)
+        zeros = encoded.summary.new_zeros(encoded.summary.shape[0], self.readout.size)  # (B, R)
         return state._replace(attentional_vector=zeros)
 
     def observe(self, token: Int[Tensor, " B"], state: RecurrentState) -> RecurrentState:

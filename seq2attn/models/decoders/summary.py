@@ -60,7 +60,7 @@ class SummaryDecoder(Decoder):
         words = self.embedding(tokens)  # (B, T, E)
         inputs, context = words, None
         if state.summary.value is not None:
-            summary = expand_to_hypotheses(state.summary.value, len(words))  # (B, D)
+            summary = expand_to_hypotheses(state.summary.value, words.shape[0])  # (B, D)
             context = summary.unsqueeze(1).expand(-1, words.shape[1], -1)  # (B, T, D)
             inputs = torch.cat([words, context], -1)  # (B, T, E + D)
         outputs, hidden = self.cell(inputs, state.hidden)  # (B, T, H)
