@@ -95,8 +95,8 @@ nonsense: 1
         "many.yaml:16  training.early_stopping.patience: expected at least 1, got 0",
         "many.yaml:17  nonsense: unknown key 'nonsense' (one of name, task, seed, init_from, data, text, model, "
         "training, decoding)",
-        "command line: training.max_steps: expected at least 1, got 0",
-        "command line: seed: expected a whole number, got 'x'",
+        "overrides: training.max_steps: expected at least 1, got 0",
+        "overrides: seed: expected a whole number, got 'x'",
     ]
 
 
@@ -254,7 +254,7 @@ def test_one_training_corpus_is_number_0_in_a_list_or_not(tmp_path: Path) -> Non
     ],
 )  # fmt: skip
 def test_fault_of_an_override(override: str, fault: str) -> None:
-    assert faults(KEPT["quickstart"], override) == [f"command line: {fault}"]
+    assert faults(KEPT["quickstart"], override) == [f"overrides: {fault}"]
 
 
 # ---- places ---------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from seq2attn.attention.state import reorder
-from seq2attn.errors import Seq2attnError
+from seq2attn.errors import Seq2attnError, for_caller
 
 Step = Callable[[Tensor, Any], tuple[Tensor, Any]]  # token (N,), state -> logits (N, V), state
 Coverage = Callable[[Any], Tensor | None]  # state -> (N, S), the sum of the weights of each source position
@@ -221,5 +221,5 @@ def require_numbers(log_probabilities: Tensor) -> None:
     if bool(log_probabilities.isnan().any()):
         raise NotNumbersError(
             "the model's probabilities are not numbers (nan): its weights are damaged or training diverged; "
-            "use other weights (--checkpoint), or precision fp32"
+            f"use other weights ({for_caller('--checkpoint', 'checkpoint=')}), or precision fp32"
         )

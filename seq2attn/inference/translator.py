@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple, cast, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 from torch import Tensor
 from typing_extensions import Unpack
@@ -25,6 +25,7 @@ from seq2attn.inference.predictor import (
     NO_OPTIONS,
     OF_IMAGES,
     PlotOptions,
+    all_texts,
     require_lines,
 )
 from seq2attn.inference.result_list import Results
@@ -151,7 +152,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         all others: decoding options that replace the recipe's (`DecodingOptions`).
         """
         texts = [line if isinstance(line, str) else as_lines(line) for line in self.texts(text)]
-        prefixes = [prefix] * len(texts) if isinstance(prefix, str) else _all_texts(prefix, "prefixes")
+        prefixes = [prefix] * len(texts) if isinstance(prefix, str) else all_texts(prefix, "prefixes")
         if len(prefixes) != len(texts):
             raise Seq2attnError(f"expected a prefix for each of {len(texts)} texts, got {len(prefixes)}")
         if markup is not None:
@@ -190,7 +191,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         """
         first, decoding = 0, decoding or self.decoding
         for chunk in chunks:
-            texts = _all_texts(chunk, "lines")
+            texts = all_texts(chunk, "lines")
             yield from self._results(texts, decoding, alignment, [""] * len(texts), first, exact)
             first += len(texts)
 
@@ -201,7 +202,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
 
         layer, head: replace those of the predictor's `alignment`.
         """
-        require_type(source, str, "a source text (str); to align many, call `align` for each")
+        require_type(source, str, "a source text (str); many pairs are aligned by `align_pairs`")
         require_type(target, str, "a target text (str)")
         chosen = self._chosen(layer, head)
         source_text = self._tokenize(source)
@@ -280,7 +281,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
     ) -> list[ForcedDecoding]:
         """Return the forced decoding of each pair, with the weights of `head`; without weights if None."""
         tokenize = self.generator.tokenizer.tokenize_target
-        sources, targets = _all_texts(sources, "sources"), _all_texts(targets, "targets")
+        sources, targets = all_texts(sources, "sources"), all_texts(targets, "targets")
         if len(sources) != len(targets):
             raise Seq2attnError(f"expected a target for each of {len(sources)} sources, got {len(targets)}")
         source_ids = [self._tokenize(source, line=line).ids for line, source in enumerate(sources, 1)]
@@ -371,14 +372,6 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             copied=copied,
             attention=forced.attention,
         )
-
-
-def _all_texts(texts: object, name: str) -> list[str]:
-    """Return texts as a list. Seq2attnError for anything but a list of str."""
-    listed = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [None]
-    if not all(isinstance(text, str) for text in listed):
-        raise Seq2attnError(f"expected {name} as a list of texts (str), got {texts!r:.60}")
-    return cast("list[str]", listed)
 
 
 class Translator(TextPredictor):

@@ -13,6 +13,7 @@ from seq2attn.data.batch_plan import Indices
 from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.inference.decoding_options import without_length_warnings
 from seq2attn.recipe import AnyRecipe
+from seq2attn.runs.evaluation import validation_errors
 from seq2attn.runs.initial_weights import initial_weights
 from seq2attn.runs.opening import changes
 from seq2attn.runs.training_run import require_extras
@@ -85,7 +86,7 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
     predictor = task.predictor(model, chosen_device, validating=True)
     inputs = task.inputs(training, range(min(DECODED_EXAMPLES, len(training))))
     start = time.monotonic()
-    with without_length_warnings():
+    with validation_errors("decoding", predictor.memory_advice), without_length_warnings():
         results = list(predictor.stream(inputs))
     yield "decoding", f"{len(results)} examples in {time.monotonic() - start:.2f} s, untrained"
     peak = _peak_memory(chosen_device)

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from torch import nn
 
 from seq2attn.data.examples import ExampleSet
+from seq2attn.errors import for_caller
 from seq2attn.recipe import AnyRecipe
 from seq2attn.recipe.wording import shown
 from seq2attn.runs.evaluation import read_examples
@@ -134,9 +135,13 @@ def _require_same_recipe(folder: RunFolder, recipe: AnyRecipe) -> None:
             tree["training"].pop(key)
     if changed := [f"{key} was {shown(old)}, now {shown(new)}" for key, old, new in changes(was, now)]:
         others = f"; and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""
+        own = for_caller(
+            f"`seq2attn train {path}/recipe.yaml --run {path} --resume`",
+            f"`train('{path}/recipe.yaml', run='{path}', resume=True)`",
+        )
         raise RunError(
             f"{path} was begun with another recipe: {'; '.join(changed[:MAX_NAMED])}{others}. Continue with "
-            f"`seq2attn train {path}/recipe.yaml --run {path} --resume`, or train in a new folder"
+            f"{own}, or train in a new folder"
         )
 
 
