@@ -47,6 +47,11 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
             "large. If there are fewer, the last lines are empty, with "
             "the score -inf; JSON leaves them out.",
         ),
+        click.option(
+            "--prefix",
+            default="",
+            help="The beginning of each output. Its last word may go on, unless a space ends it.",
+        ),
         decoding_option("--min-length", int, "Minimum length of the output, in pieces."),
         decoding_option("--max-length", int, "Maximum length of the output, in pieces."),
         MAX_LENGTH_RATIO,
@@ -92,6 +97,7 @@ def translate(
     context: click.Context,
     run: Path,
     files: tuple[Path, ...],
+    prefix: str,
     scores: bool,
     form: str,
     markup: "Kind | None",
@@ -111,8 +117,10 @@ def translate(
     """
     from seq2attn.tasks.loading import load_for
 
-    if markup is not None and (scores or form != "text"):
-        raise click.UsageError("--markup prints the best text of each line: leave out --scores and --format")
+    if markup is not None and (scores or form != "text" or prefix):
+        raise click.UsageError(
+            "--markup prints the best text of each line: leave out --scores, --format and --prefix"
+        )
     translator = load_for("translate", run, checkpoint, device, precision, engine, quantize)
     pipe = Pipe.open(files)
     if markup is not None:
@@ -120,7 +128,7 @@ def translate(
             for marked in translator.translate(chunk, markup=markup, **context.meta.get(DECODING, {})):
                 click.echo(marked)
         return
-    _write(context, translator, lines(files, pipe), pipe, scores, form)
+    _write(context, translator, lines(files, pipe), pipe, prefix, scores, form)
 
 
 @cli.command()
@@ -136,6 +144,7 @@ def summarize(
     context: click.Context,
     run: Path,
     files: tuple[Path, ...],
+    prefix: str,
     scores: bool,
     key: str,
     whole: bool,
@@ -159,7 +168,7 @@ def summarize(
 
     summarizer = load_for("summarize", run, checkpoint, device, precision, engine, quantize)
     pipe = Pipe.open(files)
-    _write(context, summarizer, documents(files, key, whole, pipe), pipe, scores, form)
+    _write(context, summarizer, documents(files, key, whole, pipe), pipe, prefix, scores, form)
 
 
 def _write(
@@ -167,6 +176,7 @@ def _write(
     translator: "Translator",
     texts: Iterable[str],
     pipe: Pipe | None,
+    prefix: str,
     scores: bool,
     form: str,
 ) -> None:
@@ -187,7 +197,7 @@ def _write(
 
     together = chunks(read(), CHUNK, pipe)
     shown = scores or form != "text"
-    stream = translator.stream_chunks(together, decoding, alignment=form != "text", exact=shown)
+    stream = translator.stream_chunks(together, decoding, form != "text", shown, prefix)
     for number, result in enumerate(stream, 1):
         source, missing = sources.popleft(), decoding.nbest - len(result.nbest)
         if form == "json":

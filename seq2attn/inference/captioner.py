@@ -76,7 +76,7 @@ class Captioner(WritingPredictor[ImageTokenizer]):
 
         image: the path of a file, an image of Pillow, or 8-bit pixels (H, W) or (H, W, channels), as a numpy
             array;
-        prefix: the beginning of the text;
+        prefix: the beginning of the text; its last word may go on, unless a space ends it;
         alignment: False skips the attention weights, which saves time;
         all others: decoding options that replace the recipe's (`DecodingOptions`).
 
@@ -168,8 +168,7 @@ class Captioner(WritingPredictor[ImageTokenizer]):
     ) -> list[Caption]:
         """Return the results of some images; `first` is the index of the first one in the input."""
         pixels, rows = [image for _, image in images], range(len(images))
-        prefix_ids = [self.target.split(prefix).ids] * len(images)
-        self._warn_of_prefixes([prefix], prefix_ids[:1])
+        prefix_ids = self._prefixes([prefix], [self.target.split(prefix).ids]) * len(images)
         indices = [first + row for row in rows]
         head = self.alignment if alignment and self.model.decoder.attention_layers else None
         nbest_lists = self.generator.decode(pixels, decoding, prefix_ids, indices, head)

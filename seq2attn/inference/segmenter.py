@@ -1,6 +1,7 @@
 """The predictor of the classes of pixels."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np

@@ -146,7 +146,8 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
 
         A blank text has an empty result.
 
-        prefix: the beginning of the result: a text for all, or a text for each;
+        prefix: the beginning of the result: a text for all, or a text for each. Its last word may go on,
+            unless a space ends it: "No" may become "Nobody", "No " may not;
         alignment: False skips the alignment, which saves time;
         markup: html, xml or placeholders: tags go where their words went; returns `MarkedTranslation`s;
         all others: decoding options that replace the recipe's (`DecodingOptions`).
@@ -157,7 +158,8 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             raise Seq2attnError(f"expected a prefix for each of {len(texts)} texts, got {len(prefixes)}")
         if markup is not None:
             if any(prefixes) or not alignment:
-                raise Seq2attnError("markup needs alignments, and knows no prefixes: leave both out")
+                given = "prefix" if any(prefixes) else "alignment=False"
+                raise Seq2attnError(f"markup needs alignments, and knows no prefixes: leave {given} out")
             marked = translate_marked(texts, markup, lambda plain: self._generate(plain, **options))
             return marked[0] if isinstance(text, str) else marked
         results = self._results(texts, self.settings(options), alignment, prefixes, 0)
@@ -184,15 +186,17 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         decoding: DecodingRecipe | None = None,
         alignment: bool = False,
         exact: bool = True,
+        prefix: str = "",
     ) -> Iterator[Translation]:
         """Yield the results of lines in their order. The lines of a chunk are computed together.
 
+        prefix: the beginning of each result;
         exact: False leaves the scores of an engine as they are, which saves time where they are not shown.
         """
         first, decoding = 0, decoding or self.decoding
         for chunk in chunks:
             texts = all_texts(chunk, "lines")
-            yield from self._results(texts, decoding, alignment, [""] * len(texts), first, exact)
+            yield from self._results(texts, decoding, alignment, [prefix] * len(texts), first, exact)
             first += len(texts)
 
     def align(
@@ -302,8 +306,8 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         sources = [self._tokenize(text, decoding.max_source, first + n) for n, text in enumerate(texts, 1)]
         rows = [row for row, source in enumerate(sources) if source.tokens.ids]  # of texts that are not blank
         given = [sources[row].ids for row in rows]
-        prefix_ids = [tokenizer.tokenize_target(prefixes[row], sources[row].ids).ids for row in rows]
-        self._warn_of_prefixes([prefixes[row] for row in rows], prefix_ids)
+        ids = [tokenizer.tokenize_target(prefixes[row], sources[row].ids).ids for row in rows]
+        prefix_ids = self._prefixes([prefixes[row] for row in rows], ids)
         indices = [first + row for row in rows]
         aligned = (alignment or decoding.replace_unknown) and self.model.decoder.attention_layers
         head = self.alignment if aligned else None
