@@ -13,14 +13,12 @@ import tiny_cli
 import tiny_runs
 import torch
 import torch.nn.functional as F
-from click.testing import CliRunner
 from PIL import Image
 from rich.console import Console
 from torch.testing import assert_close
 
 import seq2attn
 from seq2attn.attention.pooling import penalty
-from seq2attn.cli import cli
 from seq2attn.data.image_batches import ImageBatch, Mixed
 from seq2attn.errors import Seq2attnError
 from seq2attn.images.decoding import ImageError
@@ -310,24 +308,6 @@ def test_score_prints_intervals_classes_and_the_majority(
         label: sum(row["label"] == label for row in rows) for label in COLOURS
     }
     assert [score["value"] for score in report["baselines"]["majority"]] == pytest.approx([majority, 100])
-
-
-def test_results_of_images_before_one_that_cannot_be_read_are_not_lost(
-    run: Path, model: ImageCategorizer, images: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "mine.yaml").write_text("no image")
-    good = [str(images / f"test{number}.png") for number in range(2)]
-    result = CliRunner().invoke(cli, ["classify", str(run), *good, str(tmp_path / "mine.yaml")])
-    assert [line.split("\t")[2] for line in result.stdout.splitlines()] == good
-    assert isinstance(result.exception, ImageError) and str(tmp_path / "mine.yaml") in str(result.exception)
-    pixels = np.zeros((8, 8, 3), np.uint8)
-    for wrong, which in (
-        ([None, pixels], r"images\[0\]"),
-        ([pixels, pixels, None], r"images\[2\]"),
-        (None, "the image"),
-    ):
-        with pytest.raises(Seq2attnError, match=f"^{which}: expected the path of an image, .* got NoneType$"):
-            model.classify(wrong)
 
 
 def test_files_are_scored_by_their_labels(run: Path, images: Path, tmp_path: Path) -> None:

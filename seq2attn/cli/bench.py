@@ -24,6 +24,7 @@ BUDGET = click.option(
     "--budget", type=click.FloatRange(0, min_open=True), help="Minutes of training for each variant."
 )
 OUT = click.option(
+    "-o",
     "--out",
     type=click.Path(path_type=Path),
     help="The folder for runs, table and figure.  [default: runs/bench-NAME]",

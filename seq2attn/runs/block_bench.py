@@ -165,4 +165,4 @@ def figure(rows: Sequence[Row], path: Path) -> None:
     times = [1000 / mean(row.numbers["training_speed"] for row in own) for own in measured.values()]
     label = f"{metric}, difference to no blocks, 95 % interval"
     bars = Panel("ms an image in training", np.array(times))
-    draw(list(measured), Panel(label, np.array(intervals)), bars, path)
+    draw(list(measured), Panel(label, np.array(intervals)), bars, path, signed=True)
