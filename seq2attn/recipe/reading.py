@@ -241,8 +241,11 @@ def _find(path: str | Path) -> Path:
     if file_path.is_dir():
         raise RecipeError([LocatedFault(str(path), 0, "", "is a folder; give the recipe's file")])
     guess = closest(file_path.stem, ships)
-    hint = f"did you mean {guess}? " if guess else ""
-    message = f"no such file ({hint}recipes that ship: {', '.join(ships)})"
+    listed = f"recipes that ship: {', '.join(ships)}"
+    if guess:
+        every = for_caller("`seq2attn recipes` lists", "seq2attn.recipe.shipped() has")
+        listed = f"did you mean {guess}? {every} those that ship"
+    message = f"no such file ({listed})"
     raise RecipeError([LocatedFault(str(path), 0, "", message)])
 
 
@@ -274,6 +277,9 @@ def _override(written: Source, override: str) -> Iterator[tuple[Keys, str]]:
         return
     if len(name) > LONGEST_KEY:
         yield (), f"no recipe has a key of {len(name):,} characters: {shown(name)}"
+        return
+    if not text:
+        yield (name,), "expected a value after =; null stands for none"
         return
     value = parse(text)
     if value.faults:

@@ -16,7 +16,6 @@ from seq2attn.runs.comparison import (
     BenchError,
     Column,
     Measured,
-    Panel,
     Row,
     TrainedRun,
     Variant,
@@ -30,6 +29,7 @@ from seq2attn.runs.comparison import (
     metric_names,
 )
 from seq2attn.runs.comparison import compare as compare_variants
+from seq2attn.views.variant_chart import Panel
 
 COLUMNS = (
     Column("perplexity", "perplexity", "{:.2f}".format),  # per piece, on the dev set

@@ -19,7 +19,6 @@ from seq2attn.runs.comparison import (
     BenchError,
     Column,
     Measured,
-    Panel,
     Row,
     TrainedRun,
     Variant,
@@ -33,6 +32,7 @@ from seq2attn.runs.comparison import (
     metric_names,
 )
 from seq2attn.runs.comparison import compare as compare_variants
+from seq2attn.views.variant_chart import Panel
 
 NONE = "none"  # the variant without blocks
 

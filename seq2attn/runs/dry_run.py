@@ -17,7 +17,7 @@ from seq2attn.runs.evaluation import validation_errors
 from seq2attn.runs.initial_weights import initial_weights
 from seq2attn.runs.opening import changes
 from seq2attn.runs.training_run import require_extras
-from seq2attn.runtime.devices import pick_device
+from seq2attn.runtime.devices import autocast, pick_device
 from seq2attn.tasks.loading import learn
 from seq2attn.tasks.registry import TASKS
 from seq2attn.tasks.task import Task
@@ -49,6 +49,7 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
     recipe = recipe.model_copy(update={"data": data})
     chosen_device = pick_device(device)
     require_extras(recipe)
+    autocast(chosen_device, recipe.training.precision)  # raises now, before data are read
     yield "recipe", f"{recipe.name}: no fault"
     yield from (("note", warning) for warning in TASKS[recipe.task].warnings(recipe))
     initial = initial_weights(recipe)

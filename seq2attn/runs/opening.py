@@ -17,6 +17,7 @@ from seq2attn.runs.initial_weights import InitialWeights, initial_weights
 from seq2attn.runtime.distributed import Group
 from seq2attn.runtime.locks import locked
 from seq2attn.tasks.loading import learn, reopen
+from seq2attn.tasks.registry import TASKS
 from seq2attn.tasks.task import Task
 from seq2attn.training.display import Display
 from seq2attn.training.onlooker import Onlooker
@@ -52,8 +53,7 @@ def opened(
         if folder is None:
             require_empty(path)
         start = initial_weights(recipe, folder)
-        display.show("making the vocabulary from data.train")
-        task = reopen(folder) if folder else learn(recipe)
+        task = reopen(folder) if folder else _learned(recipe, display)
         if start is not None:
             start.require_vocabulary(task)
         training, dev, test = _data(task, display)
@@ -80,6 +80,13 @@ def built(task: Task[Any], start: InitialWeights | None, display: Display) -> nn
     if start is not None:
         display.say("\n".join(start.give(model, task).lines()))
     return model
+
+
+def _learned(recipe: AnyRecipe, display: Display) -> Task[Any]:
+    """Return the task of a recipe, with what is learned from the training data, which takes a while."""
+    if made := TASKS[recipe.task].learned(recipe):
+        display.show(f"making {made} from data.train")
+    return learn(recipe)
 
 
 def _data(task: Task[Any], display: Display) -> tuple[ExampleSet, ExampleSet, ExampleSet | None]:
