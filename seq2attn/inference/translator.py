@@ -32,7 +32,7 @@ from seq2attn.inference.result_list import Results
 from seq2attn.inference.results import Translation
 from seq2attn.inference.search import Hypothesis
 from seq2attn.inference.shortening import shortened
-from seq2attn.inference.text_words import between_texts
+from seq2attn.inference.text_words import between_texts, word_probabilities
 from seq2attn.inference.writing_predictor import WritingPredictor
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.text.vocabulary import Tokens, Vocabulary
@@ -146,8 +146,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
 
         A blank text has an empty result.
 
-        prefix: the beginning of the result: a text for all, or a text for each. Its last word may go on,
-            unless a space ends it: "No" may become "Nobody", "No " may not;
+        prefix: the beginning, a text for all or for each; its last word may go on, unless a space ends it;
         alignment: False skips the alignment, which saves time;
         markup: html, xml or placeholders: tags go where their words went; returns `MarkedTranslation`s;
         all others: decoding options that replace the recipe's (`DecodingOptions`).
@@ -162,7 +161,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
                 raise Seq2attnError(f"markup needs alignments, and knows no prefixes: leave {given} out")
             marked = translate_marked(texts, markup, lambda plain: self._generate(plain, **options))
             return marked[0] if isinstance(text, str) else marked
-        results = self._results(texts, self.settings(options), alignment, prefixes, 0)
+        results = self.results(texts, self.settings(options), alignment, prefixes, range(len(texts)))
         return results[0] if isinstance(text, str) else Results(results)
 
     def stream(
@@ -186,17 +185,20 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         decoding: DecodingRecipe | None = None,
         alignment: bool = False,
         exact: bool = True,
+        first: int = 0,
         prefix: str = "",
     ) -> Iterator[Translation]:
         """Yield the results of lines in their order. The lines of a chunk are computed together.
 
-        prefix: the beginning of each result;
-        exact: False leaves the scores of an engine as they are, which saves time where they are not shown.
+        exact: False leaves the scores of an engine as they are, which saves time where they are not shown;
+        first: the number of lines before these, which seeds samples and names lines in warnings;
+        prefix: the beginning of each result.
         """
-        first, decoding = 0, decoding or self.decoding
+        decoding = decoding or self.decoding
         for chunk in chunks:
             texts = all_texts(chunk, "lines")
-            yield from self._results(texts, decoding, alignment, [prefix] * len(texts), first, exact)
+            indices = range(first, first + len(texts))
+            yield from self.results(texts, decoding, alignment, [prefix] * len(texts), indices, exact)
             first += len(texts)
 
     def align(
@@ -292,26 +294,28 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         ids = [tokenize(text, source).ids for text, source in zip(targets, source_ids, strict=True)]
         return self.generator.forced_decoding(source_ids, ids, self.decoding.batch_tokens, head)
 
-    def _results(
+    def results(
         self,
-        texts: list[str],
+        texts: Sequence[str],
         decoding: DecodingRecipe,
         alignment: bool,
-        prefixes: list[str],
-        first: int,
+        prefixes: Sequence[str],
+        indices: Sequence[int],
         exact: bool = True,
     ) -> list[Translation]:
-        """Return the results of texts; `first` is the index of the first text in the input."""
+        """Return the results of texts that are computed together, with these prefixes; `indices` are those of
+        the texts in their inputs, which may be several: samples depend on them."""
         tokenizer = self.generator.tokenizer
-        sources = [self._tokenize(text, decoding.max_source, first + n) for n, text in enumerate(texts, 1)]
+        numbered = zip(texts, indices, strict=True)
+        sources = [self._tokenize(text, decoding.max_source, index + 1) for text, index in numbered]
         rows = [row for row, source in enumerate(sources) if source.tokens.ids]  # of texts that are not blank
         given = [sources[row].ids for row in rows]
         ids = [tokenizer.tokenize_target(prefixes[row], sources[row].ids).ids for row in rows]
         prefix_ids = self._prefixes([prefixes[row] for row in rows], ids)
-        indices = [first + row for row in rows]
+        numbers = [indices[row] for row in rows]
         aligned = (alignment or decoding.replace_unknown) and self.model.decoder.attention_layers
         head = self.alignment if aligned else None
-        nbest_lists = self.generator.decode(given, decoding, prefix_ids, indices, head, exact)
+        nbest_lists = self.generator.decode(given, decoding, prefix_ids, numbers, head, exact)
         results: list[list[Translation]] = [[] for _ in texts]
         for row, nbest in zip(rows, nbest_lists, strict=True):
             tokens = sources[row].tokens
@@ -320,7 +324,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
                 text = self._text(hypothesis.tokens, tokens.pieces)
                 result = self._result(tokens, target, text, hypothesis, forced)
                 results[row].append(result.known(self.target.unk) if decoding.replace_unknown else result)
-        longest = [first + n for n, nbest in enumerate(results, 1) if nbest and nbest[0].truncated]
+        longest = [i + 1 for i, nbest in zip(indices, results, strict=True) if nbest and nbest[0].truncated]
         warn_of_limits(longest, decoding, self.model.decoder.max_length)
         return [
             nbest[0].among(nbest) if nbest else Translation.empty(source.tokens)
@@ -375,6 +379,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             weights=weights,
             copied=copied,
             attention=forced.attention,
+            probabilities=word_probabilities(forced.of_tokens, target.word_of),
         )
 
 

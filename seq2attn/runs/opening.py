@@ -13,7 +13,7 @@ from seq2attn.errors import for_caller
 from seq2attn.recipe import AnyRecipe
 from seq2attn.recipe.wording import shown
 from seq2attn.runs.evaluation import read_examples
-from seq2attn.runs.initial_weights import InitialWeights, initial_weights
+from seq2attn.runs.initial_weights import InitialWeights, freeze, initial_weights, parts_of
 from seq2attn.runtime.distributed import Group
 from seq2attn.runtime.locks import locked
 from seq2attn.tasks.loading import learn, reopen
@@ -53,9 +53,7 @@ def opened(
         if folder is None:
             require_empty(path)
         start = initial_weights(recipe, folder)
-        task = reopen(folder) if folder else _learned(recipe, display)
-        if start is not None:
-            start.require_vocabulary(task)
+        task = reopen(folder) if folder else _learned(recipe, start, display)
         training, dev, test = _data(task, display)
         if folder is None:
             task = task.fitted(training)
@@ -75,15 +73,20 @@ def following(path: Path, group: Group, display: Display) -> Iterator[Opened]:
 
 
 def built(task: Task[Any], start: InitialWeights | None, display: Display) -> nn.Module:
-    """Return a model with its initial weights; say which of them are from another run."""
+    """Return a model with its initial weights; say which of them are from another run, or not trained."""
     model = task.build()
     if start is not None:
         display.say("\n".join(start.give(model, task).lines()))
+    if frozen := freeze(model, task.recipe):
+        display.say(f"{len(frozen)} tensors are not trained: {parts_of(frozen, {*model.state_dict()})}")
     return model
 
 
-def _learned(recipe: AnyRecipe, display: Display) -> Task[Any]:
-    """Return the task of a recipe, with what is learned from the training data, which takes a while."""
+def _learned(recipe: AnyRecipe, start: InitialWeights | None, display: Display) -> Task[Any]:
+    """Return the task of a recipe, with what is learned from the training data, which takes a while, or with
+    what the run has that the training starts from."""
+    if start is not None:
+        return start.task(recipe)
     if made := TASKS[recipe.task].learned(recipe):
         display.show(f"making {made} from data.train")
     return learn(recipe)
