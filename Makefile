@@ -11,13 +11,13 @@ export SEQ2ATTN_DATA ?= $(wildcard $(CURDIR)/../shared/data)
 demo: $(VENV)/installed
 	@if [ -d $(DEMO) ]; then $(BIN)/seq2attn train quickstart --run $(DEMO) --resume; \
 	else $(BIN)/seq2attn train quickstart --run $(DEMO); fi
-	@printf '%s\n' "Ich habe Hunger." "Wo ist der Bahnhof?" "Tom hat gestern in Boston ein neues Auto gekauft." \
+	@printf '%s\n' "Ich habe Hunger." "Wo ist der Bahnhof?" "Ich glaube nicht, dass Tom heute kommen wird." \
 	    > $(DEMO)/new.de
 	$(BIN)/seq2attn translate $(DEMO) $(DEMO)/new.de | tee $(DEMO)/new.en
 	$(BIN)/seq2attn heatmap $(DEMO) "Ich habe Hunger." -o $(DEMO)/hunger.png
-	$(BIN)/seq2attn heatmap $(DEMO) "Tom hat gestern in Boston ein neues Auto gekauft." -o $(DEMO)/car.png
+	$(BIN)/seq2attn heatmap $(DEMO) "Ich glaube nicht, dass Tom heute kommen wird." -o $(DEMO)/today.png
 	@printf '%s\n' "" "The model, its log and its scores: $(DEMO)/" \
-	    "Translations: $(DEMO)/new.en    Heat maps: $(DEMO)/hunger.png, $(DEMO)/car.png" \
+	    "Translations: $(DEMO)/new.en    Heat maps: $(DEMO)/hunger.png, $(DEMO)/today.png" \
 	    "Your own sentence: echo 'Guten Morgen!' | $(BIN)/seq2attn translate $(DEMO)"
 
 check: $(VENV)/developing

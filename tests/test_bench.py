@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from tiny_summaries import train, write_corpus
@@ -23,6 +24,7 @@ from seq2attn.runs.attention_bench import (
     variants,
 )
 from seq2attn.runs.comparison import BenchError, Row, Variant, finished_row, log_numbers
+from seq2attn.views.variant_chart import Panel, variant_chart
 
 TINY = [
     "data.train.0.count=400",
@@ -82,7 +84,7 @@ def test_a_row_says_what_was_measured(compared):
     assert done.name == "additive + softmax" and not done.failed and done.numbers["updates"] == 6
     assert done.scores["exact"][1] <= done.scores["exact"][0] <= done.scores["exact"][2]
     numbers = done.numbers
-    assert numbers["perplexity"] > 1 and 0 <= numbers["error_rate"] <= 1
+    assert numbers["perplexity"] > 1 and 0 <= numbers["aer"] <= 100 and numbers["aer"] > 1
     assert numbers["entropy"] > 0 and numbers["zeros"] == 0
     assert numbers["training_speed"] > 0 and numbers["decoding_speed"] > 0 and numbers["parameters"] > 1000
     assert 50e6 < numbers["memory"] < 5e9
@@ -176,6 +178,21 @@ def test_the_table_takes_seeds_together(tmp_path):
         figure([Row("a", 1, [], failed="no")], tmp_path / "none.svg")
 
 
+def test_the_figure_has_a_number_at_each_point_and_bar():
+    scores = Panel("exact, 95 % interval", np.array([[97.9, 97.0, 98.6], [99.7, 99.4, 100.0]]))
+    speeds = Panel("pieces per second", np.array([12345.0, 0.25]))
+    left, right = variant_chart(["additive", "dot"], scores, speeds).axes
+    assert [text.get_text() for text in left.texts] == ["97.9", "99.7"]
+    assert [text.get_text() for text in right.texts] == ["12,345", "0.25"]
+    zeros = Panel("exact", np.zeros((2, 3)))
+    low, high = variant_chart(["additive", "dot"], zeros, speeds).axes[0].get_xlim()
+    assert -0.05 < low < 0 and high > 1  # and not 0.04 on either side
+    signed = variant_chart(
+        ["none", "se"], Panel("to none", np.array([[0.0] * 3, [np.nan] * 3])), speeds, True
+    )
+    assert [text.get_text() for text in signed.axes[0].texts] == ["+0.00"]
+
+
 def test_the_command(tmp_path):
     out = tmp_path / "bench"
     asked = ["bench", "attention", "copy_additive", *TINY, "--normalizers", "{name: entmax, alpha: 1.5}"]
@@ -183,7 +200,7 @@ def test_the_command(tmp_path):
     assert result.exit_code == 0, result.output
     assert "| entmax (alpha 1.5) |" in (out / "table.md").read_text()
     assert (out / "table.png").read_bytes()[:4] == b"\x89PNG"
-    result = CliRunner().invoke(cli, [*asked, "--out", str(out), "--format", "json"])
+    result = CliRunner().invoke(cli, [*asked, "-o", str(out), "--format", "json"])
     (row,) = json.loads(result.stdout)
     assert row["name"] == "entmax (alpha 1.5)" and row["scores"] and row["failed"] == ""
     result = CliRunner().invoke(cli, [*asked[:4], "--scorers", "{dot"])

@@ -67,15 +67,15 @@ def test_a_run_is_not_overwritten(run: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "x.txt").write_text("mine")
     for path, fault in {
-        run.path: "exists and is not overwritten: continue it with --resume, or choose another with --run",
-        tmp_path / "file": "is a file; choose another folder with --run",
-        tmp_path / "notes": "is no run folder and not empty: choose another with --run",
+        run.path: "exists and is not overwritten: continue it with resume=True, or choose another with run=",
+        tmp_path / "file": "is a file; choose another folder with run=",
+        tmp_path / "notes": "is no run folder and not empty: choose another with run=",
         tmp_path
         / "file"
         / "a"
-        / "b": f"cannot be made: {tmp_path / 'file'} is a file; choose another folder with --run",
-        tmp_path / ("a" * 300): "cannot be made: File name too long; choose another folder with --run",
-        Path("/proc/run"): "cannot be made: No such file or directory; choose another folder with --run",
+        / "b": f"cannot be made: {tmp_path / 'file'} is a file; choose another folder with run=",
+        tmp_path / ("a" * 300): "cannot be made: File name too long; choose another folder with run=",
+        Path("/proc/run"): "cannot be made: No such file or directory; choose another folder with run=",
     }.items():
         if path.parent == Path("/proc") and not path.parent.is_dir():
             continue  # not on macOS
@@ -196,7 +196,7 @@ def test_a_recipe_of_another_size_is_named(copy: Path) -> None:
     assert len(said) < 700 and re.search(
         r"; and \d+ more\. They were made with another recipe, or by another", said
     )
-    assert said.endswith(f"train the model again: seq2attn train {copy}/recipe.yaml --run {copy}-again")
+    assert said.endswith(f"train the model again: train('{copy}/recipe.yaml', run='{copy}-again')")
 
 
 def test_the_average_is_the_mean() -> None:

@@ -34,6 +34,7 @@ def test_heatmap_shows_what_is_asked_for(tmp_path: Path, runs: dict[str, Path]) 
 
     maps = [drawn(), drawn("--pieces"), drawn("--target", "This is a table."), drawn("--beam", "1")]
     assert len({*maps[:3]}) == 3
+    assert drawn("--layer", "all", "--head", "all") == maps[0]  # all are one: </s> is apart there, too
     transformer = str(runs["transformer"])
     words = ["--target", "Where is he?"]
     layers = [

@@ -35,6 +35,13 @@ def test_the_precision_is_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [words[4] for words in calls] == ["bf16"]
 
 
+def test_a_prefix_is_the_beginning_of_each_output() -> None:
+    lines = run("translate", MODEL, "--prefix", "I ", stdin=GERMAN.replace("\n\n", "\n")).stdout.splitlines()
+    assert len(lines) == 2 and all(line.split(" ")[0] == "I" for line in lines)
+    status, said = fails("translate", MODEL, "--prefix", "I", "--markup", "html")
+    assert status == 2 and "leave out --scores, --format and --prefix" in said
+
+
 def test_translate_files_in_their_order(pair: tuple[str, str], tmp_path: Path) -> None:
     (tmp_path / "more.de").write_text("Ich liebe dich.", encoding="utf-8")
     output = run("translate", MODEL, str(tmp_path / "more.de"), pair[0]).stdout

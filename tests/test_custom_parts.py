@@ -234,7 +234,7 @@ FAULTS = {
     "model.encoder.kernel=x": "model.encoder.kernel: expected a whole number, got 'x'",
     "model.encoder.kind=convolutoin": (
         "model.encoder.kind: unknown 'convolutoin' (did you mean convolution? one of recurrent, transformer, "
-        "convolution; others by --import MODULE, SEQ2ATTN_IMPORT or an entry point)"
+        "convolution; others by importing their module, SEQ2ATTN_IMPORT or an entry point)"
     ),
     "model.decoder={kind: forget}": "model.decoder: missing key 'attention'",
     "model.decoder.attention={heads: 5}": "model.decoder.attention.heads: 5 heads do not divide the size 14",
@@ -256,7 +256,7 @@ def test_faults_are_found_as_in_any_section(override: str) -> None:
     with pytest.raises(RecipeError) as error:
         read(tiny_parts.recipe(), [override])
     (fault,) = error.value.faults
-    assert str(fault).startswith(f"command line: {FAULTS[override] or fault.path}"), fault
+    assert str(fault).startswith(f"overrides: {FAULTS[override] or fault.path}"), fault
 
 
 @pytest.mark.usefixtures("parts")

@@ -67,7 +67,7 @@ def test_a_state_that_was_cut_says_what_to_do(copy: Path) -> None:
     file = copy / "training_state.pt"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(
-        RunError, match=rf"{file} is damaged .*\. Copy it again, or train with --run {copy}-again, "
+        RunError, match=rf"{file} is damaged .*\. Copy it again, or train with run='{copy}-again', "
     ):
         RunFolder.open(copy).load_state()
 

@@ -91,6 +91,22 @@ def test_a_prefix_is_how_it_begins(model: Translator) -> None:
         model.translate(SENTENCES[:3], prefix=["We"])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_space_after_a_prefix_ends_its_word(translators: dict[str, Translator], kind: str) -> None:
+    model = translators[kind]
+    for settings in ({"beam": 1}, {"beam": 3}, {"sample": True, "seed": 3, "temperature": 4.0}):
+        found = several(model, SENTENCES, prefix=["To ", "To\n", *["Wh "] * (len(SENTENCES) - 2)], **settings)
+        firsts = [said.text.split(" ")[0] for said in found if said.source.ids]
+        assert set(firsts[:2]) == {"To"} and set(firsts[2:]) == {"Wh"}
+    said = several(model, SENTENCES[:1], prefix=" ")
+    assert_same(said[0], one(model))
+
+
+def test_a_prefix_without_a_space_may_go_on(model: Translator) -> None:
+    firsts = [said.words[0] for said in several(model, SENTENCES[:3], prefix="No")]
+    assert all(word.startswith("No") for word in firsts) and set(firsts) - {"No"}
+
+
 def test_a_prefix_that_the_vocabulary_lacks_is_said(model: Translator) -> None:
     with pytest.warns(UserWarning, match=r"^the prefix '\u8a9e' has .*vocabulary lacks, which are \u2047 in"):
         assert one(model, prefix="\u8a9e").text.startswith("\u2047")

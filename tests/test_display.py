@@ -11,6 +11,8 @@ import tiny_runs
 from rich.console import Console
 
 import seq2attn.training.display
+from seq2attn.recipe import read
+from seq2attn.tasks.registry import TASKS
 from seq2attn.training.display import Display, clock, training_line, validation_line
 
 
@@ -75,11 +77,55 @@ def test_a_training_says_that_it_reads(tmp_path: Path) -> None:
     table.write_text("\n".join(rows), encoding="utf-8")
     settings = [f"data.train={{table: {table}}}", "training.max_steps=1", "data.test=null", *tiny_runs.READY]
     tiny_runs.train(tmp_path / "run", *tiny_runs.MODELS["lstm"], *settings, display=display)
-    assert shown[:3] == [
-        "making the vocabulary from data.train",
+    assert shown[:2] == [
         "data.train: 1,000 examples read, 112 empty",
         "data.train: 1,500 examples read, 167 empty",
     ]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "override", "made"),
+    [
+        ("quickstart", [], "the vocabulary"), ("quickstart", tiny_runs.READY, ""), ("languages", [], "the vocabulary"),
+        ("digits", [], "the labels"), ("mnist_sagan", ["data.train.limit=3"], "the labels"), ("camvid_danet", [], ""), ("crohme_wap", [], "the vocabulary"),
+    ],
+)  # fmt: skip
+def test_only_what_is_made_is_said_to_be(recipe: str, override: list[str], made: str) -> None:
+    checked = read(recipe, override, check_files=False)
+    assert TASKS[checked.task].learned(checked) == made
+
+
+def test_a_resumed_training_makes_no_vocabulary(tmp_path: Path) -> None:
+    shown: list[str] = []
+
+    class Listening(Display):
+        def show(self, line: str) -> None:
+            shown.append(line)
+
+    settings = [
+        "training.validate_every=1",
+        "data.test=null",
+        "data.train.0.limit=30",
+        "text={model: char}",
+        *tiny_runs.MODELS["lstm"],
+    ]
+    for resume, steps in ((False, 1), (True, 2)):
+        display = Listening(Console(file=StringIO()))
+        tiny_runs.train(
+            tmp_path / "run", *settings, f"training.max_steps={steps}", display=display, resume=resume
+        )
+        assert ("making the vocabulary from data.train" in shown) != resume
+        shown.clear()
+
+
+def test_the_loss_is_a_mean_of_many_updates() -> None:
+    file = StringIO()
+    with Display(Console(file=file, force_terminal=True, width=120, highlight=False)) as display:
+        record = {"total": 999, "epoch": 0, "learning_rate": 1.0, "norm": 1.0, "batch": 1}
+        for step in range(1, 301):
+            loss = 1.0 if step <= 200 else 2.0 + step % 2
+            display({**record, "step": step, "loss": loss, "seconds": 2.0 * step, "tokens": 1000 * step})
+    assert "step 300/999  epoch 1  500 tokens/s  loss 2.500" in file.getvalue()
 
 
 def test_a_cell_of_a_notebook_has_one_output(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -307,7 +307,7 @@ def test_score_prints_intervals_classes_and_the_majority(
     assert {row["label"]: row["images"] for row in report["classes"]} == {
         label: sum(row["label"] == label for row in rows) for label in COLOURS
     }
-    assert report["baselines"]["majority"][0]["value"] == pytest.approx(majority)
+    assert [score["value"] for score in report["baselines"]["majority"]] == pytest.approx([majority, 100])
 
 
 def test_files_are_scored_by_their_labels(run: Path, images: Path, tmp_path: Path) -> None:

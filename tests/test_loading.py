@@ -63,14 +63,18 @@ def test_an_unknown_device(device: str) -> None:
     assert str(caught.value) == f"unknown device '{device}': expected cpu, cuda, cuda:1, mps or auto"
 
 
-NO_TEXTS: list[Any] = [None, 5, b"EU", ["a", None], [["a", "b"]], {"a": 1}, {"a"}, [b"a"], [{"a": 1}]]
+NO_TEXTS: list[tuple[Any, str]] = [
+    (None, "None"), (5, "5"), (b"EU", "b'EU'"), ({"a": 1}, "{'a': 1}"), ({"a"}, "{'a'}"),
+    (["a"] * 5000 + [None], "None at texts[5000]"), ([b"a"], "b'a' at texts[0]"),
+    ([["a", "b"]], "['a', 'b'] at texts[0]"), ([{"a": 1}], "{'a': 1} at texts[0]"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("wrong", NO_TEXTS, ids=str)
-def test_what_is_no_text_is_refused(model: Translator, wrong: Any) -> None:
+@pytest.mark.parametrize(("wrong", "came"), NO_TEXTS, ids=[came for _, came in NO_TEXTS])
+def test_what_is_no_text_is_refused(model: Translator, wrong: Any, came: str) -> None:
     with pytest.raises(Seq2attnError) as caught:
         model.translate(wrong)
-    assert str(caught.value) == f"expected a text or a list of texts (str), got {wrong!r}"
+    assert str(caught.value) == f"expected a text or a list of texts (str), got {came}"
 
 
 @pytest.mark.parametrize("method", ["summarize", "tag", "classify"])

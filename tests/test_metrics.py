@@ -146,6 +146,29 @@ def test_the_interval_holds_the_score() -> None:
         assert found.low == found.value == found.high if sure else found.low < found.value < found.high
 
 
+def test_nothing_is_better_than_100() -> None:
+    found = bleu(
+        ["A cat sat on the mat.", "It rains on the roof."],
+        ["A cat sat on the mat.", "It rains on the roof."],
+        bootstrap=40,
+    )
+    assert (found.value, found.low, found.high) == (100.0, 100.0, 100.0)
+
+
+@pytest.mark.parametrize(
+    ("hypotheses", "references", "message"),
+    [
+        (["a"], [None], "expected a reference for hypothesis 1, got None$"),
+        (["a", "b"], ["a", None], "expected a reference for hypothesis 2, got None$"),
+        (["a", None], ["a", "b"], r"expected hypothesis 2 as a text \(str\), got None"),
+        (["a"], [["b"], [3]], r"expected the reference of hypothesis 1 as a text \(str\), got 3"),
+    ],
+)
+def test_what_is_no_text_has_its_number(hypotheses: Any, references: Any, message: str) -> None:
+    with pytest.raises(ScoringError, match=message):
+        score(hypotheses, references)
+
+
 def test_several_references() -> None:
     found = bleu(HYPOTHESES, [REFERENCES, OTHERS], bootstrap=0)
     assert found.value == sacrebleu.corpus_bleu(HYPOTHESES, [REFERENCES, OTHERS]).score

@@ -30,7 +30,7 @@ def test_the_scale_is_fixed_or_follows_the_weights(weights: np.ndarray, scale: s
     assert figure.axes[0].collections[0].get_clim() == (0, largest)
     assert figure.axes[1].get_ylabel() == "weight" and words(figure) == WORDS
     tall = heatmap(np.full((9, 1), 0.1), ["a"], ["b"] * 9).axes[1]
-    assert tall.get_ylabel() == "attention weight"
+    assert tall.get_ylabel() == "weight"
 
 
 def test_axes_have_titles_and_the_picture_a_caption() -> None:

@@ -106,9 +106,7 @@ def test_it_is_in_bench_and_heat_map(tmp_path, monkeypatch):
     model.align("a b c", "a b c").plot(tmp_path / "harmonic.png")
     assert (tmp_path / "harmonic.png").stat().st_size > 1000
     SCORERS.pop("harmonic")  # as in a process that has not imported it
-    message = (
-        "score.name: unknown 'harmonic' .*; others by --import MODULE, SEQ2ATTN_IMPORT or an entry point"
-    )
+    message = "score.name: unknown 'harmonic' .*; others by importing their module, SEQ2ATTN_IMPORT or an entry point"
     with pytest.raises(Seq2attnError, match=message):
         load(tmp_path / "bench" / "harmonic__gain_2.0_-1")
 

@@ -79,7 +79,7 @@ OWN, ACROSS = "model.decoder.self_attention", "model.decoder.cross_attention"
     ],
 )  # fmt: skip
 def test_faults_of_how_a_transformer_sees(overrides: list[str], fault: str) -> None:
-    assert faults(SHIPPED["wmt_transformer"], *overrides) == [f"command line: {fault}"]
+    assert faults(SHIPPED["wmt_transformer"], *overrides) == [f"overrides: {fault}"]
 
 
 def test_what_counts_places_goes_without_a_window_or_in_an_encoder() -> None:
@@ -100,11 +100,11 @@ def test_an_encoder_has_half_of_t5s_buckets_for_each_direction() -> None:
 def test_one_head_of_a_recurrent_decoder_has_nothing_to_norm_or_share() -> None:
     attention = "model.decoder.attention"
     assert faults(KEPT["quickstart"], f"{attention}.query_key_norm=true") == [
-        f"command line: {attention}.query_key_norm: a single head has no projections to normalize: set "
+        f"overrides: {attention}.query_key_norm: a single head has no projections to normalize: set "
         "heads, or use cosine"
     ]
     assert faults(KEPT["quickstart"], f"{attention}.window=2") == [
-        f"command line: {attention}.window: only self-attention can have a window, which moves with its "
+        f"overrides: {attention}.window: only self-attention can have a window, which moves with its "
         "query: set it to null"
     ]
     assert read(KEPT["quickstart"], [f"{attention}.query_key_norm=true", f"{attention}.heads=2"])
@@ -136,13 +136,11 @@ LOSSES = "training.attention_losses"
 def test_paths_are_those_of_the_recipe_as_it_is_written() -> None:
     """What may be one or a list is named by number only where it is one of a list."""
     for value, place in (("{task: kopy}", "data.train.task"), ("[{task: kopy}]", "data.train.0.task")):
-        assert faults(SHIPPED["copy_additive"], f"data.train={value}")[0].startswith(
-            f"command line: {place}: "
-        )
-    assert faults(SHIPPED["copy_additive"], "data.train=kopy")[0].startswith("command line: data.train: ")
+        assert faults(SHIPPED["copy_additive"], f"data.train={value}")[0].startswith(f"overrides: {place}: ")
+    assert faults(SHIPPED["copy_additive"], "data.train=kopy")[0].startswith("overrides: data.train: ")
     for value, place in (("blue", "training.metrics"), ("[exact, blue]", "training.metrics.1")):
         said = faults(SHIPPED["copy_additive"], f"training.metrics={value}")
-        assert said[0].startswith(f"command line: {place}: unknown 'blue'")
+        assert said[0].startswith(f"overrides: {place}: unknown 'blue'")
 
 
 UNALIGNED = (
@@ -210,7 +208,7 @@ LAYERS = f"model.decoder.layers=2+{ACROSS}=[{{{{heads: 8, talking: {{first}}}}}}
     ],
 )  # fmt: skip
 def test_faults_of_attention_and_alignments(recipe: str, overrides: list[str], expected: list[str]) -> None:
-    found = [fault.removeprefix("command line: ") for fault in faults(SHIPPED[recipe], *overrides)]
+    found = [fault.removeprefix("overrides: ") for fault in faults(SHIPPED[recipe], *overrides)]
     found = [re.sub(r"^\S+yaml:[0-9]+  ", "", fault) for fault in found]
     assert sorted(found) == sorted(fault.replace("HERE", str(Path.cwd())) for fault in expected)
 
@@ -239,7 +237,7 @@ def test_coverage_is_of_the_layer_that_copies() -> None:
 )  # fmt: skip
 def test_faults_of_labelling(recipe: str, overrides: list[str], expected: str, corpora: Path) -> None:
     found = [
-        re.sub(r"^(command line: |\S+yaml:[0-9]+  )", "", one) for one in faults(SHIPPED[recipe], *overrides)
+        re.sub(r"^(overrides: |\S+yaml:[0-9]+  )", "", one) for one in faults(SHIPPED[recipe], *overrides)
     ]
     assert found == [expected] and read(recipe)
 
@@ -263,7 +261,7 @@ def test_losses_are_taught_where_copying_looks() -> None:
     layers = [*LAYERS.format(first="false", last="true").split("+"), f"{LOSSES}={{coverage: 1}}"]
     assert read("wmt_transformer", [*layers, "model.decoder.copying={layer: 0}"])
     named = [*layers, f"{LOSSES}.layer=1", "model.decoder.copying={layer: 0}"]
-    assert faults(SHIPPED["wmt_transformer"], *named) == [f"command line: {LOSSES}.coverage: {NEGATIVE}"]
+    assert faults(SHIPPED["wmt_transformer"], *named) == [f"overrides: {LOSSES}.coverage: {NEGATIVE}"]
 
 
 def test_attention_that_can_be_taught() -> None:

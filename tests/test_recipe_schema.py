@@ -57,10 +57,10 @@ def test_a_scorer_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 def test_faults_of_a_scorer_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SCORERS, "mine", Mine)
     score = "model.decoder.attention.score"
-    assert faults(KEPT["quickstart"], f"{score}=mine") == [f"command line: {score}: missing key 'sharpness'"]
+    assert faults(KEPT["quickstart"], f"{score}=mine") == [f"overrides: {score}: missing key 'sharpness'"]
     assert faults(KEPT["quickstart"], f"{score}={{name: mine, sharpness: x, sizes: [1]}}") == [
-        f"command line: {score}.sizes: expected a list of 2, got [1]",
-        f"command line: {score}.sharpness: expected a number, got 'x'",
+        f"overrides: {score}.sizes: expected a list of 2, got [1]",
+        f"overrides: {score}.sharpness: expected a number, got 'x'",
     ]
     with pytest.raises(RecipeError, match="did you mean mine"):
         read("quickstart", [f"{score}=mien"])

@@ -134,17 +134,18 @@ def test_words_that_are_given_stay_as_they_are(tagged: Path) -> None:
     assert [word.text for word in found.words] == ["\u00a0", "Bo"]
 
 
-NO_TEXTS: list[Any] = [None, 5, b"EU", ["a", None], [["a", 3]], {"a": 1}, {"a"}, [b"a"], [{"a": 1}]]
+NO_TEXTS: list[tuple[Any, str]] = [
+    (None, "None"), (5, "5"), (b"EU", "b'EU'"), ({"a": 1}, "{'a': 1}"), (["a", None], "None at texts[1]"),
+    (["a", ["a", 3]], "3 at texts[1][1]"), ([b"a"], "b'a' at texts[0]"), ([{"a": 1}], "{'a': 1} at texts[0]"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("wrong", NO_TEXTS, ids=str)
-def test_what_is_no_text_is_refused(tagged: Path, languages: Path, wrong: Any) -> None:
+@pytest.mark.parametrize(("wrong", "came"), NO_TEXTS, ids=[came for _, came in NO_TEXTS])
+def test_what_is_no_text_is_refused(tagged: Path, languages: Path, wrong: Any, came: str) -> None:
     for predictor in (seq2attn.load(tagged).tag, seq2attn.load(languages).classify):
         with pytest.raises(Seq2attnError) as caught:
             predictor(wrong)
-        assert (
-            str(caught.value) == f"expected a text or a list of texts (str, or lists of words), got {wrong!r}"
-        )
+        assert str(caught.value) == f"expected a text or a list of texts (str, or lists of words), got {came}"
 
 
 def test_what_another_task_does_is_refused_by_what_this_one_does(tagged: Path, languages: Path) -> None:

@@ -157,7 +157,7 @@ def test_another_recipe_is_refused(tmp_path: Path, runs: dict[str, Path]) -> Non
         f"{run} was begun with another recipe: model.decoder.size was 14, now 15; "
         "training.learning_rate was 0.01, now 0.5. Continue"
     ) in str(caught.value)
-    assert f"Continue with `seq2attn train {run}/recipe.yaml --run {run} --resume`" in str(caught.value)
+    assert f"Continue with `train('{run}/recipe.yaml', run='{run}', resume=True)`" in str(caught.value)
     assert RunFolder.open(run).recipe == before
 
 

@@ -217,7 +217,7 @@ def both(first: Callable[..., Any], then: Callable[[], object]) -> Callable[...,
 
 def test_a_run_is_not_overwritten(runs: dict[str, Path]) -> None:
     with pytest.raises(
-        RunError, match=r"exists and is not overwritten: continue it with --resume, or .* --run"
+        RunError, match=r"exists and is not overwritten: continue it with resume=True, or .* run="
     ):
         tiny_runs.train(runs["lstm"])
     with pytest.raises(RunError, match="nowhere does not exist"):

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def slow_hmm(emissions, jumps):
             posteriors[j, position] += probability
         for jump in made:
             expected[jump] += probability
-    return posteriors / total, expected / total
+    return posteriors / total, expected / total, total
 
 
 def test_the_hmm_sums_over_all_alignments():
@@ -58,12 +59,13 @@ def test_the_hmm_sums_over_all_alignments():
         emissions, jumps = generator.random((2, J + 1, width + 1)), Jumps().matrix(width)
         mask = np.ones((2, J + 1))
         mask[0, J:] = 0  # the first of the two pairs is shorter
-        posteriors, expected = hmm_posteriors(emissions, mask, jumps)
+        posteriors, expected, log_p = hmm_posteriors(emissions, mask, jumps)
         short, long = slow_hmm(emissions[0, :J], jumps), slow_hmm(emissions[1], jumps)
         np.testing.assert_allclose(posteriors[0, :J], short[0], atol=1e-12)
         np.testing.assert_allclose(posteriors[1], long[0], atol=1e-12)
         np.testing.assert_allclose(expected, short[1] + long[1], atol=1e-12)
         assert (posteriors[0, J:] == 0).all()
+        assert log_p == pytest.approx(np.log(short[2]) + np.log(long[2]))
 
 
 def test_jumps_are_those_of_their_formula():
@@ -170,9 +172,21 @@ def test_words_find_their_translations(kind):
 
 def test_ibm1_posteriors_by_hand():
     emissions = np.array([[[0.5, 0.25, 0.5]]])
-    found = ibm1_posteriors(emissions, np.ones((1, 1)))[0, 0]
+    posteriors, log_p = ibm1_posteriors(emissions, np.ones((1, 1)))
+    found = posteriors[0, 0]
     shares = np.array([P_NULL * 0.5, (1 - P_NULL) / 2 * 0.25, (1 - P_NULL) / 2 * 0.5])
     np.testing.assert_allclose(found, shares / shares.sum())
+    assert log_p == pytest.approx(np.log(shares.sum()))
+
+
+@pytest.mark.parametrize("kind", ["ibm1", "hmm"])
+def test_each_iteration_says_how_likely_the_corpus_is(kind):
+    said = []
+    StatisticalAligner(kind, 3, prior=0.0).train(PAIRS * 3, said.append)
+    assert [line.split(":")[0] for line in said[-3:]] == [f"{kind}, iteration {n} of 3" for n in (1, 2, 3)]
+    numbers = [float(line.split(": perplexity ")[1].split()[0]) for line in said]
+    rising = [now > before for before, now in pairwise(numbers[:3])]  # expectation maximization never does
+    assert not any(rising) and numbers[0] > numbers[-1] >= 1
 
 
 def test_the_command_learns_from_the_files_themselves(tmp_path: Path) -> None:

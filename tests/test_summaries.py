@@ -94,11 +94,11 @@ def test_one_in_one_out_and_a_list_in_a_list_out(model: Summarizer, chats: Path)
         assert ((found.copied >= 0) & (found.copied <= 1)).all()
         assert found.alignment.shape == (len(found.words), len(found.source_words))
     assert model.summarize([]) == [] and model.summarize("").text == model.summarize("\n").text == ""
-    wrong: tuple[Any, ...] = ([["a", 3]], 3, None, {"a": "b"})
-    for one in wrong:
+    wrong: list[tuple[Any, str]] = [([["a", 3]], "3 at texts[0][1]"), (3, "3"), ({"a": "b"}, "{'a': 'b'}")]
+    for one, came in wrong:
         with pytest.raises(Seq2attnError) as caught:
             model.summarize(one)
-        expected = f"expected a text or a list of texts (str, or lists of sentences or turns), got {one!r}"
+        expected = f"expected a text or a list of texts (str, or lists of sentences or turns), got {came}"
         assert str(caught.value) == expected
 
 

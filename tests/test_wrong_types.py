@@ -84,8 +84,11 @@ WRONG_TEXTS = {
     "numbers": (lambda model: model.log_probabilities([1], [2]), "expected sources as a list"),
     "one target": (lambda model: model.log_probabilities(["a", "b"], ["c"]), "target for each of 2 sources"),
     "prefix": (lambda model: model.translate("a", prefix=3), "expected prefixes as a list of texts"),
-    "prefixes": (lambda model: model.translate(["a"], prefix=[3]), "expected prefixes as a list of texts"),
-    "stream": (lambda model: list(model.stream([1])), "expected lines as a list of texts"),
+    "prefixes": (
+        lambda model: model.translate(["a"], prefix=[3]),
+        r"expected prefixes .*, got 3 at prefixes\[0\]",
+    ),
+    "stream": (lambda model: list(model.stream(["a", 1])), r"expected lines .*, got 1 at lines\[1\]"),
     "stream a text": (lambda model: list(model.stream("abc")), "expected lines as a list of texts.* 'abc'"),
     "stream none": (lambda model: list(model.stream(None)), "expected lines as a list of texts"),
     "align layer": (lambda model: model.align("a", "b", layer="x"), "expected the number of a layer or head"),

@@ -41,7 +41,7 @@ CORPORA = [
     "hansards.links",
     *(f"wnut17/{role}.conll.gz" for role in ("train", "dev", "test")),
 ]
-OTHERS = "; others by --import MODULE, SEQ2ATTN_IMPORT or an entry point"  # parts that may be anywhere
+OTHERS = "; others by importing their module, SEQ2ATTN_IMPORT or an entry point"  # parts that may be anywhere
 
 
 def empty_corpora(folder: Path) -> Path:

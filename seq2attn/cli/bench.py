@@ -24,6 +24,7 @@ BUDGET = click.option(
     "--budget", type=click.FloatRange(0, min_open=True), help="Minutes of training for each variant."
 )
 OUT = click.option(
+    "-o",
     "--out",
     type=click.Path(path_type=Path),
     help="The folder for runs, table and figure.  [default: runs/bench-NAME]",
@@ -190,7 +191,7 @@ def _parts(
     """
     import yaml
 
-    from seq2attn.recipe.wording import FROM_PLUGINS, unknown
+    from seq2attn.recipe.wording import from_plugins, unknown
 
     if text is None or text == "all":
         return choices if text else []
@@ -207,5 +208,5 @@ def _parts(
         name = part.get(key) if isinstance(part, dict) else part
         name = name.get("name") if isinstance(name, dict) else name
         if name not in (*choices, *also):
-            raise Seq2attnError(f"{option}: {unknown(str(name), choices, more=FROM_PLUGINS)}")
+            raise Seq2attnError(f"{option}: {unknown(str(name), choices, more=from_plugins())}")
     return parts

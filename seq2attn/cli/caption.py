@@ -12,7 +12,6 @@ from seq2attn.cli.translate import generation_options
 @cli.command()
 @RUN
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--prefix", default="", help="The beginning of each text.")
 @formats(
     "text; json: one object for each image, with the attention of each word to the places of the image.",
     "json",

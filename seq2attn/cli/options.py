@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from seq2attn.cli.completion import recipe_keys, recipe_names, run_folders
+from seq2attn.errors import speaking_to_command_line
 from seq2attn.version import __version__
 
 DEVICE = click.option(
@@ -158,6 +159,11 @@ class Commands(click.Group):
     """A group whose commands take the option --import, too."""
 
     group_class = type  # groups within it are of the same class
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """See the base class."""
+        with speaking_to_command_line():
+            return super().invoke(ctx)
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         """See the base class."""

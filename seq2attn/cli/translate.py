@@ -47,6 +47,11 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
             "large. If there are fewer, the last lines are empty, with "
             "the score -inf; JSON leaves them out.",
         ),
+        click.option(
+            "--prefix",
+            default="",
+            help="The beginning of each output. Its last word may go on, unless a space ends it.",
+        ),
         decoding_option("--min-length", int, "Minimum length of the output, in pieces."),
         decoding_option("--max-length", int, "Maximum length of the output, in pieces."),
         MAX_LENGTH_RATIO,
@@ -94,6 +99,7 @@ def translate(
     context: click.Context,
     run: Path,
     files: tuple[Path, ...],
+    prefix: str,
     scores: bool,
     form: str,
     markup: "Kind | None",
@@ -115,8 +121,10 @@ def translate(
     """
     from seq2attn.tasks.loading import load_for
 
-    if markup is not None and (scores or form != "text"):
-        raise click.UsageError("--markup prints the best text of each line: leave out --scores and --format")
+    if markup is not None and (scores or form != "text" or prefix):
+        raise click.UsageError(
+            "--markup prints the best text of each line: leave out --scores, --format and --prefix"
+        )
     translator = load_for("translate", run, checkpoint, device, precision, engine, quantize)
     pipe = Pipe.open(files)
     texts = lines(files, pipe) if tag is None else _tagged(translator, lines(files, pipe), tag)
@@ -128,7 +136,7 @@ def translate(
 
         print_lines(chunks(texts, MARKED, pipe), marked)
         return
-    _write(context, translator, texts, pipe, scores, form)
+    _write(context, translator, texts, pipe, prefix, scores, form)
 
 
 @cli.command()
@@ -144,6 +152,7 @@ def summarize(
     context: click.Context,
     run: Path,
     files: tuple[Path, ...],
+    prefix: str,
     scores: bool,
     key: str,
     whole: bool,
@@ -167,7 +176,7 @@ def summarize(
 
     summarizer = load_for("summarize", run, checkpoint, device, precision, engine, quantize)
     pipe = Pipe.open(files)
-    _write(context, summarizer, documents(files, key, whole, pipe), pipe, scores, form)
+    _write(context, summarizer, documents(files, key, whole, pipe), pipe, prefix, scores, form)
 
 
 def _tagged(translator: "Translator", texts: Iterable[str], tag: str) -> Iterator[str]:
@@ -184,6 +193,7 @@ def _write(
     translator: "Translator",
     texts: Iterable[str],
     pipe: Pipe | None,
+    prefix: str,
     scores: bool,
     form: str,
 ) -> None:
@@ -197,7 +207,7 @@ def _write(
     decoding, shown = translator.settings(context.meta.get(DECODING, {})), scores or form != "text"
 
     def written(first: int, chunk: list[str]) -> Iterator[str]:
-        results = translator.stream_chunks([chunk], decoding, form != "text", shown, first)
+        results = translator.stream_chunks([chunk], decoding, form != "text", shown, first, prefix)
         for number, (source, result) in enumerate(zip(chunk, results, strict=True), first + 1):
             missing = decoding.nbest - len(result.nbest)
             if form == "json":

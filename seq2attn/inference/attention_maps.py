@@ -156,13 +156,16 @@ def drawn_maps(
     result: Translation,
     options: PlotOptions,
     head: AlignmentHead,
-) -> "Figure":
-    """Return the heat maps of a text and its translation that the options choose. head: whose layer is drawn
-    if they choose none, and how rows are shifted."""
+) -> "Figure | None":
+    """Return the heat maps of a text and its translation that the options choose; None if there is one head
+    only, whose picture is that of the translation itself. head: whose layer is drawn if they choose none, and
+    how rows are shifted."""
     if options.self_attention:
         return self_attention_maps(generator, source, result, options.pieces).draw(options)
     shift = head.shift_of(generator.model.decoder)
     maps = cross_attention_maps(generator, source, result, options.pieces, shift)
+    if [len(heads) for heads in maps.layers] == [1]:
+        return None
     layer, _ = generator.alignment_head(head)
     return maps.draw(options if options.layer is not None else options._replace(layer=layer))
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
 from torch import Tensor
@@ -16,8 +15,8 @@ from seq2attn.inference.captions import Caption
 from seq2attn.inference.decoding_options import DecodingOptions, published, warn_of_limits
 from seq2attn.inference.forced import ForcedDecoding
 from seq2attn.inference.generator import AlignmentHead
-from seq2attn.inference.image_input import CHUNK, read_image, several
-from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, PlotOptions
+from seq2attn.inference.image_input import CHUNK, image_chunks, read_image, several
+from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, PlotOptions, all_texts
 from seq2attn.inference.search import Hypothesis
 from seq2attn.inference.writing_predictor import WritingPredictor
 from seq2attn.recipe import DecodingRecipe
@@ -77,7 +76,7 @@ class Captioner(WritingPredictor[ImageTokenizer]):
 
         image: the path of a file, an image of Pillow, or 8-bit pixels (H, W) or (H, W, channels), as a numpy
             array;
-        prefix: the beginning of the text;
+        prefix: the beginning of the text; its last word may go on, unless a space ends it;
         alignment: False skips the attention weights, which saves time;
         all others: decoding options that replace the recipe's (`DecodingOptions`).
 
@@ -102,8 +101,8 @@ class Captioner(WritingPredictor[ImageTokenizer]):
 
         decoding: replaces the predictor's own settings.
         """
-        images, first, decoding = iter(lines), 0, decoding or self.decoding
-        while chunk := [read_image(image, self.reader) for image in islice(images, CHUNK)]:
+        first, decoding = 0, decoding or self.decoding
+        for chunk in image_chunks(lines, self.reader, CHUNK):
             indices = range(first, first + len(chunk))
             yield from self.results(chunk, decoding, alignment, [prefix] * len(chunk), indices)
             first += len(chunk)
@@ -126,8 +125,8 @@ class Captioner(WritingPredictor[ImageTokenizer]):
         """Return the model's log-probability of each text given its image, </s> included, in nats."""
         if not several(images) or len(images) != len(texts):
             raise Seq2attnError("expected a list of images, and a text for each of them")
-        pixels = [read_image(image, self.reader)[1] for image in images]
-        ids = [tokens.ids for tokens in map(self.target.split, texts)]
+        pixels = [pixels for chunk in image_chunks(images, self.reader) for _, pixels in chunk]
+        ids = [tokens.ids for tokens in map(self.target.split, all_texts(texts, "texts"))]
         forced = self.generator.forced_decoding(pixels, ids, self.decoding.batch_tokens, None)
         return [one.log_probability for one in forced]
 
@@ -177,8 +176,8 @@ class Captioner(WritingPredictor[ImageTokenizer]):
         of the images in their inputs, which may be several: samples depend on them."""
         pixels, rows = [image for _, image in images], range(len(images))
         distinct = {prefix: self.target.split(prefix).ids for prefix in prefixes}
-        self._warn_of_prefixes([*distinct], [*distinct.values()])
-        prefix_ids = [distinct[prefix] for prefix in prefixes]
+        ids = dict(zip(distinct, self._prefixes([*distinct], [*distinct.values()]), strict=True))
+        prefix_ids = [ids[prefix] for prefix in prefixes]
         head = self.alignment if alignment and self.model.decoder.attention_layers else None
         nbest_lists = self.generator.decode(pixels, decoding, prefix_ids, indices, head)
         results: list[list[Caption]] = [[] for _ in images]

@@ -14,7 +14,7 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.images.decoding import Pixels
 from seq2attn.images.geometry import moved
 from seq2attn.inference.found_objects import FoundObject, FoundObjects
-from seq2attn.inference.image_input import read_image, several
+from seq2attn.inference.image_input import image_chunks, read_image, several
 from seq2attn.inference.image_maps import ImageMap, ImageMaps
 from seq2attn.inference.image_predictor import CHUNK, ImagePredictor, ReadImage
 from seq2attn.layers.boxes import suppressed
@@ -75,8 +75,7 @@ class Detector(ImagePredictor[FoundObjects]):
         """See the base class: images, as `detect` takes them."""
         if not 0 <= threshold <= 1:
             raise Seq2attnError(f"expected a threshold of scores from 0 to 1, got {threshold}")
-        images = iter(lines)
-        while chunk := [read_image(image, self.original_reader) for image in islice(images, CHUNK)]:
+        for chunk in image_chunks(lines, self.original_reader, CHUNK):
             read = (self.read(pixels) for _, pixels in chunk)
             for (name, pixels), found in zip(chunk, self.detections(read, threshold), strict=True):
                 yield self._result(name, pixels, found)

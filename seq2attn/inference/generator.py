@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from seq2attn.inference.beam_search import beam_search
 from seq2attn.inference.engines.engine import Engine, Request
 from seq2attn.inference.engines.ranking import Found, exactly_ranked, search_with
 from seq2attn.inference.forced import ForcedDecoding, head_name, numbered, of_head
-from seq2attn.inference.search import Hypothesis, Rules, greedy, sample
+from seq2attn.inference.search import WORD_START, Hypothesis, Rules, greedy, sample
 from seq2attn.models.decoders.base import Decoder
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import DecodingRecipe
@@ -103,7 +104,7 @@ class Generator(Generic[C]):
     ) -> list[list[Hypothesis]]:
         """Return the n-best list of each source, in the order of the sources, best hypothesis first.
 
-        prefixes: the ids that each target must begin with;
+        prefixes: the ids that each target must begin with; after them may be WORD_START;
         indices: the positions of the sentences in the input, which seed their samples; from 0 if not given.
         """
         found = self.decode(sources, decoding, prefixes, indices, None)
@@ -312,6 +313,8 @@ class Generator(Generic[C]):
         if any(len(prefix) for prefix in prefixes):
             ids, mask = pad(prefixes, -1)
             forced = ids.masked_fill(~mask, -1).to(self.device)  # (B, P)
+            if (forced == WORD_START).any():
+                rules = replace(rules, word_starts=self._word_starts().to(self.device))
         with autocast(self.device, self.precision):
             state = self.model.start(source.to(self.device))
             if decoding.coverage_penalty:
@@ -321,6 +324,11 @@ class Generator(Generic[C]):
             if decoding.beam == 1:
                 return [[best] for best in greedy(self._step, state, rules, limits, forced)]
             return beam_search(self._step, state, rules, limits, decoding.beam, forced, decoding.nbest)
+
+    def _word_starts(self) -> Tensor:
+        """Return which tokens (V,) begin a word, or end the text."""
+        target = self.tokenizer.target
+        return torch.tensor([name.startswith("▁") or n == target.eos for n, name in enumerate(target.names)])
 
     def _track_coverage(self, state: Any) -> Any:
         if not self.model.decoder.attention_layers:

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from html import escape
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -17,7 +16,7 @@ from seq2attn.data.image_batches import collate_images
 from seq2attn.data.image_plan import BatchLimits
 from seq2attn.errors import Seq2attnError
 from seq2attn.images.decoding import Pixels
-from seq2attn.inference.image_input import CHUNK, read_image, several
+from seq2attn.inference.image_input import CHUNK, image_chunks, read_image, several
 from seq2attn.inference.image_maps import ImageMaps, image_maps
 from seq2attn.inference.image_predictor import ImagePredictor
 from seq2attn.inference.predictor import OF_TEXTS, PlotOptions
@@ -160,8 +159,7 @@ class ImageCategorizer(ImagePredictor[ImageCategory]):
         return self._label(lines, weights=False)
 
     def _label(self, images: Iterable[Any], weights: bool) -> Iterator[ImageCategory]:
-        images = iter(images)
-        while chunk := [read_image(image, self.reader) for image in islice(images, CHUNK)]:
+        for chunk in image_chunks(images, self.reader, CHUNK):
             yield from self._label_chunk(chunk, weights)
 
     def _label_chunk(self, images: list[tuple[str, Pixels]], weights: bool) -> list[ImageCategory]:

@@ -1,6 +1,6 @@
 """Images as predictors take them: the path of a file, an image of Pillow, or pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,35 @@ def several(image: object) -> bool:
     return isinstance(image, Sequence) and not isinstance(image, str | bytes)
 
 
-def read_image(image: Any, reader: ImageReader) -> tuple[str, Pixels]:
+def image_chunks(
+    images: Iterable[Any], reader: ImageReader, size: int = CHUNK
+) -> Iterator[list[tuple[str, Pixels]]]:
+    """Yield names and pixels of images (`read_image`) in lists of a size.
+
+    An error says which of several images it was. Those before it are yielded first.
+    """
+    chunk = list[tuple[str, Pixels]]()
+    images, end = iter(images), object()
+    for number, image in enumerate(images):
+        try:
+            chunk.append(read_image(image, reader))
+        except Seq2attnError:
+            if chunk:
+                yield chunk
+            if number or next(images, end) is not end:
+                read_image(image, reader, f"images[{number}]")  # raises again, with the index
+            raise
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def read_image(image: Any, reader: ImageReader, which: str = "the image") -> tuple[str, Pixels]:
     """Return the name of an image's file, "" if it came from memory, and its pixels.
+
+    which: the name of an image from memory in errors.
 
     Raises:
         ImageError: it cannot be read, or is damaged; the message names the file.
@@ -38,10 +65,10 @@ def read_image(image: Any, reader: ImageReader) -> tuple[str, Pixels]:
         if isinstance(image, np.ndarray) or type(image).__module__.startswith("PIL."):
             return name, reader.read(image)
     except ImageError as error:
-        raise ImageError(error.reason, f"{name or 'the image'}: {error}") from error
+        raise ImageError(error.reason, f"{name or which}: {error}") from error
     except OSError as error:
         raise ImageError("missing image", f"{name}: cannot be read ({error.strerror or error})") from error
     raise Seq2attnError(
-        "expected the path of an image, an image of Pillow, or 8-bit pixels as a numpy array; got "
+        f"{which}: expected the path of an image, an image of Pillow, or 8-bit pixels as a numpy array; got "
         f"{type(image).__name__}"
     )

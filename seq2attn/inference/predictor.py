@@ -156,11 +156,21 @@ class Predictor(ABC):
 
     def texts(self, argument: object) -> list[str | Sequence[str]]:
         """Return the argument of a call, a text or texts, as a list. Seq2attnError for anything else."""
-        is_list = isinstance(argument, Iterable) and not isinstance(argument, str | Mapping | Set)
+        is_list = isinstance(argument, Iterable) and not isinstance(argument, str | bytes | Mapping | Set)
         texts: list[Any] = list(cast(Iterable[Any], argument)) if is_list else [argument]
-        if not all(isinstance(text, str) or (self.parts and _is_list_of_str(text)) for text in texts):
-            lists = f", or lists of {self.parts}" if self.parts else ""
-            raise Seq2attnError(f"expected a text or a list of texts (str{lists}), got {argument!r:.60}")
+        for index, text in enumerate(texts):
+            inner = (
+                text if self.parts and isinstance(text, Sequence) and not isinstance(text, bytes) else None
+            )
+            wrong = first_other(inner) if inner is not None else first_other([text])
+            if wrong is not None:
+                place = f"texts[{index}]" + ("" if inner is None else f"[{wrong}]")
+                came = text if inner is None else inner[wrong]
+                lists = f", or lists of {self.parts}" if self.parts else ""
+                raise Seq2attnError(
+                    f"expected a text or a list of texts (str{lists}), got {came!r:.60}"
+                    + (f" at {place}" if is_list else "")
+                )
         return texts
 
     def wrong_task(self, method: str) -> WrongTaskError:
@@ -187,13 +197,17 @@ def require_lines(lines: object) -> None:
         raise Seq2attnError(f"expected lines as a list of texts (str), got {lines!r:.60}")
 
 
+def first_other(texts: Iterable[object]) -> int | None:
+    """Return the index of the first item that is no text; None if all are."""
+    return next((index for index, text in enumerate(texts) if not isinstance(text, str)), None)
+
+
 def all_texts(texts: object, name: str) -> list[str]:
-    """Return texts as a list. Seq2attnError for anything but a list of str."""
-    listed = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [None]
-    if not all(isinstance(text, str) for text in listed):
-        raise Seq2attnError(f"expected {name} as a list of texts (str), got {texts!r:.60}")
-    return cast("list[str]", listed)
-
-
-def _is_list_of_str(text: object) -> bool:
-    return isinstance(text, Sequence) and all(isinstance(part, str) for part in text)
+    """Return texts as a list. Seq2attnError, with the index, for anything but a list of str."""
+    expected = f"expected {name} as a list of texts (str), got"
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        raise Seq2attnError(f"{expected} {texts!r:.60}")
+    listed: list[Any] = list(texts)
+    if (wrong := first_other(listed)) is not None:
+        raise Seq2attnError(f"{expected} {listed[wrong]!r:.60} at {name}[{wrong}]")
+    return listed

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from seq2attn.data.batch_plan import by_length, fill
 from seq2attn.data.word_batches import collate_words
-from seq2attn.errors import Seq2attnError, require_type
+from seq2attn.errors import Seq2attnError
 from seq2attn.inference.attention_maps import SELF_TITLES, AttentionMaps, recorded, self_attentions
 from seq2attn.inference.label_results import Annotation, Category, Entity
 from seq2attn.inference.predictor import (
@@ -23,6 +23,7 @@ from seq2attn.inference.predictor import (
     OF_IMAGES,
     PlotOptions,
     Predictor,
+    all_texts,
     require_lines,
 )
 from seq2attn.inference.result_list import Results
@@ -161,9 +162,8 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
         require_lines(lines)
         lines = iter(lines)
         while texts := list(islice(lines, chunk)):
-            for text in texts:
-                require_type(text, str, "lines as a list of texts (str)")
-            yield from self.label([TokenizedText.of(split_words(text)) for text in texts], weights=False)
+            words = [split_words(text) for text in all_texts(texts, "lines")]
+            yield from self.label([TokenizedText.of(text) for text in words], weights=False)
 
     @torch.no_grad()
     def label(self, sentences: Sequence[TokenizedText], weights: bool) -> list[Result]:

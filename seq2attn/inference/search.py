@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from seq2attn.attention.state import reorder
-from seq2attn.errors import Seq2attnError
+from seq2attn.errors import Seq2attnError, for_caller
 
 Step = Callable[[Tensor, Any], tuple[Tensor, Any]]  # token (N,), state -> logits (N, V), state
 Coverage = Callable[[Any], Tensor | None]  # state -> (N, S), the sum of the weights of each source position
@@ -41,6 +42,9 @@ class NotNumbersError(Seq2attnError):
     """A model's probabilities are nan."""
 
 
+WORD_START = -2  # in a prefix: any token that begins a word, or </s>
+
+
 @dataclass(frozen=True)
 class Rules:
     """The constraints on targets, and the ranking of targets of different lengths."""
@@ -57,6 +61,7 @@ class Rules:
     renormalize: bool = False  # divide probabilities by the sum of those of the allowed tokens
     # End a beam search by the estimate of the library Transformers; </s> at the limit then costs nothing.
     estimated_end: bool = False
+    word_starts: Tensor | None = None  # (V,), bool; required if a prefix has WORD_START
 
     def score(self, log_probability: Tensor | float, length: Tensor | int) -> Any:
         """Return the score of a hypothesis of `length` tokens with </s>, without the coverage penalty."""
@@ -89,13 +94,17 @@ class Rules:
         """Set the log-probabilities (N, V) of tokens that may not follow a history (N, t) to IMPOSSIBLE, in
         place, and return them.
 
-        limits (N,): the largest number of tokens before </s>; prefix (N, P): forced tokens, -1 = free.
+        limits (N,): the largest number of tokens before </s>; prefix (N, P): forced tokens, -1 = free, or
+            WORD_START.
         """
         length, end = history.shape[1], torch.full_like(limits, self.eos)
         ending, forced = log_p[:, self.eos].clone(), None
         if prefix is not None and length < prefix.shape[1]:
             forced = prefix[:, length]
             forced_log_p = log_p.gather(1, forced.clamp(min=0)[:, None]).squeeze(1)
+            if self.word_starts is not None:
+                inner = ~F.pad(self.word_starts, (0, log_p.shape[1] - len(self.word_starts)))
+                log_p.masked_fill_((forced == WORD_START)[:, None] & inner, IMPOSSIBLE)
         for token in self.never:
             log_p[:, token] = IMPOSSIBLE
         if length < self.min_length:
@@ -229,5 +238,5 @@ def require_numbers(log_probabilities: Tensor) -> None:
     if bool(log_probabilities.isnan().any()):
         raise NotNumbersError(
             "the model's probabilities are not numbers (nan): its weights are damaged or training diverged; "
-            "use other weights (--checkpoint), or precision fp32"
+            f"use other weights ({for_caller('--checkpoint', 'checkpoint=')}), or precision fp32"
         )

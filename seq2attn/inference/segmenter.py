@@ -11,7 +11,7 @@ from torch import Tensor
 from seq2attn.attention.memory import Grid
 from seq2attn.images.geometry import Matrix
 from seq2attn.images.masks import Labels
-from seq2attn.inference.image_input import read_image, several
+from seq2attn.inference.image_input import image_chunks, read_image, several
 from seq2attn.inference.image_maps import ImageMaps
 from seq2attn.inference.image_predictor import CHUNK, ImagePredictor, ReadImage
 from seq2attn.inference.segmentations import Segmentation
@@ -86,8 +86,7 @@ class Segmenter(ImagePredictor[Segmentation]):
         return self._seen(image)[1]
 
     def _segment(self, images: Iterable[Any], probabilities: bool) -> Iterator[Segmentation]:
-        images = iter(images)
-        while chunk := [read_image(image, self.original_reader) for image in islice(images, CHUNK)]:
+        for chunk in image_chunks(images, self.original_reader, CHUNK):
             read = [self.read(pixels) for _, pixels in chunk]
             for (name, pixels), found in zip(chunk, self.probabilities(read), strict=True):
                 mask = found.argmax(0).to(torch.uint8).numpy()

@@ -90,13 +90,12 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             (result,) = predictor.stream([text], alignment=not options.self_attention)
         else:
             result = predictor.align(text, options.target)
+        own = {"pieces": options.pieces, "scale": options.text_scale, "right_to_left": options.right_to_left}
         if "all" not in (options.layer, options.head) and not options.self_attention:
-            figure = result.plot(
-                pieces=options.pieces, scale=options.text_scale, right_to_left=options.right_to_left
-            )
-            return result, figure
+            return result, result.plot(**own)
         source = self.generator.tokenizer.source_ids(result.source.ids, lambda: text)
-        return result, drawn_maps(self.generator, source, result, options, predictor.alignment)
+        figure = drawn_maps(self.generator, source, result, options, predictor.alignment)
+        return result, result.plot(**own) if figure is None else figure
 
     # ---- generating --------------------------------------------------------------------------------
 
@@ -143,7 +142,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
 
         A blank text has an empty result.
 
-        prefix: the beginning of the result: a text for all, or a text for each;
+        prefix: the beginning, a text for all or for each; its last word may go on, unless a space ends it;
         alignment: False skips the alignment, which saves time;
         markup: html, xml or placeholders: tags go where their words went; returns `MarkedTranslation`s;
         all others: decoding options that replace the recipe's (`DecodingOptions`).
@@ -154,7 +153,8 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             raise Seq2attnError(f"expected a prefix for each of {len(texts)} texts, got {len(prefixes)}")
         if markup is not None:
             if any(prefixes) or not alignment:
-                raise Seq2attnError("markup needs alignments, and knows no prefixes: leave both out")
+                given = "prefix" if any(prefixes) else "alignment=False"
+                raise Seq2attnError(f"markup needs alignments, and knows no prefixes: leave {given} out")
             marked = translate_marked(texts, markup, lambda plain: self._generate(plain, **options))
             return marked[0] if isinstance(text, str) else marked
         results = self.results(texts, self.settings(options), alignment, prefixes, range(len(texts)))
@@ -182,17 +182,19 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         alignment: bool = False,
         exact: bool = True,
         first: int = 0,
+        prefix: str = "",
     ) -> Iterator[Translation]:
         """Yield the results of lines in their order. The lines of a chunk are computed together.
 
         exact: False leaves the scores of an engine as they are, which saves time where they are not shown;
-        first: the number of lines before these, which seeds samples and names lines in warnings.
+        first: the number of lines before these, which seeds samples and names lines in warnings;
+        prefix: the beginning of each result.
         """
         decoding = decoding or self.decoding
         for chunk in chunks:
             texts = all_texts(chunk, "lines")
             indices = range(first, first + len(texts))
-            yield from self.results(texts, decoding, alignment, [""] * len(texts), indices, exact)
+            yield from self.results(texts, decoding, alignment, [prefix] * len(texts), indices, exact)
             first += len(texts)
 
     def align(
@@ -202,7 +204,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
 
         layer, head: replace those of the predictor's `alignment`.
         """
-        require_type(source, str, "a source text (str); to align many, call `align` for each")
+        require_type(source, str, "a source text (str); many pairs are aligned by `align_pairs`")
         require_type(target, str, "a target text (str)")
         chosen = self._chosen(layer, head)
         source_text = self._tokenize(source)
@@ -310,8 +312,8 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         sources = [self._tokenize(text, decoding.max_source, index + 1) for text, index in numbered]
         rows = [row for row, source in enumerate(sources) if source.tokens.ids]  # of texts that are not blank
         given = [sources[row].ids for row in rows]
-        prefix_ids = [tokenizer.tokenize_target(prefixes[row], sources[row].ids).ids for row in rows]
-        self._warn_of_prefixes([prefixes[row] for row in rows], prefix_ids)
+        ids = [tokenizer.tokenize_target(prefixes[row], sources[row].ids).ids for row in rows]
+        prefix_ids = self._prefixes([prefixes[row] for row in rows], ids)
         numbers = [indices[row] for row in rows]
         aligned = (alignment or decoding.replace_unknown) and self.model.decoder.attention_layers
         head = self.alignment if aligned else None

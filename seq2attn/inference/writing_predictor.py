@@ -14,7 +14,7 @@ from seq2attn.inference.engines.engine import Engine
 from seq2attn.inference.forced import ForcedDecoding
 from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, C, Generator, Method
 from seq2attn.inference.predictor import Predictor
-from seq2attn.inference.search import Hypothesis
+from seq2attn.inference.search import WORD_START, Hypothesis
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.text.vocabulary import Vocabulary
@@ -107,8 +107,11 @@ class WritingPredictor(Predictor, Generic[C]):
         """See the base class."""
         return f"decoding.batch_tokens (now {self.decoding.batch_tokens})"
 
-    def _warn_of_prefixes(self, prefixes: Sequence[str], ids: Sequence[Sequence[int]]) -> None:
-        """Warn of prefixes with pieces that the vocabulary lacks: a model writes them as it reads them."""
+    def _prefixes(self, prefixes: Sequence[str], ids: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+        """Return the ids of prefixes, as search takes them: white space at the end of one ends its last word.
+
+        Warns of those with pieces that the vocabulary lacks: a model writes them as it reads them.
+        """
         unknown = [prefix for prefix, pieces in zip(prefixes, ids, strict=True) if self.target.unk in pieces]
         if unknown:
             others = f" and {len(unknown) - 1:,} others have" if len(unknown) > 1 else " has"
@@ -117,6 +120,10 @@ class WritingPredictor(Predictor, Generic[C]):
                 "are \u2047 in the output",
                 stacklevel=2,
             )
+        return [
+            [*pieces, WORD_START] if len(pieces) and prefix[-1].isspace() else pieces
+            for prefix, pieces in zip(prefixes, ids, strict=True)
+        ]
 
     def _chosen(self, layer: int | None, head: int | None) -> AlignmentHead:
         """Return the layer and the head of alignments; those that are None are the predictor's."""

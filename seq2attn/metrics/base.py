@@ -212,10 +212,12 @@ def by_translator(hypotheses: Sequence[str], references: References) -> list[lis
         raise ScoringError("expected lists of sentences, got one string; give [sentence]")
     if not hypotheses:
         raise ScoringError("expected at least one hypothesis to score, got an empty list")
-    single: list[str | None] = [reference for reference in references if isinstance(reference, str)]
-    lists = (
-        [single] if len(single) == len(references) else [list(sentences or ()) for sentences in references]
-    )
+    _require_texts("hypothesis", hypotheses)
+    given: Any = references
+    flat = all(reference is None or isinstance(reference, str) for reference in given)
+    lists: list[list[str | None]] = [list(given)] if flat else [list(sentences or ()) for sentences in given]
+    for sentences in lists:
+        _require_texts("the reference of hypothesis", sentences, str | None)
     for number, sentences in enumerate(lists, 1):
         if len(sentences) != len(hypotheses):
             which = f" in list {number} of {len(lists)}" if len(lists) > 1 else ""
@@ -225,8 +227,16 @@ def by_translator(hypotheses: Sequence[str], references: References) -> list[lis
             )
     for number, row in enumerate(zip(*lists, strict=True), 1):
         if all(reference is None for reference in row):
-            raise ScoringError(f"expected a reference for hypothesis {number}, got None in all lists")
+            everywhere = " in all lists" if len(lists) > 1 else ""
+            raise ScoringError(f"expected a reference for hypothesis {number}, got None{everywhere}")
     return lists
+
+
+def _require_texts(which: str, texts: Sequence[object], kinds: Any = str) -> None:
+    """Raise ScoringError, with its number, for the first that is of no such kind."""
+    for number, text in enumerate(texts, 1):
+        if not isinstance(text, kinds):
+            raise ScoringError(f"expected {which} {number} as a text (str), got {text!r:.60}")
 
 
 def by_hypothesis(hypotheses: Sequence[str], references: References) -> list[list[str]]:

@@ -24,7 +24,10 @@ def bleu(
 
     if tokenize not in BLEU.TOKENIZERS:
         raise ScoringError(f"unknown tokenize {tokenize!r}: sacreBLEU has {', '.join(BLEU.TOKENIZERS)}")
-    return _score(BLEU(tokenize=tokenize), hypotheses, references, bootstrap, seed)
+    found = _score(BLEU(tokenize=tokenize), hypotheses, references, bootstrap, seed)
+    # sacreBLEU's 100 is 100.00000000000004, exp of a sum of logarithms.
+    low, high = (None if bound is None else min(bound, 100.0) for bound in (found.low, found.high))
+    return replace(found, value=min(found.value, 100.0), low=low, high=high)
 
 
 def chrf(

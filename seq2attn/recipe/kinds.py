@@ -24,7 +24,7 @@ from seq2attn.recipe.sections import (
     section_by,
     section_class,
 )
-from seq2attn.recipe.wording import FROM_PLUGINS, shown
+from seq2attn.recipe.wording import from_plugins, shown
 from seq2attn.registry import Registry
 from seq2attn.runtime.plugin_errors import blaming
 
@@ -45,9 +45,9 @@ class ByKind:
         custom: type["CustomRecipe"] | None = None,
     ) -> None:
         self.sections: Mapping[str, type[Section]] = sections
-        self.more = ""
+        self.extends = registry is not None and custom is not None
         if registry is not None and custom is not None:
-            self.sections, self.more = _Kinds(sections, registry, custom), FROM_PLUGINS
+            self.sections = _Kinds(sections, registry, custom)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(self.section, handler(source))
@@ -64,7 +64,8 @@ class ByKind:
             return value
         if not isinstance(value, dict):
             raise fault(f"expected a section with kind: {' or '.join(self.sections)}, got {shown(value)}")
-        return section_by("kind", value, self.sections, self.sections.__getitem__, self.more)
+        more = from_plugins() if self.extends else ""
+        return section_by("kind", value, self.sections, self.sections.__getitem__, more)
 
 
 class CustomRecipe(Section):

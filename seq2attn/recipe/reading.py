@@ -6,14 +6,14 @@ from typing import Any, NamedTuple, Union
 
 from pydantic import TypeAdapter, ValidationError
 
-from seq2attn.errors import Seq2attnError, require_type
+from seq2attn.errors import Seq2attnError, for_caller, require_type
 from seq2attn.recipe.paths import expand_variables, make_absolute
 from seq2attn.recipe.plain_values import plain
 from seq2attn.recipe.plugins import load_plugins
 from seq2attn.recipe.registry import RECIPES
 from seq2attn.recipe.root import AnyRecipe
 from seq2attn.recipe.roots import Recipe
-from seq2attn.recipe.wording import FROM_PLUGINS, closest, shown, unknown
+from seq2attn.recipe.wording import closest, from_plugins, shown, unknown
 from seq2attn.recipe.yaml_source import LONGEST, Keys, Source, SourceFault, dump, parse
 from seq2attn.runtime.files import write as write_atomically
 
@@ -27,12 +27,13 @@ class LocatedFault(NamedTuple):
     line: int | None
     path: str
     message: str
-    given: str = "command line"  # where overrides were given
+    given: str = ""  # the argument that overrides were given in; empty: that of the command, or `overrides`
 
     def __str__(self) -> str:
         """Return one line: `quickstart.yaml:14  model.decoder.attention.score: unknown 'additve' (...)`."""
         where = f"{self.file}:{self.line}  " if self.line else f"{self.file}  "
-        where = f"{self.given}: " if self.line is None else where
+        if self.line is None:
+            where = f"{self.given or for_caller('command line', 'overrides')}: "
         path = self.path if len(self.path) <= LONGEST_KEY else f"{self.path[:60]}..."
         return f"{where}{path}{': ' if path else ''}{self.message}"
 
@@ -168,7 +169,7 @@ def _task(tree: dict[str, Any], note: Callable[[Keys, str], None]) -> str | None
     if not isinstance(task, str):
         note(("task",), f"expected one of {', '.join(RECIPES)}, got {shown(task)}")
         return None
-    note(("task",), unknown(task, RECIPES, more=FROM_PLUGINS))
+    note(("task",), unknown(task, RECIPES, more=from_plugins()))
     return closest(task, RECIPES)
 
 
@@ -245,8 +246,11 @@ def _find(path: str | Path) -> Path:
     if file_path.is_dir():
         raise RecipeError([LocatedFault(str(path), 0, "", "is a folder; give the recipe's file")])
     guess = closest(file_path.stem, ships)
-    hint = f"did you mean {guess}? " if guess else ""
-    message = f"no such file ({hint}recipes that ship: {', '.join(ships)})"
+    listed = f"recipes that ship: {', '.join(ships)}"
+    if guess:
+        every = for_caller("`seq2attn recipes` lists", "seq2attn.recipe.shipped() has")
+        listed = f"did you mean {guess}? {every} those that ship"
+    message = f"no such file ({listed})"
     raise RecipeError([LocatedFault(str(path), 0, "", message)])
 
 
@@ -278,6 +282,9 @@ def _override(written: Source, override: str) -> Iterator[tuple[Keys, str]]:
         return
     if len(name) > LONGEST_KEY:
         yield (), f"no recipe has a key of {len(name):,} characters: {shown(name)}"
+        return
+    if not text:
+        yield (name,), "expected a value after =; null stands for none"
         return
     value = parse(text)
     if value.faults:

@@ -30,7 +30,7 @@ from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCu
 from typing_extensions import Self
 
 from seq2attn.errors import Seq2attnError
-from seq2attn.recipe.wording import FROM_PLUGINS, closest, corpus_key, expectation, same, shown, unknown
+from seq2attn.recipe.wording import closest, corpus_key, expectation, from_plugins, same, shown, unknown
 from seq2attn.runtime.plugin_errors import blaming
 
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -158,12 +158,12 @@ class Choice:
         if isinstance(value, Part):
             return value
         if isinstance(value, str) and value not in registry:
-            raise fault(unknown(value, registry, more=FROM_PLUGINS))
+            raise fault(unknown(value, registry, more=from_plugins()))
         if not isinstance(value, str | dict):
             raise fault(f"expected a name, or {{name: ..., and its options}}, got {shown(value)}")
         given = {"name": value} if isinstance(value, str) else value
         return section_by(
-            "name", given, registry, lambda name: part_section(name, registry[name]), FROM_PLUGINS
+            "name", given, registry, lambda name: part_section(name, registry[name]), from_plugins()
         )
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
+from seq2attn.errors import for_caller
+
 _TYPES = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -37,7 +39,6 @@ _LIMITS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "string_too_short": lambda limit: "some text",
     "literal_error": lambda limit: limit["expected"].replace("'", ""),
 }
-FROM_PLUGINS = "; others by --import MODULE, SEQ2ATTN_IMPORT or an entry point"  # see plugins.py
 # Names of papers and other toolkits, and the names that a recipe has for them.
 _SYNONYMS = {
     "lstm": "recurrent",
@@ -64,6 +65,12 @@ def expectation(error: ErrorDetails) -> str:
     if kind in _LIMITS:
         return _LIMITS[kind](error["ctx"])
     return "another value"
+
+
+def from_plugins() -> str:
+    """Return where parts that a registry lacks may come from, for `unknown`; see plugins.py."""
+    module = for_caller("by --import MODULE", "by importing their module")
+    return f"; others {module}, SEQ2ATTN_IMPORT or an entry point"
 
 
 def unknown(

@@ -1,7 +1,7 @@
 """Parse the YAML of a recipe: plain values, with the line of each.
 
 The YAML dialect has few surprises: only true and false are booleans (`no` can be a language), 1e-3 is a
-number, dates and base-60 numbers are text, and a key that occurs twice is a fault.
+number and 1e3 a whole one, dates and base-60 numbers are text, and a key that occurs twice is a fault.
 """
 
 import re
@@ -68,6 +68,16 @@ for _tag, _pattern, _first in [
     ("merge", re.compile(r"<<$"), "<"),
 ]:
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, list(_first))
+
+
+def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
+    """Return a number. 1e3 is a whole one: it has no point."""
+    value: float = loader.construct_yaml_float(node)
+    is_whole = "." not in node.value and abs(value) <= LARGEST and value.is_integer()
+    return int(value) if is_whole else value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _float)
 _Dumper.add_representer(  # PyYAML takes odd line breaks for plain ones unless they are escaped
     str,
     lambda dumper, text: dumper.represent_scalar(

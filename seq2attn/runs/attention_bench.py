@@ -18,7 +18,6 @@ from seq2attn.runs.comparison import (
     BenchError,
     Column,
     Measured,
-    Panel,
     Row,
     TrainedRun,
     Variant,
@@ -32,13 +31,14 @@ from seq2attn.runs.comparison import (
     metric_names,
 )
 from seq2attn.runs.comparison import compare as compare_variants
+from seq2attn.views.variant_chart import Panel
 
 FAITHFUL = ("attention", "occlusion")  # whose faithfulness is measured, beside orders at random
 SOURCES = 100  # of the test set that it is measured on
 
 COLUMNS = (
     Column("perplexity", "perplexity", "{:.2f}".format),  # per piece, on the dev set
-    Column("error_rate", "AER", "{:.3f}".format),  # of word alignments, if there are gold alignments
+    Column("aer", "AER", "{:.1f}".format),  # of word alignments, in percent, if there are gold alignments
     Column("entropy", "entropy", "{:.2f}".format),  # of the weights of a target piece, in nats
     Column("zeros", "zeros", "{:.0%}".format),  # share of the weights that are exactly 0
     Column("training_speed", "training", "{:,.0f}/s".format),  # target pieces
@@ -129,7 +129,7 @@ def measure(folder: Path, gold: list[Gold] | None = None, faithful: bool = False
     if len(gold) != len(sources):
         raise BenchError(f"expected gold alignments of the {len(sources)} test pairs, got {len(gold)} lines")
     links = [run.predictor.links(*pair) for pair in zip(sources, targets, strict=True)]
-    return measured._replace(numbers={**numbers, "error_rate": error_rate(links, gold)})
+    return measured._replace(numbers={**numbers, "aer": 100 * error_rate(links, gold)})
 
 
 def _faithful(predictor: object, sources: Sequence[str]) -> dict[str, float]:
@@ -193,7 +193,9 @@ def figure(rows: Sequence[Row], path: Path) -> None:
     scores = [_value_and_interval([row.scores[metric] for row in own]) for own in measured.values()]
     speeds = [mean(row.numbers.get("training_speed", 0.0) for row in own) for own in measured.values()]
     bars = Panel("target pieces per second in training", np.array(speeds))
-    draw(list(measured), Panel(metric, np.array(scores)), bars, path)
+    several = max(map(len, measured.values()), default=0) > 1
+    label = f"{metric}, {'least to greatest of the seeds' if several else '95 % interval'}"
+    draw(list(measured), Panel(label, np.array(scores)), bars, path)
 
 
 def _score_cell(scores: Sequence[Sequence[float]]) -> str:

@@ -19,7 +19,6 @@ from seq2attn.runs.comparison import (
     BenchError,
     Column,
     Measured,
-    Panel,
     Row,
     TrainedRun,
     Variant,
@@ -33,6 +32,7 @@ from seq2attn.runs.comparison import (
     metric_names,
 )
 from seq2attn.runs.comparison import compare as compare_variants
+from seq2attn.views.variant_chart import Panel
 
 NONE = "none"  # the variant without blocks
 
@@ -165,4 +165,4 @@ def figure(rows: Sequence[Row], path: Path) -> None:
     times = [1000 / mean(row.numbers["training_speed"] for row in own) for own in measured.values()]
     label = f"{metric}, difference to no blocks, 95 % interval"
     bars = Panel("ms an image in training", np.array(times))
-    draw(list(measured), Panel(label, np.array(intervals)), bars, path)
+    draw(list(measured), Panel(label, np.array(intervals)), bars, path, signed=True)

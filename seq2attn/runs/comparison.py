@@ -16,9 +16,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any, NamedTuple
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from seq2attn.errors import Seq2attnError
 from seq2attn.metrics import METRICS
@@ -27,6 +25,7 @@ from seq2attn.runs.evaluation import held_out
 from seq2attn.runtime.files import write
 from seq2attn.tasks.loading import load_with_task
 from seq2attn.tasks.task import Task
+from seq2attn.views.variant_chart import Panel
 
 
 class BenchError(Seq2attnError):
@@ -269,34 +268,17 @@ def mean_cells(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
     return cells
 
 
-class Panel(NamedTuple):
-    """Numbers of variants, and the name of their axis."""
-
-    label: str
-    values: NDArray[np.float64]  # (variants,); or (variants, 3): value, low, high
-
-
-def draw(names: Sequence[str], intervals: Panel, bars: Panel, path: Path) -> None:
-    """Draw numbers of variants with their intervals, and other numbers as bars beside them.
+def draw(names: Sequence[str], intervals: Panel, bars: Panel, path: Path, signed: bool = False) -> None:
+    """Draw numbers of variants with their intervals, and other numbers as bars beside them (`variant_chart`).
 
     path: of a .png, .svg or .pdf file. BenchError if there is no variant.
     """
-    from matplotlib.figure import Figure
+    from seq2attn.views.pictures import save
+    from seq2attn.views.variant_chart import variant_chart
 
     if not names:
         raise BenchError("no variant was trained to its end, so there is nothing to draw")
-    heights = np.arange(len(names))
-    canvas = Figure(figsize=(9, 1 + 0.32 * len(names)), dpi=120, layout="constrained")
-    left, right = canvas.subplots(1, 2, sharey=True, width_ratios=[3, 2])
-    values, ends = intervals.values[:, 0], intervals.values[:, 1:].T
-    left.errorbar(values, heights, xerr=np.abs(ends - values), fmt="o", color="#23589a", capsize=2)
-    left.set_yticks(heights, names)
-    left.invert_yaxis()
-    left.set_xlabel(intervals.label)
-    left.grid(axis="x", color="#dddddd")
-    right.barh(heights, bars.values, color="#7fceea")
-    right.set_xlabel(bars.label)
-    canvas.savefig(path)
+    save(variant_chart(names, intervals, bars, signed), path)
 
 
 # ---- names -------------------------------------------------------------------------------------------

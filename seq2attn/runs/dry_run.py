@@ -14,11 +14,11 @@ from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.inference.decoding_options import without_length_warnings
 from seq2attn.recipe import AnyRecipe
 from seq2attn.runs.batch_size import widest, with_batch_size
-from seq2attn.runs.evaluation import left_out
+from seq2attn.runs.evaluation import left_out, validation_errors
 from seq2attn.runs.initial_weights import freeze, initial_weights, parts_of
 from seq2attn.runs.opening import changes
 from seq2attn.runs.training_run import require_extras
-from seq2attn.runtime.devices import pick_device
+from seq2attn.runtime.devices import autocast, pick_device
 from seq2attn.tasks.loading import learn
 from seq2attn.tasks.registry import TASKS
 from seq2attn.tasks.task import Task
@@ -49,6 +49,7 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
     recipe = recipe.model_copy(update={"data": data})
     chosen_device = pick_device(device)
     require_extras(recipe)
+    autocast(chosen_device, recipe.training.precision)  # raises now, before data are read
     yield "recipe", f"{recipe.name}: no fault"
     yield from (("note", warning) for warning in TASKS[recipe.task].warnings(recipe))
     initial = initial_weights(recipe)
@@ -85,7 +86,7 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
     predictor = task.predictor(model, chosen_device, validating=True)
     inputs = task.inputs(training, range(min(DECODED_EXAMPLES, len(training))))
     start = time.monotonic()
-    with without_length_warnings():
+    with validation_errors("decoding", predictor.memory_advice), without_length_warnings():
         results = list(predictor.stream(inputs))
     yield "decoding", f"{len(results)} examples in {time.monotonic() - start:.2f} s, untrained"
     peak = _peak_memory(chosen_device)

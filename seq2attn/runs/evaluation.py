@@ -19,7 +19,7 @@ from seq2attn.inference.predictor import Predictor
 from seq2attn.inference.search import NotNumbersError
 from seq2attn.metrics import METRICS, Score
 from seq2attn.pretrained.located import located
-from seq2attn.recipe.wording import FROM_PLUGINS, unknown
+from seq2attn.recipe.wording import from_plugins, unknown
 from seq2attn.runtime.devices import out_of_memory
 from seq2attn.runtime.distributed import ALONE, Group, joined
 from seq2attn.tasks.loading import load_with_task
@@ -86,7 +86,7 @@ def validator(
         for index, indices in group.share(batches):
             batch = loader.batch(indices)
             activity = f"in the batch with the dev examples {indices[:8].tolist()} ({batch.shape})"
-            with _error_context(activity, settings.batch_setting):
+            with validation_errors(activity, settings.batch_setting):
                 batch = batch.to(device)
                 losses = objective.loss(objective.forward(model, batch), batch)
             is_likelihood = losses.nll is not None
@@ -96,7 +96,7 @@ def validator(
         loss = total / max(divisor, 1.0)
         if math.isnan(loss):
             raise TrainingError(f"the loss is nan in validation. {NOT_FINITE}")
-        with _error_context("decoding", predictor.memory_advice), without_length_warnings():
+        with validation_errors("decoding", predictor.memory_advice), without_length_warnings():
             evaluation = task.evaluate(predictor, dev, metrics, rows, bootstrap=0, group=group)
         values = {name: score.value for name, score in evaluation.scores.items()}
         if limit is None and settings.metric in evaluation.undefined:
@@ -156,7 +156,7 @@ def chosen_metrics(run: str | Path, metrics: Sequence[str]) -> Sequence[str]:
     for name in metrics:
         if name not in choices:
             if name not in METRICS:
-                raise RunError(unknown(name, choices, "metric ", more=FROM_PLUGINS))
+                raise RunError(unknown(name, choices, "metric ", more=from_plugins()))
             raise RunError(
                 f"{name} is a metric of {METRICS[name].measures}; {run} was trained for {recipe.task}: "
                 f"use one of {', '.join(choices)}"
@@ -228,7 +228,7 @@ def signature(run: str | Path, predictor: Predictor, checkpoint: str = "best") -
 
 
 @contextlib.contextmanager
-def _error_context(activity: str, setting: str) -> Iterator[None]:
+def validation_errors(activity: str, setting: str) -> Iterator[None]:
     """Re-raise errors of validation with the activity and a remedy: out of memory, and probabilities that are
     not numbers."""
     try:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seq2attn.data.examples import ExampleSet
+from seq2attn.errors import for_caller
 from seq2attn.inference.engines.engine import Engine, EngineError
 from seq2attn.inference.engines.ranking import Found, exactly_ranked, search_with
 from seq2attn.inference.engines.registry import ENGINES, check_engine, export_model, make_engine
@@ -101,7 +102,9 @@ def export_run(
         raise EngineError(unknown(engine, ENGINES, "engine "))
     check_engine(engine, quantize, "fp32")
     if out.exists():
-        raise RunError(f"{out} exists and is not overwritten: choose another folder with --out")
+        raise RunError(
+            f"{out} exists and is not overwritten: choose another folder with {for_caller('--out', 'out=')}"
+        )
     task, predictor = load_with_task(run, checkpoint, "cpu")
     sentences = given
     if given is None and count:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from seq2attn.data.examples import ExampleSet
+from seq2attn.errors import for_caller
 from seq2attn.recipe import AnyRecipe
 from seq2attn.recipe.wording import shown
 from seq2attn.runs.batch_size import with_batch_size
@@ -18,6 +19,7 @@ from seq2attn.runs.initial_weights import InitialWeights, freeze, initial_weight
 from seq2attn.runtime.distributed import Group
 from seq2attn.runtime.locks import locked
 from seq2attn.tasks.loading import learn, reopen
+from seq2attn.tasks.registry import TASKS
 from seq2attn.tasks.task import Task
 from seq2attn.training.display import Display
 from seq2attn.training.onlooker import Onlooker
@@ -54,11 +56,7 @@ def opened(
         if folder is None:
             require_empty(path)
         start = initial_weights(recipe, folder)
-        display.show("making the vocabulary from data.train")
-        if folder is not None:
-            task = _resumed(folder, recipe)
-        else:
-            task = learn(recipe) if start is None else start.task(recipe)
+        task = _resumed(folder, recipe) if folder else _learned(recipe, start, display)
         training, dev, test = _data(task, display)
         if folder is None:
             task = with_batch_size(task, training, device, display.say).fitted(training)
@@ -84,6 +82,16 @@ def built(task: Task[Any], start: InitialWeights | None, display: Display) -> nn
     if frozen := freeze(model, task.recipe):
         display.say(f"{len(frozen)} tensors are not trained: {parts_of(frozen, {*model.state_dict()})}")
     return model
+
+
+def _learned(recipe: AnyRecipe, start: InitialWeights | None, display: Display) -> Task[Any]:
+    """Return the task of a recipe, with what is learned from the training data, which takes a while, or with
+    what the run has that the training starts from."""
+    if start is not None:
+        return start.task(recipe)
+    if made := TASKS[recipe.task].learned(recipe):
+        display.show(f"making {made} from data.train")
+    return learn(recipe)
 
 
 def _data(task: Task[Any], display: Display) -> tuple[ExampleSet, ExampleSet, ExampleSet | None]:
@@ -140,9 +148,13 @@ def _require_same_recipe(folder: RunFolder, recipe: AnyRecipe) -> None:
         tree["data"].pop(NO_MATTER, None)
     if changed := [f"{key} was {shown(old)}, now {shown(new)}" for key, old, new in changes(was, now)]:
         others = f"; and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""
+        own = for_caller(
+            f"`seq2attn train {path}/recipe.yaml --run {path} --resume`",
+            f"`train('{path}/recipe.yaml', run='{path}', resume=True)`",
+        )
         raise RunError(
             f"{path} was begun with another recipe: {'; '.join(changed[:MAX_NAMED])}{others}. Continue with "
-            f"`seq2attn train {path}/recipe.yaml --run {path} --resume`, or train in a new folder"
+            f"{own}, or train in a new folder"
         )
 
 

@@ -245,6 +245,7 @@ def _modes(recipe: AnyRecipe, device: torch.device) -> Iterator[None]:
     Seeds torch; uses deterministic algorithms if the recipe says so; gradients on, autocast off (the recipe
     has its own).
     """
+    autocast(device, recipe.training.precision)  # raises now if the device does not support it
     torch.manual_seed(recipe.seed)
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()

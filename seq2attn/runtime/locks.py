@@ -77,8 +77,14 @@ def abandoned(path: Path) -> bool:
 def _open(path: Path) -> int:
     """Return a handle of the file that has the lock. LockError if another process has it."""
     while True:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             require_regular(path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise LockError(
+                f"{path} is not a file ({error.strerror}), and the lock has to be there: delete it"
+            ) from error
         handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
         try:
             _lock(handle, path)

@@ -57,6 +57,11 @@ class ImageGenerationTask(ImageTask[ImageGenerationRecipe]):
         return cls(recipe, learn_labels(recipe.data) if recipe.model.conditional else None)
 
     @classmethod
+    def learned(cls, recipe: ImageGenerationRecipe) -> str:
+        """See the base class."""
+        return super().learned(recipe) if recipe.model.conditional else ""
+
+    @classmethod
     def open(cls, recipe: ImageGenerationRecipe, folder: RunFolder) -> Self:
         """See the base class."""
         conditional = recipe.model.conditional

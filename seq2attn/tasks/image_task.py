@@ -56,6 +56,11 @@ class ImageTask(Task[R]):
         loader = self.batches(examples)
         return beside_training(loader, self.recipe.data.workers) if training else loader
 
+    @classmethod
+    def learned(cls, recipe: R) -> str:
+        """See the base class."""
+        return "the labels"
+
     @abstractmethod
     def batches(self, examples: Any) -> AnyBatchLoader:
         """Return a loader that prepares a batch when it is asked for it."""

@@ -72,13 +72,14 @@ class ImageClassificationTask(LabelledImageTask[ImageClassificationRecipe]):
 
     @property
     def baselines(self) -> Mapping[str, Callable[[Any], str]]:
-        """See the base class: the most frequent label of the training data."""
+        """See the base class: the most frequent labels of the training data, as `scored_text` has those of
+        a model."""
         return {"majority": lambda _: self._majority}
 
     @cached_property
     def _majority(self) -> str:
         counts = Counter(self.examples("train").targets)
-        return max(sorted(counts), key=counts.__getitem__)
+        return "\t".join(sorted(counts, key=lambda label: (-counts[label], label))[:RANKED])
 
     def summary(self, training: ImageExamples, dev: ImageExamples) -> Iterator[tuple[str, str]]:
         """See the base class: how often each label occurs, and blocks that are too wide for the images."""

@@ -45,6 +45,11 @@ class ImageToTextTask(ImageTask[ImageToTextRecipe]):
         self.recipe, self.target = recipe, target
 
     @classmethod
+    def learned(cls, recipe: ImageToTextRecipe) -> str:
+        """See the base class."""
+        return "the vocabulary" if recipe.text.file is None else ""
+
+    @classmethod
     def learn(cls, recipe: ImageToTextRecipe) -> Self:
         """See the base class: the vocabulary of all texts of the training images."""
         text = recipe.text

@@ -45,6 +45,11 @@ class SegmentationTask(ImageTask[SegmentationRecipe]):
         return cls(recipe)
 
     @classmethod
+    def learned(cls, recipe: SegmentationRecipe) -> str:
+        """See the base class."""
+        return ""
+
+    @classmethod
     def open(cls, recipe: SegmentationRecipe, folder: RunFolder) -> Self:
         """See the base class."""
         return cls(recipe)

@@ -15,7 +15,7 @@ from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, Generator
 from seq2attn.inference.translator import Summarizer, TextPredictor, Translator
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.models.seq2seq_factory import build
-from seq2attn.recipe import DecodingRecipe, Recipe, TrainingRecipe
+from seq2attn.recipe import DecodingRecipe, Recipe, TaskCorpus, TrainingRecipe
 from seq2attn.recipe.image_text import ImageTextTrainingRecipe
 from seq2attn.recipe.sections import learned_positions
 from seq2attn.tasks.pair_vocabularies import learned_vocabularies, opened_vocabularies, vocabulary_files
@@ -23,6 +23,8 @@ from seq2attn.tasks.task import Rows, TextTask, Units
 from seq2attn.text.vocabulary import Vocabulary
 from seq2attn.training.objectives import AttentionLosses, TokenObjective, guided_head
 from seq2attn.training.run_folder import RunFolder
+
+ALIKE = 1000  # training pairs whose sources are compared with their targets
 
 
 class SequenceTask(TextTask[Recipe]):
@@ -132,6 +134,13 @@ class SequenceTask(TextTask[Recipe]):
         """See the base class: targets that are longer than outputs may be, and those that the vocabulary
         cannot write."""
         yield from super().summary(training, dev)
+        if _all_alike(training) and not any(isinstance(one, TaskCorpus) for one in self.recipe.data.train):
+            yield (
+                "note",
+                "source and target are the same text in each of the first "
+                f"{min(len(training), ALIKE):,} training pairs: do data.train's columns or files name the "
+                "same twice?",
+            )
         decoding, temperature = self.recipe.decoding, self.recipe.data.temperature
         if temperature is not None:
             passes = ", ".join(f"{weight:.2g}" for weight in training.weights)
@@ -157,6 +166,11 @@ class SequenceTask(TextTask[Recipe]):
                 f"{len(lost):,} of {len(pairs):,} in dev cannot be written as they are (see text.nfkc, "
                 f"lowercase, byte_fallback, model): {before!r} becomes {after!r}",
             )
+
+    @classmethod
+    def learned(cls, recipe: Recipe) -> str:
+        """See the base class."""
+        return "the vocabulary" if recipe.text.files is None else ""
 
     @classmethod
     def warnings(cls, recipe: Recipe) -> Iterator[str]:
@@ -196,6 +210,12 @@ class SummarizationTask(SequenceTask):
     def baselines(self) -> Mapping[str, Callable[[str], str]]:
         """See the base class: the first and the longest sentences."""
         return BASELINES
+
+
+def _all_alike(examples: Examples) -> bool:
+    """Return whether the source of each of the first ALIKE pairs is its target."""
+    rows = range(min(len(examples), ALIKE))
+    return all(examples.source_text(row).split() == examples.target_text(row).split() for row in rows)
 
 
 def _with_size(recipe: Recipe, size: int | tuple[int, int]) -> Recipe:

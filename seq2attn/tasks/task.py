@@ -262,6 +262,11 @@ class Task(ABC, Generic[R]):
         source."""
         return None
 
+    @classmethod
+    def learned(cls, recipe: R) -> str:
+        """Return in words what `learn` makes from the training data; empty if nothing."""
+        return "the vocabulary"
+
     # ---- for `seq2attn check` ----------------------------------------------------------------------
 
     @abstractmethod

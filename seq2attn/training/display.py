@@ -4,6 +4,8 @@ seconds."""
 import math
 import sys
 import time
+from collections import deque
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console
@@ -15,12 +17,16 @@ from seq2attn.metrics import METRICS
 DISPLAY_NAMES = {"bleu": "BLEU", "chrf": "chrF", "wer": "WER", "per": "PER"}
 LINE_INTERVAL = 15.0  # seconds between lines if the output is not a terminal
 BAR = 20  # characters
+AVERAGED = 100  # updates whose mean loss is shown: that of a single one jumps
 CELL_INTERVAL = 0.5  # seconds between updates of a notebook's cell
 
 
 class Display:
     """Shows the progress of training (step, speed, loss, learning rate, time left) and the scores of
-    validations."""
+    validations.
+
+    The loss is the mean of the last AVERAGED updates of this process; log.jsonl has that of single updates.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or _StandardError()
@@ -29,6 +35,7 @@ class Display:
         self._lines: list[str] = []  # that remain in it
         self._last_record: dict[str, Any] = {}
         self._speed = 0.0  # in units of the loss per second, smoothed
+        self._losses: deque[float] = deque(maxlen=AVERAGED)
         self._last_line_time = -math.inf
 
     def __enter__(self) -> "Display":
@@ -71,7 +78,8 @@ class Display:
             speed = (record["tokens"] - last["tokens"]) / (record["seconds"] - last["seconds"])
             self._speed = 0.9 * self._speed + 0.1 * speed if self._speed else speed
         self._last_record = record
-        self.show(training_line(record, self._speed))
+        self._losses.append(record["loss"])
+        self.show(training_line({**record, "loss": fmean(self._losses)}, self._speed))
 
     def show(self, line: str) -> None:
         """Show a line of progress, in the place of the one before."""

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 from seq2attn.data.batch_plan import Indices
 from seq2attn.data.batches import AnyBatch, AnyBatchLoader
-from seq2attn.errors import Seq2attnError
+from seq2attn.errors import Seq2attnError, first_line
 from seq2attn.metrics.registry import ranking_value
 from seq2attn.recipe import AnyLearningRecipe
 from seq2attn.runtime.devices import out_of_memory
 from seq2attn.runtime.distributed import Group
 from seq2attn.training.deferred_signals import DeferredSignals
+from seq2attn.training.empty_folder import afresh
 from seq2attn.training.run_folder import RunError, RunFolder
 from seq2attn.training.sharding import whole
 from seq2attn.training.trainer import Trainer
@@ -155,7 +156,7 @@ def resume(run: RunFolder, trainer: Trainer) -> Progress:
         if run.weights or any(run.path.glob("weights/[!.]*")):
             raise RunError(
                 f"{file} is missing, but {run.path} has trained weights, which a training from step 1 would "
-                f"replace. Copy it, too, or train with --run {run.path}-again, without --resume"
+                f"replace. Copy it, too, or {afresh(run.path)}"
             )
         return Progress()
     try:
@@ -163,7 +164,9 @@ def resume(run: RunFolder, trainer: Trainer) -> Progress:
         progress = Progress(**state["progress"])
         validated = progress.step - progress.step % trainer.recipe.interval
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise RunError(f"{file} does not fit the recipe's model and optimizer: {error}") from error
+        raise RunError(
+            f"{file} does not fit the recipe's model and optimizer: {first_line(error)}"
+        ) from error
     if validated and run.version.last < weights_name(validated):
         raise RunError(
             f"{run.path / 'version.json'} is older than {file}, of step {progress.step}: copy both again"

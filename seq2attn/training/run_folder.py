@@ -30,11 +30,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from seq2attn.errors import first_line, for_caller
 from seq2attn.recipe import AnyRecipe, read
 from seq2attn.recipe.yaml_source import dump
 from seq2attn.runtime import files as atomic
 from seq2attn.runtime.drafts import draft_folder
-from seq2attn.training.empty_folder import require_empty, unmakeable
+from seq2attn.training.empty_folder import afresh, require_empty, unmakeable
 from seq2attn.training.log_lines import kept_lines, log_checksum
 from seq2attn.training.version_file import (
     FORMAT,
@@ -173,10 +174,11 @@ class RunFolder:
             raise RunError(f"{file} is missing: the run folder is incomplete")
         checksum = _sha256(self._read("recipe.yaml"))
         if self.version.recipe and checksum not in self.version.recipe:
+            keep = f"as arguments; RunFolder.open({str(self.path)!r}).accept_recipe() keeps a change"
             raise RunError(
                 f"{file} is damaged or was edited: its checksum is not the one in {self.path}/version.json. "
                 "Restore it, or train with it in a new folder. Limits of a resumed training, and decoding "
-                "options, are given on the command line; RunFolder.open(path).accept_recipe() keeps a change"
+                f"options, are given {for_caller('on the command line', keep)}"
             )
         return read(file, check_files=False)
 
@@ -294,10 +296,15 @@ class RunFolder:
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
             if not isinstance(state, dict):
                 raise TypeError(f"expected names and values, got {type(state).__name__}")
-        except (zipfile.BadZipFile, pickle.UnpicklingError, *_LOAD_ERRORS) as error:
+        except pickle.UnpicklingError as error:  # torch's text says how to load it all the same
             raise RunError(
-                f"{file} is damaged and training cannot be resumed from it: {error}. Copy it again, or train "
-                f"with --run {self.path}-again, without --resume"
+                f"{file} holds something other than tensors and numbers, which may be a program: it was not "
+                f"loaded. Copy it again from who trained the run, or {afresh(self.path)}"
+            ) from error
+        except (zipfile.BadZipFile, *_LOAD_ERRORS) as error:
+            raise RunError(
+                f"{file} is damaged and training cannot be resumed from it: {first_line(error)}. Copy it "
+                f"again, or {afresh(self.path)}"
             ) from error
         if state.get("run", "") != self.version.id:
             raise RunError(f"{file} is that of another run: copy the one that belongs to {self.path}")

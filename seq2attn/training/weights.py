@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from seq2attn.errors import for_caller
 from seq2attn.training.sharding import like, whole
 from seq2attn.training.version_file import RunError
 
@@ -47,7 +48,9 @@ def load_weights(model: nn.Module, weights: Weights, run: Path | None = None) ->
         more = f"; and {others} more" if others > 0 else ""
         of_run, command = "", ""
         if run is not None:
-            of_run, command = f" of {run}", f": seq2attn train {run / 'recipe.yaml'} --run {run}-again"
+            recipe, new = str(run / "recipe.yaml"), f"{run}-again"
+            again = for_caller(f"seq2attn train {recipe} --run {new}", f"train({recipe!r}, run={new!r})")
+            of_run, command = f" of {run}", f": {again}"
         raise RunError(
             f"the weights{of_run} do not fit the recipe's model: {'; '.join(named)}{more}. "
             "They were made with another recipe, or by another version of seq2attn; train the model "

@@ -189,8 +189,7 @@ def draw_color_bar(axes: Axes, mesh: QuadMesh, height: float) -> None:
     axes.minorticks_off()
     axes.set_yticklabels([f"{tick:.2g}" for tick in ticks], family=BASE_FAMILY, usetex=False)
     axes.tick_params(length=0, pad=4, labelsize=8, labelcolor=PALE)
-    name = "attention weight" if height > 1.2 else "weight"
-    axes.set_ylabel(name, size=8, color=PALE, family=BASE_FAMILY, usetex=False)
+    axes.set_ylabel("weight", size=8, color=PALE, family=BASE_FAMILY, usetex=False)
 
 
 def fit(figure: Figure, boxes: dict[Axes, tuple[float, float, float, float]]) -> None:
