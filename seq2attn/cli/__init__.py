@@ -14,6 +14,7 @@ from seq2attn.cli import (
     tag,
     train,
     translate,
+    view,
 )
 from seq2attn.cli.options import cli
 
@@ -32,4 +33,5 @@ __all__ = [
     "tag",
     "train",
     "translate",
+    "view",
 ]

@@ -129,4 +129,5 @@ def cli() -> None:
     seq2attn segment runs/camvid_unet_scse street.jpg -o masks
     seq2attn generate runs/mnist_sagan -o sheet.png
     seq2attn heatmap runs/quickstart "Ich habe Hunger." -o hunger.png
+    seq2attn view runs/quickstart "Ich habe Hunger." -o hunger.html
     """

@@ -40,6 +40,14 @@ def _first_hypotheses(count: int, beam: int, nbest: int, device: torch.device) -
     return _OpenHypotheses(sentences, history, total, torch.zeros_like(sentences))
 
 
+class BeamStep(NamedTuple):
+    """A step of the search of one sentence: (origin, token, log-probability so far) of each hypothesis that
+    is kept, best first, and of each that ends. Origins are indices among those kept by the step before."""
+
+    kept: list[tuple[int, int, float]]
+    ended: list[tuple[int, int, float]]
+
+
 class _Continuations(NamedTuple):
     """The best 2 K continuations of each sentence, best first."""
 
@@ -56,9 +64,10 @@ def beam_search(
     beam: int,
     prefix: Tensor | None = None,
     nbest: int | None = None,
+    trace: list[BeamStep] | None = None,
 ) -> list[list[Hypothesis]]:
     """Return the best `nbest` (`beam` if None) hypotheses of each sentence, best first. limits (B,): the
-    largest length of each.
+    largest length of each. trace: gets each step of the first sentence; it changes nothing.
 
     A hypothesis ends if </s> after it is among the best `beam` continuations of its sentence. A sentence is
     finished when no open hypothesis could still enter its n-best list if it were as long as the limit allows.
@@ -81,6 +90,8 @@ def beam_search(
         total = continuations.total.masked_fill(continuations.token == rules.eos, IMPOSSIBLE)
         order = total.sort(dim=1, descending=True, stable=True).indices[:, :beam]
         path, lost = _greedy_path(hypotheses, continuations, order, rules)
+        if trace is not None and not hypotheses.sentences[0]:
+            trace.append(_traced(continuations, order, rules))
         dropped += hypotheses.sentences[lost].tolist()
         total, origin, token = (
             x.gather(1, order) for x in (total, continuations.origin, continuations.token)
@@ -105,6 +116,15 @@ def beam_search(
         for sentence, hypothesis in zip(dropped, completed, strict=True):
             _keep(hypothesis, finished[sentence], nbest)
     return finished
+
+
+def _traced(continuations: _Continuations, order: Tensor, rules: Rules) -> BeamStep:
+    """Return the step of the first sentence. order: (B, K), indices of the kept continuations."""
+    parts = continuations.origin[0], continuations.token[0], continuations.total[0]
+    found = list(zip(*(part.tolist() for part in parts), strict=True))
+    kept = [found[index] for index in order[0].tolist() if found[index][1] != rules.eos]
+    ended = [one for one in found[: order.shape[1]] if one[1] == rules.eos]
+    return BeamStep(*([one for one in part if one[2] > IMPOSSIBLE] for part in (kept, ended)))
 
 
 def _greedy_path(

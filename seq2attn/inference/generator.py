@@ -13,7 +13,7 @@ from seq2attn.data.batches import PairIds, collate
 from seq2attn.data.sources import Collator, Row, pad
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.attention_norms import recorded_vectors, vector_norms
-from seq2attn.inference.beam_search import beam_search
+from seq2attn.inference.beam_search import BeamStep, beam_search
 from seq2attn.inference.search import Hypothesis, Rules, greedy, sample
 from seq2attn.models.decoders.base import Decoder
 from seq2attn.models.seq2seq import Seq2Seq
@@ -98,11 +98,13 @@ class Generator(Generic[C]):
         decoding: DecodingRecipe,
         prefixes: Sequence[Row] = (),
         indices: Sequence[int] = (),
+        trace: list[BeamStep] | None = None,
     ) -> list[list[Hypothesis]]:
         """Return the n-best list of each source, in the order of the sources, best hypothesis first.
 
         prefixes: the ids that each target must begin with;
-        indices: the positions of the sentences in the input, which seed their samples; from 0 if not given.
+        indices: the positions of the sentences in the input, which seed their samples; from 0 if not given;
+        trace: gets the steps of the beam search of the only source (`beam_search`).
         """
         prefixes, indices = prefixes or [[]] * len(sources), indices or range(len(sources))
         self._require_readable(prefixes, indices, "prefix")
@@ -116,6 +118,7 @@ class Generator(Generic[C]):
                     decoding,
                     [prefixes[row] for row in rows],
                     [indices[row] for row in rows],
+                    trace,
                 )
             for row, nbest in zip(rows, batch_lists, strict=True):
                 nbest_lists[row] = nbest
@@ -240,6 +243,7 @@ class Generator(Generic[C]):
         decoding: DecodingRecipe,
         prefixes: list[Row],
         indices: list[int],
+        trace: list[BeamStep] | None,
     ) -> list[list[Hypothesis]]:
         self.model.eval()
         require_float32(self.model)
@@ -257,7 +261,7 @@ class Generator(Generic[C]):
                 return self._sample(state, rules, limits, decoding, indices, forced)
             if decoding.beam == 1:
                 return [[best] for best in greedy(self._step, state, rules, limits, forced)]
-            return beam_search(self._step, state, rules, limits, decoding.beam, forced, decoding.nbest)
+            return beam_search(self._step, state, rules, limits, decoding.beam, forced, decoding.nbest, trace)
 
     def _track_coverage(self, state: Any) -> Any:
         if not self.model.decoder.attention_layers:

@@ -11,6 +11,8 @@ from typing_extensions import Self
 
 from seq2attn.alignment.word_alignment import Link
 from seq2attn.errors import Seq2attnError
+from seq2attn.inference.viewing import DEFAULT_VIEW, ViewOptions, page_of
+from seq2attn.views.viewer import Entry, Page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -140,6 +142,39 @@ class Predictor(ABC):
         save(figure, path)
         return result
 
+    def entry(
+        self, text: Any, options: ViewOptions = DEFAULT_VIEW, decoding: Mapping[str, object] = NO_OPTIONS
+    ) -> Entry:
+        """Return what a page of the viewer shows of a text or an image.
+
+        decoding: decoding options, as those of `configured`.
+        """
+        raise Seq2attnError(f"models for {self.task} have nothing that the viewer shows")
+
+    def view(
+        self,
+        text: Any,
+        path: str | Path | None = None,
+        *,
+        target: str | None = None,
+        self_attention: bool = False,
+        decoding: Mapping[str, object] = NO_OPTIONS,
+    ) -> Page:
+        """Return a page with the attention of a text or an image, or of a list of them, which notebooks show;
+        save it if a path is given.
+
+        target: the text to align with, instead of the model's output, of a single text; self_attention: show
+        also that of encoder and decoder; decoding: decoding options, as those of `configured`.
+        """
+        texts = [*text] if isinstance(text, list | tuple) else [text]
+        if target is not None and len(texts) != 1:
+            raise Seq2attnError(f"a target is of one text, got {len(texts)}")
+        options = [ViewOptions(target, self_attention)] * len(texts)
+        page = page_of({self.task: self}, texts, options, decoding)
+        if path is not None:
+            page.save(path)
+        return page
+
     @property
     def signature(self) -> str:
         """The decoding options, for the signature of scores; empty if there are none."""
@@ -181,6 +216,14 @@ def require_lines(lines: object) -> None:
     """Raise Seq2attnError for lines that are one text, which would be read as a list of its letters."""
     if isinstance(lines, str | bytes) or not isinstance(lines, Iterable):
         raise Seq2attnError(f"expected lines as a list of texts (str), got {lines!r:.60}")
+
+
+def all_texts(texts: object, name: str) -> list[str]:
+    """Return texts as a list. Seq2attnError for anything but a list of str."""
+    listed = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [None]
+    if not all(isinstance(text, str) for text in listed):
+        raise Seq2attnError(f"expected {name} as a list of texts (str), got {texts!r:.60}")
+    return cast("list[str]", listed)
 
 
 def _is_list_of_str(text: object) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple, cast, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 from torch import Tensor
 from typing_extensions import Unpack
@@ -24,6 +24,7 @@ from seq2attn.inference.predictor import (
     NO_OPTIONS,
     OF_IMAGES,
     PlotOptions,
+    all_texts,
     require_lines,
 )
 from seq2attn.inference.result_list import Results
@@ -31,10 +32,12 @@ from seq2attn.inference.results import Translation
 from seq2attn.inference.search import Hypothesis
 from seq2attn.inference.shortening import shortened
 from seq2attn.inference.text_words import between_texts
+from seq2attn.inference.viewing import ViewedInput
 from seq2attn.inference.writing_predictor import WritingPredictor
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.text.vocabulary import Tokens, Vocabulary
 from seq2attn.text.words import as_lines
+from seq2attn.views.viewer import Side
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -99,6 +102,20 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         layer, _ = self.generator.alignment_head(predictor.alignment)
         return result, maps.draw(options if options.layer is not None else options._replace(layer=layer))
 
+    def _viewed(self, text: str, decoding: Mapping[str, object]) -> ViewedInput:
+        """See the base class."""
+        tokens, ids = self._tokenize(text)
+        names, tokenize = (
+            [*tokens.pieces, "</s>"] if tokens.ids else [],
+            self.generator.tokenizer.tokenize_target,
+        )
+        return ViewedInput(
+            *(self.generator, self.settings(decoding), self.alignment, ids, Side.of(tokens, text), names),
+            lambda target: tokenize(target, ids),
+            lambda target: self._text(target, tokens.pieces),
+            tokens.pieces,
+        )
+
     # ---- generating --------------------------------------------------------------------------------
 
     @overload
@@ -150,7 +167,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         all others: decoding options that replace the recipe's (`DecodingOptions`).
         """
         texts = [line if isinstance(line, str) else as_lines(line) for line in self.texts(text)]
-        prefixes = [prefix] * len(texts) if isinstance(prefix, str) else _all_texts(prefix, "prefixes")
+        prefixes = [prefix] * len(texts) if isinstance(prefix, str) else all_texts(prefix, "prefixes")
         if len(prefixes) != len(texts):
             raise Seq2attnError(f"expected a prefix for each of {len(texts)} texts, got {len(prefixes)}")
         if markup is not None:
@@ -185,7 +202,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         """Yield the results of lines in their order. The lines of a chunk are computed together."""
         first, decoding = 0, decoding or self.decoding
         for chunk in chunks:
-            texts = _all_texts(chunk, "lines")
+            texts = all_texts(chunk, "lines")
             yield from self._results(texts, decoding, alignment, [""] * len(texts), first)
             first += len(texts)
 
@@ -275,7 +292,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
     ) -> list[ForcedDecoding]:
         """Return the forced decoding of each pair, with the weights of `head`; without weights if None."""
         tokenize = self.generator.tokenizer.tokenize_target
-        sources, targets = _all_texts(sources, "sources"), _all_texts(targets, "targets")
+        sources, targets = all_texts(sources, "sources"), all_texts(targets, "targets")
         if len(sources) != len(targets):
             raise Seq2attnError(f"expected a target for each of {len(sources)} sources, got {len(targets)}")
         source_ids = [self._tokenize(source, line=line).ids for line, source in enumerate(sources, 1)]
@@ -363,14 +380,6 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             copied=copied,
             attention=forced.attention,
         )
-
-
-def _all_texts(texts: object, name: str) -> list[str]:
-    """Return texts as a list. Seq2attnError for anything but a list of str."""
-    listed = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [None]
-    if not all(isinstance(text, str) for text in listed):
-        raise Seq2attnError(f"expected {name} as a list of texts (str), got {texts!r:.60}")
-    return cast("list[str]", listed)
 
 
 class Translator(TextPredictor):
