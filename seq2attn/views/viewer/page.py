@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from html import escape
@@ -88,7 +89,8 @@ class Page:
 def _script() -> str:
     """Return the code of all scripts, whose names are their own."""
     folder = files("seq2attn.views.viewer")
-    code = "\n".join(folder.joinpath(f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
+    code = "".join(folder.joinpath(f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
+    code = re.sub(r"^ *(//| \*|/\*).*\n", "", code, flags=re.MULTILINE)  # comments
     return f'(() => {{\n"use strict";\n{code}}})();'
 
 

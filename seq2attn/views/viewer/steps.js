@@ -1,112 +1,86 @@
 // Decoding, step by step: what could have been written, and the tree of a beam search.
 
-/** The weights of a step of the decoder, which predicts the piece with its number. */
-function weightsOfStep(context, step) {
-  const { group, choice, look } = context;
-  if (!group || group.rows !== "target") return null;
-  const layer = group.layers[choice.layer];
-  const columns = layer.shape[2];
-  if (step >= layer.shape[1]) return null;
-  const before = group.before ?? [];
-  const names = group.columns === "source" ? [...before, ...labelsOf(look.source, "pieces"), ...(group.after ?? [])] : null;
-  return { weights: headWeights(layer, choice.head).subarray(step * columns, (step + 1) * columns), names, grid: layer.grid };
-}
-
 function drawSteps(host, context) {
-  const { output, look } = context;
-  const steps = output.steps;
-  state.step = Math.min(state.step, steps.length - 1);
-  const slider = make("input", { type: "range", min: 0, max: steps.length - 1, value: state.step, "aria-label": "step",
-    input: (event) => go(Number(event.target.value)) });
-  const number = make("output", { class: "number" });
-  const prefix = make("p", { class: "prefix", dir: "auto" });
-  const candidates = make("ol", { class: "candidates", "aria-label": "candidates of this step" });
-  const looked = make("div", { class: "looked" });
+  const { steps } = context.output;
   const go = (step) => {
     state.step = Math.max(0, Math.min(steps.length - 1, step));
-    render.views();
+    update();
   };
-  const button = (name, sign, by) => make("button", { class: "plain", "aria-label": name, click: () => go(state.step + by) }, sign);
+  const slider = make("input", { type: "range", min: 0, max: steps.length - 1, label: "step", input: () => go(Number(slider.value)) });
+  const number = make("output.number");
+  const prefix = make("p.prefix", { dir: "auto" });
+  const candidates = make("ol.candidates", { label: "candidates of this step" });
+  const looked = make("div");
+  const arrow = (name, sign, by) => make("button", { label: `${name} step`, click: () => go(state.step + by) }, sign);
+  const single = steps.length < 2; // as the labels of a text
   host.replaceChildren(
-    make("div", { class: "slider" }, button("previous step", "\u2190", -1), slider, button("next step", "\u2192", 1), number),
-    prefix, make("div", { class: "stepping" }, make("section", {}, make("h3", {}, "Next"), candidates),
-      make("section", {}, make("h3", {}, look.image ? "Where it looked" : "What it read"), looked)));
+    single ? "" : make("div.bar", {}, arrow("previous", "\u2190", -1), slider, arrow("next", "\u2192", 1), number), single ? "" : prefix,
+    make("div.stepping", {}, make("section", {}, make("h3", {}, single ? "Labels" : "Next"), candidates),
+      make("section", {}, make("h3", {}, "Where it looked"), looked)));
   return {
+    move: (by) => go(state.step + by),
     update() {
-      const step = state.step;
+      const step = (state.step = Math.min(state.step, steps.length - 1));
       slider.value = step;
       number.textContent = `${step + 1} of ${steps.length}`;
-      prefix.replaceChildren(...steps.map((one, index) => make("button", {
-        class: `piece${index === step ? " now" : index > step ? " later" : ""}`, click: () => go(index) }, shown(one.piece))));
+      prefix.replaceChildren(...steps.map(({ piece }, index) => make(`button.piece${["", ".now", ".later"][1 + Math.sign(index - step)]}`, { click: () => go(index) }, shown(piece))));
       candidates.replaceChildren(...candidateRows(steps[step]));
-      looked.replaceChildren(readAt(context, step) ?? "");
+      looked.replaceChildren(readAt(context, step));
     },
-    move: (by) => go(state.step + by),
   };
 }
 
-function candidateRows(step) {
-  const rows = step.top.map(([piece, probability]) => ({ piece, probability }));
-  const own = { piece: step.piece, probability: Math.exp(step.log_p), rank: step.rank };
-  if (step.rank >= rows.length) rows.push(own);
-  return rows.map((row, index) => {
-    const written = index === Math.min(step.rank, rows.length - 1);
-    const bar = styled(make("span", { class: "bar" }), { width: `${(100 * row.probability).toFixed(1)}%` });
-    return make("li", { class: written ? "written" : null },
-      make("b", { dir: "auto" }, shown(row.piece)), make("span", { class: "track" }, bar),
-      make("span", { class: "number" }, row.probability.toFixed(3)), row.rank ? make("small", {}, `rank ${row.rank + 1}`) : null);
-  });
+function candidateRows({ piece, log_p, rank, top }) {
+  const rows = rank < top.length ? top : [...top, [piece, Math.exp(log_p)]];
+  return rows.map(([name, probability], index) => make(index === Math.min(rank, top.length) ? "li.written" : "li", {},
+    make("b", { dir: "auto" }, shown(name)),
+    make("span.track", {}, styled(make("span"), { width: `${(100 * probability).toFixed(1)}%` })),
+    make("span.number", {}, probability.toFixed(3)), index === top.length ? make("small", {}, `rank ${rank + 1}`) : null));
 }
 
-function readAt(context, step) {
-  const read = weightsOfStep(context, step);
-  if (!read) return make("p", { class: "note" }, "no weights of the source");
-  if (!read.names) return overlayOf(context.look, read.weights, read.grid, 300);
-  const high = Math.max(...read.weights, 1e-9);
-  const box = make("p", { class: "read", dir: context.matrix.columnDirection });
-  read.names.forEach((name, index) => {
-    const weight = read.weights[index];
-    const [red, green, blue] = channels(palette().accent);
-    const span = make("span", { title: digits(weight) }, shown(name));
-    span.style.backgroundColor = `rgba(${red},${green},${blue},${(0.75 * Math.max(0, weight / Math.max(high, 0.3))).toFixed(3)})`;
-    box.append(span, " ");
-  });
-  return box;
+/** Where a step of the decoder looked: the step that predicts the piece with its number. */
+function readAt({ look, group, choice, matrix, output }, step) {
+  if (!group) return make("p.note", {}, "this model has no attention");
+  const layer = group.layers[choice.layer];
+  const [, rows, columns] = layer.shape;
+  const own = group.rows === "target" ? step : 0;
+  if (own >= rows) return "";
+  const weights = headWeights(layer, choice.head).subarray(own * columns, (own + 1) * columns);
+  if (layer.grid) return overlayOf(look, weights, layer.grid, 300);
+  const { before = [], after = [] } = group;
+  const names = [...before, ...labelsOf(sideOf(look, output, group.columns), "pieces"), ...after];
+  const high = Math.max(0.3, ...weights);
+  return make("p.read", { dir: matrix.columnDirection }, ...names.flatMap((name, index) => [
+    styled(make("span", { title: digits(weights[index]) }, shown(name)), { "background-color": tint(palette().accent, 0.75 * Math.max(0, weights[index] / high)) }), " "]));
 }
 
 /** The tree of a beam search: a column for each step, a node for each hypothesis that was kept. */
-function drawBeam(host, context) {
-  const { beam } = context.look;
+function drawBeam(host, { look, output }) {
+  const { beam } = look;
   const colours = palette();
-  const [across, down, size] = [92, 30, 13];
-  const widest = Math.max(...beam.map((step) => step.length));
-  const [width, height] = [across * (beam.length + 1) + 20, down * widest + 30];
-  const svg = make("svg:svg", { width, height, viewBox: `0 0 ${width} ${height}`, "font-family": FONT, role: "presentation" });
+  const [across, down, size] = [94, 30, 13];
+  const [width, height] = [across * (beam.length + 1) + 20, down * Math.max(...beam.map((step) => step.length)) + 30];
   const best = new Set(); // the nodes of the hypothesis that is shown
-  for (let [step, node] = context.output.end ?? [-1, 0]; step >= 0; step--) {
-    best.add(`${step}:${node}`);
+  for (let [step, node] = output.end ?? [-1]; step >= 0; step--) {
+    best.add(beam[step][node]);
     node = beam[step][node].parent;
   }
-  const place = (step, node) => (step < 0 ? [10, 26] : [across * (step + 1) + 6, 26 + down * node]);
-  const nodes = [];
-  beam.forEach((step, index) => step.forEach((node, number) => {
-    const [x, y] = place(index, number);
-    const [fromX, fromY] = place(index - 1, node.parent);
-    const chosen = best.has(`${index}:${number}`);
-    const start = index ? fromX + Math.min(across - 16, widthOf(shown(beam[index - 1][node.parent].piece), size)) + 6 : fromX + 8;
-    svg.append(make("svg:path", { d: `M${start} ${fromY - 4}C${(start + x) / 2} ${fromY - 4} ${(start + x) / 2} ${y - 4} ${x - 5} ${y - 4}`,
-      fill: "none", stroke: chosen ? colours.accent : colours.line, "stroke-width": chosen ? 2.5 : 1.4 }));
-    const text = make("svg:text", { x, y, "font-size": size, "font-weight": chosen ? 600 : 400,
-      fill: chosen ? colours.accent : node.end ? colours.warm : colours.ink, opacity: chosen || node.end ? 1 : 0.75 });
-    text.textContent = cut(shown(node.piece), size, across - 16);
-    text.append(make("svg:title", {}, `${shown(node.piece)}: log-probability ${node.log_p.toFixed(3)}`));
-    text.addEventListener("pointerenter", () => say(`${node.piece}  ${node.log_p.toFixed(3)}`));
-    nodes.push(text);
+  const label = (node) => cut(shown(node.piece), size, across - 18);
+  const svg = make("svg:svg", { width, height, viewBox: `0 0 ${width} ${height}`, "font-family": FONT, role: "presentation" },
+    make("svg:circle", { cx: 10, cy: 22, r: 4, fill: colours.accent }));
+  const texts = beam.flatMap((nodes, step) => nodes.map((node, number) => {
+    const [x, y] = [across * (step + 1) + 6, 26 + down * number];
+    const parent = beam[step - 1]?.[node.parent];
+    const from = parent ? x - across + 6 + widthOf(label(parent), size) : 18;
+    const chosen = best.has(node);
+    svg.append(make("svg:path", { d: curve(from, 22 + down * (parent ? node.parent : 0), x - 5, y - 4, false), fill: "none",
+      stroke: chosen ? colours.accent : colours.line, "stroke-width": chosen ? 2.5 : 1.4 }));
+    return make("svg:text", { x, y, "font-size": size, "font-weight": chosen ? 600 : 400, opacity: chosen || node.end ? 1 : 0.8,
+      fill: chosen ? colours.accent : node.end ? colours.warm : colours.ink, pointerenter: () => say(`${shown(node.piece)}: log-probability ${node.log_p.toFixed(3)}`) }, label(node));
   }));
-  svg.append(make("svg:circle", { cx: 10, cy: 22, r: 4, fill: colours.accent }), ...nodes);
-  host.replaceChildren(make("div", { class: "wide", tabindex: 0 }, svg),
-    make("p", { class: "note" }, "A column for each step, the most probable hypothesis on top. Those that end are ",
-      styled(make("b", {}, "coloured"), { color: colours.warm }), "; the one that is shown is ",
-      styled(make("b", {}, "drawn thick"), { color: colours.accent }), "."));
-  return { export: svg, update() {} };
+  svg.append(...texts);
+  const word = (text, colour) => styled(make("b", {}, text), { color: colours[colour] });
+  host.replaceChildren(make("div.wide", { tabindex: 0 }, svg), make("p.note", {}, "A column for each step, the most probable hypothesis on top: ",
+    word("those that end", "warm"), ", and ", word("the one that is shown", "accent"), "."));
+  return { svg, update() {} };
 }
