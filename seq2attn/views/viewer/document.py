@@ -136,9 +136,9 @@ class Output(NamedTuple):
             "score": None if self.score is None else round(self.score, 6),
             "note": self.note,
             "end": self.end,
-            "groups": [group.to_json(exact) for group in self.groups],
-            "steps": [step.to_json() for step in self.steps],
-            "maps": [one.to_json(exact) for one in self.maps],
+            "groups": [group.to_json(exact) for group in self.groups] or None,
+            "steps": [step.to_json() for step in self.steps] or None,
+            "maps": [one.to_json(exact) for one in self.maps] or None,
         }
         return _given(entry)
 
@@ -176,7 +176,7 @@ class Entry(NamedTuple):
             "source": None if self.source is None else self.source.to_json(),
             "image": None if self.image is None else self.image.to_json(),
             "outputs": [output.to_json(exact) for output in self.outputs],
-            "beam": [[node.to_json() for node in step] for step in self.beam],
+            "beam": [[node.to_json() for node in step] for step in self.beam] or None,
         }
         return _given(entry)
 
@@ -198,5 +198,5 @@ class Item(NamedTuple):
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields that are neither None nor empty lists."""
-    return {name: value for name, value in fields.items() if value is not None and value not in ((), [])}
+    """Return the fields that are not None."""
+    return {name: value for name, value in fields.items() if value is not None}

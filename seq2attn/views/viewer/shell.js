@@ -10,9 +10,9 @@ const VIEWS = {
   beam: { name: "Beam", when: (c) => c.look.beam, draw: drawBeam },
   difference: { name: "A \u2212 B", when: () => differenceOf(), draw: drawMatrix },
 };
-const KEYS = { "\u2190 \u2191 \u2192 \u2193": "over the weights; in Steps, to another step", Enter: "pin what is pointed at (Shift: one more)",
-  Esc: "let go", "L, H": "next layer, head (Shift: the one before)", M: "mean of the heads", W: "words or pieces", "1 \u2026 7": "views",
-  "N, P": "next, previous sentence", "+, \u2212": "size of the cells", A: "the weights as a table", T: "light or dark", "?": "this list" };
+const KEYS = { "\u2190 \u2191 \u2192 \u2193": "over the weights, or the steps", Enter: "pin what is pointed at (Shift: one more)",
+  Esc: "let go", "L, H": "next layer, head (Shift: back)", M: "mean of the heads", W: "words or pieces", "1 \u2026 7": "views",
+  "N, P": "next, previous sentence", "+, \u2212": "size of cells", A: "table", T: "light or dark", "?": "this list" };
 
 const root = document.getElementById("page");
 const speaker = make("p.say", { role: "status", "aria-live": "polite" });
