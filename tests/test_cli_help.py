@@ -31,6 +31,7 @@ OPTIONS = {
     "score": "--data --source --key --hypotheses --references --metric --features --beam --length-penalty --format --checkpoint --device",
     "generate": "--output --count --columns --seed --class --truncation --interpolate --checkpoint --device --precision",
     "heatmap": "--target --seed --output --pieces --self --layer --head --scale --right-to-left --beam --checkpoint --device",
+    "view": "--file --seed --target --targets --gold --compare --self --exact --output --beam --nbest --checkpoint --device",
     "align": "--output --format --layer --head --shift --method --threshold --reverse --symmetrize --gold --choose --checkpoint --with --learn "
     "--device",
     "average": "--last --format --device",

@@ -127,7 +127,7 @@ const nameOf = ({ of: [look] }) => look.source?.text || look.image?.name || "ima
 function headOf() {
   const { items, title } = page;
   const sentences = items.length < 2 ? "" : make("nav.bar", {}, button("previous sentence", "\u2190", () => show(state.item - 1), null),
-    select("sentence", items.map((one, index) => `${index + 1}  ${cut(nameOf(one), 13, 300)}`), state.item, show),
+    select("sentence", items.map((one, index) => `${index + 1}  ${cut(nameOf(one), 13, 200)}`), state.item, show),
     button("next sentence", "\u2192", () => show(state.item + 1), null));
   const text = items[state.item].of[0].source?.text;
   return make("header", {}, make("div.bar", {}, make("h1", {}, title), sentences, make("span.space"),
