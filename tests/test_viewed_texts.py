@@ -82,6 +82,9 @@ def test_a_trace_changes_no_result_and_every_hypothesis_is_in_the_tree(translato
             node, step = tree.nodes[step][node].parent, step - 1
         assert pieces == [*model.target.join(hypothesis.tokens).pieces, "</s>"]
     assert shown >= len(traced) - 1
+    for nodes in tree.nodes:  # a hypothesis ends if that is one of its step's best 4 continuations
+        ranked = sorted(nodes, key=lambda node: -node.log_p)
+        assert all(ranked.index(node) < 4 for node in nodes if node.end)
     for before, after in zip(tree.nodes, tree.nodes[1:], strict=False):
         assert all(not before[node.parent].end and node.log_p <= before[node.parent].log_p for node in after)
 
