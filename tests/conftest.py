@@ -49,9 +49,9 @@ def _first_updates_are_checked() -> Iterator[None]:
 
     update = Trainer.update
 
-    def checked_at_first(self: Trainer, batches: Any, step: int) -> Any:
+    def checked_at_first(self: Trainer, batches: Any, step: int, company: Any = None) -> Any:
         with unchecked() if step > 2 else contextlib.nullcontext():
-            return update(self, batches, step)
+            return update(self, batches, step, company)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "update", checked_at_first)

@@ -21,14 +21,16 @@ OPTIONS = {
     "train": "--run --resume --format --device",
     "check": "--pairs --format --device",
     "translate": "--beam --length-penalty --coverage-penalty --nbest --sample --top-k --top-p --temperature --seed --batch-tokens "
-    "--scores --format --markup --checkpoint --device",
+    "--scores --format --markup --checkpoint --device --engine --quantize --verbose",
     "summarize": "--key --whole --format --beam --no-repeat-ngram --min-length --scores --checkpoint --device",
     "tag": "--format --words --conll --checkpoint --device",
     "caption": "--beam --nbest --prefix --scores --format --checkpoint --device",
     "detect": "--output --threshold --checkpoint --device --precision",
     "segment": "--output --checkpoint --device --precision",
     "classify": "--format --checkpoint --device",
-    "score": "--data --source --key --hypotheses --references --metric --features --beam --length-penalty --format --checkpoint --device",
+    "score": "--data --source --key --hypotheses --references --metric --features --beam --length-penalty --format --checkpoint --device "
+    "--engine --quantize",
+    "export": "--out --quantize --check --source --references --format --checkpoint",
     "generate": "--output --count --columns --seed --class --truncation --interpolate --checkpoint --device --precision",
     "heatmap": "--target --seed --output --pieces --self --layer --head --scale --right-to-left --beam --checkpoint --device",
     "view": "--file --seed --target --targets --gold --compare --self --exact --output --beam --nbest --checkpoint --device",

@@ -9,6 +9,7 @@ import pytest
 from tiny_cli import ENGLISH, ENVIRONMENT, GERMAN, MODEL, fails, pair_files, run
 
 import seq2attn
+import seq2attn.tasks.loading
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def test_the_precision_is_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
         seq2attn.tasks.loading, "load_for", lambda *words: calls.append(words) or load_for(*words)
     )
     run("translate", MODEL, "--precision", "bf16", stdin="")
-    assert [words[-1] for words in calls] == ["bf16"]
+    assert [words[4] for words in calls] == ["bf16"]
 
 
 def test_translate_files_in_their_order(pair: tuple[str, str], tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from torch.testing import assert_close
 from seq2attn.data.batches import PairIds, collate
 from seq2attn.data.sources import PairTokenizer, SourceIds
 from seq2attn.inference.beam_search import beam_search
-from seq2attn.inference.generator import ForcedDecoding, Generator
+from seq2attn.inference.forced import ForcedDecoding
+from seq2attn.inference.generator import Generator
 from seq2attn.inference.results import Translation
 from seq2attn.inference.search import Rules, greedy, sample
 from seq2attn.inference.translator import Translator

@@ -1,6 +1,7 @@
 """Several processes train as one does: the same gradients, losses, buffers and scores."""
 
-import json
+import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import tiny_adversarial
 import tiny_detector
 import torch
 from processes import in_processes
+from tiny_reversal import PIECES, RECIPE, records
 from tiny_training import KINDS, batch, moved, sgd
 from torch import nn
+from torch.distributed import TCPStore
 
 from seq2attn.data.batches import Batch
 from seq2attn.layers.basic import Dropout
@@ -22,8 +25,6 @@ from seq2attn.runtime.distributed import ALONE, Group, GroupError, joined, requi
 from seq2attn.training.buffers import SharedBuffers
 from seq2attn.training.run_folder import RunFolder, weights_of
 from seq2attn.training.trainer import Trainer
-
-PIECES = [range(1), range(1, 4), range(4, 11), range(11, 16), range(16, 18)]
 
 
 def shared(group: Group, kind: str, pieces: list[range], dropout: float) -> Any:
@@ -158,6 +159,24 @@ def test_what_fails_in_the_first_process_fails_in_all() -> None:
     assert first == "ValueError: the disk is full" and second == "GroupError: process 0: the disk is full"
 
 
+def test_processes_that_start_again_do_not_meet_those_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun keeps its store, with the addresses of processes that have ended."""
+    kept = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+    def work(rounds: int) -> Any:
+        os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_PORT": str(kept.port)}
+        results = []
+        for number in range(rounds):
+            with joined() as group:
+                results.append(group.all([group.rank, number]))
+        return results
+
+    first = in_processes(3, lambda: work(1))
+    assert first == [[[[0, 0], [1, 0], [2, 0]]]] * 3
+    second = in_processes(3, lambda: (time.sleep(0.3 * (os.environ["RANK"] == "0")), work(2))[1])
+    assert second == [[[[0, 0], [1, 0], [2, 0]], [[0, 1], [1, 1], [2, 1]]]] * 3
+
+
 def test_processes_with_other_data_are_named() -> None:
     def work() -> Any:
         with joined() as group:
@@ -168,48 +187,10 @@ def test_processes_with_other_data_are_named() -> None:
     assert all(in_processes(3, work))
 
 
-RECIPE = {
-    "data": {
-        "languages": ["letters", "letters"],
-        "train": {"task": "reverse", "symbols": 8, "lengths": [2, 5], "count": 120},
-        "dev": {"task": "reverse", "symbols": 8, "lengths": [2, 5], "count": 11},
-    },
-    "text": {"model": "word", "size": 50},
-    "model": {
-        "encoder": {"kind": "recurrent", "embedding": 8, "size": 8, "dropout": 0.1},
-        "decoder": {
-            "kind": "recurrent",
-            "embedding": 8,
-            "size": 8,
-            "order": "luong",
-            "attention": {"score": "additive"},
-        },
-    },
-    "training": {
-        "optimizer": "sgd",
-        "learning_rate": 0.3,
-        "batch_tokens": 60,
-        "accumulate": 3,
-        "max_steps": 6,
-        "validate_every": 3,
-        "average": 2,
-        "keep_last": 2,
-        "metric": "loss",
-        "metrics": ["exact", "wer"],
-    },
-}
-
-
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("SEQ2ATTN_CACHE", str(tmp_path / "cache"))
     yield tmp_path
-
-
-def records(run: Path) -> list[Any]:
-    """The lines of log.jsonl, without times."""
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
 def test_a_run_is_that_of_one_process_also_when_it_is_resumed_with_another_number(folder: Path) -> None:

@@ -13,7 +13,6 @@ from tiny_translator import KINDS, SENTENCES, assert_same, one
 
 from seq2attn.alignment.word_alignment import by_words, parse_gold
 from seq2attn.errors import Seq2attnError
-from seq2attn.inference.beam_search import BeamStep
 from seq2attn.inference.viewing import ViewOptions, page_of, tree_of
 from seq2attn.views.viewer.packing import unpacked
 
@@ -58,11 +57,11 @@ def test_steps_have_the_models_most_probable_pieces(translators: Any) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_trace_changes_no_result_and_every_hypothesis_is_in_the_tree(translators: Any, kind: str) -> None:
-    model, trace = translators[kind], list[BeamStep]()
+    model = translators[kind]
     decoding = model.settings({"beam": 4, "nbest": 4})
     source = model._tokenize(TEXT)
     (plain,) = model.generator.search([source.ids], decoding)
-    (traced,) = model.generator.search([source.ids], decoding, trace=trace)
+    traced, trace = model.generator.traced(source.ids, decoding)
     assert plain == traced
     tree = tree_of(trace, model.target, source.tokens.pieces)
     shown = 0

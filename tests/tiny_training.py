@@ -13,6 +13,7 @@ from torch import Tensor
 from seq2attn.data.batches import Batch, BatchLoader
 from seq2attn.data.sources import PairTokenizer
 from seq2attn.recipe import TrainingRecipe
+from seq2attn.runtime.distributed import ALONE, Group
 from seq2attn.tasks.sequence_tasks import token_objective
 from seq2attn.text.vocabulary import Vocabulary
 from seq2attn.training.run_folder import RunFolder, weights_of
@@ -71,11 +72,12 @@ def trainer(
     total: int | None = None,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
+    group: Group = ALONE,
     **training: Any,
 ) -> Trainer:
     recipe = TrainingRecipe.model_validate({"max_steps": 8, "learning_rate": 0.01, **training})
     model = tiny.model(tiny.SOME[kind]).to(dtype)
-    return Trainer(model, token_objective(model, recipe), recipe, torch.device(device), total)
+    return Trainer(model, token_objective(model, recipe), recipe, torch.device(device), total, group=group)
 
 
 def scripted(*values: float, metric: str = "bleu") -> Scores:

@@ -28,6 +28,8 @@ def caption(
     checkpoint: str,
     device: str,
     precision: str,
+    engine: str,
+    quantize: str | None,
 ) -> None:
     """Write a text from each IMAGE: a caption, or the formula that it shows.
 
@@ -40,7 +42,7 @@ def caption(
     """
     from seq2attn.tasks.loading import load_for
 
-    captioner = load_for("caption", run, checkpoint, device, precision)
+    captioner = load_for("caption", run, checkpoint, device, precision, engine, quantize)
     captioner = captioner.configured(context.meta.get(DECODING, {}))
     for result in captioner.stream(images, alignment=form == "json", prefix=prefix):
         if form == "json":

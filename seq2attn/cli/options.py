@@ -1,5 +1,6 @@
 """The command group `seq2attn`, and the options that several commands share."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -59,6 +60,58 @@ MAX_LENGTH_RATIO = decoding_option(
     float,
     "Maximum length of the output as a multiple of that of the source, plus 10 pieces.",
 )
+
+
+def _tell(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    """Print what the package logs on standard error while the command runs."""
+    if not value:
+        return
+    logger, handler = logging.getLogger("seq2attn"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("seq2attn: %(message)s"))
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+
+    def end() -> None:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+    context.call_on_close(end)
+
+
+# Listed here so that help need not import them; a test compares this list with the registry.
+ENGINES = ["torch", "ctranslate2"]
+QUANTIZE = click.option(
+    "--quantize",
+    type=click.Choice(["int8"]),
+    help="Let the engine compute with weights of 8 bits.",
+)
+
+
+def engine_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of commands that search."""
+    options: list[Callable[[Callable[..., None]], Callable[..., None]]] = [
+        click.option(
+            "--engine",
+            type=click.Choice(ENGINES),
+            default="torch",
+            show_default=True,
+            help="The program that searches. Scores and alignments are torch's in any case, and it makes the "
+            "searches that the engine does not have.",
+        ),
+        QUANTIZE,
+        click.option(
+            "-v",
+            "--verbose",
+            is_flag=True,
+            expose_value=False,
+            callback=_tell,
+            help="Say how many outputs were the engine's, and why the others were torch's.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def formats(text: str, *others: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

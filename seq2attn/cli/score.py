@@ -18,8 +18,10 @@ from seq2attn.cli.options import (
     LENGTH_PENALTY,
     MAX_LENGTH_RATIO,
     cli,
+    engine_options,
     formats,
 )
+from seq2attn.cli.sharing import PROCESSES
 from seq2attn.errors import Seq2attnError
 
 if TYPE_CHECKING:
@@ -79,6 +81,8 @@ METRICS = (
 @formats("text; json: each score with its signature.", "json")
 @CHECKPOINT
 @DEVICE
+@engine_options
+@PROCESSES
 @click.pass_context
 def score(
     context: click.Context,
@@ -93,6 +97,8 @@ def score(
     form: str,
     checkpoint: str,
     device: str,
+    engine: str,
+    quantize: str | None,
 ) -> None:
     """Score RUN, or texts, with signatures and 95 % bootstrap intervals.
 
@@ -119,6 +125,7 @@ def score(
         return
     from seq2attn.cli.documents import documents
     from seq2attn.runs.evaluation import GivenTexts, score_run
+    from seq2attn.runtime.distributed import is_first
 
     given = None
     if source is not None:
@@ -127,7 +134,9 @@ def score(
         for name, sentences in by_file:
             _require_equal(source, given.sources, name, sentences)
     options = context.meta.get(DECODING, {})
-    scored = score_run(run, metrics, data, given, options, checkpoint, device, features)
+    scored = score_run(run, metrics, data, given, options, checkpoint, device, features, engine, quantize)
+    if not is_first():
+        return
     rows = {**scored.baselines, "": list(scored.evaluation.scores.values())}
     _print(rows, scored.evaluation.tables, scored.signature, form)
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +21,10 @@ from seq2attn.cli.options import (
     RUN,
     cli,
     decoding_option,
+    engine_options,
     formats,
 )
+from seq2attn.cli.sharing import PROCESSES, print_lines
 
 if TYPE_CHECKING:
     from seq2attn.alignment.markup import Kind
@@ -69,6 +70,8 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
         CHECKPOINT,
         DEVICE,
         PRECISION,
+        engine_options,
+        PROCESSES,
         click.pass_context,
     ]
     for option in reversed(options):
@@ -102,6 +105,8 @@ def translate(
     checkpoint: str,
     device: str,
     precision: str,
+    engine: str,
+    quantize: str | None,
 ) -> None:
     """Translate FILES, or standard input, line by line, in order.
 
@@ -116,12 +121,15 @@ def translate(
 
     if markup is not None and (scores or form != "text"):
         raise click.UsageError("--markup prints the best text of each line: leave out --scores and --format")
-    translator = load_for("translate", run, checkpoint, device, precision)
+    translator = load_for("translate", run, checkpoint, device, precision, engine, quantize)
     pipe = Pipe.open(files)
     if markup is not None:
-        for chunk in chunks(lines(files, pipe), MARKED, pipe):
-            for marked in translator.translate(chunk, markup=markup, **context.meta.get(DECODING, {})):
-                click.echo(marked)
+        options = context.meta.get(DECODING, {})
+
+        def marked(first: int, chunk: list[str]) -> Iterator[str]:
+            return map(str, translator.translate(chunk, markup=markup, **options))
+
+        print_lines(chunks(lines(files, pipe), MARKED, pipe), marked)
         return
     if form == "view":
         click.echo(_page(context, run, translator, list(lines(files, pipe))), nl=False)
@@ -157,6 +165,8 @@ def summarize(
     checkpoint: str,
     device: str,
     precision: str,
+    engine: str,
+    quantize: str | None,
 ) -> None:
     """Summarize the documents in FILES, or in standard input. Prints one summary a line, in order.
 
@@ -169,7 +179,7 @@ def summarize(
     from seq2attn.cli.documents import documents
     from seq2attn.tasks.loading import load_for
 
-    summarizer = load_for("summarize", run, checkpoint, device, precision)
+    summarizer = load_for("summarize", run, checkpoint, device, precision, engine, quantize)
     pipe = Pipe.open(files)
     _write(context, summarizer, documents(files, key, whole, pipe), pipe, scores, form)
 
@@ -189,30 +199,26 @@ def _write(
     """
     from seq2attn.inference.translator import CHUNK
 
-    decoding = translator.settings(context.meta.get(DECODING, {}))
-    sources = deque[str]()
+    decoding, shown = translator.settings(context.meta.get(DECODING, {})), scores or form != "text"
 
-    def read() -> Iterator[str]:
-        for text in texts:
-            sources.append(text)
-            yield text
-
-    together = chunks(read(), CHUNK, pipe)
-    stream = translator.stream_chunks(together, decoding, alignment=form != "text")
-    for number, result in enumerate(stream, 1):
-        source, missing = sources.popleft(), decoding.nbest - len(result.nbest)
-        if form == "json":
+    def written(first: int, chunk: list[str]) -> Iterator[str]:
+        results = translator.stream_chunks([chunk], decoding, form != "text", shown, first)
+        for number, (source, result) in enumerate(zip(chunk, results, strict=True), first + 1):
+            missing = decoding.nbest - len(result.nbest)
+            if form == "json":
+                for hypothesis in result.nbest:
+                    entry = {"number": number, "source": source, **hypothesis.to_json()}
+                    entry.pop("nbest", None)
+                    yield json.dumps(entry, ensure_ascii=False)
+                continue
             for hypothesis in result.nbest:
-                entry = {"number": number, "source": source, **hypothesis.to_json()}
-                entry.pop("nbest", None)
-                click.echo(json.dumps(entry, ensure_ascii=False))
-            continue
-        for hypothesis in result.nbest:
-            text = " ".join(hypothesis.text.split("\n"))  # byte pieces can spell a line feed
-            links = hypothesis.pharaoh() if form == "pharaoh" else ""
-            click.echo(_line(hypothesis.score, text, links, scores, form))
-        for _ in range(missing):
-            click.echo(_line(-math.inf, "", "", scores, form))
+                text = " ".join(hypothesis.text.split("\n"))  # byte pieces can spell a line feed
+                links = hypothesis.pharaoh() if form == "pharaoh" else ""
+                yield _line(hypothesis.score, text, links, scores, form)
+            for _ in range(missing):
+                yield _line(-math.inf, "", "", scores, form)
+
+    print_lines(chunks(texts, CHUNK, pipe), written)
 
 
 def _line(score: float, text: str, links: str, scores: bool, form: str) -> str:

@@ -12,7 +12,8 @@ from seq2attn.data.batches import PairIds
 from seq2attn.data.sources import PairTokenizer, SourceIds
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.activations import Activations, activations
-from seq2attn.inference.generator import DEFAULT_HEAD, Generator, head_name, numbered
+from seq2attn.inference.forced import head_name, numbered
+from seq2attn.inference.generator import DEFAULT_HEAD, Generator
 from seq2attn.inference.predictor import PlotOptions
 from seq2attn.inference.results import Translation
 from seq2attn.models.encoders import EncoderLayer

@@ -14,7 +14,8 @@ from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.images.decoding import ImageReader, Pixels
 from seq2attn.inference.captions import Caption
 from seq2attn.inference.decoding_options import DecodingOptions, published, warn_of_limits
-from seq2attn.inference.generator import AlignmentHead, ForcedDecoding
+from seq2attn.inference.forced import ForcedDecoding
+from seq2attn.inference.generator import AlignmentHead
 from seq2attn.inference.image_input import CHUNK, read_image, several
 from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, PlotOptions
 from seq2attn.inference.search import Hypothesis
@@ -184,19 +185,14 @@ class Captioner(WritingPredictor[ImageTokenizer]):
         prefix_ids = [self.target.split(prefix).ids] * len(images)
         self._warn_of_prefixes([prefix], prefix_ids[:1])
         indices = [first + row for row in rows]
-        nbest_lists = self.generator.search(pixels, decoding, prefix_ids, indices)
-        pairs = [(row, h) for row, nbest in zip(rows, nbest_lists, strict=True) for h in nbest]
-        forced: list[ForcedDecoding | None] = [None] * len(pairs)
-        if alignment and self.model.decoder.attention_layers:
-            sources, targets = [pixels[row] for row, _ in pairs], [h.tokens for _, h in pairs]
-            forced[:] = self.generator.forced_decoding(
-                sources, targets, decoding.batch_tokens, self.alignment
-            )
+        head = self.alignment if alignment and self.model.decoder.attention_layers else None
+        nbest_lists = self.generator.decode(pixels, decoding, prefix_ids, indices, head)
         results: list[list[Caption]] = [[] for _ in images]
-        for (row, hypothesis), weights in zip(pairs, forced, strict=True):
-            tokens = self.target.join(hypothesis.tokens)
-            text = self._text(hypothesis.tokens)
-            results[row].append(self._result(images[row], tokens, text, hypothesis, weights))
+        for row, nbest in zip(rows, nbest_lists, strict=True):
+            for hypothesis, forced in nbest:
+                tokens = self.target.join(hypothesis.tokens)
+                text = self._text(hypothesis.tokens)
+                results[row].append(self._result(images[row], tokens, text, hypothesis, forced))
         longest = [first + number for number, nbest in enumerate(results, 1) if nbest[0].truncated]
         warn_of_limits(longest, decoding, self.model.decoder.max_length)
         return [nbest[0].among(nbest) for nbest in results]

@@ -1,6 +1,6 @@
 """Search and forced decoding with a sequence-to-sequence model, from ids to hypotheses and weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -12,8 +12,11 @@ from seq2attn.attention.state import reorder
 from seq2attn.data.batches import PairIds, collate
 from seq2attn.data.sources import Collator, Row, pad
 from seq2attn.errors import Seq2attnError
-from seq2attn.inference.attention_norms import recorded_vectors, vector_norms
+from seq2attn.inference.attention_norms import recorded_vectors
 from seq2attn.inference.beam_search import BeamStep, beam_search
+from seq2attn.inference.engines.engine import Engine, Request
+from seq2attn.inference.engines.ranking import Found, exactly_ranked, search_with
+from seq2attn.inference.forced import ForcedDecoding, head_name, numbered, of_head
 from seq2attn.inference.search import Hypothesis, Rules, greedy, sample
 from seq2attn.models.decoders.base import Decoder
 from seq2attn.models.seq2seq import Seq2Seq
@@ -43,17 +46,6 @@ class AlignmentHead(NamedTuple):
 DEFAULT_HEAD = AlignmentHead()
 
 
-class ForcedDecoding(NamedTuple):
-    """The result of forced decoding of a target with T tokens, from a source with S positions: of a text its
-    tokens and </s>, of an image its grid, row by row."""
-
-    log_probability: float  # of all tokens and </s>, in nats
-    weights: Tensor | None  # (T + 1, S), attention of each step to each position
-    copied: Tensor | None = None  # (T + 1,), the share of each token's probability that is copied
-    attention: str = ""  # the name of the layer and the head of the weights
-    others: tuple[Tensor, ...] = ()  # (T + 1, S) each, the weights of further heads that were asked for
-
-
 C = TypeVar("C", bound=Collator)
 
 
@@ -64,6 +56,9 @@ class Generator(Generic[C]):
     No result of a sentence depends on the other sentences of its batch in fp32; in bf16 and fp16, batches of
     another size are rounded otherwise, and a few results differ. Sources are what the tokenizer takes: ids
     without special tokens, or pixels. Targets are ids without special tokens.
+
+    engine: searches in the place of torch, where it can; None: torch searches. Log-probabilities and weights
+        are torch's in either case.
     """
 
     def __init__(
@@ -72,8 +67,9 @@ class Generator(Generic[C]):
         tokenizer: C,
         device: torch.device | str = "cpu",
         precision: str = "fp32",
+        engine: Engine | None = None,
     ) -> None:
-        self.device, self.precision = torch.device(device), precision
+        self.device, self.precision, self.engine = torch.device(device), precision, engine
         autocast(self.device, precision)  # raises now if the device does not support the precision
         self.model, self.tokenizer = model.to(self.device), tokenizer
 
@@ -92,37 +88,105 @@ class Generator(Generic[C]):
             self.model.decoder.coverage,
         )
 
+    def with_engine(self, engine: Engine | None) -> "Generator[C]":
+        """Return a generator with the same model, and an engine that searches."""
+        return Generator(self.model, self.tokenizer, self.device, self.precision, engine)
+
     def search(
         self,
         sources: Sequence[Any],
         decoding: DecodingRecipe,
         prefixes: Sequence[Row] = (),
         indices: Sequence[int] = (),
-        trace: list[BeamStep] | None = None,
     ) -> list[list[Hypothesis]]:
         """Return the n-best list of each source, in the order of the sources, best hypothesis first.
 
         prefixes: the ids that each target must begin with;
-        indices: the positions of the sentences in the input, which seed their samples; from 0 if not given;
-        trace: gets the steps of the beam search of the only source (`beam_search`).
+        indices: the positions of the sentences in the input, which seed their samples; from 0 if not given.
+        """
+        found = self.decode(sources, decoding, prefixes, indices, None)
+        return [[hypothesis for hypothesis, _ in nbest] for nbest in found]
+
+    def decode(
+        self,
+        sources: Sequence[Any],
+        decoding: DecodingRecipe,
+        prefixes: Sequence[Row] = (),
+        indices: Sequence[int] = (),
+        head: AlignmentHead | None = DEFAULT_HEAD,
+        exact: bool = True,
+    ) -> list[list[Found]]:
+        """Return the n-best list of each source as `search`, with the forced decoding of each hypothesis.
+
+        head: the layer and head of the weights; None skips forced decoding;
+        exact: False leaves the log-probabilities of an engine as they are, if there is no head. Then the
+            order is still that of exact ones.
         """
         prefixes, indices = prefixes or [[]] * len(sources), indices or range(len(sources))
         self._require_readable(prefixes, indices, "prefix")
-        nbest_lists: list[list[Hypothesis]] = [[] for _ in sources]
+        by_engine = dict[int, list[Hypothesis]]()
+        if self.engine is not None:
+            requests = self.requests(sources, decoding, prefixes)
+            batches = self.tokenizer.plan(sources, max(1, decoding.batch_tokens // decoding.beam))
+            by_engine = search_with(self.engine, requests, batches, decoding, self.rules(decoding))
+        rest = [row for row in range(len(sources)) if row not in by_engine]
+        hypotheses = by_engine | self._by_torch(sources, decoding, prefixes, indices, rest)
+        nbest_lists = [hypotheses[row] for row in range(len(sources))]
+        forcing: Iterable[int] = range(len(sources))
+        if head is None:
+            forcing = [row for row, found in by_engine.items() if exact or len(found) > 1]
+        pairs = [(row, place) for row in forcing for place in range(len(nbest_lists[row]))]
+        chosen, targets = (
+            [sources[row] for row, _ in pairs],
+            [nbest_lists[row][place].tokens for row, place in pairs],
+        )
+        forced = self.forced_decoding(chosen, targets, decoding.batch_tokens, head) if pairs else []
+        by_pair, rules = dict(zip(pairs, forced, strict=True)), self.rules(decoding)
+        results: list[list[Found]] = []
+        for row, nbest in enumerate(nbest_lists):
+            found = [Found(one, by_pair.get((row, place))) for place, one in enumerate(nbest)]
+            results.append((exactly_ranked(found, rules) if row in by_engine else found)[: decoding.nbest])
+        return results
+
+    def traced(self, source: Any, decoding: DecodingRecipe) -> tuple[list[Hypothesis], list[BeamStep]]:
+        """Return the n-best list of one source as `search`, without an engine, and the steps of its beam
+        search; none if no beam was searched."""
+        trace: list[BeamStep] = []
+        with _explaining_memory(decoding.batch_tokens):
+            (nbest,) = self._search([source], decoding, [[]], [0], trace)
+        return nbest, trace
+
+    def requests(
+        self, sources: Sequence[Any], decoding: DecodingRecipe, prefixes: Sequence[Row] = ()
+    ) -> list[Request]:
+        """Return what an engine is asked for, for each source."""
+        prefixes = prefixes or [[]] * len(sources)
+        limits = self._output_limits(sources, decoding, prefixes)
+        return [Request(*parts) for parts in zip(sources, prefixes, limits, strict=True)]
+
+    def _by_torch(
+        self,
+        sources: Sequence[Any],
+        decoding: DecodingRecipe,
+        prefixes: Sequence[Row],
+        indices: Sequence[int],
+        chosen: Sequence[int],
+    ) -> dict[int, list[Hypothesis]]:
+        """Return the n-best lists of the chosen rows of the sources, by row."""
         width = decoding.nbest if decoding.sample else decoding.beam
-        for batch in self.tokenizer.plan(sources, max(1, decoding.batch_tokens // width)):
-            rows = batch.tolist()
+        found = dict[int, list[Hypothesis]]()
+        plan = self.tokenizer.plan([sources[row] for row in chosen], max(1, decoding.batch_tokens // width))
+        for batch in plan:
+            rows = [chosen[index] for index in batch.tolist()]
             with _explaining_memory(decoding.batch_tokens):
                 batch_lists = self._search(
                     [sources[row] for row in rows],
                     decoding,
                     [prefixes[row] for row in rows],
                     [indices[row] for row in rows],
-                    trace,
                 )
-            for row, nbest in zip(rows, batch_lists, strict=True):
-                nbest_lists[row] = nbest
-        return nbest_lists
+            found |= dict(zip(rows, batch_lists, strict=True))
+        return found
 
     @torch.no_grad()
     def forced_decoding(
@@ -243,7 +307,7 @@ class Generator(Generic[C]):
         decoding: DecodingRecipe,
         prefixes: list[Row],
         indices: list[int],
-        trace: list[BeamStep] | None,
+        trace: list[BeamStep] | None = None,
     ) -> list[list[Hypothesis]]:
         self.model.eval()
         require_float32(self.model)
@@ -312,29 +376,3 @@ def _explaining_memory(batch_tokens: int) -> AbstractContextManager[None]:
     return explain_out_of_memory(
         f"out of memory: lower decoding.batch_tokens (now {batch_tokens}), or give shorter texts"
     )
-
-
-def of_head(weights: Tensor, head: int | None, vectors: Tensor | None = None) -> Tensor:
-    """Return the weights (B, T, S) of a head, from those of all (B, H, T, S); their mean if head is None.
-
-    vectors: (B, H, S, D), those that are weighted; if given, return their norms (`vector_norms`).
-    """
-    count = weights.shape[1]
-    if head is not None and not -count <= head < count:
-        raise Seq2attnError(f"the layer has {numbered(count, 'head')}; got head {head}")
-    if vectors is not None:
-        return vector_norms(weights, vectors, head)
-    return weights.mean(1) if head is None else weights[:, head]
-
-
-def numbered(count: int, what: str) -> str:
-    """Return `1 head, number 0` or `4 heads, 0 to 3`."""
-    return f"{count} {what}s, 0 to {count - 1}" if count > 1 else f"1 {what}, number 0"
-
-
-def head_name(layer: int, layers: int, head: int | None, heads: int) -> str:
-    """Return the name of a head, or of the mean of all: `layer 4 (0 to 5), mean of 8 heads`."""
-    layer_range, head_range = (f" (0 to {count - 1})" if count > 1 else "" for count in (layers, heads))
-    if head is None and heads > 1:
-        return f"layer {layer}{layer_range}, mean of {heads} heads"
-    return f"layer {layer}{layer_range}, head {(head or 0) % heads}{head_range}"

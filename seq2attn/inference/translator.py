@@ -16,8 +16,9 @@ from seq2attn.alignment.word_alignment import Link, by_words, shifted
 from seq2attn.data.sources import PairTokenizer, SourceIds
 from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.inference.attention_maps import cross_attention_maps, self_attention_maps
-from seq2attn.inference.decoding_options import DecodingOptions, published, warn_of_limits
-from seq2attn.inference.generator import AlignmentHead, ForcedDecoding
+from seq2attn.inference.decoding_options import DecodingOptions, published, warn_of_limits, warn_of_targets
+from seq2attn.inference.forced import ForcedDecoding
+from seq2attn.inference.generator import AlignmentHead
 from seq2attn.inference.marked_text import MarkedTranslation, translate_marked
 from seq2attn.inference.predictor import (
     DEFAULT_PLOT,
@@ -105,13 +106,10 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
     def _viewed(self, text: str, decoding: Mapping[str, object]) -> ViewedInput:
         """See the base class."""
         tokens, ids = self._tokenize(text)
-        names, tokenize = (
-            [*tokens.pieces, "</s>"] if tokens.ids else [],
-            self.generator.tokenizer.tokenize_target,
-        )
+        names, tokenizer = [*tokens.pieces, "</s>"] if tokens.ids else [], self.generator.tokenizer
         return ViewedInput(
             *(self.generator, self.settings(decoding), self.alignment, ids, Side.of(tokens, text), names),
-            lambda target: tokenize(target, ids),
+            lambda target: tokenizer.tokenize_target(target, ids),
             lambda target: self._text(target, tokens.pieces),
             tokens.pieces,
         )
@@ -198,12 +196,18 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         chunks: Iterable[list[str]],
         decoding: DecodingRecipe | None = None,
         alignment: bool = False,
+        exact: bool = True,
+        first: int = 0,
     ) -> Iterator[Translation]:
-        """Yield the results of lines in their order. The lines of a chunk are computed together."""
-        first, decoding = 0, decoding or self.decoding
+        """Yield the results of lines in their order. The lines of a chunk are computed together.
+
+        exact: False leaves the scores of an engine as they are, which saves time where they are not shown;
+        first: the number of lines before these, which seeds samples and names lines in warnings.
+        """
+        decoding = decoding or self.decoding
         for chunk in chunks:
             texts = all_texts(chunk, "lines")
-            yield from self._results(texts, decoding, alignment, [""] * len(texts), first)
+            yield from self._results(texts, decoding, alignment, [""] * len(texts), first, exact)
             first += len(texts)
 
     def align(
@@ -255,13 +259,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             if len(source.ids) and 0 < len(target) < longest  # the decoder reads <s>, too
         ]
         too_long = [first + row for row, target in enumerate(targets) if len(target) >= longest]
-        if too_long:
-            more = f" and {len(too_long) - 1:,} others" * (len(too_long) > 1)
-            warnings.warn(
-                f"the target of pair {too_long[0]:,}{more} has more than the {longest - 1:,} pieces that "
-                "the decoder can read: no links",
-                stacklevel=2,
-            )
+        warn_of_targets(too_long, longest)
         forced = self.generator.forced_decoding(
             [sources[row] for row in rows],
             [targets[row] for row in rows],
@@ -300,7 +298,13 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         return self.generator.forced_decoding(source_ids, ids, self.decoding.batch_tokens, head)
 
     def _results(
-        self, texts: list[str], decoding: DecodingRecipe, alignment: bool, prefixes: list[str], first: int
+        self,
+        texts: list[str],
+        decoding: DecodingRecipe,
+        alignment: bool,
+        prefixes: list[str],
+        first: int,
+        exact: bool = True,
     ) -> list[Translation]:
         """Return the results of texts; `first` is the index of the first text in the input."""
         tokenizer = self.generator.tokenizer
@@ -309,21 +313,18 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         given = [sources[row].ids for row in rows]
         prefix_ids = [tokenizer.tokenize_target(prefixes[row], sources[row].ids).ids for row in rows]
         self._warn_of_prefixes([prefixes[row] for row in rows], prefix_ids)
-        nbest_lists = self.generator.search(given, decoding, prefix_ids, [first + row for row in rows])
-        pairs = [(row, h) for row, nbest in zip(rows, nbest_lists, strict=True) for h in nbest]
-        forced: list[ForcedDecoding | None] = [None] * len(pairs)
-        if (alignment or decoding.replace_unknown) and self.model.decoder.attention_layers:
-            source_ids, targets = [sources[row].ids for row, _ in pairs], [h.tokens for _, h in pairs]
-            forced[:] = self.generator.forced_decoding(
-                source_ids, targets, decoding.batch_tokens, self.alignment
-            )
+        indices = [first + row for row in rows]
+        aligned = (alignment or decoding.replace_unknown) and self.model.decoder.attention_layers
+        head = self.alignment if aligned else None
+        nbest_lists = self.generator.decode(given, decoding, prefix_ids, indices, head, exact)
         results: list[list[Translation]] = [[] for _ in texts]
-        for (row, hypothesis), weights in zip(pairs, forced, strict=True):
+        for row, nbest in zip(rows, nbest_lists, strict=True):
             tokens = sources[row].tokens
-            target = self.target.join(hypothesis.tokens, tokens.pieces)
-            text = self._text(hypothesis.tokens, tokens.pieces)
-            result = self._result(tokens, target, text, hypothesis, weights)
-            results[row].append(result.known(self.target.unk) if decoding.replace_unknown else result)
+            for hypothesis, forced in nbest:
+                target = self.target.join(hypothesis.tokens, tokens.pieces)
+                text = self._text(hypothesis.tokens, tokens.pieces)
+                result = self._result(tokens, target, text, hypothesis, forced)
+                results[row].append(result.known(self.target.unk) if decoding.replace_unknown else result)
         longest = [first + n for n, nbest in enumerate(results, 1) if nbest and nbest[0].truncated]
         warn_of_limits(longest, decoding, self.model.decoder.max_length)
         return [

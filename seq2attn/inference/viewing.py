@@ -85,8 +85,7 @@ class ViewedInput(NamedTuple):
         elif not self.names:
             outputs = [Output("")]  # of a blank text
         else:
-            trace: list[BeamStep] = []
-            (nbest,) = self.generator.search([self.source], self.decoding, trace=trace)
+            nbest, trace = self.generator.traced(self.source, self.decoding)
             tree = tree_of(trace, self.target, self.copied)
             outputs = [self._found(hypothesis, tree, options) for hypothesis in nbest]
         if isinstance(self.side, Picture):

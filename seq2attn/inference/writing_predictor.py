@@ -12,7 +12,9 @@ from typing_extensions import Self
 from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.inference.activations import Activations
 from seq2attn.inference.decoding_options import changed
-from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, C, ForcedDecoding, Generator, Method
+from seq2attn.inference.engines.engine import Engine
+from seq2attn.inference.forced import ForcedDecoding
+from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, C, Generator, Method
 from seq2attn.inference.predictor import NO_OPTIONS, Predictor
 from seq2attn.inference.search import Hypothesis
 from seq2attn.inference.viewing import DEFAULT_VIEW, ViewedInput, ViewOptions
@@ -84,6 +86,11 @@ class WritingPredictor(Predictor, Generic[C]):
             )
         return replace(self, alignment=AlignmentHead(layer, head, shift, method))
 
+    def with_engine(self, engine: Engine | None) -> Self:
+        """Return this predictor with an engine that searches; None: torch. Scores and alignments are torch's
+        in either case."""
+        return replace(self, generator=self.generator.with_engine(engine))
+
     def settings(self, options: Mapping[str, object]) -> DecodingRecipe:
         """Return the decoding settings changed by the options that are not None. Seq2attnError for a bad
         option."""
@@ -115,7 +122,8 @@ class WritingPredictor(Predictor, Generic[C]):
     @property
     def signature(self) -> str:
         """See the base class."""
-        return self.decoding.signature
+        engine = self.generator.engine
+        return self.decoding.signature + ("" if engine is None else f"|engine:{engine.name}")
 
     @property
     def memory_advice(self) -> str:

@@ -197,6 +197,8 @@ class GenerationTrainingRecipe(AnyLearningRecipe):
         yield from super().faults()
         if self.features is None and OF_CLASSES in (self.metric, *self.metrics):
             yield Fault("features", f"{OF_CLASSES} needs a classifier: name a run of image classification")
+        if self.sharded:
+            yield Fault("sharded", "generator and discriminator train in turns, as a whole: leave it out")
 
 
 class ImageGenerationRecipe(AnyRecipe):

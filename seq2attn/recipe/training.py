@@ -169,6 +169,11 @@ class AnyLearningRecipe(Section):
     precision: Annotated[str, Name(lambda: PRECISIONS)] = Field(
         "fp32", description="Precision of the computation; weights are always kept in float32."
     )
+    sharded: bool = Field(
+        False,
+        description="In several processes, let each keep a part of every parameter, gradient and moment only "
+        "(FSDP2), for models that do not fit on one device.",
+    )
     deterministic: bool = Field(False, description="Use only deterministic kernels (slower on a GPU).")
     tensorboard: bool = Field(False, description="Also write TensorBoard logs (pip install tensorboard).")
 
@@ -228,6 +233,8 @@ class AnyLearningRecipe(Section):
         if len({*self.metrics}) < len(self.metrics):
             twice = next(name for name in self.metrics if self.metrics.count(name) > 1)
             yield Fault("metrics", f"{twice} occurs twice: each metric has one score")
+        if self.sharded and self.precision == "fp16":
+            yield Fault("sharded", "fp16 scales losses in each process: use bf16")
         if self.momentum and self.optimizer != "sgd":
             yield Fault("momentum", f"is an option of sgd, not of {self.optimizer}")
 

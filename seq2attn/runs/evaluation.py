@@ -18,12 +18,13 @@ from seq2attn.inference.search import NotNumbersError
 from seq2attn.metrics import METRICS, Score
 from seq2attn.recipe.wording import FROM_PLUGINS, unknown
 from seq2attn.runtime.devices import out_of_memory
-from seq2attn.runtime.distributed import ALONE, Group
+from seq2attn.runtime.distributed import ALONE, Group, joined
 from seq2attn.tasks.loading import load_with_task
 from seq2attn.tasks.task import Evaluation, Task
 from seq2attn.training.display import Display
 from seq2attn.training.loop import NOT_FINITE, TrainingError, Validate
 from seq2attn.training.run_folder import RunError, RunFolder
+from seq2attn.training.sharding import gathered
 from seq2attn.version import __version__
 
 
@@ -65,8 +66,11 @@ def validator(
     loader, objective = task.loader(dev), task.objective(model)
     predictor = task.predictor(model, device, validating=True)
 
-    @torch.inference_mode()
     def validate(limit: int | None) -> dict[str, float]:
+        with gathered(model), torch.inference_mode():
+            return scores_of(limit)
+
+    def scores_of(limit: int | None) -> dict[str, float]:
         model.eval()
         batches, is_likelihood = loader.evaluation_batches()[:limit], False
         sums = dict[int, tuple[float, float]]()  # by the index of the batch: its loss, and what divides it
@@ -123,24 +127,28 @@ def score_run(
     checkpoint: str = "best",
     device: str = "auto",
     features: str | None = None,
+    engine: str = "torch",
+    quantize: str | None = None,
 ) -> RunScores:
-    """Score a run on its dev or test set, or on `given` sources and references.
+    """Score a run on its dev or test set, or on `given` sources and references. Processes that torchrun has
+    started share the work.
 
     metrics: the recipe's if empty; options: decoding options that replace the recipe's; features: a run whose
-    features generated images are compared by, instead of the recipe's.
+    features generated images are compared by, instead of the recipe's; engine, quantize: see `load`.
     """
     metrics = chosen_metrics(run, metrics)
-    task, predictor = load_with_task(run, checkpoint, device)
-    predictor = predictor.configured(options or {})
-    task = task if features is None else task.measured_by(features)
-    if given is None:
-        examples = held_out(task, role)
-        evaluation = task.evaluate(predictor, examples, metrics)
-        baselines = task.evaluate_baselines(examples, metrics)
-    else:
-        inputs, references = _checked(task, predictor, given)
-        evaluation = task.evaluate_texts(predictor, inputs, references, metrics)
-        baselines = task.score_baselines(inputs, references, metrics)
+    with joined() as group:
+        task, predictor = load_with_task(run, checkpoint, device, engine=engine, quantize=quantize)
+        predictor = predictor.configured(options or {})
+        task = task if features is None else task.measured_by(features)
+        if given is None:
+            examples = held_out(task, role)
+            evaluation = task.evaluate(predictor, examples, metrics, group=group)
+            baselines = task.evaluate_baselines(examples, metrics)
+        else:
+            inputs, references = _checked(task, predictor, given)
+            evaluation = task.evaluate_texts(predictor, inputs, references, metrics, group=group)
+            baselines = task.score_baselines(inputs, references, metrics)
     return RunScores(evaluation, signature(run, predictor, checkpoint), baselines)
 
 

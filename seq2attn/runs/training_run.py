@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from seq2attn.data.examples import ExampleSet
 from seq2attn.errors import Seq2attnError, require_type
@@ -89,7 +90,7 @@ def train(
     path = _run_path(run, recipe)
     with contextlib.ExitStack() as context:
         group = context.enter_context(joined())
-        torch_device = _device(device, group)
+        torch_device = pick_device(device)
         context.enter_context(_modes(recipe, torch_device))
         shown = context.enter_context(_display(display, group))
         source = opened(path, recipe, resume, shown) if group.first else following(path, group, shown)
@@ -115,9 +116,18 @@ def train(
             progress = fit(folder, trainer, loader, validate, report, call, resumed, illustrate)
         if progress.interrupted:
             return Trained(path, progress, predictor, [])
+        model, predictor = _whole(trainer, task, predictor)
         load_weights(model, group.from_first(partial(folder.load_weights, "best")), folder.path)
         shown.say(f"best: {best(folder)}")
         return Trained(path, progress, predictor, _scores(task, predictor, test, group))
+
+
+def _whole(trainer: Trainer, task: Task[Any], predictor: Any) -> tuple[nn.Module, Any]:
+    """Return the model that was trained, and its predictor; in the place of a sharded one, a new one."""
+    if not trainer.sharded:
+        return trainer.model, predictor
+    model = task.build()
+    return model, task.predictor(model, trainer.device)
 
 
 def _scores(task: Task[Any], predictor: Any, test: ExampleSet | None, group: Group) -> list[Score]:
@@ -126,13 +136,6 @@ def _scores(task: Task[Any], predictor: Any, test: ExampleSet | None, group: Gro
         return []
     evaluation = task.evaluate(predictor, test, task.recipe.training.metrics, group=group)
     return [*evaluation.scores.values()]
-
-
-def _device(name: str, group: Group) -> torch.device:
-    """Return the device of this process: one GPU each, if there are any."""
-    if group.size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
-        return pick_device(f"cuda:{group.local}")
-    return pick_device(name)
 
 
 def _display(display: Display | None, group: Group) -> Display:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from seq2attn.errors import Seq2attnError, require_type, with_article
+from seq2attn.inference.engines.registry import check_engine, make_engine
 from seq2attn.inference.predictor import Predictor
 from seq2attn.inference.results import Translation
 from seq2attn.inference.translator import Translator
@@ -38,12 +39,22 @@ def load(
     precision: str = "fp32",
     *,
     kind: type[P],
+    engine: str = "torch",
+    quantize: str | None = None,
 ) -> P:
     """Return a model of this class."""
 
 
 @overload
-def load(run: str | Path, checkpoint: str = "best", device: str = "auto", precision: str = "fp32") -> Any:
+def load(
+    run: str | Path,
+    checkpoint: str = "best",
+    device: str = "auto",
+    precision: str = "fp32",
+    *,
+    engine: str = "torch",
+    quantize: str | None = None,
+) -> Any:
     """Return a model whose class depends on the run."""
 
 
@@ -54,16 +65,20 @@ def load(
     precision: str = "fp32",
     *,
     kind: type[Predictor] = Predictor,
+    engine: str = "torch",
+    quantize: str | None = None,
 ) -> Any:
     """Return the trained model of a run: a Translator, Summarizer, Recognizer or Categorizer, by its task.
 
     checkpoint: best, last, average, or the name of a file below weights/.
     kind: the class that is expected, so that type checkers and editors know it. Seq2attnError if the model is
         another.
+    engine: the program that searches: torch, or ctranslate2. Scores and alignments are torch's in any case.
+    quantize: int8, for engines other than torch; None: float32.
     """
     if not (isinstance(kind, type) and issubclass(kind, Predictor)):
         raise Seq2attnError(f"expected kind as a class of models, such as Translator, got {kind!r:.60}")
-    predictor = load_with_task(run, checkpoint, device, precision)[1]
+    predictor = load_with_task(run, checkpoint, device, precision, engine, quantize)[1]
     if not isinstance(predictor, kind):
         raise Seq2attnError(
             f"{run} was trained for {predictor.task}: expected {with_article(kind.__name__)}, got "
@@ -73,10 +88,16 @@ def load(
 
 
 def load_with_task(
-    run: str | Path, checkpoint: str = "best", device: str = "auto", precision: str = "fp32"
+    run: str | Path,
+    checkpoint: str = "best",
+    device: str = "auto",
+    precision: str = "fp32",
+    engine: str = "torch",
+    quantize: str | None = None,
 ) -> tuple[Task[Any], Any]:
-    """Return the task of a run, and its predictor."""
+    """Return the task of a run, and its predictor. Arguments: see `load`."""
     require_type(run, (str, Path), "the path of a run folder")
+    check_engine(engine, quantize, precision)
     task = reopen(folder := RunFolder.open(run))
     model = task.empty()
     load_weights(model, folder.load_weights(checkpoint), folder.path)
@@ -84,18 +105,25 @@ def load_with_task(
     chosen = folder.version.alignment
     if chosen is not None and isinstance(predictor, WritingPredictor):
         predictor = predictor.with_alignment(chosen.layer, chosen.head, chosen.shift, chosen.method)
-    return task, predictor
+    made = make_engine(engine, task.recipe, predictor, quantize)
+    return task, predictor if made is None else predictor.with_engine(made)
 
 
 def load_for(
-    command: str, run: str | Path, checkpoint: str = "best", device: str = "auto", precision: str = "fp32"
+    command: str,
+    run: str | Path,
+    checkpoint: str = "best",
+    device: str = "auto",
+    precision: str = "fp32",
+    engine: str = "torch",
+    quantize: str | None = None,
 ) -> Any:
     """Return the trained model of a run for a command. Seq2attnError if its task has another command."""
     task = RunFolder.open(run).recipe.task
     expected = Predictor.commands[task]
     if command != expected:
         raise Seq2attnError(f"{run} was trained for {task}: use `seq2attn {expected}`, not {command}")
-    return load(run, checkpoint, device, precision)
+    return load(run, checkpoint, device, precision, engine=engine, quantize=quantize)
 
 
 @overload

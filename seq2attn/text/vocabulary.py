@@ -205,6 +205,18 @@ class Vocabulary:
             pieces = [next(unknown, piece) if number == self.unk else piece for number, piece in pairs]
         return pieces
 
+    @property
+    def names(self) -> list[str]:
+        """The piece of each id, all different; those that were added to the model are <pad>, <s> and </s>."""
+        names: list[str] = self._processor.id_to_piece(list(range(self._processor.get_piece_size())))
+        added = {self.pad: "<pad>", self.bos: "<s>", self.eos: "</s>"}
+        for number in range(len(names), self.size):
+            name = added[number]
+            while name in names:  # a piece that has no function
+                name = f"<{name}>"
+            names.append(name)
+        return names
+
     def copies(self, pieces: Sequence[str]) -> list[int]:
         """Return the ids by which the pieces of a source, and its end, are copied into texts of this
         vocabulary.

@@ -16,6 +16,7 @@ from seq2attn.runtime.devices import out_of_memory
 from seq2attn.runtime.distributed import Group
 from seq2attn.training.deferred_signals import DeferredSignals
 from seq2attn.training.run_folder import RunError, RunFolder
+from seq2attn.training.sharding import whole
 from seq2attn.training.trainer import Trainer
 from seq2attn.training.weights import average, load_weights, weights_name, weights_of
 
@@ -86,9 +87,9 @@ def fit(
         clock = time.monotonic() - progress.seconds
         for plan in _update_plans(loader, progress, recipe):
             step = progress.step + 1
-            batches = [loader.batch(indices, plan.epoch) for _, indices in group.share(plan.batches)]
+            batches, company = _own_batches(trainer, loader, plan)
             with error_context(step, plan, batches, trainer):
-                stats = trainer.update(batches, step)
+                stats = trainer.update(batches, step, company)
             progress.step, progress.epoch, progress.batch = step, plan.next_epoch, plan.next_batch
             progress.tokens += stats.tokens
             progress.seconds = time.monotonic() - clock
@@ -119,6 +120,16 @@ def fit(
     if recipe.average and not progress.interrupted and not run.version.average:
         logged(average_last(run, trainer, recipe.average, validate, report))
     return progress
+
+
+def _own_batches(
+    trainer: Trainer, loader: AnyBatchLoader, plan: UpdatePlan
+) -> tuple[list[AnyBatch], AnyBatch | None]:
+    """Return this process's batches of an update, and the company of `Trainer.update`."""
+    group = trainer.group
+    own = [loader.batch(indices, plan.epoch) for _, indices in group.share(plan.batches)]
+    is_short = len(own) * group.size < len(plan.batches)
+    return own, loader.batch(plan.batches[0], plan.epoch) if trainer.sharded and is_short else None
 
 
 def _agreed(group: Group, seconds: float, signal: int) -> tuple[float, int]:
@@ -284,7 +295,8 @@ def error_context(
     try:
         yield
     except FloatingPointError as error:
-        norm = math.sqrt(sum(float(p.detach().float().square().sum()) for p in trainer.model.parameters()))
+        squares = (whole(p.detach()).float().square().sum() for p in trainer.model.parameters())
+        norm = math.sqrt(sum(map(float, squares)))
         raise TrainingError(
             f"{error} at {where} (norm of the parameters {norm:.4g}). {NOT_FINITE}"
         ) from error

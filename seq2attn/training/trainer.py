@@ -17,6 +17,16 @@ from seq2attn.runtime.devices import autocast
 from seq2attn.runtime.distributed import ALONE, Group
 from seq2attn.training.buffers import SharedBuffers
 from seq2attn.training.objectives import Losses, Objective
+from seq2attn.training.sharding import (
+    clip,
+    like,
+    load_state,
+    shard,
+    summed_here,
+    syncs_after,
+    unfuse,
+    whole,
+)
 from seq2attn.training.turns import ALL, Turn, averaged_of, only, players_of, turns_of
 from seq2attn.training.weights import Weights, load_weights, move_average, tensors_of, weights_of
 
@@ -55,6 +65,9 @@ class Trainer:
         self.recipe, self.device, self.total, self.seed = recipe, device, total, seed
         self.group = group
         group.copy_from_first(tensors_of(self.model).values())  # all start alike
+        self.sharded = recipe.sharded and group.size > 1
+        if self.sharded:
+            shard(self.model)
         self.optimizers = {
             player: optimizer(
                 recipe.optimizer,
@@ -67,6 +80,8 @@ class Trainer:
             )
             for player in players_of(objective)
         }
+        if self.sharded:
+            unfuse(self.optimizers.values())
         self.schedule: Schedule = recipe.schedule.make(SCHEDULES)
         self.moving_average: Weights | None = None
         if recipe.ema:
@@ -74,7 +89,7 @@ class Trainer:
         autocast(device, recipe.precision)  # raises now if the device does not support the precision
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
 
-    def update(self, batches: Sequence[AnyBatch], step: int) -> UpdateStats:
+    def update(self, batches: Sequence[AnyBatch], step: int, company: AnyBatch | None = None) -> UpdateStats:
         """Make one update from its batches: those that are this process's share.
 
         Losses are summed over the tokens of all batches and divided once, so that the gradient does not
@@ -82,6 +97,9 @@ class Trainer:
         (`Losses.divisor`), the gradient is corrected after the last batch. Raises FloatingPointError if the
         loss or the gradient is not finite; the weights of who had that turn, and of those after, are then
         unchanged.
+
+        company: the update's first batch, in a process that has one batch less than others: a sharded model
+        computes in all processes together. It does not count.
         """
         self.model.train()
         factor = self.schedule.factor(step, self.total)
@@ -91,7 +109,8 @@ class Trainer:
         turns = turns_of(self.objective, step)
         for number, turn in enumerate(turns):
             buffers = SharedBuffers(self.model, num_batches)
-            own_loss, norm, own_parts = self._take(turn, batches, (step, number), buffers, factor, tokens)
+            at = step, number
+            own_loss, norm, own_parts = self._take(turn, batches, company, at, buffers, factor, tokens)
             loss, parts = loss + own_loss, parts | own_parts
             norms.append(norm)
         self.scaler.update()
@@ -104,6 +123,7 @@ class Trainer:
         self,
         turn: Turn,
         batches: Sequence[AnyBatch],
+        company: AnyBatch | None,
         at: tuple[int, int],
         buffers: SharedBuffers,
         factor: float,
@@ -118,16 +138,21 @@ class Trainer:
             for number, batch in enumerate(batches):
                 index = self.group.rank + number * self.group.size
                 seed_batch(self.seed, at[0], index, at[1])
+                syncs_after(self.model, company is None and number == len(batches) - 1)
                 losses = self._losses(turn, batch.to(self.device))
                 self.scaler.scale(losses.whole / targets).backward()
                 others = {name: part.item() / targets for name, part in losses.parts.items()}
                 sums[index] = losses.loss.item() / targets, losses.divisor_in(batch), others
                 buffers.batch_done()
+            if company is not None:
+                seed_batch(self.seed, at[0], 0, at[1])
+                syncs_after(self.model, True)
+                (0 * self._losses(turn, company.to(self.device)).whole).backward()  # no buffer, no loss
             buffers.update_done(self.group)
-            self.group.add_gradients(player.parameters())
+            self.group.add_gradients(summed_here(player))
             self.scaler.unscale_(mover)
             total, parts = _divided(player, self.group.merged(sums), targets)
-            norm = float(nn.utils.clip_grad_norm_(player.parameters(), self.recipe.clip or math.inf))
+            norm = clip(player.parameters(), self.recipe.clip or math.inf)
         # With fp16 the scaler handles infinite gradients: it skips the step and lowers its scale.
         finite = math.isfinite(total + sum(parts.values()))
         if not finite or not (self.scaler.is_enabled() or math.isfinite(norm)):
@@ -162,12 +187,12 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Return everything that changes in training, for `restore`."""
-        states = {player: one.state_dict() for player, one in self.optimizers.items()}
+        states = {player: whole(one.state_dict()) for player, one in self.optimizers.items()}
         return {
             "model": weights_of(self.model),
             "optimizer": states.get(ALL, states),
             "schedule": self.schedule.state(),
-            "moving": self.moving_average,
+            "moving": whole(self.moving_average),
             "scaler": self.scaler.state_dict(),
             "objective": self.objective.state(),
         }
@@ -176,11 +201,14 @@ class Trainer:
         """Continue exactly from a state that `state` returned."""
         load_weights(self.model, state["model"])
         for player, one in self.optimizers.items():
-            one.load_state_dict(state["optimizer"][player] if player else state["optimizer"])
+            load_state(one, state["optimizer"][player] if player else state["optimizer"])
         self.schedule.restore(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
         if self.moving_average is not None:
-            self.moving_average = {name: tensor.to(self.device) for name, tensor in state["moving"].items()}
+            trained = self._averaged_tensors()
+            self.moving_average = {
+                name: like(trained[name], tensor.to(self.device)) for name, tensor in state["moving"].items()
+            }
         self.objective.restore(state["objective"])
 
 

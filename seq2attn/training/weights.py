@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from seq2attn.training.sharding import like, whole
 from seq2attn.training.version_file import RunError
 
 MAX_NAMED_TENSORS = 3  # in an error message
@@ -25,7 +26,7 @@ def tensors_of(model: nn.Module) -> Weights:
 
 def weights_of(model: nn.Module) -> Weights:
     """Return copies of a model's tensors on the CPU."""
-    return {name: tensor.to("cpu", copy=True) for name, tensor in tensors_of(model).items()}
+    return {name: whole(tensor).to("cpu", copy=True) for name, tensor in tensors_of(model).items()}
 
 
 def load_weights(model: nn.Module, weights: Weights, run: Path | None = None) -> None:
@@ -52,7 +53,8 @@ def load_weights(model: nn.Module, weights: Weights, run: Path | None = None) ->
             "They were made with another recipe, or by another version of seq2attn; train the model "
             f"again{command}"
         )
-    model.load_state_dict(weights, strict=False)
+    divided = {name: like(expected[name], tensor) for name, tensor in weights.items()}
+    model.load_state_dict(divided, strict=False)
 
 
 # The changes of tensor names, by format: each pattern is replaced wherever it matches.
