@@ -132,7 +132,8 @@ def translate(
         print_lines(chunks(lines(files, pipe), MARKED, pipe), marked)
         return
     if form == "view":
-        click.echo(_page(context, run, translator, list(lines(files, pipe))), nl=False)
+        whole = (list(texts) for texts in [lines(files, pipe)])
+        print_lines(whole, lambda _, texts: [_page(context, run, translator, texts)])
         return
     _write(context, translator, lines(files, pipe), pipe, scores, form)
 
@@ -142,7 +143,7 @@ def _page(context: click.Context, run: Path, translator: "Translator", texts: li
     from seq2attn.inference.viewing import DEFAULT_VIEW, page_of
 
     predictors, options = {run.resolve().name: translator}, [DEFAULT_VIEW] * len(texts)
-    return page_of(predictors, texts, options, context.meta.get(DECODING, {})).html()
+    return page_of(predictors, texts, options, context.meta.get(DECODING, {})).html().rstrip("\n")
 
 
 @cli.command()
