@@ -1,5 +1,7 @@
 """The texts and cells of an HTML page."""
 
+import re
+from html import unescape
 from html.parser import HTMLParser
 
 
@@ -25,3 +27,9 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.texts.append(data)
+
+
+def static(html: str) -> str:
+    """What is shown of a result where scripts are off: in an iframe, what stands in its noscript."""
+    found = re.fullmatch('<iframe srcdoc="([^"]*)"[^<>]*></iframe>', html)
+    return re.findall("<noscript>(.*?)</noscript>", unescape(found[1]), re.DOTALL)[0] if found else html

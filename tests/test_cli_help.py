@@ -35,6 +35,7 @@ OPTIONS = {
     "export": "--out --quantize --check --source --references --format --checkpoint",
     "generate": "--output --count --columns --seed --class --truncation --interpolate --checkpoint --device --precision",
     "heatmap": "--target --seed --output --pieces --self --layer --head --scale --right-to-left --method --beam --checkpoint --device",
+    "view": "--file --seed --target --targets --gold --compare --self --exact --output --beam --nbest --checkpoint --device",
     "align": "--output --format --layer --head --shift --method --threshold --reverse --symmetrize --gold --choose --checkpoint --with --learn "
     "--device",
     "average": "--last --format --device",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from html_page import Page
+from html_page import Page, static
 from tiny_copying import MODELS, V, set_gate, sources, words
 from torch.testing import assert_close
 
@@ -232,9 +232,9 @@ def test_results_show_the_copied_shares():
     assert entry["copied"] == [round(share, 4) for share in said.copied.double().tolist()]
     labels = [label.get_text() for label in said.plot().axes[0].get_xticklabels()]
     assert labels == [*said.source_words, "</s>", "copied"]
-    page = Page(said._repr_html_())
+    page = Page(static(said._repr_html_()))
     assert "copied" in page.texts
     assert len(page.styles) == len(said.words) * (len(said.source_words) + 2)
     plain = Translation(said.source, said.target, said.text, 0.0, 0.0, said.alignment, said.end_of_sentence)
-    assert plain.to_json()["copied"] is None and "copied" not in Page(plain._repr_html_()).texts
+    assert plain.to_json()["copied"] is None and "copied" not in Page(static(plain._repr_html_())).texts
     assert len(plain.plot().axes[0].get_xticklabels()) == len(labels) - 1

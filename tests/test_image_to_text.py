@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny_cli
 import tiny_images
+import tiny_pages
 import tiny_runs
 import torch
 from PIL import Image
@@ -303,6 +304,21 @@ def test_bad_calls_are_errors_that_say_what_to_do(captioner: Captioner, tmp_path
         captioner.log_probabilities([np.zeros((8, 8), np.uint8)], [])
     with pytest.raises(Seq2attnError, match="use its method caption"):
         captioner.translate  # noqa: B018
+
+
+def test_a_page_shows_the_image_and_where_each_word_looked(captioner: Captioner, tmp_path: Path) -> None:
+    image = tiny_images.strip(["red", "blue", "green"], np.random.default_rng(4))
+    result = captioner.caption(image, beam=2)
+    (entry,) = captioner.view(image, tmp_path / "page.html", decoding={"beam": 2}).items[0].entries
+    (layer,) = entry.outputs[0].groups[0].layers
+    assert (entry.outputs[0].text, layer.grid) == (result.text, (1, 3)) and entry.beam
+    pieces = len(result.tokens)
+    np.testing.assert_allclose(layer.weights.mean(0)[:pieces], result.weights.flatten(1), atol=1e-6)  # type: ignore[union-attr]
+    tiny_pages.validated((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert tiny_pages.data_of(result._repr_html_()) == tiny_pages.validated(result.view().html())
+    found = captioner.look(image, "red blue", gradients=True)
+    assert found.source == ["0,0", "0,1", "0,2"] and found.target[-1] == "</s>"
+    assert found.encoder_states[-1].shape[1] == 3 and found.target_log_probabilities.requires_grad
 
 
 def test_the_commands_caption_score_and_heatmap(run: Path, tables: Path, tmp_path: Path) -> None:

@@ -121,6 +121,14 @@ def test_python(here: Path) -> None:
     assert all(size > 1000 for size in pictures.values())
 
 
+def test_python_of_the_page_on_looking(here: Path) -> None:
+    names: dict[str, object] = {}
+    text = (ROOT / "docs" / "look.md").read_text(encoding="utf-8")
+    for example in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(example, "look.md", "exec"), names)  # noqa: S102 - the project's own documents
+    assert (here / "page.html").stat().st_size > 60_000 < (here / "hunger.html").stat().st_size
+
+
 def test_commands(here: Path) -> None:
     lines = [line for line in commands() if "seq2attn " in line and not line.startswith("pip")]
     assert len(lines) >= 16

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from html_page import Page
+from html_page import Page, static
 from torch.testing import assert_close
 
 from seq2attn.alignment.word_alignment import by_words, parse_pharaoh
@@ -98,7 +98,7 @@ def test_a_blank_sentence_has_an_empty_translation() -> None:
     empty = Translation.empty(Tokens([], [], [], []))
     assert (str(empty), empty.score, empty.words, empty.pharaoh()) == ("", 0.0, [], "")
     assert empty.to_json()["alignment"] == [] and empty._repr_png_() is None
-    assert "<table" not in empty._repr_html_()
+    assert "<table" not in static(empty._repr_html_())
 
 
 def test_json_holds_everything_and_comes_back() -> None:
@@ -128,7 +128,7 @@ def test_the_picture_is_by_words_or_by_pieces(tmp_path: Path) -> None:
 def test_notebooks_show_a_table_and_a_picture() -> None:
     best = translation("<b>R&D</b> 日本")
     result = best.among([best, translation("worse & longer", -2.0)])
-    page = Page(result._repr_html_())
+    page = Page(static(result._repr_html_()))
     assert page.texts[0] == "<b>R&D</b> 日本"  # escaped: it comes back as text
     assert page.texts[1] == "score -0.250 · log-probability -1.500"
     assert page.texts[2:] == [*SOURCE.words, "</s>", *TARGET.words, "worse & longer", " ", "-2.000"]
@@ -141,11 +141,11 @@ def test_notebooks_show_labels_and_entities() -> None:
     words = [Word("Bo", 0, 2), Word("<b>", 3, 6), Word("Oslo", 7, 11)]
     entities = [Entity("LOC", "Oslo", 7, 11, 0.98, 2, 2), Entity("PER", "Bo", 0, 2, 0.5, 0, 0)]
     annotation = Annotation("Bo <b> Oslo", words, ["B-PER", "O", "B-LOC"], entities)
-    assert Page(annotation._repr_html_()).texts == ["Bo ", "PER 0.50", " <b> ", "Oslo ", "LOC 0.98"]
-    assert Page(Annotation("a < b", [], [], [])._repr_html_()).texts == ["a < b"]
+    assert Page(static(annotation._repr_html_())).texts == ["Bo ", "PER 0.50", " <b> ", "Oslo ", "LOC 0.98"]
+    assert Page(static(Annotation("a < b", [], [], [])._repr_html_())).texts == ["a < b"]
     weights = torch.tensor([[0.25, 0.25, 0.5]])
     category = Category("Bo <b> Oslo", words, "en", {"de": 0.1, "en": 0.9}, weights)
-    page = Page(category._repr_html_())
+    page = Page(static(category._repr_html_()))
     assert page.texts == ["Bo <b> Oslo", "en", " ", "en 0.900, de 0.100", "Bo", "<b>", "Oslo", "en"]
     assert [style[-5:-1] for style in page.styles] == ["0.25", "0.25", "0.50"]
 
@@ -161,8 +161,8 @@ def test_notebooks_get_no_picture_that_cannot_be_drawn() -> None:
 def test_long_sentences_have_upright_heads() -> None:
     source = Tokens([3] * 20, ["▁Wörter"] * 20, ["Wörter"] * 20, list(range(20)))
     long = Translation(source, TARGET, "x", 0.0, 0.0, torch.full((3, 20), 0.05))
-    assert long._repr_html_().count("vertical-rl") == 20  # and no </s>: its source has none
-    assert "vertical-rl" not in translation()._repr_html_()
+    assert static(long._repr_html_()).count("vertical-rl") == 20  # and no </s>: its source has none
+    assert "vertical-rl" not in static(translation()._repr_html_())
 
 
 def test_without_alignment_a_translation_is_its_text() -> None:

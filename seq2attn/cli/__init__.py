@@ -19,6 +19,7 @@ from seq2attn.cli import (
     tag,
     train,
     translate,
+    view,
 )
 from seq2attn.cli.options import cli
 
@@ -42,4 +43,5 @@ __all__ = [
     "tag",
     "train",
     "translate",
+    "view",
 ]

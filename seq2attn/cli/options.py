@@ -204,5 +204,6 @@ def cli() -> None:
     seq2attn segment runs/camvid_unet_scse street.jpg -o masks
     seq2attn generate runs/mnist_sagan -o sheet.png
     seq2attn heatmap runs/quickstart "Ich habe Hunger." -o hunger.png
+    seq2attn view runs/quickstart "Ich habe Hunger." -o hunger.html
     seq2attn serve runs/quickstart                over HTTP, with a page at http://127.0.0.1:8080
     """

@@ -87,7 +87,13 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
 @cli.command()
 @RUN
 @FILES
-@formats("text; pharaoh: text, tab, word alignment; json: everything, with the source.", "pharaoh", "json")
+@formats(
+    "text; pharaoh: text, tab, word alignment; json: everything, with the source; view: a page of all lines, "
+    "as HTML (see the command view).",
+    "pharaoh",
+    "json",
+    "view",
+)
 @click.option(
     "--markup",
     type=click.Choice(["html", "xml", "placeholders"]),
@@ -116,6 +122,7 @@ def translate(
     echo "Wo ist der Bahnhof?" | seq2attn translate runs/quickstart
     seq2attn translate runs/quickstart in.de --beam 10 --nbest 3 --scores > out.en
     seq2attn translate runs/quickstart in.de --format pharaoh | cut -f 2
+    seq2attn translate runs/quickstart in.de --format view > in.html
     echo "Wo ist <b>der Bahnhof</b>?" | seq2attn translate runs/quickstart --markup html
     echo "Where is the station?" | seq2attn translate runs/opus-en-romance --tag ">>fra<<"
     """
@@ -136,7 +143,19 @@ def translate(
 
         print_lines(chunks(texts, MARKED, pipe), marked)
         return
+    if form == "view":
+        whole = (list(given) for given in [texts])
+        print_lines(whole, lambda _, given: [_page(context, run, translator, given)])
+        return
     _write(context, translator, texts, pipe, prefix, scores, form)
+
+
+def _page(context: click.Context, run: Path, translator: "Translator", texts: list[str]) -> str:
+    """Return the page of all texts."""
+    from seq2attn.inference.viewing import DEFAULT_VIEW, page_of
+
+    predictors, options = {run.resolve().name: translator}, [DEFAULT_VIEW] * len(texts)
+    return page_of(predictors, texts, options, context.meta.get(DECODING, {})).html().rstrip("\n")
 
 
 @cli.command()

@@ -1,24 +1,23 @@
 """The weights of all layers and heads of a model for one text, and pictures of those that are chosen."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from seq2attn.alignment.word_alignment import by_words, shifted
-from seq2attn.data.batches import PairIds, collate
+from seq2attn.data.batches import PairIds
 from seq2attn.data.sources import PairTokenizer, SourceIds
 from seq2attn.errors import Seq2attnError
+from seq2attn.inference.activations import Activations, activations
 from seq2attn.inference.forced import head_name, numbered
 from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, Generator
 from seq2attn.inference.predictor import PlotOptions
 from seq2attn.inference.results import Translation
 from seq2attn.models.encoders import EncoderLayer
 from seq2attn.models.tagger_layers import SelfAttention
-from seq2attn.runtime.devices import autocast
 from seq2attn.text.vocabulary import Tokens
 
 if TYPE_CHECKING:
@@ -93,27 +92,6 @@ def self_attentions(model: nn.Module) -> list[nn.Module]:
     return found
 
 
-@contextlib.contextmanager
-def recorded(attentions: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """Let attentions compute exact weights as long as the context lasts, and yield the list that they come
-    into, in the order of the calls: (B, H, T, S), with H = 1 without heads."""
-    weights: list[Tensor] = []
-
-    def ask(_: nn.Module, arguments: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return arguments, {**options, "need_weights": True}
-
-    def record(_: nn.Module, __: Any, attended: Any) -> None:
-        of_heads = attended.weights if attended.weights.ndim == 4 else attended.weights.unsqueeze(1)
-        weights.append(of_heads.detach().float().cpu())
-
-    with contextlib.ExitStack() as stack:
-        for attention in attentions:
-            stack.callback(attention.register_forward_pre_hook(ask, with_kwargs=True).remove)
-            stack.callback(attention.register_forward_hook(record).remove)
-        yield weights
-
-
-@torch.no_grad()
 def cross_attention_maps(
     generator: Generator[PairTokenizer], source: SourceIds, result: Translation, pieces: bool, shift: int
 ) -> AttentionMaps:
@@ -125,27 +103,20 @@ def cross_attention_maps(
     from seq2attn.views.heatmaps import Texts
 
     generator.alignment_head(DEFAULT_HEAD)  # raises for a model without attention
-    decoder = generator.model.eval().decoder
-    batch = collate(generator.tokenizer, [PairIds(source, result.target.ids)]).to(generator.device)
-    with autocast(generator.device, generator.precision):
-        decoded = generator.model(batch.source, batch.target_input, range(decoder.attention_layers))
-    layers = [
-        torch.stack([shifted(head, shift) for head in layer]) for layer in decoded.weights[0].float().cpu()
-    ]
+    weights = _activations(generator, source, result).cross_attention
+    layers = [torch.stack([shifted(head, shift) for head in layer]) for layer in cast(Tensor, weights)[0]]
     columns, rows = _with_end(result.source), result.target
     return _maps(layers, rows, columns, Texts("source", "target"), pieces)
 
 
-@torch.no_grad()
 def self_attention_maps(
     generator: Generator[PairTokenizer], source: SourceIds, result: Translation, pieces: bool
 ) -> AttentionMaps:
     """Return the weights of all layers and heads of the encoder. Arguments: see `cross_attention_maps`."""
     from seq2attn.views.heatmaps import Texts
 
-    model, batch = generator.model.eval(), generator.tokenizer.collate([source]).to(generator.device)
-    with recorded(self_attentions(model)) as weights, autocast(generator.device, generator.precision):
-        model.encode(batch)
+    self_attentions(generator.model)  # raises for a model without
+    weights = _activations(generator, source, result).encoder_attention
     tokens = _with_end(result.source)
     return _maps([layer[0] for layer in weights], tokens, tokens, Texts(*SELF_TITLES), pieces)
 
@@ -168,6 +139,11 @@ def drawn_maps(
         return None
     layer, _ = generator.alignment_head(head)
     return maps.draw(options if options.layer is not None else options._replace(layer=layer))
+
+
+def _activations(generator: Generator[PairTokenizer], source: SourceIds, result: Translation) -> Activations:
+    names = [*result.source.pieces, "</s>"], [*result.target.pieces, "</s>"]
+    return activations(generator, PairIds(source, result.target.ids), names)
 
 
 def _with_end(source: Tokens) -> Tokens:

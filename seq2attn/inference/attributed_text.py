@@ -15,7 +15,7 @@ from seq2attn.inference.attribution import ATTRIBUTIONS, Pairs, completeness, wo
 from seq2attn.inference.generator import AlignmentHead, Generator
 from seq2attn.inference.predictor import PlotOptions
 from seq2attn.inference.results import Translation
-from seq2attn.recipe.wording import FROM_PLUGINS, unknown
+from seq2attn.recipe.wording import from_plugins, unknown
 from seq2attn.runtime.devices import require_float32
 from seq2attn.text.vocabulary import Tokens
 
@@ -107,7 +107,7 @@ def attributed(
     head: the cross-attention, for the methods of attention.
     """
     if method not in ATTRIBUTIONS:
-        raise Seq2attnError(unknown(method, list(ATTRIBUTIONS), "attribution ", more=FROM_PLUGINS))
+        raise Seq2attnError(unknown(method, list(ATTRIBUTIONS), "attribution ", more=from_plugins()))
     if not result.source.ids or not result.target.ids:
         raise Seq2attnError("nothing to attribute: expected a source and a target that are not blank")
     pairs = pairs_of(generator, [PairIds(source, result.target.ids)], [result.source], head)

@@ -40,6 +40,14 @@ def _first_hypotheses(count: int, beam: int, nbest: int, device: torch.device) -
     return _OpenHypotheses(sentences, history, total, torch.zeros_like(sentences))
 
 
+class BeamStep(NamedTuple):
+    """A step of the search of one sentence: (origin, token, log-probability so far) of each hypothesis that
+    is kept, best first, and of each that ends. Origins are indices among those kept by the step before."""
+
+    kept: list[tuple[int, int, float]]
+    ended: list[tuple[int, int, float]]
+
+
 class _Continuations(NamedTuple):
     """The best 2 K continuations of each sentence, best first."""
 
@@ -56,9 +64,10 @@ def beam_search(
     beam: int,
     prefix: Tensor | None = None,
     nbest: int | None = None,
+    trace: list[BeamStep] | None = None,
 ) -> list[list[Hypothesis]]:
     """Return the best `nbest` (`beam` if None) hypotheses of each sentence, best first. limits (B,): the
-    largest length of each.
+    largest length of each. trace: gets each step of the first sentence; it changes nothing.
 
     A hypothesis ends if </s> after it is among the best `beam` continuations of its sentence. A sentence is
     finished when no open hypothesis could still enter its n-best list if it were as long as the limit allows.
@@ -84,10 +93,11 @@ def beam_search(
         total = continuations.total.masked_fill(continuations.token == rules.eos, IMPOSSIBLE)
         order = total.sort(dim=1, descending=True, stable=True).indices[:, :beam]
         path, lost = _greedy_path(hypotheses, continuations, order, rules)
+        if trace is not None and not hypotheses.sentences[0]:
+            trace.append(_traced(continuations, order, rules))
         dropped += [] if rules.estimated_end else hypotheses.sentences[lost].tolist()
-        total, origin, token = (
-            x.gather(1, order) for x in (total, continuations.origin, continuations.token)
-        )
+        parts = total, continuations.origin, continuations.token
+        total, origin, token = (part.gather(1, order) for part in parts)
         length = hypotheses.history.shape[2]
         # A log-probability only falls and the coverage term is never positive: no score can be higher than
         # that of the present log-probability at the limit.
@@ -102,12 +112,29 @@ def beam_search(
         hypotheses = _OpenHypotheses(sentences, history, total[remaining], path[remaining])
         state = reorder(state, (remaining[:, None] * beam + origin).flatten(), remaining)
         token = token.flatten()
-    rows = torch.tensor(dropped, dtype=torch.long, device=device)
-    forced = None if prefix is None else prefix[rows]
-    completed = greedy(step, reorder(start, rows), rules, limits[rows], forced) if dropped else []
+    completed = _completed(step, start, rules, limits, prefix, dropped)
     for sentence, hypothesis in zip(dropped, completed, strict=True):
         _keep(hypothesis, finished[sentence], nbest)
     return [found[:nbest] for found in finished]
+
+
+def _completed(
+    step: Step, start: Any, rules: Rules, limits: Tensor, prefix: Tensor | None, sentences: list[int]
+) -> list[Hypothesis]:
+    """Return the hypotheses of greedy search of some sentences. start: the state before the first token."""
+    if not sentences:
+        return []
+    rows = torch.tensor(sentences, device=limits.device)
+    return greedy(step, reorder(start, rows), rules, limits[rows], None if prefix is None else prefix[rows])
+
+
+def _traced(continuations: _Continuations, order: Tensor, rules: Rules) -> BeamStep:
+    """Return the step of the first sentence. order: (B, K), indices of the kept continuations."""
+    parts = continuations.origin[0], continuations.token[0], continuations.total[0]
+    found = list(zip(*(part.tolist() for part in parts), strict=True))
+    kept = [found[index] for index in order[0].tolist() if found[index][1] != rules.eos]
+    ended = [one for one in found[: order.shape[1]] if one[1] == rules.eos]
+    return BeamStep(*([one for one in part if one[2] > IMPOSSIBLE] for part in (kept, ended)))
 
 
 def _greedy_path(

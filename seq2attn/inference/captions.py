@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from seq2attn.views.image_maps import Scale
+    from seq2attn.views.viewer import Output, Page
 
 _UNALIGNED = (
     "this text has no alignment: its model has no attention, or it was written with alignment=False; use a "
@@ -67,6 +68,30 @@ class Caption(Hypothesis):
             save(figure, path)
         return figure
 
+    def view(self, path: str | Path | None = None) -> "Page":
+        """Return a page with the image and where each word looked, which notebooks show; save it if a path is
+        given. `Predictor.view` makes one with the weights of all layers and heads. Seq2attnError without
+        weights."""
+        from seq2attn.views.viewer import Entry, Item, Page, Picture
+
+        entry = Entry([one._output() for one in self.nbest], image=Picture(self.name, self.pixels))
+        page = Page(self.name or "image", ["caption"], [Item([entry])])
+        if path is not None:
+            page.save(path)
+        return page
+
+    def _output(self) -> "Output":
+        """Return what a page of the viewer shows."""
+        from seq2attn.views.viewer import Group, Layer, Output, Side
+        from seq2attn.views.viewer.document import IMAGE, TARGET
+
+        if self.weights is None:
+            raise Seq2attnError(_UNALIGNED)
+        rows, columns = map(int, self.weights.shape[1:])
+        layer = Layer(self.attention or "attention", self.weights.flatten(1)[None].numpy(), (rows, columns))
+        group = Group("attention", TARGET, IMAGE, [layer])
+        return Output(self.text, Side.of(self.target, self.text), [group], score=self.score)
+
     def to_json(self) -> dict[str, Any]:
         """Return a value for json.dumps. The alignment may be None; `nbest` exists if there are others."""
         alignment = self.alignment
@@ -90,7 +115,9 @@ class Caption(Hypothesis):
         return f"Caption({self.text!r}, score={self.score:.3f})"
 
     def _repr_html_(self) -> str:
-        """The image, small, its name, and the text, for notebooks."""
+        """The page of `view`, for notebooks; without weights, and where scripts are off, the image, small,
+        its name, and the text."""
         picture = thumbnail(self.pixels, self.text)
         score = pale(f"score {self.score:.3f}")
-        return block(f"{picture} {escape(self.name)} <b dir='auto'>{escape(self.text)}</b> {score}")
+        static = block(f"{picture} {escape(self.name)} <b dir='auto'>{escape(self.text)}</b> {score}")
+        return static if self.weights is None else self.view().in_notebook(static)

@@ -99,6 +99,18 @@ def warn_of_limits(lines: Sequence[int], decoding: DecodingRecipe, readable: int
         )
 
 
+def warn_of_targets(pairs: Sequence[int], longest: float) -> None:
+    """Warn that the targets of pairs with these numbers have more pieces than a decoder with so many
+    positions can read."""
+    if pairs:
+        more = f" and {len(pairs) - 1:,} others" * (len(pairs) > 1)
+        warnings.warn(
+            f"the target of pair {pairs[0]:,}{more} has more than the {longest - 1:,} pieces that the "
+            "decoder can read: no links",
+            stacklevel=3,
+        )
+
+
 @contextlib.contextmanager
 def without_length_warnings() -> Iterator[None]:
     """Leave those warnings out, for a model that has not learned yet to end its outputs."""

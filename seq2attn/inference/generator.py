@@ -14,7 +14,7 @@ from seq2attn.data.batches import PairIds, collate
 from seq2attn.data.sources import Collator, Row, pad
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.attention_norms import recorded_vectors
-from seq2attn.inference.beam_search import beam_search
+from seq2attn.inference.beam_search import BeamStep, beam_search
 from seq2attn.inference.engines.engine import Engine, Request
 from seq2attn.inference.engines.ranking import Found, exactly_ranked, search_with
 from seq2attn.inference.forced import ForcedDecoding, head_name, numbered, of_head
@@ -151,6 +151,14 @@ class Generator(Generic[C]):
             found = [Found(one, by_pair.get((row, place))) for place, one in enumerate(nbest)]
             results.append((exactly_ranked(found, rules) if row in by_engine else found)[: decoding.nbest])
         return results
+
+    def traced(self, source: Any, decoding: DecodingRecipe) -> tuple[list[Hypothesis], list[BeamStep]]:
+        """Return the n-best list of one source as `search`, without an engine, and the steps of its beam
+        search; none if no beam was searched."""
+        trace: list[BeamStep] = []
+        with _explaining_memory(decoding.batch_tokens):
+            (nbest,) = self._search([source], decoding, [[]], [0], trace)
+        return nbest, trace
 
     def requests(
         self, sources: Sequence[Any], decoding: DecodingRecipe, prefixes: Sequence[Row] = ()
@@ -304,6 +312,7 @@ class Generator(Generic[C]):
         decoding: DecodingRecipe,
         prefixes: list[Row],
         indices: list[int],
+        trace: list[BeamStep] | None = None,
     ) -> list[list[Hypothesis]]:
         self.model.eval()
         require_float32(self.model)
@@ -323,7 +332,7 @@ class Generator(Generic[C]):
                 return self._sample(state, rules, limits, decoding, indices, forced)
             if decoding.beam == 1:
                 return [[best] for best in greedy(self._step, state, rules, limits, forced)]
-            return beam_search(self._step, state, rules, limits, decoding.beam, forced, decoding.nbest)
+            return beam_search(self._step, state, rules, limits, decoding.beam, forced, decoding.nbest, trace)
 
     def _word_starts(self) -> Tensor:
         """Return which tokens (V,) begin a word, or end the text."""

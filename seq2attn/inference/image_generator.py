@@ -21,6 +21,7 @@ from seq2attn.inference.image_input import read_image
 from seq2attn.inference.image_maps import ImageMap, ImageMaps, block_maps
 from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, OF_TEXTS, PlotOptions, Predictor
 from seq2attn.inference.result_list import Results
+from seq2attn.inference.viewing import DEFAULT_VIEW, ViewOptions
 from seq2attn.models.vision.discriminators import AdversarialPair
 from seq2attn.recipe.image_generation import GenerationDataRecipe
 from seq2attn.runtime.devices import autocast, explain_out_of_memory
@@ -28,6 +29,7 @@ from seq2attn.views.html_table import block, pale
 from seq2attn.views.pictures import save, write
 from seq2attn.views.sheets import png
 from seq2attn.views.thumbnails import thumbnail
+from seq2attn.views.viewer import Entry
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -211,6 +213,13 @@ class ImageGenerator(Predictor):
             content = {**image.to_json(), "maps": maps.to_json(options)}
             write(Path(path), lambda: json.dumps(content, ensure_ascii=False).encode())
         return image
+
+    def entry(
+        self, text: Any, options: ViewOptions = DEFAULT_VIEW, decoding: Mapping[str, object] = NO_OPTIONS
+    ) -> Entry:
+        """See the base class. text: a seed or an image; options.target: the class of the generated image."""
+        image, maps = self._seen_as(text, PlotOptions(target=options.target), decoding)
+        return maps.entry(image.name)
 
     @property
     def memory_advice(self) -> str:

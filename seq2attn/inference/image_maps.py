@@ -20,14 +20,17 @@ from seq2attn.attention.blocks.looks import on_grid, rows
 from seq2attn.attention.memory import Grid
 from seq2attn.errors import Seq2attnError
 from seq2attn.images.decoding import Pixels
-from seq2attn.inference.attention_maps import chosen, recorded
+from seq2attn.inference.activations import recorded
+from seq2attn.inference.attention_maps import chosen
 from seq2attn.inference.predictor import DEFAULT_PLOT, MAPS, PlotOptions
+from seq2attn.inference.viewing import map_of_image
 from seq2attn.layers.convolution import Blocks
 from seq2attn.models.encoders import EncoderLayer
 from seq2attn.models.tagger_layers import AttentivePooling, PlainPooling
 from seq2attn.models.vision.backbone import Features
 from seq2attn.models.vision.classifier import ImageClassifier, ImageScores
 from seq2attn.models.vision.vit import ViT
+from seq2attn.views.viewer import Entry, Output, Picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -235,6 +238,16 @@ class ImageMaps(Mapping[str, Map]):
             }
             for made in self.chosen(options)
         ]
+
+    def entry(self, name: str) -> Entry:
+        """Return what a page of the viewer shows: the image, whose file has this name, and all maps."""
+        shown = [
+            map_of_image(
+                made.name, made.map, made.choice in ("place", "channel") and not made.map.distribution
+            )
+            for made in self.maps
+        ]
+        return Entry([Output(self.title, maps=shown)], image=Picture(name, self.pixels))
 
     def _panels(self, made: ImageMap, options: PlotOptions) -> Iterator["Panel"]:
         """Yield the panels of a map: one, or one for each head that is chosen."""

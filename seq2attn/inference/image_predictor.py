@@ -16,8 +16,10 @@ from seq2attn.images.decoding import ImageReader, Pixels
 from seq2attn.images.geometry import Matrix
 from seq2attn.inference.image_maps import ImageMap, ImageMaps, block_maps, write_maps
 from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, OF_TEXTS, PlotOptions, Predictor
+from seq2attn.inference.viewing import DEFAULT_VIEW, ViewOptions
 from seq2attn.recipe.image_data import AnyImageDataRecipe
 from seq2attn.runtime.devices import autocast, explain_out_of_memory
+from seq2attn.views.viewer import Entry
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,6 +90,13 @@ class ImagePredictor(Predictor, Generic[S]):
         result, maps = self._seen_as(text, options, decoding)
         write_maps(maps, result.to_json(), path, options)
         return result
+
+    def entry(
+        self, text: Any, options: ViewOptions = DEFAULT_VIEW, decoding: Mapping[str, object] = NO_OPTIONS
+    ) -> Entry:
+        """See the base class: all maps of an image."""
+        _, maps = self._seen_as(text, PlotOptions(target=options.target), decoding)
+        return maps.entry(text if isinstance(text, str) else "")
 
     @property
     def memory_advice(self) -> str:

@@ -1,5 +1,6 @@
 """Annotations (the words of a text with tags, and its entities) and categories (the label of a text)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from seq2attn.views.viewer import Group, Output, Page
+
 _WITHOUT_WEIGHTS = (
     "this annotation has no weights: its model has no attention, or they were turned off; use a recipe with "
     "attention, and leave weights on"
 )
 
 _SHOWN_LABELS = 5  # in notebooks
+_IN_PAGE = 20  # labels
 
 
 class Entity(NamedTuple):
@@ -40,6 +44,7 @@ class Entity(NamedTuple):
 class _Plotted:
     """The base class of results that have attention weights, in a row for each of `rows`, on their words."""
 
+    text: str
     words: list[Word]
     weights: Tensor | None
     row_title: ClassVar[str]
@@ -82,6 +87,35 @@ class _Plotted:
         if path is not None:
             heatmaps.save(figure, path)
         return figure
+
+    def output(self, groups: "Sequence[Group]") -> "Output":
+        """Return what a page of the viewer shows of the result, with these weights."""
+        raise NotImplementedError
+
+    def view(self, path: str | Path | None = None) -> "Page":
+        """Return a page with the weights of the result, which notebooks show; save it if a path is given.
+
+        `Predictor.view` makes one with the weights of each head. Seq2attnError without weights.
+        """
+        if self.weights is None:
+            raise Seq2attnError(_WITHOUT_WEIGHTS)
+        from seq2attn.views.viewer import Entry, Group, Item, Layer, Page, Side
+        from seq2attn.views.viewer.document import SOURCE
+
+        layer = Layer(self.attention or "attention", self.weights[None].numpy())
+        group = Group("attention", self.rows[: len(self.weights)], SOURCE, [layer])
+        page = Page(
+            "attention", ["attention"], [Item([Entry([self.output([group])], Side(self.columns, self.text))])]
+        )
+        if path is not None:
+            page.save(path)
+        return page
+
+    def _in_notebook(self, static: str) -> str:
+        """Return HTML of the page; static HTML where scripts are off, without weights, and with too many."""
+        if self.weights is None or not 0 < self.weights.numel() <= MAX_CELLS:
+            return static
+        return self.view().in_notebook(static)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -144,9 +178,16 @@ class Annotation(_Plotted):
             position = entity.end
         return [html + escape(self.text[position:])]
 
+    def output(self, groups: "Sequence[Group]") -> "Output":
+        """See the base class."""
+        from seq2attn.views.viewer import Output
+
+        found = [f"{entity.text} {entity.type} {entity.probability:.2f}" for entity in self.entities]
+        return Output(" \u00b7 ".join(found) or "no entity", groups=groups)
+
     def _repr_html_(self) -> str:
-        """The text with its entities marked, for notebooks."""
-        return block(*self.html_cells())
+        """The text with its entities marked, and its weights, for notebooks."""
+        return self._in_notebook(block(*self.html_cells()))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -191,6 +232,14 @@ class Category(_Plotted):
         """Return the cells of the row that a list of categories has for it, for notebooks."""
         return [beginning(self.text), escape(self.label), f"{self.probability:.3f}"]
 
+    def output(self, groups: "Sequence[Group]") -> "Output":
+        """See the base class: the probabilities of labels are those of a single step."""
+        from seq2attn.views.viewer import Output, Step
+
+        ranked = sorted(self.probabilities.items(), key=lambda item: -item[1])
+        step = Step(self.label, math.log(max(self.probability, 1e-30)), 0, ranked[:_IN_PAGE])
+        return Output(f"{self.label} {self.probability:.3f}", groups=groups, steps=[step])
+
     def _repr_html_(self) -> str:
         """The text, its most probable labels and the weights as a shaded table, for notebooks."""
         best = sorted(self.probabilities.items(), key=lambda item: -item[1])[:_SHOWN_LABELS]
@@ -198,4 +247,4 @@ class Category(_Plotted):
         html = f"<div>{escape(self.text)}</div><div><b>{escape(self.label)}</b> {pale(labels)}</div>"
         if self.weights is not None and 0 < self.weights.numel() <= MAX_CELLS:
             html += table(self.weights.tolist(), self.columns, self.rows)
-        return block(html)
+        return self._in_notebook(block(html))

@@ -11,6 +11,8 @@ from typing_extensions import Self
 
 from seq2attn.alignment.word_alignment import Link
 from seq2attn.errors import Seq2attnError
+from seq2attn.inference.viewing import DEFAULT_VIEW, ViewOptions, page_of
+from seq2attn.views.viewer import Entry, Page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -143,6 +145,39 @@ class Predictor(ABC):
         result, figure = self.draw(text, options, decoding)
         save(figure, path)
         return result
+
+    def entry(
+        self, text: Any, options: ViewOptions = DEFAULT_VIEW, decoding: Mapping[str, object] = NO_OPTIONS
+    ) -> Entry:
+        """Return what a page of the viewer shows of a text or an image.
+
+        decoding: decoding options, as those of `configured`.
+        """
+        raise Seq2attnError(f"models for {self.task} have nothing that the viewer shows")
+
+    def view(
+        self,
+        text: Any,
+        path: str | Path | None = None,
+        *,
+        target: str | None = None,
+        self_attention: bool = False,
+        decoding: Mapping[str, object] = NO_OPTIONS,
+    ) -> Page:
+        """Return a page with the attention of a text or an image, or of a list of them, which notebooks show;
+        save it if a path is given.
+
+        target: the text to align with, instead of the model's output, of a single text; self_attention: show
+        also that of encoder and decoder; decoding: decoding options, as those of `configured`.
+        """
+        texts = [*text] if isinstance(text, list | tuple) else [text]
+        if target is not None and len(texts) != 1:
+            raise Seq2attnError(f"a target is of one text, got {len(texts)}")
+        options = [ViewOptions(target, self_attention)] * len(texts)
+        page = page_of({self.task: self}, texts, options, decoding)
+        if path is not None:
+            page.save(path)
+        return page
 
     @property
     def signature(self) -> str:

@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor
 from seq2attn.data.batch_plan import by_length, fill
 from seq2attn.data.word_batches import collate_words
 from seq2attn.errors import Seq2attnError
-from seq2attn.inference.attention_maps import SELF_TITLES, AttentionMaps, recorded, self_attentions
+from seq2attn.inference.activations import recorded
+from seq2attn.inference.attention_maps import SELF_TITLES, AttentionMaps, self_attentions
 from seq2attn.inference.label_results import Annotation, Category, Entity
 from seq2attn.inference.predictor import (
     DEFAULT_PLOT,
@@ -28,12 +29,16 @@ from seq2attn.inference.predictor import (
 )
 from seq2attn.inference.result_list import Results
 from seq2attn.inference.shortening import shortened
+from seq2attn.inference.viewing import DEFAULT_VIEW, ViewOptions
 from seq2attn.metrics.entities import parted
+from seq2attn.models.encoders import EncoderLayer
 from seq2attn.models.taggers import Classifier, LabelScores, SpanPrediction, SpanTagger, Tagger
 from seq2attn.runtime.devices import autocast, explain_out_of_memory, require_float32
 from seq2attn.text.tag_schemes import Span, tags
 from seq2attn.text.word_vocabulary import Labels, Word, WordVocabulary, join_words, split_words, tokenize
 from seq2attn.text.words import WORD
+from seq2attn.views.viewer import Entry, Group, Layer, Side
+from seq2attn.views.viewer.document import SOURCE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -140,6 +145,30 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
             raise Seq2attnError("this model has no attention; use a recipe with attention")
         rows = result.rows if weights.shape[1] > 1 else [str(result)]
         return AttentionMaps([weights], words, rows, Texts("words attended to", ""))
+
+    @torch.no_grad()
+    def entry(
+        self, text: Any, options: ViewOptions = DEFAULT_VIEW, decoding: Mapping[str, object] = NO_OPTIONS
+    ) -> Entry:
+        """See the base class: the attention of the model's own heads, of a pooling's queries, and with
+        options.self_attention of the encoder's layers."""
+        self.configured(decoding)
+        if options.target is not None:
+            raise Seq2attnError(f"a target is for models that write text, and this one is for {self.task}")
+        sentence = self.read(text)
+        attentions = [part.self_attention for part in self.model.modules() if isinstance(part, EncoderLayer)]
+        with recorded(attentions if options.self_attention else []) as layers:
+            output = self._output([sentence], weights=True)
+        (result,) = self._results([sentence], output)
+        heads, columns = self._heads(output, 0, result), [word.text for word in sentence.words]
+        groups = []
+        if heads is not None:
+            rows = result.rows if heads.shape[1] > 1 else [str(result)]
+            groups.append(Group("attention", rows, SOURCE, [Layer("attention", heads.numpy())]))
+        if layers:
+            stack = [Layer(f"layer {number}", layer[0].numpy()) for number, layer in enumerate(layers)]
+            groups.append(Group("encoder's self-attention", SOURCE, SOURCE, stack))
+        return Entry([result.output(groups)], Side(columns, sentence.text))
 
     def read(self, text: str | Sequence[str], words: str | None = None) -> TokenizedText:
         """Tokenize a text into words: of a very long one, with a warning, into those that the model reads.

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from seq2attn.views.viewer import Output, Page
+
 _UNALIGNED = (
     "this translation has no alignment: its model has no attention, or it was translated with "
     "alignment=False; use a model with attention and leave alignment on"
@@ -158,6 +160,34 @@ class Translation(Hypothesis):
             heatmaps.save(figure, path)
         return figure
 
+    def view(self, path: str | Path | None = None) -> "Page":
+        """Return a page with the alignment, of all hypotheses if nbest > 1, which notebooks show; save it if
+        a path is given.
+
+        `Predictor.view` makes one with the weights of all layers and heads and the steps of decoding.
+        Seq2attnError without an alignment.
+        """
+        from seq2attn.views.viewer import Entry, Item, Page, Side
+
+        source = Side.of(self.source, " ".join(self.source_words))
+        entry = Entry([hypothesis._output() for hypothesis in self.nbest], source)
+        page = Page("translation", ["translation"], [Item([entry])])
+        if path is not None:
+            page.save(path)
+        return page
+
+    def _output(self) -> "Output":
+        """Return what a page of the viewer shows."""
+        from seq2attn.views.viewer import Group, Layer, Output, Side
+        from seq2attn.views.viewer.document import SOURCE, TARGET
+
+        if self.weights is None:
+            raise Seq2attnError(_UNALIGNED)
+        layer = Layer(self.attention or "attention", self.weights[None].numpy())
+        group = Group("attention", TARGET, SOURCE, [layer], after=["</s>"])
+        note = f"log-probability {self.log_probability:.3f}"
+        return Output(self.text, Side.of(self.target, self.text), [group], score=self.score, note=note)
+
     def to_json(self) -> dict[str, Any]:
         """Return a value for json.dumps. Tensors may be None; the key `nbest` exists if there are others."""
         entry = {
@@ -193,7 +223,13 @@ class Translation(Hypothesis):
             return None
 
     def _repr_html_(self) -> str:
-        """The translation, its alignment as a shaded table, and the other hypotheses, for notebooks."""
+        """The page of `view`, for notebooks. Where scripts are off, and without an alignment or with a very
+        long one: the translation, its alignment as a shaded table, and the other hypotheses."""
+        if self.weights is None or not 0 < self.weights.numel() <= MAX_CELLS:
+            return self._static_html()
+        return self.view().in_notebook(self._static_html())
+
+    def _static_html(self) -> str:
         others = "".join(
             f"<li><span dir='auto'>{escape(other.text)}</span> {pale(f'{other.score:.3f}')}</li>"
             for other in self.others

@@ -1,16 +1,21 @@
-"""Numbers of pieces made numbers of words: weights between two texts, as alignment files count them, and
-probabilities."""
+"""Numbers of pieces made numbers of words: weights between two texts, as alignment files count them,
+probabilities, and whole translations."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from seq2attn.alignment.aligned_pair import unaligned
-from seq2attn.alignment.word_alignment import WordAlignment, by_words
+from seq2attn.alignment.word_alignment import WordAlignment, by_words, shifted
 from seq2attn.data.gold_alignments import words_of_pieces
 from seq2attn.data.sources import PairTokenizer
+from seq2attn.inference.forced import ForcedDecoding
+from seq2attn.inference.results import Translation
+from seq2attn.inference.search import Hypothesis
+from seq2attn.text.vocabulary import Tokens
 
 
 def between_texts(
@@ -38,3 +43,37 @@ def word_probabilities(of_tokens: Tensor | None, word_of: Sequence[int]) -> Tens
         return None
     words = torch.tensor(word_of, dtype=torch.long, device="cpu")
     return of_tokens.new_zeros(max(word_of, default=-1) + 1).index_add_(0, words, of_tokens[:-1]).exp()
+
+
+def translation_of(
+    tokens: tuple[Tokens, Tokens],
+    text: str,
+    hypothesis: Hypothesis,
+    forced: ForcedDecoding | None,
+    shift: int,
+) -> Translation:
+    """Return the result that a hypothesis is, between words.
+
+    tokens: of source and target; text: of the target; forced: the forced decoding of the hypothesis;
+    shift: of its rows (`AlignmentHead.shift`).
+    """
+    (source, target), truncated = tokens, hypothesis.truncated
+    score, log_probability = hypothesis.score, hypothesis.log_probability
+    result = Translation(source, target, text, score, log_probability, truncated=truncated)
+    if forced is None or forced.weights is None:
+        return result
+    weights = shifted(forced.weights, shift)  # (Tp, Sp + 1)
+    words = by_words(weights, target.word_of, source.word_of, source_eos=True)
+    copied = None
+    if forced.copied is not None:  # of a word: the mean over its pieces
+        column = forced.copied[:-1, None]  # (Tp, 1)
+        copied = by_words(column, target.word_of, [0], source_eos=False).weights.squeeze(1)
+    return replace(
+        result,
+        alignment=words.weights,
+        end_of_sentence=words.end_of_sentence,
+        weights=weights,
+        copied=copied,
+        attention=forced.attention,
+        probabilities=word_probabilities(forced.of_tokens, target.word_of),
+    )

@@ -12,12 +12,12 @@ from typing_extensions import Unpack
 
 from seq2attn.alignment.aligned_pair import AlignedPair, all_pairs, unaligned
 from seq2attn.alignment.markup import Kind
-from seq2attn.alignment.word_alignment import Link, by_words, shifted
+from seq2attn.alignment.word_alignment import Link, shifted
 from seq2attn.data.sources import PairTokenizer, SourceIds
 from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.inference.attention_maps import drawn_maps
 from seq2attn.inference.attributed_text import AttributedText, attributed
-from seq2attn.inference.decoding_options import DecodingOptions, published, warn_of_limits
+from seq2attn.inference.decoding_options import DecodingOptions, published, warn_of_limits, warn_of_targets
 from seq2attn.inference.forced import ForcedDecoding
 from seq2attn.inference.generator import AlignmentHead
 from seq2attn.inference.marked_text import MarkedTranslation, translate_marked
@@ -33,11 +33,13 @@ from seq2attn.inference.result_list import Results
 from seq2attn.inference.results import Translation
 from seq2attn.inference.search import Hypothesis
 from seq2attn.inference.shortening import shortened
-from seq2attn.inference.text_words import between_texts, word_probabilities
+from seq2attn.inference.text_words import between_texts, translation_of
+from seq2attn.inference.viewing import ViewedInput
 from seq2attn.inference.writing_predictor import WritingPredictor
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.text.vocabulary import Tokens, Vocabulary
 from seq2attn.text.words import as_lines
+from seq2attn.views.viewer import Side
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,12 +92,26 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             (result,) = predictor.stream([text], alignment=not options.self_attention)
         else:
             result = predictor.align(text, options.target)
-        own = {"pieces": options.pieces, "scale": options.text_scale, "right_to_left": options.right_to_left}
-        if "all" not in (options.layer, options.head) and not options.self_attention:
-            return result, result.plot(**own)
-        source = self.generator.tokenizer.source_ids(result.source.ids, lambda: text)
-        figure = drawn_maps(self.generator, source, result, options, predictor.alignment)
-        return result, result.plot(**own) if figure is None else figure
+        figure = None
+        if "all" in (options.layer, options.head) or options.self_attention:
+            source = self.generator.tokenizer.source_ids(result.source.ids, lambda: text)
+            figure = drawn_maps(self.generator, source, result, options, predictor.alignment)
+        if figure is None:
+            figure = result.plot(
+                pieces=options.pieces, scale=options.text_scale, right_to_left=options.right_to_left
+            )
+        return result, figure
+
+    def _viewed(self, text: str, decoding: Mapping[str, object]) -> ViewedInput:
+        """See the base class."""
+        tokens, ids = self._tokenize(text)
+        names, tokenizer = [*tokens.pieces, "</s>"] if tokens.ids else [], self.generator.tokenizer
+        return ViewedInput(
+            *(self.generator, self.settings(decoding), self.alignment, ids, Side.of(tokens, text), names),
+            lambda target: tokenizer.tokenize_target(target, ids),
+            lambda target: self._text(target, tokens.pieces),
+            tokens.pieces,
+        )
 
     # ---- generating --------------------------------------------------------------------------------
 
@@ -252,13 +268,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             if len(source.ids) and 0 < len(target) < longest  # the decoder reads <s>, too
         ]
         too_long = [first + row for row, target in enumerate(targets) if len(target) >= longest]
-        if too_long:
-            more = f" and {len(too_long) - 1:,} others" * (len(too_long) > 1)
-            warnings.warn(
-                f"the target of pair {too_long[0]:,}{more} has more than the {longest - 1:,} pieces that "
-                "the decoder can read: no links",
-                stacklevel=2,
-            )
+        warn_of_targets(too_long, longest)
         forced = self.generator.forced_decoding(
             [sources[row] for row in rows],
             [targets[row] for row in rows],
@@ -364,25 +374,8 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         hypothesis: Hypothesis,
         forced: ForcedDecoding | None,
     ) -> Translation:
-        score, log_probability, truncated = hypothesis.score, hypothesis.log_probability, hypothesis.truncated
-        result = Translation(source, target, text, score, log_probability, truncated=truncated)
-        if forced is None or forced.weights is None:
-            return result
-        weights = shifted(forced.weights, self.alignment.shift_of(self.model.decoder))  # (Tp, Sp + 1)
-        words = by_words(weights, target.word_of, source.word_of, source_eos=True)
-        copied = None
-        if forced.copied is not None:  # of a word: the mean over its pieces
-            column = forced.copied[:-1, None]  # (Tp, 1)
-            copied = by_words(column, target.word_of, [0], source_eos=False).weights.squeeze(1)
-        return replace(
-            result,
-            alignment=words.weights,
-            end_of_sentence=words.end_of_sentence,
-            weights=weights,
-            copied=copied,
-            attention=forced.attention,
-            probabilities=word_probabilities(forced.of_tokens, target.word_of),
-        )
+        shift = self.alignment.shift_of(self.model.decoder)
+        return translation_of((source, target), text, hypothesis, forced, shift)
 
 
 class Translator(TextPredictor):

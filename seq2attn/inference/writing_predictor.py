@@ -1,23 +1,27 @@
 """What predictors that write a text share, whether it is written from a text or from an image."""
 
 import warnings
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, get_args
+from typing import Any, Generic, get_args
 
 import torch
 from typing_extensions import Self
 
 from seq2attn.errors import Seq2attnError, require_type
+from seq2attn.inference.activations import Activations
 from seq2attn.inference.decoding_options import changed
 from seq2attn.inference.engines.engine import Engine
 from seq2attn.inference.forced import ForcedDecoding
 from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, C, Generator, Method
-from seq2attn.inference.predictor import Predictor
+from seq2attn.inference.predictor import NO_OPTIONS, Predictor
 from seq2attn.inference.search import WORD_START, Hypothesis
+from seq2attn.inference.viewing import DEFAULT_VIEW, ViewedInput, ViewOptions
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.text.vocabulary import Vocabulary
+from seq2attn.views.viewer import Entry
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -91,6 +95,25 @@ class WritingPredictor(Predictor, Generic[C]):
         """Return the decoding settings changed by the options that are not None. Seq2attnError for a bad
         option."""
         return changed(self.decoding, options)
+
+    def look(self, source: Any, target: str | None = None, gradients: bool = False) -> Activations:
+        """Return all attention weights and hidden states for a source, a text or an image, and a target.
+
+        target: None is the model's own output; gradients: whether they are parts of a graph (`Activations`).
+        """
+        viewed = self._viewed(source, NO_OPTIONS)
+        tokens = viewed.best() if target is None else viewed.tokenize(target)
+        return viewed.activations(tokens, gradients)
+
+    def entry(
+        self, text: Any, options: ViewOptions = DEFAULT_VIEW, decoding: Mapping[str, object] = NO_OPTIONS
+    ) -> Entry:
+        """See the base class."""
+        return self._viewed(text, decoding).entry(options)
+
+    @abstractmethod
+    def _viewed(self, text: Any, decoding: Mapping[str, object]) -> ViewedInput:
+        """Return a text or an image as the viewer takes it. decoding: options that replace the recipe's."""
 
     def num_targets(self, texts: Sequence[str]) -> int:
         """See the base class: pieces, </s> included."""
