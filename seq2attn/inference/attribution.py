@@ -23,7 +23,8 @@ from torch import Tensor
 from seq2attn.data.batches import Batch
 from seq2attn.data.sources import Source
 from seq2attn.errors import Seq2attnError
-from seq2attn.inference.activations import recorded, self_attentions
+from seq2attn.inference.activations import recorded
+from seq2attn.inference.attention_maps import self_attentions
 from seq2attn.inference.attention_norms import recorded_vectors
 from seq2attn.inference.forced import of_head
 from seq2attn.layers.basic import Embedding
