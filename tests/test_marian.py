@@ -143,6 +143,7 @@ def test_an_imported_run_says_where_it_comes_from(run: Path, kind: str) -> None:
         assert folder.content(f"text/{name}") == (DATA / kind / file).read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["joint"], indirect=True, scope="module")
 def test_the_commands_work_on_it(run: Path, tmp_path: Path) -> None:
     source, target = tmp_path / "a.de", tmp_path / "a.en"
     source.write_text("Tom ist hier.\nWo ist Tom?\n", encoding="utf-8")
