@@ -1,5 +1,7 @@
 """Several processes train as one does: the same gradients, losses, buffers and scores."""
 
+import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from processes import in_processes
 from tiny_reversal import PIECES, RECIPE, records
 from tiny_training import KINDS, batch, moved, sgd
 from torch import nn
+from torch.distributed import TCPStore
 
 from seq2attn.data.batches import Batch
 from seq2attn.layers.basic import Dropout
@@ -154,6 +157,24 @@ def test_what_fails_in_the_first_process_fails_in_all() -> None:
 
     first, second = in_processes(2, work)
     assert first == "ValueError: the disk is full" and second == "GroupError: process 0: the disk is full"
+
+
+def test_processes_that_start_again_do_not_meet_those_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun keeps its store, with the addresses of processes that have ended."""
+    kept = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+    def work(rounds: int) -> Any:
+        os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_PORT": str(kept.port)}
+        results = []
+        for number in range(rounds):
+            with joined() as group:
+                results.append(group.all([group.rank, number]))
+        return results
+
+    first = in_processes(3, lambda: work(1))
+    assert first == [[[[0, 0], [1, 0], [2, 0]]]] * 3
+    second = in_processes(3, lambda: (time.sleep(0.3 * (os.environ["RANK"] == "0")), work(2))[1])
+    assert second == [[[[0, 0], [1, 0], [2, 0]], [[0, 1], [1, 1], [2, 1]]]] * 3
 
 
 def test_processes_with_other_data_are_named() -> None:

@@ -1,12 +1,14 @@
 """The command `detect`: find the objects in images."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from seq2attn.cli.inputs import own_stems
+from seq2attn.cli.inputs import chunks, own_stems
 from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, RUN, cli
+from seq2attn.cli.sharing import PROCESSES, print_lines
 
 
 @cli.command()
@@ -28,6 +30,7 @@ from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, RUN, cli
 @CHECKPOINT
 @DEVICE
 @PRECISION
+@PROCESSES
 def detect(
     run: Path,
     images: tuple[str, ...],
@@ -47,16 +50,20 @@ def detect(
     seq2attn detect runs/bccd_yolo blood.jpg > blood.jsonl
     seq2attn detect runs/bccd_yolo slides/*.jpg -o found
     """
+    from seq2attn.inference.image_input import CHUNK
     from seq2attn.tasks.loading import load_for
 
     stems = [] if output is None else own_stems(images, "pictures", "draw")
-    found = load_for("detect", run, checkpoint, device, precision).stream(images, threshold)
-    if output is None:
-        for result in found:
-            for line in result.to_coco():
-                click.echo(json.dumps(line, ensure_ascii=False))
-        return
-    output.mkdir(parents=True, exist_ok=True)
-    for stem, result in zip(stems, found, strict=True):
-        result.plot(output / f"{stem}.png")
-        click.echo(f"{result.name}\t{result}")
+    detector = load_for("detect", run, checkpoint, device, precision)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+
+    def found(first: int, given: list[str]) -> Iterator[str]:
+        for number, result in enumerate(detector.stream(given, threshold), first):
+            if output is None:
+                yield from (json.dumps(line, ensure_ascii=False) for line in result.to_coco())
+                continue
+            result.plot(output / f"{stems[number]}.png")
+            yield f"{result.name}\t{result}"
+
+    print_lines(chunks(images, CHUNK, None), found)

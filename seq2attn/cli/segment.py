@@ -1,11 +1,13 @@
 """The command `segment`: give each pixel of images a class."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from seq2attn.cli.inputs import own_stems
+from seq2attn.cli.inputs import chunks, own_stems
 from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, RUN, cli
+from seq2attn.cli.sharing import PROCESSES, print_lines
 
 
 @cli.command()
@@ -21,6 +23,7 @@ from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, RUN, cli
 @CHECKPOINT
 @DEVICE
 @PRECISION
+@PROCESSES
 def segment(
     run: Path, images: tuple[str, ...], output: Path, checkpoint: str, device: str, precision: str
 ) -> None:
@@ -34,12 +37,17 @@ def segment(
     seq2attn segment runs/camvid_unet_scse street.jpg -o masks
     seq2attn segment runs/nuclei_unet_scse slides/*.png -o masks
     """
+    from seq2attn.inference.image_input import CHUNK
     from seq2attn.tasks.loading import load_for
 
     stems = own_stems(images, "masks", "segment")
     segmenter = load_for("segment", run, checkpoint, device, precision)
     output.mkdir(parents=True, exist_ok=True)
-    for stem, result in zip(stems, segmenter.stream(images), strict=True):
-        result.save_mask(output / f"{stem}.mask.png")
-        result.plot(output / f"{stem}.overlay.png")
-        click.echo(f"{result.name}\t{result}")
+
+    def segmented(first: int, given: list[str]) -> Iterator[str]:
+        for number, result in enumerate(segmenter.stream(given), first):
+            result.save_mask(output / f"{stems[number]}.mask.png")
+            result.plot(output / f"{stems[number]}.overlay.png")
+            yield f"{result.name}\t{result}"
+
+    print_lines(chunks(images, CHUNK, None), segmented)

@@ -4,16 +4,16 @@ import json
 from collections.abc import Iterator
 from itertools import chain, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
 from seq2attn.cli.inputs import FILES, Pipe, chunks, lines
 from seq2attn.cli.options import CHECKPOINT, DEVICE, RUN, cli, formats
+from seq2attn.cli.sharing import PROCESSES, print_lines
 
 if TYPE_CHECKING:
-    from seq2attn.inference.image_categorizer import ImageCategorizer
-    from seq2attn.inference.recognizer import Categorizer, Recognizer
+    from seq2attn.inference.recognizer import Recognizer
 
 
 @cli.command()
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 )
 @CHECKPOINT
 @DEVICE
+@PROCESSES
 def tag(
     run: Path, files: tuple[Path, ...], form: str, words: bool, conll: bool, checkpoint: str, device: str
 ) -> None:
@@ -56,19 +57,22 @@ def tag(
     if conll:
         _add_tags(recognizer, files)
         return
-    for numbered in chunks(_numbered_lines(files, pipe), CHUNK, pipe):
+
+    def tagged(first: int, numbered: list[tuple[str, str]]) -> Iterator[str]:
         sentences = [recognizer.read(text, "spaces" if words else None) for _, text in numbered]
         for (number, _), annotation in zip(numbered, recognizer.label(sentences, weights=False), strict=True):
             if form == "json":
-                click.echo(json.dumps(annotation.to_json(), ensure_ascii=False))
+                yield json.dumps(annotation.to_json(), ensure_ascii=False)
             elif form == "conll":
-                click.echo(annotation.conll(), nl=False)
+                yield annotation.conll().removesuffix("\n")
             else:
                 for entity in annotation.entities:
                     text = " ".join(split_words(entity.text))  # without tabs, which separate the columns
                     probability = f"{entity.probability:.3f}"
                     cells = number, entity.start, entity.end, entity.type, probability, text
-                    click.echo("\t".join(map(str, cells)))
+                    yield "\t".join(map(str, cells))
+
+    print_lines(chunks(_numbered_lines(files, pipe), CHUNK, pipe), tagged)
 
 
 def _add_tags(recognizer: "Recognizer", files: tuple[Path, ...]) -> None:
@@ -78,16 +82,18 @@ def _add_tags(recognizer: "Recognizer", files: tuple[Path, ...]) -> None:
     from seq2attn.metrics.entities import parted
     from seq2attn.text.word_vocabulary import split_words
 
-    pipe = Pipe.open(files)
-    for blocks in chunks(_conll_blocks(files, pipe), CHUNK, pipe):
-        words = [[parted(line)[0] for line in block.sentence] for block in blocks]
-        for block, annotation in zip(blocks, recognizer.tag(words, weights=False), strict=True):
-            tagged = (
+    def tagged(first: int, blocks: "list[Block]") -> Iterator[str]:
+        words = [[parted(line)[0] for line in sentence] for _, sentence, _ in blocks]
+        annotations = recognizer.tag(words, weights=False)
+        for (comments, sentence, end), annotation in zip(blocks, annotations, strict=True):
+            lines = (
                 line.rstrip(" \t") + ("\t" if "\t" in line else " ") + tag
-                for line, tag in zip(block.sentence, split_words(str(annotation)), strict=True)
+                for line, tag in zip(sentence, split_words(str(annotation)), strict=True)
             )
-            for line in (*block.comments, *tagged, block.end):
-                click.echo(line)
+            yield from (*comments, *lines, end)
+
+    pipe = Pipe.open(files)
+    print_lines(chunks(_conll_blocks(files, pipe), CHUNK, pipe), tagged)
 
 
 @cli.command()
@@ -96,6 +102,7 @@ def _add_tags(recognizer: "Recognizer", files: tuple[Path, ...]) -> None:
 @formats("text; json: one object for each input, with the probability of every label.", "json")
 @CHECKPOINT
 @DEVICE
+@PROCESSES
 def classify(run: Path, files: tuple[Path, ...], form: str, checkpoint: str, device: str) -> None:
     """Classify each line of FILES, or of standard input; or, if RUN was trained for images, each of FILES.
 
@@ -106,30 +113,26 @@ def classify(run: Path, files: tuple[Path, ...], form: str, checkpoint: str, dev
     echo "Where is the station?" | seq2attn classify runs/languages
     seq2attn classify runs/digits one.png two.png
     """
+    from seq2attn.inference import image_input, recognizer
     from seq2attn.inference.image_categorizer import ImageCategorizer
     from seq2attn.tasks.loading import load_for
 
-    predictor = load_for("classify", run, checkpoint, device)
-    results = _of_images if isinstance(predictor, ImageCategorizer) else _of_lines
-    for category, more in results(predictor, files):
-        plain = "\t".join([category.label, f"{category.probability:.3f}", *more])
-        click.echo(json.dumps(category.to_json(), ensure_ascii=False) if form == "json" else plain)
-
-
-def _of_lines(categorizer: "Categorizer", files: tuple[Path, ...]) -> Iterator[tuple[Any, list[str]]]:
-    """Yield the result of each line of the files."""
-    from seq2attn.inference.recognizer import CHUNK
-
-    pipe = Pipe.open(files)
-    for texts in chunks(lines(files, pipe), CHUNK, pipe):
-        yield from ((category, []) for category in categorizer.classify(texts, weights=False))
-
-
-def _of_images(categorizer: "ImageCategorizer", files: tuple[Path, ...]) -> Iterator[tuple[Any, list[str]]]:
-    """Yield the result of each image, with its file."""
-    if not files:
+    predictor, pipe = load_for("classify", run, checkpoint, device), Pipe.open(files)
+    of_images = isinstance(predictor, ImageCategorizer)
+    if of_images and not files:
         raise click.UsageError("this model labels images: give their files")
-    yield from ((category, [category.name]) for category in categorizer.stream(files))
+
+    def labelled(first: int, given: list[str]) -> Iterator[str]:
+        # A categorizer of texts streams the tokenized lines of data sets: these are not tokenized.
+        results = predictor.stream(given) if of_images else predictor.classify(given, weights=False)
+        for category in results:
+            plain = [category.label, f"{category.probability:.3f}", *([category.name] if of_images else [])]
+            yield json.dumps(category.to_json(), ensure_ascii=False) if form == "json" else "\t".join(plain)
+
+    if of_images:
+        print_lines(chunks(map(str, files), image_input.CHUNK, None), labelled)
+    else:
+        print_lines(chunks(lines(files, pipe), recognizer.CHUNK, pipe), labelled)
 
 
 def _numbered_lines(files: tuple[Path, ...], pipe: Pipe | None) -> Iterator[tuple[str, str]]:
@@ -140,15 +143,11 @@ def _numbered_lines(files: tuple[Path, ...], pipe: Pipe | None) -> Iterator[tupl
             yield f"{prefix}{number}", line
 
 
-class _Block(NamedTuple):
-    """A part of a CoNLL file: a sentence, if there is one, with the lines around it that are no words."""
-
-    comments: list[str]
-    sentence: list[str]
-    end: str  # a blank line or -DOCSTART-
+# A part of a CoNLL file: comments, a sentence if there is one, and the blank line or -DOCSTART- that ends it.
+Block = tuple[list[str], list[str], str]
 
 
-def _conll_blocks(files: tuple[Path, ...], pipe: Pipe | None) -> Iterator[_Block]:
+def _conll_blocks(files: tuple[Path, ...], pipe: Pipe | None) -> Iterator[Block]:
     """Yield the parts of CoNLL files. If no blank line ends a file, one is added."""
     from seq2attn.data.labelled import Layout, ends_sentence
 
@@ -162,5 +161,5 @@ def _conll_blocks(files: tuple[Path, ...], pipe: Pipe | None) -> Iterator[_Block
                     layout = Layout(rows)
                 comments = list(takewhile(layout.is_comment, rows))
                 texts = [row.decode() for row in rows]
-                yield _Block(texts[: len(comments)], texts[len(comments) :], (line or b"").decode())
+                yield texts[: len(comments)], texts[len(comments) :], (line or b"").decode()
                 rows = []

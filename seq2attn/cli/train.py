@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from seq2attn.cli.options import DEVICE, OVERRIDES, RECIPE, RUN, cli, formats
+from seq2attn.cli.options import DEVICE, OVERRIDES, OWN_RUN, RECIPE, cli, formats
+from seq2attn.cli.sharing import PROCESSES
 
 
 @cli.command()
@@ -17,15 +18,9 @@ from seq2attn.cli.options import DEVICE, OVERRIDES, RECIPE, RUN, cli, formats
 @click.option(
     "--resume-or-start", is_flag=True, help="Resume the run in this folder; start it if there is none."
 )
-@click.option(
-    "--processes",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Train in this many processes on this machine, each with its share of every update's batches.",
-)
 @formats("text; json: each score with its signature.", "json")
 @DEVICE
+@PROCESSES
 @click.pass_context
 def train(
     context: click.Context,
@@ -34,7 +29,6 @@ def train(
     run: str | None,
     resume: bool,
     resume_or_start: bool,
-    processes: int,
     form: str,
     device: str,
 ) -> None:
@@ -48,13 +42,6 @@ def train(
     seq2attn train quickstart --resume
     seq2attn train wmt_transformer --processes 4
     """
-    arguments = [recipe, *overrides, "--device", device, "--format", form]
-    arguments += [] if run is None else ["--run", str(run)]
-    if processes > 1:
-        from seq2attn.runtime.process import start_processes
-
-        modes = {"--resume": resume, "--resume-or-start": resume_or_start}
-        start_processes(processes, ["train", *arguments, *(flag for flag, given in modes.items() if given)])
     from seq2attn.metrics import score_lines
     from seq2attn.runs.evaluation import signature
     from seq2attn.runs.training_run import train
@@ -105,10 +92,10 @@ def check(recipe: str, overrides: tuple[str, ...], pairs: int, form: str, device
     seq2attn check recipes/wmt_transformer.yaml
     seq2attn check my.yaml data.train.0.limit=1000
     """
-    from seq2attn.recipe import read
     from seq2attn.runs.dry_run import check
+    from seq2attn.runs.recipe_argument import recipe_of
 
-    report = check(read(recipe, overrides), pairs, device)
+    report = check(recipe_of(recipe, overrides), pairs, device)
     if form == "json":
         rows = [{"about": heading, "text": text} for heading, text in report]
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
@@ -118,7 +105,7 @@ def check(recipe: str, overrides: tuple[str, ...], pairs: int, form: str, device
 
 
 @cli.command()
-@RUN
+@OWN_RUN
 @click.option(
     "--last", type=click.IntRange(1), required=True, help="How many of the last saved weights to average."
 )

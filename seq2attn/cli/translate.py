@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +24,7 @@ from seq2attn.cli.options import (
     engine_options,
     formats,
 )
+from seq2attn.cli.sharing import PROCESSES, print_lines
 
 if TYPE_CHECKING:
     from seq2attn.alignment.markup import Kind
@@ -71,6 +71,7 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
         DEVICE,
         PRECISION,
         engine_options,
+        PROCESSES,
         click.pass_context,
     ]
     for option in reversed(options):
@@ -87,6 +88,7 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
     type=click.Choice(["html", "xml", "placeholders"]),
     help="Keep the tags, or the placeholders ({name}, %s), of each line: they go where their words went.",
 )
+@click.option("--tag", help="Begin each line with this tag of the model, such as the target language.")
 @generation_options
 def translate(
     context: click.Context,
@@ -95,6 +97,7 @@ def translate(
     scores: bool,
     form: str,
     markup: "Kind | None",
+    tag: str | None,
     checkpoint: str,
     device: str,
     precision: str,
@@ -108,6 +111,7 @@ def translate(
     seq2attn translate runs/quickstart in.de --beam 10 --nbest 3 --scores > out.en
     seq2attn translate runs/quickstart in.de --format pharaoh | cut -f 2
     echo "Wo ist <b>der Bahnhof</b>?" | seq2attn translate runs/quickstart --markup html
+    echo "Where is the station?" | seq2attn translate runs/opus-en-romance --tag ">>fra<<"
     """
     from seq2attn.tasks.loading import load_for
 
@@ -115,12 +119,16 @@ def translate(
         raise click.UsageError("--markup prints the best text of each line: leave out --scores and --format")
     translator = load_for("translate", run, checkpoint, device, precision, engine, quantize)
     pipe = Pipe.open(files)
+    texts = lines(files, pipe) if tag is None else _tagged(translator, lines(files, pipe), tag)
     if markup is not None:
-        for chunk in chunks(lines(files, pipe), MARKED, pipe):
-            for marked in translator.translate(chunk, markup=markup, **context.meta.get(DECODING, {})):
-                click.echo(marked)
+        options = context.meta.get(DECODING, {})
+
+        def marked(first: int, chunk: list[str]) -> Iterator[str]:
+            return map(str, translator.translate(chunk, markup=markup, **options))
+
+        print_lines(chunks(texts, MARKED, pipe), marked)
         return
-    _write(context, translator, lines(files, pipe), pipe, scores, form)
+    _write(context, translator, texts, pipe, scores, form)
 
 
 @cli.command()
@@ -162,6 +170,15 @@ def summarize(
     _write(context, summarizer, documents(files, key, whole, pipe), pipe, scores, form)
 
 
+def _tagged(translator: "Translator", texts: Iterable[str], tag: str) -> Iterator[str]:
+    """Yield texts that begin with a tag; blank ones stay blank. Seq2attnError if the model has none such."""
+    from seq2attn.errors import Seq2attnError
+
+    if not translator.source.has_tag(tag):
+        raise Seq2attnError(f"the model has no tag {tag}: expected one of its text.tags")
+    return (f"{tag} {text}" if text.strip() else text for text in texts)
+
+
 def _write(
     context: click.Context,
     translator: "Translator",
@@ -177,31 +194,26 @@ def _write(
     """
     from seq2attn.inference.translator import CHUNK
 
-    decoding = translator.settings(context.meta.get(DECODING, {}))
-    sources = deque[str]()
+    decoding, shown = translator.settings(context.meta.get(DECODING, {})), scores or form != "text"
 
-    def read() -> Iterator[str]:
-        for text in texts:
-            sources.append(text)
-            yield text
-
-    together = chunks(read(), CHUNK, pipe)
-    shown = scores or form != "text"
-    stream = translator.stream_chunks(together, decoding, alignment=form != "text", exact=shown)
-    for number, result in enumerate(stream, 1):
-        source, missing = sources.popleft(), decoding.nbest - len(result.nbest)
-        if form == "json":
+    def written(first: int, chunk: list[str]) -> Iterator[str]:
+        results = translator.stream_chunks([chunk], decoding, form != "text", shown, first)
+        for number, (source, result) in enumerate(zip(chunk, results, strict=True), first + 1):
+            missing = decoding.nbest - len(result.nbest)
+            if form == "json":
+                for hypothesis in result.nbest:
+                    entry = {"number": number, "source": source, **hypothesis.to_json()}
+                    entry.pop("nbest", None)
+                    yield json.dumps(entry, ensure_ascii=False)
+                continue
             for hypothesis in result.nbest:
-                entry = {"number": number, "source": source, **hypothesis.to_json()}
-                entry.pop("nbest", None)
-                click.echo(json.dumps(entry, ensure_ascii=False))
-            continue
-        for hypothesis in result.nbest:
-            text = " ".join(hypothesis.text.split("\n"))  # byte pieces can spell a line feed
-            links = hypothesis.pharaoh() if form == "pharaoh" else ""
-            click.echo(_line(hypothesis.score, text, links, scores, form))
-        for _ in range(missing):
-            click.echo(_line(-math.inf, "", "", scores, form))
+                text = " ".join(hypothesis.text.split("\n"))  # byte pieces can spell a line feed
+                links = hypothesis.pharaoh() if form == "pharaoh" else ""
+                yield _line(hypothesis.score, text, links, scores, form)
+            for _ in range(missing):
+                yield _line(-math.inf, "", "", scores, form)
+
+    print_lines(chunks(texts, CHUNK, pipe), written)
 
 
 def _line(score: float, text: str, links: str, scores: bool, form: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from seq2attn.alignment.word_alignment import Link
 from seq2attn.data.corpora import Source
 from seq2attn.data.files import Pair
 from seq2attn.data.gold_alignments import between_pieces
@@ -51,6 +52,12 @@ class Options(NamedTuple):
     training: bool
 
     @property
+    def tag(self) -> str | None:
+        """The word that sources begin with; labelled words have none."""
+        tag: str | None = getattr(self.corpus, "tag", None)
+        return tag
+
+    @property
     def limits(self) -> FilterRecipe | None:
         """The filters; None: pairs stay as they are."""
         return self.data.filter if self.training else None
@@ -75,7 +82,7 @@ def units(source: Source, options: Options, report: Report, begin: int = 0) -> I
     Units do not go beyond the end of a part, so that a part does not depend on the size of a unit.
     """
     limit = options.corpus.limit
-    stream: Iterator[Pair] = islice(source.read(report), limit)
+    stream = (_tagged(pair, options.tag) for pair in islice(source.read(report), limit))
     if options.training:
         stream = chain.from_iterable(pair.per_reference() if pair.references else (pair,) for pair in stream)
     for _ in islice(stream, begin):
@@ -88,6 +95,14 @@ def units(source: Source, options: Options, report: Report, begin: int = 0) -> I
         reading.share = min(1.0, max(report.share, count / limit if limit else 0.0))
         yield Unit(pairs, reading, count % PART == 0)
     yield Unit([], report.copy(), count % PART != 0)
+
+
+def _tagged(pair: Pair, tag: str | None) -> Pair:
+    """Return a pair whose source begins with a tag, which is a word of its own."""
+    if tag is None or not pair.source.strip():
+        return pair
+    links = None if pair.links is None else tuple(Link(source + 1, target) for source, target in pair.links)
+    return pair._replace(source=f"{tag} {pair.source}", links=links)
 
 
 class Rows(NamedTuple):

@@ -58,12 +58,26 @@ def prepare(
         options = Options(corpus, data, vocabularies, role == "train")
         store = grown(_name(source, options), partial(_write, source, options, progress))
         parts.append(Part(store, corpus.weight))
-    return Examples(parts)
+    temperature = getattr(data, "temperature", None) if role == "train" else None
+    return Examples(parts if temperature is None else mixed(parts, temperature))
+
+
+def mixed(parts: Sequence[Part], temperature: float) -> list[Part]:
+    """Return corpora with weights by which their shares of an epoch are in proportion to n^(1/temperature),
+    for their sizes n; the epoch has as many examples as all of them."""
+    sizes = [sum(chunk.num_rows for chunk in part.stored.chunks) for part in parts]
+    shares = [size ** (1 / temperature) for size in sizes]
+    factor = sum(sizes) / sum(shares)
+    return [
+        part._replace(weight=factor * share / size)
+        for part, share, size in zip(parts, shares, sizes, strict=True)
+    ]
 
 
 def _name(source: Source, options: Options) -> str:
     """Return the name of a store; it differs if the content may differ."""
-    corpus = options.corpus.model_dump(mode="json", exclude={"weight"})
+    unused = {"weight", *(() if options.tag else ("tag",))}
+    corpus = options.corpus.model_dump(mode="json", exclude=unused)
     filters = None if options.limits is None else options.limits.model_dump(mode="json")
     vocabularies = [vocabulary.fingerprint for vocabulary in options.vocabularies]
     data = options.data

@@ -1,6 +1,7 @@
 """Devices, precisions and out-of-memory errors."""
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -15,15 +16,15 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 def pick_device(name: str | torch.device = "auto") -> torch.device:
     """Return a device by its name: cpu, cuda, cuda:1, mps, ...; auto: cuda, mps or cpu, whichever there is.
+    Of the processes that torchrun has started, each gets a GPU of its own.
 
     Seq2attnError if the device is unknown or cannot be used.
     """
     require_type(name, (str, torch.device), "a device, such as auto, cpu or cuda:1")
     if name == "auto":
-        accelerated = (
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
-        return torch.device(accelerated)
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     try:
         device = torch.device(name)
     except RuntimeError as error:  # its message lists devices that seq2attn does not support

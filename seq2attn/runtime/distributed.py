@@ -10,6 +10,7 @@ import io
 import json
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -17,6 +18,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 
 from seq2attn.errors import Seq2attnError
 
@@ -36,7 +39,6 @@ class Group:
 
     rank = 0
     size = 1
-    local = 0  # the number of the process on its machine
 
     @property
     def first(self) -> bool:
@@ -84,12 +86,9 @@ ALONE = Group()
 class Processes(Group):
     """The processes of `torch.distributed`'s default group."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        self.local = int(os.environ.get("LOCAL_RANK", "0"))
-        store = dist.distributed_c10d._get_default_store()
-        restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # each start has its own announcements
-        self._store = dist.PrefixStore(f"seq2attn/{restart}", store)  # type: ignore[attr-defined]
+        self._store = PrefixStore("seq2attn", store)
 
     def all(self, value: Any) -> list[Any]:
         """See the base class."""
@@ -224,11 +223,41 @@ def joined(timeout: timedelta = TIMEOUT) -> Iterator[Group]:
         yield ALONE
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, timeout=timeout)
+    store, rank, size = next(rendezvous("env://", timeout=timeout))
+    store = PrefixStore(_name_of_start(store, rank, size, timeout), store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     try:
-        yield Processes()
+        yield Processes(store)
     finally:
         dist.destroy_process_group()
+
+
+def _name_of_start(store: Store, rank: int, size: int, timeout: timedelta) -> str:
+    """Return a name that the processes that start together have in common, and no others.
+
+    torchrun keeps its store when it starts processes again, with the addresses of those before. Processes
+    that find these wait for somebody who is not there any more. So the first process makes up a name, and
+    tells it to those that ask for it now, by a question that nobody has asked before.
+    """
+    own = uuid.uuid4().hex
+    if rank:
+        store.set(f"question/{rank}", own)
+        store.wait([f"answer/{own}"], timeout)
+        name: str = store.get(f"answer/{own}").decode()
+        store.set(f"{name}/{rank}", "here")
+        return name
+    end, missing = time.monotonic() + timeout.total_seconds(), {*range(1, size)}
+    while missing and time.monotonic() < end:
+        for other in [*missing]:
+            if store.check([f"question/{other}"]):  # if of a process before, nobody reads the answer
+                store.set(f"answer/{store.get(f'question/{other}').decode()}", own)
+            missing -= {other} if store.check([f"{own}/{other}"]) else set()
+        time.sleep(POLL / 10)
+    if missing:
+        raise GroupError(
+            f"waited {timeout} for the processes {sorted(missing)} of {size}, which did not start"
+        )
+    return own
 
 
 def is_first() -> bool:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seq2attn.errors import Seq2attnError
+from seq2attn.text.given_ids import Numbering
 from seq2attn.text.vocabulary import Vocabulary
 
 T = TypeVar("T")
@@ -148,6 +149,8 @@ class _Process:
         self._process.stdout.close()
         with self._alive():
             self._to.send_bytes(_packed([vocabulary.model for vocabulary in vocabularies]))
+            numberings = [vocabulary.numbering or Numbering() for vocabulary in vocabularies]
+            self._to.send_bytes(_packed([numbering.identity().encode() for numbering in numberings]))
 
     def __enter__(self) -> "_Process":
         return self
@@ -187,7 +190,11 @@ def serve() -> None:
     texts, ids = Connection(os.dup(0), writable=False), Connection(os.dup(1), readable=False)
     os.dup2(2, 1)  # nothing else may write to the pipe
     with contextlib.suppress(EOFError, BrokenPipeError):
-        vocabularies = [Vocabulary(model) for model in _unpacked(texts.recv_bytes())]
+        models, numberings = _unpacked(texts.recv_bytes()), _unpacked(texts.recv_bytes())
+        vocabularies = [
+            Vocabulary(model, numbering=Numbering.of_identity(numbering.decode()))
+            for model, numbering in zip(models, numberings, strict=True)
+        ]
         while True:
             sides = [_unpacked(texts.recv_bytes()) for _ in vocabularies]
             for vocabulary, side in zip(vocabularies, sides, strict=True):
