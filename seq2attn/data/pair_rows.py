@@ -82,7 +82,8 @@ def units(source: Source, options: Options, report: Report, begin: int = 0) -> I
     Units do not go beyond the end of a part, so that a part does not depend on the size of a unit.
     """
     limit = options.corpus.limit
-    stream = (_tagged(pair, options.tag) for pair in islice(source.read(report), limit))
+    read = islice(source.read(report), limit)
+    stream: Iterator[Pair] = (_tagged(pair, options.tag) for pair in read)
     if options.training:
         stream = chain.from_iterable(pair.per_reference() if pair.references else (pair,) for pair in stream)
     for _ in islice(stream, begin):
