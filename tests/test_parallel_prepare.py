@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -149,6 +149,16 @@ def children(process: int = os.getpid()) -> set[int]:
     """The processes that the first thread of a process has started, and that have not ended."""
     text = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="utf-8")
     return {int(number) for number in text.split()}
+
+
+def test_processes_know_tags_and_given_ids(vocabularies):
+    tagged = [Vocabulary(one.model, numbering=Numbering(tags=["<2en>", "<2de>"])) for one in vocabularies]
+    assert all(Numbering.of_identity(one.numbering.identity()) == one.numbering for one in tagged)
+    units = [(["<2en> Es regnet.", "<2de> x"], ["It rains.", f"{number}"]) for number in range(40)]
+    found = [[ids.values.tolist() for ids in sides] for _, sides in encoded(units, tuple, tagged, 2)]
+    assert found == [
+        [[*chain(*one.encode(side))] for one, side in zip(tagged, unit, strict=True)] for unit in units
+    ]
 
 
 @needs_proc

@@ -9,6 +9,7 @@ from tiny_training import batch, loader, trainer
 from torch.autograd.graph import saved_tensors_hooks
 
 from seq2attn.errors import Seq2attnError
+from seq2attn.layers.basic import Dropout
 from seq2attn.runtime.distributed import joined
 
 KIND = "transformer-post-sinusoidal"
@@ -18,8 +19,8 @@ def gradients(recomputing: bool, **options):
     """The gradients of an update, and the number of values that are kept for the backward pass."""
     made = trainer(KIND, gradient_checkpointing=recomputing, optimizer="sgd", clip=None, **options)
     for module in made.model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.3
+        if isinstance(module, Dropout):
+            module.rate = 0.3
     made.optimizers[""].step = lambda *args, **options: None
     made.optimizers[""].zero_grad = lambda *args, **options: None
     kept = []

@@ -100,6 +100,8 @@ def lines(path: Path, report: Report | None = None) -> Iterator[bytes]:
                         f"{path}:{number}: more than {MOST_BLANK:,} blank lines in a row: {_NO_TEXT}"
                     )
                 yield line.removeprefix(_BOM if number == 1 else b"").rstrip(b"\r\n")
+            if report is not None:
+                report.share = 1.0
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: damaged, or not compressed as its name says: {error}") from error
     except OSError as error:

@@ -52,6 +52,12 @@ class Options(NamedTuple):
     training: bool
 
     @property
+    def tag(self) -> str | None:
+        """The word that sources begin with; labelled words have none."""
+        tag: str | None = getattr(self.corpus, "tag", None)
+        return tag
+
+    @property
     def limits(self) -> FilterRecipe | None:
         """The filters; None: pairs stay as they are."""
         return self.data.filter if self.training else None
@@ -76,8 +82,8 @@ def units(source: Source, options: Options, report: Report, begin: int = 0) -> I
     Units do not go beyond the end of a part, so that a part does not depend on the size of a unit.
     """
     limit = options.corpus.limit
-    tag = tag_of(options.corpus)
-    stream: Iterator[Pair] = (_tagged(pair, tag) for pair in islice(source.read(report), limit))
+    read = islice(source.read(report), limit)
+    stream: Iterator[Pair] = (_tagged(pair, options.tag) for pair in read)
     if options.training:
         stream = chain.from_iterable(pair.per_reference() if pair.references else (pair,) for pair in stream)
     for _ in islice(stream, begin):
@@ -90,12 +96,6 @@ def units(source: Source, options: Options, report: Report, begin: int = 0) -> I
         reading.share = min(1.0, max(report.share, count / limit if limit else 0.0))
         yield Unit(pairs, reading, count % PART == 0)
     yield Unit([], report.copy(), count % PART != 0)
-
-
-def tag_of(corpus: AnyCorpus | AnyLabelled) -> str | None:
-    """Return the tag that each source of a corpus begins with; labelled words have none."""
-    tag: str | None = getattr(corpus, "tag", None)
-    return tag
 
 
 def _tagged(pair: Pair, tag: str | None) -> Pair:

@@ -15,7 +15,7 @@ from seq2attn.data.cache import Notes, grown
 from seq2attn.data.corpora import Role, Source, Use, open_corpus
 from seq2attn.data.examples import Examples, Part, digest
 from seq2attn.data.growing_file import FilePart, GrowingFile
-from seq2attn.data.pair_rows import Coder, Coders, Options, Rows, columns, content_of, rows_of, tag_of, units
+from seq2attn.data.pair_rows import Coder, Coders, Options, Rows, columns, content_of, rows_of, units
 from seq2attn.data.report import DataError, Report, silent
 from seq2attn.data.seen_pairs import SeenPairs, keys_of
 from seq2attn.recipe import AnyCorpus, AnyLabelled, DataRecipe, LabelledDataRecipe
@@ -76,7 +76,7 @@ def mixed(parts: Sequence[Part], temperature: float) -> list[Part]:
 
 def _name(source: Source, options: Options) -> str:
     """Return the name of a store; it differs if the content may differ."""
-    unused = {"weight", *(() if tag_of(options.corpus) else ("tag",))}
+    unused = {"weight", *(() if options.tag else ("tag",))}
     corpus = options.corpus.model_dump(mode="json", exclude=unused)
     filters = None if options.limits is None else options.limits.model_dump(mode="json")
     vocabularies = [vocabulary.fingerprint for vocabulary in options.vocabularies]
