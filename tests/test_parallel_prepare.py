@@ -98,37 +98,6 @@ def test_the_number_of_processes_changes_nothing(monkeypatch, tmp_path, corpus, 
     assert made(monkeypatch, tmp_path / "parts", several, vocabularies, ROWS=9, ALONE=2) == whole
 
 
-def test_processes_know_tags_and_given_ids(monkeypatch, vocabularies):
-    own = [vocabulary._processor for vocabulary in vocabularies]
-    pieces = [reversed([one.id_to_piece(number) for number in range(one.get_piece_size())]) for one in own]
-    ids = [
-        {
-            piece: number
-            for number, piece in enumerate(
-                [
-                    "<pad>",
-                    "<s>",
-                    "</s>",
-                    "<de>",
-                    *dict.fromkeys(piece for piece in side if piece not in ("<pad>", "<s>", "</s>")),
-                ]
-            )
-        }
-        for side in pieces
-    ]
-    numberings = Numbering(ids[0], None, ["<de>"]), Numbering(None, None, ["<en>"])
-    renumbered = [
-        Vocabulary(vocabulary.model, numbering=numbering)
-        for vocabulary, numbering in zip(vocabularies, numberings, strict=True)
-    ]
-    assert [Numbering.of(one.identity()) == one for one in numberings] == [True, True]
-    units = [(["<de> Es regnet.", "Es <de>"], ["<en> It rains.", "It"])] * 9
-    monkeypatch.setattr(encoding_processes, "ALONE", 2)
-    found = [ids for _, ids in encoded(units, lambda unit: unit, renumbered, 2)]
-    for alone, other in zip(found[0], found[-1], strict=True):
-        assert alone.values.tolist() == other.values.tolist() != []
-
-
 @needs_proc
 def test_a_process_that_is_killed_is_named(vocabularies):
     before = children()
@@ -153,7 +122,7 @@ def children(process: int = os.getpid()) -> set[int]:
 
 def test_processes_know_tags_and_given_ids(vocabularies):
     tagged = [Vocabulary(one.model, numbering=Numbering(tags=["<2en>", "<2de>"])) for one in vocabularies]
-    assert all(Numbering.of_identity(one.numbering.identity()) == one.numbering for one in tagged)
+    assert all(Numbering.of(one.numbering.identity()) == one.numbering for one in tagged)
     units = [(["<2en> Es regnet.", "<2de> x"], ["It rains.", f"{number}"]) for number in range(40)]
     found = [[ids.values.tolist() for ids in sides] for _, sides in encoded(units, tuple, tagged, 2)]
     assert found == [
