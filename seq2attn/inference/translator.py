@@ -87,9 +87,8 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             (result,) = predictor.stream([text], alignment=not options.self_attention)
         else:
             result = predictor.align(text, options.target)
-        own = {"pieces": options.pieces, "scale": options.text_scale, "right_to_left": options.right_to_left}
         if "all" not in (options.layer, options.head) and not options.self_attention:
-            return result, result.plot(**own)
+            return result, result.plot(**options.of_results)
         source = self.generator.tokenizer.source_ids(result.source.ids, lambda: text)
         if options.self_attention:
             maps = self_attention_maps(self.generator, source, result, options.pieces)
@@ -97,7 +96,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         shift = self.alignment.shift_of(self.model.decoder)
         maps = cross_attention_maps(self.generator, source, result, options.pieces, shift)
         if [len(heads) for heads in maps.layers] == [1]:  # all are one, and a single picture sets </s> apart
-            return result, result.plot(**own)
+            return result, result.plot(**options.of_results)
         layer, _ = self.generator.alignment_head(predictor.alignment)
         return result, maps.draw(options if options.layer is not None else options._replace(layer=layer))
 
