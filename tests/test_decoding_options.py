@@ -136,7 +136,7 @@ def test_a_text_has_single_spaces_whatever_pieces_are_said(
     texts = ["⁇", "⁇ is ⁇", "is", "is is", ""]
     for ids, text in zip(said, texts, strict=True):
         hypothesis = Hypothesis(ids, -1.0, -0.5)
-        monkeypatch.setattr(model.generator, "search", lambda *a, h=hypothesis: [[h]])
+        monkeypatch.setattr(model.generator, "_by_torch", lambda *a, h=hypothesis: {0: [h]})
         found = one(model)
         assert (found.text, " ".join(found.words)) == (text, text)
         assert (found.score, found.log_probability) == (-0.5, -1.0)

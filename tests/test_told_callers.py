@@ -30,6 +30,7 @@ OF_COMMANDS = (
     "recipe/graph_import.py",
     "runs/comparison.py",
     "runtime/process.py",
+    "serving/server.py",
 )
 # Words about a command that are no advice, or of functions that only the command `score` calls.
 OTHERS = ("as `seq2attn train` ", "spm_train or `seq2attn train`", "score a run (`seq2attn score RUN`)", "score its dev set with --data dev", "--features are for",

@@ -54,6 +54,11 @@ class PlotOptions(NamedTuple):
             raise Seq2attnError("the scale range is only for models of images: use fixed or auto")
         return self.scale or "fixed"
 
+    @property
+    def of_results(self) -> dict[str, Any]:
+        """The options that results of texts have for their `plot`."""
+        return {"pieces": self.pieces, "scale": self.text_scale, "right_to_left": self.right_to_left}
+
     def refuse(self, names: Sequence[str], owners: str) -> None:
         """Seq2attnError if any of these options is set; owners: the models that have them."""
         defaults = PlotOptions()

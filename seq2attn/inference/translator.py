@@ -97,9 +97,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             source = self.generator.tokenizer.source_ids(result.source.ids, lambda: text)
             figure = drawn_maps(self.generator, source, result, options, predictor.alignment)
         if figure is None:
-            figure = result.plot(
-                pieces=options.pieces, scale=options.text_scale, right_to_left=options.right_to_left
-            )
+            figure = result.plot(**options.of_results)
         return result, figure
 
     def _viewed(self, text: str, decoding: Mapping[str, object]) -> ViewedInput:
