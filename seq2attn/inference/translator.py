@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from torch import Tensor
 from typing_extensions import Unpack
@@ -32,8 +32,7 @@ from seq2attn.inference.result_list import Results
 from seq2attn.inference.results import Translation
 from seq2attn.inference.search import Hypothesis
 from seq2attn.inference.shortening import shortened
-from seq2attn.inference.text_words import between_texts
-from seq2attn.inference.viewing import ViewedInput
+from seq2attn.inference.text_words import between_texts, word_probabilities
 from seq2attn.inference.writing_predictor import WritingPredictor
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.text.vocabulary import Tokens, Vocabulary
@@ -103,16 +102,11 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         layer, _ = self.generator.alignment_head(predictor.alignment)
         return result, maps.draw(options if options.layer is not None else options._replace(layer=layer))
 
-    def _viewed(self, text: str, decoding: Mapping[str, object]) -> ViewedInput:
+    def _viewed_parts(self, text: str) -> tuple[Any, ...]:
         """See the base class."""
         tokens, ids = self._tokenize(text)
-        names, tokenizer = [*tokens.pieces, "</s>"] if tokens.ids else [], self.generator.tokenizer
-        return ViewedInput(
-            *(self.generator, self.settings(decoding), self.alignment, ids, Side.of(tokens, text), names),
-            lambda target: tokenizer.tokenize_target(target, ids),
-            lambda target: self._text(target, tokens.pieces),
-            tokens.pieces,
-        )
+        tokenizer = self.generator.tokenizer
+        return ids, Side.of(tokens, text), lambda target: tokenizer.tokenize_target(target, ids)
 
     # ---- generating --------------------------------------------------------------------------------
 
@@ -173,7 +167,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
                 raise Seq2attnError("markup needs alignments, and knows no prefixes: leave both out")
             marked = translate_marked(texts, markup, lambda plain: self._generate(plain, **options))
             return marked[0] if isinstance(text, str) else marked
-        results = self._results(texts, self.settings(options), alignment, prefixes, 0)
+        results = self.results(texts, self.settings(options), alignment, prefixes, range(len(texts)))
         return results[0] if isinstance(text, str) else Results(results)
 
     def stream(
@@ -207,7 +201,8 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         decoding = decoding or self.decoding
         for chunk in chunks:
             texts = all_texts(chunk, "lines")
-            yield from self._results(texts, decoding, alignment, [""] * len(texts), first, exact)
+            indices = range(first, first + len(texts))
+            yield from self.results(texts, decoding, alignment, [""] * len(texts), indices, exact)
             first += len(texts)
 
     def align(
@@ -258,8 +253,8 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             for row, (source, target) in enumerate(zip(sources, targets, strict=True))
             if len(source.ids) and 0 < len(target) < longest  # the decoder reads <s>, too
         ]
-        too_long = [first + row for row, target in enumerate(targets) if len(target) >= longest]
-        warn_of_targets(too_long, longest)
+        long = [first + row for row, target in enumerate(targets) if len(target) >= longest]
+        warn_of_targets(long, longest)
         forced = self.generator.forced_decoding(
             [sources[row] for row in rows],
             [targets[row] for row in rows],
@@ -297,26 +292,28 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         ids = [tokenize(text, source).ids for text, source in zip(targets, source_ids, strict=True)]
         return self.generator.forced_decoding(source_ids, ids, self.decoding.batch_tokens, head)
 
-    def _results(
+    def results(
         self,
-        texts: list[str],
+        texts: Sequence[str],
         decoding: DecodingRecipe,
         alignment: bool,
-        prefixes: list[str],
-        first: int,
+        prefixes: Sequence[str],
+        indices: Sequence[int],
         exact: bool = True,
     ) -> list[Translation]:
-        """Return the results of texts; `first` is the index of the first text in the input."""
+        """Return the results of texts that are computed together, with these prefixes; `indices` are those of
+        the texts in their inputs, which may be several: samples depend on them."""
         tokenizer = self.generator.tokenizer
-        sources = [self._tokenize(text, decoding.max_source, first + n) for n, text in enumerate(texts, 1)]
+        numbered = zip(texts, indices, strict=True)
+        sources = [self._tokenize(text, decoding.max_source, index + 1) for text, index in numbered]
         rows = [row for row, source in enumerate(sources) if source.tokens.ids]  # of texts that are not blank
         given = [sources[row].ids for row in rows]
         prefix_ids = [tokenizer.tokenize_target(prefixes[row], sources[row].ids).ids for row in rows]
         self._warn_of_prefixes([prefixes[row] for row in rows], prefix_ids)
-        indices = [first + row for row in rows]
+        numbers = [indices[row] for row in rows]
         aligned = (alignment or decoding.replace_unknown) and self.model.decoder.attention_layers
         head = self.alignment if aligned else None
-        nbest_lists = self.generator.decode(given, decoding, prefix_ids, indices, head, exact)
+        nbest_lists = self.generator.decode(given, decoding, prefix_ids, numbers, head, exact)
         results: list[list[Translation]] = [[] for _ in texts]
         for row, nbest in zip(rows, nbest_lists, strict=True):
             tokens = sources[row].tokens
@@ -325,7 +322,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
                 text = self._text(hypothesis.tokens, tokens.pieces)
                 result = self._result(tokens, target, text, hypothesis, forced)
                 results[row].append(result.known(self.target.unk) if decoding.replace_unknown else result)
-        longest = [first + n for n, nbest in enumerate(results, 1) if nbest and nbest[0].truncated]
+        longest = [i + 1 for i, nbest in zip(indices, results, strict=True) if nbest and nbest[0].truncated]
         warn_of_limits(longest, decoding, self.model.decoder.max_length)
         return [
             nbest[0].among(nbest) if nbest else Translation.empty(source.tokens)
@@ -380,6 +377,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             weights=weights,
             copied=copied,
             attention=forced.attention,
+            probabilities=word_probabilities(forced.of_tokens, target.word_of),
         )
 
 
