@@ -95,6 +95,7 @@ def test_self_attention_is_shown_if_it_is_wanted(translators: Any) -> None:
     assert [group.name for group in plain.items[0].entries[0].outputs[0].groups] == names[:1]
     entry = page.items[0].entries[0]
     assert [group.name for group in entry.outputs[0].groups] == names
+    assert [len(group.layers) for group in entry.outputs[0].groups] == [3, 1, 3]
     for group, side in zip(entry.outputs[0].groups[1:], (entry.source, entry.outputs[0].target), strict=True):
         assert {layer.weights.shape[1:] for layer in group.layers} == {(len(side.pieces) + 1,) * 2}
     tiny_pages.validated(page.html())

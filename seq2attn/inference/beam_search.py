@@ -80,9 +80,8 @@ def beam_search(
     nbest, count, device = beam if nbest is None else nbest, len(limits), limits.device
     kept = beam if rules.estimated_end else nbest
     hypotheses = _first_hypotheses(count, beam, nbest, device)
-    sentences = hypotheses.sentences
+    sentences, finished = hypotheses.sentences, [list[Hypothesis]() for _ in range(count)]
     dropped: list[int] = []  # the sentences whose greedy hypothesis has left the beam before its end
-    finished: list[list[Hypothesis]] = [[] for _ in range(count)]
     start, state = state, reorder(state, sentences.repeat_interleave(beam), sentences)
     token = torch.full((count * beam,), rules.bos, dtype=torch.long, device=device)
     while len(hypotheses.sentences):
@@ -93,16 +92,15 @@ def beam_search(
         total = continuations.total.masked_fill(continuations.token == rules.eos, IMPOSSIBLE)
         order = total.sort(dim=1, descending=True, stable=True).indices[:, :beam]
         path, lost = _greedy_path(hypotheses, continuations, order, rules)
-        if trace is not None and not hypotheses.sentences[0]:
-            trace.append(_traced(continuations, order, rules))
+        _add_step(trace, hypotheses, continuations, order, rules)
         dropped += [] if rules.estimated_end else hypotheses.sentences[lost].tolist()
         parts = total, continuations.origin, continuations.token
-        total, origin, token = (part.gather(1, order) for part in parts)
-        length = hypotheses.history.shape[2]
+        total, origin, token = (x.gather(1, order) for x in parts)
         # A log-probability only falls and the coverage term is never positive: no score can be higher than
         # that of the present log-probability at the limit.
-        longest = length + 1 if rules.estimated_end else limits[hypotheses.sentences] + 1
-        highest = rules.score(total[:, 0], longest)
+        length = hypotheses.history.shape[2]
+        longest = length if rules.estimated_end else limits[hypotheses.sentences]
+        highest = rules.score(total[:, 0], longest + 1)
         lowest = [_lowest_kept(finished[sentence], kept) for sentence in hypotheses.sentences.tolist()]
         remaining = (highest > torch.tensor(lowest, device=device)).nonzero().squeeze(1)
         origin, token = origin[remaining], token[remaining]  # (B, K), of the sentences that remain
@@ -128,13 +126,24 @@ def _completed(
     return greedy(step, reorder(start, rows), rules, limits[rows], None if prefix is None else prefix[rows])
 
 
-def _traced(continuations: _Continuations, order: Tensor, rules: Rules) -> BeamStep:
-    """Return the step of the first sentence. order: (B, K), indices of the kept continuations."""
+def _add_step(
+    trace: list[BeamStep] | None,
+    hypotheses: _OpenHypotheses,
+    continuations: _Continuations,
+    order: Tensor,
+    rules: Rules,
+) -> None:
+    """Add the step of the first sentence to a trace, if there is one and the sentence is not finished.
+
+    order: (B, K), indices of the kept continuations.
+    """
+    if trace is None or hypotheses.sentences[0]:
+        return
     parts = continuations.origin[0], continuations.token[0], continuations.total[0]
     found = list(zip(*(part.tolist() for part in parts), strict=True))
     kept = [found[index] for index in order[0].tolist() if found[index][1] != rules.eos]
     ended = [one for one in found[: order.shape[1]] if one[1] == rules.eos]
-    return BeamStep(*([one for one in part if one[2] > IMPOSSIBLE] for part in (kept, ended)))
+    trace.append(BeamStep(*([one for one in part if one[2] > IMPOSSIBLE] for part in (kept, ended))))
 
 
 def _greedy_path(

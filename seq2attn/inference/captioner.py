@@ -18,7 +18,6 @@ from seq2attn.inference.generator import AlignmentHead
 from seq2attn.inference.image_input import CHUNK, image_chunks, read_image, several
 from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, PlotOptions, all_texts
 from seq2attn.inference.search import Hypothesis
-from seq2attn.inference.viewing import ViewedInput
 from seq2attn.inference.writing_predictor import WritingPredictor
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.text.vocabulary import Tokens
@@ -164,16 +163,10 @@ class Captioner(WritingPredictor[ImageTokenizer]):
             result = predictor.align(text, options.target)
         return result, result.plot(pieces=options.pieces, scale=options.scale or "auto")
 
-    def _viewed(self, text: "OneImage", decoding: Mapping[str, object]) -> ViewedInput:
+    def _viewed_parts(self, text: "OneImage") -> tuple[Any, ...]:
         """See the base class."""
         name, pixels = read_image(text, self.reader)
-        grid = self.generator.tokenizer.grid(pixels)
-        names = [f"{row},{column}" for row in range(grid[0]) for column in range(grid[1])]
-        return ViewedInput(
-            *(self.generator, self.settings(decoding), self.alignment, pixels, Picture(name, pixels), names),
-            *(self.target.split, self._text),
-            grid=grid,
-        )
+        return pixels, Picture(name, pixels), self.target.split, self.generator.tokenizer.grid(pixels)
 
     # ---- parts -------------------------------------------------------------------------------------
 

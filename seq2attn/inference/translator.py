@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from torch import Tensor
 from typing_extensions import Unpack
@@ -34,7 +34,6 @@ from seq2attn.inference.results import Translation
 from seq2attn.inference.search import Hypothesis
 from seq2attn.inference.shortening import shortened
 from seq2attn.inference.text_words import between_texts, translation_of
-from seq2attn.inference.viewing import ViewedInput
 from seq2attn.inference.writing_predictor import WritingPredictor
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.text.vocabulary import Tokens, Vocabulary
@@ -100,16 +99,11 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             figure = result.plot(**options.of_results)
         return result, figure
 
-    def _viewed(self, text: str, decoding: Mapping[str, object]) -> ViewedInput:
+    def _viewed_parts(self, text: str) -> tuple[Any, ...]:
         """See the base class."""
         tokens, ids = self._tokenize(text)
-        names, tokenizer = [*tokens.pieces, "</s>"] if tokens.ids else [], self.generator.tokenizer
-        return ViewedInput(
-            *(self.generator, self.settings(decoding), self.alignment, ids, Side.of(tokens, text), names),
-            lambda target: tokenizer.tokenize_target(target, ids),
-            lambda target: self._text(target, tokens.pieces),
-            tokens.pieces,
-        )
+        tokenizer = self.generator.tokenizer
+        return ids, Side.of(tokens, text), lambda target: tokenizer.tokenize_target(target, ids)
 
     # ---- generating --------------------------------------------------------------------------------
 
@@ -265,8 +259,8 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             for row, (source, target) in enumerate(zip(sources, targets, strict=True))
             if len(source.ids) and 0 < len(target) < longest  # the decoder reads <s>, too
         ]
-        too_long = [first + row for row, target in enumerate(targets) if len(target) >= longest]
-        warn_of_targets(too_long, longest)
+        long = [first + row for row, target in enumerate(targets) if len(target) >= longest]
+        warn_of_targets(long, longest)
         forced = self.generator.forced_decoding(
             [sources[row] for row in rows],
             [targets[row] for row in rows],

@@ -54,13 +54,24 @@ class ViewedInput(NamedTuple):
     generator: Generator[Any]
     decoding: DecodingRecipe
     alignment: AlignmentHead
+    write: Callable[[Sequence[int], Sequence[str]], str]  # the text of ids, and of pieces that are copied
     source: Any  # as the generator takes it
     side: Side | Picture  # as a page shows it
-    names: list[str]  # of the source's positions
     tokenize: Callable[[str], Tokens]  # a given target
-    write: Callable[[Sequence[int]], str]  # the text of ids
-    copied: Sequence[str] = ()  # the pieces that ids beyond the vocabulary copy
     grid: tuple[int, int] | None = None  # of an image
+
+    @property
+    def copied(self) -> list[str]:
+        """The pieces that ids beyond the vocabulary copy."""
+        return (self.side.pieces or []) if isinstance(self.side, Side) else []
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the source's positions; none of a blank text."""
+        if self.grid is None:
+            return [*self.copied, "</s>"] if self.copied else []
+        rows, columns = self.grid
+        return [f"{row},{column}" for row in range(rows) for column in range(columns)]
 
     @property
     def target(self) -> Vocabulary:
@@ -98,7 +109,7 @@ class ViewedInput(NamedTuple):
     def _found(self, hypothesis: Hypothesis, tree: "Tree", options: ViewOptions) -> Output:
         """Return what a page shows of a hypothesis."""
         tokens = self.target.join(hypothesis.tokens, self.copied)
-        output = self._output(tokens, self.write(hypothesis.tokens), options)
+        output = self._output(tokens, self.write(hypothesis.tokens, self.copied), options)
         return output._replace(score=hypothesis.score, end=tree.ends.get(tuple(hypothesis.tokens)))
 
     def _output(self, tokens: Tokens, text: str, options: ViewOptions) -> Output:

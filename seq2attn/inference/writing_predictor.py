@@ -111,9 +111,14 @@ class WritingPredictor(Predictor, Generic[C]):
         """See the base class."""
         return self._viewed(text, decoding).entry(options)
 
-    @abstractmethod
     def _viewed(self, text: Any, decoding: Mapping[str, object]) -> ViewedInput:
         """Return a text or an image as the viewer takes it. decoding: options that replace the recipe's."""
+        parts = self._viewed_parts(text)
+        return ViewedInput(self.generator, self.settings(decoding), self.alignment, self._text, *parts)
+
+    @abstractmethod
+    def _viewed_parts(self, text: Any) -> tuple[Any, ...]:
+        """Return the last parts of a `ViewedInput`, from `source` on."""
 
     def num_targets(self, texts: Sequence[str]) -> int:
         """See the base class: pieces, </s> included."""
