@@ -52,5 +52,5 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/developing: $(VENV)/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .[dev,ctranslate2,onnx,tensorboard]
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .[dev,ctranslate2,onnx,serve,tensorboard]
 	touch $@

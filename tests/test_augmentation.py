@@ -114,6 +114,14 @@ class Drawing(np.random.Generator):
         return self.numbers
 
 
+def test_affine_leans_upright_lines_about_the_centre():
+    matrix = Affine(rotate=0, scale=0, translate=0, shear=30).matrix(10, 20, random(3))
+    assert matrix[1] == pytest.approx([0, 1, 0]) and matrix[0, 0] == 1
+    assert matrix @ [10, 5, 1] == pytest.approx([10, 5])
+    leans = [Affine(shear=30, rotate=0, scale=0).matrix(10, 20, random(seed))[0, 1] for seed in range(50)]
+    assert 0.4 < max(leans) < np.tan(np.pi / 6) and -np.tan(np.pi / 6) < min(leans) < -0.4
+
+
 def test_affine_turns_clockwise_scales_and_shifts():
     image = noise(8, 8)
     turned = Affine(rotate=90, scale=0, translate=0).apply(image, Drawing(1, 0, 0, 0))

@@ -21,7 +21,7 @@ OPTIONS = {
     "train": "--run --resume --format --device",
     "check": "--pairs --format --device",
     "translate": "--beam --length-penalty --coverage-penalty --nbest --sample --top-k --top-p --temperature --seed --batch-tokens "
-    "--scores --format --markup --checkpoint --device --engine --quantize --verbose",
+    "--scores --format --markup --tag --checkpoint --device --engine --quantize --verbose",
     "summarize": "--key --whole --format --beam --no-repeat-ngram --min-length --scores --checkpoint --device",
     "tag": "--format --words --conll --checkpoint --device",
     "caption": "--beam --nbest --prefix --scores --format --checkpoint --device",
@@ -38,9 +38,15 @@ OPTIONS = {
     "average": "--last --format --device",
     "bench attention": "--scorers --normalizers --also --seeds --budget --gold --out --format",
     "bench blocks": "--blocks --at --seeds --budget --out --format",
+    "serve": "--host --port --token-file --cors --max-lines --max-characters --max-images --max-pixels --max-body "
+    "--max-waiting --max-beam --timeout --batch-seconds --grace --checkpoint --device --precision --engine --quantize",
     "graph": "",
     "graph show": "--size --format",
     "graph import": "--scale --output",
+    "import": "",
+    "import marian": "--output",
+    "pull": "--output",
+    "push": "--license --private --data",
     "recipes": "--format",
     "schema": "",
 }

@@ -133,6 +133,37 @@ def test_images_without_boxes_are_trained_and_scored_on(images: Path, tmp_path: 
     assert trained.progress.step == 2 and trained.scores[0].value >= 0
 
 
+def test_a_metric_without_an_object_of_its_size_is_left_out_of_validations(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Images are of 48 x 60 pixels: none of their objects is large."""
+    sections = recipe(images, metric="ap", metrics=["ap", "ap-large"])
+    trained = seq2attn.train(sections, tmp_path / "run", device="cpu")
+    assert tiny_runs.log(trained.run)[-1].keys() == {"step", "loss", "ap"}
+    assert [score.name for score in trained.scores] == ["AP"]
+    assert (
+        "ap-large is left out of validations, as it has no value on data.dev: no image has large objects"
+        in (" ".join(capsys.readouterr().err.split()))
+    )
+    evaluation = score_run(trained.run, ["ap-large", "ap50"], device="cpu").evaluation
+    assert [*evaluation.scores] == ["ap50"]
+    assert evaluation.undefined == {"ap-large": "no image has large objects to find"}
+    with pytest.raises(Seq2attnError, match="ap-large has no value: no image has large objects to find"):
+        score_run(trained.run, ["ap-large"], device="cpu")
+
+
+def test_the_metric_that_chooses_needs_an_object_before_training(images: Path, tmp_path: Path) -> None:
+    sections = recipe(images, metric="ap-large")
+    words = (
+        "training.metric: ap-large has no value on data.dev, so choose another: no image has large objects"
+    )
+    with pytest.raises(Seq2attnError, match=words):
+        list(check(seq2attn.recipe.read(sections), device="cpu"))
+    with pytest.raises(Seq2attnError, match=words):
+        train(sections, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_check_reports_boxes_and_what_no_point_can_predict(images: Path) -> None:
     def report(head: dict[str, Any]) -> str:
         sections = recipe(images)

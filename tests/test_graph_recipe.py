@@ -175,7 +175,7 @@ def test_a_run_has_the_graph_as_it_was_read(tmp_path: Path) -> None:
 
 
 def test_warnings_of_wide_blocks_name_the_row() -> None:
-    (warning,) = graph(insert={"after": "c2", "module": "aspp", "rates": [1, 6]}).wide_rates(32, 40)
+    (warning,) = graph(insert={"after": "c2", "module": "aspp", "rates": [1, 6]}).grid_notes(32, 40)
     assert warning.startswith("aspp in row c2_aspp: of 3x3 convolutions with the rates 6, most")
 
 

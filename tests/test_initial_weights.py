@@ -1,9 +1,8 @@
-"""`init_from`: a training starts from the weights of another run."""
+"""`init`: a training starts from the weights of another run."""
 
 import json
 import shutil
 from collections.abc import Sequence
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,15 @@ import pytest
 import tiny_runs
 import torch
 from PIL import Image
-from rich.console import Console
 from tiny_graphs import ROWS
+from tiny_runs import recording, said
 from torch import nn
 
 import seq2attn
 from seq2attn.models.tagger_factory import build_tagger
 from seq2attn.models.vision.factory import build_image_classifier
 from seq2attn.recipe import RECIPES, ClassifierRecipe, TaggerRecipe
+from seq2attn.recipe.root import InitRecipe
 from seq2attn.recipe.vision_model import ImageClassifierRecipe
 from seq2attn.runs.dry_run import check
 from seq2attn.runs.training_run import Trained
@@ -35,30 +35,12 @@ STILL = (
 )
 
 
-def said(display: Display) -> str:
-    """What was shown, on one line."""
-    stream = display.console.file
-    return " ".join(stream.getvalue().split()) if isinstance(stream, StringIO) else ""
-
-
-def recording() -> Display:
-    return Display(Console(file=StringIO(), width=10_000))
-
-
 # ---- texts ----------------------------------------------------------------------------------------------
 
 
 def from_run(run: Path) -> list[str]:
-    """What a recipe sets to start from a run: the run, and its vocabulary."""
-    files = f"[{run}/text/source.model, {run}/text/target.model]"
-    return [
-        MODEL,
-        "text.joint=false",
-        f"init_from={run}",
-        f"text.files={files}",
-        "data.test=null",
-        "data.dev.limit=3",
-    ]
+    """What a recipe sets to start from a run, and to leave its vocabulary as it is there."""
+    return [MODEL, "text={}", f"init={run}", "data.test=null", "data.dev.limit=3"]
 
 
 @pytest.fixture
@@ -78,7 +60,7 @@ def test_training_starts_from_the_best_weights_of_a_run(tmp_path: Path, given: P
     assert "new tensors" not in said(display) and f"tensors of {given} left" not in said(display)
     best = RunFolder.open(given).version.best
     assert folder.version.origin == {
-        "init_from": str(given),
+        "init": str(given),
         "weights": best,
         "sha256": RunFolder.open(given).version.checksums[f"weights/{best}"],
     }
@@ -117,11 +99,10 @@ def test_a_run_that_was_killed_before_it_began_starts_when_it_is_resumed(tmp_pat
 def test_another_vocabulary_is_refused_before_data_are_read(
     tmp_path: Path, given: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = [MODEL, f"init_from={given}", "text={model: char}", "data.train.0.limit=20"]
+    options = [MODEL, f"init={given}", "text={model: char}", "data.train.0.limit=20"]
     monkeypatch.setattr("seq2attn.runs.training_run.read_examples", None)
     expected = (
-        rf"text/source.model, text/target.model of this recipe and of {given} differ, .* by text.files or "
-        rf"text.file: {given}/text/source.model, {given}/text/target.model"
+        rf"it is that of {given}, .* another: text.model is 'char', there 'unigram'. Leave out text, or"
     )
     with pytest.raises(RunError, match=expected):
         tiny_runs.train(tmp_path / "run", *options)
@@ -134,7 +115,7 @@ def test_a_run_that_cannot_be_read_is_an_error_before_training(
 ) -> None:
     options = from_run(given)
     if kind == "missing":
-        options[2] = f"init_from={tmp_path}/nowhere"
+        options[2] = f"init={tmp_path}/nowhere"
     elif kind == "no run":
         (given / "version.json").unlink()
     elif kind == "damaged":
@@ -147,10 +128,10 @@ def test_a_run_that_cannot_be_read_is_an_error_before_training(
         }
         folder.commit()
     expected = {
-        "missing": "init_from: .*nowhere does not exist: expected a run folder",
-        "no run": "init_from: .* has no version.json",
-        "damaged": "init_from: .* is damaged",
-        "without weights": "init_from: .* none yet",
+        "missing": "init: .*nowhere does not exist: expected a run folder",
+        "no run": "init: .* has no version.json",
+        "damaged": "init: .* is damaged",
+        "without weights": "init: .* none yet",
     }
     with pytest.raises(RunError, match=expected[kind]):
         tiny_runs.train(tmp_path / "run", *options)
@@ -158,7 +139,7 @@ def test_a_run_that_cannot_be_read_is_an_error_before_training(
 
 
 def test_every_recipe_can_start_from_a_run() -> None:
-    assert all("init_from" in recipe.model_fields for recipe in RECIPES.values())
+    assert all("init" in recipe.model_fields for recipe in RECIPES.values())
 
 
 # ---- images ---------------------------------------------------------------------------------------------
@@ -203,7 +184,7 @@ def plain(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_inserted_row_is_new_and_all_others_are_taken(tmp_path: Path, folder: Path, plain: Path) -> None:
     display, edit = recording(), {"after": "c2", "module": "nonlocal"}
     edited = sections(folder, insert=edit)
-    run = train(edited, tmp_path / "run", f"init_from={plain}", display=display).run
+    run = train(edited, tmp_path / "run", f"init={plain}", display=display).run
     first, weights = (RunFolder.open(path).load_weights("last") for path in (plain, run))
     trained = {name for name in first if "running" not in name and "tracked" not in name}
     assert all(torch.allclose(weights[name], first[name], atol=1e-20) for name in trained)
@@ -212,10 +193,19 @@ def test_an_inserted_row_is_new_and_all_others_are_taken(tmp_path: Path, folder:
     assert f"{new} new tensors: backbone.rows.c2_nonlocal" in said(display)
 
 
+def test_running_statistics_of_frozen_norms_stay(tmp_path: Path, folder: Path, plain: Path) -> None:
+    init = {"run": str(plain), "freeze": ["backbone.rows.c2"]}
+    run = train({**sections(folder), "init": init}, tmp_path / "run", "training.max_steps=3").run
+    first, weights = (RunFolder.open(path).load_weights("last") for path in (plain, run))
+    still = {name for name in first if torch.equal(first[name], weights[name])}
+    assert {name for name in first if name.startswith("backbone.rows.c2.")} <= still
+    assert any("running" in name for name in still) and any("running" in name for name in {*first} - still)
+
+
 def test_a_row_that_was_left_out_is_left(tmp_path: Path, folder: Path, plain: Path) -> None:
     """A report of `check` says it, too."""
-    replaced = {**sections(folder, replace={"rows": ["c2"], "module": "se"}), "init_from": str(plain)}
-    lines = [text for heading, text in check(seq2attn.recipe.read(replaced)) if heading == "init_from"]
+    replaced = {**sections(folder, replace={"rows": ["c2"], "module": "se"}), "init": str(plain)}
+    lines = [text for heading, text in check(seq2attn.recipe.read(replaced)) if heading == "init"]
     assert [line.partition(":")[0].lstrip("0123456789 ") for line in lines] == [
         f"tensors from {plain}", "new tensors", f"tensors of {plain} left"
     ]  # fmt: skip
@@ -230,25 +220,25 @@ def test_tensors_with_other_shapes_are_an_error_that_lists_them(
     wider = sections(folder)
     wider["model"]["backbone"]["rows"][1] = dict(ROWS[1], size=12)
     expected = (
-        r"init_from: tensors of .*plain have other shapes: backbone.rows.p2.unit.conv.weight is \(8, 8, 3, 3\) "
+        r"init: tensors of .*plain have other shapes: backbone.rows.p2.unit.conv.weight is \(8, 8, 3, 3\) "
         r"there, \(12, 8, 3, 3\) here; backbone.rows.p2.unit.norm.weight is \(8,\) there, \(12,\) here"
     )
     with pytest.raises(RunError, match=expected):
-        train(wider, tmp_path / "run", f"init_from={plain}")
+        train(wider, tmp_path / "run", f"init={plain}")
 
 
 def test_with_other_labels_what_has_a_row_for_each_starts_anew(
     tmp_path: Path, folder: Path, plain: Path
 ) -> None:
     display = recording()
-    run = train(sections(folder, "three"), tmp_path / "run", f"init_from={plain}", display=display).run
+    run = train(sections(folder, "three"), tmp_path / "run", f"init={plain}", display=display).run
     assert "2 new tensors: output (the labels are others than there)" in said(display)
     assert RunFolder.open(run).load_weights("last")["output.weight"].shape == (3, 8)
 
 
 def test_runs_without_a_common_name_are_an_error(tmp_path: Path, folder: Path, plain: Path) -> None:
     """Of an image task and a text task: no vocabulary is at stake, but nothing fits."""
-    text = seq2attn.recipe.read(sections(folder)).model_copy(update={"init_from": str(plain)})
+    text = seq2attn.recipe.read(sections(folder)).model_copy(update={"init": InitRecipe(run=str(plain))})
     from seq2attn.runs.initial_weights import InitialWeights
     from seq2attn.tasks.loading import learn
 

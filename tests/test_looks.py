@@ -208,3 +208,19 @@ def test_the_weight_of_the_residual_learns_from_the_start():
         made = BLOCKS[name](8)
         made(image()).square().sum().backward()
         assert made.residual.gamma.grad.abs() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("nonlocal", {}), ("nonlocal", {"form": "sagan"}), ("nonlocal", {"pool": 3}), ("pam", {}), ("mhsa", {})],
+)
+def test_the_pairs_that_a_block_weighs_are_its_weights(name, options):
+    looked = block(name, **options).look(image(5, 7))
+    assert block(name, **options).pairs((5, 7)) == looked.maps["affinity"].weights[0].numel()
+
+
+@pytest.mark.parametrize("name", ["criss_cross", "window"])
+def test_masked_pairs_are_not_weighed(name):
+    looked = block(name).look(image(14, 14)).maps["affinity"]
+    assert block(name).pairs((14, 14)) == (looked.weights[0] > 0).sum()
+    assert block("danet").pairs((5, 7)) == 35**2 and block("se").pairs((5, 7)) == 0

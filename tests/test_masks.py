@@ -17,7 +17,7 @@ from seq2attn.data.mask_batches import MaskBatchLoader
 from seq2attn.data.masks import MaskExamples, prepare_masks
 from seq2attn.data.report import DataError
 from seq2attn.images.decoding import ImageError
-from seq2attn.images.masks import IGNORED, MaskReader, moved, packed, unpacked
+from seq2attn.images.masks import IGNORED, MaskReader, moved, packed, packed_size, unpacked
 from seq2attn.recipe.mask_data import SegmentationDataRecipe
 
 CLASSES = ["sky", "road", "car"]
@@ -61,7 +61,7 @@ def test_masks_have_numbers_in_grey_in_a_palette_or_in_colours() -> None:
     ):
         assert np.array_equal(MaskReader(3, (), colors).read(content), LABELS)
     assert np.array_equal(MaskReader(2).read(picture(Image.fromarray(NUMBERS > 1))), NUMBERS > 1)
-    assert np.array_equal(unpacked(packed(LABELS)), LABELS)
+    assert np.array_equal(unpacked(packed(LABELS)), LABELS) and packed_size(packed(LABELS)) == LABELS.shape
 
 
 def test_numbers_of_objects_become_two_classes() -> None:

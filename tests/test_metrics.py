@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 import seq2attn
 from seq2attn.metrics import (
     METRICS,
+    Metric,
     Score,
     ScoringError,
     bleu,
     chrf,
+    defined_scores,
     edit_distances,
     edits,
     metrics_of,
@@ -333,3 +335,14 @@ def test_every_metric_knows_what_it_measures_and_which_values_are_better() -> No
         )
         right, wrong = (metric([said], [gold], bootstrap=0) for said in (gold, other))
         assert (right.value < wrong.value) == metric.lower_is_better
+
+
+def test_metrics_that_have_no_value_are_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They raise UndefinedScoreError, or their value is nan; other errors are errors."""
+    monkeypatch.setitem(METRICS, "nan", Metric(lambda *_: Score("nan", float("nan"), ""), "texts"))
+    scores, undefined = defined_scores(["Привет"], ["Привет"], ["chrf", "rouge-1", "nan"], bootstrap=0)
+    assert [*scores] == ["chrf"] and scores["chrf"].value == 100
+    assert undefined["rouge-1"].startswith("rouge counts only words of the letters a to z")
+    assert undefined["nan"] == "its value is nan"
+    with pytest.raises(ScoringError, match="expected a reference for each of 1 hypotheses, got 2"):
+        defined_scores(["a"], ["a", "b"], ["chrf"])

@@ -54,6 +54,13 @@ def test_sinusoidal_is_its_formula(size, start):
     assert_close(Sinusoidal(size)(x, start), x + torch.from_numpy(table), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("size", [12, 11, 1])
+def test_sinusoidal_in_halves_has_the_same_columns_sines_first(size):
+    x = torch.zeros(1, 5, size)
+    columns = [*range(0, size, 2), *range(1, size, 2)]
+    assert_close(Sinusoidal(size, layout="halves")(x, START), Sinusoidal(size)(x, START)[..., columns])
+
+
 def test_rotary_turns_complex_numbers():
     size, base = 14, 100.0
     x = torch.randn(3, 2, 5, size, dtype=torch.float64)

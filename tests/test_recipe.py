@@ -93,7 +93,7 @@ nonsense: 1
         "many.yaml:15  training.betas.0: expected less than 1, got 2",
         "many.yaml:15  training.betas.1: expected a number, got 'x'",
         "many.yaml:16  training.early_stopping.patience: expected at least 1, got 0",
-        "many.yaml:17  nonsense: unknown key 'nonsense' (one of name, task, seed, init_from, data, text, model, "
+        "many.yaml:17  nonsense: unknown key 'nonsense' (one of name, task, seed, init, origin, data, text, model, "
         "training, decoding)",
         "command line: training.max_steps: expected at least 1, got 0",
         "command line: seed: expected a whole number, got 'x'",
@@ -237,7 +237,7 @@ def test_one_training_corpus_is_number_0_in_a_list_or_not(tmp_path: Path) -> Non
         ("training.lr=3", "training.lr: unknown key 'lr' (did you mean learning_rate? one of optimizer, "
          "learning_rate, schedule, weight_decay, betas, eps, momentum, clip, ...)"),
         ("trainin.max_steps=3", "trainin: unknown key 'trainin' (did you mean training? one of name, task, seed, "
-         "init_from, data, text, model, training, ...)"),
+         "init, origin, data, text, model, ...)"),
         ("training.max_steps=ten", "training.max_steps: expected a whole number, got 'ten'"),
         ("data.train.3.limit=3", "data.train.3.limit: data.train is a list: give the number of an item, 0 to 0"),
         ("data.train.limit=3", "data.train.limit: data.train is a list: give the number of an item, 0 to 0"),

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.usefixtures("corpora")
 CASES: dict[str, Case] = {
     "misspelt section": (
         "quickstart", "^training:", "trainning:", "trainning:",
-        "trainning: unknown key 'trainning' (did you mean training? one of name, task, seed, init_from, data, "
-        "text, model, training, ...)",
+        "trainning: unknown key 'trainning' (did you mean training? one of name, task, seed, init, origin, data, "
+        "text, model, ...)",
     ),
     "a metric twice": (
         "quickstart", "^training:", "training:\n  metrics: [bleu, chrf, bleu]", "metrics:",
@@ -42,8 +42,8 @@ CASES: dict[str, Case] = {
     ),
     "a key from elsewhere": (
         "quickstart", "^text:", "text:\n  volume: 11", "volume:",
-        "text.volume: unknown key 'volume' (one of model, size, joint, files, lowercase, nfkc, byte_fallback, "
-        "character_coverage, sampling, words)",
+        "text.volume: unknown key 'volume' (one of model, size, joint, files, ids, start, tags, lowercase, "
+        "nfkc, byte_fallback, character_coverage, sampling, words)",
     ),
     "width that has no middle": (
         "quickstart", "score: additive", "score: {name: location_sensitive, width: 4}", "location_sensitive",

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -255,3 +256,31 @@ def test_a_prefix_is_forced_and_the_rest_is_free(way):
     found = way(toy.step, toy.start(0, 1, 2), RULES, limits(6, 6, 6), prefix=prefix)
     assert found[0].tokens[:3] == [2, 4, 4] and found[1].tokens[0] == 3
     assert found[2] == way(toy.step, toy.start(0, 1, 2), RULES, limits(6, 6, 6))[2]
+
+
+def test_renormalized_probabilities_are_those_among_the_allowed_tokens():
+    toy, rules = Toy(), Rules(BOS, EOS, (BOS, 3), renormalize=True)
+    (found,) = beam_search(toy.step, toy.start(2), rules, limits(LONGEST), ALL)
+    for hypothesis in found:
+        tokens, expected = (*hypothesis.tokens, EOS), 0.0
+        for n, token in enumerate(tokens[:LONGEST]):  # at the limit, the end alone is allowed
+            probabilities = toy.probabilities(2, *tokens[:n])
+            expected += float((probabilities[token] / (1 - probabilities[BOS] - probabilities[3])).log())
+        assert hypothesis.log_probability == pytest.approx(expected, abs=1e-4)
+
+
+def test_an_estimated_end_comes_earlier_and_never_with_a_better_output():
+    """Its outputs are those of Transformers: see test_marian.py."""
+    earlier = 0
+    for seed in range(30):
+        exact, estimated = Toy(seed=seed), Toy(seed=seed)
+        rules = replace(RULES, estimated_end=True)
+        (best, *_), (other, *_) = (
+            beam_search(toy.step, toy.start(1), rule, limits(12), 3)[0]
+            for toy, rule in ((exact, RULES), (estimated, rules))
+        )
+        if not other.truncated:
+            assert other.score <= best.score + 1e-6
+        earlier += len(estimated.rows) < len(exact.rows)
+        assert len(estimated.rows) <= len(exact.rows)
+    assert earlier > 10

@@ -169,6 +169,32 @@ def test_a_network_without_attention_has_no_heat_map(images: Path, tmp_path: Pat
         plain.plot(images / "0.png", tmp_path / "map.png")
 
 
+def test_first_batches_without_the_class_of_the_metric_do_not_end_a_training(
+    images: Path, tmp_path: Path
+) -> None:
+    """Validation is tried on two batches before the first update; Dice of two classes is that of the second."""
+    Image.new("RGB", (16, 16)).save(tmp_path / "image.png")
+    masks = np.zeros((5, 16, 16), np.uint8)
+    masks[4, :8] = 1
+    for number, mask in enumerate(masks):
+        Image.fromarray(mask).save(tmp_path / f"{number}.png")
+    rows = [{"image": "image.png", "mask": f"{number}.png"} for number in range(5)]
+    (tmp_path / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "none.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:4]))
+    some, none = ({"table": str(tmp_path / f"{name}.jsonl")} for name in ("some", "none"))
+    sections = recipe(images, train=some, dev=some, test=none, classes=["ground", "square"])
+    sections["training"] |= {"batch_images": 1, "max_steps": 1, "validate_every": 1, "metric": "dice"}
+    trained = train(sections, tmp_path / "run")
+    assert tiny_runs.log(trained.run)[-1]["dice"] >= 0
+    assert [score.name for score in trained.scores] == [
+        "mIoU",
+        "pixel-accuracy",
+    ]  # the test set has no square
+    sections["data"]["dev"] = none
+    with pytest.raises(Seq2attnError, match=r"training.metric: dice has no value on data.dev"):
+        train(sections, tmp_path / "other")
+
+
 def test_a_recipe_is_checked(images: Path) -> None:
     lines = dict(check(seq2attn.recipe.read(recipe(images)), device="cpu"))
     assert lines["vocabulary"] == "3 classes" and lines["classes"].startswith("background ")

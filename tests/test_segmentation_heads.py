@@ -147,12 +147,12 @@ class Examples(NamedTuple):
 def test_rates_beyond_half_of_the_grid_are_found():
     blocks = [{"block": "aspp", "rates": [2, 6], "stages": [1, 3]}, {"block": "se"}]
     recipe = ResNetRecipe.model_validate({"kind": "resnet", "depth": 8, "blocks": blocks})
-    assert not [*recipe.wide_rates(20, 48)]  # the grids are 20 x 48 and 5 x 12
-    (line,) = recipe.wide_rates(20, 44)
+    assert not [*recipe.grid_notes(20, 48)]  # the grids are 20 x 48 and 5 x 12
+    (line,) = recipe.grid_notes(20, 44)
     assert line.startswith(
         "aspp in stage 3: of 3x3 convolutions with the rates 6, most positions of a grid of 5x11"
     )
-    first, second = recipe.wide_rates(4, 4)
+    first, second = recipe.grid_notes(4, 4)
     assert "stage 1" in first and "rates 6," in first and "stage 3" in second and "rates 2, 6," in second
 
 

@@ -199,7 +199,21 @@ def test_faults_of_a_network_are_found(network: dict[str, Any], message: str) ->
 
 def test_rates_beyond_the_grid_are_noted() -> None:
     head = {"name": "aspp", "rates": [2, 40]}
-    (line,) = section({"kind": "fcn", "backbone": BACKBONE, "head": head}).wide_rates(60, 60)
+    (line,) = section({"kind": "fcn", "backbone": BACKBONE, "head": head}).grid_notes(60, 60)
     assert line.startswith(
         "model.head: of 3x3 convolutions with the rates 40, most positions of a grid of 30x30"
     )
+
+
+def test_blocks_that_weigh_too_many_pairs_of_positions_are_noted_with_their_size() -> None:
+    """An image of 180 x 240 has 43,200 positions in the first row, and 10,800 in the second."""
+    blocks = [{"block": "nonlocal", "stages": [1, 2]}, {"block": "criss_cross"}]
+    (line,) = section({"kind": "unet", "levels": 3, "encoder_blocks": blocks}).grid_notes(180, 240)
+    assert line.startswith(
+        "nonlocal in stage 1: on a grid of 180x240 it weighs 1,866,240,000 pairs of positions"
+    )
+    assert "takes 7.0 GiB for each image" in line
+    pooled = [{"block": "nonlocal", "pool": 3, "stages": [1]}]
+    assert not [*section({"kind": "unet", "levels": 3, "decoder_blocks": pooled}).grid_notes(180, 240)]
+    (line,) = section({"kind": "fcn", "backbone": BACKBONE, "head": "danet"}).grid_notes(400, 400)
+    assert line.startswith("model.head: on a grid of 200x200")

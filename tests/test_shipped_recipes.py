@@ -91,7 +91,10 @@ def copy_of_crohme(folder: Path) -> None:
     for name, count in (("train", 200), ("test2014", 10)):
         names = [f"{name}/{number}.png" for number in range(count)]
         archive_of_images(folder / f"crohme/{name}.images.tar.xz", names, (40, 20))
-        rows = ({"id": str(number), "tokens": f"x ^ {number % 9}"} for number in range(count))
+        strokes = [[0, 0, 120, 50], [7, 30, 60, 0]]
+        rows = (
+            {"id": str(number), "tokens": f"x ^ {number % 9}", "strokes": strokes} for number in range(count)
+        )
         packed(folder / f"crohme/{name}.jsonl.gz", "".join(json.dumps(row) + "\n" for row in rows))
 
 

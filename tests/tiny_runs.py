@@ -51,6 +51,17 @@ def silent() -> Display:
     return Display(Console(file=StringIO()))
 
 
+def recording() -> Display:
+    """A display whose lines `said` returns."""
+    return Display(Console(file=StringIO(), width=10_000))
+
+
+def said(display: Display) -> str:
+    """What was shown, on one line."""
+    stream = display.console.file
+    return " ".join(stream.getvalue().split()) if isinstance(stream, StringIO) else ""
+
+
 def train(path: Path | None, *overrides: str, **options: Any) -> Trained:
     """A run of the small recipe."""
     return seq2attn.runs.training_run.train(

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import click
 
 from seq2attn.cli.inputs import lines
-from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, cli
+from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, RunPath, cli
 
 if TYPE_CHECKING:
     from seq2attn.alignment.statistical import Kind
@@ -43,7 +43,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @cli.command()
-@click.argument("files", nargs=-1, metavar="[RUN] SOURCE TARGET", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, metavar="[RUN] SOURCE TARGET", type=RunPath(path_type=Path))
 @click.option(
     "--with",
     "kind",
@@ -91,7 +91,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="Link all words with a larger weight than this, instead of each target word to the source word with "
     "the largest.",
 )
-@click.option("--reverse", type=click.Path(path_type=Path), help="A run from target to source.")
+@click.option("--reverse", type=RunPath(path_type=Path), help="A run from target to source.")
 @click.option(
     "--symmetrize",
     type=click.Choice(SYMMETRIZATIONS),

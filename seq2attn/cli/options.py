@@ -32,7 +32,22 @@ CHECKPOINT = click.option(
 )
 RECIPE = click.argument("recipe", shell_complete=recipe_names)
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=recipe_keys)
-RUN = click.argument("run", type=click.Path(path_type=Path), shell_complete=run_folders)
+
+
+class RunPath(click.Path):
+    """The folder of a run; hf://user/name[@revision] stands for that in the cache, which is fetched first."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See the base class."""
+        if isinstance(value, str) and value.startswith("hf://"):
+            from seq2attn.pretrained.located import located
+
+            return located(value)
+        return super().convert(value, param, ctx)
+
+
+RUN = click.argument("run", type=RunPath(path_type=Path), shell_complete=run_folders)
+OWN_RUN = click.argument("run", type=click.Path(path_type=Path), shell_complete=run_folders)  # written to
 
 DECODING = "seq2attn.decoding"  # key of the context under which the decoding options given are kept
 
@@ -81,6 +96,14 @@ def _tell(context: click.Context, parameter: click.Parameter, value: bool) -> No
 
 # Listed here so that help need not import them; a test compares this list with the registry.
 ENGINES = ["torch", "ctranslate2", "onnx"]
+ENGINE = click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default="torch",
+    show_default=True,
+    help="The program that searches. Scores and alignments are torch's in any case, and it makes the "
+    "searches that the engine does not have.",
+)
 QUANTIZE = click.option(
     "--quantize",
     type=click.Choice(["int8"]),
@@ -91,14 +114,7 @@ QUANTIZE = click.option(
 def engine_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of commands that search."""
     options: list[Callable[[Callable[..., None]], Callable[..., None]]] = [
-        click.option(
-            "--engine",
-            type=click.Choice(ENGINES),
-            default="torch",
-            show_default=True,
-            help="The program that searches. Scores and alignments are torch's in any case, and it makes the "
-            "searches that the engine does not have.",
-        ),
+        ENGINE,
         QUANTIZE,
         click.option(
             "-v",
@@ -182,4 +198,5 @@ def cli() -> None:
     seq2attn segment runs/camvid_unet_scse street.jpg -o masks
     seq2attn generate runs/mnist_sagan -o sheet.png
     seq2attn heatmap runs/quickstart "Ich habe Hunger." -o hunger.png
+    seq2attn serve runs/quickstart                over HTTP, with a page at http://127.0.0.1:8080
     """

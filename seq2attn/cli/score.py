@@ -17,6 +17,7 @@ from seq2attn.cli.options import (
     DEVICE,
     LENGTH_PENALTY,
     MAX_LENGTH_RATIO,
+    RunPath,
     cli,
     engine_options,
     formats,
@@ -39,7 +40,7 @@ METRICS = (
 
 
 @cli.command()
-@click.argument("run", required=False, type=click.Path(path_type=Path), shell_complete=run_folders)
+@click.argument("run", required=False, type=RunPath(path_type=Path), shell_complete=run_folders)
 @click.option(
     "--data",
     type=click.Choice(["dev", "test"]),
@@ -70,7 +71,7 @@ METRICS = (
 @click.option(
     "--features",
     metavar="RUN",
-    type=click.Path(exists=True, file_okay=False),
+    type=RunPath(exists=True, file_okay=False),
     help="Run of image classification by whose features generated images are compared.  [default: the "
     "recipe's]",
 )
@@ -124,7 +125,7 @@ def score(
         _score_texts(hypotheses, references, metrics, form)
         return
     from seq2attn.cli.documents import documents
-    from seq2attn.runs.evaluation import GivenTexts, score_run
+    from seq2attn.runs.evaluation import GivenTexts, no_value, score_run
     from seq2attn.runtime.distributed import is_first
 
     given = None
@@ -137,6 +138,8 @@ def score(
     scored = score_run(run, metrics, data, given, options, checkpoint, device, features, engine, quantize)
     if not is_first():
         return
+    for line in no_value(scored.evaluation.undefined):
+        click.echo(f"seq2attn: note: {line}", err=True)
     rows = {**scored.baselines, "": list(scored.evaluation.scores.values())}
     _print(rows, scored.evaluation.tables, scored.signature, form)
 

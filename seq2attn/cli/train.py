@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from seq2attn.cli.options import DEVICE, OVERRIDES, RECIPE, RUN, cli, formats
+from seq2attn.cli.options import DEVICE, OVERRIDES, OWN_RUN, RECIPE, cli, formats
 from seq2attn.cli.sharing import PROCESSES
 
 
@@ -92,10 +92,10 @@ def check(recipe: str, overrides: tuple[str, ...], pairs: int, form: str, device
     seq2attn check recipes/wmt_transformer.yaml
     seq2attn check my.yaml data.train.0.limit=1000
     """
-    from seq2attn.recipe import read
     from seq2attn.runs.dry_run import check
+    from seq2attn.runs.recipe_argument import recipe_of
 
-    report = check(read(recipe, overrides), pairs, device)
+    report = check(recipe_of(recipe, overrides), pairs, device)
     if form == "json":
         rows = [{"about": heading, "text": text} for heading, text in report]
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
@@ -105,7 +105,7 @@ def check(recipe: str, overrides: tuple[str, ...], pairs: int, form: str, device
 
 
 @cli.command()
-@RUN
+@OWN_RUN
 @click.option(
     "--last", type=click.IntRange(1), required=True, help="How many of the last saved weights to average."
 )

@@ -88,6 +88,7 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
     type=click.Choice(["html", "xml", "placeholders"]),
     help="Keep the tags, or the placeholders ({name}, %s), of each line: they go where their words went.",
 )
+@click.option("--tag", help="Begin each line with this tag of the model, such as the target language.")
 @generation_options
 def translate(
     context: click.Context,
@@ -96,6 +97,7 @@ def translate(
     scores: bool,
     form: str,
     markup: "Kind | None",
+    tag: str | None,
     checkpoint: str,
     device: str,
     precision: str,
@@ -109,6 +111,7 @@ def translate(
     seq2attn translate runs/quickstart in.de --beam 10 --nbest 3 --scores > out.en
     seq2attn translate runs/quickstart in.de --format pharaoh | cut -f 2
     echo "Wo ist <b>der Bahnhof</b>?" | seq2attn translate runs/quickstart --markup html
+    echo "Where is the station?" | seq2attn translate runs/opus-en-romance --tag ">>fra<<"
     """
     from seq2attn.tasks.loading import load_for
 
@@ -116,15 +119,16 @@ def translate(
         raise click.UsageError("--markup prints the best text of each line: leave out --scores and --format")
     translator = load_for("translate", run, checkpoint, device, precision, engine, quantize)
     pipe = Pipe.open(files)
+    texts = lines(files, pipe) if tag is None else _tagged(translator, lines(files, pipe), tag)
     if markup is not None:
         options = context.meta.get(DECODING, {})
 
         def marked(first: int, chunk: list[str]) -> Iterator[str]:
             return map(str, translator.translate(chunk, markup=markup, **options))
 
-        print_lines(chunks(lines(files, pipe), MARKED, pipe), marked)
+        print_lines(chunks(texts, MARKED, pipe), marked)
         return
-    _write(context, translator, lines(files, pipe), pipe, scores, form)
+    _write(context, translator, texts, pipe, scores, form)
 
 
 @cli.command()
@@ -164,6 +168,15 @@ def summarize(
     summarizer = load_for("summarize", run, checkpoint, device, precision, engine, quantize)
     pipe = Pipe.open(files)
     _write(context, summarizer, documents(files, key, whole, pipe), pipe, scores, form)
+
+
+def _tagged(translator: "Translator", texts: Iterable[str], tag: str) -> Iterator[str]:
+    """Yield texts that begin with a tag; blank ones stay blank. Seq2attnError if the model has none such."""
+    from seq2attn.errors import Seq2attnError
+
+    if not translator.source.has_tag(tag):
+        raise Seq2attnError(f"the model has no tag {tag}: expected one of its text.tags")
+    return (f"{tag} {text}" if text.strip() else text for text in texts)
 
 
 def _write(

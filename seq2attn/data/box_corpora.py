@@ -11,7 +11,7 @@ import numpy as np
 from seq2attn.data.box_formats import open_coco, open_voc, open_yolo
 from seq2attn.data.box_rows import BoxForm, GivenBox, GivenBoxes
 from seq2attn.data.corpora import SAMPLES, Role
-from seq2attn.data.files import at, existing, file_state, json_rows
+from seq2attn.data.files import existing, file_state, items_at, json_rows
 from seq2attn.data.hub import class_names, dataset_state, load, rows
 from seq2attn.data.idx import idx_rows
 from seq2attn.data.image_corpora import (
@@ -120,7 +120,7 @@ def _given(
     lists = []
     for key in corpus.columns[1:] if corpus.label is None else corpus.columns[1:2]:
         try:
-            values = _items(row, key)
+            values = items_at(row, key)
         except LookupError:
             report.bad("missing column", where, f"no column {key}")
             return None
@@ -141,14 +141,6 @@ def _given(
         if label is not None:
             given.append(GivenBox(numbers, label, at_box))
     return GivenBoxes(given, form, image_id)
-
-
-def _items(row: Any, key: str) -> Any:
-    """Return the list under a dotted key; of a list of objects, a value of each: objects.bbox."""
-    head, separator, last = key.rpartition(".")
-    if separator and isinstance(objects := at(row, head), list) and not last.isdigit():
-        return [at(item, last) for item in objects]
-    return at(row, key)
 
 
 def _open_npz(corpus: NpzCorpus, role: Role, key: str) -> ImageSource:

@@ -88,7 +88,7 @@ class BoxExamples(ImageExamples):
 
     def to_original(self, number: int) -> Matrix:
         """Return the matrix (2, 3) that takes a position of `image(number)` to that of the original image."""
-        return self._reader.geometry(*self.original_size(number))[0]
+        return self.reader.geometry(*self.original_size(number))[0]
 
     def image_id(self, number: int) -> int | str:
         """Return what the data call an image: in COCO its id, otherwise the name of its file without folder

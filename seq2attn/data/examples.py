@@ -46,6 +46,11 @@ class ExampleSet:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    @property
+    def weights(self) -> list[float]:
+        """The passes through each corpus in an epoch."""
+        return list(self._weights)
+
     def target_text(self, number: int) -> str:
         """Return the target of an example: what a model shall write, or a label."""
         raise NotDefinedError(f"{type(self).__name__} must define target_text()")

@@ -255,6 +255,15 @@ def at(row: Any, key: str) -> Any:
     return row
 
 
+def items_at(row: Any, key: str) -> Any:
+    """Return the value under a dotted key, as `at`; of a list of objects, a list of their values:
+    objects.bbox."""
+    head, separator, last = key.rpartition(".")
+    if separator and isinstance(objects := at(row, head), list) and not last.isdigit():
+        return [at(item, last) for item in objects]
+    return at(row, key)
+
+
 def names(row: Any, prefix: str = "") -> list[str]:
     """Return the dotted names of all columns of a row."""
     if not isinstance(row, dict):

@@ -4,7 +4,6 @@ The table is named by its content, so that the same data are the same corpus whe
 """
 
 import contextlib
-import hashlib
 import json
 import sys
 import tempfile
@@ -18,7 +17,7 @@ import numpy as np
 
 from seq2attn.data.cache import cache_folder, checksum_of, move
 from seq2attn.data.corpora import Role
-from seq2attn.data.files import Pair, Pick, at, names, pick
+from seq2attn.data.files import Pair, Pick, items_at, names, pick
 from seq2attn.data.hub import class_names, selected_rows
 from seq2attn.data.labelled import labelled, with_tags
 from seq2attn.data.labelled import pick as pick_labelled
@@ -29,10 +28,10 @@ from seq2attn.text.word_vocabulary import split_words
 
 FOLDER = "given"  # in the cache folder
 ROWS = 1000  # written at a time
-Keys = tuple[str, str]
+Keys = tuple[str, ...]
 
 
-class _Form(NamedTuple):
+class Form(NamedTuple):
     """The columns of a task: those of its table, and those that rows given as dicts may have."""
 
     columns: Keys  # also of rows that are pairs
@@ -40,7 +39,7 @@ class _Form(NamedTuple):
     words: tuple[bool, bool] = (False, False)  # whether source and target are lists of words
 
 
-class _Rows(NamedTuple):
+class OpenRows(NamedTuple):
     """Rows that have been opened, and can be read once."""
 
     rows: Iterator[Any]
@@ -48,7 +47,7 @@ class _Rows(NamedTuple):
     labels: list[str] | None  # the names of labels that are numbers
 
 
-class _Strict(Report):
+class Strict(Report):
     """A report that stops at every bad row: there is no file that somebody else has written."""
 
     def bad(self, reason: str, where: str, message: str, count: int = 1) -> None:
@@ -72,8 +71,8 @@ def given_table(
 
     Raises DataError, with the index of the row, if one cannot be read, and if there is none.
     """
-    name, form, report = f'data["{role}"]', _form(data), _Strict()
-    opened = _open(rows, name, form)
+    name, form, report = f'data["{role}"]', _form(data), Strict()
+    opened = open_rows(rows, name, form)
     if isinstance(data, DataRecipe):
         pairs = _pairs(opened, name, report, pick)
     else:
@@ -86,18 +85,18 @@ def given_table(
     return {"table": str(path), "columns": list(form.columns)}
 
 
-def _form(data: DataRecipe | LabelledDataRecipe) -> _Form:
+def _form(data: DataRecipe | LabelledDataRecipe) -> Form:
     """Return the columns of the data of a recipe."""
     if isinstance(data, DataRecipe):
         source, target = data.languages
         columns = "source", "target"
         if source == target:  # a row has each key only once
-            return _Form(columns, (columns,))
+            return Form(columns, (columns,))
         accepted = (data.languages, (f"translation.{source}", f"translation.{target}"), columns)
-        return _Form(columns, tuple(dict.fromkeys(accepted)))
+        return Form(columns, tuple(dict.fromkeys(accepted)))
     if data.tag_scheme is None:
-        return _Form(("text", "label"), (("text", "label"),), (True, False))
-    return _Form(
+        return Form(("text", "label"), (("text", "label"),), (True, False))
+    return Form(
         ("words", "tags"), (("words", "tags"), ("tokens", "tags"), ("tokens", "ner_tags")), (True, True)
     )
 
@@ -105,8 +104,11 @@ def _form(data: DataRecipe | LabelledDataRecipe) -> _Form:
 # ---- reading -----------------------------------------------------------------------------------------
 
 
-def _open(rows: Any, name: str, form: _Form) -> _Rows:
-    """Read the first row, and find the columns in it. DataError if there is none, or it lacks them."""
+def open_rows(rows: Any, name: str, form: Form, count: int = ROWS) -> OpenRows:
+    """Read the first row, and find the columns in it. DataError if there is none, or it lacks them.
+
+    count: rows of a dataset that are read at a time.
+    """
     if isinstance(rows, Set) or not isinstance(rows, Iterable):  # a set has no order
         raise DataError(
             f"{name}: expected a list or an iterator of pairs or dicts, a dataset, or a corpus as recipes "
@@ -117,40 +119,42 @@ def _open(rows: Any, name: str, form: _Form) -> _Rows:
     if not first:
         raise DataError(f"{name} is empty: expected at least one row (an iterator can be read only once)")
     if not isinstance(first[0], Mapping):
-        return _Rows(chain(first, iterator), form.columns, None)
-    keys = _keys(_plain(first[0]), name, form)
-    if not _is_dataset(rows):
-        return _Rows(chain(first, iterator), keys, None)
+        return OpenRows(chain(first, iterator), form.columns, None)
+    keys = _keys(plain(first[0]), name, form)
+    if not is_dataset(rows):
+        return OpenRows(chain(first, iterator), keys, None)
     columns = dict.fromkeys(key if key in first[0] else key.split(".")[0] for key in keys)
-    return _Rows(selected_rows(rows, list(columns)), keys, class_names(rows, keys[1]))
+    return OpenRows(selected_rows(rows, list(columns), count), keys, class_names(rows, keys[-1]))
 
 
-def _is_dataset(rows: Any) -> bool:
+def is_dataset(rows: Any) -> bool:
     """Whether rows are a dataset of the library `datasets`, which need not be imported to say no."""
     library = sys.modules.get("datasets")
     return library is not None and isinstance(rows, library.Dataset | library.IterableDataset)
 
 
-def _keys(row: dict[str, Any], name: str, form: _Form) -> Keys:
+def _keys(row: dict[str, Any], name: str, form: Form) -> Keys:
     """Return the keys of source and target in a row."""
     for keys in form.accepted:
         with contextlib.suppress(LookupError):
             for key in keys:
-                at(row, key)
+                items_at(row, key)
             return keys
-    expected = ", or ".join(f"{source} and {target}" for source, target in form.accepted)
+    expected = ", or ".join(" and ".join(keys) for keys in form.accepted)
     renaming = ", ".join(f"'...': '{key}'" for key in form.accepted[0])
+    what = "pairs" if len(form.columns) == 2 else "tuples"
     raise DataError(
-        f"{name}: expected rows with {expected}; there are: {', '.join(names(row)) or 'none'}. Rename two of "
-        f"them, as in dataset.rename_columns({{{renaming}}}), or give pairs"
+        f"{name}: expected rows with {expected}; there are: {', '.join(names(row)) or 'none'}. Rename "
+        f"them, as in dataset.rename_columns({{{renaming}}}), or give {what}"
     )
 
 
-def _pairs(opened: _Rows, name: str, report: Report, read: Pick) -> Iterator[Pair]:
+def _pairs(opened: OpenRows, name: str, report: Report, read: Pick) -> Iterator[Pair]:
     """Yield the pairs of rows; `read` makes the pair of a row."""
+    source, target = opened.keys
     for index, row in enumerate(opened.rows):
         where = f"{name}:{index}"
-        values = _plain(row)
+        values = plain(row)
         if isinstance(values, list) and len(values) == 2:
             values = dict(zip(opened.keys, values, strict=True))
         elif not isinstance(values, dict):
@@ -158,23 +162,23 @@ def _pairs(opened: _Rows, name: str, report: Report, read: Pick) -> Iterator[Pai
             expected = f"a pair ({', '.join(opened.keys)}), or a dict"
             report.bad("not a pair", where, f"expected {expected}, got {size}")
             continue
-        if (pair := read(values, opened.keys, index, where, report)) is not None:
+        if (pair := read(values, (source, target), index, where, report)) is not None:
             yield pair
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a value as JSON has it: tuples and arrays are lists, and numbers of NumPy are numbers."""
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 # ---- writing -----------------------------------------------------------------------------------------
 
 
-def _line(pair: Pair, form: _Form) -> bytes:
+def _line(pair: Pair, form: Form) -> bytes:
     """Return the line of a pair in the table."""
     source: Any = split_words(pair.source) if form.words[0] else pair.source
     target: Any = split_words(pair.target) if form.words[1] else pair.target
@@ -187,16 +191,22 @@ def _line(pair: Pair, form: _Form) -> bytes:
 def _write(lines: Iterator[bytes]) -> Path:
     """Write lines to a file that is named by their hash, and return its path.
 
-    It is written to a temporary folder first. A file that is there already stays, unless it is damaged: its
-    date is part of the names of the tokenised stores.
+    It is written to a temporary folder first.
     """
-    folder, content = cache_folder(FOLDER), hashlib.sha256()
-    with tempfile.TemporaryDirectory(dir=folder) as draft_folder:
-        draft = Path(draft_folder) / "rows.jsonl"
+    with tempfile.TemporaryDirectory(dir=cache_folder(FOLDER)) as folder:
+        draft = Path(folder) / "rows.jsonl"
         while chunk := b"".join(islice(lines, ROWS)):
             append(draft, chunk)
-            content.update(chunk)
-        path = folder.absolute() / f"{content.hexdigest()[:16]}.jsonl"
-        if not path.is_file() or checksum_of(path) != content.hexdigest():
-            move(draft, path)
+        return kept(draft)
+
+
+def kept(draft: Path) -> Path:
+    """Move a file to the cache folder, where its hash is its name, and return its path.
+
+    A file that is there already stays, unless it is damaged: its date is part of the names of the stores.
+    """
+    checksum = checksum_of(draft)
+    path = cache_folder(FOLDER).absolute() / f"{checksum[:16]}{draft.suffix}"
+    if not path.is_file() or checksum_of(path) != checksum:
+        move(draft, path)
     return path

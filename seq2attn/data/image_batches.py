@@ -18,6 +18,7 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.images.augmentation import AUGMENTATIONS, Augmentation, Changed, Mixup, changed
 from seq2attn.images.decoding import Pixels
 from seq2attn.images.geometry import identity
+from seq2attn.images.redrawing import Redraw
 from seq2attn.recipe.image_data import AnyImageDataRecipe, NormalizeRecipe
 from seq2attn.text.word_vocabulary import Labels
 
@@ -97,6 +98,7 @@ class ImageBatches:
         parts = [part.make(AUGMENTATIONS) for part in data.augment]
         self._changes: list[Augmentation] = [part for part in parts if isinstance(part, Augmentation)]
         self._mixup: Mixup | None = next((part for part in parts if isinstance(part, Mixup)), None)
+        self._redraw: Redraw | None = next((part for part in parts if isinstance(part, Redraw)), None)
 
     def epoch(self, epoch: int) -> list[Indices]:
         """Return the batches of an epoch, as indices of examples."""
@@ -122,10 +124,18 @@ class ImageBatches:
     def changed(self, row: int, epoch: int | None) -> Changed:
         """Return an image as an epoch sees it, and the matrix (2, 3) that takes a position of it to that of
         the image in the store, by which all that belongs to its pixels moves with it."""
-        image = self.examples.image(row)
-        if epoch is None or not self._changes:
-            return Changed(image, identity())
+        if epoch is None:
+            return Changed(self.examples.image(row), identity())
+        image = self._drawn(row, epoch)
         return changed(image, self._changes, np.random.default_rng([self.seed, epoch, row]))
+
+    def _drawn(self, row: int, epoch: int) -> Pixels:
+        """Return an image, drawn anew if it is one of strokes and the recipe says so."""
+        drawing = None if self._redraw is None else self.examples.drawing(row)
+        if self._redraw is None or drawing is None:
+            return self.examples.image(row)
+        redrawn = self._redraw.apply(drawing, np.random.default_rng([self.seed, epoch, row, 4]))
+        return self.examples.reader.read(redrawn.draw())
 
 
 class ImageBatchLoader(ImageBatches):

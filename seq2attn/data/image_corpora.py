@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from seq2attn.data.corpora import SAMPLES, Role
 from seq2attn.data.files import at, existing, file_state, halved, json_rows
 from seq2attn.data.files import names as column_names
@@ -13,8 +16,15 @@ from seq2attn.data.idx import idx_rows
 from seq2attn.data.image_files import ImageFiles, ImagePath, classes
 from seq2attn.data.report import DataError, Report
 from seq2attn.images.decoding import ImageError, Pixels
+from seq2attn.images.strokes import Drawing
 from seq2attn.recipe import AnyImages, FolderCorpus, IdxCorpus, ImageDataset, ImageSample, ImageTable
-from seq2attn.recipe.image_data import AnyImageTexts, ImageTextDataset, ImageTextTable
+from seq2attn.recipe.image_data import (
+    AnyImageTexts,
+    ImageTextDataset,
+    ImageTextTable,
+    StrokeTable,
+    StrokeTextTable,
+)
 
 ROWS = 16  # of a dataset, read at a time
 
@@ -104,6 +114,50 @@ def _open_table(corpus: ImageTable, role: Role, key: str) -> ImageSource:
     )
 
 
+def _open_strokes(corpus: StrokeTable, role: Role, key: str) -> ImageSource:
+    path = existing(corpus.strokes, f"{key}.strokes")
+
+    def read(report: Report) -> Iterator[ImageRow]:
+        for number, row in json_rows(path, report):
+            where = f"{path}:{number}"
+            fields = fields_of(row, corpus.columns, where, report)
+            targets = None if fields is None else _targets(fields[1], corpus, None, where, report)
+            if fields is None or targets is None:
+                continue
+            try:
+                yield ImageRow(_drawing(fields[0], corpus).content, targets, where, where)
+            except ValueError as error:
+                report.bad("no strokes", where, f"{corpus.columns[0]}: {error}")
+
+    return ImageSource(str(path), [file_state(path)], read)
+
+
+def _drawing(value: Any, corpus: StrokeTable) -> Drawing:
+    """Return the drawing of a row's strokes. ValueError if they are none."""
+    strokes = [_points(stroke) for stroke in value] if isinstance(value, list) else []
+    if not strokes:
+        raise ValueError(f"expected a list of strokes, got {shown_json(value)}")
+    with np.errstate(over="ignore"):  # of what is beyond float32, there are points at infinity
+        points = (np.concatenate(strokes) * corpus.scale).astype(np.float32)
+    if not np.isfinite(points).all():
+        raise ValueError("expected finite numbers as points")
+    lengths = np.array([len(stroke) for stroke in strokes], np.int32)
+    return Drawing(points, lengths, corpus.pen, corpus.margin, corpus.ink == "black")
+
+
+def _points(stroke: Any) -> NDArray[np.float64]:
+    """Return the points of a stroke, (n, 2). ValueError if it has none."""
+    try:
+        numbers = np.array(stroke)
+    except (ValueError, OverflowError):  # of different lengths; too large
+        numbers = np.array(None)
+    flat = numbers.ndim == 1 and len(numbers) % 2 == 0
+    if numbers.dtype.kind not in "iuf" or not numbers.size or not (flat or numbers.shape[1:] == (2,)):
+        expected = "each stroke as points, [[x, y], ...] or [x, y, x, y, ...]"
+        raise ValueError(f"expected {expected}; got {shown_json(stroke)}")
+    return numbers.reshape(-1, 2).astype(np.float64)
+
+
 def _open_dataset(corpus: ImageDataset, role: Role, key: str) -> ImageSource:
     dataset = undecoded(load(corpus, key), corpus, key)
     names = class_names(dataset, corpus.columns[1])
@@ -148,6 +202,7 @@ def _idx(images: Path, labels: Path, names: list[str] | None) -> ImageSource:
 IMAGE_OPENERS: dict[type, Callable[[Any, Role, str], ImageSource]] = {
     FolderCorpus: _open_folder,
     ImageTable: _open_table,
+    StrokeTable: _open_strokes,
     ImageDataset: _open_dataset,
     IdxCorpus: _open_idx,
     ImageSample: _open_sample,
@@ -204,20 +259,20 @@ def fields_of(row: Any, keys: Sequence[str], where: str, report: Report) -> list
 
 def _targets(
     value: Any,
-    corpus: ImageTable | ImageDataset,
+    corpus: ImageTable | StrokeTable | ImageDataset,
     names: Sequence[str] | None,
     where: str,
     report: Report,
 ) -> list[str] | None:
     """Return the label or the texts that a column has; None, and a bad line, if it has none."""
     key = corpus.columns[1]
-    if isinstance(corpus, ImageTextTable | ImageTextDataset):
-        return _texts(value, key, where, report)
+    if isinstance(corpus, ImageTextTable | StrokeTextTable | ImageTextDataset):
+        return texts_of(value, key, where, report)
     label = label_name(value, key, names, where, report)
     return None if label is None else [label]
 
 
-def _texts(value: Any, key: str, where: str, report: Report) -> list[str] | None:
+def texts_of(value: Any, key: str, where: str, report: Report) -> list[str] | None:
     """Return a text, or a list of texts, as a list; None, and a bad line, if there is none."""
     texts = value if isinstance(value, list) else [value]
     if not texts or not all(isinstance(text, str) for text in texts):

@@ -16,6 +16,7 @@ from seq2attn.data.examples import ExampleSet, Part, digest
 from seq2attn.data.image_corpora import ImageRow, ImageSource, open_images
 from seq2attn.data.report import DataError, Report, silent
 from seq2attn.images.decoding import ImageError, ImageReader, Pixels
+from seq2attn.images.strokes import Drawing
 from seq2attn.recipe import AnyImages, ImageDataRecipe
 from seq2attn.recipe.image_data import AnyImageDataRecipe, AnyImageTexts
 from seq2attn.text.word_vocabulary import Labels
@@ -41,7 +42,8 @@ def prepare_images(
     Every image is decoded here once, so that a damaged one is found before training. Each corpus has its own
     store, as texts have (`data.prepare`), named by a hash of the data and the options. It holds the pixels of
     an image, after resizing, if they take at most SMALL bytes or no more than its file; otherwise it holds
-    the file, and the image is decoded whenever it is asked for.
+    the file, and the image is decoded whenever it is asked for. Strokes stay strokes, so that they can be
+    drawn in another way.
 
     Args:
         corpora: `data.train`, or `[data.dev]`.
@@ -99,7 +101,7 @@ class ImageExamples(ExampleSet):
 
     def __init__(self, parts: Sequence[Part], reader: ImageReader) -> None:
         super().__init__(parts)
-        self._reader = reader
+        self.reader = reader
         chunks = [chunk for part in parts for chunk in part.stored.chunks]
         self._columns = [{name: chunk.column(name) for name in COLUMNS} for chunk in chunks]
         #: Heights and widths of all images, (N,), int32, after resizing.
@@ -119,7 +121,12 @@ class ImageExamples(ExampleSet):
         if columns["decoded"][row].as_py():
             shape = int(self.heights[number]), int(self.widths[number]), -1
             return np.frombuffer(content, np.uint8).reshape(shape)
-        return self._reader.read(content.to_pybytes())
+        return self.reader.read(content.to_pybytes())
+
+    def drawing(self, number: int) -> Drawing | None:
+        """Return the strokes of an image, None if it has none."""
+        columns, row = self._row(number)
+        return None if columns["decoded"][row].as_py() else Drawing.of(columns["image"][row].as_py())
 
     def name(self, number: int) -> str:
         """Return where an image is from: its file, its file in an archive, or its row."""
@@ -233,7 +240,8 @@ def _decoded(images: Iterator[ImageRow], reader: ImageReader, report: Report) ->
         if notes is None:
             continue
         content, decoded = image.image, False
-        if not isinstance(content, bytes) or pixels.size <= max(SMALL, len(content)):
+        small = pixels.size <= max(SMALL, len(content))
+        if not isinstance(content, bytes) or (small and Drawing.of(content) is None):
             content, decoded = pixels.tobytes(), True
         values = content, decoded, *pixels.shape[:2], image.targets, image.name
         yield _Row(dict(zip(COLUMNS, values, strict=True)) | notes, pixels)

@@ -14,7 +14,7 @@ from seq2attn.data.mask_corpora import COLUMNS, open_masks
 from seq2attn.data.report import Report, silent
 from seq2attn.images.decoding import ImageReader
 from seq2attn.images.geometry import Matrix, composed, identity
-from seq2attn.images.masks import IGNORED, Labels, moved, unpacked
+from seq2attn.images.masks import IGNORED, Labels, moved, packed_size, unpacked
 from seq2attn.recipe.mask_data import AnyMasks, SegmentationDataRecipe
 
 
@@ -52,8 +52,8 @@ class MaskExamples(ImageExamples):
 
     def size(self, number: int) -> tuple[int, int]:
         """Return height and width of an image before it is resized."""
-        height, width = self.labels(number).shape
-        return height, width
+        chunk, row = self._find(number)
+        return packed_size(self._masks[chunk][row][0].as_buffer().to_pybytes())
 
     def target_text(self, number: int) -> Any:
         """Return what metrics compare with: the class of each pixel, as `labels` does."""
@@ -69,7 +69,7 @@ class MaskExamples(ImageExamples):
         matrix: takes a position of the changed image to that of `image(number)`; size: of the changed image.
         """
         labels = self.labels(number)
-        resizing, _ = self._reader.geometry(*labels.shape)
+        resizing, _ = self.reader.geometry(*labels.shape)
         return moved(labels, composed(resizing, matrix), size)
 
     def resized_labels(self, number: int) -> Labels:

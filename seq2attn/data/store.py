@@ -7,6 +7,7 @@ from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
+from seq2attn.alignment.word_alignment import Link
 from seq2attn.data.cache import Notes, stored
 from seq2attn.data.corpora import Role, Source, Use, open_corpus
 from seq2attn.data.examples import Examples, Part, digest
@@ -81,7 +82,33 @@ def prepare(
         columns = partial(_columns, corpus.aligned)
         store = stored(options.name(source), columns, partial(_write, source, options, progress))
         parts.append(Part(store, corpus.weight))
-    return Examples(parts)
+    temperature = getattr(data, "temperature", None) if role == "train" else None
+    return Examples(parts if temperature is None else mixed(parts, temperature))
+
+
+def mixed(parts: Sequence[Part], temperature: float) -> list[Part]:
+    """Return corpora with weights by which their shares of an epoch are in proportion to n^(1/temperature),
+    for their sizes n; the epoch has as many examples as all of them."""
+    sizes = [sum(chunk.num_rows for chunk in part.stored.chunks) for part in parts]
+    shares = [size ** (1 / temperature) for size in sizes]
+    factor = sum(sizes) / sum(shares)
+    return [
+        part._replace(weight=factor * share / size)
+        for part, share, size in zip(parts, shares, sizes, strict=True)
+    ]
+
+
+def _tag(corpus: AnyCorpus | AnyLabelled) -> str | None:
+    tag: str | None = getattr(corpus, "tag", None)  # labelled words have none
+    return tag
+
+
+def _tagged(pair: Pair, tag: str | None) -> Pair:
+    """Return a pair whose source begins with a tag, which is a word of its own."""
+    if tag is None or not pair.source.strip():
+        return pair
+    links = None if pair.links is None else tuple(Link(source + 1, target) for source, target in pair.links)
+    return pair._replace(source=f"{tag} {pair.source}", links=links)
 
 
 class _Options(NamedTuple):
@@ -94,7 +121,8 @@ class _Options(NamedTuple):
 
     def name(self, source: Source) -> str:
         """Return the name of the store; it differs if the content may differ."""
-        corpus = self.corpus.model_dump(mode="json", exclude={"weight"})
+        unused = {"weight", *(() if _tag(self.corpus) else ("tag",))}
+        corpus = self.corpus.model_dump(mode="json", exclude=unused)
         filters = self.data.filter.model_dump(mode="json") if self.training else None
         vocabularies = [vocabulary.fingerprint for vocabulary in self.vocabularies]
         reading = [self.data.languages, self.data.bad_lines, self.data.truncate.model_dump(mode="json")]
@@ -141,7 +169,10 @@ def _rows(source: Source, options: _Options, report: Report) -> Iterator[list[_R
     limits = options.data.filter if options.training else None
     cut, ends, (count, unit) = options.data.truncate.cut, options.data.truncate.ends, options.data.filtered
     seen: set[bytes] = set()
-    stream: Iterator[Pair] = islice(source.read(report), options.corpus.limit)
+    tag = _tag(options.corpus)
+    stream: Iterator[Pair] = (
+        _tagged(pair, tag) for pair in islice(source.read(report), options.corpus.limit)
+    )
     if options.training:
         stream = chain.from_iterable(pair.per_reference() for pair in stream)
     while pairs := list(islice(stream, ROWS)):

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from seq2attn.images.decoding import Pixels
-from seq2attn.images.geometry import Matrix, composed, identity
+from seq2attn.images.geometry import Matrix, composed, identity, random_factors
+from seq2attn.images.redrawing import Redraw
 from seq2attn.registry import Registry
 
 Share = Annotated[float, Ge(0), Le(1)]
@@ -150,10 +151,11 @@ class RandomCrop(Geometric):
 
 
 class Affine(Geometric):
-    """Turns, scales and shifts the image about its centre, each by a random amount.
+    """Slants, turns, scales and shifts the image about its centre, each by a random amount.
 
     rotate: the largest angle, in degrees. scale: the largest change of the size: 0.1 is from 0.9 to 1.1.
-    translate: the largest shift, as a share of the image's height and width.
+    translate: the largest shift, as a share of the image's height and width. shear: the largest angle by
+    which upright lines lean to the left or right, in degrees.
     """
 
     def __init__(
@@ -162,16 +164,20 @@ class Affine(Geometric):
         rotate: Annotated[float, Ge(0), Le(180)] = 10.0,
         scale: Annotated[float, Ge(0), Lt(1)] = 0.1,
         translate: Share = 0.1,
+        shear: Annotated[float, Ge(0), Lt(90)] = 0.0,
         fill: Byte = 0,
     ) -> None:
         super().__init__(fill=fill)
-        self.rotate, self.scale, self.translate = rotate, scale, translate
+        self.rotate, self.scale, self.translate, self.shear = rotate, scale, translate, shear
 
     def matrix(self, height: int, width: int, random: np.random.Generator) -> Matrix | None:
         """See the base class."""
         turn, size, right, down = random.uniform(-1.0, 1.0, size=4).tolist()
         angle, scale = np.deg2rad(turn * self.rotate), 1.0 + size * self.scale
         inverse = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / scale
+        if self.shear:
+            lean = np.tan(np.deg2rad(self.shear * random.uniform(-1.0, 1.0)))
+            inverse = np.array([[1.0, lean], [0.0, 1.0]]) @ inverse
         centre = np.array([width / 2, height / 2])
         shift = self.translate * np.array([right * width, down * height])
         return np.column_stack([inverse, centre - inverse @ (centre + shift)])
@@ -199,7 +205,7 @@ class ScaleJitter(Geometric):
 
     def matrix(self, height: int, width: int, random: np.random.Generator) -> Matrix | None:
         """See the base class."""
-        factors = _factors(self.smallest, self.largest, self.stretch, random)
+        factors = random_factors(self.smallest, self.largest, self.stretch, random)
         shift = random.uniform(size=2) * np.array([width, height]) * (1 - factors)
         return np.column_stack([np.diag(1 / factors), -shift / factors])
 
@@ -224,22 +230,13 @@ class Scale(Geometric):
 
     def matrix(self, height: int, width: int, random: np.random.Generator) -> Matrix:
         """See the base class. Sides are whole numbers of pixels."""
-        columns, rows = _factors(self.smallest, self.largest, self.stretch, random)
+        columns, rows = random_factors(self.smallest, self.largest, self.stretch, random)
         sides = max(1, round(width * columns)), max(1, round(height * rows))
         return np.array([[width / sides[0], 0.0, 0.0], [0.0, height / sides[1], 0.0]])
 
     def result_size(self, height: int, width: int, matrix: Matrix) -> tuple[int, int]:
         """See the base class."""
         return round(height / matrix[1, 1]), round(width / matrix[0, 0])
-
-
-def _factors(
-    smallest: float, largest: float, stretch: float, random: np.random.Generator
-) -> NDArray[np.float64]:
-    """Return random factors of width and height."""
-    factor = np.exp(random.uniform(np.log(smallest), np.log(largest)))
-    ratio = np.exp(random.uniform(-1.0, 1.0) * np.log1p(stretch) / 2)
-    return np.array([factor * ratio, factor / ratio])
 
 
 class ColorJitter(Augmentation):
@@ -364,8 +361,8 @@ class Mosaic:
         return mosaic, tiles
 
 
-AUGMENTATIONS: Registry[type[Augmentation] | type[Mixup] | type[Mosaic]] = Registry(
-    "AUGMENTATIONS", Augmentation, Mixup, Mosaic
+AUGMENTATIONS: Registry[type[Augmentation] | type[Mixup] | type[Mosaic] | type[Redraw]] = Registry(
+    "AUGMENTATIONS", Augmentation, Mixup, Mosaic, Redraw
 )
 AUGMENTATIONS |= {
     "flip": Flip,
@@ -378,4 +375,5 @@ AUGMENTATIONS |= {
     "erase": Erase,
     "mixup": Mixup,
     "mosaic": Mosaic,
+    "redraw": Redraw,
 }

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from seq2attn.errors import Seq2attnError
 from seq2attn.images.geometry import Matrix
+from seq2attn.images.strokes import Drawing
 
 Pixels = NDArray[np.uint8]  # (H, W, C), C = 1 in grey and 3 in RGB
 Channels = Literal["rgb", "grey"]
@@ -114,6 +115,8 @@ def opened(image: bytes | NDArray[Any] | Image.Image) -> Image.Image:
             raise ImageError("not an image", f"expected 8-bit pixels (H, W) or (H, W, channels), got {shape}")
         _require_size(image.shape[1], image.shape[0])
         return Image.fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
+    if isinstance(image, bytes) and (drawing := Drawing.of(image)) is not None:
+        return drawing.draw()
     picture = Image.open(BytesIO(image), formats=FORMATS) if isinstance(image, bytes) else image
     _require_size(picture.width, picture.height)  # before anything is decoded
     picture.load()

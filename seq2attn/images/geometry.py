@@ -53,6 +53,16 @@ def clipped(boxes: Boxes, window: tuple[float, float, float, float]) -> tuple[Bo
     return inside, (areas(inside) > 0) & (share >= VISIBLE)
 
 
+def random_factors(
+    smallest: float, largest: float, stretch: float, random: np.random.Generator
+) -> NDArray[np.float64]:
+    """Return factors of width and height: their geometric mean is evenly distributed in its logarithm, and
+    their ratio likewise, from 1 / (1 + stretch) to 1 + stretch."""
+    factor = np.exp(random.uniform(np.log(smallest), np.log(largest)))
+    ratio = np.exp(random.uniform(-1.0, 1.0) * np.log1p(stretch) / 2)
+    return np.array([factor * ratio, factor / ratio])
+
+
 def areas(boxes: Boxes) -> NDArray[np.float64]:
     """Return the area of each box, (n,), in pixels."""
     areas: NDArray[np.float64] = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)

@@ -150,6 +150,12 @@ def unpacked(content: bytes) -> Labels:
         return np.asarray(picture)
 
 
+def packed_size(content: bytes) -> tuple[int, int]:
+    """Return height and width of such a mask, without unpacking it."""
+    with Image.open(BytesIO(content), formats=("PNG",)) as picture:
+        return picture.height, picture.width
+
+
 def moved(labels: Labels, matrix: NDArray[np.float64], size: tuple[int, int]) -> Labels:
     """Return a mask of another size (height, width) whose pixels are those at the positions that a matrix
     says: the pixel that a position lies in; from outside, IGNORED.

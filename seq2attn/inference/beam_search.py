@@ -64,32 +64,36 @@ def beam_search(
     finished when no open hypothesis could still enter its n-best list if it were as long as the limit allows.
     If the beam drops the hypothesis of greedy search, that hypothesis is completed beside it: so no beam
     is worse than greedy search.
+
+    With `rules.estimated_end`, as in the library Transformers, a sentence is finished when `beam` hypotheses
+    have ended and no open one is better at its present length; this may miss better ones.
     """
     nbest, count, device = beam if nbest is None else nbest, len(limits), limits.device
+    kept = beam if rules.estimated_end else nbest
     hypotheses = _first_hypotheses(count, beam, nbest, device)
     sentences = hypotheses.sentences
     dropped: list[int] = []  # the sentences whose greedy hypothesis has left the beam before its end
     finished: list[list[Hypothesis]] = [[] for _ in range(count)]
-    start = state
-    state = reorder(state, sentences.repeat_interleave(beam), sentences)
+    start, state = state, reorder(state, sentences.repeat_interleave(beam), sentences)
     token = torch.full((count * beam,), rules.bos, dtype=torch.long, device=device)
     while len(hypotheses.sentences):
         logits, state = step(token, state)
         continuations = _continuations(logits, hypotheses, rules, limits, prefix)
-        _collect_finished(finished, continuations, hypotheses, state, rules, limits, nbest)
+        _collect_finished(finished, continuations, hypotheses, state, rules, limits, kept)
         # A stable sort moves ended hypotheses to the end; the others keep their order.
         total = continuations.total.masked_fill(continuations.token == rules.eos, IMPOSSIBLE)
         order = total.sort(dim=1, descending=True, stable=True).indices[:, :beam]
         path, lost = _greedy_path(hypotheses, continuations, order, rules)
-        dropped += hypotheses.sentences[lost].tolist()
+        dropped += [] if rules.estimated_end else hypotheses.sentences[lost].tolist()
         total, origin, token = (
             x.gather(1, order) for x in (total, continuations.origin, continuations.token)
         )
         length = hypotheses.history.shape[2]
         # A log-probability only falls and the coverage term is never positive: no score can be higher than
         # that of the present log-probability at the limit.
-        highest = rules.score(total[:, 0], limits[hypotheses.sentences] + 1)
-        lowest = [_lowest_kept(finished[sentence], nbest) for sentence in hypotheses.sentences.tolist()]
+        longest = length + 1 if rules.estimated_end else limits[hypotheses.sentences] + 1
+        highest = rules.score(total[:, 0], longest)
+        lowest = [_lowest_kept(finished[sentence], kept) for sentence in hypotheses.sentences.tolist()]
         remaining = (highest > torch.tensor(lowest, device=device)).nonzero().squeeze(1)
         origin, token = origin[remaining], token[remaining]  # (B, K), of the sentences that remain
         history = hypotheses.history[remaining].gather(1, origin[..., None].expand(-1, -1, length))
@@ -98,13 +102,12 @@ def beam_search(
         hypotheses = _OpenHypotheses(sentences, history, total[remaining], path[remaining])
         state = reorder(state, (remaining[:, None] * beam + origin).flatten(), remaining)
         token = token.flatten()
-    if dropped:
-        rows = torch.tensor(dropped, device=device)
-        forced = None if prefix is None else prefix[rows]
-        completed = greedy(step, reorder(start, rows), rules, limits[rows], forced)
-        for sentence, hypothesis in zip(dropped, completed, strict=True):
-            _keep(hypothesis, finished[sentence], nbest)
-    return finished
+    rows = torch.tensor(dropped, dtype=torch.long, device=device)
+    forced = None if prefix is None else prefix[rows]
+    completed = greedy(step, reorder(start, rows), rules, limits[rows], forced) if dropped else []
+    for sentence, hypothesis in zip(dropped, completed, strict=True):
+        _keep(hypothesis, finished[sentence], nbest)
+    return [found[:nbest] for found in finished]
 
 
 def _greedy_path(

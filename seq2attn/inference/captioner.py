@@ -104,7 +104,8 @@ class Captioner(WritingPredictor[ImageTokenizer]):
         """
         images, first, decoding = iter(lines), 0, decoding or self.decoding
         while chunk := [read_image(image, self.reader) for image in islice(images, CHUNK)]:
-            yield from self._chunk(chunk, decoding, alignment, prefix, first)
+            indices = range(first, first + len(chunk))
+            yield from self.results(chunk, decoding, alignment, [prefix] * len(chunk), indices)
             first += len(chunk)
 
     def align(
@@ -164,14 +165,20 @@ class Captioner(WritingPredictor[ImageTokenizer]):
 
     # ---- parts -------------------------------------------------------------------------------------
 
-    def _chunk(
-        self, images: list[_Named], decoding: DecodingRecipe, alignment: bool, prefix: str, first: int
+    def results(
+        self,
+        images: Sequence[_Named],
+        decoding: DecodingRecipe,
+        alignment: bool,
+        prefixes: Sequence[str],
+        indices: Sequence[int],
     ) -> list[Caption]:
-        """Return the results of some images; `first` is the index of the first one in the input."""
+        """Return the results of images, each with its name, that are computed together; `indices` are those
+        of the images in their inputs, which may be several: samples depend on them."""
         pixels, rows = [image for _, image in images], range(len(images))
-        prefix_ids = [self.target.split(prefix).ids] * len(images)
-        self._warn_of_prefixes([prefix], prefix_ids[:1])
-        indices = [first + row for row in rows]
+        distinct = {prefix: self.target.split(prefix).ids for prefix in prefixes}
+        self._warn_of_prefixes([*distinct], [*distinct.values()])
+        prefix_ids = [distinct[prefix] for prefix in prefixes]
         head = self.alignment if alignment and self.model.decoder.attention_layers else None
         nbest_lists = self.generator.decode(pixels, decoding, prefix_ids, indices, head)
         results: list[list[Caption]] = [[] for _ in images]
@@ -180,7 +187,7 @@ class Captioner(WritingPredictor[ImageTokenizer]):
                 tokens = self.target.join(hypothesis.tokens)
                 text = self._text(hypothesis.tokens)
                 results[row].append(self._result(images[row], tokens, text, hypothesis, forced))
-        longest = [first + number for number, nbest in enumerate(results, 1) if nbest[0].truncated]
+        longest = [i + 1 for i, nbest in zip(indices, results, strict=True) if nbest[0].truncated]
         warn_of_limits(longest, decoding, self.model.decoder.max_length)
         return [nbest[0].among(nbest) for nbest in results]
 

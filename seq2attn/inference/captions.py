@@ -1,6 +1,5 @@
 """Captions: a text that was written from an image, and where on the image each of its words looked."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from seq2attn.errors import Seq2attnError
 from seq2attn.images.decoding import Pixels
+from seq2attn.inference.hypotheses import Hypothesis
 from seq2attn.text.vocabulary import Tokens
 from seq2attn.views.html_table import block, pale
 from seq2attn.views.thumbnails import thumbnail
@@ -27,7 +27,7 @@ _UNALIGNED = (
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Caption:
+class Caption(Hypothesis):
     """A text that was written from an image. `str` gives the text. Letters: Tp pieces, Tw words.
 
     The weights of a word are the mean over its pieces. They are None if the model has no attention, or the
@@ -45,25 +45,6 @@ class Caption:
     truncated: bool = False  # whether it has the largest length that decoding allows, and so may be cut
     attention: str = ""  # the layer and head that the weights are from: "layer 4 (0 to 5), mean of 8 heads"
     others: tuple["Caption", ...] = ()  # the next best hypotheses, best first, if nbest > 1
-
-    def among(self, hypotheses: Sequence["Caption"]) -> "Caption":
-        """Return this text with the other hypotheses of its image as `others`."""
-        return replace(self, others=tuple(other for other in hypotheses if other is not self))
-
-    @property
-    def nbest(self) -> tuple["Caption", ...]:
-        """All hypotheses, best first: this one and the others."""
-        return (self, *self.others)
-
-    @property
-    def words(self) -> list[str]:
-        """The words of the text, in the order of `alignment`."""
-        return self.target.words
-
-    @property
-    def tokens(self) -> list[str]:
-        """The pieces of the text, in the order of `weights`."""
-        return self.target.pieces
 
     def plot(
         self, path: str | Path | None = None, pieces: bool = False, *, scale: "Scale" = "auto"

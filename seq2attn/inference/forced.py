@@ -17,6 +17,7 @@ class ForcedDecoding(NamedTuple):
     copied: Tensor | None = None  # (T + 1,), the share of each token's probability that is copied
     attention: str = ""  # the name of the layer and the head of the weights
     others: tuple[Tensor, ...] = ()  # (T + 1, S) each, the weights of further heads that were asked for
+    of_tokens: Tensor | None = None  # (T + 1,), the log-probability of each token, in nats
 
 
 def of_head(weights: Tensor, head: int | None, vectors: Tensor | None = None) -> Tensor:

@@ -86,6 +86,8 @@ class Generator(Generic[C]):
             decoding.length_penalty,
             decoding.coverage_penalty,
             self.model.decoder.coverage,
+            decoding.renormalize,
+            decoding.search_end == "estimated",
         )
 
     def with_engine(self, engine: Engine | None) -> "Generator[C]":
@@ -223,7 +225,7 @@ class Generator(Generic[C]):
             decoded = self.model(batch.source, batch.target_input, [*layers, *copying])
         log_p = decoded.logits.float().log_softmax(-1)  # (B, T, V)
         target_log_p = log_p.gather(-1, batch.target[..., None]).squeeze(-1)  # (B, T)
-        totals = (target_log_p * batch.target_mask).sum(1).tolist()
+        totals, of_tokens = (target_log_p * batch.target_mask).sum(1).tolist(), target_log_p.cpu()
         weights, attention = list[Tensor](), ""
         for head, (layer, number) in zip(heads, chosen, strict=True):
             if decoded.weights is None:
@@ -244,7 +246,8 @@ class Generator(Generic[C]):
             own_weights = [matrix[row, :steps][:, positions[row]] for matrix in weights]
             own_copied = None if copied is None else copied[row, :steps].clone()
             first, others = own_weights[0] if own_weights else None, tuple(own_weights[1:])
-            results.append(ForcedDecoding(totals[row], first, own_copied, attention, others))
+            own_tokens = of_tokens[row, :steps].clone()
+            results.append(ForcedDecoding(totals[row], first, own_copied, attention, others, own_tokens))
         return results
 
     def alignment_head(self, head: AlignmentHead) -> tuple[int, int | None]:

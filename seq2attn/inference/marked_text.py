@@ -26,19 +26,33 @@ def translate_marked(
 
     translate: called once, with the plain texts of all segments; returns their translations with alignments.
     """
-    parsed = [parse(text, kind) for text in texts]
-    plain = [part.text for parts in parsed for part in parts if isinstance(part, Segment)]
-    results = iter(translate(plain) if plain else ())
-    translations = []
-    for parts in parsed:
-        written, segments = list[str](), list[Translation]()
-        for part in parts:
-            if isinstance(part, str):
-                written.append(part)
-                continue
-            result = next(results)
-            segments.append(result)
-            words = result.source_words, result.words
-            written.append(transfer(part, result.text, words, result.links(), kind))
-        translations.append(MarkedTranslation("".join(written), tuple(segments)))
-    return translations
+    marked = MarkedTexts(texts, kind)
+    return marked.translated(translate(marked.plain) if marked.plain else ())
+
+
+class MarkedTexts:
+    """Texts whose markup was taken out."""
+
+    def __init__(self, texts: Sequence[str], kind: Kind) -> None:
+        self.kind, self.parsed = kind, [parse(text, kind) for text in texts]
+
+    @property
+    def plain(self) -> list[str]:
+        """The plain texts of all segments."""
+        return [part.text for parts in self.parsed for part in parts if isinstance(part, Segment)]
+
+    def translated(self, results: Sequence[Translation]) -> list[MarkedTranslation]:
+        """Return the translations of the texts, of those of the segments, which have alignments."""
+        left, translations = iter(results), []
+        for parts in self.parsed:
+            written, segments = list[str](), list[Translation]()
+            for part in parts:
+                if isinstance(part, str):
+                    written.append(part)
+                    continue
+                result = next(left)
+                segments.append(result)
+                words = result.source_words, result.words
+                written.append(transfer(part, result.text, words, result.links(), self.kind))
+            translations.append(MarkedTranslation("".join(written), tuple(segments)))
+        return translations

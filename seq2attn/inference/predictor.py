@@ -183,5 +183,13 @@ def require_lines(lines: object) -> None:
         raise Seq2attnError(f"expected lines as a list of texts (str), got {lines!r:.60}")
 
 
+def all_texts(texts: object, name: str) -> list[str]:
+    """Return texts as a list. Seq2attnError for anything but a list of str."""
+    listed = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [None]
+    if not all(isinstance(text, str) for text in listed):
+        raise Seq2attnError(f"expected {name} as a list of texts (str), got {texts!r:.60}")
+    return cast("list[str]", listed)
+
+
 def _is_list_of_str(text: object) -> bool:
     return isinstance(text, Sequence) and all(isinstance(part, str) for part in text)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seq2attn.alignment.word_alignment import Link, WordAlignment, links, pharaoh
 from seq2attn.errors import Seq2attnError
+from seq2attn.inference.hypotheses import Hypothesis
 from seq2attn.text.vocabulary import Tokens
 from seq2attn.text.words import SEPARATORS
 from seq2attn.text.words import words as split_words
@@ -29,7 +30,7 @@ _UNALIGNED = (
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Translation:
+class Translation(Hypothesis):
     """A translated sentence. Letters: Tp, Sp pieces and Tw, Sw words of the target and the source.
 
     A row of `alignment` plus its `end_of_sentence` has the same sum as the rows of the attention weights
@@ -49,6 +50,9 @@ class Translation:
     copied: Float[Tensor, " Tw"] | None = None  # the share of each word's probability that is copied, 0 to 1
     truncated: bool = False  # whether it has the largest length that decoding allows, and so may be cut
     attention: str = ""  # the layer and head that the weights are from: "layer 4 (0 to 5), mean of 8 heads"
+    probabilities: Float[Tensor, " Tw"] | None = (
+        None  # of each word, given the source and the words before it
+    )
     others: tuple["Translation", ...] = ()  # the next best hypotheses, best first, if nbest > 1
 
     html_headings: ClassVar[Sequence[str]] = ("source", "target", "score")
@@ -67,29 +71,10 @@ class Translation:
             weights=torch.zeros(0, len(source.pieces) + 1, device="cpu"),
         )
 
-    def among(self, hypotheses: Sequence["Translation"]) -> "Translation":
-        """Return this translation with the other hypotheses of its sentence as `others`."""
-        return replace(self, others=tuple(other for other in hypotheses if other is not self))
-
-    @property
-    def nbest(self) -> tuple["Translation", ...]:
-        """All hypotheses, best first: this one and the others."""
-        return (self, *self.others)
-
-    @property
-    def words(self) -> list[str]:
-        """The words of the translation, the rows of `alignment`."""
-        return self.target.words
-
     @property
     def source_words(self) -> list[str]:
         """The words of the source, the columns of `alignment`."""
         return self.source.words
-
-    @property
-    def tokens(self) -> list[str]:
-        """The pieces of the translation, the rows of `weights`."""
-        return self.target.pieces
 
     @property
     def source_tokens(self) -> list[str]:

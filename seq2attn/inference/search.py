@@ -54,6 +54,9 @@ class Rules:
     length_penalty: float = 1.0
     coverage_penalty: float = 0.0
     coverage: Coverage | None = None  # required if there is a coverage penalty
+    renormalize: bool = False  # divide probabilities by the sum of those of the allowed tokens
+    # End a beam search by the estimate of the library Transformers; </s> at the limit then costs nothing.
+    estimated_end: bool = False
 
     def score(self, log_probability: Tensor | float, length: Tensor | int) -> Any:
         """Return the score of a hypothesis of `length` tokens with </s>, without the coverage penalty."""
@@ -100,7 +103,12 @@ class Rules:
         if self.no_repeat_ngram and length >= self.no_repeat_ngram:
             self._forbid_repeats(log_p, history)
         # Where no token is allowed, a target that is too short is better than a forbidden token.
+        if self.estimated_end:
+            ending = ending.masked_fill(length >= limits, 0.0)
         _allow_only(log_p, (log_p.amax(1) == IMPOSSIBLE) | (length >= limits), end, ending)
+        if self.renormalize:
+            total = log_p.logsumexp(1, keepdim=True)  # (N, 1)
+            log_p -= total.masked_fill(total == IMPOSSIBLE, 0.0)
         if forced is not None:
             _allow_only(log_p, forced >= 0, forced, forced_log_p)
         return log_p

@@ -1,4 +1,7 @@
-"""Weights between the pieces of two texts made weights between their words, as alignment files count them."""
+"""Numbers of pieces made numbers of words: weights between two texts, as alignment files count them, and
+probabilities."""
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -26,3 +29,12 @@ def between_texts(
     whole.end_of_sentence[index] = summed.end_of_sentence
     whole.weights[index[:, None], torch.tensor(column_words, dtype=torch.long, device="cpu")] = summed.weights
     return whole
+
+
+def word_probabilities(of_tokens: Tensor | None, word_of: Sequence[int]) -> Tensor | None:
+    """Return the probability of each word (Tw,), the product over its pieces, from the log-probabilities of
+    all pieces and </s> (Tp + 1,). None if there are none."""
+    if of_tokens is None:
+        return None
+    words = torch.tensor(word_of, dtype=torch.long, device="cpu")
+    return of_tokens.new_zeros(max(word_of, default=-1) + 1).index_add_(0, words, of_tokens[:-1]).exp()

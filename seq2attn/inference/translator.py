@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple, cast, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 from torch import Tensor
 from typing_extensions import Unpack
@@ -25,13 +25,14 @@ from seq2attn.inference.predictor import (
     NO_OPTIONS,
     OF_IMAGES,
     PlotOptions,
+    all_texts,
     require_lines,
 )
 from seq2attn.inference.result_list import Results
 from seq2attn.inference.results import Translation
 from seq2attn.inference.search import Hypothesis
 from seq2attn.inference.shortening import shortened
-from seq2attn.inference.text_words import between_texts
+from seq2attn.inference.text_words import between_texts, word_probabilities
 from seq2attn.inference.writing_predictor import WritingPredictor
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.text.vocabulary import Tokens, Vocabulary
@@ -151,7 +152,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         all others: decoding options that replace the recipe's (`DecodingOptions`).
         """
         texts = [line if isinstance(line, str) else as_lines(line) for line in self.texts(text)]
-        prefixes = [prefix] * len(texts) if isinstance(prefix, str) else _all_texts(prefix, "prefixes")
+        prefixes = [prefix] * len(texts) if isinstance(prefix, str) else all_texts(prefix, "prefixes")
         if len(prefixes) != len(texts):
             raise Seq2attnError(f"expected a prefix for each of {len(texts)} texts, got {len(prefixes)}")
         if markup is not None:
@@ -159,7 +160,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
                 raise Seq2attnError("markup needs alignments, and knows no prefixes: leave both out")
             marked = translate_marked(texts, markup, lambda plain: self._generate(plain, **options))
             return marked[0] if isinstance(text, str) else marked
-        results = self._results(texts, self.settings(options), alignment, prefixes, 0)
+        results = self.results(texts, self.settings(options), alignment, prefixes, range(len(texts)))
         return results[0] if isinstance(text, str) else Results(results)
 
     def stream(
@@ -192,8 +193,9 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         """
         decoding = decoding or self.decoding
         for chunk in chunks:
-            texts = _all_texts(chunk, "lines")
-            yield from self._results(texts, decoding, alignment, [""] * len(texts), first, exact)
+            texts = all_texts(chunk, "lines")
+            indices = range(first, first + len(texts))
+            yield from self.results(texts, decoding, alignment, [""] * len(texts), indices, exact)
             first += len(texts)
 
     def align(
@@ -282,33 +284,35 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
     ) -> list[ForcedDecoding]:
         """Return the forced decoding of each pair, with the weights of `head`; without weights if None."""
         tokenize = self.generator.tokenizer.tokenize_target
-        sources, targets = _all_texts(sources, "sources"), _all_texts(targets, "targets")
+        sources, targets = all_texts(sources, "sources"), all_texts(targets, "targets")
         if len(sources) != len(targets):
             raise Seq2attnError(f"expected a target for each of {len(sources)} sources, got {len(targets)}")
         source_ids = [self._tokenize(source, line=line).ids for line, source in enumerate(sources, 1)]
         ids = [tokenize(text, source).ids for text, source in zip(targets, source_ids, strict=True)]
         return self.generator.forced_decoding(source_ids, ids, self.decoding.batch_tokens, head)
 
-    def _results(
+    def results(
         self,
-        texts: list[str],
+        texts: Sequence[str],
         decoding: DecodingRecipe,
         alignment: bool,
-        prefixes: list[str],
-        first: int,
+        prefixes: Sequence[str],
+        indices: Sequence[int],
         exact: bool = True,
     ) -> list[Translation]:
-        """Return the results of texts; `first` is the index of the first text in the input."""
+        """Return the results of texts that are computed together, with these prefixes; `indices` are those of
+        the texts in their inputs, which may be several: samples depend on them."""
         tokenizer = self.generator.tokenizer
-        sources = [self._tokenize(text, decoding.max_source, first + n) for n, text in enumerate(texts, 1)]
+        numbered = zip(texts, indices, strict=True)
+        sources = [self._tokenize(text, decoding.max_source, index + 1) for text, index in numbered]
         rows = [row for row, source in enumerate(sources) if source.tokens.ids]  # of texts that are not blank
         given = [sources[row].ids for row in rows]
         prefix_ids = [tokenizer.tokenize_target(prefixes[row], sources[row].ids).ids for row in rows]
         self._warn_of_prefixes([prefixes[row] for row in rows], prefix_ids)
-        indices = [first + row for row in rows]
+        numbers = [indices[row] for row in rows]
         aligned = (alignment or decoding.replace_unknown) and self.model.decoder.attention_layers
         head = self.alignment if aligned else None
-        nbest_lists = self.generator.decode(given, decoding, prefix_ids, indices, head, exact)
+        nbest_lists = self.generator.decode(given, decoding, prefix_ids, numbers, head, exact)
         results: list[list[Translation]] = [[] for _ in texts]
         for row, nbest in zip(rows, nbest_lists, strict=True):
             tokens = sources[row].tokens
@@ -317,7 +321,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
                 text = self._text(hypothesis.tokens, tokens.pieces)
                 result = self._result(tokens, target, text, hypothesis, forced)
                 results[row].append(result.known(self.target.unk) if decoding.replace_unknown else result)
-        longest = [first + n for n, nbest in enumerate(results, 1) if nbest and nbest[0].truncated]
+        longest = [i + 1 for i, nbest in zip(indices, results, strict=True) if nbest and nbest[0].truncated]
         warn_of_limits(longest, decoding, self.model.decoder.max_length)
         return [
             nbest[0].among(nbest) if nbest else Translation.empty(source.tokens)
@@ -372,15 +376,8 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             weights=weights,
             copied=copied,
             attention=forced.attention,
+            probabilities=word_probabilities(forced.of_tokens, target.word_of),
         )
-
-
-def _all_texts(texts: object, name: str) -> list[str]:
-    """Return texts as a list. Seq2attnError for anything but a list of str."""
-    listed = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [None]
-    if not all(isinstance(text, str) for text in listed):
-        raise Seq2attnError(f"expected {name} as a list of texts (str), got {texts!r:.60}")
-    return cast("list[str]", listed)
 
 
 class Translator(TextPredictor):

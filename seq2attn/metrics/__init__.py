@@ -8,6 +8,8 @@ texts, too: the tags of a sentence with spaces between, or its label.
 To add a metric, write a function (hypotheses, references, bootstrap, seed) -> Score and add it to METRICS:
 
     METRICS["my-metric"] = Metric(my_function, "texts")
+
+It raises UndefinedScoreError where references lack what it measures, and is then left out.
 """
 
 from seq2attn.metrics.base import (
@@ -16,12 +18,13 @@ from seq2attn.metrics.base import (
     References,
     Score,
     ScoringError,
+    UndefinedScoreError,
     by_hypothesis,
     score_lines,
     transposed,
 )
 from seq2attn.metrics.edits import edit_distances, exact, sentence_errors, word_errors
-from seq2attn.metrics.registry import DEFAULT, METRICS, metrics_of, score, tables
+from seq2attn.metrics.registry import DEFAULT, METRICS, defined_scores, metrics_of, score, tables
 from seq2attn.metrics.rouge import rouge
 from seq2attn.metrics.translation import bleu, chrf, ter
 
@@ -33,9 +36,11 @@ __all__ = [
     "References",
     "Score",
     "ScoringError",
+    "UndefinedScoreError",
     "bleu",
     "by_hypothesis",
     "chrf",
+    "defined_scores",
     "edit_distances",
     "exact",
     "metrics_of",

@@ -22,6 +22,11 @@ class ScoringError(Seq2attnError):
     """Hypotheses and references that do not fit together, or an unknown metric."""
 
 
+class UndefinedScoreError(ScoringError):
+    """A metric has no value on these references, whatever the hypotheses: they lack what it measures, as
+    small objects. A task leaves the metric out."""
+
+
 @dataclass(frozen=True)
 class Score:
     """The value of a metric on a corpus, with the signature that says how it was computed.

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from seq2attn.metrics.base import SEED, Score, ScoringError, resampled_together
+from seq2attn.metrics.base import SEED, Score, ScoringError, UndefinedScoreError, resampled_together
 from seq2attn.version import __version__
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -106,11 +106,13 @@ def box_scores(
 ) -> list[Score]:
     """Return several of the STATISTICS, for which boxes are matched only once.
 
-    The intervals are those of resampled images. ScoringError if a metric has no object to find, or the lists
-    do not fit together.
+    The intervals are those of resampled images. ScoringError if the lists do not fit together,
+    UndefinedScoreError if a metric has no object to find.
     """
     statistics = [STATISTICS[metric] for metric in metrics]
     tables = _matched(detections, objects, list(dict.fromkeys(statistic.area for statistic in statistics)))
+    for metric, reason in unfindable(objects, metrics).items():
+        raise UndefinedScoreError(f"{metric}: {reason}: leave {metric} out")
     labels = {label for image in objects for label in image.labels}
 
     def values(chosen: NDArray[np.int64]) -> list[float]:
@@ -125,7 +127,7 @@ def box_scores(
         counts = f"|images:{len(objects)}|classes:{len(labels)}"
         return f"{statistic.signature}{counts}{resampling}|version:seq2attn {__version__}"
 
-    scores = resampled_together(
+    return resampled_together(
         [statistic.name for statistic in statistics],
         values,
         len(objects),
@@ -133,11 +135,18 @@ def box_scores(
         bootstrap,
         seed,
     )
-    for metric, statistic, score in zip(metrics, statistics, scores, strict=True):
-        if np.isnan(score.value):
-            kind = "objects" if statistic.area == "all" else f"{statistic.area} objects"
-            raise ScoringError(f"{metric}: no image has {kind} to find: leave {metric} out")
-    return scores
+
+
+def unfindable(objects: Sequence[Objects], metrics: Sequence[str]) -> dict[str, str]:
+    """Return the metrics without an object to find, with the reasons: crowds, and objects of other areas, are
+    none."""
+    reasons = {}
+    for metric in metrics:
+        area = STATISTICS[metric].area
+        low, high = AREAS[area]
+        if not any((~image.crowds & (image.areas >= low) & (image.areas <= high)).any() for image in objects):
+            reasons[metric] = f"no image has {'' if area == 'all' else f'{area} '}objects to find"
+    return reasons
 
 
 # ---- matching -------------------------------------------------------------------------------------------

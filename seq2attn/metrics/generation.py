@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from seq2attn.metrics.base import SEED, Score, ScoringError
+from seq2attn.metrics.base import SEED, Score, ScoringError, UndefinedScoreError
 
 Matrix = NDArray[np.float64]
 NEIGHBOURS = 3  # k of precision and recall (Kynkaanniemi et al. 2019)
@@ -178,5 +178,7 @@ def _checked(hypotheses: Any, references: Any) -> tuple[ImageFeatures, ImageFeat
             f"expected features of one source, got those of {samples.source} and {real.source}"
         )
     if (fewest := min(len(samples.vectors), len(real.vectors))) < 2:
-        raise ScoringError(f"expected at least two images on both sides, got {fewest}: they have no variance")
+        raise UndefinedScoreError(
+            f"expected at least two images on both sides, got {fewest}: they have no variance"
+        )
     return samples, real

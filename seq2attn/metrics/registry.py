@@ -1,11 +1,12 @@
 """METRICS by name, and scores of a corpus."""
 
 import difflib
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from seq2attn.metrics.base import SEED, Metric, References, Score, ScoringError
+from seq2attn.metrics.base import SEED, Metric, References, Score, ScoringError, UndefinedScoreError
 from seq2attn.metrics.detection import STATISTICS, box_report, box_score
 from seq2attn.metrics.edits import exact, sentence_errors, word_errors
 from seq2attn.metrics.entities import accuracy, f1, macro_f1, precision, recall, report, tag_accuracy
@@ -105,6 +106,25 @@ def score(
             meant = f"did you mean {guess[0]}? " if guess else ""
             raise ScoringError(f"unknown metric {name!r} ({meant}one of {', '.join(METRICS)})")
     return [METRICS[name](hypotheses, references, bootstrap, seed) for name in metrics]
+
+
+def defined_scores(
+    hypotheses: Any, references: Any, metrics: Sequence[str], bootstrap: int = 1000
+) -> tuple[dict[str, Score], dict[str, str]]:
+    """Return the scores of a corpus by name, as `score` does, and of the metrics that have no value on it the
+    reasons."""
+    scores, undefined = dict[str, Score](), dict[str, str]()
+    for name in metrics:
+        try:
+            found = METRICS[name](hypotheses, references, bootstrap)
+        except UndefinedScoreError as error:
+            undefined[name] = str(error)
+            continue
+        if math.isnan(found.value):
+            undefined[name] = "its value is nan"
+        else:
+            scores[name] = found
+    return scores, undefined
 
 
 def tables(

@@ -21,7 +21,7 @@ from seq2attn.metrics.base import (
     Chosen,
     References,
     Score,
-    ScoringError,
+    UndefinedScoreError,
     by_hypothesis,
     check_bootstrap,
     nrefs,
@@ -45,7 +45,7 @@ def rouge(
 
     If a document has more than one reference, the one with the best F1 counts, for each variant separately:
     -f B of the original, whose default is -f A, the mean. The bootstrap resamples documents. Raises
-    ScoringError if most letters of the references are not counted.
+    UndefinedScoreError if most letters of the references are not counted.
     """
     check_bootstrap(bootstrap)
     golds = by_hypothesis(hypotheses, references)
@@ -83,13 +83,13 @@ def _f1(
 
 
 def _check_letters(golds: Sequence[Sequence[str]]) -> None:
-    """Raise ScoringError if most letters of the references are not counted, as in other scripts."""
+    """Raise UndefinedScoreError if most letters of the references are not counted, as in other scripts."""
     texts = [gold for references in golds for gold in references if gold.strip()]
     lost = [sum(char.isalpha() and not char.isascii() for char in text) for text in texts]
     counted = [len(re.findall("[A-Za-z]", text)) for text in texts]
     if texts and (sum(lost) > sum(counted) or not re.search("[A-Za-z0-9]", "".join(texts))):
         shown = texts[int(np.argmax(lost))]
-        raise ScoringError(
+        raise UndefinedScoreError(
             f"rouge counts only words of the letters a to z, and {sum(lost):,} of the "
             f"{sum(lost) + sum(counted):,} letters of the references are others (one reference is "
             f"{shown:.40}): use chrf"

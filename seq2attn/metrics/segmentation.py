@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seq2attn.metrics.base import SEED, Score, ScoringError, resampled
+from seq2attn.metrics.base import SEED, Score, ScoringError, UndefinedScoreError, resampled
 from seq2attn.version import __version__
 
 Confusion = NDArray[np.int64]  # (K, K)
@@ -163,7 +163,7 @@ def _signature(described: str, counts: Values) -> Callable[[str], str]:
 
 def _require_classes(name: str, value: Any) -> None:
     if np.isnan(value):
-        raise ScoringError(f"{name}: no reference has a pixel of the classes that it is the mean of")
+        raise UndefinedScoreError(f"{name}: no reference has a pixel of the classes that it is the mean of")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,10 @@ Weight = Annotated[
         description="Passes through the corpus in an epoch, which may be a fraction (training only).",
     ),
 ]
+Tag = Annotated[
+    str | None,
+    Field(min_length=1, description="Tag of `text.tags` that each of its sources begins with; null = none."),
+]
 TRAIN = "A corpus, or a list of corpora."
 DEV = "Corpus for validation."
 TEST = "Corpus for the final score; null = none."
@@ -51,6 +55,7 @@ class SampleCorpus(Corpus):
     split: Literal["train", "dev", "test"] | None = Field(
         None, description="Split of the sample; null = the one that the corpus is used for."
     )
+    tag: Tag = None
     weight: Weight = 1.0
     limit: Limit = None
 
@@ -70,6 +75,7 @@ class FilesCorpus(Corpus):
         description="File of word alignments for guided attention, with one line per pair: 0-0 1-2 ... "
         "(source-target).",
     )
+    tag: Tag = None
     weight: Weight = 1.0
     limit: Limit = None
 
@@ -88,6 +94,7 @@ class TableCorpus(Corpus):
         description="Source and target column. In JSONL a source may be a list of sentences or turns, and a "
         "target a list of references.",
     )
+    tag: Tag = None
     weight: Weight = 1.0
     limit: Limit = None
 
@@ -142,6 +149,7 @@ class DatasetCorpus(Corpus):
     streaming: bool = Field(
         False, description="Stream the dataset, so that with `limit` it is not loaded whole."
     )
+    tag: Tag = None
     weight: Weight = 1.0
     limit: Limit = None
 
@@ -174,6 +182,7 @@ class TaskCorpus(Corpus):
         "even with different seeds.",
     )
     alignments: bool = Field(False, description="Provide the known alignment, for guided attention.")
+    tag: Tag = None
     weight: Weight = 1.0
     limit: Limit = None
 
@@ -308,6 +317,12 @@ class DataRecipe(Section):
         FilterRecipe(), description="Filters of training pairs, applied after truncation."
     )
     bad_lines: Literal["stop", "skip"] = Field("stop", description=BAD_LINES)
+    temperature: float | None = Field(
+        None,
+        ge=1,
+        description="Mix training corpora by their sizes n in proportion to n^(1/temperature), instead of by "
+        "weights: 1 = as they are, 5 = small ones far more often (Arivazhagan et al. 2019).",
+    )
 
     @property
     def filtered(self) -> tuple[int, str]:
@@ -326,6 +341,8 @@ class DataRecipe(Section):
         for sample, languages in samples.items():
             if sorted(languages) != sorted(self.languages):
                 yield Fault("languages", f"{sample} has {list(languages)}, not {list(self.languages)}")
+        if self.temperature is not None and any(corpus.weight != 1 for corpus in self.train):
+            yield Fault("temperature", "decides how often corpora are used: leave out their weights")
         for use, corpus in (("dev", self.dev), ("test", self.test)):
             if corpus is not None and corpus.weight != 1:
                 yield Fault(f"{use}.weight", "only training corpora have weights")
@@ -338,6 +355,19 @@ class DataRecipe(Section):
                     f"keeps {window.size} pieces, but filter.max_length leaves out texts of more than "
                     f"{self.filter.max_length}: raise it to {window.size}, or lower this",
                 )
+
+
+class NoCorpora(DataRecipe):
+    """The languages of an imported model, which was trained on data that are not here."""
+
+    train: list[AnyCorpus] = Field([], max_length=0, description="None.")
+    dev: Any = Field(None, description="None.")
+
+    def faults(self) -> Iterator[Fault]:
+        """Find a dev set without training data."""
+        for role in ("dev", "test"):
+            if getattr(self, role) is not None:
+                yield Fault(role, "an imported model has no data: start a training from it (init)")
 
 
 class SummaryDataRecipe(DataRecipe):

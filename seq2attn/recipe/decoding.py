@@ -22,7 +22,7 @@ IntArray = NDArray[np.integer[Any]]
 
 class DecodingRecipe(Section):
     """Decoding: beam search or sampling. These are the defaults of `translate` and `score`, whose options
-    change all but length_normalization, max_source and validation_beam."""
+    change all but length_normalization, max_source, renormalize, search_end and validation_beam."""
 
     beam: Annotated[int, Field(ge=1, le=500)] = Field(5, description="Beam size; 1 = greedy search.")
     length_normalization: Literal["gnmt", "simple", "none"] = Field(
@@ -60,6 +60,17 @@ class DecodingRecipe(Section):
         4096, description="Largest number of tokens in a batch: source tokens times beam."
     )
     validation_beam: Size = Field(1, description="Beam size of validation.")
+    renormalize: bool = Field(
+        False,
+        description="Divide probabilities by the sum of those of the pieces that are allowed: without "
+        "padding, repeated n-grams and too early ends. Otherwise scores are those of the model.",
+    )
+    search_end: Literal["exact", "estimated"] = Field(
+        "exact",
+        description="When a beam search ends. exact: when no open output can still be the best, and never "
+        "with a worse one than greedy search; estimated: as in the library Transformers, when `beam` outputs "
+        "have ended and no open one is better at its present length.",
+    )
     nbest: Size = Field(
         1,
         description="Number of outputs for each source; in beam search, at most the beam size. As an option "
@@ -87,7 +98,11 @@ class DecodingRecipe(Section):
         search = f"sample:{self.temperature}" if self.sample else f"beam:{self.beam}"
         length = f"{self.length_normalization}^{self.length_penalty:g}"
         coverage = f"|coverage:{self.coverage_penalty:g}" if self.coverage_penalty else ""
-        return f"{search}|length:{length}{coverage}"
+        renormalized, end = (
+            "|renormalized" * self.renormalize,
+            "|end:estimated" * (self.search_end != "exact"),
+        )
+        return f"{search}|length:{length}{coverage}{renormalized}{end}"
 
     def limits(self, source_lengths: IntArray) -> IntArray:
         """Return the largest number of pieces of the output of each source, given the sources' lengths with

@@ -21,6 +21,7 @@ from seq2attn.recipe.graph_plan import (
     WrittenRow,
     reads_of,
 )
+from seq2attn.recipe.grid_notes import grid_notes
 from seq2attn.recipe.markers import OneOrMore
 from seq2attn.recipe.part_beside import PartBeside
 from seq2attn.recipe.sections import Choice, Fault, Name, Part, Section, Size, fault, option_fields
@@ -274,13 +275,12 @@ class GraphRecipe(Section):
     def _last(self) -> Shape:
         return self.plan().outputs[-1].known_shape
 
-    def wide_rates(self, height: int, width: int) -> Iterator[str]:
-        """Find convolutions whose dilation is larger than half of the grid, for the largest image."""
+    def grid_notes(self, height: int, width: int) -> Iterator[str]:
+        """Yield warnings of blocks that do not suit their grid, for the largest image."""
         for node in self.plan().nodes:
             if node.module is not None:
-                yield from wide_rates(
-                    node.module, f"row {node.name}", node.known_shape.stride, (height, width)
-                )
+                where, shape = f"{node.module.name} in row {node.name}", node.known_shape
+                yield from grid_notes(node.module, shape.channels, where, shape.stride, (height, width))
 
 
 @cache
@@ -288,19 +288,6 @@ def shipped_graph(name: str) -> GraphRecipe:
     """Return a graph that ships with seq2attn."""
     tree = parse(shipped_graphs()[name].read_text(encoding="utf-8")).tree
     return GraphRecipe.model_validate({"kind": "graph", **tree})
-
-
-def wide_rates(part: Part, where: str, stride: int, sides: tuple[int, int]) -> Iterator[str]:
-    """Yield a warning if most positions of a grid see only the middle of a block's dilated convolutions.
-
-    sides: of the largest image, in pixels.
-    """
-    grid = [-(-side // stride) for side in sides]
-    if wide := [rate for rate in part.options.get("rates", ()) if 2 * rate > max(grid)]:
-        yield (
-            f"{part.name} in {where}: of 3x3 convolutions with the rates {', '.join(map(str, wide))}, most "
-            f"positions of a grid of {grid[0]}x{grid[1]} see only the middle: use smaller rates"
-        )
 
 
 def _plan_of(base: str | None) -> Plan | None:

@@ -105,6 +105,37 @@ class ImageSample(Corpus):
     skip: Skip = 0
 
 
+class StrokeTable(Corpus):
+    """A JSONL file with a picture in strokes of a pen and its label in each row. A row's strokes are lists of
+    points, [[x, y], ...] or [x, y, x, y, ...]; x goes to the right and y down."""
+
+    strokes: FilePath = Field(description="A .jsonl file, plain or compressed (.gz, .xz, .bz2).")
+    columns: tuple[str, str] = Field(
+        ("strokes", "label"), description="Columns of strokes and labels, by dotted key."
+    )
+    scale: Annotated[float, Field(gt=0)] = Field(1.0, description="Pixels for a unit of the strokes.")
+    pen: Annotated[float, Field(gt=0)] = Field(2.0, description="Width of the pen in pixels.")
+    margin: Annotated[float, Field(ge=0, le=1024)] = Field(
+        6.0, description="Pixels between the outermost points and the sides of the image."
+    )
+    ink: Literal["black", "white"] = Field(
+        "black", description="black: on white, as on paper; white: on black."
+    )
+    weight: Weight = 1.0
+    limit: Limit = None
+    skip: Skip = 0
+
+
+class StrokeTextTable(StrokeTable):
+    """A JSONL file with strokes and their text, or a list of texts, in each row. Strokes as in
+    StrokeTable."""
+
+    columns: tuple[str, str] = Field(
+        ("strokes", "text"),
+        description="Columns of strokes and texts, by dotted key. A list of texts is several for one.",
+    )
+
+
 class ImageTextTable(ImageTable):
     """A JSONL file with an image and its text, or a list of texts, in each row. Paths as in ImageTable."""
 
@@ -121,11 +152,12 @@ class ImageTextDataset(ImageDataset):
 
 
 AnyImages = Annotated[
-    FolderCorpus | ImageTable | ImageDataset | IdxCorpus | ImageSample,
+    FolderCorpus | ImageTable | StrokeTable | ImageDataset | IdxCorpus | ImageSample,
     by_key(
         {
             "folder": FolderCorpus,
             "table": ImageTable,
+            "strokes": StrokeTable,
             "dataset": ImageDataset,
             "idx": IdxCorpus,
             "sample": ImageSample,
@@ -135,7 +167,8 @@ AnyImages = Annotated[
 
 
 AnyImageTexts = Annotated[
-    ImageTextTable | ImageTextDataset, by_key({"table": ImageTextTable, "dataset": ImageTextDataset})
+    ImageTextTable | StrokeTextTable | ImageTextDataset,
+    by_key({"table": ImageTextTable, "strokes": StrokeTextTable, "dataset": ImageTextDataset}),
 ]
 
 
@@ -219,6 +252,10 @@ class AnyImageDataRecipe(Section):
             yield Fault("augment", f"{name} {COMBINING[name]}: leave it out")
         if "mosaic" in names[1:]:
             yield Fault("augment", "mosaic comes first, and once: the other changes follow it")
+        if "redraw" in names and not any(isinstance(corpus, StrokeTable) for corpus in self.train):
+            yield Fault("augment", "redraw draws strokes, and no corpus of train has any (key strokes)")
+        if "redraw" in names[1:]:
+            yield Fault("augment", "redraw comes first, and once: the other changes follow it")
         if "mixup" in names[:-1]:
             yield Fault("augment", "mixup comes last, and once: no other change can follow it")
         if "mixup" in names and self.size is not None and not self.fixed_size:

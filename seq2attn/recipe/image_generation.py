@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from seq2attn.recipe.blocks import AnyBlockRecipe
 from seq2attn.recipe.image_data import ImageDataRecipe, NormalizeRecipe
 from seq2attn.recipe.markers import OneOrMore, PathField
 from seq2attn.recipe.root import LEARNING, TASK, AnyRecipe
 from seq2attn.recipe.sections import Count, Fault, Section, Size
 from seq2attn.recipe.training import BEST, AnyLearningRecipe, BestBy, MetricOf
-from seq2attn.recipe.vision_model import AnyBlockRecipe
 
 OF_CLASSES = "class-entropy"  # the metric that needs probabilities of classes
 GenerationMetric = Annotated[str, MetricOf("generated images")]

@@ -53,18 +53,22 @@ Overrides = str | Sequence[str] | Mapping[str, Any]
 
 
 def read(
-    recipe: str | Path | Mapping[str, Any], overrides: Overrides = (), check_files: bool = True
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Overrides = (),
+    check_files: bool = True,
+    complete: Callable[[str, dict[str, Any]], dict[str, Any]] | None = None,
 ) -> AnyRecipe:
     """Read a recipe from its file, by the name of one that ships, or from its sections in a dict.
 
     overrides: `training.learning_rate=0.1`, `data.train.0.limit=100`, `data.train={files: [a, b]}`, whose
         values are YAML; or a dict of keys and values. Relative paths are relative to the working directory.
     check_files: whether data files that do not exist are faults.
+    complete: returns the sections of a recipe of a task with those that it leaves to another run (`init`).
     Raises RecipeError with every fault.
     """
     if isinstance(overrides, Mapping):
         try:
-            return read(recipe, assignments(overrides), check_files)
+            return read(recipe, assignments(overrides), check_files, complete)
         except RecipeError as error:
             raise error.of_overrides("overrides") from None
     load_plugins()
@@ -91,6 +95,7 @@ def read(
     if (task := _task(tree, note)) is None:  # without a task, nothing else can be checked
         raise _all(file, faults)
     make_absolute(tree, RECIPES[task], folder, note if check_files else None)
+    tree = tree if complete is None else complete(task, tree)
     try:
         checked = RECIPES[task].model_validate({**tree, "task": task})
     except ValidationError as error:

@@ -1,13 +1,13 @@
 """The recipe of each task as a whole, and the checks across its sections."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator
 from typing_extensions import Self
 
 from seq2attn.attention.normalizers import NORMALIZERS
-from seq2attn.recipe.data import DataRecipe, SummaryDataRecipe
+from seq2attn.recipe.data import DataRecipe, NoCorpora, SummaryDataRecipe
 from seq2attn.recipe.decoding import DecodingRecipe
 from seq2attn.recipe.image_data import ImageDataRecipe, ImageTextDataRecipe
 from seq2attn.recipe.image_text import ImageTextTrainingRecipe, ImageToTextModelRecipe, TargetTextRecipe
@@ -117,10 +117,17 @@ class Recipe(WritingRecipe):
     """The recipe of a model that translates texts."""
 
     task: Literal["translation", "summarization"] = Field("translation", description=TASK)
-    data: DataRecipe = Field(description="Corpora of sentence pairs.")
+    data: SerializeAsAny[DataRecipe] = Field(description="Corpora of sentence pairs.")
     text: TextRecipe = Field(TextRecipe(), description="Vocabulary of subword pieces.")
     model: ModelRecipe = Field(description="Encoder and decoder.")
     training: TrainingRecipe = Field(description=LEARNING)
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _of_imported(cls, value: Any, info: ValidationInfo) -> Any:
+        """Let an imported model have no corpora."""
+        imported = info.data.get("origin") is not None and isinstance(value, dict)
+        return NoCorpora.model_validate(value) if imported and not value.get("train") else value
 
     def fitted_as(self, begun: AnyRecipe) -> Self:
         """See the base class."""
@@ -132,14 +139,26 @@ class Recipe(WritingRecipe):
     def faults(self) -> Iterator[Fault]:
         """What sections ask of each other."""
         yield from super().faults()
+        if self.origin and self.data.train:
+            yield Fault("origin", "is that of an imported run: leave it out, and start from that run (init)")
         if self.model.tied == "all" and not self.text.joint:
             yield Fault("model.tied", "all needs one vocabulary for both languages: set text.joint: true")
+        yield from self._of_tags()
         needed = {"encoder": self.data.filter.max_length}
         needed["decoder"] = max(self.data.filter.max_length, self.decoding.max_length)
         for side, part in (("encoder", self.model.encoder), ("decoder", self.model.decoder)):
             lower = "data.filter.max_length and decoding.max_length"
             yield from _too_few_positions(side, part, needed[side], lower)
         yield from self._of_alignments()
+
+    def _of_tags(self) -> Iterator[Fault]:
+        """Find tags of corpora that are no tags of the vocabulary."""
+        if self.text.tags == "marked":
+            return
+        corpora = [(f"train.{number}", corpus) for number, corpus in enumerate(self.data.train)]
+        for key, corpus in (*corpora, ("dev", self.data.dev), ("test", self.data.test)):
+            if corpus is not None and corpus.tag is not None and corpus.tag not in self.text.tags:
+                yield Fault(f"data.{key}.tag", f"{corpus.tag} is none of text.tags: list it there")
 
     def _of_alignments(self) -> Iterator[Fault]:
         """Find alignments without guided attention, and guided attention without alignments."""

@@ -11,7 +11,9 @@ from seq2attn.attention.blocks import BLOCKS
 from seq2attn.attention.blocks.block import keeping_channels
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.convolution import NORMS
+from seq2attn.recipe.blocks import BlockRecipe, block_faults, notes_of
 from seq2attn.recipe.graph import NORM
+from seq2attn.recipe.grid_notes import grid_notes
 from seq2attn.recipe.image_training import ImageBatchesRecipe
 from seq2attn.recipe.kinds import ByKind
 from seq2attn.recipe.markers import OneOrMore
@@ -21,10 +23,8 @@ from seq2attn.recipe.sections import Choice, Fault, Name, Part, Rate, Section, S
 from seq2attn.recipe.training import BEST, MEASURED_LABELS, BestBy, Factor, MetricOf, PredictionTrainingRecipe
 from seq2attn.recipe.vision_model import (
     AnyBackbone,
-    BlockRecipe,
-    ConvolutionalRecipe,
     ResNetRecipe,
-    block_faults,
+    ViTRecipe,
 )
 
 ROW_BLOCKS = (
@@ -83,9 +83,11 @@ class UNetRecipe(Section):
         yield from block_faults("encoder_blocks", self.encoder_blocks, lambda place: self.sizes)
         yield from block_faults("decoder_blocks", self.decoder_blocks, lambda place: self.sizes[:-1])
 
-    def wide_rates(self, height: int, width: int) -> Iterator[str]:
-        """Find nothing: blocks of a U-Net say themselves what they reach."""
-        yield from ()
+    def grid_notes(self, height: int, width: int) -> Iterator[str]:
+        """Yield warnings of blocks that do not suit their grid, for the largest image."""
+        sizes, strides = self.sizes, [2**level for level in range(self.levels)]
+        yield from notes_of(self.encoder_blocks, strides, lambda place: sizes, (height, width))
+        yield from notes_of(self.decoder_blocks, strides[:-1], lambda place: sizes[:-1], (height, width))
 
 
 class HeadNetRecipe(Section):
@@ -154,17 +156,12 @@ class HeadNetRecipe(Section):
                 "auxiliary", "needs a stage before the last one, and the backbone has one: set it to 0"
             )
 
-    def wide_rates(self, height: int, width: int) -> Iterator[str]:
-        """Find convolutions whose dilation is larger than half of the grid, for the largest image."""
-        if not isinstance(self.backbone, ConvolutionalRecipe):
-            return
-        yield from self.backbone.wide_rates(height, width)
-        grid = [-(-side // self.backbone.stride) for side in (height, width)]
-        if wide := [rate for rate in self.head.options.get("rates", ()) if 2 * rate > max(grid)]:
-            yield (
-                f"model.head: of 3x3 convolutions with the rates {', '.join(map(str, wide))}, most positions "
-                f"of a grid of {grid[0]}x{grid[1]} see only the middle: use smaller rates"
-            )
+    def grid_notes(self, height: int, width: int) -> Iterator[str]:
+        """Yield warnings of blocks and of a head that do not suit their grid, for the largest image."""
+        if not isinstance(self.backbone, ViTRecipe):
+            yield from self.backbone.grid_notes(height, width)
+        channels = self.backbone.output_size if self.head.name in ("aspp", "danet") else self.width
+        yield from grid_notes(self.head, channels, "model.head", self.backbone.stride, (height, width))
 
 
 AnySegmenterRecipe = Annotated[UNetRecipe | HeadNetRecipe, ByKind({"unet": UNetRecipe, "fcn": HeadNetRecipe})]

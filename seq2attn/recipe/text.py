@@ -1,7 +1,7 @@
 """Sections of a recipe: subword vocabularies."""
 
 from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
@@ -37,6 +37,18 @@ class TextRecipe(Section):
     joint: bool = Field(False, description="One vocabulary for both languages.")
     files: tuple[FilePath, FilePath] | None = Field(
         None, description="Existing SentencePiece .model files of source and target; null = train them."
+    )
+    ids: FilePath | tuple[FilePath, FilePath] | None = Field(
+        None,
+        description="JSON file with the id of each piece, for models of other tools whose ids are not those "
+        "of `files`: {</s>: 0, <unk>: 1, ...}. A list of two: of source and target, if not joint. null = the "
+        "ids of the .model files.",
+    )
+    start: str | None = Field(None, description="Piece of `ids` that the decoder reads first; null = <s>.")
+    tags: list[Annotated[str, Field(min_length=1)]] | Literal["marked"] = Field(
+        [],
+        description="Pieces that a source may begin with, such as the target language: [<2en>, <2fr>]. "
+        "SentencePiece never sees them. marked: any >>text<<, if `ids` has it.",
     )
     lowercase: bool = Field(
         False, description="Lower-case source and target; outputs are then in lower case."
@@ -82,7 +94,24 @@ class TextRecipe(Section):
     @property
     def one_model(self) -> bool:
         """Whether source and target have the same model, in pieces and in normalisation."""
-        return self.joint and (self.files is not None or self.nfkc != "source")
+        if self.files is not None:
+            return self.joint and self.files[0] == self.files[1]
+        return self.joint and self.nfkc != "source"
+
+    @property
+    def ids_files(self) -> tuple[str, ...]:
+        """Return the files of ids: one of both languages, one of source and one of target, or none."""
+        return () if self.ids is None else (self.ids,) if isinstance(self.ids, str) else self.ids
+
+    @property
+    def names(self) -> tuple[list[str], list[str]]:
+        """Return the names of the files of the models, and of those of ids, in a run folder."""
+        models = ["joint"] if self.one_model else ["source", "target"]
+        ids = ["joint"] if self.joint else ["source", "target"]
+        return (
+            [f"text/{side}.model" for side in models],
+            [f"text/{side}.ids.json" for side in ids[: len(self.ids_files)]],
+        )
 
     @field_validator("model", mode="before")
     @classmethod
@@ -120,7 +149,14 @@ class TextRecipe(Section):
             yield Fault(
                 "sampling.alpha", f"is the dropout rate of bpe merges, at most 1; got {self.sampling.alpha:g}"
             )
-        if self.joint and self.files and self.files[0] != self.files[1]:
+        if self.joint and self.files and not self.ids and self.files[0] != self.files[1]:
             yield Fault(
                 "files", "a joint vocabulary is one .model: give the same file twice, or joint: false"
             )
+        if self.ids and not self.files:
+            yield Fault("ids", "are those of the pieces of `files`: name the .model files, too")
+        if self.ids and self.joint != isinstance(self.ids, str):
+            expected = "one file for both languages" if self.joint else "a list of two, or joint: true"
+            yield Fault("ids", f"expected {expected}")
+        if not self.ids and (self.start or self.tags == "marked"):
+            yield Fault("start" if self.start else "tags", "needs `ids`")

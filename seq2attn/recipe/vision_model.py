@@ -1,99 +1,27 @@
 """Sections of a recipe: networks of images."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, ClassVar, Literal, get_args
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field, field_validator
 
-from seq2attn.attention.blocks import BLOCKS
-from seq2attn.attention.blocks.block import Place, keeping_channels
 from seq2attn.attention.positions import POSITIONS
 from seq2attn.errors import NotDefinedError, Seq2attnError
 from seq2attn.layers.convolution import NORMS
 from seq2attn.layers.resnet_forms import DEPTHS, EXPANSION, Form, Stem, form_of
 from seq2attn.recipe.attention import AttentionRecipe, PerLayer
-from seq2attn.recipe.graph import NORM, GraphRecipe, wide_rates
+from seq2attn.recipe.blocks import PLACES, BlockRecipe, block_faults, notes_of
+from seq2attn.recipe.graph import NORM, GraphRecipe
 from seq2attn.recipe.kinds import ByKind
-from seq2attn.recipe.part_beside import PartBeside
 from seq2attn.recipe.sections import Choice, Fault, Name, Part, Rate, Section, Size, fault
-from seq2attn.recipe.seq2seq_model import TOO_LARGE, TransformerEncoderRecipe
+from seq2attn.recipe.seq2seq_model import TransformerEncoderRecipe
 from seq2attn.recipe.tagger_model import AttentivePoolingRecipe, PlainPoolingRecipe, pooling_faults
 
-PLACES: tuple[str, ...] = get_args(Place)
 DROP_PATH = (
     "Stochastic depth (Huang et al. 2016): rate at which a residual branch of the last {unit} is dropped "
     "for each image in training; it rises linearly with depth."
 )
 BLOCKS_TEXT = "Attention blocks, in this order; two at one place are applied one after the other."
-
-
-class AnyBlockRecipe(PartBeside):
-    """A block of attention with its options."""
-
-    block: Annotated[Part, Choice(BLOCKS)] = Field(
-        description="Name of the block; its options stand beside it, or {name: ..., and its options}."
-    )
-    part_key: ClassVar[str] = "block"
-
-    def misfit(self, channels: int) -> str | None:
-        """Return why the block cannot have this number of channels; None if it can."""
-        try:  # only its constructor knows which options can be combined
-            with torch.device("meta"), contextlib.suppress(*TOO_LARGE):
-                keeping_channels(self.block.make(BLOCKS, channels))
-        except Seq2attnError as error:
-            return str(error)
-        return None
-
-
-class BlockRecipe(AnyBlockRecipe):
-    """A block of attention, and where it stands: {block: se}, {block: se, ratio: 8, stages: [2, 3]}."""
-
-    stages: list[Size] | None = Field(None, description="Stages with the block, from 1; null = all.")
-    every: Size = Field(1, description="Only every n-th unit of a stage has the block, from the n-th on.")
-    at: Annotated[str, Name(lambda: PLACES)] | None = Field(
-        None,
-        description="residual: the last thing in a residual branch; middle: after its 3x3 convolution; "
-        "after: behind a unit; between: behind a stage; replace: instead of a 3x3 convolution. null = the "
-        "block's own place.",
-    )
-
-    @property
-    def place(self) -> str:
-        """Return where the block stands."""
-        return self.at or BLOCKS[self.block.name].at
-
-    def faults(self) -> Iterator[Fault]:
-        """Find a block that replaces a convolution, at another place."""
-        own = BLOCKS[self.block.name].at
-        if own == "replace" and self.place != own:
-            yield Fault("at", f"{self.block.name} stands in the place of a convolution: leave at out")
-
-
-def block_faults(
-    key: str, sections: Sequence[BlockRecipe], widths_at: Callable[[str], list[int] | None]
-) -> Iterator[Fault]:
-    """Find blocks in stages that there are none of, and options that do not fit.
-
-    key: of the list of blocks; widths_at: returns the channels at a place, in each stage; None where there is
-    no such place, which is another fault.
-    """
-    for index, section in enumerate(sections):
-        path, widths = f"{key}.{index}", widths_at(section.place)
-        if widths is None:
-            continue
-        numbers = section.stages or [*range(1, len(widths) + 1)]
-        if (last := max(numbers)) > len(widths):
-            yield Fault(f"{path}.stages", f"there are {len(widths)} stages, and none with number {last}")
-            continue
-        for number in numbers:
-            try:  # only its constructor knows which options can be combined
-                with torch.device("meta"), contextlib.suppress(*TOO_LARGE):
-                    keeping_channels(section.block.make(BLOCKS, widths[number - 1]))
-            except Seq2attnError as error:
-                yield Fault(f"{path}.block", f"{error} (stage {number} has {widths[number - 1]} channels)")
-                break
 
 
 class ConvolutionalRecipe(Section):
@@ -111,7 +39,7 @@ class ConvolutionalRecipe(Section):
     @property
     def strides(self) -> list[int]:
         """Return how many pixels there are between two positions of each stage."""
-        raise NotImplementedError(f"{type(self).__name__} must define strides")
+        return [self.first_stride * 2**stage for stage in range(len(self.widths("after")))]
 
     @property
     def output_size(self) -> int:
@@ -121,8 +49,7 @@ class ConvolutionalRecipe(Section):
     @property
     def stride(self) -> int:
         """Return how many pixels there are between two positions of the last stage."""
-        stride: int = self.first_stride * 2 ** (len(self.widths("after")) - 1)
-        return stride
+        return self.strides[-1]
 
     @property
     def first_stride(self) -> int:
@@ -143,12 +70,9 @@ class ConvolutionalRecipe(Section):
     def _widths_at(self, place: str) -> list[int] | None:
         return self.widths(place) if place in self.places else None
 
-    def wide_rates(self, height: int, width: int) -> Iterator[str]:
-        """Find convolutions whose dilation is larger than half of the grid, for the largest image."""
-        for section in self.blocks:
-            for stage, stride in enumerate(self.strides, 1):
-                if stage in (section.stages or [stage]):
-                    yield from wide_rates(section.block, f"stage {stage}", stride, (height, width))
+    def grid_notes(self, height: int, width: int) -> Iterator[str]:
+        """Yield warnings of blocks that do not suit their grid, for the largest image."""
+        yield from notes_of(self.blocks, self.strides, self.widths, (height, width))
 
 
 class ResNetRecipe(ConvolutionalRecipe):
@@ -240,11 +164,6 @@ class ConvNetRecipe(ConvolutionalRecipe):
     def widths(self, place: str) -> list[int]:
         """See the base class."""
         return self.sizes
-
-    @property
-    def strides(self) -> list[int]:
-        """See the base class."""
-        return [2**stage for stage in range(len(self.sizes))]
 
 
 class DenseNetRecipe(ConvolutionalRecipe):

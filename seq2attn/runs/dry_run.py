@@ -13,7 +13,8 @@ from seq2attn.data.batch_plan import Indices
 from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.inference.decoding_options import without_length_warnings
 from seq2attn.recipe import AnyRecipe
-from seq2attn.runs.initial_weights import initial_weights
+from seq2attn.runs.evaluation import left_out
+from seq2attn.runs.initial_weights import freeze, initial_weights, parts_of
 from seq2attn.runs.opening import changes
 from seq2attn.runs.training_run import require_extras
 from seq2attn.runtime.devices import pick_device
@@ -24,7 +25,6 @@ from seq2attn.text.vocabulary import VocabularyError
 from seq2attn.training.advice import advice
 from seq2attn.training.display import clock
 from seq2attn.training.loop import UpdatePlan, epoch_steps, error_context, total_steps
-from seq2attn.training.run_folder import RunError
 from seq2attn.training.trainer import Trainer
 
 TIMED_STEPS = 3  # training steps, after one that is not timed
@@ -52,14 +52,9 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
     yield from (("note", warning) for warning in TASKS[recipe.task].warnings(recipe))
     initial = initial_weights(recipe)
     try:
-        task = learn(recipe)
+        task = learn(recipe) if initial is None else initial.task(recipe)
     except VocabularyError as error:
         raise VocabularyError(f"{error} (check read at most {pairs:,} examples of each corpus)") from error
-    if initial is not None:
-        try:
-            initial.require_vocabulary(task)
-        except RunError as error:
-            raise RunError(f"{error} (check read at most {pairs:,} examples of each corpus)") from error
     yield "vocabulary", task.vocabulary
     training, dev = task.examples("train"), task.examples("dev")
     task = task.fitted(training)
@@ -70,10 +65,13 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
         length = f"{task.lengths(examples).mean():.1f} {task.units.lengths}"
         yield f"data.{role}", f"{length}; {examples.report}"
     yield from task.summary(training, dev)
+    yield from (("note", line) for line in left_out(task, dev))
     torch.manual_seed(recipe.seed)
     model = task.build()
     if initial is not None:
-        yield from (("init_from", line) for line in initial.give(model, task).lines())
+        yield from (("init", line) for line in initial.give(model, task).lines())
+    if frozen := freeze(model, recipe):
+        yield "init", f"{len(frozen)} tensors are not trained: {parts_of(frozen, {*model.state_dict()})}"
     parameters = sum(parameter.numel() for parameter in model.parameters())
     yield "model", f"{parameters:,} parameters ({parameters * 4 / 2**20:.0f} MiB in float32)"
     loader, objective = task.loader(training, training=True), task.objective(model, training=True)

@@ -16,6 +16,7 @@ from seq2attn.inference.decoding_options import without_length_warnings
 from seq2attn.inference.predictor import Predictor
 from seq2attn.inference.search import NotNumbersError
 from seq2attn.metrics import METRICS, Score
+from seq2attn.pretrained.located import located
 from seq2attn.recipe.wording import FROM_PLUGINS, unknown
 from seq2attn.runtime.devices import out_of_memory
 from seq2attn.runtime.distributed import ALONE, Group, joined
@@ -26,6 +27,8 @@ from seq2attn.training.loop import NOT_FINITE, TrainingError, Validate
 from seq2attn.training.run_folder import RunError, RunFolder
 from seq2attn.training.sharding import gathered
 from seq2attn.version import __version__
+
+FEW = 200  # examples that are looked at first for what metrics measure
 
 
 class GivenTexts(NamedTuple):
@@ -56,13 +59,11 @@ def validator(
     task: Task[Any], model: nn.Module, dev: ExampleSet, device: torch.device, group: Group = ALONE
 ) -> Validate:
     """Return a function that scores the model on the dev set: loss, perplexity if the loss is a
-    likelihood, and the recipe's metrics.
+    likelihood, and those of the recipe's metrics that have a value there.
 
     The processes of a group share the work, and all of them get the scores, the same for any number of them.
     """
-    settings = task.recipe.training
-    fast = [name for name in settings.metrics if not METRICS[name].slow]
-    metrics = list(dict.fromkeys([*fast, *([] if settings.metric == "loss" else [settings.metric])]))
+    settings, metrics = task.recipe.training, validated_metrics(task)
     loader, objective = task.loader(dev), task.objective(model)
     predictor = task.predictor(model, device, validating=True)
 
@@ -88,11 +89,48 @@ def validator(
         if math.isnan(loss):
             raise TrainingError(f"the loss is nan in validation. {NOT_FINITE}")
         with _error_context("decoding", predictor.memory_advice), without_length_warnings():
-            scores = task.evaluate(predictor, dev, metrics, rows, bootstrap=0, group=group).scores
+            evaluation = task.evaluate(predictor, dev, metrics, rows, bootstrap=0, group=group)
+        values = {name: score.value for name, score in evaluation.scores.items()}
+        if limit is None and settings.metric in evaluation.undefined:
+            raise TrainingError(_no_best(settings.metric, evaluation.undefined))
         perplexity = {"perplexity": math.exp(min(loss, 700))} if any(group.all(is_likelihood)) else {}
-        return {"loss": loss, **perplexity, **{name: score.value for name, score in scores.items()}}
+        return {"loss": loss, **perplexity, **values}
 
     return validate
+
+
+def validated_metrics(task: Task[Any]) -> list[str]:
+    """Return the metrics that a validation measures: the recipe's without slow ones, and the one that chooses
+    the best weights."""
+    settings = task.recipe.training
+    fast = [name for name in settings.metrics if not METRICS[name].slow]
+    return list(dict.fromkeys([*fast, *([] if settings.metric == "loss" else [settings.metric])]))
+
+
+def left_out(task: Task[Any], dev: ExampleSet) -> Iterator[str]:
+    """Yield a line for each metric that has no value on the dev set, and is left out of validations.
+
+    RunError if it is the one that chooses the best weights.
+    """
+    metrics, undefined = validated_metrics(task), dict[str, str]()
+    for count in (FEW, len(dev)):  # few examples have what most metrics measure
+        undefined = dict(task.undefined(dev, range(min(count, len(dev))), metrics))
+        if not undefined:
+            return
+    if task.recipe.training.metric in undefined:
+        raise RunError(_no_best(task.recipe.training.metric, undefined))
+    for name, reason in undefined.items():
+        yield f"training.metrics: {name} is left out of validations, as it has no value on data.dev: {reason}"
+
+
+def no_value(undefined: Mapping[str, str]) -> Iterator[str]:
+    """Yield a line for each metric that has no value, with the reason."""
+    yield from (f"{name} has no value: {reason}" for name, reason in undefined.items())
+
+
+def _no_best(metric: str, undefined: Mapping[str, str]) -> str:
+    """Say that the metric which chooses the best weights has no value."""
+    return f"training.metric: {metric} has no value on data.dev, so choose another: {undefined[metric]}"
 
 
 def best(folder: RunFolder) -> str:
@@ -136,6 +174,7 @@ def score_run(
     metrics: the recipe's if empty; options: decoding options that replace the recipe's; features: a run whose
     features generated images are compared by, instead of the recipe's; engine, quantize: see `load`.
     """
+    run = located(run)
     metrics = chosen_metrics(run, metrics)
     with joined() as group:
         task, predictor = load_with_task(run, checkpoint, device, engine=engine, quantize=quantize)
@@ -149,6 +188,8 @@ def score_run(
             inputs, references = _checked(task, predictor, given)
             evaluation = task.evaluate_texts(predictor, inputs, references, metrics, group=group)
             baselines = task.score_baselines(inputs, references, metrics)
+    if not evaluation.scores:
+        raise RunError("; ".join(no_value(evaluation.undefined)))
     return RunScores(evaluation, signature(run, predictor, checkpoint), baselines)
 
 

@@ -12,7 +12,7 @@ from seq2attn.data.examples import ExampleSet
 from seq2attn.recipe import AnyRecipe
 from seq2attn.recipe.wording import shown
 from seq2attn.runs.evaluation import read_examples
-from seq2attn.runs.initial_weights import InitialWeights, initial_weights
+from seq2attn.runs.initial_weights import InitialWeights, freeze, initial_weights, parts_of
 from seq2attn.runtime.distributed import Group
 from seq2attn.runtime.locks import locked
 from seq2attn.tasks.loading import learn, reopen
@@ -52,9 +52,7 @@ def opened(
             require_empty(path)
         start = initial_weights(recipe, folder)
         display.show("making the vocabulary from data.train")
-        task = reopen(folder) if folder else learn(recipe)
-        if start is not None:
-            start.require_vocabulary(task)
+        task = reopen(folder) if folder else learn(recipe) if start is None else start.task(recipe)
         training, dev, test = _data(task, display)
         if folder is None:
             task = task.fitted(training)
@@ -74,10 +72,12 @@ def following(path: Path, group: Group, display: Display) -> Iterator[Opened]:
 
 
 def built(task: Task[Any], start: InitialWeights | None, display: Display) -> nn.Module:
-    """Return a model with its initial weights; say which of them are from another run."""
+    """Return a model with its initial weights; say which of them are from another run, or not trained."""
     model = task.build()
     if start is not None:
         display.say("\n".join(start.give(model, task).lines()))
+    if frozen := freeze(model, task.recipe):
+        display.say(f"{len(frozen)} tensors are not trained: {parts_of(frozen, {*model.state_dict()})}")
     return model
 
 

@@ -6,13 +6,17 @@ from typing import Any, cast, get_args
 
 from seq2attn.data import DataError, Role
 from seq2attn.data.given import given_table
+from seq2attn.data.given_images import given_images
 from seq2attn.errors import require_type, with_article
 from seq2attn.recipe import AnyRecipe, LabellingRecipe, LocatedFault, RecipeError, Section, assignments, read
+from seq2attn.recipe.image_data import AnyImageDataRecipe
 from seq2attn.recipe.wording import unknown
+from seq2attn.runs.initial_sections import from_initial_run
 
 _ROLES: tuple[Role, ...] = get_args(Role)
 _OTHER_NAMES = {"validation": "dev", "valid": "dev", "val": "dev", "eval": "dev"}
-_UNREAD = {"table": "given.jsonl", "columns": ["source", "target"]}  # a table of any task
+# Tables of any task: those of texts need two columns, and those of images have names for theirs.
+_UNREAD = {"table": "given.jsonl", "columns": ["source", "target"]}, {"table": "given.jsonl"}
 
 
 def recipe_of(recipe: object, overrides: object = (), data: object = None) -> AnyRecipe:
@@ -47,11 +51,31 @@ def _read(written: str | Path | Mapping[str, Any], listed: list[str], given: dic
     rows = {role: value for role, value in given.items() if not _is_corpus(value)}
     corpora = {role: value for role, value in given.items() if role not in rows}
     if rows:
-        unread = _replacing({**corpora, **dict.fromkeys(rows, _UNREAD)})
-        draft = read(written, [*unread, *listed], check_files=False)
-        words = draft.text.words if isinstance(draft, LabellingRecipe) else "auto"
-        corpora |= {role: given_table(value, role, draft.data, words) for role, value in rows.items()}
-    return read(written, [*_replacing(corpora), *listed])
+        draft = _draft(written, listed, corpora, [*rows])
+        corpora |= {role: _table(value, role, draft) for role, value in rows.items()}
+    return read(written, [*_replacing(corpora), *listed], complete=from_initial_run)
+
+
+def _draft(
+    written: str | Path | Mapping[str, Any], listed: list[str], corpora: Mapping[Role, Any], roles: list[Role]
+) -> AnyRecipe:
+    """Return a recipe whose corpora for these roles cannot be read yet. RecipeError with its faults."""
+    errors = []
+    for table in _UNREAD:
+        unread = _replacing({**corpora, **dict.fromkeys(roles, table)})
+        try:
+            return read(written, [*unread, *listed], check_files=False, complete=from_initial_run)
+        except RecipeError as error:
+            errors.append(error)
+    raise min(errors, key=lambda error: len(error.faults))
+
+
+def _table(rows: Any, role: Role, recipe: AnyRecipe) -> dict[str, Any]:
+    """Write rows to the cache, and return the corpus that they then are."""
+    if isinstance(recipe.data, AnyImageDataRecipe):
+        return given_images(rows, role, recipe.data)
+    words = recipe.text.words if isinstance(recipe, LabellingRecipe) else "auto"
+    return given_table(rows, role, recipe.data, words)
 
 
 def _place(fault: LocatedFault, overrides: object, given: dict[Role, Any]) -> str:

@@ -17,7 +17,7 @@ from seq2attn.data.examples import ExampleSet
 from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.metrics import METRICS, Score
 from seq2attn.recipe import AnyRecipe
-from seq2attn.runs.evaluation import best, read_examples, validator
+from seq2attn.runs.evaluation import best, left_out, no_value, read_examples, validator
 from seq2attn.runs.opening import built, following, locked_run, opened
 from seq2attn.runs.recipe_argument import recipe_of
 from seq2attn.runtime.devices import autocast, pick_device
@@ -104,7 +104,7 @@ def train(
         trainer = Trainer(
             model, task.objective(model, True), settings, torch_device, total, recipe.seed, group
         )
-        shown.say(_what_is_trained(task, len(training), trainer, epoch_steps(settings, loader)))
+        shown.say(_what_is_trained(task, training, dev, trainer, epoch_steps(settings, loader)))
         validate = validator(task, model, dev, torch_device, group)
         predictor = task.predictor(model, torch_device)
         # Only then, so that a resume that fails changes nothing.
@@ -119,7 +119,7 @@ def train(
         model, predictor = _whole(trainer, task, predictor)
         load_weights(model, group.from_first(partial(folder.load_weights, "best")), folder.path)
         shown.say(f"best: {best(folder)}")
-        return Trained(path, progress, predictor, _scores(task, predictor, test, group))
+        return Trained(path, progress, predictor, _scores(task, predictor, test, group, shown))
 
 
 def _whole(trainer: Trainer, task: Task[Any], predictor: Any) -> tuple[nn.Module, Any]:
@@ -130,11 +130,15 @@ def _whole(trainer: Trainer, task: Task[Any], predictor: Any) -> tuple[nn.Module
     return model, task.predictor(model, trainer.device)
 
 
-def _scores(task: Task[Any], predictor: Any, test: ExampleSet | None, group: Group) -> list[Score]:
+def _scores(
+    task: Task[Any], predictor: Any, test: ExampleSet | None, group: Group, shown: Display
+) -> list[Score]:
     """Return the scores of a model on the test set, if there is one."""
     if test is None:
         return []
     evaluation = task.evaluate(predictor, test, task.recipe.training.metrics, group=group)
+    for line in no_value(evaluation.undefined):
+        shown.say(f"note: data.test: {line}")
     return [*evaluation.scores.values()]
 
 
@@ -159,11 +163,17 @@ def _run_path(run: object, recipe: AnyRecipe) -> Path:
     return Path(cast("str | Path", run))
 
 
-def _what_is_trained(task: Task[Any], examples: int, trainer: Trainer, per_epoch: int) -> str:
-    """Return the size of data and model in a line, after a line for each piece of advice."""
+def _what_is_trained(
+    task: Task[Any], training: ExampleSet, dev: ExampleSet, trainer: Trainer, per_epoch: int
+) -> str:
+    """Return the size of data and model in a line, after a line for each piece of advice and for each metric
+    that has no value on the dev set. RunError if that is the one that chooses the best weights."""
     units, parameters = task.units.examples, sum(part.numel() for part in trainer.model.parameters())
-    notes = [f"note: {line}" for line in advice(trainer.recipe, trainer.total, per_epoch, units)]
-    return "\n".join([*notes, f"{examples:,} {units}, {parameters:,} parameters, on {trainer.device}"])
+    notes = [
+        f"note: {line}"
+        for line in (*advice(trainer.recipe, trainer.total, per_epoch, units), *left_out(task, dev))
+    ]
+    return "\n".join([*notes, f"{len(training):,} {units}, {parameters:,} parameters, on {trainer.device}"])
 
 
 def _calling(callbacks: object) -> Report:

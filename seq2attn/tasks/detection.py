@@ -1,7 +1,7 @@
 """The task of finding objects in images."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,7 @@ from seq2attn.data.report import Report, silent
 from seq2attn.inference.detector import Detector
 from seq2attn.inference.image_predictor import ReadImage
 from seq2attn.layers.box_assignment import Alignment
-from seq2attn.metrics.base import ScoringError
-from seq2attn.metrics.detection import Detections, box_report, box_scores
+from seq2attn.metrics.detection import Detections, box_report, box_scores, unfindable
 from seq2attn.models.vision.detector import ObjectDetector
 from seq2attn.models.vision.detector_factory import build_detector
 from seq2attn.recipe.detection import DetectionRecipe, PointHeadRecipe, QueryHeadRecipe
@@ -91,12 +90,7 @@ class DetectionTask(LabelledImageTask[DetectionRecipe]):
         bootstrap: int = 1000,
         group: Group = ALONE,
     ) -> Evaluation:
-        """See the base class: all boxes with a score of more than 0.001, in pixels of the original images.
-
-        A part of the images may have no object to find: then there are no scores. ScoringError if all have
-        none.
-        """
-        whole = rows is None or len(rows) == len(examples)
+        """See the base class: all boxes with a score of more than 0.001, in pixels of the original images."""
         rows = range(len(examples)) if rows is None else rows
         own = dict(group.share(rows))
         images = (_read(examples, row) for row in own.values())
@@ -107,14 +101,17 @@ class DetectionTask(LabelledImageTask[DetectionRecipe]):
             for boxes, labels, scores in all_found
         ]
         objects = [examples.objects(row) for row in rows]
-        try:
-            scores = box_scores(detections, objects, metrics, bootstrap)
-        except ScoringError:
-            if whole:
-                raise
-            return Evaluation({})  # as in the trial of validation, on a few images
+        undefined = unfindable(objects, metrics)
+        defined = [name for name in metrics if name not in undefined]
+        scores = box_scores(detections, objects, defined, bootstrap)
         tables = {"boxes": box_report(detections, objects)} if bootstrap else {}  # not used in validation
-        return Evaluation(dict(zip(metrics, scores, strict=True)), tables)
+        return Evaluation(dict(zip(defined, scores, strict=True)), tables, undefined)
+
+    def undefined(
+        self, examples: BoxExamples, rows: Sequence[int], metrics: Sequence[str]
+    ) -> Mapping[str, str]:
+        """See the base class."""
+        return unfindable([examples.objects(row) for row in rows], metrics)
 
     def summary(self, training: BoxExamples, dev: BoxExamples) -> Iterator[tuple[str, str]]:
         """See the base class: how often each label occurs, sizes of boxes, and what cannot be found."""
@@ -132,7 +129,7 @@ class DetectionTask(LabelledImageTask[DetectionRecipe]):
         backbone = self.recipe.model.backbone
         if not isinstance(backbone, ViTRecipe) and len(training.heights):
             largest = int(training.heights.max()), int(training.widths.max())
-            yield from (("note", line) for line in backbone.wide_rates(*largest))
+            yield from (("note", line) for line in backbone.grid_notes(*largest))
 
     def _warnings(self, sizes: NDArray[np.float32], most: int) -> Iterator[tuple[str, str]]:
         """Find boxes that are beyond what the head can predict. sizes: widths and heights; most: in an

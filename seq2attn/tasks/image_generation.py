@@ -1,7 +1,7 @@
 """The task that generates images like those of the data."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.images.decoding import Pixels
 from seq2attn.inference.image_features import ClassifierFeatures, FeatureExtractor, PixelFeatures
 from seq2attn.inference.image_generator import ImageGenerator
-from seq2attn.metrics import METRICS, Score
+from seq2attn.metrics import Score, defined_scores
 from seq2attn.metrics.generation import ImageFeatures
 from seq2attn.models.vision.discriminators import AdversarialPair
 from seq2attn.models.vision.factory import build_adversarial
@@ -157,8 +157,15 @@ class ImageGenerationTask(ImageTask[ImageGenerationRecipe]):
         latents = predictor.latents(self.recipe.seed, range(len(rows)))
         features = self.features(predictor.device)
         samples, real = features(predictor.pixels(latents, labels)), features(self.inputs(examples, rows))
-        scores = _scores(samples, real, metrics)
-        return Evaluation(dict(zip(metrics, scores, strict=True)))
+        scores, undefined = defined_scores(samples, real, metrics, 0)
+        return Evaluation(scores, undefined=undefined)
+
+    def undefined(
+        self, examples: ImageExamples, rows: Sequence[int], metrics: Sequence[str]
+    ) -> Mapping[str, str]:
+        """See the base class: by the features of real images."""
+        real = self.features(torch.device("cpu"))(self.inputs(examples, rows))
+        return defined_scores(real, real, metrics, 0)[1]
 
     def evaluate_baselines(self, examples: ImageExamples, metrics: Sequence[str]) -> dict[str, list[Score]]:
         """See the base class: as many training images, the floor that no model is expected to go below; and
@@ -186,7 +193,7 @@ class ImageGenerationTask(ImageTask[ImageGenerationRecipe]):
 
 
 def _scores(samples: ImageFeatures, real: ImageFeatures, metrics: Sequence[str]) -> list[Score]:
-    return [METRICS[name].function(samples, real, 0) for name in metrics]
+    return [*defined_scores(samples, real, metrics, 0)[0].values()]
 
 
 def _noisy(random: np.random.Generator, image: Pixels) -> Pixels:

@@ -89,4 +89,4 @@ class ImageClassificationTask(LabelledImageTask[ImageClassificationRecipe]):
         backbone = self.recipe.model.backbone
         if not isinstance(backbone, ViTRecipe) and len(training.heights):
             sides = int(training.heights.max()), int(training.widths.max())
-            yield from (("note", line) for line in backbone.wide_rates(*sides))
+            yield from (("note", line) for line in backbone.grid_notes(*sides))

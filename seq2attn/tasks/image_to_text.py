@@ -26,7 +26,7 @@ from seq2attn.recipe.roots import ImageToTextRecipe
 from seq2attn.recipe.sections import learned_positions
 from seq2attn.tasks.image_task import ImageTask
 from seq2attn.tasks.sequence_tasks import token_objective, validating_settings
-from seq2attn.tasks.task import Units, read_part
+from seq2attn.tasks.task import Rows, Units, read_part
 from seq2attn.text.vocabulary import Vocabulary
 from seq2attn.text.vocabulary_training import train_vocabulary
 from seq2attn.training.objectives import TokenObjective
@@ -39,6 +39,7 @@ class ImageToTextTask(ImageTask[ImageToTextRecipe]):
     """Writing a text from an image."""
 
     units = Units("images", "pieces of its text an image", "target tokens")
+    vocabulary_tensors = ("decoder.embedding.table.", "decoder.output.")
 
     def __init__(self, recipe: ImageToTextRecipe, target: Vocabulary) -> None:
         self.recipe, self.target = recipe, target
@@ -63,6 +64,16 @@ class ImageToTextTask(ImageTask[ImageToTextRecipe]):
         )
         text = text.model_copy(update={"size": text.size or target.size})
         return cls(recipe.model_copy(update={"text": text}), target)
+
+    @classmethod
+    def keep(cls, recipe: ImageToTextRecipe, folder: RunFolder) -> Self:
+        """See the base class."""
+        return cls.open(recipe, folder)
+
+    def rows_of(self, other: Self) -> Mapping[str, Rows]:
+        """See the base class."""
+        names = ("decoder.embedding.table.weight", "decoder.output.weight", "decoder.output.bias")
+        return dict.fromkeys(names, self.target.rows_in(other.target))
 
     @classmethod
     def open(cls, recipe: ImageToTextRecipe, folder: RunFolder) -> Self:

@@ -1,7 +1,7 @@
 """Tasks that label words or sentences: tagging and classification."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -20,9 +20,9 @@ from seq2attn.models.tagger_factory import build_tagger
 from seq2attn.recipe import LabellingRecipe
 from seq2attn.recipe.sections import learned_positions
 from seq2attn.recipe.tagger_model import AttentivePoolingRecipe
-from seq2attn.tasks.task import LABELS, TextTask, Units, read_part
+from seq2attn.tasks.task import LABELS, Rows, TextTask, Units, read_part
 from seq2attn.text.tag_schemes import Scheme, read
-from seq2attn.text.word_vocabulary import Labels, WordVocabulary, WordVocabularyError, split_words
+from seq2attn.text.word_vocabulary import UNKNOWN, Labels, WordVocabulary, WordVocabularyError, split_words
 from seq2attn.training.label_objectives import AnyTagger, LabelObjective
 from seq2attn.training.run_folder import RunError, RunFolder
 
@@ -34,6 +34,7 @@ class LabellingTask(TextTask[LabellingRecipe]):
 
     units = Units("sentences", "words a sentence", "words")
     label_tensors = ("output.", "crf.", "label_attention.labels")
+    vocabulary_tensors = ("encoder.embedding.table.", "encoder.embedding.character_encoder.table.")
     predictor_class: ClassVar[type[Recognizer] | type[Categorizer]]
     scheme: ClassVar[Scheme | None]  # of the tags; None: sentences are labelled
 
@@ -43,12 +44,22 @@ class LabellingTask(TextTask[LabellingRecipe]):
     @classmethod
     def learn(cls, recipe: LabellingRecipe) -> Self:
         """See the base class: the words of the training data, and the labels of training data and dev set."""
+        return cls._learned(recipe, None)
+
+    @classmethod
+    def keep(cls, recipe: LabellingRecipe, folder: RunFolder) -> Self:
+        """See the base class."""
+        return cls._learned(recipe, read_part(folder, "text/words.json", WordVocabulary.read))
+
+    @classmethod
+    def _learned(cls, recipe: LabellingRecipe, word_vocabulary: WordVocabulary | None) -> Self:
+        """Return the task with the labels of the data, and their words if no vocabulary is given."""
         data, text = recipe.data, recipe.text
         report = Report(stop=data.bad_lines == "stop")
         scheme = with_scheme(data).tag_scheme
         dev = pairs(data.dev, data.languages, report, "dev", "data.dev", scheme, text.words)
         try:
-            word_vocabulary = WordVocabulary.learn(
+            word_vocabulary = word_vocabulary or WordVocabulary.learn(
                 training_text(data, (0,), text.words),
                 size=text.size,
                 min_count=text.min_count,
@@ -63,6 +74,14 @@ class LabellingTask(TextTask[LabellingRecipe]):
             names = [open_corpus(corpus, use).name for corpus in data.train]
             raise WordVocabularyError(f"{' and '.join(names)}: {error}") from error
         return cls(recipe, word_vocabulary, labels)
+
+    def rows_of(self, other: Self) -> Mapping[str, Rows]:
+        """See the base class: words and characters that both have."""
+        new, old = self.word_vocabulary, other.word_vocabulary
+        return {
+            "encoder.embedding.table.weight": shared_rows(new.words, old.words),
+            "encoder.embedding.character_encoder.table.weight": shared_rows(new.characters, old.characters),
+        }
 
     @classmethod
     def open(cls, recipe: LabellingRecipe, folder: RunFolder) -> Self:
@@ -204,6 +223,13 @@ class ClassificationTask(LabellingTask):
 
     units = LabellingTask.units._replace(targets="sentences")
     predictor_class, scheme = Categorizer, None
+
+
+def shared_rows(new: Sequence[str], old: Sequence[str]) -> Rows:
+    """Return the old row of each new entry. The first two, padding and the unknown one, are in all."""
+    special = range(UNKNOWN + 1)
+    known = {entry: [row] for row, entry in enumerate(old, len(special))}
+    return [*([row] for row in special), *(known.get(entry, []) for entry in new)]
 
 
 def _format_counts(counts: Iterable[tuple[str, int]]) -> str:

@@ -10,6 +10,7 @@ from seq2attn.inference.predictor import Predictor
 from seq2attn.inference.results import Translation
 from seq2attn.inference.translator import Translator
 from seq2attn.inference.writing_predictor import WritingPredictor
+from seq2attn.pretrained.located import located
 from seq2attn.recipe import AnyRecipe
 from seq2attn.runtime.devices import pick_device
 from seq2attn.tasks.registry import TASKS
@@ -97,9 +98,9 @@ def load_with_task(
     quantize: str | None = None,
 ) -> tuple[Task[Any], Any]:
     """Return the task of a run, and its predictor. Arguments: see `load`."""
-    require_type(run, (str, Path), "the path of a run folder")
+    require_type(run, (str, Path), "the path of a run folder, or hf://user/name")
     check_engine(engine, quantize, precision)
-    task = reopen(folder := RunFolder.open(run))
+    task = reopen(folder := RunFolder.open(located(run)))
     model = task.empty()
     load_weights(model, folder.load_weights(checkpoint), folder.path)
     predictor = task.predictor(model, pick_device(device), precision)
@@ -120,6 +121,7 @@ def load_for(
     quantize: str | None = None,
 ) -> Any:
     """Return the trained model of a run for a command. Seq2attnError if its task has another command."""
+    run = located(run)
     task = RunFolder.open(run).recipe.task
     expected = Predictor.commands[task]
     if command != expected:

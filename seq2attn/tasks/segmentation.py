@@ -15,7 +15,7 @@ from seq2attn.data.masks import MaskExamples, prepare_masks
 from seq2attn.data.report import Report, silent
 from seq2attn.inference.image_predictor import ReadImage
 from seq2attn.inference.segmenter import Segmenter
-from seq2attn.metrics import Score, score, tables
+from seq2attn.metrics import Score, defined_scores, tables
 from seq2attn.metrics.segmentation import confusion
 from seq2attn.models.vision.factory import build_segmenter
 from seq2attn.models.vision.segmenters import SegmentationNet
@@ -104,9 +104,18 @@ class SegmentationTask(ImageTask[SegmentationRecipe]):
             for (index, row), mask in zip(own.items(), masks, strict=True)
         }
         matrices = [np.array(matrix) for matrix in group.merged(counts)]
-        scores = score(matrices, classes, metrics, bootstrap)
+        scores, undefined = defined_scores(matrices, classes, metrics, bootstrap)
         details = tables(matrices, classes, metrics) if bootstrap else {}  # validation does not use them
-        return Evaluation(dict(zip(metrics, scores, strict=True)), details)
+        return Evaluation(scores, details, undefined)
+
+    def undefined(
+        self, examples: MaskExamples, rows: Sequence[int], metrics: Sequence[str]
+    ) -> Mapping[str, str]:
+        """See the base class."""
+        classes = self.recipe.data.classes
+        masks = map(examples.labels, rows)
+        matrices = [confusion(mask, mask, len(classes)) for mask in masks]
+        return defined_scores(matrices, classes, metrics, 0)[1]
 
     @property
     def baselines(self) -> Mapping[str, Callable[[Any], str]]:
@@ -117,7 +126,8 @@ class SegmentationTask(ImageTask[SegmentationRecipe]):
         """See the base class. references: the true classes of the pixels of each image."""
         count = len(self.recipe.data.classes)
         matrices = [confusion(truth, np.full_like(truth, self._majority), count) for truth in references]
-        return {"majority": score(matrices, self.recipe.data.classes, metrics)}
+        scores, _ = defined_scores(matrices, self.recipe.data.classes, metrics)
+        return {"majority": [*scores.values()]}
 
     @cached_property
     def _majority(self) -> int:
@@ -139,4 +149,4 @@ class SegmentationTask(ImageTask[SegmentationRecipe]):
         if absent := [name for name, new in zip(names, only_in_dev, strict=True) if new]:
             yield "classes", f"only in data.dev, and so never learned: {', '.join(absent)}"
         sides = int(training.heights.max()), int(training.widths.max())
-        yield from (("note", line) for line in self.recipe.model.wide_rates(*sides))
+        yield from (("note", line) for line in self.recipe.model.grid_notes(*sides))

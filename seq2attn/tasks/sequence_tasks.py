@@ -1,15 +1,13 @@
 """Tasks that generate text from text: translation and summarization."""
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from math import inf
-from pathlib import Path
 from typing import ClassVar
 
 import torch
 from typing_extensions import Self
 
-from seq2attn.data import Coders, Examples, training_text
+from seq2attn.data import Coders, Examples
 from seq2attn.data.batches import BatchLoader
 from seq2attn.data.sources import PairTokenizer
 from seq2attn.inference.baselines import BASELINES
@@ -20,9 +18,9 @@ from seq2attn.models.seq2seq_factory import build
 from seq2attn.recipe import DecodingRecipe, Recipe, TrainingRecipe
 from seq2attn.recipe.image_text import ImageTextTrainingRecipe
 from seq2attn.recipe.sections import learned_positions
-from seq2attn.tasks.task import TextTask, Units, read_part
-from seq2attn.text.vocabulary import Vocabulary, VocabularyError
-from seq2attn.text.vocabulary_training import normalized, train_vocabulary, with_normalization
+from seq2attn.tasks.pair_vocabularies import learned_vocabularies, opened_vocabularies, vocabulary_files
+from seq2attn.tasks.task import Rows, TextTask, Units
+from seq2attn.text.vocabulary import Vocabulary
 from seq2attn.training.objectives import AttentionLosses, TokenObjective, guided_head
 from seq2attn.training.run_folder import RunFolder
 
@@ -31,6 +29,7 @@ class SequenceTask(TextTask[Recipe]):
     """The base class of tasks whose model generates a text from a text."""
 
     units = Units("pairs", "target pieces a sentence", "target tokens")
+    vocabulary_tensors = ("encoder.embedding.table.", "decoder.embedding.table.", "decoder.output.")
     predictor_class: ClassVar[type[TextPredictor]]
 
     def __init__(self, recipe: Recipe, vocabularies: list[Vocabulary]) -> None:
@@ -47,34 +46,35 @@ class SequenceTask(TextTask[Recipe]):
     @classmethod
     def learn(cls, recipe: Recipe) -> Self:
         """See the base class. Source and target have a joint vocabulary, or each its own."""
-        text = recipe.text
-        if text.files is not None:
-            files = text.files[:1] if text.joint else text.files
-            return cls(recipe, [Vocabulary.load(Path(file), text.words) for file in files])
-        if not text.joint:
-            both = [_learn(recipe, (side,), text.normalized[side]) for side in (0, 1)]
-            return cls(_with_size(recipe, (both[0].size, both[1].size)), both)
-        joint = _learn(recipe, (0, 1), text.normalized[1])
-        recipe = _with_size(recipe, joint.size)
-        source = with_normalization(joint, lowercase=text.lowercase, nfkc=True)
-        return cls(recipe, [joint] if text.one_model else [source, joint])
+        vocabularies = learned_vocabularies(recipe)
+        sizes = vocabularies[0].size - len(recipe.text.tags), vocabularies[-1].size  # as they are trained
+        return cls(_with_size(recipe, sizes[0] if recipe.text.joint else sizes), vocabularies)
+
+    @classmethod
+    def keep(cls, recipe: Recipe, folder: RunFolder) -> Self:
+        """See the base class."""
+        return cls.open(recipe, folder)
 
     @classmethod
     def open(cls, recipe: Recipe, folder: RunFolder) -> Self:
         """See the base class."""
-        read = partial(Vocabulary, words=recipe.text.words)
-        return cls(recipe, [read_part(folder, name, read) for name in cls._names(recipe)])
+        return cls(recipe, opened_vocabularies(recipe, folder))
 
-    @staticmethod
-    def _names(recipe: Recipe) -> list[str]:
-        return [
-            f"text/{side}.model" for side in (["joint"] if recipe.text.one_model else ["source", "target"])
-        ]
+    def rows_of(self, other: Self) -> Mapping[str, Rows]:
+        """See the base class."""
+        source, target = (
+            vocabulary.rows_in(old)
+            for vocabulary, old in (
+                (self.tokenizer.source, other.tokenizer.source),
+                (self.tokenizer.target, other.tokenizer.target),
+            )
+        )
+        of_target = ("decoder.embedding.table.weight", "decoder.output.weight", "decoder.output.bias")
+        return {"encoder.embedding.table.weight": source, **dict.fromkeys(of_target, target)}
 
     def files(self) -> dict[str, bytes]:
         """See the base class."""
-        names = self._names(self.recipe)
-        return {name: vocabulary.model for name, vocabulary in zip(names, self.vocabularies, strict=True)}
+        return vocabulary_files(self.recipe, self.vocabularies)
 
     @property
     def vocabulary(self) -> str:
@@ -132,7 +132,10 @@ class SequenceTask(TextTask[Recipe]):
         """See the base class: targets that are longer than outputs may be, and those that the vocabulary
         cannot write."""
         yield from super().summary(training, dev)
-        decoding = self.recipe.decoding
+        decoding, temperature = self.recipe.decoding, self.recipe.data.temperature
+        if temperature is not None:
+            passes = ", ".join(f"{weight:.2g}" for weight in training.weights)
+            yield "mixing", f"passes through each corpus in an epoch: {passes} (temperature {temperature:g})"
         cut = int((dev.target_lengths > decoding.limits(dev.source_lengths + 1)).sum())
         if cut:
             yield (
@@ -197,35 +200,9 @@ class SummarizationTask(SequenceTask):
 
 def _with_size(recipe: Recipe, size: int | tuple[int, int]) -> Recipe:
     """Return a recipe with the size of its vocabularies, if it leaves it to the training data."""
-    if recipe.text.size is not None:
+    if recipe.text.size is not None or recipe.text.files is not None:
         return recipe
     return recipe.model_copy(update={"text": recipe.text.model_copy(update={"size": size})})
-
-
-def _learn(recipe: Recipe, sides: tuple[int, ...], nfkc: bool) -> Vocabulary:
-    """Learn the vocabulary of the source (0), the target (1), or both.
-
-    nfkc: whether it normalises to NFKC itself. If only the source is to be normalised, a joint vocabulary
-    does not, and is learned from sources that are normalised before.
-    """
-    text = recipe.text
-    normalize = partial(normalized, lowercase=text.lowercase, nfkc=True)
-    before = text.normalized[0] and not nfkc and 0 in sides
-    try:
-        return train_vocabulary(
-            training_text(recipe.data, sides, normalize_source=normalize if before else iter),
-            model=text.models[sides[0]],
-            size=text.sizes[sides[0]],
-            byte_fallback=text.byte_fallback,
-            character_coverage=text.character_coverage,
-            lowercase=text.lowercase,
-            nfkc=nfkc,
-            words=text.words,
-            seed=recipe.seed,
-        )
-    except VocabularyError as error:
-        side = "source and target" if len(sides) > 1 else ("source", "target")[sides[0]]
-        raise VocabularyError(f"vocabulary of the {side}: {error}") from error
 
 
 def validating_settings(decoding: DecodingRecipe) -> DecodingRecipe:

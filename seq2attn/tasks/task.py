@@ -23,7 +23,7 @@ from seq2attn.data.examples import ExampleSet
 from seq2attn.data.report import Report, silent
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.predictor import Predictor
-from seq2attn.metrics import References, Score, score, tables, transposed
+from seq2attn.metrics import References, Score, defined_scores, tables, transposed
 from seq2attn.recipe import AnyRecipe, AttentionRecipe, Section
 from seq2attn.runtime.distributed import ALONE, Group
 from seq2attn.training.loop import epoch_steps, total_steps
@@ -33,6 +33,9 @@ from seq2attn.training.run_folder import RunError, RunFolder
 LABELS = "text/labels.json"  # the file of labels among those of a task; all others are vocabularies
 R = TypeVar("R", bound=AnyRecipe)
 T = TypeVar("T")
+
+
+Rows = Sequence[Sequence[int]]  # for each new row, the old ones whose mean it becomes; none: it is new
 
 
 class Units(NamedTuple):
@@ -48,14 +51,17 @@ class Evaluation(NamedTuple):
 
     scores: dict[str, Score]
     tables: Mapping[str, Any] = MappingProxyType({})  # `str` of a table is for the terminal; it has to_json()
+    undefined: Mapping[str, str] = MappingProxyType({})  # metrics without a value on these data, with reasons
 
 
 class Task(ABC, Generic[R]):
     """The base class of tasks. `learn` makes the task of a new run, `open` that of an existing run."""
 
     units: ClassVar[Units]
-    # Beginnings of the names of tensors with a row for each label: if labels differ, init_from leaves them.
+    # Beginnings of the names of tensors with a row for each label: if labels differ, `init` leaves them.
     label_tensors: ClassVar[tuple[str, ...]] = ()
+    # Likewise of those with a row for each entry of a vocabulary.
+    vocabulary_tensors: ClassVar[tuple[str, ...]] = ()
 
     recipe: R
 
@@ -67,9 +73,20 @@ class Task(ABC, Generic[R]):
         """Return the task of a recipe, with vocabularies learned from the training data."""
 
     @classmethod
+    def keep(cls, recipe: R, folder: RunFolder) -> Self:
+        """Return the task of a new run with the vocabularies of another, of a recipe of the same kind; labels
+        are those of the training data."""
+        return cls.learn(recipe)
+
+    @classmethod
     @abstractmethod
     def open(cls, recipe: R, folder: RunFolder) -> Self:
         """Return the task of a run, with its vocabularies."""
+
+    def rows_of(self, other: Self) -> Mapping[str, Rows]:
+        """Return the rows of another run's tensors that stand for each entry of a vocabulary, by the names of
+        those that have a row for each."""
+        return {}
 
     @abstractmethod
     def files(self) -> dict[str, bytes]:
@@ -170,9 +187,17 @@ class Task(ABC, Generic[R]):
         texts = group.merged(
             {index: self.scored_text(result) for (index, _), result in zip(own, results, strict=True)}
         )
-        scores = score(texts, references, metrics, bootstrap)
+        scores, undefined = defined_scores(texts, references, metrics, bootstrap)
         details = tables(texts, references, metrics) if bootstrap else {}  # validation does not use them
-        return Evaluation(dict(zip(metrics, scores, strict=True)), details)
+        return Evaluation(scores, details, undefined)
+
+    def undefined(self, examples: Any, rows: Sequence[int], metrics: Sequence[str]) -> Mapping[str, str]:
+        """Return the metrics that have no value on examples, whatever the results, with the reasons.
+
+        The default scores the references themselves, as texts. Tasks that override `evaluate` override it.
+        """
+        own = [examples.target_text(row) for row in rows]
+        return defined_scores(own, reference_texts(examples, rows), metrics, 0)[1]
 
     def scored_text(self, result: Any) -> str:
         """Return a result in the form that metrics take."""
@@ -205,7 +230,7 @@ class Task(ABC, Generic[R]):
     ) -> dict[str, list[Score]]:
         """Return the scores of the baselines, by name."""
         return {
-            name: score([baseline(given) for given in inputs], references, metrics)
+            name: [*defined_scores([baseline(given) for given in inputs], references, metrics)[0].values()]
             for name, baseline in self.baselines.items()
         }
 
@@ -259,6 +284,11 @@ class TextTask(Task[R]):
         texts of later use are truncated).
         """
         data = self.reading(role)
+        if not data.train:
+            raise DataError(
+                f"data.{role}: an imported model has no data: score it with files, or train another run that "
+                "starts from it (init), with data of its own"
+            )
         corpora = data.train if role == "train" else [getattr(data, role)]
         examples = prepare(corpora, data, self.coders, role, progress, self.recipe.text.words)
         if not np.minimum(examples.source_lengths, examples.target_lengths).any():

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from seq2attn.errors import Seq2attnError
 from seq2attn.runtime.files import read
+from seq2attn.text.given_ids import FaultyIdsError, Numbering, RenumberedProcessor
 from seq2attn.text.subword_sampling import Subwords
 from seq2attn.text.words import SEPARATORS, refuse_text
 from seq2attn.text.words import words as split_words
@@ -73,21 +74,27 @@ class Vocabulary:
         words: how words are found: "spaces" = they are separated by ASCII white space; "pieces" = every
             piece is a word; "auto" = pieces in scripts without spaces (Han, kana, Thai, ...), spaces in all
             others.
+        numbering: ids of pieces that are not those of the model, and tags that a text may begin with.
 
     Raises:
-        VocabularyError: the bytes are no SentencePiece model, or `words` has another value.
+        VocabularyError: the bytes are no SentencePiece model, `words` has another value, or ids are faulty.
     """
 
-    def __init__(self, model: bytes, words: Words = "auto") -> None:
+    def __init__(self, model: bytes, words: Words = "auto", numbering: Numbering | None = None) -> None:
         if words not in ("auto", "spaces", "pieces"):
             raise VocabularyError(f"unknown words '{words}': expected auto, spaces or pieces")
         self.model = model
         self.words: Words = words
+        self.numbering = numbering if numbering and (numbering.ids or numbering.tags) else None
         import sentencepiece  # imported late: words and tags do not need it
 
-        self._processor = sentencepiece.SentencePieceProcessor()
+        self._processor: Any = sentencepiece.SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(model)
+            if self.numbering is not None:
+                self._processor = RenumberedProcessor(self._processor, self.numbering)
+        except FaultyIdsError as error:
+            raise VocabularyError(f"the ids of the pieces: {error}") from error
         except RuntimeError as error:
             raise VocabularyError(
                 f"not a SentencePiece model, or a damaged one ({len(model)} bytes): "
@@ -103,10 +110,12 @@ class Vocabulary:
         self._subwords: dict[tuple[int, float], Subwords] = {}
 
     @classmethod
-    def load(cls, path: str | Path, words: Words = "auto") -> "Vocabulary":
+    def load(
+        cls, path: str | Path, words: Words = "auto", numbering: Numbering | None = None
+    ) -> "Vocabulary":
         """Read a .model file. Raises VocabularyError with the file's name if it is missing or damaged."""
         try:
-            return cls(read(Path(path)), words)
+            return cls(read(Path(path)), words, numbering)
         except OSError as error:
             raise VocabularyError(f"{path}: cannot be read: {error.strerror}") from error
         except VocabularyError as error:
@@ -118,19 +127,23 @@ class Vocabulary:
 
     @property
     def fingerprint(self) -> str:
-        """Return a hash that is equal for equal models, and so for equal results of `encode`."""
-        return sha256(self.model).hexdigest()[:16]
+        """Return a hash that is equal for equal models and ids, and so for equal results of `encode`."""
+        ids = b"" if self.numbering is None else self.numbering.identity().encode()
+        return sha256(self.model + ids).hexdigest()[:16]
 
     def normalize(self, text: str) -> str:
         """Return the text as the model normalises it: `decode(encode(text))`, but for unknown characters."""
-        return str(self._processor.normalize(text)).replace("▁", " ").strip(" ")
+        tag, text = self._tag(text)
+        return tag + str(self._processor.normalize(text)).replace("▁", " ").strip(" ")
 
     def encode(self, texts: Iterable[str]) -> list[list[int]]:
         """Return the ids of each sentence, without <s> and </s>."""
-        texts = _listed(texts)
-        encoded: list[list[int]] = self._processor.encode([_whole(text) for text in texts])
-        pairs = zip(encoded, texts, strict=True)
-        return [_each(ids, self._parts(text)) if self.unk in ids else ids for ids, text in pairs]
+        tagged = [self._tag(_whole(text)) for text in _listed(texts)]
+        encoded: list[list[int]] = self._processor.encode([text for _, text in tagged])
+        return [
+            self._tag_ids(tag) + (_each(ids, self._parts(text)) if self.unk in ids else ids)
+            for ids, (tag, text) in zip(encoded, tagged, strict=True)
+        ]
 
     def sample(self, texts: Iterable[str], seed: int, nbest: int = -1, alpha: float = 0.1) -> list[list[int]]:
         """Return the ids of a random segmentation of each sentence: a pure function of the arguments.
@@ -147,9 +160,19 @@ class Vocabulary:
             return self.encode(texts)
         drawn = random.Random(seed).random
         try:
-            subwords = self._subwords.get((nbest, alpha)) or Subwords(self._processor, nbest, alpha)
+            given = isinstance(self._processor, RenumberedProcessor)
+            processor = self._processor.original if given else self._processor
+            subwords = self._subwords.get((nbest, alpha)) or Subwords(processor, nbest, alpha)
             self._subwords[nbest, alpha] = subwords
-            return [subwords.sample(_whole(text), drawn) for text in texts]
+            if not given:
+                return [subwords.sample(_whole(text), drawn) for text in texts]
+            best, samples = self.encode(texts), list[list[int]]()
+            for ids, text in zip(best, texts, strict=True):
+                tag, rest = self._tag(text)
+                sampled = self._tag_ids(tag) + self._processor.renumbered(subwords.sample(rest, drawn))
+                # A piece that has no id would be unknown: such a sample is not used.
+                samples.append(ids if sampled.count(self.unk) > ids.count(self.unk) else sampled)
+            return samples
         except RuntimeError as error:
             raise VocabularyError(
                 "text.sampling: sentences cannot be sampled with this vocabulary: expected a unigram or bpe "
@@ -169,6 +192,17 @@ class Vocabulary:
         A piece belongs to the word that has its first visible character; a piece that is only a space, to the
         next word. Characters that normalisation deletes are part of the word before them.
         """
+        tag, text = self._tag(_whole(text))
+        tokens = self._split(text)
+        if not tag:
+            return tokens
+        ids, pieces, words, word_of = tokens
+        return Tokens(
+            [*self._tag_ids(tag), *ids], [tag, *pieces], [tag, *words], [0, *(word + 1 for word in word_of)]
+        )
+
+    def _split(self, text: str) -> Tokens:
+        """Return what `split` does, of a text without a tag."""
         encoded = self._processor.encode(_whole(text), return_type="offset_mapping")
         normalized, origins = self._processor.normalize(text, with_offsets=True)
         visible = [
@@ -191,7 +225,8 @@ class Vocabulary:
 
     def surfaces(self, text: str) -> list[str]:
         """Return the pieces of the ids of `encode`; unknown pieces as they are in the text."""
-        return [*chain(*self._parts(text))]
+        tag, text = self._tag(text)
+        return [*([tag] if tag else []), *chain(*self._parts(text))]
 
     def pieces(self, ids: Ids, text: str = "") -> list[str]:
         """Return the pieces of ids, in any segmentation of a text (`sample`). Unknown pieces are as they are
@@ -240,12 +275,39 @@ class Vocabulary:
             for number, piece in zip(ids, pieces, strict=True)
         ]
 
+    def has_tag(self, tag: str) -> bool:
+        """Whether a text may begin with a tag."""
+        return self._tag(tag) == (tag, "") and self._tag_ids(tag) not in ([], [self.unk])
+
+    def rows_in(self, other: "Vocabulary") -> list[list[int]]:
+        """Return, for each id, the ids by which another vocabulary writes its piece; none if it cannot."""
+        special = {self.pad: other.pad, self.bos: other.bos, self.eos: other.eos, self.unk: other.unk}
+        pieces, known = self.names, {piece: number for number, piece in enumerate(other.names)}
+        written = other.encode([piece.replace("▁", " ") for piece in pieces])
+        return [
+            [special[number]]
+            if number in special
+            else [known[piece]]
+            if piece in known
+            else [part for part in parts if part != other.unk]
+            for number, (piece, parts) in enumerate(zip(pieces, written, strict=True))
+        ]
+
     def _parts(self, text: str) -> list[list[str]]:
         """Return the pieces of a text; unknown ones are split into words, which can then be copied one by one
-        (SentencePiece joins adjacent unknown characters into one piece)."""
-        pieces = self._processor.encode(_whole(text), out_type=str)
+        (SentencePiece joins adjacent unknown characters into one piece). With given ids, they are not."""
+        pieces: list[str] = self._processor.encode(_whole(text), out_type=str)
+        if self.numbering is not None and self.numbering.ids is not None:
+            return [[piece] for piece in pieces]
         unknown = [number == self.unk for number in self._processor.piece_to_id(pieces)]
         return [_WORDS.findall(piece) if cut else [piece] for piece, cut in zip(pieces, unknown, strict=True)]
+
+    def _tag(self, text: str) -> tuple[str, str]:
+        """Return the tag that a text begins with, which may be empty, and the rest of the text."""
+        return ("", text) if self.numbering is None else self.numbering.split(text)
+
+    def _tag_ids(self, tag: str) -> list[int]:
+        return [self._processor.piece_to_id(tag)] if tag else []
 
     def _numbers(self, ids: Ids, size: int) -> list[int]:
         """Return the ids of one text as numbers. Raises VocabularyError if they are anything else."""

@@ -83,6 +83,7 @@ class Trainer:
         if self.sharded:
             unfuse(self.optimizers.values())
         self.schedule: Schedule = recipe.schedule.make(SCHEDULES)
+        self.still = [module for module in model.modules() if _is_frozen_norm(module)]
         self.moving_average: Weights | None = None
         if recipe.ema:
             self.moving_average = {name: tensor.clone() for name, tensor in self._averaged_tensors().items()}
@@ -102,6 +103,8 @@ class Trainer:
         computes in all processes together. It does not count.
         """
         self.model.train()
+        for module in self.still:
+            module.eval()
         factor = self.schedule.factor(step, self.total)
         counts = self.group.all([sum(batch.num_targets for batch in batches), len(batches)])
         tokens, num_batches = map(sum, zip(*counts, strict=True))
@@ -210,6 +213,14 @@ class Trainer:
                 name: like(trained[name], tensor.to(self.device)) for name, tensor in state["moving"].items()
             }
         self.objective.restore(state["objective"])
+
+
+def _is_frozen_norm(module: nn.Module) -> bool:
+    """Whether a module has buffers, such as running statistics, and only parameters that are not trained: it
+    then stays as it is."""
+    parameters = [*module.parameters(recurse=False)]
+    has_buffers = next(module.buffers(recurse=False), None) is not None
+    return has_buffers and bool(parameters) and not any(part.requires_grad for part in parameters)
 
 
 def _divided(

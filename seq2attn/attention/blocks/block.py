@@ -75,6 +75,10 @@ class Block(nn.Module):
         """Return features (B, C, H, W) and maps by name; without need_weights the maps may be left out."""
         raise NotDefinedError(f"{type(self).__name__} must define what it does: write attend()")
 
+    def pairs(self, grid: tuple[int, int]) -> int:
+        """Return how many pairs of positions are weighed in an image with this grid, in all heads."""
+        return sum(part.pairs(grid) for part in self.children() if isinstance(part, Block))
+
     def forward(
         self, x: Float[Tensor, "B C H W"], mask: Bool[Tensor, "B 1 H W"] | None = None
     ) -> Float[Tensor, "B D H W"]:

@@ -3,6 +3,7 @@
 Letters: B batch, C channels, H x W the grid, N = H W queries, M keys, h heads, K width of keys, V of values.
 """
 
+from math import prod
 from typing import Literal, NamedTuple
 
 import torch
@@ -49,6 +50,10 @@ class Looks(Block):
         self.query, self.key, self.value = (
             nn.Linear(channels, size, bias=bias) if size else nn.Identity() for size in sizes
         )
+
+    def pairs(self, grid: Grid) -> int:
+        """See the base class: each position weighs all."""
+        return self.heads * prod(grid) ** 2
 
     def merge(self, x: Tensor, context: Tensor) -> Tensor:
         """Return the features (B, C, H, W) that follow from the input and the context (B, N, V)."""
@@ -169,6 +174,10 @@ class NonLocal(Looks):
         if not sagan and norm == "none":
             nn.init.zeros_(self.out.weight)
             nn.init.zeros_(self.out.bias)
+
+    def pairs(self, grid: Grid) -> int:
+        """See the base class: keys are pooled."""
+        return prod(grid) * prod(-(-side // self.pool) for side in grid)
 
     def source(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Grid]:
         """See the base class."""

@@ -4,6 +4,8 @@ Each has a fast path that computes only the weights that are not masked. Where w
 attention is that of the whole grid with a mask.
 """
 
+from math import prod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,6 +33,10 @@ class CrissCross(PAM):
     def __init__(self, channels: int, *, ratio: Positive = 8, repeats: Positive = 2) -> None:
         super().__init__(channels, ratio=ratio)
         self.repeats = repeats
+
+    def pairs(self, grid: Grid) -> int:
+        """See the base class: each position weighs those of its row and of its column."""
+        return prod(grid) * (sum(grid) - 1)
 
     def attend(self, x: Tensor, mask: Tensor | None, need_weights: bool) -> Looked:
         """See the base class. The maps are those of the last time."""
@@ -129,6 +135,10 @@ class WindowAttention(Looks):
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
+
+    def pairs(self, grid: Grid) -> int:
+        """See the base class: each position weighs those of its window."""
+        return self.heads * prod(grid) * self.size**2
 
     def offset(self, grid: Grid) -> int:
         """Return the number of rows and columns of the first window that lie outside the grid."""

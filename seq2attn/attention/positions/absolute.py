@@ -41,16 +41,21 @@ class NoPosition(Position):
 
 
 class Sinusoidal(Position):
-    """PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos(...) (Vaswani et al. 2017), any length."""
+    """PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos(...) (Vaswani et al. 2017), any length. Sines and
+    cosines are interleaved (the paper), or in halves: all sines, then all cosines (tensor2tensor, Marian)."""
 
     where = "embedding"
+
+    def __init__(self, size: int, *, layout: Literal["interleaved", "halves"] = "interleaved") -> None:
+        super().__init__(size)
+        self.layout = layout
 
     def forward(
         self, x: Float[Tensor, "B L D"], start: int, grid: Grid | None = None
     ) -> Float[Tensor, "B L D"]:
         """Return x plus its positions."""
-        table = waves(angles(x.shape[-2], self.size, x.device, start), self.size)  # (L, D)
-        return x + table.to(x.dtype)
+        by = angles(x.shape[-2], self.size, x.device, start)  # (L, ceil(D/2))
+        return x + waves(by, self.size, self.layout).to(x.dtype)
 
 
 class Learned(Position):
@@ -114,8 +119,12 @@ def rotate(
     return torch.stack([first * cos - second * sin, first * sin + second * cos], axis).flatten(-2)
 
 
-def waves(by: Float[Tensor, "L d"], size: int) -> Float[Tensor, "L D"]:
-    """Return sine and cosine of angles in turns, cut to `size` columns."""
+def waves(
+    by: Float[Tensor, "L d"], size: int, layout: Literal["interleaved", "halves"] = "interleaved"
+) -> Float[Tensor, "L D"]:
+    """Return sines and cosines of angles, in turns or in halves, cut to `size` columns."""
+    if layout == "halves":
+        return torch.cat([by.sin(), by.cos()], -1)[..., :size]
     return torch.stack([by.sin(), by.cos()], -1).flatten(-2)[..., :size]
 
 

@@ -38,13 +38,13 @@ from seq2attn.models.vision.segmenters import (
     UNet,
 )
 from seq2attn.models.vision.vit import PatchEmbedding, ViT
+from seq2attn.recipe.blocks import BlockRecipe
 from seq2attn.recipe.graph import GraphRecipe
 from seq2attn.recipe.image_generation import GenerationModelRecipe, GridBlockRecipe
 from seq2attn.recipe.image_text import ImageToTextModelRecipe
 from seq2attn.recipe.segmentation import AnySegmenterRecipe, HeadNetRecipe, UNetRecipe
 from seq2attn.recipe.vision_model import (
     AnyBackbone,
-    BlockRecipe,
     ClassTokenRecipe,
     ConvNetRecipe,
     DenseNetRecipe,

@@ -1,0 +1,1 @@
+"""Trained models behind HTTP: a queue of lines, routes, and a page."""

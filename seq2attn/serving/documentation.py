@@ -1,0 +1,41 @@
+"""What the OpenAPI document says of answers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+
+def answers(example: Mapping[str, Any], description: str) -> dict[int | str, dict[str, Any]]:
+    """Return the answers of a route: an example of a good one, and errors."""
+    error = {"application/json": {"schema": _ERROR, "example": {"error": "expected at most 10,000 texts"}}}
+    good = {"application/json": {"schema": {"type": "object"}, "example": example}}
+    texts = {
+        401: "The token is missing or wrong.",
+        404: "There is no such model.",
+        413: "The request, a text or an image is too large.",
+        422: "The request is bad: the error says what was expected.",
+        429: "Too many lines wait: ask again after the seconds of Retry-After.",
+        503: "The server is being stopped, or the request was not begun in time.",
+    }
+    return {
+        200: {"description": description, "content": good},
+        **{status: {"description": text, "content": error} for status, text in texts.items()},
+    }
+
+
+_ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+
+
+def image_body(schema: type[BaseModel]) -> dict[str, Any]:
+    """Return what the document says of a body that is JSON, or multipart with files."""
+    whole = schema.model_json_schema(ref_template="#/components/schemas/{model}")
+    (example,) = whole.pop("examples")
+    fields = {name: value for name, value in whole["properties"].items() if name not in ("image", "images")}
+    files = {"type": "array", "items": {"type": "string", "format": "binary"}}
+    form = {"type": "object", "required": ["image"], "properties": {"image": files, **fields}}
+    content = {
+        "application/json": {"schema": whole, "example": example},
+        "multipart/form-data": {"schema": form},
+    }
+    return {"requestBody": {"required": True, "content": content}}

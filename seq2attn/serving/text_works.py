@@ -1,0 +1,129 @@
+"""What is computed for texts: translations and summaries, alignments, tags and labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from seq2attn.alignment.aligned_pair import AlignedPair
+from seq2attn.errors import Seq2attnError
+from seq2attn.inference.label_results import Annotation, Category
+from seq2attn.inference.recognizer import BATCH_WORDS, LabelPredictor
+from seq2attn.inference.results import Translation
+from seq2attn.inference.shortening import shortened
+from seq2attn.inference.translator import TextPredictor
+from seq2attn.recipe import DecodingRecipe
+from seq2attn.serving.limits import CHARACTERS_OF_A_LINE
+from seq2attn.serving.waiting import Line, Work
+
+
+class Draft(NamedTuple):
+    """A text, and the beginning of what is written from it."""
+
+    text: str
+    prefix: str = ""
+
+
+def weight(text: str) -> int:
+    """Return what a text counts for among the lines that wait."""
+    return 1 + len(text) // CHARACTERS_OF_A_LINE
+
+
+@dataclass(frozen=True)
+class Writing(Work):
+    """Translations or summaries of `Draft`s."""
+
+    predictor: TextPredictor
+    decoding: DecodingRecipe
+    alignment: bool = False
+
+    @property
+    def budget(self) -> int:
+        """See the base class: in pieces, as in `Generator.search`."""
+        return max(1, self.decoding.batch_tokens // max(self.decoding.beam, self.decoding.nbest))
+
+    @property
+    def limit(self) -> int:
+        """The most pieces of a text that are read."""
+        readable = self.predictor.model.encoder.max_length
+        most = self.decoding.max_source
+        return most if readable is None else min(most, readable - 1)
+
+    def lines(self, items: Sequence[Draft]) -> list[Line]:
+        """See the base class. Seq2attnError for a prefix that is longer than the decoder can read."""
+        limit, target = self.limit, self.predictor.target
+        readable = self.predictor.model.decoder.max_length
+        begun = [shortened(item.text, limit) for item in items]
+        lines = []
+        for number, ids in enumerate(self.predictor.source.encode(begun)):
+            text, prefix = items[number]
+            if prefix and readable is not None and len(target.encode([prefix])[0]) >= readable:
+                raise Seq2attnError(f"the prefix of text {number} is longer than the decoder can read")
+            cut = len(ids) > limit or begun[number] != text
+            lines.append(Line(items[number], min(len(ids), limit), number, weight(text), cut))
+        return lines
+
+    def compute(self, lines: Sequence[Line]) -> list[Translation]:
+        """See the base class."""
+        return self.predictor.results(
+            [line.item.text for line in lines],
+            self.decoding,
+            self.alignment,
+            [line.item.prefix for line in lines],
+            [line.number for line in lines],
+        )
+
+
+@dataclass(frozen=True)
+class Aligning(Work):
+    """Links between the words of pairs of a source and a target."""
+
+    predictor: TextPredictor
+
+    @property
+    def budget(self) -> int:
+        """See the base class: in pieces of the longer text."""
+        return self.predictor.decoding.batch_tokens
+
+    def lines(self, items: Sequence[tuple[str, str]]) -> list[Line]:
+        """See the base class."""
+        sources = self.predictor.source.encode([source for source, _ in items])
+        targets = self.predictor.target.encode([target for _, target in items])
+        lengths = [max(map(len, pair)) for pair in zip(sources, targets, strict=True)]
+        return [
+            Line(pair, length, number, weight(max(pair, key=len)))
+            for number, (pair, length) in enumerate(zip(items, lengths, strict=True))
+        ]
+
+    def compute(self, lines: Sequence[Line]) -> list[AlignedPair]:
+        """See the base class."""
+        return list(self.predictor.align_pairs([line.item for line in lines]))
+
+
+@dataclass(frozen=True)
+class Labelling(Work):
+    """The tags of texts, or their labels."""
+
+    predictor: LabelPredictor[Any, Any]
+    weights: bool = False
+
+    @property
+    def budget(self) -> int:
+        """See the base class: in words."""
+        return BATCH_WORDS
+
+    def lines(self, items: Sequence[str | Sequence[str]]) -> list[Line]:
+        """See the base class. Items are texts, or lists of their words."""
+        lines = []
+        for number, item in enumerate(items):
+            sentence = self.predictor.read(item)
+            count = len(sentence.words)
+            cut = count >= self.predictor.max_words
+            lines.append(Line(sentence, count, number, weight(sentence.text), cut))
+        return lines
+
+    def compute(self, lines: Sequence[Line]) -> list[Annotation] | list[Category]:
+        """See the base class."""
+        results: list[Annotation] | list[Category] = self.predictor.label(
+            [line.item for line in lines], self.weights
+        )
+        return results

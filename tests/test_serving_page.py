@@ -1,0 +1,106 @@
+"""The page: nothing of it comes from elsewhere, and a browser shows what the models say."""
+
+import re
+import shutil
+import subprocess
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from hashlib import sha256
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from tiny_serving import client, label_predictors, serving, translator
+
+pytest.importorskip("fastapi")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class Attributes(HTMLParser):
+    """The attributes of all elements, and the texts of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.names: list[tuple[str, str, str]] = []
+        self.texts: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data.strip())
+
+
+def test_a_browser_may_run_only_what_is_in_the_page() -> None:
+    with client(started=False) as served:
+        answer = served.get("/")
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy and "http" not in policy
+    for tag in ("script", "style"):
+        (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", answer.text, re.DOTALL)
+        assert b64encode(sha256(content.encode()).digest()).decode() in policy
+    page = Attributes(answer.text)
+    assert not [
+        name for _, name, _ in page.names if name in ("style", "src", "href") or name.startswith("on")
+    ]
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|innerHTML|eval\(|document\.write", answer.text)
+    assert len(answer.text) < 20_000
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A server of this process."""
+    import uvicorn
+
+    from seq2attn.serving.app import make_app
+
+    app = make_app(serving({"de-en": translator(), "ner": label_predictors()["tag"]}))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+def shown(address: str, text: str, folder: Path) -> tuple[Any, str]:
+    """The page that a browser makes of a text, and what it complains about."""
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        f"--user-data-dir={folder}",
+    ]
+    command = [
+        str(CHROMIUM),
+        *options,
+        "--virtual-time-budget=10000",
+        "--dump-dom",
+        f"{address}/#{quote(text)}",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return Attributes(done.stdout), "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_a_browser_shows_a_translation_with_its_words(address: str, tmp_path: Path) -> None:
+    text = "Ich wei\u00df nicht, wo er ist."
+    page, complaints = shown(address, text, tmp_path)
+    result = translator().translate(text, nbest=3)
+    assert "Refused" not in complaints and "Error" not in complaints, complaints
+    assert result.text in page.texts and f"score {result.score:.3f}" in page.texts
+    for word, probability in zip(result.words, result.probabilities.tolist(), strict=True):
+        assert word in page.texts and f"{100 * probability:.0f} %" in page.texts
+    assert all(other.text in page.texts for other in result.others)
+    cells = [value for tag, name, value in page.names if (tag, name) == ("td", "title")]
+    assert len(cells) == len(result.words) * len(result.source_words)
+    assert f"know \u2013 wei\u00df: {float(result.alignment[2, 1]):.2f}" in cells
