@@ -16,7 +16,8 @@ import seq2attn
 from seq2attn.cli.heatmap import METHODS
 from seq2attn.data.batches import Batch
 from seq2attn.errors import Seq2attnError
-from seq2attn.inference.attention_maps import recorded, self_attentions
+from seq2attn.inference.activations import recorded
+from seq2attn.inference.attention_maps import self_attentions
 from seq2attn.inference.attribution import ATTRIBUTIONS, Pairs, completeness
 from seq2attn.inference.faithfulness import RANDOM, faithfulness
 from seq2attn.models.decoders import Decoded

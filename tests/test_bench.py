@@ -99,7 +99,7 @@ def test_what_fails_is_a_row_with_its_reason(compared):
     assert rows[1].failed in lines[3] and len({line.count("|") for line in lines}) == 1
     broken = [Variant("no such folder", ("data.test={files: [a.de, b.en]}",))]
     assert (
-        "a.de; command line: data.test"
+        "a.de; overrides: data.test"
         in compare("copy_additive", broken, compared[0], overrides=TINY, report=str)[0].failed
     )
 

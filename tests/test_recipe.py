@@ -74,9 +74,9 @@ nonsense: 1
         encoding="utf-8",
     )
     assert faults(file, "seed=x", "training.max_steps=0") == [
-        "many.yaml:5  data.train.0.sampl: unknown key 'sampl' (did you mean sample? one of sample, split, weight, "
-        "limit)",
-        "many.yaml:5  data.train.0.limt: unknown key 'limt' (did you mean limit? one of sample, split, weight, limit)",
+        "many.yaml:5  data.train.0.sampl: unknown key 'sampl' (did you mean sample? one of sample, split, tag, "
+        "weight, limit)",
+        "many.yaml:5  data.train.0.limt: unknown key 'limt' (did you mean limit? one of sample, split, tag, weight, limit)",
         "many.yaml:6  data.train.1.table: no such file: x.tsv",
         "many.yaml:6  data.train.1.columns: expected a list of 2, got [0, 1, 2]",
         "many.yaml:8  text.size: occurs twice (first in line 8)",
@@ -171,7 +171,7 @@ def test_byte_order_mark_and_windows_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("1e-3", 1e-3), ("1E5", 1e5), ("1e3", 1000), ("1e30", 1e30), ("1.5e1", 15.0), ("15e-1", 1.5), ("-.5", -0.5), ("+3", 3), ("10_000", 10000), ("1_0.5", 10.5), ("no", "no"),
+        ("1e-3", 1e-3), ("1E5", 100000), ("1e3", 1000), ("1e30", 1e30), ("1.5e1", 15.0), ("15e-1", 1.5), ("-.5", -0.5), ("+3", 3), ("10_000", 10000), ("1_0.5", 10.5), ("no", "no"),
         ("[en, no, on, y]", ["en", "no", "on", "y"]), ("True", True), ("false", False), ("~", None), ("", None),
         ("12:30", "12:30"), ("2020-01-01", "2020-01-01"), ("0x10", "0x10"), ("010", "010"), ("1e", "1e"), ("=", "="),
         (".nan", pytest.approx(float("nan"), nan_ok=True)), ("a: &x {b: 1}\nc: {<<: *x, d: 2}",
@@ -240,7 +240,7 @@ def test_one_training_corpus_is_number_0_in_a_list_or_not(tmp_path: Path) -> Non
         ("data.train.3.limit=3", "data.train.3.limit: data.train is a list: give the number of an item, 0 to 0"),
         ("data.train.limit=3", "data.train.limit: data.train is a list: give the number of an item, 0 to 0"),
         ("data.train.0.limt=3", "data.train.0.limt: unknown key 'limt' (did you mean limit? one of sample, split, "
-         "weight, limit)"),
+         "tag, weight, limit)"),
         ("text.size.x=3", "text.size.x: text.size is 4000, which has no keys"),
         ("beam", "expected key=value, got 'beam'"),
         ("=3", "expected key=value, got '=3'"),

@@ -204,7 +204,7 @@ LAYERS = f"model.decoder.layers=2+{ACROSS}=[{{{{heads: 8, talking: {{first}}}}}}
          ["data.train.alignments: no such file: /no/where"]),
         ("copy_additive", ["data.train={table: x.tsv, alignments: x}"],
          ["data.train.table: no such file: HERE/x.tsv", "data.train.alignments: no such file: HERE/x",
-          "data.train.alignments: unknown key 'alignments' (one of table, columns, weight, limit)"]),
+          "data.train.alignments: unknown key 'alignments' (one of table, columns, tag, weight, limit)"]),
     ],
 )  # fmt: skip
 def test_faults_of_attention_and_alignments(recipe: str, overrides: list[str], expected: list[str]) -> None:

@@ -189,7 +189,7 @@ CASES: dict[str, Case] = {
     ),
     "key of another kind of corpus": (
         "quickstart", "dev: .*", "dev: {sample: tatoeba_de_en, columns: [0, 1]}", "dev:",
-        "data.dev.columns: unknown key 'columns' (one of sample, split, weight, limit)",
+        "data.dev.columns: unknown key 'columns' (one of sample, split, tag, weight, limit)",
     ),
     "missing file": (
         "multi30k_additive", "test_2016_flickr.de.gz", "test_2017_flickr.de.gz", "test_2017",

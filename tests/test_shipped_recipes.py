@@ -120,14 +120,14 @@ def copy_of_masks(folder: Path, name: str) -> None:
         for n in range(SPLITS[role][1])
         for kind in ("", "_mask")
     ]
-    archive_of_images(folder / name / "images.tar", names, (24, 18), "L", "PNG")
+    archive_of_images(folder / name / "images.tar", names, (24, 18), "L", "PNG", 1)
 
 
 def archive_of_images(
-    path: Path, names: list[str], size: tuple[int, int], mode: str = "RGB", form: str = "JPEG"
+    path: Path, names: list[str], size: tuple[int, int], mode: str = "RGB", form: str = "JPEG", value: int = 0
 ) -> None:
-    """An archive of empty images with these names."""
-    Image.new(mode, size).save(content := io.BytesIO(), form)
+    """An archive of images of one value with these names."""
+    Image.new(mode, size, value).save(content := io.BytesIO(), form)
     path.parent.mkdir(exist_ok=True)
     with tarfile.open(path, "w:xz" if path.suffix == ".xz" else "w:") as archive:
         for name in names:

@@ -24,10 +24,10 @@ def failing(at: int, error: Exception) -> Any:
     """An update that fails at a step."""
     update = Trainer.update
 
-    def fail(self: Trainer, batches: Any, step: int) -> Any:
+    def fail(self: Trainer, batches: Any, step: int, company: Any = None) -> Any:
         if step == at:
             raise error
-        return update(self, batches, step)
+        return update(self, batches, step, company)
 
     return fail
 

@@ -22,7 +22,7 @@ from seq2attn.training.loop import TrainingError, fit, save
 from seq2attn.training.run_folder import RunError, RunFolder, Version
 
 PACKAGE = Path(seq2attn.__file__).parent
-OPTION = re.compile(r"(?<![\w-])--[a-z]|`seq2attn [a-z]")
+OPTION = re.compile(r"(?<![\w(-])--[a-z][a-z-]*(?![a-z:-])|`seq2attn [a-z]")
 # Files whose messages only commands give, beside those of cli/.
 OF_COMMANDS = (
     "__main__.py",

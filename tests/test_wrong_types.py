@@ -25,7 +25,7 @@ WRONG_PARTS = {
     "relative": (lambda: Attention(ScaledDot(4, 4), Softmax(), relative="t5"), "expected relative positions"),
     "heads": (lambda: MultiHead(2, 4, 4, ScaledDot(2, 2)), "expected an Attention"),
     "pooling": (lambda: Pooling(ScaledDot(4, 4), 1, 4), "expected an Attention or a MultiHead"),
-    "load": (lambda: seq2attn.load(3), "expected the path of a run folder, got 3"),
+    "load": (lambda: seq2attn.load(3), "expected the path of a run folder, or hf://user/name, got 3"),
     "a run": (lambda: seq2attn.train("reverse_additive", 5), "expected run as the path of a folder, got 5"),
     "no run": (
         lambda: seq2attn.train("reverse_additive", ""),

@@ -251,5 +251,5 @@ ATTRIBUTIONS |= {
 
 def word_numbers(words: Sequence[Sequence[int]]) -> Int[Tensor, "B S"]:
     """Return the words of `Pairs` from those of the pieces of each source, without </s>."""
-    rows = [torch.tensor([*row, max(row, default=-1) + 1]) for row in words]
+    rows = [torch.tensor([*row, max(row, default=-1) + 1], device="cpu") for row in words]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)

@@ -62,7 +62,7 @@ def faithfulness(
         scores = {method: _of_words(ATTRIBUTIONS[method](pairs), pairs.words, words) for method in methods}
         orders = {name: _order(found) for name, found in scores.items()}
         shape = RANDOM_ORDERS, tokens, words
-        orders[RANDOM] = torch.rand(shape, generator=random).argsort(-1).to(pairs.words.device)
+        orders[RANDOM] = torch.rand(shape, generator=random, device="cpu").argsort(-1).to(pairs.words.device)
         for name, falls in zip(orders, _falls(pairs, [*orders.values()]), strict=True):
             sums[name].append(falls.cpu())
         for number, name in enumerate(methods):

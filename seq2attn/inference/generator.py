@@ -337,7 +337,8 @@ class Generator(Generic[C]):
     def _word_starts(self) -> Tensor:
         """Return which tokens (V,) begin a word, or end the text."""
         target = self.tokenizer.target
-        return torch.tensor([name.startswith("▁") or n == target.eos for n, name in enumerate(target.names)])
+        starts = [name.startswith("▁") or number == target.eos for number, name in enumerate(target.names)]
+        return torch.tensor(starts, device=self.device)
 
     def _track_coverage(self, state: Any) -> Any:
         if not self.model.decoder.attention_layers:

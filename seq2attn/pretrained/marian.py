@@ -199,7 +199,7 @@ def _renamed(file: Path, given: Weights, config: MarianConfig, own: Weights) -> 
 
     RunError, which names them, for tensors that are missing, have another shape, or have no use.
     """
-    bias = given.get(_BIAS, torch.zeros(1, config.sizes[1]))
+    bias = given.get(_BIAS, torch.zeros(1, config.sizes[1], device="cpu"))
     table = next((name for name in (*_TABLES, _OUTPUT) if name in given), _TABLES[0])
     wanted = dict(_of_layers(config.config))
     if config.joint:
@@ -233,7 +233,7 @@ def _of_others(given: Weights, used: set[str], repeated: Mapping[str, str], widt
         if name in used:
             continue
         if name in _POSITIONS:
-            zeros = torch.zeros(1, len(tensor), width, dtype=torch.float64)
+            zeros = torch.zeros(1, len(tensor), width, dtype=torch.float64, device="cpu")
             table = Sinusoidal(width, layout="halves")(zeros, 0)[0]
             if tensor.shape != table.shape or (tensor.double() - table).abs().max() > CLOSE * len(tensor):
                 yield f"{name} is not the table of sinusoidal positions"

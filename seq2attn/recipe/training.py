@@ -228,7 +228,9 @@ class AnyLearningRecipe(Section):
         """The number that limits the size of a batch. Seq2attnError while it is auto."""
         size: int | str = getattr(self, self.batch_key)
         if isinstance(size, str):
-            raise Seq2attnError(f"training.{self.batch_key}: {size} is set by `seq2attn train`: set a number")
+            raise Seq2attnError(
+                f"training.{self.batch_key}: {size} is found when training begins: set a number"
+            )
         return size
 
     @property

@@ -11,6 +11,7 @@ import torch
 
 from seq2attn.alignment.word_alignment import Gold, Link, error_rate, parse_gold
 from seq2attn.data import known_alignment
+from seq2attn.errors import for_caller
 from seq2attn.inference.faithfulness import RANDOM, Faithfulness, faithfulness
 from seq2attn.inference.translator import TextPredictor
 from seq2attn.recipe import AnyRecipe, TaskCorpus
@@ -135,7 +136,8 @@ def measure(folder: Path, gold: list[Gold] | None = None, faithful: bool = False
 def _faithful(predictor: object, sources: Sequence[str]) -> dict[str, float]:
     """Return the faithfulness of FAITHFUL methods. BenchError for models that write no text from text."""
     if not isinstance(predictor, TextPredictor):
-        raise BenchError("only models that write text from text have faithfulness: leave out --faithful")
+        option = for_caller("--faithful", "faithful=True")
+        raise BenchError(f"only models that write text from text have faithfulness: leave out {option}")
     found = faithfulness(predictor, sources, FAITHFUL)
     numbers = {
         f"{measure}_{method}": value

@@ -14,20 +14,11 @@ from seq2attn.recipe import AnyRecipe
 from seq2attn.recipe.yaml_source import dump
 from seq2attn.runs.evaluation import score_run
 from seq2attn.runtime.drafts import draft_folder
+from seq2attn.tasks.registry import TASKS
+from seq2attn.tasks.task import TextTask
 from seq2attn.training.run_folder import RunError, RunFolder
 from seq2attn.training.version_file import write_version
 
-TAGS = {  # what the hub calls the tasks
-    "translation": "translation",
-    "summarization": "summarization",
-    "tagging": "token-classification",
-    "classification": "text-classification",
-    "image_classification": "image-classification",
-    "image_to_text": "image-to-text",
-    "detection": "object-detection",
-    "segmentation": "image-segmentation",
-    "image_generation": "unconditional-image-generation",
-}
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")  # an identifier of the hub: apache-2.0, cc-by-4.0
 
 
@@ -104,7 +95,8 @@ def card(
     """Return the card of a run: the hub's keys as YAML, then text. Scores stand with their signatures."""
     recipe = folder.recipe
     command = Predictor.commands[recipe.task]
-    tag = TAGS.get(recipe.task)
+    task = TASKS[recipe.task]
+    tag = task.hub_name or recipe.task.replace("_", "-")
     head: dict[str, Any] = {"library_name": "seq2attn", "license": license, "pipeline_tag": tag}
     languages = [code for code in getattr(recipe.data, "languages", ()) if re.fullmatch("[a-z]{2,3}", code)]
     head |= {"language": languages} if languages else {}
@@ -113,7 +105,7 @@ def card(
     lines = [f"| {score.number} | `{score.signature}\\|{settings}` |" for score in scores]
     table = [f"## Scores ({score_on} set)", "", "| score | signature |", "|---|---|", *lines, ""]
     origin = [f"Weights of {recipe.origin.name} ({recipe.origin.kind}).", ""] if recipe.origin else []
-    example = {"translation": 'echo "..." | ', "summarization": 'echo "..." | ', "tagging": 'echo "..." | '}
+    example = 'echo "..." | ' if issubclass(task, TextTask) else ""
     name = recipe.name.replace("\n", " ")
     return "\n".join(
         [
@@ -127,7 +119,7 @@ def card(
             "",
             *origin,
             "```console",
-            f"$ {example.get(recipe.task, '')}seq2attn {command} {target}",
+            f"$ {example}seq2attn {command} {target}",
             "```",
             "",
             *(table if lines else []),

@@ -74,7 +74,7 @@ def collect(
     runs = [path for path in dict.fromkeys(paths) if path not in files]
     first = runs[0] if runs else None
     if first is None and given is None:
-        raise ComparisonError("files need --references; or name a run whose test set they are outputs for")
+        raise ComparisonError("files need references; or name a run whose test set they are outputs for")
     chosen = metrics or DEFAULT if first is None else chosen_metrics(first, metrics)
     found: dict[Path, _Run] = {}
     for path in runs:
@@ -117,7 +117,7 @@ def _require_alike(path: Path, first: _Run, other_path: Path, other: _Run) -> No
         equal = (data[0].test, data[0].dev) == (data[1].test, data[1].dev)
     if not equal:
         raise ComparisonError(
-            f"{path} and {other_path} have other test data: give --source and --references, for both to read"
+            f"{path} and {other_path} have other test data: give source and references, for both to read"
         )
 
 

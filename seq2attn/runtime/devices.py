@@ -22,9 +22,10 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
     """
     require_type(name, (str, torch.device), "a device, such as auto, cpu or cuda:1")
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if name == "cuda" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        accelerated = "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(_own_gpu() if torch.cuda.is_available() else accelerated)
+    if name == "cuda":
+        name = _own_gpu()
     try:
         device = torch.device(name)
     except RuntimeError as error:  # its message lists devices that seq2attn does not support
@@ -35,6 +36,12 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
         reason = re.split(r"[.\n]", str(error))[0][:100]
         raise Seq2attnError(f"device '{name}' cannot be used here ({reason}); try auto or cpu") from error
     return device
+
+
+def _own_gpu() -> str:
+    """Return the name of the GPU of this process."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if several else "cuda"
 
 
 class _Autocast(torch.autocast):

@@ -37,6 +37,7 @@ class DetectionTask(LabelledImageTask[DetectionRecipe]):
     """Finding objects in images."""
 
     units = Units("images", "pixels an image", "boxes")
+    hub_name = "object-detection"
     label_tensors = ("head.classes.",)
     refusal = (
         "a model for detection is scored on images with boxes, not on texts: name them in data.test of "

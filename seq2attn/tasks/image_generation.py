@@ -44,6 +44,7 @@ class ImageGenerationTask(ImageTask[ImageGenerationRecipe]):
     """Generation of images. labels: the classes, None if the model is not conditional."""
 
     units = Units("images", "pixels an image", "images")
+    hub_name = "unconditional-image-generation"
     refusal = (
         "generated images have no sources and no references: score the run by itself, or with --data dev"
     )

@@ -204,6 +204,7 @@ class TaggingTask(LabellingTask):
     """Tagging: a tag for each word, as of named entities or chunks."""
 
     predictor_class, scheme = Recognizer, "bioes"
+    hub_name = "token-classification"
 
     @classmethod
     def pair_fault(cls, source: str, reference: str) -> str | None:
@@ -223,6 +224,7 @@ class ClassificationTask(LabellingTask):
 
     units = LabellingTask.units._replace(targets="sentences")
     predictor_class, scheme = Categorizer, None
+    hub_name = "text-classification"
 
 
 def shared_rows(new: Sequence[str], old: Sequence[str]) -> Rows:

@@ -31,6 +31,7 @@ class SegmentationTask(ImageTask[SegmentationRecipe]):
     """Segmentation of images."""
 
     units = Units("images", "pixels an image", "pixels")
+    hub_name = "image-segmentation"
     refusal = (
         "a model for segmentation is scored on images with masks, not on texts: name them in data.test "
         "of its recipe, and leave --source and --references out"

@@ -70,6 +70,8 @@ class Task(ABC, Generic[R]):
     # Likewise of those with a row for each entry of a vocabulary.
     vocabulary_tensors: ClassVar[tuple[str, ...]] = ()
 
+    hub_name: ClassVar[str] = ""  # what the Hugging Face hub calls the task; empty: as we do
+
     recipe: R
 
     # ---- vocabulary and batches --------------------------------------------------------------------

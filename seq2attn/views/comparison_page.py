@@ -41,7 +41,7 @@ def length_figure(report: ComparisonReport) -> Figure:
     """
     section = next((section for section in report.sections if section.key == "by_length"), None)
     if section is None:
-        raise PlotError("nothing to draw: these inputs have no lengths; give --source, and the part length")
+        raise PlotError("nothing to draw: these inputs have no lengths; give the inputs, and the part length")
     figure = Picture(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
     style = text_style("".join(report.systems))

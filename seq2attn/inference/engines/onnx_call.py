@@ -36,7 +36,7 @@ class Call:
     def like(self, name: str) -> Tensor:
         """Return a (fake) tensor of the shape and the type of an argument."""
         given = self._given[name]
-        made: Tensor = given.meta["val"] if isinstance(given, fx.Node) else torch.tensor(given)
+        made: Tensor = given.meta["val"] if isinstance(given, fx.Node) else torch.tensor(given, device="cpu")
         return made
 
     def axis(self, name: str, of: str = "self", added: int = 0) -> int:
