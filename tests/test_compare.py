@@ -104,7 +104,7 @@ def test_what_cannot_be_compared(files: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "short").write_text("Where is Tom?\n")
     for words, message in (
         ([files["good"]], "at least two systems"),
-        ([files["good"], files["poor"]], "files need --references"),
+        ([files["good"], files["poor"]], "files need references"),
         ([files["good"], str(tmp_path / "none"), *gold], "there is none"),
         ([files["good"], str(tmp_path / "short"), *gold], "12 outputs and"),
         ([files["good"], files["poor"], "--source", files["in"]], "--source needs --references"),
