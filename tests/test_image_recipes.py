@@ -109,3 +109,8 @@ def test_the_python_of_the_docs_runs(stores, capsys):
     finally:
         assert AUGMENTATIONS.pop("invert")
     assert capsys.readouterr().out.startswith("2000 (28, 28, 1)")
+
+
+def test_a_list_of_options_that_is_none_is_told_in_plain_words(corpora: Path) -> None:
+    with pytest.raises(RecipeError, match=r"model\.head\.rates: expected a list, got null"):
+        read("camvid_se_aspp", ["model.head.rates=null"])

@@ -18,6 +18,7 @@ _TYPES = {
     "string_type": "text",
     "list_type": "a list",
     "tuple_type": "a list",
+    "is_instance_of": "a list",  # of a Sequence, which options of parts are
     "none_required": "null",
     "model_type": "a section of keys and values",
     "model_attributes_type": "a section of keys and values",
