@@ -38,7 +38,7 @@ def test_the_largest_size_is_found_to_a_16th(most: int) -> None:
 def test_a_recipe_may_leave_the_size_to_the_device_and_nothing_else() -> None:
     assert TrainingRecipe(max_steps=1, batch_tokens="auto").batch_tokens == "auto"
     assert ImageTrainingRecipe(max_steps=1, batch_images="auto").batch_images == "auto"
-    with pytest.raises(Seq2attnError, match="batch_tokens: auto is set by `seq2attn train`"):
+    with pytest.raises(Seq2attnError, match="batch_tokens: auto is found when training begins"):
         TrainingRecipe(max_steps=1, batch_tokens="auto").batch_size  # noqa: B018
     with pytest.raises(RecipeError, match=r"batch_tokens: expected a whole number, or auto, got 'largest'$"):
         read("quickstart", ["training.batch_tokens=largest"])
