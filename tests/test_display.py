@@ -93,7 +93,7 @@ def test_a_training_says_that_it_reads(tmp_path: Path) -> None:
         ("digits", [], "the labels"), ("mnist_sagan", ["data.train.limit=3"], "the labels"), ("camvid_danet", [], ""), ("crohme_wap", [], "the vocabulary"),
     ],
 )  # fmt: skip
-def test_only_what_is_made_is_said_to_be(recipe: str, override: list[str], made: str) -> None:
+def test_only_what_is_made_is_said_to_be(corpora: Path, recipe: str, override: list[str], made: str) -> None:
     checked = read(recipe, override, check_files=False)
     assert TASKS[checked.task].learned(checked) == made
 
