@@ -104,14 +104,6 @@ def reached(run: Path, step: int) -> None:
         time.sleep(0.1)
 
 
-def difference(run: Path, other: Path) -> float:
-    """Return the largest difference of two trainings' last weights, beside the norm of each tensor."""
-    one, two = (RunFolder.open(folder).load_weights("last") for folder in (run, other))
-    return max(
-        float((two[name] - tensor).norm() / tensor.norm().clamp(min=1e-6)) for name, tensor in one.items()
-    )
-
-
 def local(count: int, *options: str) -> list[str]:
     """Return the options of torchrun for processes on this machine."""
     return ["--standalone", "--nproc-per-node", str(count), *options]
@@ -163,8 +155,7 @@ def four_are_one(home: Path) -> str:
     """Four processes have the weights of one."""
     for name, count in (("one", 1), ("four", 4)):
         expect(Launch(home / name, local(count)).ended() == 0, f"{name}: it failed")
-    found = difference(home / "one", home / "four")
-    expect(found < ROUNDING, f"weights differ by {found:.1e}")
+    found = same(home / "one", home / "four", ROUNDING)
     return f"weights differ by {found:.1e}"
 
 
@@ -174,9 +165,8 @@ def killed_worker(home: Path) -> str:
     launch = Launch(run, local(4, "--max-restarts", "2"))
     reached(run, 50)
     os.kill(launch.workers()[2], signal.SIGKILL)
-    expect(launch.ended() == 0, "it did not go on")
-    found = difference(home / "four", run)
-    expect(found == 0, f"weights differ by {found:.1e}")
+    goes_on(launch)
+    same(home / "four", run)
     return "the same weights, bit by bit"
 
 
@@ -188,9 +178,8 @@ def killed_agent(home: Path) -> str:
     for pid in [launch.process.pid, *launch.workers()]:
         os.kill(pid, signal.SIGKILL)
     launch.ended()
-    expect(Launch(run, local(4)).ended() == 0, "it did not go on")
-    found = difference(home / "four", run)
-    expect(found == 0, f"weights differ by {found:.1e}")
+    goes_on(Launch(run, local(4)))
+    same(home / "four", run)
     return "the same weights, bit by bit"
 
 
@@ -203,9 +192,8 @@ def preempted(home: Path) -> str:
     start = time.monotonic()
     expect(launch.ended(SOON) is not None, f"it did not end in {SOON} s")
     seconds, step = time.monotonic() - start, RunFolder.open(run).load_state()["progress"]["step"]
-    expect(Launch(run, local(4)).ended() == 0, "it did not go on")
-    found = difference(home / "four", run)
-    expect(found == 0, f"weights differ by {found:.1e}")
+    goes_on(Launch(run, local(4)))
+    same(home / "four", run)
     return f"stopped after {seconds:.0f} s at update {step}; then the same weights, bit by bit"
 
 
@@ -222,9 +210,8 @@ def full_disk(home: Path) -> str:
         expect(launch.ended(SOON) not in (0, None), "it did not end")
         said = launch.said()
         (disk / "filler").unlink()
-        expect(Launch(run, local(4)).ended() == 0, "it did not go on")
-        found = difference(home / "four", run)
-        expect(found == 0, f"weights differ by {found:.1e}")
+        goes_on(Launch(run, local(4)))
+        same(home / "four", run)
     return f"{said!r}; then the same weights, bit by bit"
 
 
@@ -233,8 +220,7 @@ def machines(home: Path) -> str:
     with two_machines():
         launches = [Launch(home / "machines", node(name), name) for name in NODES]
         expect([launch.ended() for launch in launches] == [0, 0], "they failed")
-    found = difference(home / "four", home / "machines")
-    expect(found < ROUNDING, f"weights differ by {found:.1e}")
+    found = same(home / "four", home / "machines", ROUNDING)
     return f"weights differ by {found:.1e} from those on one machine"
 
 
@@ -249,9 +235,8 @@ def cut_cable(home: Path) -> str:
         ends = [launch.ended(15 * SOON) for launch in launches]
         seconds, said = time.monotonic() - start, [launch.said() for launch in launches]
         expect(0 not in ends and None not in ends, f"exit status {ends}")
-    expect(Launch(run, local(4)).ended() == 0, "it did not go on")
-    found = difference(home / "four", run)
-    expect(found < ROUNDING, f"weights differ by {found:.1e}")
+    goes_on(Launch(run, local(4)))
+    found = same(home / "four", run, ROUNDING)
     return f"both ended after {seconds:.0f} s: {said}; then weights that differ by {found:.1e}"
 
 
@@ -266,6 +251,23 @@ class CheckFailedError(Exception):
 def expect(holds: bool, fault: str) -> None:
     if not holds:
         raise CheckFailedError(fault)
+
+
+def goes_on(launch: Launch) -> None:
+    """Let a training end that was disturbed before."""
+    expect(launch.ended() == 0, "it did not go on")
+
+
+def same(run: Path, other: Path, rounding: float = 0.0) -> float:
+    """Return the largest difference of two trainings' last weights, beside the norm of each tensor, which is
+    at most the rounding."""
+    one, two = (RunFolder.open(folder).load_weights("last") for folder in (run, other))
+    differences = [
+        (two[name] - tensor).norm() / tensor.norm().clamp(min=1e-6) for name, tensor in one.items()
+    ]
+    found = max(map(float, differences))
+    expect(found <= rounding, f"weights differ by {found:.1e}")
+    return found
 
 
 def tried(check: Callable[[Path], str], home: Path) -> bool:
