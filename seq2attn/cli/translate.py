@@ -201,10 +201,11 @@ def summarize(
 def _tagged(translator: "Translator", texts: Iterable[str], tag: str) -> Iterator[str]:
     """Yield texts that begin with a tag; blank ones stay blank. Seq2attnError if the model has none such."""
     from seq2attn.errors import Seq2attnError
+    from seq2attn.text.given_ids import with_tag
 
     if not translator.source.has_tag(tag):
         raise Seq2attnError(f"the model has no tag {tag}: expected one of its text.tags")
-    return (f"{tag} {text}" if text.strip() else text for text in texts)
+    return (with_tag(text, tag) for text in texts)
 
 
 def _write(

@@ -16,6 +16,7 @@ from seq2attn.data.report import Report
 from seq2attn.data.seen_pairs import SeenPairs, keys_of
 from seq2attn.recipe import AnyCorpus, AnyLabelled, DataRecipe, FilterRecipe, LabelledDataRecipe
 from seq2attn.text.encoding_processes import Ids
+from seq2attn.text.given_ids import with_tag
 from seq2attn.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _tagged(pair: Pair, tag: str | None) -> Pair:
     if tag is None or not pair.source.strip():
         return pair
     links = None if pair.links is None else tuple(Link(source + 1, target) for source, target in pair.links)
-    return pair._replace(source=f"{tag} {pair.source}", links=links)
+    return pair._replace(source=with_tag(pair.source, tag), links=links)
 
 
 class Rows(NamedTuple):

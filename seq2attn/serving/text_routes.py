@@ -29,6 +29,7 @@ from seq2attn.serving.served_model import ServedModel
 from seq2attn.serving.serving import Serving
 from seq2attn.serving.text_works import Aligning, Draft, Labelling, Writing
 from seq2attn.serving.waiting import Ticket, Work
+from seq2attn.text.given_ids import with_tag
 
 STREAM = "text/event-stream"
 _WRITTEN = {
@@ -214,8 +215,9 @@ class TextRoutes:
         decoding = decoding_of(model.predictor, body.decoding(), self.serving.limits.beam)
         work = Writing(model.predictor, decoding, looked)
         log(request, model, len(parts))
-        begin = _beginning(model.predictor, body.tag)
-        drafts = [Draft(begin * bool(part.sentence.strip()) + part.sentence, body.prefix) for part in parts]
+        if body.tag is not None and not model.predictor.source.has_tag(body.tag):
+            raise RefusedError(INVALID, "the model has no such tag: expected one of its text.tags")
+        drafts = [Draft(with_tag(part.sentence, body.tag), body.prefix) for part in parts]
         ticket = await model.submit(work, drafts, body.long == "refuse")
         if STREAM in request.headers.get("accept", ""):
             events = self._events(request, model, body, parts, ticket)
@@ -261,15 +263,6 @@ class TextRoutes:
             yield event("error", {"error": refused.message, "status": refused.status})
             return
         yield event("end", named(model))
-
-
-def _beginning(predictor: TextPredictor, tag: str | None) -> str:
-    """Return what each text begins with that is not blank. RefusedError for a tag that the model lacks."""
-    if tag is None:
-        return ""
-    if not predictor.source.has_tag(tag):
-        raise RefusedError(INVALID, "the model has no such tag: expected one of its text.tags")
-    return f"{tag} "
 
 
 def event(name: str, data: dict[str, Any]) -> str:

@@ -47,6 +47,11 @@ class Numbering(NamedTuple):
         return cls(None if ids is None else dict(ids), start, tags)
 
 
+def with_tag(text: str, tag: str | None) -> str:
+    """Return a text that begins with a tag, a word of its own; a blank text stays as it is."""
+    return text if tag is None or not text.strip() else f"{tag} {text}"
+
+
 class FaultyIdsError(Seq2attnError):
     """Ids of pieces that no vocabulary can have."""
 
