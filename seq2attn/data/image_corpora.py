@@ -95,14 +95,9 @@ def _open_table(corpus: ImageTable, role: Role, key: str) -> ImageSource:
     archive = None if corpus.archive is None else existing(corpus.archive, f"{key}.archive")
 
     def located(report: Report) -> Iterator[tuple[ImagePath, list[str], str]]:
-        for number, row in json_rows(path, report):
-            where = f"{path}:{number}"
-            fields = fields_of(row, corpus.columns, where, report)
-            targets = None if fields is None else _targets(fields[1], corpus, None, where, report)
-            if fields is None or targets is None:
-                continue
-            if is_path(fields[0], corpus.columns[0], where, report):
-                yield resolved(corpus.path.replace("{}", fields[0]), path.parent, archive), targets, where
+        for image, targets, where in _rows(corpus, path, report):
+            if is_path(image, corpus.columns[0], where, report):
+                yield resolved(corpus.path.replace("{}", image), path.parent, archive), targets, where
 
     def read(report: Report) -> Iterator[ImageRow]:
         with ImageFiles() as files:
@@ -114,18 +109,25 @@ def _open_table(corpus: ImageTable, role: Role, key: str) -> ImageSource:
     )
 
 
+def _rows(
+    corpus: ImageTable | StrokeTable, path: Path, report: Report
+) -> Iterator[tuple[Any, list[str], str]]:
+    """Yield what a JSONL file has as image, the targets, and the place of each row that has both."""
+    for number, row in json_rows(path, report):
+        where = f"{path}:{number}"
+        fields = fields_of(row, corpus.columns, where, report)
+        targets = None if fields is None else _targets(fields[1], corpus, None, where, report)
+        if fields is not None and targets is not None:
+            yield fields[0], targets, where
+
+
 def _open_strokes(corpus: StrokeTable, role: Role, key: str) -> ImageSource:
     path = existing(corpus.strokes, f"{key}.strokes")
 
     def read(report: Report) -> Iterator[ImageRow]:
-        for number, row in json_rows(path, report):
-            where = f"{path}:{number}"
-            fields = fields_of(row, corpus.columns, where, report)
-            targets = None if fields is None else _targets(fields[1], corpus, None, where, report)
-            if fields is None or targets is None:
-                continue
+        for strokes, targets, where in _rows(corpus, path, report):
             try:
-                yield ImageRow(_drawing(fields[0], corpus).content, targets, where, where)
+                yield ImageRow(_drawing(strokes, corpus).content, targets, where, where)
             except ValueError as error:
                 report.bad("no strokes", where, f"{corpus.columns[0]}: {error}")
 

@@ -16,9 +16,8 @@ from seq2attn.data.images import ImageExamples
 from seq2attn.errors import Seq2attnError
 from seq2attn.images.decoding import Pixels
 from seq2attn.inference.predictor import Predictor
-from seq2attn.metrics import References
 from seq2attn.runtime.distributed import ALONE, Group
-from seq2attn.tasks.task import LABELS, Evaluation, R, Task, read_part
+from seq2attn.tasks.task import LABELS, R, Task, read_part
 from seq2attn.text.word_vocabulary import Labels
 from seq2attn.training.run_folder import RunFolder
 
@@ -71,19 +70,13 @@ class ImageTask(Task[R]):
         settings = self.recipe.training
         return BatchLimits(settings.batch_size, settings.batch_pixels)
 
-    def evaluate_texts(
-        self,
-        predictor: Predictor,
-        inputs: Iterable[Any],
-        references: References,
-        metrics: Sequence[str],
-        bootstrap: int = 1000,
-        group: Group = ALONE,
-    ) -> Evaluation:
+    def output_texts(
+        self, predictor: Predictor, inputs: Iterable[Any], group: Group = ALONE
+    ) -> Sequence[str]:
         """See the base class. Seq2attnError if results are no texts."""
         if self.refusal:
             raise Seq2attnError(self.refusal)
-        return super().evaluate_texts(predictor, inputs, references, metrics, bootstrap, group)
+        return super().output_texts(predictor, inputs, group)
 
 
 class LabelledImageTask(ImageTask[R]):
