@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from seq2attn.inference.engines.engine import changed_keys
+from seq2attn.inference.engines.engine import changed_keys, missing
 from seq2attn.recipe import (
     AnyRecipe,
     AttentionRecipe,
@@ -55,8 +55,7 @@ def unsupported_keys(recipe: AnyRecipe) -> Iterator[Fault]:
         yield Fault("task", f"it writes texts from texts, and this is {recipe.task}")
         return
     model = recipe.model
-    for key in changed_keys(model, OF_MODELS):
-        yield Fault(f"model.{key}", "it does not have it")
+    yield from missing("model", model, OF_MODELS)
     stacks = {"model.encoder": model.encoder, "model.decoder": model.decoder}
     for path, section in stacks.items():
         if isinstance(section, TransformerEncoderRecipe | TransformerDecoderRecipe):
@@ -66,8 +65,7 @@ def unsupported_keys(recipe: AnyRecipe) -> Iterator[Fault]:
 
 
 def _stack(path: str, section: TransformerEncoderRecipe | TransformerDecoderRecipe) -> Iterator[Fault]:
-    for key in changed_keys(section, OF_STACKS):
-        yield Fault(f"{path}.{key}", "it does not have it")
+    yield from missing(path, section, OF_STACKS)
     if section.activation not in ACTIVATIONS:
         yield Fault(f"{path}.activation", f"it has {', '.join(ACTIVATIONS)}, not {section.activation}")
     positions = DECODER_POSITIONS if section.causal else POSITIONS
@@ -86,8 +84,7 @@ def _stack(path: str, section: TransformerEncoderRecipe | TransformerDecoderReci
 
 
 def _attention(path: str, section: AttentionRecipe, heads: int, shaw: bool) -> Iterator[Fault]:
-    for key in changed_keys(section, OF_ATTENTIONS):
-        yield Fault(f"{path}.{key}", "it does not have it")
+    yield from missing(path, section, OF_ATTENTIONS)
     if section.score.name not in SCORERS:
         yield Fault(f"{path}.score", f"it has {' and '.join(SCORERS)}, not {section.score.name}")
     elif section.score.name == "dot" and shaw and "self" in path:

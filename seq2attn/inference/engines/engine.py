@@ -11,6 +11,7 @@ from seq2attn.data.sources import Row
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.search import Hypothesis
 from seq2attn.recipe import DecodingRecipe
+from seq2attn.recipe.sections import Fault
 
 
 class EngineError(Seq2attnError):
@@ -53,3 +54,9 @@ def changed_keys(section: Any, handled: Collection[str]) -> Iterator[str]:
     for name, field in type(section).model_fields.items():
         if name not in handled and getattr(section, name) != field.default:
             yield name
+
+
+def missing(path: str, section: Any, handled: Collection[str]) -> Iterator[Fault]:
+    """Yield the changed keys of a section of the model, at this path, that an engine does not have."""
+    for key in changed_keys(section, handled):
+        yield Fault(f"{path}.{key}", "it does not have it")

@@ -63,8 +63,9 @@ def _quantize(path: Path) -> None:
     """Let products of a graph use weights of 8 bits; what they multiply is quantized as it comes."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # it advises on the root logger
     try:
         quantize_dynamic(str(path), str(path), weight_type=QuantType.QInt8)
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from seq2attn.inference.engines.engine import changed_keys
+from seq2attn.inference.engines.engine import changed_keys, missing
 from seq2attn.recipe import (
     AnyRecipe,
     AttentionRecipe,
@@ -48,26 +48,22 @@ def unsupported_keys(recipe: AnyRecipe) -> Iterator[Fault]:
         yield Fault("task", f"it writes texts from texts, and this is {recipe.task}")
         return
     model = recipe.model
-    for key in changed_keys(model, OF_MODELS):
-        yield Fault(f"model.{key}", "it does not have it")
+    yield from missing("model", model, OF_MODELS)
     encoder, decoder = model.encoder, model.decoder
     if isinstance(encoder, RecurrentEncoderRecipe):
-        for key in changed_keys(encoder, OF_CELLS):
-            yield Fault(f"model.encoder.{key}", "it does not have it")
+        yield from missing("model.encoder", encoder, OF_CELLS)
     else:
         yield Fault("model.encoder.kind", f"it has only recurrent, not {encoder.kind}")
     if not isinstance(decoder, RecurrentDecoderRecipe):
         yield Fault("model.decoder.kind", f"it has only recurrent, not {decoder.kind}")
         return
-    for key in changed_keys(decoder, OF_DECODERS):
-        yield Fault(f"model.decoder.{key}", "it does not have it")
+    yield from missing("model.decoder", decoder, OF_DECODERS)
     if decoder.attention is not None:
         yield from _attention("model.decoder.attention", decoder.attention)
 
 
 def _attention(path: str, section: AttentionRecipe) -> Iterator[Fault]:
-    for key in changed_keys(section, OF_ATTENTIONS):
-        yield Fault(f"{path}.{key}", "it does not have it")
+    yield from missing(path, section, OF_ATTENTIONS)
     for key, part, known in (
         ("score", section.score, SCORERS),
         ("normalize", section.normalize, NORMALIZERS),
