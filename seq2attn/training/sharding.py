@@ -72,10 +72,11 @@ def gathered(model: nn.Module) -> Iterator[None]:
 
 
 def whole(value: T) -> T:
-    """Return a value, for example the state of an optimizer, with whole tensors in the place of parts. All
-    processes must call it together."""
+    """Return a value, for example the state of an optimizer, with whole tensors in the place of parts: on the
+    CPU, one after the other, since the device need not hold all of them. All processes must call it
+    together."""
     if _is_part(value):
-        return value.full_tensor()  # type: ignore[no-any-return, attr-defined]
+        return value.full_tensor().cpu()  # type: ignore[no-any-return, attr-defined]
     if isinstance(value, dict):
         return {key: whole(item) for key, item in value.items()}  # type: ignore[return-value]
     return value
@@ -122,7 +123,7 @@ def clip(parameters: Iterable[nn.Parameter], largest: float) -> float:
     kinds = [kind for kind in kinds if kind] or [[]]  # torch computes with parts, or with whole tensors
     gradients = [[one.grad for one in kind if one.grad is not None] for kind in kinds]
     norms = [whole(nn.utils.get_total_norm(of_kind)) for of_kind in gradients]
-    total = norms[0] if len(norms) == 1 else torch.stack(norms).square().sum().sqrt()
+    total = norms[0] if len(norms) == 1 else torch.stack([norm.cpu() for norm in norms]).square().sum().sqrt()
     for kind in kinds:
         nn.utils.clip_grads_with_norm_(kind, largest, total)
     return float(total)
