@@ -78,7 +78,7 @@ def test_a_flipped_byte_is_found_and_its_file_named(copy: Path, name: str, place
     use(copy)
     file = part(copy, name)
     flip(file, place)
-    with pytest.raises(RunError, match=rf"{file} (is damaged|holds something other than tensors)"):
+    with pytest.raises(RunError, match=rf"{file} is damaged"):
         use(copy)
 
 
@@ -86,7 +86,7 @@ def test_a_flipped_byte_is_found_and_its_file_named(copy: Path, name: str, place
 def test_half_a_file_is_named(copy: Path, name: str) -> None:
     file = part(copy, name)
     os.truncate(file, file.stat().st_size // 2)
-    with pytest.raises(RunError, match=rf"{file} (is damaged|holds something other than tensors)"):
+    with pytest.raises(RunError, match=rf"{file} is damaged"):
         use(copy)
 
 
@@ -133,7 +133,9 @@ def test_a_pickle_is_not_executed(copy: Path, tmp_path: Path, name: str, form: i
         version["last"] = file.name
         del version["checksum"]
         (copy / "version.json").write_text(json.dumps(version))
-    with pytest.raises(RunError, match=rf"{file} (is damaged|holds something other than tensors)"):
+    # torch recognises a program in the form of its own files
+    fault = "holds something other than tensors" if (name, form) == ("training_state.pt", 1) else "is damaged"
+    with pytest.raises(RunError, match=rf"{file} {fault}"):
         use(copy)
     assert not made.exists()
     pickle.loads(next(payloads(made)))  # noqa: S301 - it is one that would be

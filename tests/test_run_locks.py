@@ -174,8 +174,8 @@ def test_a_lock_is_not_a_link_a_pipe_or_a_folder(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "target")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
-    for name in ("link", "pipe", "folder"):
-        with pytest.raises((OSError, LockError), match=name):
+    for name, error in (("link", OSError), ("pipe", LockError), ("folder", LockError)):
+        with pytest.raises(error, match=name):
             locked(tmp_path / name, pytest.fail).__enter__()
     assert (tmp_path / "target").read_text() == "mine"
 
