@@ -11,7 +11,7 @@ from seq2attn.images.augmentation import AUGMENTATIONS
 from seq2attn.images.decoding import Channels, ImageReader, Resize
 from seq2attn.recipe.data import BAD_LINES, DEV, TEST, TRAIN, Corpus, DatasetCorpus, Limit, Weight
 from seq2attn.recipe.markers import FilePath, OneOrMore, PathField
-from seq2attn.recipe.sections import Choice, Count, Fault, Part, Section, by_key
+from seq2attn.recipe.sections import Choice, Count, Fault, Part, Section, Size, by_key
 
 Side = Annotated[int, Field(ge=1, le=16_384)]
 Skip = Annotated[
@@ -278,3 +278,7 @@ class ImageTextDataRecipe(AnyImageDataRecipe):
     train: Annotated[list[AnyImageTexts], Field(min_length=1), OneOrMore()] = Field(description=TRAIN)
     dev: AnyImageTexts = Field(description=DEV)
     test: AnyImageTexts | None = Field(None, description=TEST)
+    max_words: Size | None = Field(
+        None,
+        description="Longest text of a training image, in words; longer ones are left out; null = any.",
+    )
