@@ -18,9 +18,11 @@ from torch import nn
 from torch.distributed import TCPStore
 
 from seq2attn.data.batches import Batch
+from seq2attn.errors import Seq2attnError
 from seq2attn.layers.basic import Dropout
 from seq2attn.recipe.detection import DetectionTrainingRecipe
 from seq2attn.runs.training_run import train
+from seq2attn.runtime import distributed
 from seq2attn.runtime.distributed import ALONE, Group, GroupError, joined, require_equal
 from seq2attn.training.buffers import SharedBuffers
 from seq2attn.training.run_folder import RunFolder, weights_of
@@ -175,6 +177,33 @@ def test_processes_that_start_again_do_not_meet_those_before(monkeypatch: pytest
     assert first == [[[[0, 0], [1, 0], [2, 0]]]] * 3
     second = in_processes(3, lambda: (time.sleep(0.3 * (os.environ["RANK"] == "0")), work(2))[1])
     assert second == [[[[0, 0], [1, 0], [2, 0]], [[0, 1], [1, 1], [2, 1]]]] * 3
+
+
+def test_a_process_that_hangs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEQ2ATTN_TIMEOUT", "1")
+    monkeypatch.setattr(distributed, "NOTICED", 0.5)
+
+    def work() -> Any:
+        with joined() as group:
+            if group.rank == 1:
+                time.sleep(2)
+                return "hung"
+            with pytest.raises(GroupError) as raised:
+                group.all(0)
+            return str(raised.value)
+
+    first, second, third = in_processes(3, work)
+    assert second == "hung"
+    for rank, message in ((0, first), (2, third)):
+        assert message.startswith(f"process {rank} of 3: process 1 has ended or does not answer (")
+
+
+@pytest.mark.parametrize("said", ["soon", "0", "-3", "nan"])
+def test_a_timeout_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "SEQ2ATTN_TIMEOUT": said}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(Seq2attnError, match=f"seconds above 0, got {said}"), joined():
+        pass
 
 
 def test_processes_with_other_data_are_named() -> None:

@@ -8,7 +8,9 @@ and as plain tensors, never as pickled objects.
 import contextlib
 import io
 import json
+import math
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +29,8 @@ T = TypeVar("T")
 
 BUCKET = 2**25  # bytes of gradients that are summed at a time
 POLL = 0.2  # seconds between two looks at what the first process has to say
-TIMEOUT = timedelta(minutes=10)  # for which a process waits for the others
+TIMEOUT = 600.0  # seconds for which a process waits for the others, if SEQ2ATTN_TIMEOUT does not say
+NOTICED = 2.0  # seconds within which all processes notice that one of them does not answer
 
 
 class GroupError(Seq2attnError):
@@ -181,9 +184,31 @@ class Processes(Group):
         except RuntimeError as error:
             reason = str(error).strip().split("\n")[0][:200]
             raise GroupError(
-                f"process {self.rank} of {self.size}: another one has ended or does not answer ({reason}). "
+                f"process {self.rank} of {self.size}: {self._silent()} ended or does not answer ({reason}). "
                 "Training can be resumed from what was saved last"
             ) from error
+
+    def _silent(self) -> str:
+        """Name the processes that have not noticed a failure, and so are its cause.
+
+        The store is asked in a thread: behind a cut cable it may not answer either.
+        """
+        missing: set[int] = {*range(self.size)} - {self.rank}
+
+        def ask() -> None:
+            self._store.set(f"noticed/{self.rank}", "")
+            end = time.monotonic() + NOTICED
+            while missing and time.monotonic() < end:
+                missing.difference_update([r for r in missing if self._store.check([f"noticed/{r}"])])
+                time.sleep(POLL)
+
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        asking.join(2 * NOTICED)
+        if asking.is_alive() or not missing:
+            return "another one has"
+        names = " and ".join(map(str, sorted(missing)))
+        return f"process {names} has" if len(missing) == 1 else f"one of the processes {names} has"
 
 
 _FAILED = "the first process failed"
@@ -213,15 +238,16 @@ def _kind(tensor: Tensor) -> tuple[torch.dtype, torch.device]:
 
 
 @contextlib.contextmanager
-def joined(timeout: timedelta = TIMEOUT) -> Iterator[Group]:
+def joined() -> Iterator[Group]:
     """Join the processes that torchrun has started, until the end of the context; a process that it has not
     started is alone.
 
-    timeout: how long a process waits for the others in an exchange.
+    In an exchange a process waits for the others for as many seconds as SEQ2ATTN_TIMEOUT says.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "MASTER_ADDR" not in os.environ:
         yield ALONE
         return
+    timeout = _timeout()
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     store, rank, size = next(rendezvous("env://", timeout=timeout))
     store = PrefixStore(_name_of_start(store, rank, size, timeout), store)
@@ -230,6 +256,17 @@ def joined(timeout: timedelta = TIMEOUT) -> Iterator[Group]:
         yield Processes(store)
     finally:
         dist.destroy_process_group()
+
+
+def _timeout() -> timedelta:
+    said = os.environ.get("SEQ2ATTN_TIMEOUT") or TIMEOUT
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < 1e6:
+        raise Seq2attnError(f"SEQ2ATTN_TIMEOUT: expected a number of seconds above 0, got {said}")
+    return timedelta(seconds=seconds)
 
 
 def _name_of_start(store: Store, rank: int, size: int, timeout: timedelta) -> str:
