@@ -6,8 +6,9 @@
 Each case computes the same updates: `accumulate` batches of random ids, over all of its processes. One case
 is a single process with as many threads as the largest case has processes; the others have one thread in
 each. Wall time is measured, so nothing else may use the cores; cases take turns, and medians are shown.
-Exchanges are the share of an update in which gradients are summed, with the wait for the slowest process (those
-of a sharded model lie within its passes and are not seen); memory is the peak of the resident set of a process.
+Exchanges are the share of an update in which gradients are summed, with the wait for the slowest process;
+those of a sharded model lie within its passes and are not seen. Memory is the peak of the resident set of a
+process.
 """
 
 import argparse
