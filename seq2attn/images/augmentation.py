@@ -238,11 +238,11 @@ class Elastic(Augmentation):
         """See the base class."""
         sides = image.shape[:2]
         points = [max(2, round(side / self.spacing) + 1) for side in sides]
-        places = np.indices(sides, dtype=np.float32)  # (2, H, W), rows and columns
-        for place, side in zip(places, sides, strict=True):
+        places = list[NDArray[np.float32]]()
+        for still, side in zip(np.indices(sides, dtype=np.float32), sides, strict=True):  # rows, columns
             shifts = Image.fromarray(random.normal(0.0, self.shift, points).astype(np.float32))
-            place += np.asarray(shifts.resize(sides[::-1], Image.Resampling.BICUBIC))
-            np.clip(place, 0, side - 1, out=place)
+            moved = still + np.asarray(shifts.resize(sides[::-1], Image.Resampling.BICUBIC))
+            places.append(np.clip(moved, 0, side - 1))
         return between(image, *places)
 
 

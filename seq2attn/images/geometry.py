@@ -99,4 +99,5 @@ def between(image: Pixels, rows: NDArray[np.float32], columns: NDArray[np.float3
     down, along = (rows - top)[..., None], (columns - left)[..., None]
     upper = image[top, left] * (1 - along) + image[top, right] * along
     lower = image[below, left] * (1 - along) + image[below, right] * along
-    return np.rint(upper * (1 - down) + lower * down).astype(np.uint8)
+    pixels: Pixels = np.rint(upper * (1 - down) + lower * down).astype(np.uint8)
+    return pixels
