@@ -106,14 +106,37 @@ def test_epochs_and_seeds_differ_and_repeat():
     assert plans[0] == plans[1] and plans[0] != plans[2] != plans[3] != plans[0]
 
 
-def test_weights_act_on_blocks():
-    found = blocks([64, 80, 33], [1.0, 2.5, 0.4], (5, 1))
-    counts = np.zeros(177, dtype=int)
-    for begin, end in found.tolist():
+def counted(sizes, weights, seed):
+    counts = np.zeros(sum(sizes), dtype=int)
+    for begin, end in blocks(sizes, weights, seed).tolist():
+        assert begin < end
         counts[begin:end] += 1
+    return counts
+
+
+def test_a_fraction_of_a_weight_is_that_fraction_of_the_examples():
+    counts = counted([64, 80, 33], [1.0, 2.5, 0.4], (5, 1))
     assert (counts[:64] == 1).all() and {*counts[64:144]} == {2, 3} and {*counts[144:]} == {0, 1}
-    assert (counts[64:144] == 3).sum() == 40 and (counts[144:] == 1).sum() in (16, 9)
-    assert not (blocks([64, 80, 33], [1.0, 2.5, 0.4], (5, 2)) == found).all()
+    assert (counts[64:144] == 3).sum() == 40 and (counts[144:] == 1).sum() == 13
+    other = counted([64, 80, 33], [1.0, 2.5, 0.4], (5, 2))
+    assert other.sum() == counts.sum() and (other != counts).any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.floats(0.001, 4), st.integers(0, 9))
+def test_a_corpus_of_less_than_a_block_has_its_share(size, weight, epoch):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(window_plan, "BLOCK", 8)
+        counts = counted([64, size], [1.0, weight], (3, epoch))[64:]
+    whole, rest = divmod(weight, 1)
+    assert counts.sum() == size * int(whole) + round(rest * size) and {*counts} <= {int(whole), int(whole) + 1}
+
+
+def test_every_example_is_as_likely_to_be_in_a_fraction():
+    counts = sum(counted([20], [0.3], (7, epoch)) for epoch in range(2000))  # 600 expected of each
+    assert abs(counts - 600).max() < 100  # 5 standard deviations
+    neighbours = blocks([800], [0.25], (7, 1))
+    assert len(neighbours) <= 200 // 8 + 1  # still blocks: only the first and the last are cut
 
 
 def test_only_large_corpora_have_windows(monkeypatch):

@@ -20,17 +20,34 @@ WINDOW = 64  # blocks
 
 def blocks(sizes: Sequence[int], weights: Sequence[float], seed: Sequence[int]) -> Indices:
     """Return the blocks (N, 2) of an epoch, from the first example of a block to that after its last, in
-    random order. A corpus is in it `weight` times: for the rest of a weight, a random part of its blocks is.
+    random order. A corpus is in it `weight` times: for the rest of a weight, a random part of it is.
     """
     found, begin = list[Indices](), 0
     for corpus, (size, weight) in enumerate(zip(sizes, weights, strict=True)):
         begins = begin + np.arange(0, size, BLOCK)
         own = np.stack([begins, np.minimum(begins + BLOCK, begin + size)], 1)  # (N, 2)
         whole, rest = divmod(weight, 1)
-        some = np.random.default_rng([*seed, corpus]).choice(len(own), round(rest * len(own)), replace=False)
-        found += [own] * int(whole) + [own[np.sort(some)]]
+        generator = np.random.default_rng([*seed, corpus])
+        found += [own] * int(whole) + [_part(own, round(rest * size), generator)]
         begin += size
     return np.random.default_rng([*seed]).permutation(np.concatenate(found)).astype(np.int64)
+
+
+def _part(own: Indices, count: int, generator: np.random.Generator) -> Indices:
+    """Return blocks with so many of a corpus's examples, each of which is as likely to be among them.
+
+    They are a stretch of a circle of all blocks in random order, which is cut at a random example, so that a
+    corpus of less than a block has its share, too.
+    """
+    if not count:
+        return own[:0]
+    circle = np.tile(generator.permutation(own), (2, 1))
+    sizes = circle[:, 1] - circle[:, 0]
+    ends = np.cumsum(sizes)  # on the circle
+    first = generator.integers(ends[-1] // 2)
+    before, after = np.maximum(first - (ends - sizes), 0), np.maximum(ends - (first + count), 0)
+    cut = np.stack([circle[:, 0] + before, circle[:, 1] - after], 1)
+    return cut[cut[:, 0] < cut[:, 1]]
 
 
 class WindowPlan(Sequence[Indices]):
