@@ -1,6 +1,7 @@
 """Batches of images: pure functions of seed, epoch and index, whoever makes them, and wherever training resumes."""
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from seq2attn.data.images import ImageExamples, prepare_images
 from seq2attn.data.prefetching import PrefetchingLoader
 from seq2attn.errors import Seq2attnError
 from seq2attn.recipe import ImageDataRecipe
+from seq2attn.runtime.distributed import Group
 from seq2attn.text.word_vocabulary import Labels
 
 LABELS = Labels(["a", "b", "c"])
@@ -208,6 +210,30 @@ def test_an_error_of_a_worker_is_raised_where_its_batch_is_asked_for():
     with pytest.raises(Seq2attnError, match="the third"):
         ahead.batch(plan[2], 0)
     assert ahead.batch(plan[3], 0) == 3
+
+
+@pytest.mark.parametrize(
+    ("size", "accumulate", "workers"), [(1, 1, 1), (2, 2, 1), (2, 4, 3), (4, 4, 2), (2, 3, 1)]
+)
+def test_a_process_prepares_its_own_batches_only(size, accumulate, workers):
+    class Counting:
+        def epoch(self, epoch):
+            return [np.array([number]) for number in range(24)]
+
+        def batch(self, indices, epoch=None):
+            made.append((int(indices[0]), threading.current_thread() is threading.main_thread()))
+            return int(indices[0])
+
+    for rank in range(size):
+        made, group = [], Group()
+        group.rank, group.size = rank, size
+        ahead = PrefetchingLoader(Counting(), workers, group, accumulate)  # type: ignore[arg-type]
+        plan, own = ahead.epoch(0), list[int]()
+        for begin in range(0, len(plan), accumulate):
+            share = group.share(plan[begin : begin + accumulate])
+            own += [ahead.batch(indices, 0) for _, indices in share]  # type: ignore[misc]
+        assert sorted(number for number, _ in made) == own == sorted(own)
+        assert [number for number, waited in made if waited] == own[:1]
 
 
 # ---- the plan --------------------------------------------------------------------------------------------

@@ -210,7 +210,7 @@ class CountingTask(TextTask[CountingRecipe]):
     def coders(self) -> Any:
         return self.pieces, Numbers()
 
-    def loader(self, examples: Any, training: bool = False) -> CountLoader:
+    def loader(self, examples: Any, training: bool = False, group: Group = ALONE) -> CountLoader:
         return CountLoader(examples, self.recipe.training.batch_tokens, self.recipe.seed)
 
     def build(self) -> Counter:

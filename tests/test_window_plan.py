@@ -129,7 +129,10 @@ def test_a_corpus_of_less_than_a_block_has_its_share(size, weight, epoch):
         patch.setattr(window_plan, "BLOCK", 8)
         counts = counted([64, size], [1.0, weight], (3, epoch))[64:]
     whole, rest = divmod(weight, 1)
-    assert counts.sum() == size * int(whole) + round(rest * size) and {*counts} <= {int(whole), int(whole) + 1}
+    assert counts.sum() == size * int(whole) + round(rest * size) and {*counts} <= {
+        int(whole),
+        int(whole) + 1,
+    }
 
 
 def test_every_example_is_as_likely_to_be_in_a_fraction():

@@ -20,6 +20,7 @@ from seq2attn.images.decoding import Pixels
 from seq2attn.images.geometry import identity
 from seq2attn.images.redrawing import Redraw
 from seq2attn.recipe.image_data import AnyImageDataRecipe, NormalizeRecipe
+from seq2attn.runtime.distributed import ALONE, Group
 from seq2attn.text.word_vocabulary import Labels
 
 
@@ -191,6 +192,9 @@ def normalization(data: AnyImageDataRecipe) -> NormalizeRecipe:
     return data.normalize
 
 
-def beside_training(loader: AnyBatchLoader, workers: int) -> AnyBatchLoader:
-    """Return a loader whose next batches are prepared in this many threads; 0 = none."""
-    return PrefetchingLoader(loader, workers) if workers else loader
+def beside_training(
+    loader: AnyBatchLoader, workers: int, group: Group = ALONE, accumulate: int = 1
+) -> AnyBatchLoader:
+    """Return a loader whose next batches are prepared in this many threads; 0 = none. The other arguments are
+    those of `PrefetchingLoader`."""
+    return PrefetchingLoader(loader, workers, group, accumulate) if workers else loader

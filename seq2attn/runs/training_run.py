@@ -99,7 +99,7 @@ def train(
         if group.first:
             group.announce(to_json(folder, task.recipe))
         require_equal(group, "training data", training.fingerprint)
-        settings, loader = task.recipe.training, task.loader(training, training=True)
+        settings, loader = task.recipe.training, task.loader(training, True, group)
         model = built(task, start, shown)
         total, objective = total_steps(settings, loader), task.objective(model, True)
         trainer = Trainer(model, objective, settings, torch_device, total, recipe.seed, group)

@@ -50,7 +50,11 @@ class Group:
 
     def share(self, items: Iterable[T]) -> list[tuple[int, T]]:
         """Return the items that are this process's, each with its index among all."""
-        return [(index, item) for index, item in enumerate(items) if index % self.size == self.rank]
+        return [(index, item) for index, item in enumerate(items) if self.owns(index)]
+
+    def owns(self, index: int) -> bool:
+        """Return whether the item with this index is in this process's share."""
+        return index % self.size == self.rank
 
     def all(self, value: Any) -> list[Any]:
         """Return the value of every process, in their order. Values are JSON."""

@@ -50,10 +50,12 @@ class ImageTask(Task[R]):
         task = self.with_recipe(self.recipe.model_copy(update={"data": data}))
         return super(ImageTask, task).fitted(training)
 
-    def loader(self, examples: Any, training: bool = False) -> AnyBatchLoader:
+    def loader(self, examples: Any, training: bool = False, group: Group = ALONE) -> AnyBatchLoader:
         """See the base class."""
-        loader = self.batches(examples)
-        return beside_training(loader, self.recipe.data.workers) if training else loader
+        loader, recipe = self.batches(examples), self.recipe
+        if not training:
+            return loader
+        return beside_training(loader, recipe.data.workers, group, recipe.training.accumulate)
 
     @classmethod
     def learned(cls, recipe: R) -> str:

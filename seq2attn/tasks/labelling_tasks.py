@@ -20,6 +20,7 @@ from seq2attn.models.tagger_factory import build_tagger
 from seq2attn.recipe import LabellingRecipe
 from seq2attn.recipe.sections import learned_positions
 from seq2attn.recipe.tagger_model import AttentivePoolingRecipe
+from seq2attn.runtime.distributed import ALONE, Group
 from seq2attn.tasks.task import LABELS, Rows, TextTask, Units, read_part
 from seq2attn.text.tag_schemes import Scheme, read
 from seq2attn.text.word_vocabulary import UNKNOWN, Labels, WordVocabulary, WordVocabularyError, split_words
@@ -126,7 +127,7 @@ class LabellingTask(TextTask[LabellingRecipe]):
     def _held_out_data(self) -> Any:
         return with_scheme(self.recipe.data)  # reads the beginning of the training data
 
-    def loader(self, examples: Examples, training: bool = False) -> LabelledBatchLoader:
+    def loader(self, examples: Examples, training: bool = False, group: Group = ALONE) -> LabelledBatchLoader:
         """See the base class."""
         tokens = self.recipe.training.batch_size
         return LabelledBatchLoader(examples, self.word_vocabulary, self.labels, tokens, self.recipe.seed)

@@ -18,6 +18,7 @@ from seq2attn.models.seq2seq_factory import build
 from seq2attn.recipe import DecodingRecipe, Recipe, TaskCorpus, TrainingRecipe
 from seq2attn.recipe.image_text import ImageTextTrainingRecipe
 from seq2attn.recipe.sections import learned_positions
+from seq2attn.runtime.distributed import ALONE, Group
 from seq2attn.tasks.pair_vocabularies import learned_vocabularies, opened_vocabularies, vocabulary_files
 from seq2attn.tasks.task import Rows, TextTask, Units
 from seq2attn.text.vocabulary import Vocabulary
@@ -104,7 +105,7 @@ class SequenceTask(TextTask[Recipe]):
         lengths = {name: learned_positions(part) for name, part in parts.items()}
         return {name: length - 1 for name, length in lengths.items() if length is not None}
 
-    def loader(self, examples: Examples, training: bool = False) -> BatchLoader:
+    def loader(self, examples: Examples, training: bool = False, group: Group = ALONE) -> BatchLoader:
         """See the base class."""
         sampling = self.recipe.text.sampling if training else None
         batch_tokens = self.recipe.training.batch_size

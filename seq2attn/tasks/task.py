@@ -137,8 +137,8 @@ class Task(ABC, Generic[R]):
         return task
 
     @abstractmethod
-    def loader(self, examples: Any, training: bool = False) -> AnyBatchLoader:
-        """Return a loader of batches; in training, with the random changes of the recipe."""
+    def loader(self, examples: Any, training: bool = False, group: Group = ALONE) -> AnyBatchLoader:
+        """Return a loader; in training, with the recipe's random changes, for a process of the group."""
 
     # ---- model and loss ----------------------------------------------------------------------------
 
