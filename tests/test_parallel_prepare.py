@@ -11,6 +11,7 @@ from itertools import chain, islice
 from pathlib import Path
 from threading import Event
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from tiny_corpora import PACK, recipe, table, write
 
 from seq2attn.data import DataError, prepare
 from seq2attn.data import pair_rows as rows_module
+from seq2attn.data.growing_file import GrowingFile
 from seq2attn.data.seen_pairs import FIRST, SeenPairs, keys_of
 from seq2attn.runtime.files import COMPRESSED
 from seq2attn.text import encoding_processes
@@ -186,6 +188,16 @@ def test_what_was_finished_before_a_kill_is_kept(
     result = made(monkeypatch, tmp_path / "parts", data, counted(vocabularies, read), ROWS=13)
     total = json.loads(whole[0][1].split(b"\n", 1)[1])["report"]["read"]
     assert result == whole and sum(read) == 2 * (total - first)
+
+
+def test_a_kill_behind_the_last_part_leaves_the_report_whole(monkeypatch, tmp_path, corpus, vocabularies):
+    data = recipe(corpus, bad_lines="skip")
+    whole = made(monkeypatch, tmp_path / "whole", data, vocabularies, ROWS=60)
+    monkeypatch.setenv("SEQ2ATTN_CACHE", str(tmp_path / "parts"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(GrowingFile, "finish", MagicMock(side_effect=KeyboardInterrupt))
+        prepare(data.train, data, vocabularies, "train")
+    assert made(monkeypatch, tmp_path / "parts", data, vocabularies, ROWS=60) == whole
 
 
 def test_a_stream_goes_on_behind_the_rows_that_were_finished(monkeypatch, tmp_path, vocabularies):

@@ -89,7 +89,7 @@ def units(source: Source, options: Options, report: Report, begin: int = 0) -> I
         stream = chain.from_iterable(pair.per_reference() if pair.references else (pair,) for pair in stream)
     for _ in islice(stream, begin):
         pass
-    count = begin
+    count = report.read = begin
     while pairs := list(islice(stream, min(ROWS, PART - count % PART))):
         count += len(pairs)
         report.read = count
