@@ -199,6 +199,10 @@ CASES: dict[str, Case] = {
         "quickstart", "dev: .*", "dev: {table: dev.tsv}", "dev:",
         "data.dev.table: no such file: FOLDER/dev.tsv",
     ),
+    "folder that is a URL": (
+        "digits", "train: .*", "train: {folder: 's3://bucket/digits'}", "train:",
+        "data.train.0.folder: a folder cannot be a URL: copy s3://bucket/digits to this machine, or name an archive",
+    ),
     "missing dataset folder": (
         "quickstart", "dev: .*", "dev: {dataset: ./dev, columns: [de, en]}", "dev:",
         "data.dev.dataset: no such folder: FOLDER/dev",

@@ -214,7 +214,8 @@ def open_yolo(corpus: YoloCorpus, role: Role, key: str) -> ImageSource:
     if not images:
         raise DataError(f"{key}.yolo: expected images in {folder}, and there is none")
     if isinstance(corpus.classes, str):
-        classes, state = _classes(existing(corpus.classes, f"{key}.classes")), [Path(corpus.classes)]
+        file = existing(corpus.classes, f"{key}.classes")
+        classes, state = _classes(file), [file]
     else:
         classes, state = dict(enumerate(corpus.classes)), []
     texts = [(labels / path.relative_to(folder)).with_suffix(".txt") for path in images]

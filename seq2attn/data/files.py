@@ -57,12 +57,15 @@ def missing(path: str) -> str | None:
 def existing(file: str, key: str) -> Path:
     """Return the path of a file that a recipe names under a key; of one that is named by a URL, that of a
     copy. DataError if it cannot be read."""
-    if is_remote(file):
-        return local_copy(file, key)
-    fault = missing(file)
-    if fault is not None:
+    if not is_remote(file) and (fault := missing(file)) is not None:
         raise DataError(f"{key}: {fault}")
-    return Path(file)
+    return fetched(file, key)
+
+
+def fetched(file: str, key: str) -> Path:
+    """Return the path of a file that a recipe names under a key, or of its copy, as `existing`; whether there
+    is a file at a path is not checked."""
+    return local_copy(file, key) if is_remote(file) else Path(file)
 
 
 def file_state(path: Path) -> list[Any]:

@@ -47,11 +47,14 @@ def make_absolute(
 
     kind: the recipe's class, whose sections mark which fields are paths.
     folder: returns the folder to which a path is relative, given its keys.
-    note: called for each missing file; None: missing files are no faults.
+    note: called for each missing file, and each folder of data that is a URL; None: these are no faults.
     """
     for field in {field.keys: field for field in _path_fields(kind, recipe, ())}.values():
         text = field.container[field.key]
         if "://" in text or _VARIABLE.search(text):
+            of_data = field.keys[0] == "data" and field.marker.kind == "folder"
+            if note and of_data and "://" in text and field.marker.applies(field.section, text, Path(text)):
+                note(field.keys, f"a folder cannot be a URL: copy {text} to this machine, or name an archive")
             continue
         path = folder(field.keys) / os.path.expanduser(text)  # noqa: PTH111 (no error for an unknown user)
         if not field.marker.applies(field.section, text, path):

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from typing_extensions import Self
 
 from seq2attn.data import DataError, Role
 from seq2attn.data.batches import AnyBatchLoader
+from seq2attn.data.files import fetched
 from seq2attn.data.image_batches import normalization
 from seq2attn.data.image_texts import ImageTextLoader, ImageTokenizer, prepare_image_texts
 from seq2attn.data.images import ImageExamples
@@ -54,7 +54,7 @@ class ImageToTextTask(ImageTask[ImageToTextRecipe]):
         """See the base class: the vocabulary of all texts of the training images."""
         text = recipe.text
         if text.file is not None:
-            return cls(recipe, Vocabulary.load(Path(text.file), text.words))
+            return cls(recipe, Vocabulary.load(fetched(text.file, "text.file"), text.words))
         training = prepare_image_texts(recipe.data.train, recipe.data, "train")
         target = train_vocabulary(
             list(chain.from_iterable(map(training.references, range(len(training))))),

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +11,7 @@ from typing_extensions import Self
 
 from seq2attn.data import Coders, Examples, Report, Role, pairs, training_text, with_scheme
 from seq2attn.data.corpora import Use, open_corpus
+from seq2attn.data.files import fetched
 from seq2attn.data.pretrained_vectors import coverage, known_words, word_vectors
 from seq2attn.data.word_batches import LabelledBatchLoader
 from seq2attn.inference.recognizer import Categorizer, Recognizer
@@ -27,6 +27,7 @@ from seq2attn.text.word_vocabulary import UNKNOWN, Labels, WordVocabulary, WordV
 from seq2attn.training.label_objectives import AnyTagger, LabelObjective
 from seq2attn.training.run_folder import RunError, RunFolder
 
+VECTORS = "text.vectors"  # the key of pre-trained vectors
 MOST_FREQUENT, RAREST = 12, 3  # the number of labels whose counts `check` reports
 
 
@@ -66,7 +67,7 @@ class LabellingTask(TextTask[LabellingRecipe]):
                 min_count=text.min_count,
                 lowercase=text.lowercase,
                 digits=text.digits,
-                known=() if text.vectors is None else known_words(Path(text.vectors)),
+                known=() if text.vectors is None else known_words(fetched(text.vectors, VECTORS)),
             )
             targets = chain(training_text(data, (1,), text.words), (pair.target for pair in dev))
             labels = Labels.learn(targets, cls.scheme)
@@ -149,7 +150,9 @@ class LabellingTask(TextTask[LabellingRecipe]):
             self.labels.scheme,
             None
             if vectors is None
-            else word_vectors(Path(vectors), self.word_vocabulary, self.recipe.model.embedding.size),
+            else word_vectors(
+                fetched(vectors, VECTORS), self.word_vocabulary, self.recipe.model.embedding.size
+            ),
         )
 
     def objective(self, model: AnyTagger, training: bool = False) -> LabelObjective:
@@ -176,7 +179,7 @@ class LabellingTask(TextTask[LabellingRecipe]):
         """See the base class: how many words have pre-trained vectors, and how often each label occurs."""
         if (vectors := self.recipe.text.vectors) is not None:
             texts = map(training.source_text, range(len(training)))
-            yield "vectors", str(coverage(Path(vectors), self.word_vocabulary, texts))
+            yield "vectors", str(coverage(fetched(vectors, VECTORS), self.word_vocabulary, texts))
         yield "labels", self._label_counts(training, dev)
 
     def _label_counts(self, training: Examples, dev: Examples) -> str:

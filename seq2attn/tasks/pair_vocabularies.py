@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from seq2attn.data import training_text
+from seq2attn.data.files import fetched
 from seq2attn.recipe import Recipe, TextRecipe
 from seq2attn.runtime.files import read
 from seq2attn.tasks.task import read_part
@@ -18,10 +19,11 @@ def learned_vocabularies(recipe: Recipe) -> list[Vocabulary]:
     """Return the vocabularies of source and target, or one of both: from the recipe's files, or trained."""
     text = recipe.text
     if text.files is not None:
-        numberings = _numberings(text, [_ids_in(Path(file)) for file in text.ids_files])
+        numberings = _numberings(text, [_ids_in(fetched(file, "text.ids")) for file in text.ids_files])
         files = text.files[:1] if text.one_model else text.files
-        both = zip(files, numberings, strict=False)
-        return [Vocabulary.load(Path(file), text.words, numbering) for file, numbering in both]
+        paths = [fetched(file, f"text.files.{side}") for side, file in enumerate(files)]
+        both = zip(paths, numberings, strict=False)
+        return [Vocabulary.load(path, text.words, numbering) for path, numbering in both]
     if text.joint:
         joint = _train(recipe, (0, 1), text.normalized[1])
         source = with_normalization(joint, lowercase=text.lowercase, nfkc=True)
