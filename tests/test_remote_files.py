@@ -1,10 +1,22 @@
 """Corpora that are named by URLs: fsspec's memory file system stands for object storage."""
 
+import gzip
+import os
+import threading
+import time
+
 import fsspec
+import httpx
 import pytest
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 from tiny_corpora import SENTENCES, local_datasets, read, recipe
 
-from seq2attn.data import DataError, prepare
+from seq2attn.data import DataError, hub, prepare
+from seq2attn.data.growing_file import JOURNAL, partial_folder
+from seq2attn.data.remote_files import local_copy
+from seq2attn.data.report import UnreachableError
+from seq2attn.recipe import DatasetCorpus
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -58,3 +70,156 @@ def test_what_cannot_be_read_is_named(bucket):
     ):
         with pytest.raises(DataError, match=rf"^data\.train\.0\.table: {url} {reason}"):
             read({"table": url})
+
+
+def test_a_copy_that_is_the_same_keeps_its_date_for_ever(bucket, monkeypatch):
+    url, now = bucket("x.tsv", "Ja.\tYes.\n"), time.time
+    before = local_copy(url, "k").stat().st_mtime_ns
+    monkeypatch.setattr(time, "time", lambda: now() + 400 * 24 * 3600)
+    assert local_copy(url, "k").stat().st_mtime_ns == before
+    bucket("x.tsv", "Ja.\tYeah.\n")
+    assert local_copy(url, "k").read_text() == "Ja.\tYeah.\n"
+
+
+class Web(MemoryFileSystem):
+    """A web server: its key never changes, as fsspec has it; details of a file are given."""
+
+    protocol = ("http", "https", "web")
+    details: dict[str, object] = {}
+    broken = False
+
+    def ukey(self, path):
+        return "always the same"
+
+    def info(self, path, **kwargs):
+        if self.broken:
+            raise FileNotFoundError(path) from httpx.ConnectError("Name or service not known")
+        return {"name": path, "type": "file", "size": self.store[path].size, **self.details}
+
+
+@pytest.fixture
+def web(monkeypatch):
+    """A web server under web://, with a function that puts a file there with details."""
+    fsspec.register_implementation("web", Web, clobber=True)
+    files = Web()
+
+    def put(content, **details):
+        files.pipe_file("web://x.gz?token=1/2", gzip.compress(content))
+        monkeypatch.setattr(Web, "details", details)
+        return "web://x.gz?token=1/2"
+
+    yield put
+    Web.store.pop("web://x.gz?token=1/2", None)
+
+
+@pytest.mark.parametrize("name", ["ETag", "Last-Modified"])
+def test_a_web_server_tells_by_version_or_size_that_a_file_has_changed(web, name):
+    url = web(b"one", **{name: "1"})
+    first = local_copy(url, "k")
+    assert first.name == "x.gz" and gzip.decompress(first.read_bytes()) == b"one"
+    web(b"two", **{name: "1"})
+    assert gzip.decompress(local_copy(url, "k").read_bytes()) == b"one"  # as the server says
+    web(b"two", **{name: "2", "url": "signed"})
+    date = local_copy(url, "k").stat().st_mtime_ns
+    web(b"two", **{name: "2", "url": "signed again"})
+    assert local_copy(url, "k").stat().st_mtime_ns == date
+    web(b"a longer one")
+    assert gzip.decompress(local_copy(url, "k").read_bytes()) == b"a longer one"
+
+
+def test_without_a_network_there_is_one_line_or_the_copy(web, monkeypatch):
+    url = web(b"one", ETag="1")
+    monkeypatch.setattr(Web, "broken", True)
+    with pytest.raises(
+        UnreachableError,
+        match=r"^k: web://x\.gz.* cannot be read: Name or service not known \(ConnectError\): check",
+    ):
+        local_copy(url, "k")
+    monkeypatch.setattr(Web, "broken", False)
+    copy = local_copy(url, "k")
+    monkeypatch.setattr(Web, "broken", True)
+    with pytest.warns(UserWarning, match=r"cannot be read: .*; its copy in .* is used"):
+        assert local_copy(url, "k") == copy
+
+
+class Slow(LocalFileSystem):
+    """A network that brings a file in two halves."""
+
+    protocol = "slow"
+    copies: list[str] = []
+    half, go_on = threading.Event(), threading.Event()
+
+    def get_file(self, rpath, lpath, callback=None, outfile=None, **kwargs):
+        self.copies.append(rpath)
+        with open(lpath, "w") as file:
+            file.write("Ja.\t")
+            file.flush()
+            self.half.set()
+            assert self.go_on.wait(30)
+            file.write("Yes.\n")
+
+
+def test_one_process_copies_a_file_and_others_never_see_half_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("seq2attn.data.remote_files.POLL", 0.01)
+    fsspec.register_implementation("slow", Slow, clobber=True)
+    (tmp_path / "x.tsv").write_text("Ja.\tYes.\n")
+    found = []
+
+    def copy():
+        found.append(local_copy(f"slow://{tmp_path}/x.tsv", "k").read_text())
+
+    threads = [threading.Thread(target=copy) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    assert Slow.half.wait(30)
+    cache = tmp_path / os.environ["SEQ2ATTN_CACHE"]
+    assert not [*cache.glob("remote/*/x.tsv")]  # only a draft
+    Slow.go_on.set()
+    for thread in threads:
+        thread.join()
+    assert found == ["Ja.\tYes.\n"] * 2 and len(Slow.copies) == 1
+    assert {path.name for path in cache.glob("remote/*/*")} == {"x.tsv", ".state.json"}
+
+
+class Failing:
+    """A stream whose network fails after a row."""
+
+    features = None
+
+    def __iter__(self):
+        return iter([{"a": "x", "b": "y"}])
+
+    def select_columns(self, columns):
+        return self
+
+    def iter(self, count):
+        yield {"a": ["x"], "b": ["y"]}
+        raise httpx.ReadTimeout("the network is gone")
+
+
+def test_a_stream_whose_network_fails_keeps_the_parts_that_are_finished(tmp_path):
+    corpus = DatasetCorpus.model_validate({"dataset": "u/n", "columns": ["a", "b"], "streaming": True})
+    message = r"^data\.train\.0\.dataset: 'u/n' cannot be read: the network is gone \(ReadTimeout\): check"
+    with pytest.raises(UnreachableError, match=message), partial_folder(tmp_path, "store") as (folder, _):
+        folder.mkdir()
+        (folder / JOURNAL).write_text("a part\n")
+        list(hub.rows(Failing(), corpus, "data.train.0"))
+    assert (folder / JOURNAL).exists()
+
+
+def test_a_package_that_is_missing_is_named_for_datasets_too():
+    corpus = {"dataset": "json", "data_files": "s3://bucket/x.jsonl", "columns": ["a", "b"]}
+    with pytest.raises(DataError, match=r"data_files: 'json' \(s3://.*s3fs.*: pip install s3fs$"):
+        read(corpus)
+
+
+def test_vocabularies_and_vectors_are_read_from_anywhere(bucket, vocabularies):
+    from seq2attn.recipe import Recipe
+    from seq2attn.recipe import read as read_recipe
+    from seq2attn.tasks.pair_vocabularies import learned_vocabularies
+
+    urls = [bucket(f"{side}.model", vocabulary.model) for side, vocabulary in enumerate(vocabularies)]
+    made = read_recipe("quickstart", [f"text.files=[{urls[0]}, {urls[1]}]"])
+    assert isinstance(made, Recipe)
+    found = learned_vocabularies(made)
+    assert [one.model for one in found] == [one.model for one in vocabularies]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from seq2attn.data.report import DataError
+from seq2attn.data.report import DataError, UnreachableError
 from seq2attn.runtime.drafts import sweep_drafts
 from seq2attn.runtime.files import append
 from seq2attn.runtime.locks import LockError, locked
@@ -45,7 +45,8 @@ def partial_folder(parent: Path, name: str) -> Iterator[tuple[Path, bool]]:
         try:
             yield folder, waited
         except BaseException as error:
-            if isinstance(error, DataError) or not (folder / JOURNAL).exists():
+            faulty = isinstance(error, DataError) and not isinstance(error, UnreachableError)
+            if faulty or not (folder / JOURNAL).exists():
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)

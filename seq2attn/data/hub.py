@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seq2attn.data.files import Pair, Pick, file_state, names, pick
+from seq2attn.data.remote_files import network_error, read_fault
 from seq2attn.data.report import DataError, Report
 from seq2attn.recipe import FORMATS, DatasetCorpus
 
@@ -46,8 +47,10 @@ def load(corpus: DatasetCorpus, key: str) -> "datasets.Dataset | datasets.Iterab
             options |= text.options
             dataset = library.load_dataset(name, **options, split=corpus.split, streaming=corpus.streaming)
             return dataset.cast(text.features) if text.features else dataset
-    except _failures() as error:
-        raise DataError(_explain(corpus, key, error, unreached)) from error
+    except Exception as error:
+        if not _is_failure(error):
+            raise
+        raise _fault(corpus, key, error, unreached) from error
 
 
 class _AsText(NamedTuple):
@@ -97,7 +100,7 @@ def _json_as_text(
 ) -> _AsText:
     """Read the texts of these columns as bytes, and then as text. By default pyarrow guesses the types of
     each block of lines: one with nothing but dates would become `2009-01-05 00:00:00`. It cannot be cast to
-    bytes, so that loading fails instead (`_explain` says what to do)."""
+    bytes, so that loading fails instead (`_explained` says what to do)."""
     features = declared or load(streaming=True).features or load().features  # a stream of a list has none
     if features is None:
         return _AsText({})
@@ -209,8 +212,10 @@ def rows(dataset: Any, corpus: DatasetCorpus, key: str, count: int = ROWS) -> It
         heads = dict.fromkeys(name if name in first else name.split(".")[0] for name in corpus.columns)
         if not absent:
             yield from selected_rows(dataset, list(heads), count)
-    except _failures() as error:
-        raise DataError(_explain(corpus, key, error)) from error
+    except Exception as error:
+        if not _is_failure(error):
+            raise
+        raise _fault(corpus, key, error) from error
     if absent:
         raise DataError(f"{key}.columns: no column {absent[0]}; there are: {', '.join(columns) or 'none'}")
 
@@ -242,11 +247,12 @@ def _library() -> ModuleType:
     return library
 
 
-def _failures() -> tuple[type[Exception], ...]:
-    """Return the errors that loading raises for data that cannot be read."""
+def _is_failure(error: Exception) -> bool:
+    """Return whether loading raises such an error for data that cannot be read."""
     from datasets.exceptions import DatasetsError
 
-    return (OSError, ValueError, RuntimeError, LookupError, DatasetsError)
+    failures = OSError, ValueError, RuntimeError, LookupError, ImportError, DatasetsError
+    return isinstance(error, failures) or network_error(error) is not None
 
 
 def _matches(pattern: str) -> list[Path]:
@@ -311,10 +317,22 @@ def _advice(key: str) -> str:
     return f"{key}.dataset=/path/to/folder"
 
 
-def _explain(
-    corpus: DatasetCorpus, key: str, error: BaseException, unreached: BaseException | None = None
-) -> str:
-    """Return what is wrong with a dataset, and what to do."""
+def _fault(
+    corpus: DatasetCorpus, key: str, error: Exception, unreached: BaseException | None = None
+) -> DataError:
+    """Return the error that says what is wrong with a dataset, and what to do."""
+    files = f" ({', '.join(_patterns(corpus))})" if corpus.data_files else ""
+    if explained := _explained(corpus, key, error, unreached, files):
+        return DataError(explained)
+    if isinstance(error, ImportError) or network_error(error) is not None:
+        return read_fault(f"{key}.{'data_files' if files else 'dataset'}: '{corpus.dataset}'{files}", error)
+    return DataError(f"{key}.dataset: '{corpus.dataset}'{files} cannot be loaded: {_root(error)}")
+
+
+def _explained(
+    corpus: DatasetCorpus, key: str, error: Exception, unreached: BaseException | None, files: str
+) -> str | None:
+    """Return what is wrong with a dataset, and what to do, if it is one of the known faults."""
     name = corpus.dataset
     if "Dataset scripts are no longer supported" in str(error) or any(Path(name).glob("*.py")):
         return (
@@ -331,13 +349,12 @@ def _explain(
             f"{key}.dataset: the hub cannot be reached for '{name}' ({_root(unreached)}), and it has not "
             f"been loaded on this machine before: name a local copy: {_advice(key)}"
         )
-    files = f" ({', '.join(_patterns(corpus))})" if corpus.data_files else ""
     if "cast from timestamp" in _root(error):
         return (
             f"{key}.dataset: '{name}'{files} has texts that `datasets` takes for dates, and would write in "
             "another way: give its files one by one, as table: FILE.jsonl, or a copy in parquet"
         )
-    return f"{key}.dataset: '{name}'{files} cannot be loaded: {_root(error)}"
+    return None
 
 
 def _root(error: BaseException) -> str:

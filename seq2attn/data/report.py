@@ -14,6 +14,10 @@ class DataError(Seq2attnError):
     """Data that do not exist, or cannot be read as the recipe says."""
 
 
+class UnreachableError(DataError):
+    """Data that cannot be reached: the network or the server fails. They may be there at the next start."""
+
+
 @dataclass
 class Reason:
     """A reason why examples were left out, or are worth a notice."""
