@@ -201,7 +201,7 @@ CASES: dict[str, Case] = {
     ),
     "folder that is a URL": (
         "digits", "train: .*", "train: {folder: 's3://bucket/digits'}", "train:",
-        "data.train.0.folder: a folder cannot be a URL: copy s3://bucket/digits to this machine, or name an archive",
+        "data.train.folder: a folder cannot be a URL: copy s3://bucket/digits to this machine, or name an archive",
     ),
     "missing dataset folder": (
         "quickstart", "dev: .*", "dev: {dataset: ./dev, columns: [de, en]}", "dev:",
