@@ -30,7 +30,8 @@ Method = Literal["attention", "norms"]  # how alignments are made of attention
 class AlignmentHead(NamedTuple):
     """The cross-attention layer and head that alignments are taken from, and how.
 
-    If the layer is None and the model has a pointer generator, they are the pointer generator's.
+    If the layer is None and the model has a shift head or a pointer generator, they are those of the first
+    that it has.
     """
 
     layer: int | None = None  # from 0, -1 = the last; None: the second to last (Garg et al. 2019)
@@ -40,8 +41,10 @@ class AlignmentHead(NamedTuple):
     method: Method = "attention"  # attention: weights; norms: those of weighted vectors (attention_norms)
 
     def shift_of(self, decoder: Decoder) -> int:
-        """Return the shift, which is the decoder's unless it is given."""
-        return decoder.alignment_shift if self.shift is None else self.shift
+        """Return the shift: unless it is given, the decoder's, or 1 for a shift head."""
+        if self.shift is not None:
+            return self.shift
+        return 1 if decoder.is_shift_head(self.layer) else decoder.alignment_shift
 
 
 DEFAULT_HEAD = AlignmentHead()
@@ -268,6 +271,8 @@ class Generator(Generic[C]):
         count, pointer_generator = decoder.attention_layers, decoder.pointer_generator
         if not count:
             raise Seq2attnError("this model's decoder has no attention to the source: it cannot be aligned")
+        if decoder.is_shift_head(head.layer):
+            return count - 1, head.head
         if head.layer is None:
             if pointer_generator is None:
                 return max(0, count - 2), head.head

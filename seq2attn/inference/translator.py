@@ -221,7 +221,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             [source_text.ids], [target_tokens.ids], self.decoding.batch_tokens, chosen
         )
         hypothesis = self._given(target_tokens.ids, forced)
-        return self._result(source_text.tokens, target_tokens, target, hypothesis, forced)
+        return self._result(source_text.tokens, target_tokens, target, hypothesis, forced, chosen)
 
     def attribute(self, source: str, target: str | None = None, method: str = "integrated") -> AttributedText:
         """Return what a target, by default the model's own, owes to its source by one of ATTRIBUTIONS."""
@@ -326,7 +326,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             for hypothesis, forced in nbest:
                 target = self.target.join(hypothesis.tokens, tokens.pieces)
                 text = self._text(hypothesis.tokens, tokens.pieces)
-                result = self._result(tokens, target, text, hypothesis, forced)
+                result = self._result(tokens, target, text, hypothesis, forced, self.alignment)
                 results[row].append(result.known(self.target.unk) if decoding.replace_unknown else result)
         longest = [i + 1 for i, nbest in zip(indices, results, strict=True) if nbest and nbest[0].truncated]
         warn_of_limits(longest, decoding, self.model.decoder.max_length)
@@ -365,8 +365,9 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         text: str,
         hypothesis: Hypothesis,
         forced: ForcedDecoding | None,
+        head: AlignmentHead,
     ) -> Translation:
-        shift = self.alignment.shift_of(self.model.decoder)
+        shift = head.shift_of(self.model.decoder)
         return translation_of((source, target), text, hypothesis, forced, shift)
 
 

@@ -77,12 +77,13 @@ class AttentionLossesRecipe(Section):
     layer: int | None = Field(
         None,
         description="Layer of a Transformer for coverage, doubly_stochastic and guided, from 0 (-1 = the "
-        "last). null = the layer of `copying`; without copying, the last, and for guided the second to last.",
+        "last). null = the layer of `copying`; without copying, the last, and for guided the second to last. "
+        "For guided, null = `shift_head` if the decoder has one.",
     )
     head: Count | None = Field(
         None,
         description="Head for the same three losses, from 0. null = the mean of all heads, and for guided "
-        "the first; with copying and no layer here, the head of `copying`.",
+        "the first; with copying and no layer here, the head of `copying`. Of `shift_head`, null = the mean.",
     )
 
     def factors(self) -> dict[str, float]:

@@ -264,10 +264,9 @@ def _validate_and_keep(
     value = ranking_value(scores, recipe.metric)
     improved = value > progress.best
     version.last, version.scores[name] = name, value
-    if improved:
-        version.best, progress.best, progress.waited = name, value, 0
-    else:
-        version.best, progress.waited = version.best or name, progress.waited + 1
+    if value >= progress.best:  # of equal ones the later: what is trained may have no effect on the scores
+        version.best, progress.best = name, value
+    version.best, progress.waited = version.best or name, 0 if improved else progress.waited + 1
     trainer.schedule.validated(improved)
     run.commit()
     return scores
@@ -284,7 +283,7 @@ def _validated(validate: Validate, limit: int | None, when: str) -> dict[str, fl
 def _prune_weights(run: RunFolder, recipe: AnyLearningRecipe) -> None:
     """Delete all weights but the best `keep_best` and the last `keep_last`."""
     scores = run.version.scores
-    ranked = sorted(scores, key=lambda name: scores[name], reverse=True)
+    ranked = sorted(scores, key=lambda name: scores[name])[::-1]  # the later of equal ones first
     run.prune([*run.last_weights(recipe.keep_last), *ranked[: recipe.keep_best]])
 
 
