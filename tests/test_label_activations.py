@@ -42,7 +42,7 @@ def model_of(kind: str, name: str) -> Any:
         ("tagger", "pooling", (1, 3, WORDS, WORDS), 0),
         ("tagger", "spans", (1, 1, SPANS, WORDS), 0),
         ("classifier", "hops", (1, 3, 1, WORDS), 0),
-        ("classifier", "max", None, 2),
+        ("classifier", "max", (1, 1, 1, WORDS), 2),
     ],
 )
 def test_all_that_a_model_has_is_there(
@@ -50,7 +50,8 @@ def test_all_that_a_model_has_is_there(
 ) -> None:
     model = model_of(kind, name)
     seen = model.look(TEXT)
-    assert seen.words == TEXT.split() and seen.labels == model.labels.names
+    assert seen.words == TEXT.split() and len(seen.labels) == seen.scores.shape[-1]
+    assert seen.labels == (["O", *model.model.types] if name == "spans" else model.labels.names)
     assert (None if seen.attention is None else tuple(seen.attention.shape)) == attention
     assert [layer.shape[2:] for layer in seen.encoder_attention] == [(WORDS, WORDS)] * layers
     assert len(seen.encoder_states) == 2 + layers
@@ -66,8 +67,8 @@ def test_it_is_what_the_results_are_made_of() -> None:
     seen = tagger.look(TEXT)
     assert_close(seen.attention[0].mean(0), tagger.tag(TEXT).weights)
     assert seen.label_attention.shape == (1, 2, WORDS, len(seen.labels))
-    probabilities = classifier.look(TEXT.split()).scores[0].softmax(0)
-    assert_close(probabilities.tolist(), list(classifier.classify(TEXT.split()).probabilities.values()))
+    probabilities = classifier.look(TEXT).scores[0].softmax(0)
+    assert_close(probabilities.tolist(), list(classifier.classify(TEXT).probabilities.values()))
     with pytest.raises(Seq2attnError, match="got a blank one"):
         tagger.look(" ")
 
