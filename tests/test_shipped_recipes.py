@@ -264,6 +264,7 @@ COPIES = {
     "hansards_guided": copy_of_hansards,
     "multi30k_additive": copy_of_multi30k,
     "multi30k_transformer": copy_of_multi30k,
+    "multi30k_both_ways": copy_of_multi30k,
     "samsum_pointer": copy_of_samsum,
     "scitldr_pointer": copy_of_scitldr,
     "conll2003_pooling": copy_of_conll2003,
