@@ -98,7 +98,8 @@ def entropies(alignment: WordAlignment) -> Float[Tensor, " Tw"]:
     weights = torch.cat([alignment.weights, alignment.end_of_sentence[:, None]], 1).clamp(min=0)
     total = weights.sum(1, keepdim=True)
     shares = weights / total.masked_fill(total == 0, 1)
-    return torch.special.entr(shares).sum(1) / math.log(2)
+    found: Tensor = torch.special.entr(shares).sum(1) / math.log(2)
+    return found
 
 
 def links(alignment: WordAlignment, threshold: float | None = None) -> list[Link]:

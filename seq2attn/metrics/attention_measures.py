@@ -16,9 +16,9 @@ from seq2attn.metrics.base import Chosen, Statistic
 class LookedAt(NamedTuple):
     """Where a run looked as it read the targets of a corpus, of each of the N inputs."""
 
-    entropy: list[float]  # in bits, summed over the words of the target
-    words: list[int]  # of the target
-    links: list[Collection[Link]]
+    entropy: Sequence[float]  # in bits, summed over the words of the target
+    words: Sequence[int]  # of the target
+    links: Sequence[Collection[Link]]
 
 
 class AttentionMeasure(NamedTuple):
