@@ -98,6 +98,7 @@ def train(
         folder, task, training, dev, test, start = context.enter_context(source)
         if group.first:
             group.announce(to_json(folder, task.recipe))
+        group.meet()  # others may still read and tokenise what this one has in its cache
         require_equal(group, "training data", training.fingerprint)
         settings, loader = task.recipe.training, task.loader(training, training=True)
         model = built(task, start, shown)
@@ -170,7 +171,10 @@ def _what_is_trained(
     units, parameters = task.units.examples, sum(part.numel() for part in trainer.model.parameters())
     notes = [
         f"note: {line}"
-        for line in (*advice(trainer.recipe, trainer.total, per_epoch, units), *left_out(task, dev))
+        for line in (
+            *advice(trainer.recipe, trainer.total, per_epoch, units, trainer.group.size),
+            *left_out(task, dev),
+        )
     ]
     return "\n".join([*notes, f"{len(training):,} {units}, {parameters:,} parameters, on {trainer.device}"])
 

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from seq2attn.data.batch_plan import Indices
@@ -151,13 +152,8 @@ def _prepare_folder(run: RunFolder, trainer: Trainer, progress: Progress) -> Non
 
 def resume(run: RunFolder, trainer: Trainer) -> Progress:
     """Restore the trainer from the run's folder, or start at step 0 if nothing was trained yet."""
-    state, file = trainer.group.from_first(run.load_state), run.path / "training_state.pt"
+    state, file = trainer.group.from_first(partial(_saved_state, run)), run.path / "training_state.pt"
     if state is None:
-        if run.weights or any(run.path.glob("weights/[!.]*")):
-            raise RunError(
-                f"{file} is missing, but {run.path} has trained weights, which a training from step 1 would "
-                f"replace. Copy it, too, or {afresh(run.path)}"
-            )
         return Progress()
     try:
         trainer.restore(state["trainer"])
@@ -172,6 +168,17 @@ def resume(run: RunFolder, trainer: Trainer) -> Progress:
             f"{run.path / 'version.json'} is older than {file}, of step {progress.step}: copy both again"
         )
     return progress
+
+
+def _saved_state(run: RunFolder) -> Any:
+    """Return the state in the run's folder, None if nothing was trained yet."""
+    state = run.load_state()
+    if state is None and (run.weights or any(run.path.glob("weights/[!.]*"))):
+        raise RunError(
+            f"{run.path / 'training_state.pt'} is missing, but {run.path} has trained weights, which a "
+            f"training from step 1 would replace. Copy it, too, or {afresh(run.path)}"
+        )
+    return state
 
 
 def save(run: RunFolder, trainer: Trainer, progress: Progress) -> None:
