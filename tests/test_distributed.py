@@ -13,6 +13,7 @@ import tiny_detector
 import torch
 from processes import in_processes
 from tiny_reversal import PIECES, RECIPE, records
+from tiny_runs import recording, said
 from tiny_training import KINDS, batch, moved, sgd
 from torch import nn
 from torch.distributed import TCPStore
@@ -270,11 +271,14 @@ def test_a_run_is_that_of_one_process_also_when_it_is_resumed_with_another_numbe
         train(RECIPE, folder / "several", {"training.max_steps": 3}, device="cpu")
 
     def second() -> Any:
-        trained = train(RECIPE, folder / "several", resume="auto", device="cpu")
-        return trained.progress.step, len(RunFolder.open(folder / "several").weights)
+        display = recording()
+        trained = train(RECIPE, folder / "several", resume="auto", device="cpu", display=display)
+        return trained.progress.step, len(RunFolder.open(folder / "several").weights), said(display)
 
     in_processes(2, first)
-    assert in_processes(3, second)[0] == (6, 3)
+    step, weights, notes = in_processes(3, second)[0]
+    assert (step, weights) == (6, 3)
+    assert "note: 2 processes trained until update 3, and 3 processes from here on" in notes
     one, several = RunFolder.open(folder / "one"), RunFolder.open(folder / "several")
     assert records(one.path)[-1]["exact"] == records(several.path)[-1]["exact"]
     for name in ("best", "last"):
