@@ -16,6 +16,7 @@ from seq2attn.inference.translator import Summarizer, TextPredictor, Translator
 from seq2attn.inference.writing_predictor import WritingPredictor
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.serving.answers import aligned, in_sentences, joined, labelled, written
+from seq2attn.serving.beginnings import Added, Beginnings
 from seq2attn.serving.documentation import answers
 from seq2attn.serving.refusals import INVALID, RefusedError, refused
 from seq2attn.serving.schemas import (
@@ -218,10 +219,13 @@ class TextRoutes:
         if body.tag is not None and not model.predictor.source.has_tag(body.tag):
             raise RefusedError(INVALID, "the model has no such tag: expected one of its text.tags")
         drafts = [Draft(with_tag(part.sentence, body.tag), body.prefix) for part in parts]
-        ticket = await model.submit(work, drafts, body.long == "refuse")
         if STREAM in request.headers.get("accept", ""):
-            events = self._events(request, model, body, parts, ticket)
+            beginnings = Beginnings(len(drafts))
+            drafts = [draft._replace(listen=beginnings.listener(n)) for n, draft in enumerate(drafts)]
+            ticket = await model.submit(work, drafts, body.long == "refuse")
+            events = self._events(request, model, body, parts, ticket, beginnings)
             return StreamingResponse(events, media_type=STREAM)
+        ticket = await model.submit(work, drafts, body.long == "refuse")
         found: list[Translation] = await model.results(ticket, lambda: left(request))
         pairs = zip(found, ticket.lines, strict=True)
         entries = [written(one, line.cut, body.weights) for one, line in pairs]
@@ -250,13 +254,18 @@ class TextRoutes:
         body: WritingRequest,
         parts: Sequence[_Part],
         ticket: Ticket,
+        beginnings: Beginnings,
     ) -> AsyncIterator[str]:
-        """Yield an event for each result, and one at the end: `end`, or `error`."""
+        """Yield an event for each result, before it those of its words that can no longer change, and one at
+        the end: `end`, or `error`."""
         number = 0
         try:
-            async for result in model.stream(ticket, lambda: left(request)):
-                entry = written(result, ticket.lines[number].cut, body.weights)
+            async for result in model.stream(ticket, lambda: left(request), beginnings):
                 place = {"number": parts[number].text}
+                if isinstance(result, Added):
+                    yield event("words", {**place, "text": result.text})
+                    continue
+                entry = written(result, ticket.lines[number].cut, body.weights)
                 yield event("result", {**place, **entry, "after": parts[number].after})
                 number += 1
         except RefusedError as refused:

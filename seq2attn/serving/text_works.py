@@ -11,6 +11,7 @@ from seq2attn.inference.recognizer import BATCH_WORDS, LabelPredictor
 from seq2attn.inference.results import Translation
 from seq2attn.inference.shortening import shortened
 from seq2attn.inference.translator import TextPredictor
+from seq2attn.inference.writing_predictor import Listener
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.serving.limits import CHARACTERS_OF_A_LINE
 from seq2attn.serving.waiting import Line, Work
@@ -21,6 +22,7 @@ class Draft(NamedTuple):
 
     text: str
     prefix: str = ""
+    listen: Listener | None = None  # told of the beginning of the result while it is written
 
 
 def weight(text: str) -> int:
@@ -55,7 +57,7 @@ class Writing(Work):
         begun = [shortened(item.text, limit) for item in items]
         lines = []
         for number, ids in enumerate(self.predictor.source.encode(begun)):
-            text, prefix = items[number]
+            text, prefix, _ = items[number]
             if prefix and readable is not None and len(target.encode([prefix])[0]) >= readable:
                 raise Seq2attnError(f"the prefix of text {number} is longer than the decoder can read")
             cut = len(ids) > limit or begun[number] != text
@@ -70,6 +72,7 @@ class Writing(Work):
             self.alignment,
             [line.item.prefix for line in lines],
             [line.number for line in lines],
+            listeners={row: line.item.listen for row, line in enumerate(lines) if line.item.listen},
         )
 
 
