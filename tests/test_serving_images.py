@@ -56,6 +56,28 @@ def test_files_and_base64_give_the_results_of_the_model(served: Any, command: st
             assert entry["probabilities"] == pytest.approx(result.to_json()["probabilities"], abs=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore::seq2attn.errors.LengthWarning")
+@pytest.mark.parametrize("command", KEYS)
+def test_maps_show_where_the_model_looks(served: Any, command: str) -> None:
+    body = {"image": base64(FILES[1]), "maps": True}
+    (entry,) = served.post(f"/v1/{command}", json=body).json()[KEYS[command]]
+    model: Any = image_predictors()[command]
+    if command == "caption":
+        caption = model.caption(pixels(FILES[1]))
+        expected, read = [*zip(caption.words, caption.alignment, strict=True)], caption.pixels
+    else:
+        maps = model.maps(pixels(FILES[1]))
+        expected, read = [(name, maps[name].weights[0].mean(0)) for name in maps], maps.pixels
+    assert (np.array(pixels(b64decode(entry["seen"]))).reshape(read.shape) == read).all()
+    shown = {one["name"]: np.array(pixels(b64decode(one["image"]))) for one in entry["maps"]}
+    for name, weights in expected:
+        if weights.dim() == 2 and name in shown and command != "caption":
+            assert shown[name].shape == (*weights.shape, 4) and shown[name][..., 3].max() in (0, 255)
+            assert shown[name][..., 3].flatten()[int(weights.argmax())] == shown[name][..., 3].max()
+    assert [*shown] == [*dict.fromkeys(name for name, _ in expected)][: len(shown)]
+    assert shown or command in ("segment", "detect")
+
+
 def test_images_are_generated_by_seed_and_number(served: Any) -> None:
     answer = served.post("/v1/generate", json={"count": 3, "seed": 5, "label": "bee"}).json()
     model: Any = image_predictors()["generate"]

@@ -170,6 +170,18 @@ def test_words_stream_before_their_sentence_is_there_and_begin_it(
     assert all(text.startswith(beginning) for text, beginning in zip(texts, sent, strict=True))
 
 
+def test_the_next_words_are_those_of_the_model(served: Any) -> None:
+    words = post(served, "/v1/next", text="Wo ist Tom?", prefix="Where ", count=3)["words"]
+    for entry, word in zip(words, translator().next_words("Wo ist Tom?", "Where ", 3), strict=True):
+        assert (entry["text"], entry["prefix"]) == (word.text, word.prefix)
+        assert entry["probability"] == pytest.approx(word.probability, abs=1e-5)
+    (entry,) = post(served, "/v1/translate", text="Wo ist Tom?", prefix=words[1]["prefix"])["translations"]
+    assert entry["text"].startswith(words[1]["prefix"].strip())
+    long = "Tom " * (translator().decoding.max_source + 1)
+    answer = served.post("/v1/next", json={"text": long})
+    assert answer.status_code == 422 and "longer than the model reads" in answer.json()["error"]
+
+
 def test_pairs_are_aligned_as_the_model_aligns_them(served: Any) -> None:
     pairs = [("Wo ist Tom?", "Where is Tom?"), ("Hilfe!", "Help!"), ("", "")]
     body = {"sources": [source for source, _ in pairs], "targets": [target for _, target in pairs]}
@@ -239,7 +251,18 @@ def test_other_pages_may_ask_only_if_they_are_let() -> None:
 def test_examples_of_the_documentation_are_good_requests(served: Any) -> None:
     document = served.get("/openapi.json").json()
     paths = {path: list(methods) for path, methods in document["paths"].items()}
-    works = ("translate", "summarize", "align", "tag", "caption", "detect", "segment", "classify", "generate")
+    works = (
+        "translate",
+        "summarize",
+        "next",
+        "align",
+        "tag",
+        "caption",
+        "detect",
+        "segment",
+        "classify",
+        "generate",
+    )
     assert all(paths[f"/v1/{name}"] == ["post"] for name in works) and paths["/translate"] == ["post"]
     for path, methods in document["paths"].items():
         for method, told in methods.items():

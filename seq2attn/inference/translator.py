@@ -57,7 +57,7 @@ class _SourceText(NamedTuple):
 class TextPredictor(WritingPredictor[PairTokenizer]):
     """A predictor that writes a text from a text."""
 
-    aligns = True
+    command, aligns = "continue", True  # a subclass has the command of its task
 
     @property
     def source(self) -> Vocabulary:

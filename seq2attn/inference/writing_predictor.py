@@ -15,6 +15,7 @@ from seq2attn.inference.decoding_options import changed
 from seq2attn.inference.engines.engine import Engine
 from seq2attn.inference.forced import ForcedDecoding
 from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, C, Generator, Method
+from seq2attn.inference.next_words import NextWord, next_words
 from seq2attn.inference.predictor import NO_OPTIONS, Predictor
 from seq2attn.inference.search import WORD_START, Hypothesis, Watch
 from seq2attn.inference.viewing import DEFAULT_VIEW, ViewedInput, ViewOptions
@@ -106,6 +107,11 @@ class WritingPredictor(Predictor, Generic[C]):
         viewed = self._viewed(source, NO_OPTIONS)
         tokens = viewed.best() if target is None else viewed.tokenize(target)
         return viewed.activations(tokens, gradients)
+
+    def next_words(self, source: Any, prefix: str = "", count: int = 8) -> list[NextWord]:
+        """Return the most probable words by which the text of a source, a text or an image, goes on after the
+        words of a prefix; none for a blank text. See `NextWord`."""
+        return next_words(self._viewed(source, NO_OPTIONS), prefix, count)
 
     def entry(
         self, text: Any, options: ViewOptions = DEFAULT_VIEW, decoding: Mapping[str, object] = NO_OPTIONS

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from seq2attn.alignment.aligned_pair import AlignedPair
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.label_results import Annotation, Category
+from seq2attn.inference.next_words import NextWord
 from seq2attn.inference.recognizer import BATCH_WORDS, LabelPredictor
 from seq2attn.inference.results import Translation
 from seq2attn.inference.shortening import shortened
@@ -31,12 +32,11 @@ def weight(text: str) -> int:
 
 
 @dataclass(frozen=True)
-class Writing(Work):
-    """Translations or summaries of `Draft`s."""
+class OfDrafts(Work):
+    """The base class of works that compute a result for each `Draft`."""
 
     predictor: TextPredictor
     decoding: DecodingRecipe
-    alignment: bool = False
 
     @property
     def budget(self) -> int:
@@ -64,6 +64,13 @@ class Writing(Work):
             lines.append(Line(items[number], min(len(ids), limit), number, weight(text), cut))
         return lines
 
+
+@dataclass(frozen=True)
+class Writing(OfDrafts):
+    """Translations or summaries of `Draft`s."""
+
+    alignment: bool = False
+
     def compute(self, lines: Sequence[Line]) -> list[Translation]:
         """See the base class."""
         return self.predictor.results(
@@ -74,6 +81,17 @@ class Writing(Work):
             [line.number for line in lines],
             listeners={row: line.item.listen for row, line in enumerate(lines) if line.item.listen},
         )
+
+
+@dataclass(frozen=True)
+class Continuing(OfDrafts):
+    """The words by which the results of `Draft`s may go on after their prefixes."""
+
+    count: int = 8
+
+    def compute(self, lines: Sequence[Line]) -> list[list[NextWord]]:
+        """See the base class."""
+        return [self.predictor.next_words(*line.item[:2], self.count) for line in lines]
 
 
 @dataclass(frozen=True)
