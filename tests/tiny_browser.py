@@ -88,8 +88,8 @@ class Browser:
 
     def await_(self, condition: str) -> None:
         """Wait until an expression in the page is true."""
-        code = f"const look = () => ({condition}) ? done() : setTimeout(look, 10)"
-        self.run(f"new Promise((done) => {{ {code}; look(); }})")
+        code = f"const look = () => ({condition}) ? done() : tries++ > 6000 ? fail() : setTimeout(look, 10)"
+        self.run(f"new Promise((done, fail) => {{ let tries = 0; {code}; look(); }})")
 
     def press(self, key: str) -> None:
         """Press a key and let it go."""

@@ -128,8 +128,7 @@ def looked_at(pixels: Pixels, maps: Sequence[tuple[str, Tensor]]) -> dict[str, A
 
 def _veil(weights: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return pixels (rows, columns, 4) of one colour: the largest weight is opaque, 0 or less clear."""
-    least = min(0.0, float(weights.min(initial=0)))
-    opacity = (weights - least) / max(float(weights.max(initial=0)) - least, 1e-12)
+    opacity = weights.clip(0) / max(float(weights.max(initial=0)), 1e-12)
     colour = np.broadcast_to(np.array(_COLOUR, np.uint8), (*weights.shape, 3))
     return np.concatenate([colour, (255 * opacity).astype(np.uint8)[..., None]], -1)
 
