@@ -12,7 +12,6 @@ from seq2attn.inference.captioner import Captioner
 from seq2attn.inference.detector import Detector
 from seq2attn.inference.image_categorizer import ImageCategorizer
 from seq2attn.inference.image_generator import ImageGenerator
-from seq2attn.inference.image_predictor import ImagePredictor
 from seq2attn.inference.recognizer import Categorizer
 from seq2attn.inference.segmenter import Segmenter
 from seq2attn.serving.answers import captioned, found, generated, labelled_image, looked_at, segmented
@@ -25,6 +24,7 @@ from seq2attn.serving.image_works import (
     LabellingImages,
     Looking,
     Picture,
+    Seeing,
     Segmenting,
     decoded,
     reader_of,
@@ -165,7 +165,7 @@ class ImageRoutes:
     async def _results(
         self,
         request: Request,
-        model: ServedModel[Captioner | ImagePredictor[Any]],
+        model: ServedModel[Seeing],
         work: Work,
         body: ImagesRequest,
         files: Sequence[bytes],

@@ -25,6 +25,7 @@ from seq2attn.serving.limits import PIXELS_OF_A_LINE
 from seq2attn.serving.waiting import Line, Work
 
 _PIXELS = 2**21  # of a batch
+Seeing = Captioner | Detector | ImageCategorizer | Segmenter
 
 
 class TooLargeError(ImageError):
@@ -140,7 +141,7 @@ class LabellingImages(OfImages):
 class Looking(OfImages):
     """The maps of images: of each word of what is written, or those of the network."""
 
-    predictor: Captioner | ImagePredictor[Any]
+    predictor: Seeing
 
     def compute(self, lines: Sequence[Line]) -> list[LookedAt]:
         """See the base class."""
