@@ -118,7 +118,7 @@ def page(address: str) -> Iterator[Browser]:
     with browser() as opened:
         opened.visit(address + "/#" + quote(TEXT))
         yield opened
-        assert not [fault for fault in opened.faults if not fault.startswith(("http://127", "blob:"))]
+        assert not [fault for fault in opened.faults if not fault.startswith(("http://127", "[DOM]"))]
 
 
 def test_a_word_has_alternatives_and_the_rest_follows_the_one_that_is_chosen(page: Browser) -> None:
