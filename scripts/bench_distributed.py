@@ -7,7 +7,8 @@ Each case computes the same updates: `accumulate` batches of random ids, over al
 is a single process with as many threads as the largest case has processes; the others have one thread in
 each. Wall time is measured, so nothing else may use the cores; cases take turns, and medians are shown.
 Exchanges are the share of an update in which gradients are summed, with the wait for the slowest process;
-memory is the peak of the resident set of a process.
+those of a sharded model lie within its passes and are not seen. Memory is the peak of the resident set of a
+process.
 """
 
 import argparse
@@ -29,10 +30,14 @@ LENGTH = 31  # tokens of a sentence, without </s>
 
 
 class Case(NamedTuple):
-    """Processes, and the threads of each."""
+    """Processes, the threads of each, and whether they share the parameters (`training.sharded`)."""
 
     processes: int
     threads: int
+    sharded: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.processes} x {self.threads}{', sharded' if self.sharded else ''}"
 
 
 def main() -> None:
@@ -43,6 +48,7 @@ def main() -> None:
         return
     most = max(options.processes)
     cases = [Case(1, most), *(Case(number, 1) for number in options.processes)]
+    cases += [Case(number, 1, True) for number in options.processes if number > 1]
     found: dict[Case, list[dict[str, float]]] = {case: [] for case in cases}
     for _ in range(options.turns):
         for case in cases:
@@ -54,7 +60,7 @@ def main() -> None:
         speed = medians["tokens/s"]
         rows.append(
             [
-                f"{case.processes} x {case.threads}",
+                str(case),
                 f"{speed:,.0f}",
                 f"{speed / base:.2f}",
                 f"{medians['exchanges']:.1%}",
@@ -70,6 +76,7 @@ def _run(case: Case, options: argparse.Namespace) -> dict[str, float]:
     """Return what the first process of a case measures."""
     arguments = ["--stage", f"--model={options.model}", f"--tokens={options.tokens}"]
     arguments += [f"--accumulate={options.accumulate}", f"--updates={options.updates}"]
+    arguments += ["--sharded"] if case.sharded else []
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(case.processes)]
     command = [sys.executable, *torchrun, __file__, *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": str(case.threads)}
@@ -81,7 +88,8 @@ def _run(case: Case, options: argparse.Namespace) -> dict[str, float]:
 def _stage(options: argparse.Namespace) -> None:
     """Train in this process of a case; the first one prints its figures."""
     with joined() as group:
-        made = task(options.model, None, batch_tokens=options.tokens, accumulate=options.accumulate)
+        size = {"batch_tokens": options.tokens, "accumulate": options.accumulate}
+        made = task(options.model, None, **size, sharded=options.sharded)
         torch.manual_seed(1)
         network, device = made.build(), torch.device("cpu")
         objective = made.objective(network, training=True)
@@ -130,6 +138,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--accumulate", type=positive, default=4, help="batches of an update; 4 by default")
     parser.add_argument("--updates", type=positive, default=5)
     parser.add_argument("--turns", type=positive, default=3)
+    parser.add_argument("--sharded", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--stage", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -1,4 +1,5 @@
-"""Measure training steps of image networks against plain modules of PyTorch, and blocks against timm's.
+"""Measure image networks against plain modules of PyTorch: training steps of classifiers, and what a detector
+finds in one image; and blocks against timm's.
 
     python scripts/bench_images.py [--rounds 40] [--threads 1] [--images 64]
 
@@ -21,11 +22,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from absent_torchvision import absent_torchvision
+from plain_detector import CLASSES, HEIGHT_AND_WIDTH, PlainDetector
 from torch import Tensor, nn
 
 from seq2attn.attention.blocks import BLOCKS
 from seq2attn.data.image_batches import ImageBatch
+from seq2attn.models.vision.detector_factory import build_detector
 from seq2attn.models.vision.factory import build_image_classifier
+from seq2attn.recipe.detection import DetectorRecipe
 from seq2attn.recipe.vision_model import ImageClassifierRecipe
 from seq2attn.training.image_objective import ImageObjective
 
@@ -100,6 +104,20 @@ def ours(backbone: dict[str, Any]) -> nn.Module:
     return build_image_classifier(recipe, 3, [str(label) for label in range(LABELS)])
 
 
+def detector_of(graph: str) -> nn.Module:
+    """Return the detector of a graph that ships, with points on three grids."""
+    sections = {"backbone": {"kind": "graph", "base": graph}, "head": {"kind": "points", "width": 64}}
+    labels = [str(label) for label in range(CLASSES)]
+    return build_detector(DetectorRecipe.model_validate(sections), 3, labels)
+
+
+def check_sizes(name: str, *networks: nn.Module) -> None:
+    """Exit unless two networks have as many parameters."""
+    counts = [sum(part.numel() for part in network.parameters()) for network in networks]
+    if counts[0] != counts[1]:
+        sys.exit(f"{name}: the modules differ, with {counts[0]:,} and {counts[1]:,} parameters")
+
+
 # ---- measurements ------------------------------------------------------------------------------------
 
 Step = Callable[[], object]
@@ -120,6 +138,12 @@ def training_step(network: nn.Module, images: Tensor, labels: Tensor, plain: boo
         optimizer.step()
 
     return step
+
+
+def finding(network: nn.Module, image: Tensor) -> Step:
+    """Return a function that goes forward through a network in use."""
+    network.eval()
+    return torch.inference_mode()(lambda: network(image))
 
 
 def passes(block: nn.Module, x: Tensor) -> Step:
@@ -182,7 +206,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(1)
-    images, labels = torch.randn(options.images, 3, SIDE, SIDE), torch.randint(LABELS, (options.images,))
+    images = torch.randn(options.images, 3, SIDE, SIDE).to(memory_format=torch.channels_last)
+    labels = torch.randint(LABELS, (options.images,))
     vit = {"kind": "vit", "patch": PATCH, "size": SIZE, "layers": LAYERS, "feed_forward": INNER}
     vit |= {"dropout": 0.0, "self_attention": {"heads": HEADS}}
     networks = [
@@ -191,11 +216,14 @@ def main() -> None:
     ]
     print(f"| network, {options.images} images | ms a step | to plain PyTorch |\n|---|---|---|")
     for name, network, plain in networks:
-        counts = [sum(part.numel() for part in module.parameters()) for module in (network, plain)]
-        if counts[0] != counts[1]:
-            sys.exit(f"{name}: the modules differ, with {counts[0]:,} and {counts[1]:,} parameters")
+        check_sizes(name, network, plain)
         steps = (training_step(network, images, labels, False), training_step(plain, images, labels, True))
         print_row(name, *compare(*steps, options.rounds))
+    print("\n| network, one image of 320x256 | ms forward | to plain PyTorch |\n|---|---|---|")
+    detector, plain = detector_of("yolo_small"), PlainDetector()
+    check_sizes("yolo_small", detector, plain)
+    image = torch.randn(1, 3, *HEIGHT_AND_WIDTH).to(memory_format=torch.channels_last)
+    print_row("detector", *compare(finding(detector, image), finding(plain, image), options.rounds))
     print(f"\n| block, {options.images} images | ms forward and backward | to timm's |\n|---|---|---|")
     for name, block, theirs in timm_blocks():
         for channels, side in SHAPES:

@@ -15,6 +15,7 @@ from seq2attn.alignment.word_alignment import Gold, Link, error_rate, parse_phar
 from seq2attn.cli import align as command
 from seq2attn.inference.generator import AlignmentHead
 from seq2attn.runs.alignment_choice import candidates, choose_by_agreement, choose_by_gold
+from seq2attn.runs.corpus_alignment import AGREEMENT
 
 SOURCES = ["Tom ist nicht hier.", "", "Wo ist Tom?", "Wir haben Zeit.", "Ja."]
 TARGETS = ["Tom isn't here.", "Nothing.", "Where is  Tom?", "We have time.", ""]
@@ -110,6 +111,24 @@ def test_both_directions_are_symmetrized(files: tuple[str, str], runs, translato
         assert [parse_pharaoh(line) for line in found] == expected
 
 
+def test_two_directions_agree_on_links_by_their_weights(files: tuple[str, str], runs, translators) -> None:
+    a, b = translators["transformer"], translators["lstm"]
+    words = ["align", str(runs["transformer"]), *files, "--reverse", str(runs["lstm"])]
+    for threshold in (0.02, 0.25):
+        expected = []
+        for pair, opposite in zip(
+            a.align_pairs(PAIRS), b.align_pairs([(y, x) for x, y in PAIRS]), strict=True
+        ):
+            there, back = pair.alignment.weights.tolist(), opposite.alignment.weights.tolist()
+            cells = [Link(i, j) for j, row in enumerate(there) for i, weight in enumerate(row)
+                     if (weight * back[i][j]) ** 0.5 > threshold]  # fmt: skip
+            expected.append(sorted(cells))
+        chosen = [] if threshold == 0.25 else ["--threshold", str(threshold)]
+        found = run(*words, "--symmetrize", "agreement", *chosen).stdout.splitlines()
+        assert [parse_pharaoh(line) for line in found] == expected
+    assert any(expected)
+
+
 def test_gold_gives_the_error_rate(files: tuple[str, str], runs, tmp_path: Path) -> None:
     gold = tmp_path / "gold"
     gold.write_text(run("align", str(runs["lstm"]), *files).stdout)
@@ -179,7 +198,7 @@ def test_agreement_needs_no_gold(files: tuple[str, str], translators, runs, tmp_
 
 
 def test_the_listed_symmetrizations_are_all() -> None:
-    assert list(command.SYMMETRIZATIONS) == [*SYMMETRIZATIONS, "forward"]
+    assert list(command.SYMMETRIZATIONS) == [*SYMMETRIZATIONS, AGREEMENT, "forward"]
 
 
 def test_what_cannot_be_aligned_is_said(files: tuple[str, str], runs, tmp_path: Path) -> None:

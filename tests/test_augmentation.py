@@ -8,14 +8,15 @@ from seq2attn.images.augmentation import (
     Affine,
     ColorJitter,
     Crop,
+    Elastic,
     Erase,
     Flip,
     Mixup,
     RandomCrop,
     Scale,
     changed,
-    warp,
 )
+from seq2attn.images.geometry import between, warp
 
 CHANGES = sorted(name for name, kind in AUGMENTATIONS.items() if issubclass(kind, Augmentation))
 GEOMETRIC = sorted(name for name, kind in AUGMENTATIONS.items() if issubclass(kind, Geometric))
@@ -153,6 +154,35 @@ def test_a_point_moves_as_the_matrix_says(name):
 def test_what_comes_from_outside_is_filled():
     assert (warp(noise(4, 4), np.array([[1.0, 0, 9], [0, 1, 0]]), fill=50) == 50).all()
     assert (warp(noise(4, 4, 1), np.array([[1.0, 0, 0], [0, 1, -9]]), fill=50) == 50).all()
+
+
+def test_elastic_bends_smoothly_and_takes_nothing_from_outside():
+    columns = np.broadcast_to(np.arange(0, 240, 4, dtype=np.uint8), (40, 60))
+    rows = np.broadcast_to(np.arange(0, 160, 4, dtype=np.uint8)[:, None], (40, 60))
+    image = np.stack([columns, rows, np.full_like(rows, 90)], axis=2)
+    change = Elastic(spacing=10.0, shift=1.5)
+    shifts = []
+    for seed in range(60):
+        moved = change.apply(image, random(seed))
+        assert (moved[..., 2] == 90).all()
+        shift = (moved[8:-8, 8:-8, :2].astype(float) - image[8:-8, 8:-8, :2]) / 4  # where nothing is cut off
+        slopes = [np.abs(np.diff(shift, axis=axis)) for axis in (0, 1)]
+        assert max(slope.max() for slope in slopes) < 1.8 and max(slope.mean() for slope in slopes) < 0.3
+        shifts.append(shift)
+    assert 0.9 < np.std(shifts) < 1.5 and abs(np.mean(shifts)) < 0.1  # between its points less than 1.5
+    seen = change.apply(noise(30, 20), random(3)), change.apply(noise(30, 20), random(3))
+    assert (seen[0] == seen[1]).all()
+    for size in ((1, 1), (1, 9), (9, 1)):
+        assert Elastic(shift=40.0).apply(noise(*size), random()).shape == (*size, 3)
+
+
+def test_pixels_between_four_are_their_bilinear_mean():
+    image = noise(5, 7)
+    rows, columns = np.indices((5, 7), dtype=np.float32)
+    assert (between(image, rows, columns) == image).all()
+    middle = between(image, np.array([[1.5]], np.float32), np.array([[2.25]], np.float32))[0, 0]
+    four = image[1:3, 2:4].astype(float)
+    assert (np.abs(middle - (four.mean(0) * [[0.75], [0.25]]).sum(0)) <= 0.5).all()
 
 
 def test_color_jitter_is_bounded_by_its_factors():

@@ -1,5 +1,6 @@
 """Blocks side by side: each in the place of the recipe's, with the same seeds as none."""
 
+import dataclasses
 import json
 import statistics
 from collections.abc import Sequence
@@ -125,6 +126,9 @@ def test_the_table_has_deviations_and_differences(tmp_path: Path) -> None:
     for number, rows in enumerate((ROWS, ROWS[3:])):  # also if the trainings without blocks failed
         figure(rows, tmp_path / f"{number}.svg")
         assert (tmp_path / f"{number}.svg").stat().st_size > 1000
+    short = [dataclasses.replace(row, numbers={}) for row in ROWS]  # of too few updates for a speed
+    figure([*ROWS[:3], *short[3:]], tmp_path / "short.svg")
+    figure(short, tmp_path / "shorter.svg")
     with pytest.raises(BenchError, match="nothing to draw"):
         figure(ROWS[-3:], tmp_path / "none.svg")
 

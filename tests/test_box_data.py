@@ -276,6 +276,7 @@ def test_an_image_depends_on_seed_epoch_and_index_alone(scenes):
     ("options", "message"),
     [
         ({"augment": ["mixup"]}, "mixup mixes labels"),
+        ({"augment": ["elastic"]}, "elastic bends images, and boxes and masks do not"),
         ({"augment": ["flip", "mosaic"]}, "mosaic comes first"),
         ({"train": {"coco": "a.json", "voc": "b"}}, "coco and voc together"),
     ],

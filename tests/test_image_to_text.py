@@ -200,6 +200,22 @@ def test_batches_have_texts_of_about_one_length(tables: Path) -> None:
     assert max(spread) <= 1 < np.ptp(lengths)
 
 
+def test_long_texts_are_left_out_of_training_alone(tables: Path) -> None:
+    whole, short = (
+        ImageToTextTask.learn(read(tiny_images.recipe(tables, "two"), settings))
+        for settings in ([], ["data.max_words=2"])
+    )
+    texts = [whole.examples("train").references(row) for row in range(40)]
+    kept = [few for few in ([text for text in row if len(text.split()) <= 2] for row in texts) if few]
+    examples = short.examples("train")
+    assert [[*examples.references(row)] for row in range(len(examples))] == kept
+    assert 0 < len(kept) < 40 and any(len(text.split()) > 2 for text in whole.examples("dev").targets)
+    assert short.examples("dev").targets == whole.examples("dev").targets
+    left_out = sum(map(len, texts)) - sum(map(len, kept))
+    assert (examples.report.read, examples.report.kept) == (40, len(kept))
+    assert examples.report.reasons["text of more than 2 words"].count == left_out
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

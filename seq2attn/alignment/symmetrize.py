@@ -1,4 +1,5 @@
-"""Links of two directions made one: symmetrization (Och & Ney 2003; Koehn et al. 2003).
+"""Links of two directions made one: symmetrization (Och & Ney 2003; Koehn et al. 2003), and agreement of the
+weights of both.
 
 A link is (source, target) in both directions: those of a model from target to source are turned around first
 (`reversed_links`). Growing takes all links of a round at once. Moses takes them one after the other, so that
@@ -8,9 +9,13 @@ direction is called forward, and turns with the sentences.
 
 from collections.abc import Callable, Collection
 
+from jaxtyping import Float
+from torch import Tensor
+
 from seq2attn.alignment.word_alignment import AlignmentError, Link
 
 Links = Collection[Link]
+AGREED = 0.25  # the weight from which on two directions agree on a link
 _NEIGHBOURS = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j]
 
 
@@ -81,3 +86,15 @@ def symmetrized(forward: Links, backward: Links, method: str = "grow-diag") -> l
             f"unknown symmetrization {method!r}: expected one of {', '.join(SYMMETRIZATIONS)}"
         )
     return sorted(SYMMETRIZATIONS[method](forward, backward))
+
+
+def agreed(
+    forward: Float[Tensor, "T S"], backward: Float[Tensor, "S T"], threshold: float = AGREED
+) -> list[Link]:
+    """Return the sorted links whose weights in two directions have a geometric mean above a threshold.
+
+    Both directions must find a link probable, but none needs to find it the most probable (the product of
+    posterior probabilities of Liang et al. 2006). So a word may have several links, or none.
+    """
+    both = (forward * backward.T).sqrt() > threshold
+    return sorted(Link(source, target) for target, source in both.nonzero().tolist())

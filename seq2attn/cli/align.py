@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from seq2attn.runs.corpus_alignment import Aligner, LinkedPair, Pair
 
 # Listed here so that help need not import numpy; a test compares the lists.
-SYMMETRIZATIONS = ("intersection", "union", "grow-diag", "grow-diag-final", "grow-diag-final-and", "forward")
+# Those of alignment.symmetrize, which imports torch, and two that are none of its.
+SYMMETRIZATIONS = (
+    "intersection", "union", "grow-diag", "grow-diag-final", "grow-diag-final-and", "agreement", "forward",
+)  # fmt: skip
 DEFAULT = "grow-diag"
 
 
@@ -89,14 +92,14 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--threshold",
     type=click.FloatRange(0, 1),
     help="Link all words with a larger weight than this, instead of each target word to the source word with "
-    "the largest.",
+    "the largest; for agreement, the least mean of two directions.  [default: none; for agreement 0.25]",
 )
 @click.option("--reverse", type=RunPath(path_type=Path), help="A run from target to source.")
 @click.option(
     "--symmetrize",
     type=click.Choice(SYMMETRIZATIONS),
-    help="How the links of both directions are made one; forward: only those from source to target.  "
-    "[default: grow-diag]",
+    help="How the links of both directions are made one; agreement: those whose weights in both have a "
+    "geometric mean above --threshold; forward: only those from source to target.  [default: grow-diag]",
 )
 @click.option("--gold", type=FILE, help="Gold links, a pair a line (0-0 1?2): print AER.")
 @click.option(

@@ -60,17 +60,18 @@ class ImageBatch(NamedTuple):
 
 def collate_images(images: Sequence[Pixels], normalize: NormalizeRecipe) -> tuple[Tensor, Tensor | None]:
     """Normalise images and pad them to a batch: (B, C, H, W), and its mask (B, 1, H, W), None if all have the
-    same size. Padding is 0, the mean colour."""
+    same size. Padding is 0, the mean colour. In memory, the channels of a pixel lie together, as they do in
+    images: convolutions of networks with few channels take less time so."""
     sizes = [image.shape[:2] for image in images]
     height, width = (max(sides) for sides in zip(*sizes, strict=True))
-    mean, std = (np.array(values)[:, None, None] for values in (normalize.mean, normalize.std))
+    mean, std = (np.array(values) for values in (normalize.mean, normalize.std))
     scale, shift = (1 / (255 * std)).astype(np.float32), (mean / std).astype(np.float32)
-    batch = np.zeros((len(images), images[0].shape[2], height, width), dtype=np.float32)
+    batch = np.zeros((len(images), height, width, images[0].shape[2]), dtype=np.float32)
     mask = np.zeros((len(images), 1, height, width), dtype=np.bool_)
     for row, (image, (rows, columns)) in enumerate(zip(images, sizes, strict=True)):
-        batch[row, :, :rows, :columns] = image.transpose(2, 0, 1) * scale - shift
+        batch[row, :rows, :columns] = image * scale - shift
         mask[row, :, :rows, :columns] = True
-    return torch.from_numpy(batch), None if mask.all() else torch.from_numpy(mask)
+    return torch.from_numpy(batch).permute(0, 3, 1, 2), None if mask.all() else torch.from_numpy(mask)
 
 
 class ImageBatches:

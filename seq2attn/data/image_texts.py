@@ -1,6 +1,7 @@
 """Images as sources of texts: batches of them, and of the texts that a model learns to write."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,12 +12,50 @@ from torch import Tensor
 from seq2attn.attention.memory import Grid
 from seq2attn.data.batch_plan import Indices
 from seq2attn.data.batches import Batch, PairIds, collate
+from seq2attn.data.corpora import Role
 from seq2attn.data.image_batches import ImageBatches, collate_images
+from seq2attn.data.image_corpora import ImageRow, open_images
+from seq2attn.data.image_corpora import ImageSource as Images
 from seq2attn.data.image_plan import BatchLimits, by_size, fill_images
-from seq2attn.data.images import ImageExamples
+from seq2attn.data.images import PLAIN, ImageExamples, ImageKind, image_parts
+from seq2attn.data.report import Report, silent
 from seq2attn.images.decoding import Pixels
-from seq2attn.recipe.image_data import AnyImageDataRecipe, NormalizeRecipe
+from seq2attn.recipe.image_data import (
+    AnyImageDataRecipe,
+    AnyImageTexts,
+    ImageTextDataRecipe,
+    NormalizeRecipe,
+)
 from seq2attn.text.vocabulary import Vocabulary
+
+
+def prepare_image_texts(
+    corpora: Sequence[AnyImageTexts],
+    data: ImageTextDataRecipe,
+    role: Role,
+    progress: Callable[[Report], object] = silent,
+) -> ImageExamples:
+    """Read and decode images with texts, as `prepare_images` does. Of training data, texts of more than
+    `data.max_words` words are left out, and images that are left without a text."""
+    most = data.max_words if role == "train" else None
+    kind = PLAIN if most is None else ImageKind(partial(_open_short, most))
+    return ImageExamples(image_parts(corpora, data, role, kind, progress), data.reader())
+
+
+def _open_short(most: int, corpus: AnyImageTexts, role: Role, key: str) -> Images:
+    """Open a corpus whose texts have at most this many words."""
+    source = open_images(corpus, role, key)
+
+    def read(report: Report) -> Iterator[ImageRow]:
+        for row in source.read(report):
+            short = [text for text in row.targets if len(text.split()) <= most]
+            if len(short) < len(row.targets):
+                report.note(f"text of more than {most} words", row.where, len(row.targets) - len(short))
+            report.read += not short
+            if short:
+                yield row._replace(targets=short)
+
+    return source._replace(state=[source.state, most], read=read)
 
 
 class ImageSource(NamedTuple):

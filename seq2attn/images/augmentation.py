@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from seq2attn.images.decoding import Pixels
-from seq2attn.images.geometry import Matrix, composed, identity, random_factors
+from seq2attn.images.geometry import Matrix, between, composed, identity, random_factors, warp
 from seq2attn.images.redrawing import Redraw
 from seq2attn.registry import Registry
 
@@ -79,24 +79,6 @@ def changed(image: Pixels, changes: Sequence[Augmentation], random: np.random.Ge
     for change in (change for change in changes if not isinstance(change, Geometric)):
         image = change.apply(image, random)
     return Changed(image, matrix)
-
-
-def warp(image: Pixels, matrix: Matrix, fill: int = 0, size: tuple[int, int] | None = None) -> Pixels:
-    """Return an image whose pixels come from the positions that a matrix says, between four pixels their
-    bilinear mean; from outside, `fill`. size: its height and width; None: as before."""
-    height, width = size or image.shape[:2]
-    channels = image.shape[2]
-    picture = Image.fromarray(image if channels == 3 else image[:, :, 0])
-    warped = np.asarray(
-        picture.transform(
-            (width, height),
-            Image.Transform.AFFINE,
-            tuple(matrix.flatten().tolist()),
-            Image.Resampling.BILINEAR,
-            fillcolor=(fill,) * 3 if channels == 3 else fill,
-        )
-    )
-    return warped if channels == 3 else warped[:, :, None]
 
 
 class Flip(Geometric):
@@ -239,6 +221,31 @@ class Scale(Geometric):
         return round(height / matrix[1, 1]), round(width / matrix[0, 0])
 
 
+class Elastic(Augmentation):
+    """Bends the image: the points of a coarse grid are shifted at random, all others smoothly between them
+    (Simard et al. 2003, in the form of Ronneberger et al. 2015). Pixels at the sides go on outside.
+
+    spacing: of the points, in pixels. shift: the standard deviation of their shifts to the right and down,
+    in pixels.
+    """
+
+    def __init__(
+        self, *, spacing: Annotated[float, Ge(2)] = 7.0, shift: Annotated[float, Gt(0)] = 1.0
+    ) -> None:
+        self.spacing, self.shift = spacing, shift
+
+    def apply(self, image: Pixels, random: np.random.Generator) -> Pixels:
+        """See the base class."""
+        sides = image.shape[:2]
+        points = [max(2, round(side / self.spacing) + 1) for side in sides]
+        places = list[NDArray[np.float32]]()
+        for still, side in zip(np.indices(sides, dtype=np.float32), sides, strict=True):  # rows, columns
+            shifts = Image.fromarray(random.normal(0.0, self.shift, points).astype(np.float32))
+            moved = still + np.asarray(shifts.resize(sides[::-1], Image.Resampling.BICUBIC))
+            places.append(np.clip(moved, 0, side - 1))
+        return between(image, *places)
+
+
 class ColorJitter(Augmentation):
     """Multiplies brightness, contrast and saturation by random factors: 0.2 is from 0.8 to 1.2."""
 
@@ -371,6 +378,7 @@ AUGMENTATIONS |= {
     "affine": Affine,
     "scale": Scale,
     "scale_jitter": ScaleJitter,
+    "elastic": Elastic,
     "color_jitter": ColorJitter,
     "erase": Erase,
     "mixup": Mixup,

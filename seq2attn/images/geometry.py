@@ -1,4 +1,4 @@
-"""Positions and boxes in images, and the matrices that move them.
+"""Positions and boxes in images, the matrices that move them, and pixels that are moved.
 
 x goes to the right and y down; the pixel in row i, column j covers x from j to j + 1, y from i to i + 1. A
 box is (left, top, right, bottom) in these coordinates: its area is that of the pixels that it covers.
@@ -6,10 +6,12 @@ box is (left, top, right, bottom) in these coordinates: its area is that of the 
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 # (2, 3): takes a position (x, y, 1) of the result to the position (x, y) of the image from which it comes.
 Matrix = NDArray[np.float64]
 Boxes = NDArray[np.float64]  # (n, 4): left, top, right, bottom
+Pixels = NDArray[np.uint8]  # (H, W, C)
 VISIBLE = 0.2  # the share of a box that must lie in the image; of less, what it shows cannot be told
 
 
@@ -67,3 +69,35 @@ def areas(boxes: Boxes) -> NDArray[np.float64]:
     """Return the area of each box, (n,), in pixels."""
     areas: NDArray[np.float64] = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     return areas
+
+
+def warp(image: Pixels, matrix: Matrix, fill: int = 0, size: tuple[int, int] | None = None) -> Pixels:
+    """Return an image whose pixels come from the positions that a matrix says, between four pixels their
+    bilinear mean; from outside, `fill`. size: its height and width; None: as before."""
+    height, width = size or image.shape[:2]
+    channels = image.shape[2]
+    picture = Image.fromarray(image if channels == 3 else image[:, :, 0])
+    warped = np.asarray(
+        picture.transform(
+            (width, height),
+            Image.Transform.AFFINE,
+            tuple(matrix.flatten().tolist()),
+            Image.Resampling.BILINEAR,
+            fillcolor=(fill,) * 3 if channels == 3 else fill,
+        )
+    )
+    return warped if channels == 3 else warped[:, :, None]
+
+
+def between(image: Pixels, rows: NDArray[np.float32], columns: NDArray[np.float32]) -> Pixels:
+    """Return an image whose pixels (h, w) come from places between those of another, by the bilinear mean of
+    the four around. rows, columns: these places, (h, w), in the image; 0 is the middle of the first pixel."""
+    top, left = (np.floor(places).astype(np.intp) for places in (rows, columns))
+    below, right = (
+        np.minimum(first + 1, last - 1) for first, last in zip((top, left), image.shape, strict=False)
+    )
+    down, along = (rows - top)[..., None], (columns - left)[..., None]
+    upper = image[top, left] * (1 - along) + image[top, right] * along
+    lower = image[below, left] * (1 - along) + image[below, right] * along
+    pixels: Pixels = np.rint(upper * (1 - down) + lower * down).astype(np.uint8)
+    return pixels

@@ -166,7 +166,7 @@ class DetectionDataRecipe(AnyImageDataRecipe):
     """Corpora of images with boxes. A bad box is left out of its image with `bad_lines: skip`; the image
     stays."""
 
-    combinable: ClassVar[frozenset[str]] = frozenset({"mosaic"})
+    follows: ClassVar[frozenset[str]] = frozenset({"mosaic"})
 
     train: Annotated[list[AnyBoxes], Field(min_length=1), OneOrMore()] = Field(description=TRAIN)
     dev: AnyBoxes = Field(description=DEV)

@@ -11,7 +11,7 @@ from seq2attn.images.augmentation import AUGMENTATIONS
 from seq2attn.images.decoding import Channels, ImageReader, Resize
 from seq2attn.recipe.data import BAD_LINES, DEV, TEST, TRAIN, Corpus, DatasetCorpus, Limit, Weight
 from seq2attn.recipe.markers import FilePath, OneOrMore, PathField
-from seq2attn.recipe.sections import Choice, Count, Fault, Part, Section, by_key
+from seq2attn.recipe.sections import Choice, Count, Fault, Part, Section, Size, by_key
 
 Side = Annotated[int, Field(ge=1, le=16_384)]
 Skip = Annotated[
@@ -22,10 +22,11 @@ RESIZE = (
     "both sides; fit: scale until the image fits within it (batches are padded); shrink: likewise, but never "
     "enlarge."
 )
-# Changes that put several images together, and why not all images can be.
-COMBINING = {
+# Changes that not all tasks can follow, and why.
+LIMITED = {
     "mixup": "mixes labels, and only images with one label each can be mixed",
     "mosaic": "puts four images into one, which only images with boxes can be",
+    "elastic": "bends images, and boxes and masks do not bend with them",
 }
 ARCHIVE = "a .tar archive, plain or compressed (.gz, .xz, .bz2)"
 
@@ -182,7 +183,7 @@ class NormalizeRecipe(Section):
 class AnyImageDataRecipe(Section):
     """The base class of the data of tasks that read images. A subclass narrows the types of its corpora."""
 
-    combinable: ClassVar[frozenset[str]] = frozenset()  # the COMBINING changes that fit the task
+    follows: ClassVar[frozenset[str]] = frozenset()  # the LIMITED changes that the task can follow
 
     train: Any = Field(description=TRAIN)
     dev: Any = Field(description=DEV)
@@ -248,8 +249,8 @@ class AnyImageDataRecipe(Section):
                     f"got {count}",
                 )
         names = [part.name for part in self.augment]
-        for name in (name for name in COMBINING if name in names and name not in self.combinable):
-            yield Fault("augment", f"{name} {COMBINING[name]}: leave it out")
+        for name in (name for name in LIMITED if name in names and name not in self.follows):
+            yield Fault("augment", f"{name} {LIMITED[name]}: leave it out")
         if "mosaic" in names[1:]:
             yield Fault("augment", "mosaic comes first, and once: the other changes follow it")
         if "redraw" in names and not any(isinstance(corpus, StrokeTable) for corpus in self.train):
@@ -265,7 +266,7 @@ class AnyImageDataRecipe(Section):
 class ImageDataRecipe(AnyImageDataRecipe):
     """Corpora of labelled images."""
 
-    combinable: ClassVar[frozenset[str]] = frozenset({"mixup"})
+    follows: ClassVar[frozenset[str]] = frozenset({"mixup", "elastic"})
 
     train: Annotated[list[AnyImages], Field(min_length=1), OneOrMore()] = Field(description=TRAIN)
     dev: AnyImages = Field(description=DEV)
@@ -275,6 +276,12 @@ class ImageDataRecipe(AnyImageDataRecipe):
 class ImageTextDataRecipe(AnyImageDataRecipe):
     """Corpora of images and texts that are written from them."""
 
+    follows: ClassVar[frozenset[str]] = frozenset({"elastic"})
+
     train: Annotated[list[AnyImageTexts], Field(min_length=1), OneOrMore()] = Field(description=TRAIN)
     dev: AnyImageTexts = Field(description=DEV)
     test: AnyImageTexts | None = Field(None, description=TEST)
+    max_words: Size | None = Field(
+        None,
+        description="Longest text of a training image, in words; longer ones are left out; null = any.",
+    )

@@ -103,6 +103,12 @@ class WritingRecipe(AnyRecipe):
             trained = {"coverage": [last], "doubly_stochastic": [last], "guided": [before]}
             if any(attentions[layer].talking for layer in trained.get(name, range(layers))):
                 yield Fault(name, NEGATIVE)
+        if losses.reinforce and self.training.sharded:
+            yield Fault(
+                "reinforce",
+                "counts the reward of each example once, and processes of a sharded model repeat batches: "
+                "leave out one of the two",
+            )
         sampling = [name for name, part in NORMALIZERS.items() if part.samples()]
         used = dict.fromkeys(attention.normalize.name for attention in attentions)
         if losses.reinforce and not used.keys() & sampling:

@@ -266,6 +266,10 @@ class AnyLearningRecipe(Section):
             yield Fault("metrics", f"{twice} occurs twice: each metric has one score")
         if self.sharded and self.precision == "fp16":
             yield Fault("sharded", "fp16 scales losses in each process: use bf16")
+        if self.sharded and getattr(self, self.batch_key) == "auto":
+            yield Fault(
+                self.batch_key, "auto tries a whole model on one device, not a sharded one: set a number"
+            )
         if self.momentum and self.optimizer != "sgd":
             yield Fault("momentum", f"is an option of sgd, not of {self.optimizer}")
 

@@ -1,5 +1,6 @@
 """Comparison of attentions: variants of a recipe with other scorers and normalizers, measured."""
 
+import math
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -193,7 +194,7 @@ def figure(rows: Sequence[Row], path: Path) -> None:
     measured = by_variant(measured_rows(rows))
     metric = next(iter(metric_names(rows)), "")
     scores = [_value_and_interval([row.scores[metric] for row in own]) for own in measured.values()]
-    speeds = [mean(row.numbers.get("training_speed", 0.0) for row in own) for own in measured.values()]
+    speeds = [mean(row.numbers.get("training_speed", math.nan) for row in own) for own in measured.values()]
     bars = Panel("target pieces per second in training", np.array(speeds))
     several = max(map(len, measured.values()), default=0) > 1
     label = f"{metric}, {'least to greatest of the seeds' if several else '95 % interval'}"

@@ -35,9 +35,10 @@ from seq2attn.runs.comparison import compare as compare_variants
 from seq2attn.views.variant_chart import Panel
 
 NONE = "none"  # the variant without blocks
+TRAINING = "training_speed"  # images a second; a training of few updates has none
 
 COLUMNS = (
-    Column("training_speed", "training", lambda speed: f"{1000 / speed:.2f} ms"),  # an image
+    Column(TRAINING, "training", lambda speed: f"{1000 / speed:.2f} ms"),  # an image
     Column("decoding_speed", "inference", lambda speed: f"{1000 / speed:.2f} ms"),
     Column("memory", "memory", lambda size: f"{1e-6 * size:,.0f} MB"),  # at the peak of training
     Column("parameters", "parameters", "{:,.0f}".format),
@@ -162,7 +163,8 @@ def figure(rows: Sequence[Row], path: Path) -> None:
     for name in measured:
         value, low, high, _ = found.get(name, Difference(0.0 if name == NONE else math.nan, None, None, 0))
         intervals.append([value, value if low is None else low, value if high is None else high])
-    times = [1000 / mean(row.numbers["training_speed"] for row in own) for own in measured.values()]
+    speeds = [[row.numbers[TRAINING] for row in own if TRAINING in row.numbers] for own in measured.values()]
+    times = [1000 / mean(own) if own else math.nan for own in speeds]
     label = f"{metric}, difference to no blocks, 95 % interval"
     bars = Panel("ms an image in training", np.array(times))
     draw(list(measured), Panel(label, np.array(intervals)), bars, path, signed=True)

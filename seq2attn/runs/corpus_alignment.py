@@ -5,12 +5,15 @@ from itertools import tee, zip_longest
 from typing import NamedTuple
 
 from seq2attn.alignment.aligned_pair import AlignedPair
-from seq2attn.alignment.symmetrize import reversed_links, symmetrized
+from seq2attn.alignment.symmetrize import AGREED, agreed, reversed_links, symmetrized
 from seq2attn.alignment.word_alignment import AlignmentError, Link
 
 Pair = tuple[str, str]
 # Aligns pairs in order, as `TextPredictor.align_pairs` does.
 Aligner = Callable[[Iterator[Pair]], Iterator[AlignedPair]]
+
+
+AGREEMENT = "agreement"  # links are made of the weights of both directions, not of their links
 
 
 class LinkedPair(NamedTuple):
@@ -41,8 +44,8 @@ def linked(
     """Yield the links of pairs, in order.
 
     aligners: one from source to target, or also one from target to source. That one gets the pairs turned
-    around, and the links of both are symmetrized.
-    threshold: see `alignment.word_alignment.links`.
+    around, and the links of both are symmetrized, or with AGREEMENT made of the weights of both.
+    threshold: see `alignment.word_alignment.links`; for AGREEMENT see `alignment.symmetrize.agreed`.
     """
     if len(aligners) == 1:
         for aligned in aligners[0](iter(pairs)):
@@ -52,5 +55,9 @@ def linked(
     first, second = tee(pairs)
     turned = backward((target, source) for source, target in second)
     for aligned, opposite in zip(forward(first), turned, strict=True):
+        if symmetrization == AGREEMENT:
+            weights = aligned.alignment.weights, opposite.alignment.weights
+            yield LinkedPair(aligned, agreed(*weights, AGREED if threshold is None else threshold))
+            continue
         links = aligned.links(threshold), reversed_links(opposite.links(threshold))
         yield LinkedPair(aligned, symmetrized(*links, symmetrization))

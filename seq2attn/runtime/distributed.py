@@ -8,7 +8,9 @@ and as plain tensors, never as pickled objects.
 import contextlib
 import io
 import json
+import math
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,12 +24,14 @@ from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from seq2attn.errors import Seq2attnError
+from seq2attn.runtime.process import end_with_parent
 
 T = TypeVar("T")
 
 BUCKET = 2**25  # bytes of gradients that are summed at a time
 POLL = 0.2  # seconds between two looks at what the first process has to say
-TIMEOUT = timedelta(minutes=10)  # for which a process waits for the others
+TIMEOUT = 600.0  # seconds for which a process waits for the others, if SEQ2ATTN_TIMEOUT does not say
+NOTICED = 2.0  # seconds within which all processes notice that one of them does not answer
 
 
 class GroupError(Seq2attnError):
@@ -73,11 +77,16 @@ class Group:
         """Replace tensors by their sums over all processes."""
 
     def announce(self, value: Any) -> None:
-        """Let the other processes have a value, JSON, for which they wait with `announced`."""
+        """Let the other processes have a value, JSON, for which they wait with `announced`. Values come in
+        their order."""
 
     def announced(self) -> Any:
-        """Return the value that the first process announces, however long it takes."""
+        """Return the value that the first process announces next, however long it takes. GroupError if a
+        process fails meanwhile."""
         raise GroupError("there is one process only, which announces to others")
+
+    def meet(self) -> None:
+        """Wait until all processes are here, however long it takes. GroupError if one fails meanwhile."""
 
 
 ALONE = Group()
@@ -89,6 +98,7 @@ class Processes(Group):
     def __init__(self, store: Store) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self._store = PrefixStore("seq2attn", store)
+        self._announcements = self._meetings = 0
 
     def all(self, value: Any) -> list[Any]:
         """See the base class."""
@@ -163,14 +173,41 @@ class Processes(Group):
 
     def announce(self, value: Any) -> None:
         """See the base class."""
-        self._store.set("announced", json.dumps(value))
+        with self._answered():
+            self._store.set(self._next_announcement(), json.dumps(value))
 
     def announced(self) -> Any:
         """See the base class."""
+        key = self._next_announcement()
         with self._answered():
-            while not self._store.check(["announced"]):
-                time.sleep(POLL)
-            return json.loads(self._store.get("announced"))
+            self._wait(lambda: self._store.check([key]))
+            return json.loads(self._store.get(key))
+
+    def _next_announcement(self) -> str:
+        self._announcements += 1
+        return f"announced/{self._announcements}"
+
+    def meet(self) -> None:
+        """See the base class."""
+        self._meetings += 1
+        key = f"met/{self._meetings}"
+        with self._answered():
+            self._store.add(key, 1)
+            self._wait(lambda: self._store.add(key, 0) == self.size)
+
+    def fail(self, error: BaseException) -> None:
+        """Let the processes that wait without a limit know that this one has failed."""
+        told = json.dumps([self.rank, str(error) or type(error).__name__])
+        with contextlib.suppress(RuntimeError):  # nobody may be left who keeps the store
+            self._store.compare_set("failed", "", told)  # the first failure is the cause of others
+
+    def _wait(self, there: Callable[[], bool]) -> None:
+        """Wait for as long as it takes. GroupError if a process fails meanwhile."""
+        while not there():
+            if self._store.check(["failed"]):
+                rank, reason = json.loads(self._store.get("failed"))
+                raise GroupError(f"process {rank}: {reason}")
+            time.sleep(POLL)
 
     @contextlib.contextmanager
     def _answered(self) -> Iterator[None]:
@@ -181,9 +218,32 @@ class Processes(Group):
         except RuntimeError as error:
             reason = str(error).strip().split("\n")[0][:200]
             raise GroupError(
-                f"process {self.rank} of {self.size}: another one has ended or does not answer ({reason}). "
+                f"process {self.rank} of {self.size}: {self._silent()} ended or does not answer ({reason}). "
                 "Training can be resumed from what was saved last"
             ) from error
+
+    def _silent(self) -> str:
+        """Name the processes that have not noticed a failure, and so are its cause.
+
+        The store is asked in a thread: behind a cut cable it may not answer either.
+        """
+        missing: set[int] = {*range(self.size)} - {self.rank}
+
+        def ask() -> None:
+            with contextlib.suppress(RuntimeError):  # the store may be gone
+                self._store.set(f"noticed/{self.rank}", "")
+                end = time.monotonic() + NOTICED
+                while missing and time.monotonic() < end:
+                    missing.difference_update([r for r in missing if self._store.check([f"noticed/{r}"])])
+                    time.sleep(POLL)
+                asked.set()
+
+        asked = threading.Event()
+        threading.Thread(target=ask, daemon=True).start()
+        if not asked.wait(2 * NOTICED) or not missing:
+            return "another one has"
+        names = " and ".join(map(str, sorted(missing)))
+        return f"process {names} has" if len(missing) == 1 else f"one of the processes {names} has"
 
 
 _FAILED = "the first process failed"
@@ -213,23 +273,50 @@ def _kind(tensor: Tensor) -> tuple[torch.dtype, torch.device]:
 
 
 @contextlib.contextmanager
-def joined(timeout: timedelta = TIMEOUT) -> Iterator[Group]:
+def joined() -> Iterator[Group]:
     """Join the processes that torchrun has started, until the end of the context; a process that it has not
     started is alone.
 
-    timeout: how long a process waits for the others in an exchange.
+    In an exchange a process waits for the others for as many seconds as SEQ2ATTN_TIMEOUT says.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "MASTER_ADDR" not in os.environ:
         yield ALONE
         return
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    store, rank, size = next(rendezvous("env://", timeout=timeout))
-    store = PrefixStore(_name_of_start(store, rank, size, timeout), store)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+    end_with_parent()
+    group = Processes(_met(_timeout()))
     try:
-        yield Processes(store)
+        yield group
+    except BaseException as error:
+        group.fail(error)
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def _met(timeout: timedelta) -> Store:
+    """Meet the other processes; return the store that they have in common from this start on."""
+    try:
+        store, rank, size = next(rendezvous("env://", timeout=timeout))
+        store = PrefixStore(_name_of_start(store, rank, size, timeout), store)
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+    except (RuntimeError, ValueError) as error:
+        raise GroupError(
+            f"cannot meet the other processes of torchrun ({str(error).strip().splitlines()[0][:200]}): are "
+            "all of them started, with one MASTER_ADDR and MASTER_PORT, which this machine can reach?"
+        ) from error
+    return store
+
+
+def _timeout() -> timedelta:
+    said = os.environ.get("SEQ2ATTN_TIMEOUT") or TIMEOUT
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < 1e6:
+        raise Seq2attnError(f"SEQ2ATTN_TIMEOUT: expected a number of seconds above 0, got {said}")
+    return timedelta(seconds=seconds)
 
 
 def _name_of_start(store: Store, rank: int, size: int, timeout: timedelta) -> str:

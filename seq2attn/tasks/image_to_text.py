@@ -15,8 +15,8 @@ from typing_extensions import Self
 from seq2attn.data import DataError, Role
 from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.data.image_batches import normalization
-from seq2attn.data.image_texts import ImageTextLoader, ImageTokenizer
-from seq2attn.data.images import ImageExamples, prepare_images
+from seq2attn.data.image_texts import ImageTextLoader, ImageTokenizer, prepare_image_texts
+from seq2attn.data.images import ImageExamples
 from seq2attn.data.report import Report, silent
 from seq2attn.inference.captioner import Captioner
 from seq2attn.inference.generator import Generator
@@ -55,7 +55,7 @@ class ImageToTextTask(ImageTask[ImageToTextRecipe]):
         text = recipe.text
         if text.file is not None:
             return cls(recipe, Vocabulary.load(Path(text.file), text.words))
-        training = prepare_images(recipe.data.train, recipe.data, "train")
+        training = prepare_image_texts(recipe.data.train, recipe.data, "train")
         target = train_vocabulary(
             list(chain.from_iterable(map(training.references, range(len(training))))),
             model=text.model,
@@ -102,7 +102,7 @@ class ImageToTextTask(ImageTask[ImageToTextRecipe]):
 
     def examples(self, role: Role, progress: Callable[[Report], object] = silent) -> ImageExamples:
         """See the base class. DataError also for a text that the decoder has no positions for."""
-        examples = prepare_images(self.corpora(role), self.recipe.data, role, progress)
+        examples = prepare_image_texts(self.corpora(role), self.recipe.data, role, progress)
         limit = learned_positions(self.recipe.model.decoder)
         if limit is None or role == "test":
             return examples
@@ -155,7 +155,7 @@ class ImageToTextTask(ImageTask[ImageToTextRecipe]):
 
     @cached_property
     def _most_frequent(self) -> str:
-        training = prepare_images(self.recipe.data.train, self.recipe.data, "train")
+        training = prepare_image_texts(self.recipe.data.train, self.recipe.data, "train")
         counts = Counter(chain.from_iterable(map(training.references, range(len(training)))))
         return max(sorted(counts), key=counts.__getitem__)
 

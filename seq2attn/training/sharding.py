@@ -9,6 +9,7 @@ torch's modules for this take half a second to import, so only `shard` and `like
 """
 
 import contextlib
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -31,6 +32,8 @@ def shard(model: nn.Module) -> None:
     its part, in the last backward pass of an update (`syncs_after`)."""
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+    # Keys and values of a layer are views for its heads, and nothing writes into what a layer returns.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     scalars = {parameter for parameter in model.parameters() if not parameter.dim()}
     for layer in [*model.modules()]:
         methods = LAYERS.get(type(layer))

@@ -65,10 +65,11 @@ def _draw_intervals(axes: Axes, values: NDArray[np.float64], signed: bool) -> No
 
 def _draw_bars(axes: Axes, values: NDArray[np.float64]) -> None:
     """Draw a bar in each row, and its number beside it."""
-    axes.barh(range(len(values)), values, height=0.56, color=_BAR)
-    axes.set_xlim(0, 1.25 * max(float(values.max(initial=0.0)), 1e-9))
+    rows = np.flatnonzero(np.isfinite(values))
+    axes.barh(rows, values[rows], height=0.56, color=_BAR)
+    axes.set_xlim(0, 1.25 * max(float(values[rows].max(initial=0.0)), 1e-9))
     axes.set_xticks([])
-    for row, value in enumerate(values):
+    for row, value in zip(rows.tolist(), values[rows].tolist(), strict=True):
         _write(axes, value, row, f"{value:,.0f}" if value >= 100 else f"{value:.3g}")
 
 
