@@ -91,7 +91,8 @@ class Continuing(OfDrafts):
 
     def compute(self, lines: Sequence[Line]) -> list[list[NextWord]]:
         """See the base class."""
-        return [self.predictor.next_words(*line.item[:2], self.count) for line in lines]
+        drafts = [line.item for line in lines]
+        return [self.predictor.next_words(one.text, one.prefix, self.count) for one in drafts]
 
 
 @dataclass(frozen=True)
