@@ -34,7 +34,7 @@ from seq2attn.inference.results import Translation
 from seq2attn.inference.search import Hypothesis
 from seq2attn.inference.shortening import shortened
 from seq2attn.inference.text_words import between_texts, translation_of
-from seq2attn.inference.writing_predictor import WritingPredictor
+from seq2attn.inference.writing_predictor import Listener, WritingPredictor
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.text.vocabulary import Tokens, Vocabulary
 from seq2attn.text.words import as_lines
@@ -43,6 +43,7 @@ from seq2attn.views.viewer import Side
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+NO_LISTENERS: Mapping[int, Listener] = {}
 CHUNK = 2000  # lines that are read at a time, so that batches can have similar lengths
 
 
@@ -56,7 +57,7 @@ class _SourceText(NamedTuple):
 class TextPredictor(WritingPredictor[PairTokenizer]):
     """A predictor that writes a text from a text."""
 
-    aligns = True
+    command, aligns = "continue", True  # a subclass has the command of its task
 
     @property
     def source(self) -> Vocabulary:
@@ -306,9 +307,14 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         prefixes: Sequence[str],
         indices: Sequence[int],
         exact: bool = True,
+        listeners: Mapping[int, Listener] = NO_LISTENERS,
     ) -> list[Translation]:
         """Return the results of texts that are computed together, with these prefixes; `indices` are those of
-        the texts in their inputs, which may be several: samples depend on them."""
+        the texts in their inputs, which may be several: samples depend on them.
+
+        listeners: of some texts, by their places: told of whole words that can no longer change, while torch
+            searches.
+        """
         tokenizer = self.generator.tokenizer
         numbered = zip(texts, indices, strict=True)
         sources = [self._tokenize(text, decoding.max_source, index + 1) for text, index in numbered]
@@ -319,7 +325,13 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         numbers = [indices[row] for row in rows]
         aligned = (alignment or decoding.replace_unknown) and self.model.decoder.attention_layers
         head = self.alignment if aligned else None
-        nbest_lists = self.generator.decode(given, decoding, prefix_ids, numbers, head, exact)
+        heard = {
+            place: (listeners[row], sources[row].tokens.pieces)
+            for place, row in enumerate(rows)
+            if row in listeners
+        }
+        watch = self._watch(heard, decoding.replace_unknown)
+        nbest_lists = self.generator.decode(given, decoding, prefix_ids, numbers, head, exact, watch)
         results: list[list[Translation]] = [[] for _ in texts]
         for row, nbest in zip(rows, nbest_lists, strict=True):
             tokens = sources[row].tokens
