@@ -15,13 +15,37 @@ import onnxruntime
 import sentencepiece
 
 
+class Pieces:
+    """A SentencePiece model, and the ids of its pieces if they are not its own (SIDE.ids.json)."""
+
+    def __init__(self, folder: Path, side: str, tags: Any) -> None:
+        self.model = sentencepiece.SentencePieceProcessor(model_file=str(folder / f"{side}.model"))
+        given = folder / f"{side}.ids.json"
+        self.ids = json.loads(given.read_text(encoding="utf-8")) if given.exists() else None
+        self.names, self.tags = [*(self.ids or ())], tags
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, which may begin with a tag."""
+        if self.ids is None:
+            return list(self.model.encode(text))
+        if self.tags == "marked":  # any >>text<< is a tag
+            tag = text[: text.find("<<") + 2] if text.startswith(">>") and "<<" in text else ""
+        else:
+            tag = max((tag for tag in self.tags if text.startswith(tag)), key=len, default="")
+        pieces = [*([tag] if tag else []), *self.model.encode(text[len(tag) :], out_type=str)]
+        return [self.ids.get(piece, self.ids["<unk>"]) for piece in pieces]
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of ids."""
+        if self.ids is None:
+            return str(self.model.decode(ids))
+        return str(self.model.decode([self.names[number] for number in ids]))
+
+
 def main(folder: Path) -> None:
     """Translate standard input, line by line."""
     notes = json.loads((folder / "export.json").read_text(encoding="utf-8"))
-    source, target = (
-        sentencepiece.SentencePieceProcessor(model_file=str(folder / f"{side}.model"))
-        for side in ("source", "target")
-    )
+    source, target = (Pieces(folder, side, notes.get("tags", ())) for side in ("source", "target"))
     encoder, step = (
         onnxruntime.InferenceSession(str(folder / f"{name}.onnx")) for name in ("encoder", "step")
     )

@@ -66,10 +66,10 @@ def _first_steps_are_checked() -> Iterator[None]:
     search, step = Generator._search, Generator._step
     steps = itertools.count(1)
 
-    def search_anew(self: Generator, *arguments: Any) -> Any:
+    def search_anew(self: Generator, *arguments: Any, **options: Any) -> Any:
         nonlocal steps
         steps = itertools.count(1)
-        return search(self, *arguments)
+        return search(self, *arguments, **options)
 
     def checked_at_first(self: Generator, token: Any, state: Any) -> Any:
         with unchecked() if next(steps) > 2 else contextlib.nullcontext():

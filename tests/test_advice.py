@@ -59,3 +59,13 @@ def test_an_update_without_effect_is_noticed_where_it_counts(name: str) -> None:
 
     assert noticed(1, 0.0) and noticed(19, 0.0)
     assert not noticed(20, 0.0) and not noticed(1, 0.1)
+
+
+def test_processes_without_a_batch_in_an_update() -> None:
+    settings = read("quickstart", ["training.accumulate=2"]).training
+    (line,) = advice(settings, None, 50, "pairs", processes=4)
+    assert line == (
+        "training.accumulate: 2 of 4 processes have a batch in an update, and the others are idle: set it to 4 or "
+        "a multiple"
+    )
+    assert not [*advice(settings, None, 50, "pairs", processes=2)]

@@ -5,12 +5,15 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_cli import MODEL as OLDER
 from tiny_cli import fails, run
 from tiny_runs import MODEL
 
+from seq2attn.alignment.word_alignment import WordAlignment, entropies
 from seq2attn.cli.compare import PARTS
 from seq2attn.metrics import score
+from seq2attn.metrics.ngrams import differing_ngrams, matched_ngrams
 from seq2attn.runs import system_comparison
 from seq2attn.views.comparison_page import COLORS
 
@@ -50,12 +53,19 @@ def test_files_as_json(files: dict[str, str]) -> None:
         POOR[first["row"]],
     ]
     assert len(report["differing"]) == 10 and sorted(PARTS) == sorted(system_comparison.PARTS)
+    (ngrams,) = report[
+        "ngrams"
+    ]  # good.en has "Where is Tom?" in the place of "Where is he?", poor.en adds words
+    assert ngrams["systems"] == ["good.en", "poor.en"] and "attention" not in report
+    assert {"text": "Where is Tom ?", "reference": 3, "matched": [3, 0]} in ngrams["first"]
 
 
 def test_text_page_and_figure(files: dict[str, str], tmp_path: Path) -> None:
     figure, page = tmp_path / "length.svg", tmp_path / "all.html"
     words = ["compare", f"A={files['good']}", f"B={files['poor']}", "--references", files["gold"], *QUICK]
     output = run(*words, "--source", files["in"], "--plot", str(figure)).stdout
+    assert "\n\nn-grams that A has right more often: matches of A and of B\n  3 and 0 of 3  " in output
+    assert "\n  3 and 0 of 3  Where is Tom ?\n" in output
     assert re.search(r"^BLEU \|nrefs:1\|", output, re.MULTILINE)
     assert re.search(r"^  B +\d+\.\d \[.*\]  -\d+\.\d \[.*\], p 0\.\d{4} bootstrap, ", output, re.MULTILINE)
     assert "BLEU by the length of the source in words\n3 (3 inputs)" in output
@@ -64,6 +74,7 @@ def test_text_page_and_figure(files: dict[str, str], tmp_path: Path) -> None:
     assert "words of the source" in drawn and all(color in drawn for color in COLORS[:2])
     run(*words, "--source", files["in"], "--format", "html", "-o", str(page))
     html = page.read_text(encoding="utf-8")
+    assert "<td dir='auto'>Where is Tom ?</td><td class='number'>3</td><td class='number'>0</td>" in html
     assert "&lt;<mark>book" not in html and "&lt;book&gt;" in html and "<mark>he</mark>" in html
     assert "default-src 'none'" in html and "<script" not in html and not re.search(r"(src|href)=.http", html)
 
@@ -114,3 +125,48 @@ def test_what_cannot_be_compared(files: dict[str, str], tmp_path: Path) -> None:
     ):
         code, error = fails("compare", *words)
         assert code and message in error, error
+
+
+def test_n_grams_that_one_of_two_has_right() -> None:
+    references = ["a b c d", "a b"]
+    outputs = [["a b c x", "a"], ["a b c x", "x x"], ["c d", "a b b"]]
+    first, other = (
+        [matched_ngrams(texts, references) for texts in of_system] for of_system in (outputs[:2], outputs[2:])
+    )
+    assert first[0]["a", "b"] == 1 and other[0]["b",] == 1  # as often as the reference at most
+    found = differing_ngrams((first, other), references, 10)
+    assert [str(one) for one in found.first] == ["1 and 0 of 1  a b c", "1.5 and 1 of 2  a"]
+    assert [str(one) for one in found.other] == ["0 and 1 of 1  c d"]  # and so d, which says the same
+    turned = differing_ngrams((other, first), references, 1)
+    assert [one.text for one in turned.other] == ["a b c"] and turned.first[0].matched == (1, 0)
+
+
+def test_the_entropy_of_weights_is_in_bits() -> None:
+    weights = torch.tensor([[0.25, 0.25, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 0.0], [0.3, 0.3, 0.3]])
+    found = entropies(WordAlignment(weights, torch.tensor([0.5, 0.0, 0.0, 0.3])))
+    assert found.tolist() == pytest.approx([1.5, 0, 0, 2])
+
+
+def test_where_runs_look(files: dict[str, str], tmp_path: Path) -> None:
+    """The same run twice looks alike; the error rate of links is that of the command align."""
+    (tmp_path / "links").write_text("0-0 1-1 2?2\n" * 12)
+    other = Path(OLDER).parent / "transformer" / "run"
+    texts = ["--source", files["in"], "--references", files["gold"]]
+    options = ["--parts", "attention", "--most", "0", *QUICK, "--beam", "1", "--metric", "exact"]
+    words = ["compare", f"A={MODEL}", f"B={MODEL}", f"C={other}", *texts, *options]
+    words += ["--gold", str(tmp_path / "links")]
+    entropy, shared, errors = json.loads(run(*words, "--format", "json").stdout)["attention"]
+    values = [[value["value"] for value in part["values"]] for part in (entropy, shared, errors)]
+    assert values[0][0] == values[0][1] > 0 and values[1][:2] == [100, 100] and values[2][0] == values[2][1]
+    assert values[0][2] != values[0][0] and 0 <= values[1][2] < 100 and entropy["count"] == 42
+    assert [part["differences"][0]["p_bootstrap"] for part in (entropy, shared, errors)] == [1, 1, 1]
+    for value, path in ((values[2][0], MODEL), (values[2][2], other)):
+        given = ["align", str(path), files["in"], files["gold"], "--gold", str(tmp_path / "links")]
+        aligned = json.loads(run(*given, "--format", "json").stdout)["scores"][0]
+        assert value == pytest.approx(aligned["value"], abs=1e-3)
+    assert re.search(r"in bits \(42 words\)\n  A +\d\.\d\d \[", run(*words).stdout)
+    for gold, message in (("0-0\n", "for each of the 12 inputs, got 1"), ("0:0\n", "expected links such as")):
+        (tmp_path / "links").write_text(gold)
+        assert message in fails(*words)[1]
+    (tmp_path / "links").write_text("0-0\n" * 12)
+    assert "gold links measure attention" in fails(*words, files["good"])[1]

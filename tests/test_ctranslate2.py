@@ -21,6 +21,7 @@ from seq2attn.inference.engines.exported_folder import require_supported
 from seq2attn.inference.engines.registry import make_engine
 from seq2attn.inference.translator import Translator
 from seq2attn.recipe import DecodingRecipe, read
+from seq2attn.text.given_ids import Numbering
 from seq2attn.text.vocabulary import Vocabulary
 
 TEXTS = [text for text in SENTENCES if text]
@@ -77,6 +78,29 @@ def test_every_variant_has_the_same_probabilities_and_the_same_best_hypotheses(
             best = max(answer, key=lambda one: one.score)
             assert best.tokens == nbest[0].tokens
             assert best.log_probability == pytest.approx(nbest[0].log_probability, abs=1e-4)
+    assert compared >= 3
+
+
+def test_given_ids_and_tags_are_the_same_there(vocabularies: list[Vocabulary], own_cache: Path) -> None:
+    """Pieces in another order, and a tag that SentencePiece does not know, as in models of several languages."""
+    pytest.importorskip("ctranslate2")
+    tagged = []
+    for vocabulary in vocabularies:
+        ids = {piece: number for number, piece in enumerate([*reversed(vocabulary.names), "<2en>"])}
+        tagged.append(Vocabulary(vocabulary.model, vocabulary.words, Numbering(ids, None, ("<2en>",))))
+    task, translator = random_model(VARIANTS["pre"], tagged)
+    engine = make_engine("ctranslate2", task.recipe, translator)
+    assert engine is not None
+    texts = [f"<2en> {text}" for text in TEXTS]
+    generator, decoding = translator.generator, translator.decoding
+    given = [generator.tokenizer.source_ids(ids, lambda: "") for ids in translator.source.encode(texts)]
+    assert all(ids.ids[0] == tagged[0].size - 1 for ids in given)
+    answers = engine.search(generator.requests(given, decoding), decoding)
+    compared = 0
+    for answer, nbest in zip(answers, generator.search(given, decoding), strict=True):
+        if not isinstance(answer, str) and not nbest[0].truncated:
+            compared += 1
+            assert max(answer, key=lambda one: one.score).tokens == nbest[0].tokens
     assert compared >= 3
 
 

@@ -13,6 +13,7 @@ import tiny_detector
 import torch
 from processes import in_processes
 from tiny_reversal import PIECES, RECIPE, records
+from tiny_runs import recording, said
 from tiny_training import KINDS, batch, moved, sgd
 from torch import nn
 from torch.distributed import TCPStore
@@ -108,17 +109,18 @@ def test_gradients_that_no_process_has_stay_none() -> None:
     assert in_processes(2, work) == [[[3.0] * 3, [1.0] * 3, None]] * 2
 
 
-def test_running_statistics_are_the_mean_over_the_batches_of_an_update() -> None:
-    batches = torch.randn(5, 4, 3, generator=torch.Generator().manual_seed(1)) + 2
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_running_statistics_are_the_mean_over_the_batches_of_an_update(count: int) -> None:
+    batches = torch.randn(count, 4, 3, generator=torch.Generator().manual_seed(1)) + 2
 
     def buffers(group: Group) -> list[Any]:
         norm = nn.BatchNorm1d(3, momentum=0.3)
         norm(batches[0])
-        kept = SharedBuffers(norm, len(batches))
+        kept = SharedBuffers(norm, len(batches), group)
         for _, part in group.share(batches):
             norm(part)
             kept.batch_done()
-        kept.update_done(group)
+        kept.update_done()
         return [buffer.tolist() for buffer in norm.buffers()]
 
     def work() -> Any:
@@ -159,6 +161,46 @@ def test_what_fails_in_the_first_process_fails_in_all() -> None:
 
     first, second = in_processes(2, work)
     assert first == "ValueError: the disk is full" and second == "GroupError: process 0: the disk is full"
+
+
+@pytest.mark.parametrize("wait", ["announced", "meet"])
+def test_who_waits_without_a_limit_learns_that_another_has_failed(wait: str) -> None:
+    kept = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+    def work() -> Any:
+        os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_PORT": str(kept.port)}
+        try:
+            with joined() as group:
+                if group.first:
+                    raise ValueError("no such file")
+                getattr(group, wait)()
+        except (ValueError, GroupError) as error:
+            return f"{type(error).__name__}: {error}"
+
+    first, *others = in_processes(3, work)
+    assert first == "ValueError: no such file" and others == ["GroupError: process 0: no such file"] * 2
+
+
+def test_what_is_announced_comes_in_order_and_processes_wait_longer_than_for_an_exchange(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SEQ2ATTN_TIMEOUT", "1")
+
+    def work() -> Any:
+        with joined() as group:
+            if group.first:
+                time.sleep(1.5)
+                group.announce([1])
+                group.announce("b")
+                values = [[1], "b"]
+            else:
+                values = [group.announced(), group.announced()]
+            if group.rank == 1:
+                time.sleep(1.5)
+            group.meet()
+            return values
+
+    assert in_processes(2, work) == [[[1], "b"]] * 2
 
 
 def test_processes_that_start_again_do_not_meet_those_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,11 +271,14 @@ def test_a_run_is_that_of_one_process_also_when_it_is_resumed_with_another_numbe
         train(RECIPE, folder / "several", {"training.max_steps": 3}, device="cpu")
 
     def second() -> Any:
-        trained = train(RECIPE, folder / "several", resume="auto", device="cpu")
-        return trained.progress.step, len(RunFolder.open(folder / "several").weights)
+        display = recording()
+        trained = train(RECIPE, folder / "several", resume="auto", device="cpu", display=display)
+        return trained.progress.step, len(RunFolder.open(folder / "several").weights), said(display)
 
     in_processes(2, first)
-    assert in_processes(3, second)[0] == (6, 3)
+    step, weights, notes = in_processes(3, second)[0]
+    assert (step, weights) == (6, 3)
+    assert "note: 2 processes trained until update 3, and 3 processes from here on" in notes
     one, several = RunFolder.open(folder / "one"), RunFolder.open(folder / "several")
     assert records(one.path)[-1]["exact"] == records(several.path)[-1]["exact"]
     for name in ("best", "last"):

@@ -129,3 +129,24 @@ def test_ctrl_c_during_imports_ends_silently(module):
     words = [sys.executable, "-c", INTERRUPTING, module, tiny_cli.MODEL]
     done = subprocess.run(words, capture_output=True, text=True, env=tiny_cli.ENVIRONMENT, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has ended")
+def test_a_process_of_torchrun_ends_when_torchrun_is_killed(tmp_path):
+    """A stands for torchrun, and B for its process, which writes a file when it has got SIGTERM."""
+    child = (
+        "import pathlib, signal, sys, time\n"
+        "from seq2attn.runtime.process import end_with_parent\n"
+        f"told = pathlib.Path({str(tmp_path / 'told')!r})\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (told.touch(), sys.exit()))\n"
+        "end_with_parent()\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(20)\n"
+    )
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    environment = {**os.environ, "TORCHELASTIC_RUN_ID": "1"}
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, env=environment) as started:
+        assert started.stdout.readline() == b"ready\n"
+        started.kill()
+        started.stdout.read()  # until the child has closed it, too
+    assert (tmp_path / "told").exists()

@@ -56,6 +56,32 @@ def test_files_and_base64_give_the_results_of_the_model(served: Any, command: st
             assert entry["probabilities"] == pytest.approx(result.to_json()["probabilities"], abs=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore::seq2attn.errors.LengthWarning")
+@pytest.mark.parametrize("command", KEYS)
+def test_maps_show_where_the_model_looks(served: Any, command: str) -> None:
+    body = {"image": base64(FILES[1]), "maps": True}
+    (entry,) = served.post(f"/v1/{command}", json=body).json()[KEYS[command]]
+    model: Any = image_predictors()[command]
+    names = [one["name"] for one in entry["maps"]]
+    veils = [np.array(pixels(b64decode(one["image"]))) for one in entry["maps"]]
+    if command == "caption":
+        caption = model.caption(pixels(FILES[1]))
+        maps, read = [*zip(caption.words, caption.alignment, strict=True)], caption.pixels
+        assert names == caption.words
+    else:
+        found = model.maps(pixels(FILES[1]))
+        maps, read = [(name, found[name].weights[0].mean(0)) for name in names], found.pixels
+    assert (np.array(pixels(b64decode(entry["seen"]))).reshape(read.shape) == read).all()
+    for (_, weights), veil in zip(maps, veils, strict=True):
+        assert veil.ndim == 3 and veil.shape[2] == 4
+        if veil.shape[:2] == weights.shape:  # else the mean of all places that ask
+            opacity = veil[..., 3]
+            assert (
+                opacity.flatten()[int(weights.argmax())] == opacity.max() == (255 if weights.max() > 0 else 0)
+            )
+    assert names or command in ("segment", "detect")
+
+
 def test_images_are_generated_by_seed_and_number(served: Any) -> None:
     answer = served.post("/v1/generate", json={"count": 3, "seed": 5, "label": "bee"}).json()
     model: Any = image_predictors()["generate"]

@@ -9,15 +9,20 @@ from base64 import b64encode
 from collections.abc import Iterator
 from hashlib import sha256
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pytest
-from tiny_serving import client, label_predictors, serving, translator
+from PIL import Image
+from tiny_browser import Browser, browser
+from tiny_serving import base64, client, image_predictors, label_predictors, png, serving, translator
 
 pytest.importorskip("fastapi")
 
+TEXT = "Ich wei\u00df nicht, wo er ist."
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -50,7 +55,7 @@ def test_a_browser_may_run_only_what_is_in_the_page() -> None:
         name for _, name, _ in page.names if name in ("style", "src", "href") or name.startswith("on")
     ]
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|innerHTML|eval\(|document\.write", answer.text)
-    assert len(answer.text) < 20_000
+    assert len(answer.text) < 24_000
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +65,8 @@ def address() -> Iterator[str]:
 
     from seq2attn.serving.app import make_app
 
-    app = make_app(serving({"de-en": translator(), "ner": label_predictors()["tag"]}))
+    models = {"de-en": translator(), "ner": label_predictors()["tag"], **image_predictors()}
+    app = make_app(serving(models))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -104,3 +110,69 @@ def test_a_browser_shows_a_translation_with_its_words(address: str, tmp_path: Pa
     cells = [value for tag, name, value in page.names if (tag, name) == ("td", "title")]
     assert len(cells) == len(result.words) * len(result.source_words)
     assert f"know \u2013 wei\u00df: {float(result.alignment[2, 1]):.2f}" in cells
+
+
+@pytest.fixture(scope="module")
+def page(address: str) -> Iterator[Browser]:
+    """A browser with the page."""
+    with browser() as opened:
+        opened.visit(address + "/#" + quote(TEXT))
+        yield opened
+        assert not [fault for fault in opened.faults if not fault.startswith(("http://127", "[DOM]"))]
+
+
+def test_a_word_has_alternatives_and_the_rest_follows_the_one_that_is_chosen(page: Browser) -> None:
+    plain = translator().translate(TEXT, nbest=3)
+    page.await_("document.querySelector('.below .word')")
+    page.move(".below .word:nth-child(3)", click=True)
+    page.await_("document.querySelector('.menu button')")
+    prefix = " ".join(plain.words[:2]) + " "
+    words = translator().next_words(TEXT, prefix)
+    shown = page.texts(".menu button")
+    assert len(shown) == len(words) and shown[0].startswith(plain.words[2])
+    assert all(
+        text.startswith(word.text) and text.endswith(" %") for text, word in zip(shown, words, strict=True)
+    )
+    page.press("ArrowDown")
+    page.run("document.activeElement.click()")  # as Enter does
+    page.await_("document.querySelector('.given')")
+    chosen = translator().translate(TEXT, nbest=3, prefix=words[1].prefix)
+    assert page.texts("article .text") == [chosen.text] != [plain.text]
+    given = [
+        text.removesuffix(small)
+        for text, small in zip(page.texts(".given"), page.texts(".given small"), strict=True)
+    ]
+    assert given == chosen.words[:3]
+    page.move("article .link", click=True)
+    assert page.texts("article .text") == [plain.text] and not page.texts(".menu, .given")
+
+
+DROP = """
+(() => {
+  const bytes = Uint8Array.from(atob("%s"), (one) => one.charCodeAt(0)), dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([bytes], "image.png", {type: "image/png"}));
+  const model = document.getElementById("model");
+  model.value = "%s";
+  model.dispatchEvent(new Event("change"));
+  document.dispatchEvent(new DragEvent("drop", {dataTransfer, cancelable: true}));
+})()
+"""
+
+
+@pytest.mark.filterwarnings("ignore::seq2attn.errors.LengthWarning")
+@pytest.mark.parametrize("command", ["classify", "segment", "caption", "detect"])
+def test_an_image_that_is_dropped_is_shown_with_its_result_and_its_maps(page: Browser, command: str) -> None:
+    content, model = png(24, 32), image_predictors()[command]
+    page.run(DROP % (base64(content), command))
+    page.await_("document.querySelector('article') && !document.getElementById('state').textContent")
+    image = np.asarray(Image.open(BytesIO(content)))
+    if command == "caption":
+        result: Any = model.caption(image)
+        assert page.texts("article .text") == [result.text] and page.texts(".maps button") == result.words
+    else:
+        maps: Any = model.maps(image)  # type: ignore[attr-defined]
+        places = [name for name, map in maps.items() if map.kind not in ("channel", "branch", "channels")]
+        assert page.texts(".maps button") == places
+    natural = "[...document.querySelectorAll('.image img')].map((one) => one.naturalWidth)"
+    page.await_(f"{natural}.every((width) => width)")
+    assert page.run(natural)[0] == 32

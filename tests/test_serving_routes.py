@@ -132,17 +132,54 @@ def test_texts_that_are_not_blank_begin_with_the_tag_that_is_asked_for(
     assert [entry["text"] for entry in entries] == [alone("Tom ist nicht hier.").text, ""]
 
 
-def test_results_stream_one_by_one_in_order(served: Any) -> None:
-    body = {"texts": SENTENCES[:4], "beam": 2}
+def events(served: Any, **body: Any) -> list[tuple[str, dict[str, Any]]]:
+    """The events of a stream, with their data."""
     answer = served.post("/v1/translate", json=body, headers={"accept": "text/event-stream"})
     assert answer.headers["content-type"].startswith("text/event-stream")
-    events = [block.split("\n") for block in answer.text.strip().split("\n\n")]
-    assert [name for name, _ in events] == ["event: result"] * 4 + ["event: end"]
-    entries = [json.loads(data.removeprefix("data: ")) for _, data in events]
-    assert [entry["number"] for entry in entries[:4]] == [0, 1, 2, 3]
-    for text, entry in zip(SENTENCES, entries[:4], strict=False):
+    blocks = [block.split("\n") for block in answer.text.strip().split("\n\n")]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in blocks]
+
+
+def test_results_stream_one_by_one_in_order(served: Any) -> None:
+    told = events(served, texts=SENTENCES[:4], beam=2)
+    entries = [entry for name, entry in told if name == "result"]
+    assert [entry["number"] for entry in entries] == [0, 1, 2, 3]
+    for text, entry in zip(SENTENCES, entries, strict=False):
         same(entry, alone(text, beam=2))
-    assert entries[4]["model"] == "de-en"
+    assert told[-1] == ("end", {"model": "de-en", "checksum": "0123456789ab"})
+
+
+@pytest.mark.parametrize("options", [{"beam": 1}, {"nbest": 2, "split": True}])
+def test_words_stream_before_their_sentence_is_there_and_begin_it(
+    served: Any, options: dict[str, Any]
+) -> None:
+    """All of many lines, computed together; what was sent is never taken back, and a result is what it is
+    without a stream."""
+    body = {"texts": [*SENTENCES[4:7], "Wo ist Tom?  Tom ist nicht hier.\nHilfe!"], **options}
+    plain = post(served, "/v1/translate", **body)["translations"]
+    texts, sent, sentence = ["" for _ in plain], ["" for _ in plain], ""
+    for name, entry in events(served, **body)[:-1]:
+        if name == "words":
+            sentence += entry["text"]
+            sent[entry["number"]] = texts[entry["number"]] + sentence
+        else:
+            assert entry["text"].startswith(sentence) and name == "result"
+            texts[entry["number"]] += entry["text"] + entry["after"]
+            sentence = ""
+    assert texts == [one["text"] for one in plain]
+    assert all(text.startswith(beginning) for text, beginning in zip(texts, sent, strict=True))
+
+
+def test_the_next_words_are_those_of_the_model(served: Any) -> None:
+    words = post(served, "/v1/next", text="Wo ist Tom?", prefix="Where ", count=3)["words"]
+    for entry, word in zip(words, translator().next_words("Wo ist Tom?", "Where ", 3), strict=True):
+        assert (entry["text"], entry["prefix"]) == (word.text, word.prefix)
+        assert entry["probability"] == pytest.approx(word.probability, abs=1e-5)
+    (entry,) = post(served, "/v1/translate", text="Wo ist Tom?", prefix=words[1]["prefix"])["translations"]
+    assert entry["text"].startswith(words[1]["prefix"].strip())
+    long = "Tom " * (translator().decoding.max_source + 1)
+    answer = served.post("/v1/next", json={"text": long})
+    assert answer.status_code == 422 and "longer than the model reads" in answer.json()["error"]
 
 
 def test_pairs_are_aligned_as_the_model_aligns_them(served: Any) -> None:
@@ -214,7 +251,18 @@ def test_other_pages_may_ask_only_if_they_are_let() -> None:
 def test_examples_of_the_documentation_are_good_requests(served: Any) -> None:
     document = served.get("/openapi.json").json()
     paths = {path: list(methods) for path, methods in document["paths"].items()}
-    works = ("translate", "summarize", "align", "tag", "caption", "detect", "segment", "classify", "generate")
+    works = (
+        "translate",
+        "summarize",
+        "next",
+        "align",
+        "tag",
+        "caption",
+        "detect",
+        "segment",
+        "classify",
+        "generate",
+    )
     assert all(paths[f"/v1/{name}"] == ["post"] for name in works) and paths["/translate"] == ["post"]
     for path, methods in document["paths"].items():
         for method, told in methods.items():
@@ -277,7 +325,7 @@ def test_a_server_whose_model_has_ended_says_so() -> None:
 def test_a_failure_is_an_internal_error_and_no_text_is_told_or_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(*_: Any) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
         raise RuntimeError("of the secret text")
 
     with client() as served, caplog.at_level("INFO"):

@@ -89,8 +89,11 @@ def test_the_option_starts_processes_with_the_words_of_the_command(monkeypatch: 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch, "ones", lambda *size, device: torch.zeros(1))
+    current = list[torch.device]()
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
     assert pick_device("auto") == torch.device("cuda")
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_RANK", "2")
     assert pick_device("auto") == pick_device("cuda") == torch.device("cuda:2")
     assert pick_device("cuda:1") == torch.device("cuda:1") and pick_device("cpu") == torch.device("cpu")
+    assert [device.index for device in current] == [2, 2, 1]  # FSDP2 and collectives take the current one

@@ -16,7 +16,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 OPTIONS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe",
     "--no-first-run", "--disable-extensions", "--disable-background-networking", "--force-device-scale-factor=1",
-    "--host-resolver-rules=MAP * ~NOTFOUND", "--disable-features=IsolateSandboxedIframes",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--disable-features=IsolateSandboxedIframes",
 ]  # fmt: skip
 ARROWS = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Enter": 13, "Escape": 27}
 
@@ -61,6 +61,10 @@ class Browser:
 
     def open(self, path: Path, fragment: str = "", size: tuple[int, int] = (1180, 800)) -> None:
         """Open a file, with nothing left of the page before."""
+        self.visit(path.resolve().as_uri() + fragment, size)
+
+    def visit(self, url: str, size: tuple[int, int] = (1180, 800)) -> None:
+        """Open an address, likewise."""
         self.events.clear()
         self.call(
             "Emulation.setDeviceMetricsOverride",
@@ -70,7 +74,7 @@ class Browser:
             mobile=False,
         )
         self.call("Page.navigate", url="about:blank")
-        self.call("Page.navigate", url=path.resolve().as_uri() + fragment)
+        self.call("Page.navigate", url=url)
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events[-1:]):
             self.events.append(self._next())
             if self.run("document.readyState") == "complete" and self.run("location.href") != "about:blank":
@@ -81,6 +85,11 @@ class Browser:
         answer = self.call("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
+
+    def await_(self, condition: str) -> None:
+        """Wait until an expression in the page is true."""
+        code = f"const look = () => ({condition}) ? done() : tries++ > 6000 ? fail() : setTimeout(look, 10)"
+        self.run(f"new Promise((done, fail) => {{ let tries = 0; {code}; look(); }})")
 
     def press(self, key: str) -> None:
         """Press a key and let it go."""

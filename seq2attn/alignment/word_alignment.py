@@ -4,6 +4,7 @@ Tp and Sp are the numbers of pieces, Tw and Sw the numbers of words of target an
 float32 on the CPU.
 """
 
+import math
 import re
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
@@ -89,6 +90,16 @@ def _count_words(word_of: Sequence[int]) -> int:
     if set(word_of) != set(range(count)):
         raise AlignmentError(f"expected pieces of the words 0, 1, 2, ... without a gap, got {list(word_of)}")
     return count
+
+
+def entropies(alignment: WordAlignment) -> Float[Tensor, " Tw"]:
+    """Return the entropy of the weights of each target word, in bits, </s> of the source included: 0 if one
+    word has all, log2 n of n equal weights. Rows count as shares of their sum; negative weights as 0."""
+    weights = torch.cat([alignment.weights, alignment.end_of_sentence[:, None]], 1).clamp(min=0)
+    total = weights.sum(1, keepdim=True)
+    shares = weights / total.masked_fill(total == 0, 1)
+    found: Tensor = torch.special.entr(shares).sum(1) / math.log(2)
+    return found
 
 
 def links(alignment: WordAlignment, threshold: float | None = None) -> list[Link]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from seq2attn.runs.system_outputs import System
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-PARTS = ("length", "frequency", "copied")  # a test compares it with the library's
+PARTS = ("length", "frequency", "copied", "ngrams", "attention")  # a test compares it with the library's
 
 
 @cli.command()
@@ -44,7 +44,13 @@ PARTS = ("length", "frequency", "copied")  # a test compares it with the library
     default=",".join(PARTS),
     show_default=True,
     help="Parts of the data to compare on, separated by commas, or none: inputs by length, words by how "
-    "frequent they are in training, words that are copied from the source.",
+    "frequent they are in training, words that are copied from the source, n-grams that one system has right "
+    "and another has not, where runs look as they read the references.",
+)
+@click.option(
+    "--gold",
+    type=FILE,
+    help="Links between sources and first references, a pair a line (0-0 1?2): AER of attention.",
 )
 @click.option(
     "--training",
@@ -95,6 +101,7 @@ def compare(
     references: tuple[Path, ...],
     metrics: tuple[str, ...],
     parts: str,
+    gold: Path | None,
     training: tuple[Path, ...],
     most: int,
     samples: int,
@@ -118,6 +125,7 @@ def compare(
     seq2attn compare "A=runs/a-seed*" "B=runs/b-seed*" --plot length.svg
     seq2attn compare runs/quickstart other.txt --format html -o compared.html
     """
+    from seq2attn.metrics.alignments import parse_gold_lines
     from seq2attn.metrics.significance import Resampling
     from seq2attn.runs.system_comparison import compare_systems
     from seq2attn.runs.system_outputs import Decoding, collect
@@ -127,11 +135,12 @@ def compare(
         raise click.UsageError(f"--parts: expected some of {', '.join(PARTS)}, or none; got {wrong[0]!r}")
     named = _named(systems)
     texts = {path: list(lines((path,))) for system in named for path in system.paths if path.is_file()}
-    decoding = Decoding(data, context.meta.get(DECODING, {}), checkpoint, device)
+    decoding = Decoding(data, context.meta.get(DECODING, {}), checkpoint, device, "attention" in chosen)
     collected = collect(named, texts, metrics, _given(source, references), decoding)
     training_texts = list(lines(training)) if training else None
     resampling = Resampling(samples, trials, seed)
-    report = compare_systems(named, collected, chosen, training_texts, resampling, most)
+    links = None if gold is None else parse_gold_lines(list(lines((gold,))), str(gold))
+    report = compare_systems(named, collected, chosen, training_texts, resampling, most, links)
     _write(report, form, output)
     if plot is not None:
         from seq2attn.views.comparison_page import length_figure

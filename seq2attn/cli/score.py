@@ -121,12 +121,14 @@ def score(
         raise click.UsageError(
             "--references goes with --source or --hypotheses, and each of these needs --references"
         )
+    from seq2attn.runtime.distributed import is_first
+
     if run is None:
-        _score_texts(hypotheses, references, metrics, form)
+        if is_first():
+            _score_texts(hypotheses, references, metrics, form)
         return
     from seq2attn.cli.documents import documents
     from seq2attn.runs.evaluation import GivenTexts, no_value, score_run
-    from seq2attn.runtime.distributed import is_first
 
     given = None
     if source is not None:

@@ -2,11 +2,14 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from seq2attn.runtime.distributed import Group
 
 Item = TypeVar("Item")
 
@@ -42,10 +45,20 @@ def print_lines(chunks: Iterable[list[Item]], lines: Callable[[int, list[Item]],
 
     with joined() as group:
         first, rest = 0, iter(chunks)
-        while given := group.from_first(lambda: list(islice(rest, group.size))):
+        while given := _read(rest, group):
             own = [(first + sum(map(len, given[:index])), chunk) for index, chunk in group.share(given)]
             made = (line for number, chunk in own for line in lines(number, chunk))
             parts = [made] if group.size == 1 else group.all(list(made))
             for line in chain.from_iterable(parts if group.first else []):
                 click.echo(line)
             first += sum(map(len, given))
+
+
+def _read(chunks: Iterator[list[Item]], group: "Group") -> list[list[Item]]:
+    """Return the next chunks, one for each process, which the first one reads, however long they take."""
+    given = list(islice(chunks, group.size)) if group.first else []
+    if group.first:
+        group.announce(len(given))
+    else:
+        group.announced()  # an exchange would not wait as long
+    return group.from_first(lambda: given)

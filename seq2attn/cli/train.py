@@ -83,7 +83,8 @@ def train(
         context.exit(128 + trained.progress.interrupted if trained.progress.interrupted else 0)
     if trained.progress.interrupted:
         command = ["seq2attn", "train", recipe, *overrides, "--run", str(trained.run), "--device", device]
-        _stop(context, trained.progress, [*command, "--resume"])
+        several = ["--processes", os.environ["WORLD_SIZE"]] if "RANK" in os.environ else []
+        _stop(context, trained.progress, [*command, *several, "--resume"])
     settings = signature(trained.run, trained.model)
     if form == "json":
         scores = [score.to_json() for score in trained.scores]

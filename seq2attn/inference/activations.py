@@ -62,8 +62,8 @@ def activations(
         torch.backends.cudnn.flags(enabled=not gradients),
         recorded([part.self_attention for part in parts], gradients) as of_encoder,
         recorded([layer.self_attention for layer in layers], gradients) as of_decoder,
-        _states([before, *parts, encoder], gradients) as read,
-        _states([decoder.embedding, *layers, cell], gradients) as written,
+        recorded_states([before, *parts, encoder], gradients) as read,
+        recorded_states([decoder.embedding, *layers, cell], gradients) as written,
         autocast(generator.device, generator.precision),
     ):
         decoded = model(batch.source, batch.target_input, range(decoder.attention_layers))
@@ -71,9 +71,9 @@ def activations(
     target_log_p = log_p.gather(-1, batch.target[..., None]).squeeze(-1)
     return Activations(
         *names,
-        _kept(log_p, gradients),
-        _kept(target_log_p, gradients),
-        None if decoded.weights is None else _kept(decoded.weights, gradients),
+        kept(log_p, gradients),
+        kept(target_log_p, gradients),
+        None if decoded.weights is None else kept(decoded.weights, gradients),
         tuple(of_encoder),
         tuple(of_decoder),
         read(),
@@ -81,7 +81,8 @@ def activations(
     )
 
 
-def _kept(tensor: Tensor, gradients: bool) -> Tensor:
+def kept(tensor: Tensor, gradients: bool) -> Tensor:
+    """Return a tensor as activations are returned: with its graph, or in float32 on the CPU."""
     return tensor if gradients else tensor.detach().float().cpu()
 
 
@@ -99,7 +100,7 @@ def recorded(attentions: Sequence[nn.Module], gradients: bool = False) -> Iterat
 
     def record(_: nn.Module, __: Any, attended: Any) -> None:
         of_heads = attended.weights if attended.weights.ndim == 4 else attended.weights.unsqueeze(1)
-        weights.append(_kept(of_heads, gradients))
+        weights.append(kept(of_heads, gradients))
 
     with contextlib.ExitStack() as stack:
         for attention in attentions:
@@ -109,7 +110,7 @@ def recorded(attentions: Sequence[nn.Module], gradients: bool = False) -> Iterat
 
 
 @contextlib.contextmanager
-def _states(modules: Sequence[nn.Module | None], gradients: bool) -> Iterator[Any]:
+def recorded_states(modules: Sequence[nn.Module | None], gradients: bool) -> Iterator[Any]:
     """Yield a function that returns, after a call of the model, what each of these modules has returned:
     states (B, positions, D). A module that was called for each step has its states in one tensor."""
     outputs: list[list[Tensor]] = []
@@ -121,7 +122,7 @@ def _states(modules: Sequence[nn.Module | None], gradients: bool) -> Iterator[An
 
                 def record(_: nn.Module, __: Any, output: Any, own: list[Tensor] = states_of_module) -> None:
                     states = output if isinstance(output, Tensor) else output[0]
-                    own.append(_kept(states, gradients))
+                    own.append(kept(states, gradients))
 
                 stack.callback(module.register_forward_hook(record).remove)
         yield lambda: tuple(own[0] if len(own) == 1 else torch.cat(own, 1) for own in outputs if own)

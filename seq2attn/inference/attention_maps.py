@@ -93,18 +93,27 @@ def self_attentions(model: nn.Module) -> list[nn.Module]:
 
 
 def cross_attention_maps(
-    generator: Generator[PairTokenizer], source: SourceIds, result: Translation, pieces: bool, shift: int
+    generator: Generator[PairTokenizer],
+    source: SourceIds,
+    result: Translation,
+    pieces: bool,
+    head: AlignmentHead,
 ) -> AttentionMaps:
     """Return the weights of all layers and heads of the decoder, for a text and its translation.
 
-    Words are those of the source and </s>; pieces: between pieces; shift: see `shifted`. Seq2attnError
+    Words are those of the source and </s>; pieces: between pieces; head: how rows are shifted. Seq2attnError
     without attention.
     """
     from seq2attn.views.heatmaps import Texts
 
     generator.alignment_head(DEFAULT_HEAD)  # raises for a model without attention
     weights = _activations(generator, source, result).cross_attention
-    layers = [torch.stack([shifted(head, shift) for head in layer]) for layer in cast(Tensor, weights)[0]]
+    decoder = generator.model.decoder
+    shifts = [head._replace(layer=layer).shift_of(decoder) for layer in range(decoder.attention_layers)]
+    layers = [
+        torch.stack([shifted(of_head, shift) for of_head in layer])
+        for layer, shift in zip(cast(Tensor, weights)[0], shifts, strict=True)
+    ]
     columns, rows = _with_end(result.source), result.target
     return _maps(layers, rows, columns, Texts("source", "target"), pieces)
 
@@ -133,8 +142,7 @@ def drawn_maps(
     how rows are shifted."""
     if options.self_attention:
         return self_attention_maps(generator, source, result, options.pieces).draw(options)
-    shift = head.shift_of(generator.model.decoder)
-    maps = cross_attention_maps(generator, source, result, options.pieces, shift)
+    maps = cross_attention_maps(generator, source, result, options.pieces, head)
     if [len(heads) for heads in maps.layers] == [1]:
         return None
     layer, _ = generator.alignment_head(head)

@@ -4,7 +4,7 @@ Letters: B sentences, H heads, T target positions, S source positions, V width o
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -12,16 +12,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seq2attn.attention.heads import MultiHead
+from seq2attn.errors import Seq2attnError
 from seq2attn.models.decoders.base import Decoder
 
 
 @contextlib.contextmanager
-def recorded_vectors(decoder: Decoder, layers: Iterable[int]) -> Iterator[dict[int, Tensor]]:
+def recorded_vectors(decoder: Decoder, layers: Collection[int]) -> Iterator[dict[int, Tensor]]:
     """Yield a dict that has, after a forward pass of the decoder, the transformed source vectors f(x)
     (B, H, S, D) of its layers; H is 1 without heads.
 
     With heads, f_h(x) = (x W_value + b_value) W_out of head h; without, f(x) = x, the value itself.
+    Seq2attnError for a shift head, which weights none.
     """
+    if any(decoder.is_shift_head(layer) for layer in layers):
+        raise Seq2attnError("a shift head weights no vectors: take its attention, or norms of another layer")
     vectors: dict[int, Tensor] = {}
     with contextlib.ExitStack() as stack:
         for layer in layers:

@@ -3,6 +3,7 @@
 Letters: B sentences, K hypotheses of each, V tokens, t tokens so far.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -11,22 +12,22 @@ from torch import Tensor
 
 from seq2attn.attention.state import reorder
 from seq2attn.errors import Seq2attnError
-from seq2attn.inference.search import IMPOSSIBLE, Hypothesis, Rules, Step, greedy, require_numbers
+from seq2attn.inference.decided import DecidedTokens, OpenHypotheses
+from seq2attn.inference.search import (
+    IMPOSSIBLE,
+    Hypothesis,
+    Rules,
+    Step,
+    Watch,
+    greedy,
+    require_numbers,
+)
 from seq2attn.runtime.chunks import blocks
 
 GROUP_SIZE = 64  # tokens; `_top_continuations` first compares the best of each group
 
 
-class _OpenHypotheses(NamedTuple):
-    """The unfinished hypotheses: K for each unfinished sentence."""
-
-    sentences: Tensor  # (B,), index of each sentence
-    history: Tensor  # (B, K, t)
-    total: Tensor  # (B, K), log-probabilities
-    path: Tensor  # (B,), the hypothesis that greedy search would have, 0 to K - 1; -1 = it has left the beam
-
-
-def _first_hypotheses(count: int, beam: int, nbest: int, device: torch.device) -> _OpenHypotheses:
+def _first_hypotheses(count: int, beam: int, nbest: int, device: torch.device) -> OpenHypotheses:
     """Return empty hypotheses. Seq2attnError for an empty beam, or an n-best list that is longer."""
     if not 1 <= nbest <= beam:
         raise Seq2attnError(
@@ -37,7 +38,7 @@ def _first_hypotheses(count: int, beam: int, nbest: int, device: torch.device) -
     total[:, 0] = 0.0  # at first the K hypotheses are equal: only one of them may be continued
     sentences = torch.arange(count, device=device)
     history = sentences.new_empty(count, beam, 0)
-    return _OpenHypotheses(sentences, history, total, torch.zeros_like(sentences))
+    return OpenHypotheses(sentences, history, total, torch.zeros_like(sentences))
 
 
 class BeamStep(NamedTuple):
@@ -65,9 +66,11 @@ def beam_search(
     prefix: Tensor | None = None,
     nbest: int | None = None,
     trace: list[BeamStep] | None = None,
+    watch: Watch | None = None,
 ) -> list[list[Hypothesis]]:
     """Return the best `nbest` (`beam` if None) hypotheses of each sentence, best first. limits (B,): the
-    largest length of each. trace: gets each step of the first sentence; it changes nothing.
+    largest length of each. trace: gets each step of the first sentence; watch: is told what is decided of
+    each best hypothesis (`DecidedTokens`). They change nothing.
 
     A hypothesis ends if </s> after it is among the best `beam` continuations of its sentence. A sentence is
     finished when no open hypothesis could still enter its n-best list if it were as long as the limit allows.
@@ -82,6 +85,7 @@ def beam_search(
     hypotheses = _first_hypotheses(count, beam, nbest, device)
     sentences, finished = hypotheses.sentences, [list[Hypothesis]() for _ in range(count)]
     dropped: list[int] = []  # the sentences whose greedy hypothesis has left the beam before its end
+    decided = None if watch is None else DecidedTokens(watch, rules, limits, finished)
     start, state = state, reorder(state, sentences.repeat_interleave(beam), sentences)
     token = torch.full((count * beam,), rules.bos, dtype=torch.long, device=device)
     while len(hypotheses.sentences):
@@ -93,42 +97,60 @@ def beam_search(
         order = total.sort(dim=1, descending=True, stable=True).indices[:, :beam]
         path, lost = _greedy_path(hypotheses, continuations, order, rules)
         _add_step(trace, hypotheses, continuations, order, rules)
-        dropped += [] if rules.estimated_end else hypotheses.sentences[lost].tolist()
+        dropped += hypotheses.sentences[lost].tolist()
         parts = total, continuations.origin, continuations.token
         total, origin, token = (x.gather(1, order) for x in parts)
-        # A log-probability only falls and the coverage term is never positive: no score can be higher than
-        # that of the present log-probability at the limit.
+        remaining = _unfinished(hypotheses, total, finished, rules, limits, kept)
         length = hypotheses.history.shape[2]
-        longest = length if rules.estimated_end else limits[hypotheses.sentences]
-        highest = rules.score(total[:, 0], longest + 1)
-        lowest = [_lowest_kept(finished[sentence], kept) for sentence in hypotheses.sentences.tolist()]
-        remaining = (highest > torch.tensor(lowest, device=device)).nonzero().squeeze(1)
         origin, token = origin[remaining], token[remaining]  # (B, K), of the sentences that remain
         history = hypotheses.history[remaining].gather(1, origin[..., None].expand(-1, -1, length))
         history = torch.cat([history, token[..., None]], 2)
-        sentences = hypotheses.sentences[remaining]
-        hypotheses = _OpenHypotheses(sentences, history, total[remaining], path[remaining])
+        before, sentences = hypotheses, hypotheses.sentences[remaining]
+        hypotheses = OpenHypotheses(sentences, history, total[remaining], path[remaining])
+        if decided is not None:
+            decided.step(before, lost, hypotheses)
         state = reorder(state, (remaining[:, None] * beam + origin).flatten(), remaining)
         token = token.flatten()
-    completed = _completed(step, start, rules, limits, prefix, dropped)
-    for sentence, hypothesis in zip(dropped, completed, strict=True):
+    for sentence, hypothesis in _completed(step, start, rules, limits, prefix, dropped):
         _keep(hypothesis, finished[sentence], nbest)
     return [found[:nbest] for found in finished]
 
 
+def _unfinished(
+    hypotheses: OpenHypotheses,
+    total: Tensor,
+    finished: list[list[Hypothesis]],
+    rules: Rules,
+    limits: Tensor,
+    kept: int,
+) -> Tensor:
+    """Return the rows of the sentences of which an open hypothesis could still be kept.
+
+    total: (B, K), log-probabilities of the open hypotheses after this step, best first.
+    """
+    # A log-probability only falls and the coverage term is never positive: no score can be higher than that
+    # of the present log-probability at the limit.
+    longest = hypotheses.history.shape[2] if rules.estimated_end else limits[hypotheses.sentences]
+    highest: Tensor = rules.score(total[:, 0], longest + 1)
+    lowest = [_lowest_kept(finished[sentence], kept) for sentence in hypotheses.sentences.tolist()]
+    return (highest > torch.tensor(lowest, device=total.device)).nonzero().squeeze(1)
+
+
 def _completed(
     step: Step, start: Any, rules: Rules, limits: Tensor, prefix: Tensor | None, sentences: list[int]
-) -> list[Hypothesis]:
-    """Return the hypotheses of greedy search of some sentences. start: the state before the first token."""
-    if not sentences:
-        return []
-    rows = torch.tensor(sentences, device=limits.device)
-    return greedy(step, reorder(start, rows), rules, limits[rows], None if prefix is None else prefix[rows])
+) -> Iterator[tuple[int, Hypothesis]]:
+    """Yield some sentences, each with its hypothesis of greedy search. start: the state before the first
+    token."""
+    if sentences:
+        rows = torch.tensor(sentences, device=limits.device)
+        forced = None if prefix is None else prefix[rows]
+        found = greedy(step, reorder(start, rows), rules, limits[rows], forced)
+        yield from zip(sentences, found, strict=True)
 
 
 def _add_step(
     trace: list[BeamStep] | None,
-    hypotheses: _OpenHypotheses,
+    hypotheses: OpenHypotheses,
     continuations: _Continuations,
     order: Tensor,
     rules: Rules,
@@ -147,10 +169,10 @@ def _add_step(
 
 
 def _greedy_path(
-    hypotheses: _OpenHypotheses, continuations: _Continuations, order: Tensor, rules: Rules
+    hypotheses: OpenHypotheses, continuations: _Continuations, order: Tensor, rules: Rules
 ) -> tuple[Tensor, Tensor]:
     """Return which of the kept continuations (B, K) is the one of greedy search (B,), -1 if none; and whether
-    it has been dropped with this step (B,).
+    it has been dropped with this step, and is to be completed (B,).
 
     order: (B, K), indices of the kept continuations.
     """
@@ -162,7 +184,8 @@ def _greedy_path(
     ends = (continuations.token.gather(1, first).squeeze(1) == rules.eos) & exists
     collected = ends & (first.squeeze(1) < order.shape[1])
     stays = kept.any(1) & ~ends
-    return kept.byte().argmax(1).masked_fill(~stays, -1), begun & ~stays & ~collected
+    lost = begun & ~stays & ~collected & (not rules.estimated_end)
+    return kept.byte().argmax(1).masked_fill(~stays, -1), lost
 
 
 def _keep(hypothesis: Hypothesis, kept: list[Hypothesis], nbest: int) -> None:
@@ -178,7 +201,7 @@ def _lowest_kept(kept: list[Hypothesis], nbest: int) -> float:
 
 
 def _continuations(
-    logits: Tensor, hypotheses: _OpenHypotheses, rules: Rules, limits: Tensor, prefix: Tensor | None
+    logits: Tensor, hypotheses: OpenHypotheses, rules: Rules, limits: Tensor, prefix: Tensor | None
 ) -> _Continuations:
     """Return the best continuations by one token, from logits (B K, V)."""
     count, beam, length = hypotheses.history.shape
@@ -220,7 +243,7 @@ def _top_continuations(log_p: Tensor, total: Tensor) -> _Continuations:
 def _collect_finished(
     finished: list[list[Hypothesis]],
     continuations: _Continuations,
-    hypotheses: _OpenHypotheses,
+    hypotheses: OpenHypotheses,
     state: Any,
     rules: Rules,
     limits: Tensor,

@@ -15,10 +15,11 @@ from seq2attn.data.sources import Collator, Row, pad
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.attention_norms import recorded_vectors
 from seq2attn.inference.beam_search import BeamStep, beam_search
+from seq2attn.inference.decided import of_rows
 from seq2attn.inference.engines.engine import Engine, Request
 from seq2attn.inference.engines.ranking import Found, exactly_ranked, search_with
 from seq2attn.inference.forced import ForcedDecoding, head_name, numbered, of_head
-from seq2attn.inference.search import WORD_START, Hypothesis, Rules, greedy, sample
+from seq2attn.inference.search import WORD_START, Hypothesis, Rules, Watch, greedy, sample, sample_seeds
 from seq2attn.models.decoders.base import Decoder
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import DecodingRecipe
@@ -30,7 +31,8 @@ Method = Literal["attention", "norms"]  # how alignments are made of attention
 class AlignmentHead(NamedTuple):
     """The cross-attention layer and head that alignments are taken from, and how.
 
-    If the layer is None and the model has a pointer generator, they are the pointer generator's.
+    If the layer is None and the model has a shift head or a pointer generator, they are those of the first
+    that it has.
     """
 
     layer: int | None = None  # from 0, -1 = the last; None: the second to last (Garg et al. 2019)
@@ -40,8 +42,10 @@ class AlignmentHead(NamedTuple):
     method: Method = "attention"  # attention: weights; norms: those of weighted vectors (attention_norms)
 
     def shift_of(self, decoder: Decoder) -> int:
-        """Return the shift, which is the decoder's unless it is given."""
-        return decoder.alignment_shift if self.shift is None else self.shift
+        """Return the shift: unless it is given, the decoder's, or 1 for a shift head."""
+        if self.shift is not None:
+            return self.shift
+        return 1 if decoder.is_shift_head(self.layer) else decoder.alignment_shift
 
 
 DEFAULT_HEAD = AlignmentHead()
@@ -118,12 +122,14 @@ class Generator(Generic[C]):
         indices: Sequence[int] = (),
         head: AlignmentHead | None = DEFAULT_HEAD,
         exact: bool = True,
+        watch: Watch | None = None,
     ) -> list[list[Found]]:
         """Return the n-best list of each source as `search`, with the forced decoding of each hypothesis.
 
         head: the layer and head of the weights; None skips forced decoding;
         exact: False leaves the log-probabilities of an engine as they are, if there is no head. Then the
-            order is still that of exact ones, but for engines without `rounding`.
+            order is still that of exact ones, but for engines without `rounding`;
+        watch: is told what is decided of the best hypothesis of each source that torch searches for.
         """
         prefixes, indices = prefixes or [[]] * len(sources), indices or range(len(sources))
         self._require_readable(prefixes, indices, "prefix")
@@ -133,7 +139,7 @@ class Generator(Generic[C]):
             batches = self.tokenizer.plan(sources, max(1, decoding.batch_tokens // decoding.beam))
             by_engine = search_with(self.engine, requests, batches, decoding, self.rules(decoding))
         rest = [row for row in range(len(sources)) if row not in by_engine]
-        hypotheses = by_engine | self._by_torch(sources, decoding, prefixes, indices, rest)
+        hypotheses = by_engine | self._by_torch(sources, decoding, prefixes, indices, rest, watch)
         nbest_lists = [hypotheses[row] for row in range(len(sources))]
         forcing: Iterable[int] = range(len(sources))
         if head is None:
@@ -175,6 +181,7 @@ class Generator(Generic[C]):
         prefixes: Sequence[Row],
         indices: Sequence[int],
         chosen: Sequence[int],
+        watch: Watch | None,
     ) -> dict[int, list[Hypothesis]]:
         """Return the n-best lists of the chosen rows of the sources, by row."""
         width = decoding.nbest if decoding.sample else decoding.beam
@@ -188,6 +195,7 @@ class Generator(Generic[C]):
                     decoding,
                     [prefixes[row] for row in rows],
                     [indices[row] for row in rows],
+                    watch=None if watch is None else of_rows(watch, rows),
                 )
             found |= dict(zip(rows, batch_lists, strict=True))
         return found
@@ -268,6 +276,8 @@ class Generator(Generic[C]):
         count, pointer_generator = decoder.attention_layers, decoder.pointer_generator
         if not count:
             raise Seq2attnError("this model's decoder has no attention to the source: it cannot be aligned")
+        if decoder.is_shift_head(head.layer):
+            return count - 1, head.head
         if head.layer is None:
             if pointer_generator is None:
                 return max(0, count - 2), head.head
@@ -313,6 +323,7 @@ class Generator(Generic[C]):
         prefixes: list[Row],
         indices: list[int],
         trace: list[BeamStep] | None = None,
+        watch: Watch | None = None,
     ) -> list[list[Hypothesis]]:
         self.model.eval()
         require_float32(self.model)
@@ -329,10 +340,11 @@ class Generator(Generic[C]):
             if decoding.coverage_penalty:
                 state = self._track_coverage(state)
             if decoding.sample:
-                return self._sample(state, rules, limits, decoding, indices, forced)
+                return self._sample(state, rules, limits, decoding, indices, forced, watch)
             if decoding.beam == 1:
-                return [[best] for best in greedy(self._step, state, rules, limits, forced)]
-            return beam_search(self._step, state, rules, limits, decoding.beam, forced, decoding.nbest, trace)
+                return [[best] for best in greedy(self._step, state, rules, limits, forced, watch)]
+            options = forced, decoding.nbest, trace, watch
+            return beam_search(self._step, state, rules, limits, decoding.beam, *options)
 
     def _word_starts(self) -> Tensor:
         """Return which tokens (V,) begin a word, or end the text."""
@@ -361,25 +373,22 @@ class Generator(Generic[C]):
         decoding: DecodingRecipe,
         indices: list[int],
         forced: Tensor | None,
+        watch: Watch | None,
     ) -> list[list[Hypothesis]]:
         """Return `nbest` samples of each sentence, best first. Each sample has its own seed."""
         count = decoding.nbest
         rows = torch.arange(len(indices), device=self.device).repeat_interleave(count)
-        seeds = [
-            int(np.random.SeedSequence([decoding.seed, index, number]).generate_state(1)[0])
-            for index in indices
-            for number in range(count)
-        ]
         samples = sample(
             self._step,
             reorder(state, rows),
             rules,
             limits[rows],
-            seeds,
+            sample_seeds(decoding.seed, indices, count),
             decoding.temperature,
             decoding.top_k,
             decoding.top_p,
             None if forced is None else forced[rows],
+            watch if count == 1 else None,
         )
         groups = [samples[start : start + count] for start in range(0, len(samples), count)]
         return [sorted(group, key=lambda hypothesis: -hypothesis.score) for group in groups]

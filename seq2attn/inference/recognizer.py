@@ -17,6 +17,7 @@ from seq2attn.data.word_batches import collate_words
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.activations import recorded
 from seq2attn.inference.attention_maps import SELF_TITLES, AttentionMaps, self_attentions
+from seq2attn.inference.label_activations import LabelActivations, label_activations
 from seq2attn.inference.label_results import Annotation, Category, Entity
 from seq2attn.inference.predictor import (
     DEFAULT_PLOT,
@@ -145,6 +146,18 @@ class LabelPredictor(Predictor, Generic[Model, Result]):
             raise Seq2attnError("this model has no attention; use a recipe with attention")
         rows = result.rows if weights.shape[1] > 1 else [str(result)]
         return AttentionMaps([weights], words, rows, Texts("words attended to", ""))
+
+    def look(self, text: str | Sequence[str], gradients: bool = False) -> LabelActivations:
+        """Return all attention weights and hidden states for a text, or for a list of words.
+
+        gradients: whether they are parts of a graph (`LabelActivations`). Seq2attnError for a blank text.
+        """
+        sentence = self.read(text)
+        if not sentence.words:
+            raise Seq2attnError("expected a text with words to look at, got a blank one")
+        require_float32(self.model.eval())
+        names = [word.text for word in sentence.words[: self.max_words]], self.labels.names
+        return label_activations(self.model, lambda: self._output([sentence], weights=True), names, gradients)
 
     @torch.no_grad()
     def entry(

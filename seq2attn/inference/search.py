@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,6 +22,7 @@ from seq2attn.errors import Seq2attnError, for_caller
 
 Step = Callable[[Tensor, Any], tuple[Tensor, Any]]  # token (N,), state -> logits (N, V), state
 Coverage = Callable[[Any], Tensor | None]  # state -> (N, S), the sum of the weights of each source position
+Watch = Callable[[int, list[int]], None]  # sentence, tokens that its result begins with, whatever comes
 Choose = Callable[[Tensor, Tensor], Tensor]  # log-probabilities (N, V), sentences (N,) -> tokens (N,)
 
 IMPOSSIBLE = float("-inf")  # the log-probability of a forbidden token
@@ -143,10 +145,16 @@ def _allow_only(log_p: Tensor, where: Tensor, token: Tensor, value: Tensor) -> N
 
 
 def greedy(
-    step: Step, state: Any, rules: Rules, limits: Tensor, prefix: Tensor | None = None
+    step: Step,
+    state: Any,
+    rules: Rules,
+    limits: Tensor,
+    prefix: Tensor | None = None,
+    watch: Watch | None = None,
 ) -> list[Hypothesis]:
-    """Take the most probable token at every step. limits (B,): the largest length of each target."""
-    return _decode(step, state, rules, limits, prefix, lambda scores, rows: scores.argmax(-1))
+    """Take the most probable token at every step. limits (B,): the largest length of each target. watch: is
+    told each token, and changes nothing."""
+    return _decode(step, state, rules, limits, prefix, lambda scores, rows: scores.argmax(-1), watch)
 
 
 def sample(
@@ -159,12 +167,13 @@ def sample(
     top_k: int = 0,
     top_p: float = 1.0,
     prefix: Tensor | None = None,
+    watch: Watch | None = None,
 ) -> list[Hypothesis]:
     """Sample tokens from the model (by inverting its distribution), each sentence from its own seed.
 
     top_k: only from the k most probable tokens (0 = all); top_p: only from the most probable tokens that
     together have probability p (Holtzman et al. 2020); temperature divides the logits first. The length and
-    coverage penalties of the rules rank the samples and do not change them.
+    coverage penalties of the rules rank the samples and do not change them. watch: see `greedy`.
     """
     if not MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE or top_k < 0 or not 0 < top_p <= 1:
         raise Seq2attnError(
@@ -195,11 +204,26 @@ def sample(
         sums = scores.softmax(-1).cpu().double().cumsum(-1)
         return (sums > uniform * sums[:, -1:]).byte().argmax(-1).to(scores.device)
 
-    return _decode(step, state, rules, limits, prefix, choose)
+    return _decode(step, state, rules, limits, prefix, choose, watch)
+
+
+def sample_seeds(seed: int, indices: Sequence[int], count: int) -> list[int]:
+    """Return the seeds of `count` samples of each sentence with these indices, one after another."""
+    return [
+        int(np.random.SeedSequence([seed, index, number]).generate_state(1)[0])
+        for index in indices
+        for number in range(count)
+    ]
 
 
 def _decode(
-    step: Step, state: Any, rules: Rules, limits: Tensor, prefix: Tensor | None, choose: Choose
+    step: Step,
+    state: Any,
+    rules: Rules,
+    limits: Tensor,
+    prefix: Tensor | None,
+    choose: Choose,
+    watch: Watch | None = None,
 ) -> list[Hypothesis]:
     """Decode one hypothesis per sentence; `choose` picks its token at every step."""
     device = limits.device
@@ -217,6 +241,9 @@ def _decode(
         token = choose(log_p, sentences).masked_fill(full, rules.eos)
         total = total + log_p.gather(1, token[:, None]).squeeze(1)
         ends = token == rules.eos
+        if watch is not None:
+            for sentence, tokens, last in zip(*map(Tensor.tolist, (sentences, history, token)), strict=True):
+                watch(sentence, [*tokens, last])
         if bool((ends | total.isnan()).any()):
             require_numbers(total)
             length, remaining = history.shape[1] + 1, (~ends).nonzero().squeeze(1)

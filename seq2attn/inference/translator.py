@@ -34,7 +34,7 @@ from seq2attn.inference.results import Translation
 from seq2attn.inference.search import Hypothesis
 from seq2attn.inference.shortening import shortened
 from seq2attn.inference.text_words import between_texts, translation_of
-from seq2attn.inference.writing_predictor import WritingPredictor
+from seq2attn.inference.writing_predictor import Listener, WritingPredictor
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.text.vocabulary import Tokens, Vocabulary
 from seq2attn.text.words import as_lines
@@ -43,6 +43,7 @@ from seq2attn.views.viewer import Side
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+NO_LISTENERS: Mapping[int, Listener] = {}
 CHUNK = 2000  # lines that are read at a time, so that batches can have similar lengths
 
 
@@ -56,7 +57,7 @@ class _SourceText(NamedTuple):
 class TextPredictor(WritingPredictor[PairTokenizer]):
     """A predictor that writes a text from a text."""
 
-    aligns = True
+    command, aligns = "continue", True  # a subclass has the command of its task
 
     @property
     def source(self) -> Vocabulary:
@@ -221,7 +222,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             [source_text.ids], [target_tokens.ids], self.decoding.batch_tokens, chosen
         )
         hypothesis = self._given(target_tokens.ids, forced)
-        return self._result(source_text.tokens, target_tokens, target, hypothesis, forced)
+        return self._result(source_text.tokens, target_tokens, target, hypothesis, forced, chosen)
 
     def attribute(self, source: str, target: str | None = None, method: str = "integrated") -> AttributedText:
         """Return what a target, by default the model's own, owes to its source by one of ATTRIBUTIONS."""
@@ -306,9 +307,14 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         prefixes: Sequence[str],
         indices: Sequence[int],
         exact: bool = True,
+        listeners: Mapping[int, Listener] = NO_LISTENERS,
     ) -> list[Translation]:
         """Return the results of texts that are computed together, with these prefixes; `indices` are those of
-        the texts in their inputs, which may be several: samples depend on them."""
+        the texts in their inputs, which may be several: samples depend on them.
+
+        listeners: of some texts, by their places: told of whole words that can no longer change, while torch
+            searches.
+        """
         tokenizer = self.generator.tokenizer
         numbered = zip(texts, indices, strict=True)
         sources = [self._tokenize(text, decoding.max_source, index + 1) for text, index in numbered]
@@ -319,14 +325,20 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         numbers = [indices[row] for row in rows]
         aligned = (alignment or decoding.replace_unknown) and self.model.decoder.attention_layers
         head = self.alignment if aligned else None
-        nbest_lists = self.generator.decode(given, decoding, prefix_ids, numbers, head, exact)
+        heard = {
+            place: (listeners[row], sources[row].tokens.pieces)
+            for place, row in enumerate(rows)
+            if row in listeners
+        }
+        watch = self._watch(heard, decoding.replace_unknown)
+        nbest_lists = self.generator.decode(given, decoding, prefix_ids, numbers, head, exact, watch)
         results: list[list[Translation]] = [[] for _ in texts]
         for row, nbest in zip(rows, nbest_lists, strict=True):
             tokens = sources[row].tokens
             for hypothesis, forced in nbest:
                 target = self.target.join(hypothesis.tokens, tokens.pieces)
                 text = self._text(hypothesis.tokens, tokens.pieces)
-                result = self._result(tokens, target, text, hypothesis, forced)
+                result = self._result(tokens, target, text, hypothesis, forced, self.alignment)
                 results[row].append(result.known(self.target.unk) if decoding.replace_unknown else result)
         longest = [i + 1 for i, nbest in zip(indices, results, strict=True) if nbest and nbest[0].truncated]
         warn_of_limits(longest, decoding, self.model.decoder.max_length)
@@ -365,8 +377,9 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         text: str,
         hypothesis: Hypothesis,
         forced: ForcedDecoding | None,
+        head: AlignmentHead,
     ) -> Translation:
-        shift = self.alignment.shift_of(self.model.decoder)
+        shift = head.shift_of(self.model.decoder)
         return translation_of((source, target), text, hypothesis, forced, shift)
 
 

@@ -15,6 +15,7 @@ from seq2attn.inference.activations import Activations, activations
 from seq2attn.inference.beam_search import BeamStep
 from seq2attn.inference.generator import AlignmentHead, Generator
 from seq2attn.inference.search import Hypothesis
+from seq2attn.models.decoders import Decoder
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.text.vocabulary import Tokens, Vocabulary
 from seq2attn.text.words import words
@@ -117,7 +118,7 @@ class ViewedInput(NamedTuple):
         found, decoder = self.activations(tokens), self.generator.model.decoder
         chosen = self.generator.alignment_head(self.alignment) if decoder.attention_layers else (0, None)
         columns = SOURCE if self.grid is None else IMAGE
-        groups = cross_attention(found, columns, self.alignment.shift_of(decoder), chosen, self.grid)
+        groups = cross_attention(found, columns, decoder, self.alignment, chosen, self.grid)
         groups += self_attention(found, self.grid is None) if options.self_attention else []
         total = float(found.target_log_probabilities.sum())
         score = self.generator.rules(self.decoding).score(total, len(found.target))
@@ -160,19 +161,28 @@ def page_of(
 def cross_attention(
     found: Activations,
     columns: Names,
-    shift: int,
+    decoder: Decoder,
+    alignment: AlignmentHead,
     chosen: tuple[int, int | None],
     grid: tuple[int, int] | None = None,
 ) -> list[Group]:
-    """Return the group of a decoder's attention to the source; none without attention.
+    """Return the group of a decoder's attention to the source, and that of its shift head if it has one,
+    first the group of alignments; none without attention.
 
-    shift: see `AlignmentHead`; chosen: the layer and head of alignments; grid: of an image.
+    chosen: the layer and head that `alignment` is; grid: of an image.
     """
     if found.cross_attention is None:
         return []
-    layers = _layers(found.cross_attention[0], grid)
-    after = ["</s>"] if grid is None else None
-    return [Group("attention to the source", TARGET, columns, layers, shift, after=after, chosen=chosen)]
+    after, own = ["</s>"] if grid is None else None, decoder.own_layers
+    groups = []
+    for name, first, count in (("attention to the source", 0, own), ("shift head", own, 1)):
+        if not (weights := found.cross_attention[0, first : first + count]).shape[0]:
+            continue
+        shift = alignment._replace(layer=first).shift_of(decoder)
+        of_group = (chosen[0] - first, chosen[1]) if first <= chosen[0] < first + count else None
+        layers = _layers(weights, grid)
+        groups.append(Group(name, TARGET, columns, layers, shift, after=after, chosen=of_group))
+    return sorted(groups, key=lambda group: group.chosen is None)
 
 
 def self_attention(found: Activations, of_source: bool) -> list[Group]:

@@ -2,7 +2,7 @@
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, get_args
 
@@ -15,13 +15,16 @@ from seq2attn.inference.decoding_options import changed
 from seq2attn.inference.engines.engine import Engine
 from seq2attn.inference.forced import ForcedDecoding
 from seq2attn.inference.generator import DEFAULT_HEAD, AlignmentHead, C, Generator, Method
+from seq2attn.inference.next_words import NextWord, next_words
 from seq2attn.inference.predictor import NO_OPTIONS, Predictor
-from seq2attn.inference.search import WORD_START, Hypothesis
+from seq2attn.inference.search import WORD_START, Hypothesis, Watch
 from seq2attn.inference.viewing import DEFAULT_VIEW, ViewedInput, ViewOptions
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.text.vocabulary import Vocabulary
 from seq2attn.views.viewer import Entry
+
+Listener = Callable[[str], None]  # called with the beginning of a text, whenever more words are decided
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -105,6 +108,11 @@ class WritingPredictor(Predictor, Generic[C]):
         tokens = viewed.best() if target is None else viewed.tokenize(target)
         return viewed.activations(tokens, gradients)
 
+    def next_words(self, source: Any, prefix: str = "", count: int = 8) -> list[NextWord]:
+        """Return the most probable words by which the text of a source, a text or an image, goes on after the
+        words of a prefix; none for a blank text. See `NextWord`."""
+        return next_words(self._viewed(source, NO_OPTIONS), prefix, count)
+
     def entry(
         self, text: Any, options: ViewOptions = DEFAULT_VIEW, decoding: Mapping[str, object] = NO_OPTIONS
     ) -> Entry:
@@ -174,3 +182,25 @@ class WritingPredictor(Predictor, Generic[C]):
         pieces that consist of a space only.
         """
         return " ".join(filter(None, self.target.decode(ids, copied).split(" ")))
+
+    def _watch(self, heard: Mapping[int, tuple[Listener, Sequence[str]]], known: bool) -> Watch | None:
+        """Return what tells listeners of the results of some rows, each with the pieces that it may copy.
+
+        known: unknown words are replaced in the end, so that only those before the first one are told.
+        """
+
+        def watch(row: int, decided: list[int]) -> None:
+            if row in heard:
+                listen, copied = heard[row]
+                listen(self._text(self._whole_words(decided, copied, known), copied))
+
+        return watch if heard else None
+
+    def _whole_words(self, ids: list[int], copied: Sequence[str], known: bool) -> list[int]:
+        """Return decided ids without those of the last word, which may go on unless </s> ends it."""
+        if known and self.target.unk in ids:
+            ids = ids[: ids.index(self.target.unk)]
+        if not ids or ids[-1] == self.target.eos:
+            return ids
+        word_of = self.target.join(ids, copied).word_of
+        return ids[: word_of.index(word_of[-1])]

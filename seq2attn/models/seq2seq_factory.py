@@ -23,6 +23,7 @@ from seq2attn.models.decoders import (
     OutputLayers,
     PointerGenerator,
     Readout,
+    ShiftHead,
     SummaryDecoder,
     TransformerDecoder,
 )
@@ -37,6 +38,7 @@ from seq2attn.recipe import (
     TransformerDecoderRecipe,
     TransformerEncoderRecipe,
 )
+from seq2attn.recipe.attention import ShiftHeadRecipe
 from seq2attn.recipe.kinds import CustomDecoderRecipe, CustomRecipe
 from seq2attn.recipe.tagger_model import RecurrentWordEncoderRecipe
 from seq2attn.runtime.devices import TOO_LARGE, explain_out_of_memory
@@ -187,13 +189,18 @@ def _decoder(
     embedding, output = _embedding(recipe, vocabulary), nn.Linear(recipe.output_size, vocabulary)
     if isinstance(recipe, CustomDecoderRecipe):
         attentions = [attention_of(section, recipe.size, source) for section in recipe.cross_attentions]
-        decoder = recipe.make(embedding, output, source, *recipe.given_attentions(attentions))
-        return try_decoder(decoder, embedding, output, source, len(attentions))
+        custom = recipe.make(embedding, output, source, *recipe.given_attentions(attentions))
+        return try_decoder(custom, embedding, output, source, len(attentions))
+    decoder: Decoder
     if isinstance(recipe, TransformerDecoderRecipe):
-        return _transformer_decoder(recipe, embedding, output, source)
-    if recipe.attention is None:
+        decoder = _transformer_decoder(recipe, embedding, output, source)
+    elif recipe.attention is None:
         return _summary_decoder(recipe, embedding, output, source)
-    return _attentional_decoder(recipe, recipe.attention, embedding, output, source)
+    else:
+        decoder = _attentional_decoder(recipe, recipe.attention, embedding, output, source)
+    if recipe.shift_head is not None:
+        decoder.add_shift_head(_shift_head(recipe.shift_head, recipe, source))
+    return decoder
 
 
 def _transformer_decoder(
@@ -217,6 +224,17 @@ def _transformer_decoder(
         layer = recipe.copying.layer % recipe.layers
         pointer_generator = PointerGenerator(3 * recipe.size, layer, recipe.copying.head)
     return TransformerDecoder(embedding, layers, recipe.norm, output, pointer_generator)
+
+
+def _shift_head(
+    section: ShiftHeadRecipe, recipe: RecurrentDecoderRecipe | TransformerDecoderRecipe, source: int
+) -> ShiftHead:
+    """Return a shift head with as many heads as the decoder's attention has."""
+    layers = recipe.cross_attentions
+    heads, width = layers[0].heads, head_size(recipe.size, layers[0].heads)
+    layer = (len(layers) - 1) // 2 if section.layer is None else section.layer % len(layers)
+    one = attention(AttentionRecipe(score=section.score), width, width)
+    return ShiftHead(heads, recipe.size, source, one, layer)
 
 
 def _summary_decoder(

@@ -178,6 +178,31 @@ class CopyingRecipe(Section):
             yield Fault("copying", why)
 
 
+class ShiftHeadRecipe(Section):
+    """A further attention to the source, for alignments only: nothing that the model writes depends on it.
+    The weights of a word are those of the step that has read it (Chen et al. 2020)."""
+
+    layer: int | None = Field(
+        None,
+        description="Layer of a Transformer whose states are the queries, from 0; -1 = the last; null = the "
+        "middle one (the third of six).",
+    )
+    score: Annotated[Part, Choice(SCORERS)] = Field(
+        "scaled_dot", validate_default=True, description="Scoring function of queries and keys."
+    )
+
+    def faults_beside(self, attentions: list[AttentionRecipe]) -> Iterator[Fault]:
+        """Find faults of a head beside these layers of attention."""
+        count = len(attentions)
+        if not count:
+            yield Fault(
+                "shift_head", "needs a decoder with attention to the source: give it one, or null here"
+            )
+        elif self.layer is not None and not -count <= self.layer < count:
+            yield Fault("shift_head.layer", f"the decoder's layers are 0 to {count - 1}, got {self.layer}")
+        yield from AttentionRecipe(score=self.score).incompatibilities("shift_head", "target to source")
+
+
 class _Switch:
     """Marks a section that may also be true (the section with its defaults) or false (null)."""
 
@@ -203,3 +228,19 @@ COPYING = (
     "Copy pieces of the source, also those that the vocabulary lacks (pointer-generator): true, or a section "
     "that says by which attention."
 )
+
+
+class AttendingDecoderRecipe(Section):
+    """What decoders with attention to the source may have beside it."""
+
+    copying: Copying = Field(None, description=COPYING)
+    shift_head: ShiftHeadRecipe | None = Field(
+        None,
+        description="A head for alignments alone, which training.attention_losses.guided trains (Chen et al. "
+        "2020): {} or {layer: ...}; null = none.",
+    )
+
+    def shift_head_faults(self, attentions: list[AttentionRecipe]) -> Iterator[Fault]:
+        """Find faults of the shift head beside these layers of attention, if there is one."""
+        if self.shift_head is not None:
+            yield from self.shift_head.faults_beside(attentions)

@@ -92,6 +92,9 @@ class ImageToTextModelRecipe(AnyModelRecipe):
             yield Fault("tied", "an image has no embeddings to be tied: set decoder or none")
         if self.decoder.copying is not None:
             yield Fault("decoder.copying", "copies pieces of a source text, and there is none: leave it out")
+        if self.decoder.shift_head is not None:
+            why = "is trained on links between words, and an image has none: leave it out"
+            yield Fault("decoder.shift_head", why)
         if any(section.sentences is not None for section in self.decoder.cross_attentions):
             key = self.decoder.attention_key
             yield Fault(f"decoder.{key}.sentences", "is for sources with sentences: leave it out")

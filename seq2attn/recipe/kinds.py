@@ -190,6 +190,7 @@ class CustomDecoderRecipe(_Embedding):
     given = ("embedding", "output", "source_size")
     reserved = ("attention", "attentions")
     copying: ClassVar[None] = None
+    shift_head: ClassVar[None] = None
 
     @classmethod
     def given_fields(cls, part: type) -> dict[str, Any]:

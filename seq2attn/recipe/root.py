@@ -35,7 +35,9 @@ class InitRecipe(Section):
         description="Tensors or parts that are taken, by names or patterns: [encoder, decoder.layers.*].",
     )
     freeze: Annotated[list[str], OneOrMore()] = Field(
-        [], description="Tensors or parts that are not trained, likewise: [encoder.embedding, '*.norm']."
+        [],
+        description="Tensors or parts that are not trained, likewise: [encoder.embedding, '*.norm']. Those "
+        "after a ! are, whatever the others say: ['*', '!decoder.shift_head'].",
     )
 
 

@@ -101,8 +101,16 @@ class WritingRecipe(AnyRecipe):
             last = before = decoder.copying.layer % layers
         for name in losses.factors():
             trained = {"coverage": [last], "doubly_stochastic": [last], "guided": [before]}
+            if decoder.shift_head is not None and losses.layer is None:
+                trained["guided"] = []
             if any(attentions[layer].talking for layer in trained.get(name, range(layers))):
                 yield Fault(name, NEGATIVE)
+        if losses.reinforce and self.training.sharded:
+            yield Fault(
+                "reinforce",
+                "counts the reward of each example once, and processes of a sharded model repeat batches: "
+                "leave out one of the two",
+            )
         sampling = [name for name, part in NORMALIZERS.items() if part.samples()]
         used = dict.fromkeys(attention.normalize.name for attention in attentions)
         if losses.reinforce and not used.keys() & sampling:
@@ -161,9 +169,15 @@ class Recipe(WritingRecipe):
                 yield Fault(f"data.{key}.tag", f"{corpus.tag} is none of text.tags: list it there")
 
     def _of_alignments(self) -> Iterator[Fault]:
-        """Find alignments without guided attention, and guided attention without alignments."""
+        """Find alignments without guided attention, guided attention without alignments, and a shift head
+        that nothing trains."""
         losses = self.training.attention_losses
         guided = losses is not None and losses.guided > 0
+        if self.model.decoder.shift_head is not None and not guided and self.init is None:
+            yield Fault(
+                "model.decoder.shift_head",
+                "is trained by guided attention only: set training.attention_losses.guided, or leave it out",
+            )
         for number, corpus in enumerate(self.data.train):
             if corpus.aligned and not guided:
                 yield Fault(

@@ -14,7 +14,7 @@ from seq2attn.attention.scorers import SCORERS
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.basic import ACTIVATIONS
 from seq2attn.layers.recurrent import CELLS
-from seq2attn.recipe.attention import COPYING, AttentionRecipe, Copying, PerLayer
+from seq2attn.recipe.attention import AttendingDecoderRecipe, AttentionRecipe, PerLayer
 from seq2attn.recipe.kinds import DECODERS, ENCODERS, ByKind, CustomDecoderRecipe, CustomEncoderRecipe
 from seq2attn.recipe.sections import Choice, Fault, Name, Part, Rate, Section, Size
 
@@ -50,7 +50,7 @@ class RecurrentEncoderRecipe(_Recurrent):
         return self.size * (2 if self.bidirectional else 1)
 
 
-class RecurrentDecoderRecipe(_Recurrent):
+class RecurrentDecoderRecipe(_Recurrent, AttendingDecoderRecipe):
     """A recurrent decoder (LSTM or GRU)."""
 
     size: Size = Field(256, description="Size of the hidden states.")
@@ -80,7 +80,6 @@ class RecurrentDecoderRecipe(_Recurrent):
     top: Size | None = Field(
         None, description="Restrict a latent alignment to the k most probable positions; null = all."
     )
-    copying: Copying = Field(None, description=COPYING)
 
     @property
     def output_size(self) -> int:
@@ -121,6 +120,7 @@ class RecurrentDecoderRecipe(_Recurrent):
         if self.attention is not None:
             yield from self.attention.source_faults("attention", self.size)
         yield from self._latent_faults()
+        yield from self.shift_head_faults(self.cross_attentions)
         if self.copying is None:
             return
         if self.attention is None:
@@ -272,7 +272,7 @@ class TransformerEncoderRecipe(_Transformer):
     """A Transformer encoder."""
 
 
-class TransformerDecoderRecipe(_Transformer):
+class TransformerDecoderRecipe(_Transformer, AttendingDecoderRecipe):
     """A Transformer decoder: causal self-attention, and cross-attention to the source."""
 
     causal = True
@@ -282,7 +282,6 @@ class TransformerDecoderRecipe(_Transformer):
         description="Cross-attention to the source: one section for all layers, or a list with one for each "
         "layer."
     )
-    copying: Copying = Field(None, description=COPYING)
 
     @property
     def cross_attentions(self) -> list[AttentionRecipe]:
@@ -305,6 +304,7 @@ class TransformerDecoderRecipe(_Transformer):
                 )
         if self.copying is not None:
             yield from self.copying.incompatibilities(self.cross_attentions)
+        yield from self.shift_head_faults(self.cross_attentions)
 
     def _distances(self, path: str, section: AttentionRecipe) -> Iterator[Fault]:
         yield from super()._distances(path, section)

@@ -77,12 +77,13 @@ class AttentionLossesRecipe(Section):
     layer: int | None = Field(
         None,
         description="Layer of a Transformer for coverage, doubly_stochastic and guided, from 0 (-1 = the "
-        "last). null = the layer of `copying`; without copying, the last, and for guided the second to last.",
+        "last). null = the layer of `copying`; without copying, the last, and for guided the second to last. "
+        "For guided, null = `shift_head` if the decoder has one.",
     )
     head: Count | None = Field(
         None,
         description="Head for the same three losses, from 0. null = the mean of all heads, and for guided "
-        "the first; with copying and no layer here, the head of `copying`.",
+        "the first; with copying and no layer here, the head of `copying`. Of `shift_head`, null = the mean.",
     )
 
     def factors(self) -> dict[str, float]:
@@ -266,6 +267,10 @@ class AnyLearningRecipe(Section):
             yield Fault("metrics", f"{twice} occurs twice: each metric has one score")
         if self.sharded and self.precision == "fp16":
             yield Fault("sharded", "fp16 scales losses in each process: use bf16")
+        if self.sharded and getattr(self, self.batch_key) == "auto":
+            yield Fault(
+                self.batch_key, "auto tries a whole model on one device, not a sharded one: set a number"
+            )
         if self.momentum and self.optimizer != "sgd":
             yield Fault("momentum", f"is an option of sgd, not of {self.optimizer}")
 

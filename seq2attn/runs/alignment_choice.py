@@ -45,9 +45,12 @@ class Choice:
         names = [f"{method} {shift}" for method, shift in _READINGS]
         lines = ["  ".join(["layer", "head", *names])]
         for layer, head in dict.fromkeys((head.layer, head.head) for head in self.scores):
+            tried = [
+                self.scores.get(AlignmentHead(layer, head, shift, method)) for method, shift in _READINGS
+            ]
             cells = [
-                f"{self.scores[AlignmentHead(layer, head, shift, method)]:{len(name)}.1f}"
-                for name, (method, shift) in zip(names, _READINGS, strict=True)
+                f"{'-':>{len(name)}}" if score is None else f"{score:{len(name)}.1f}"
+                for name, score in zip(names, tried, strict=True)
             ]
             lines.append("  ".join([f"{layer:5}", f"{'mean' if head is None else head:>4}", *cells]))
         return lines
@@ -78,14 +81,18 @@ class Choice:
 
 
 def candidates(decoder: Decoder) -> list[AlignmentHead]:
-    """Return every layer, head (and the mean of several), shift and method of a decoder."""
+    """Return every layer, head (and the mean of several), shift and method of a decoder; of a shift head,
+    which has no norms, only attention."""
     heads: list[AlignmentHead] = []
     for layer in range(decoder.attention_layers):
-        owner = multi_head(decoder, layer)
+        of_shift_head = decoder.is_shift_head(layer)
+        owner = decoder.shift_head if of_shift_head else multi_head(decoder, layer)
         count = 1 if owner is None else owner.heads
         numbers: list[int | None] = [None, *(range(count) if count > 1 else ())]
         heads += [
-            AlignmentHead(layer, head, shift, method) for head, (method, shift) in product(numbers, _READINGS)
+            AlignmentHead(layer, head, shift, method)
+            for head, (method, shift) in product(numbers, _READINGS)
+            if not (of_shift_head and method == "norms")
         ]
     return heads
 

@@ -1,4 +1,5 @@
-"""Sections that a recipe leaves to the run that it starts from: the model, and the vocabulary it keeps."""
+"""Sections that a recipe leaves to the run that it starts from: the model or parts of it, and the vocabulary
+it keeps."""
 
 from typing import Any
 
@@ -25,11 +26,24 @@ def from_initial_run(task: str, tree: dict[str, Any]) -> dict[str, Any]:
         begun = RunFolder.open(located(given["run"])).recipe
     except RunError:
         return tree
-    if "model" not in tree and begun.model is not None:
-        tree = {**tree, "model": begun.model.model_dump(mode="json")}
+    if begun.model is not None:
+        tree = {**tree, "model": _filled_model(tree.get("model"), begun.model.model_dump(mode="json"))}
     own = tree.get("text")
     fillable = begun.text is not None and type(begun.text) is text and isinstance(own, dict | None)
     if fillable and given.get("vocabulary", "keep") == "keep":
         kept = begun.text.model_dump(mode="json", exclude={*OF_ITS_OWN})
         tree = {**tree, "text": {**kept, **(own or {})}}
     return tree
+
+
+def _filled_model(own: Any, begun: dict[str, Any]) -> Any:
+    """Return the model of a recipe, with what it leaves to that of the run: all of it, or parts such as
+    encoder and decoder, of which it gives no kind but only the keys that are others here."""
+    if own is None:
+        return begun
+    if not isinstance(own, dict) or not own.keys() <= begun.keys():
+        return own
+    changed = {name: part for name, part in own.items() if isinstance(part, dict) and "kind" not in part}
+    if not any(isinstance(begun[name], dict) and "kind" in begun[name] for name in changed):
+        return own
+    return {**begun, **own, **{name: {**(begun[name] or {}), **part} for name, part in changed.items()}}

@@ -150,11 +150,15 @@ def initial_weights(recipe: AnyRecipe, folder: RunFolder | None = None) -> Initi
 
 
 def freeze(model: nn.Module, recipe: AnyRecipe) -> list[str]:
-    """Let no gradient reach the tensors that `init.freeze` names; return their names. RunError if there are
-    none of a name, or if nothing is left to train."""
+    """Let no gradient reach the tensors that `init.freeze` names, but for those that it names after a !;
+    return their names. RunError if there are none of a name, or if nothing is left to train."""
     patterns = [] if recipe.init is None else recipe.init.freeze
     state = model.state_dict(keep_vars=True)
-    names = {name for pattern in patterns for name in matching(pattern, state, "freeze", "the model")}
+    named = [
+        (one[:1] == "!", matching(one.removeprefix("!"), state, "freeze", "the model")) for one in patterns
+    ]
+    trained = {name for kept, found in named if kept for name in found}
+    names = {name for kept, found in named if not kept for name in found} - trained
     for parameter in (state[name] for name in names):
         if isinstance(parameter, nn.Parameter):
             parameter.requires_grad_(False)

@@ -1,11 +1,14 @@
 """Comparison of trained systems on the same inputs: tests, parts of the corpus, inputs that differ most."""
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seq2attn.alignment.word_alignment import Gold
 from seq2attn.metrics import METRICS, defined_scores
+from seq2attn.metrics.attention_measures import attention_measures
 from seq2attn.metrics.base import Score, Statistic
 from seq2attn.metrics.buckets import (
     WordKind,
@@ -15,12 +18,20 @@ from seq2attn.metrics.buckets import (
     kinds_by_frequency,
     word_scores,
 )
-from seq2attn.metrics.comparison_report import ComparisonReport, Differing, Measured, Section
+from seq2attn.metrics.comparison_report import (
+    ComparisonReport,
+    Differing,
+    DifferingNGrams,
+    Measured,
+    Section,
+)
+from seq2attn.metrics.ngrams import differing_ngrams, matched_ngrams
 from seq2attn.metrics.significance import Resampling, compare, joint_statistic
 from seq2attn.runs.system_outputs import Collected, ComparisonError, System
 from seq2attn.text.words import words
 
-PARTS = ("length", "frequency", "copied")
+PARTS = ("length", "frequency", "copied", "ngrams", "attention")
+NGRAMS = 10  # that one of two systems has right more often
 MOST = 10  # inputs that differ most
 
 
@@ -31,24 +42,42 @@ def compare_systems(
     training: Iterable[str] | None = None,
     resampling: Resampling | None = None,
     most: int = MOST,
+    gold: Sequence[Gold] | None = None,
 ) -> ComparisonReport:
     """Compare systems by their outputs. The first system is the one that the others are compared with.
 
     parts: of the corpus, see PARTS; those that the data have not are left out: length needs sources, copied
-        needs sources and texts, frequency needs texts and training text.
+        needs sources and texts, frequency needs texts and training text, ngrams needs texts, attention needs
+        runs that write texts by attention, for all systems.
     training: target texts of training data, by whose words frequencies are counted; None: the first run's.
     most: the number of inputs that differ most.
+    gold: links between sources and first references, for the error rate of the links of attention.
     """
-    return _Comparison(systems, collected, resampling or Resampling()).report(parts, training, most)
+    comparison = _Comparison(systems, collected, resampling or Resampling(), gold)
+    return comparison.report(parts, training, most)
 
 
 class _Comparison:
     """The systems, and the statistics of their outputs by metric."""
 
-    def __init__(self, systems: Sequence[System], collected: Collected, resampling: Resampling) -> None:
+    def __init__(
+        self,
+        systems: Sequence[System],
+        collected: Collected,
+        resampling: Resampling,
+        gold: Sequence[Gold] | None = None,
+    ) -> None:
         if len(systems) < 2:
             raise ComparisonError(f"expected at least two systems to compare, got {len(systems)}")
-        self.systems, self.collected, self.resampling = systems, collected, resampling
+        self.systems, self.collected, self.resampling, self.gold = systems, collected, resampling, gold
+        self.looks = [looked for looked in collected.attention if looked is not None]
+        if len(self.looks) < len(collected.outputs):
+            self.looks = []
+        if gold is not None and not self.looks:
+            raise ComparisonError(
+                "gold links measure attention: expected runs that write texts by attention, and the part "
+                "attention; leave out the gold links"
+            )
         self.runs = [len(system.paths) for system in systems]
         self.count = len(collected.outputs[0])
         given = collected.outputs[0], collected.references, list(dict.fromkeys(collected.metrics))
@@ -73,6 +102,7 @@ class _Comparison:
             (self.scores.get(ranking) or self._score(ranking)).name if shown else "",
             shown,
             self.undefined,
+            self._ngrams() if "ngrams" in parts and collected.measures == "texts" else [],
         )
 
     def _statistic(self, metric: str) -> Statistic:
@@ -99,6 +129,33 @@ class _Comparison:
         if "copied" in parts and texts and sources is not None:
             title = "F1 of words that are copied from the source, and of the others"
             yield self._of_words("copied_words", title, copied_or_not())
+        if "attention" in parts and self.looks:
+            yield self._of_attention()
+
+    def _of_attention(self) -> Section:
+        """Compare where the systems look as they read the references."""
+        without_trials = self.resampling._replace(trials=0)
+        measured = [
+            Measured(
+                name,
+                sum(self.looks[0].words),
+                compare(statistic, self.count, self.runs, without_trials),
+                digits=digits,
+            )
+            for name, statistic, digits in attention_measures(self.looks, self.gold, self.systems[0].name)
+        ]
+        return Section("attention", "attention to the source, for given references", "words", measured)
+
+    def _ngrams(self) -> list[DifferingNGrams]:
+        """Compare the n-grams of the first references that the systems have right."""
+        references = [text or "" for text in self.collected.references[0]]
+        matched = [matched_ngrams(outputs, references) for outputs in self.collected.outputs]
+        starts = np.cumsum([0, *self.runs])
+        first, *others = [matched[start:end] for start, end in pairwise(starts)]
+        return [
+            DifferingNGrams(system.name, differing_ngrams((first, other), references, NGRAMS))
+            for system, other in zip(self.systems[1:], others, strict=True)
+        ]
 
     def _by_length(self, lengths: Sequence[int]) -> Section:
         """Compare the systems by the first metric on parts by length."""

@@ -5,9 +5,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from seq2attn.alignment.word_alignment import Link, entropies
 from seq2attn.data import Role, training_text
 from seq2attn.errors import Seq2attnError
+from seq2attn.inference.translator import TextPredictor
 from seq2attn.metrics import DEFAULT, METRICS
+from seq2attn.metrics.attention_measures import LookedAt
 from seq2attn.metrics.base import by_translator
 from seq2attn.runs.evaluation import GivenTexts, checked_texts, chosen_metrics, held_out
 from seq2attn.tasks.loading import load_with_task
@@ -32,6 +35,7 @@ class Decoding(NamedTuple):
     options: Mapping[str, Any] = MappingProxyType({})  # decoding options that replace the recipe's
     checkpoint: str = "best"
     device: str = "auto"
+    attention: bool = False  # also read the references, to see where runs with attention look
 
 
 class Collected(NamedTuple):
@@ -42,6 +46,9 @@ class Collected(NamedTuple):
     sources: Sequence[str] | None  # None: the inputs are no texts, or not known
     metrics: Sequence[str]  # the recipe's of the first run, or those of translations
     training: Iterable[str] | None  # target texts of the first run's training data, if they are texts
+    attention: Sequence[
+        LookedAt | None
+    ] = ()  # of each run to the references; None: it has none, or is a file
 
     @property
     def measures(self) -> str:
@@ -55,6 +62,7 @@ class _Run(NamedTuple):
     task: Task[Any]
     outputs: Outputs
     sources: Sequence[str] | None
+    attention: LookedAt | None = None
 
 
 def collect(
@@ -89,7 +97,8 @@ def collect(
     if METRICS[chosen[0]].measures == "texts":
         references = by_translator(outputs[0], references)
     training = None if first is None else _training_text(found[first].task)
-    return Collected(outputs, references, sources or None, chosen, training)
+    attention = [found[path].attention if path in found else None for path in paths]
+    return Collected(outputs, references, sources or None, chosen, training, attention)
 
 
 def _run(path: Path, given: GivenTexts | None, decoding: Decoding) -> _Run:
@@ -98,11 +107,29 @@ def _run(path: Path, given: GivenTexts | None, decoding: Decoding) -> _Run:
     predictor = predictor.configured(decoding.options)
     if given is not None:
         inputs, references = checked_texts(task, predictor, given)
-        return _Run(task, Outputs(task.output_texts(predictor, inputs), references), inputs)
-    examples: Any = held_out(task, decoding.role)
-    outputs = task.outputs(predictor, examples)
-    sources = task.inputs(examples, range(len(examples))) if isinstance(task, TextTask) else None
-    return _Run(task, outputs, sources)
+        run = _Run(task, Outputs(task.output_texts(predictor, inputs), references), inputs)
+    else:
+        examples: Any = held_out(task, decoding.role)
+        outputs = task.outputs(predictor, examples)
+        sources = task.inputs(examples, range(len(examples))) if isinstance(task, TextTask) else None
+        run = _Run(task, outputs, sources)
+    return run._replace(attention=_attention(predictor, run) if decoding.attention else None)
+
+
+def _attention(predictor: Any, run: _Run) -> LookedAt | None:
+    """Return where a run looks as it reads the references; None if it does not write texts by attention."""
+    writes = isinstance(predictor, TextPredictor) and predictor.model.decoder.attention_layers > 0
+    if not writes or run.sources is None:
+        return None
+    references = by_translator(run.outputs.hypotheses, run.outputs.references)[0]
+    pairs = zip(run.sources, (text or "" for text in references), strict=True)
+    entropy, sizes, links = list[float](), list[int](), list[list[Link]]()
+    for pair in predictor.align_pairs(pairs):
+        of_words = entropies(pair.alignment)
+        entropy.append(float(of_words.sum()))
+        sizes.append(len(of_words))
+        links.append(pair.links())
+    return LookedAt(entropy, sizes, links)
 
 
 def _require_alike(path: Path, first: _Run, other_path: Path, other: _Run) -> None:

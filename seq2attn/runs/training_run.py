@@ -98,6 +98,7 @@ def train(
         folder, task, training, dev, test, start = context.enter_context(source)
         if group.first:
             group.announce(to_json(folder, task.recipe))
+        group.meet()  # others may still read and tokenise what this one has in its cache
         require_equal(group, "training data", training.fingerprint)
         settings, loader = task.recipe.training, task.loader(training, True, group)
         model = built(task, start, shown)
@@ -107,7 +108,7 @@ def train(
         validate = validator(task, model, dev, torch_device, group)
         predictor = task.predictor(model, torch_device)
         # Only then, so that a resume that fails changes nothing.
-        resumed = partial(folder.replace_recipe, task.recipe)
+        resumed = partial(_resumed, folder, task.recipe, group, shown)
         with _what_is_saved(folder):
             report, illustrate = _report(shown, folder, task), _illustrator(task, folder, predictor)
             if not group.first:
@@ -119,6 +120,17 @@ def train(
         load_weights(model, group.from_first(partial(folder.load_weights, "best")), folder.path)
         shown.say(f"best: {best(folder)}")
         return Trained(path, progress, predictor, _scores(task, predictor, test, group, shown))
+
+
+def _resumed(folder: RunFolder, recipe: AnyRecipe, group: Group, shown: Display, progress: Progress) -> None:
+    """Keep the recipe with which training goes on; say so if that is by another number of processes."""
+    folder.replace_recipe(recipe)
+    if progress.processes not in (0, group.size):
+        before, now = (f"{n} process{'es' * (n > 1)}" for n in (progress.processes, group.size))
+        shown.say(
+            f"note: {before} trained until update {progress.step:,}, and {now} from here on: the result is "
+            f"that of {before} to rounding, not to the bit"
+        )
 
 
 def _whole(trainer: Trainer, task: Task[Any], predictor: Any) -> tuple[nn.Module, Any]:
@@ -170,7 +182,10 @@ def _what_is_trained(
     units, parameters = task.units.examples, sum(part.numel() for part in trainer.model.parameters())
     notes = [
         f"note: {line}"
-        for line in (*advice(trainer.recipe, trainer.total, per_epoch, units), *left_out(task, dev))
+        for line in (
+            *advice(trainer.recipe, trainer.total, per_epoch, units, trainer.group.size),
+            *left_out(task, dev),
+        )
     ]
     return "\n".join([*notes, f"{len(training):,} {units}, {parameters:,} parameters, on {trainer.device}"])
 

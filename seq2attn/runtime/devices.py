@@ -23,7 +23,7 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
     require_type(name, (str, torch.device), "a device, such as auto, cpu or cuda:1")
     if name == "auto":
         accelerated = "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device(_own_gpu() if torch.cuda.is_available() else accelerated)
+        name = "cuda" if torch.cuda.is_available() else accelerated
     if name == "cuda":
         name = _own_gpu()
     try:
@@ -35,6 +35,8 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = re.split(r"[.\n]", str(error))[0][:100]
         raise Seq2attnError(f"device '{name}' cannot be used here ({reason}); try auto or cpu") from error
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # parts of torch, as FSDP2, take the current one
     return device
 
 

@@ -24,6 +24,7 @@ from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from seq2attn.errors import Seq2attnError
+from seq2attn.runtime.process import end_with_parent
 
 T = TypeVar("T")
 
@@ -80,11 +81,16 @@ class Group:
         """Replace tensors by their sums over all processes."""
 
     def announce(self, value: Any) -> None:
-        """Let the other processes have a value, JSON, for which they wait with `announced`."""
+        """Let the other processes have a value, JSON, for which they wait with `announced`. Values come in
+        their order."""
 
     def announced(self) -> Any:
-        """Return the value that the first process announces, however long it takes."""
+        """Return the value that the first process announces next, however long it takes. GroupError if a
+        process fails meanwhile."""
         raise GroupError("there is one process only, which announces to others")
+
+    def meet(self) -> None:
+        """Wait until all processes are here, however long it takes. GroupError if one fails meanwhile."""
 
 
 ALONE = Group()
@@ -96,6 +102,7 @@ class Processes(Group):
     def __init__(self, store: Store) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self._store = PrefixStore("seq2attn", store)
+        self._announcements = self._meetings = 0
 
     def all(self, value: Any) -> list[Any]:
         """See the base class."""
@@ -170,14 +177,41 @@ class Processes(Group):
 
     def announce(self, value: Any) -> None:
         """See the base class."""
-        self._store.set("announced", json.dumps(value))
+        with self._answered():
+            self._store.set(self._next_announcement(), json.dumps(value))
 
     def announced(self) -> Any:
         """See the base class."""
+        key = self._next_announcement()
         with self._answered():
-            while not self._store.check(["announced"]):
-                time.sleep(POLL)
-            return json.loads(self._store.get("announced"))
+            self._wait(lambda: self._store.check([key]))
+            return json.loads(self._store.get(key))
+
+    def _next_announcement(self) -> str:
+        self._announcements += 1
+        return f"announced/{self._announcements}"
+
+    def meet(self) -> None:
+        """See the base class."""
+        self._meetings += 1
+        key = f"met/{self._meetings}"
+        with self._answered():
+            self._store.add(key, 1)
+            self._wait(lambda: self._store.add(key, 0) == self.size)
+
+    def fail(self, error: BaseException) -> None:
+        """Let the processes that wait without a limit know that this one has failed."""
+        told = json.dumps([self.rank, str(error) or type(error).__name__])
+        with contextlib.suppress(RuntimeError):  # nobody may be left who keeps the store
+            self._store.compare_set("failed", "", told)  # the first failure is the cause of others
+
+    def _wait(self, there: Callable[[], bool]) -> None:
+        """Wait for as long as it takes. GroupError if a process fails meanwhile."""
+        while not there():
+            if self._store.check(["failed"]):
+                rank, reason = json.loads(self._store.get("failed"))
+                raise GroupError(f"process {rank}: {reason}")
+            time.sleep(POLL)
 
     @contextlib.contextmanager
     def _answered(self) -> Iterator[None]:
@@ -200,16 +234,17 @@ class Processes(Group):
         missing: set[int] = {*range(self.size)} - {self.rank}
 
         def ask() -> None:
-            self._store.set(f"noticed/{self.rank}", "")
-            end = time.monotonic() + NOTICED
-            while missing and time.monotonic() < end:
-                missing.difference_update([r for r in missing if self._store.check([f"noticed/{r}"])])
-                time.sleep(POLL)
+            with contextlib.suppress(RuntimeError):  # the store may be gone
+                self._store.set(f"noticed/{self.rank}", "")
+                end = time.monotonic() + NOTICED
+                while missing and time.monotonic() < end:
+                    missing.difference_update([r for r in missing if self._store.check([f"noticed/{r}"])])
+                    time.sleep(POLL)
+                asked.set()
 
-        asking = threading.Thread(target=ask, daemon=True)
-        asking.start()
-        asking.join(2 * NOTICED)
-        if asking.is_alive() or not missing:
+        asked = threading.Event()
+        threading.Thread(target=ask, daemon=True).start()
+        if not asked.wait(2 * NOTICED) or not missing:
             return "another one has"
         names = " and ".join(map(str, sorted(missing)))
         return f"process {names} has" if len(missing) == 1 else f"one of the processes {names} has"
@@ -251,15 +286,30 @@ def joined() -> Iterator[Group]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "MASTER_ADDR" not in os.environ:
         yield ALONE
         return
-    timeout = _timeout()
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    store, rank, size = next(rendezvous("env://", timeout=timeout))
-    store = PrefixStore(_name_of_start(store, rank, size, timeout), store)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+    end_with_parent()
+    group = Processes(_met(_timeout()))
     try:
-        yield Processes(store)
+        yield group
+    except BaseException as error:
+        group.fail(error)
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def _met(timeout: timedelta) -> Store:
+    """Meet the other processes; return the store that they have in common from this start on."""
+    try:
+        store, rank, size = next(rendezvous("env://", timeout=timeout))
+        store = PrefixStore(_name_of_start(store, rank, size, timeout), store)
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+    except (RuntimeError, ValueError) as error:
+        raise GroupError(
+            f"cannot meet the other processes of torchrun ({str(error).strip().splitlines()[0][:200]}): are "
+            "all of them started, with one MASTER_ADDR and MASTER_PORT, which this machine can reach?"
+        ) from error
+    return store
 
 
 def _timeout() -> timedelta:

@@ -6,6 +6,7 @@ made with environment variables are not changed.
 
 import ctypes
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -21,6 +22,8 @@ MALLOC_SETTINGS = (
 # Bytes: larger blocks, and more free memory at the end of the heap, are returned to the system.
 KEPT_MEMORY = 2**30
 KEPT_MEMORY_OLD_GLIBC = 2**25
+ENDING = 600  # seconds; torchrun's own 30 may be less than an update or a validation takes
+PR_SET_PDEATHSIG = 1  # option of prctl(2)
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # numbers of M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in mallopt(3)
 
 
@@ -60,9 +63,19 @@ def keep_memory() -> None:
 def start_processes(count: int, arguments: Sequence[str]) -> NoReturn:
     """Replace this process by torchrun, with this many processes of seq2attn that have these arguments.
 
-    The cores are divided among them, unless OMP_NUM_THREADS is set.
+    The cores are divided among them, unless OMP_NUM_THREADS is set. At Ctrl-C and SIGTERM they have
+    ENDING seconds to save, unless TORCH_ELASTIC_SHUTDOWN_TIMEOUT is set.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // count)))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(ENDING))
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     # After "--" torchrun does not take options of seq2attn for its own.
     os.execv(sys.executable, [sys.executable, *torchrun, "-m", "--", "seq2attn", *arguments])
+
+
+def end_with_parent() -> None:
+    """Let this process get SIGTERM when the torchrun that has started it ends, however that ends. Without it
+    a process would go on alone. Does nothing for other processes, and where there is no Linux."""
+    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

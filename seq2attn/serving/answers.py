@@ -4,9 +4,12 @@ from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from seq2attn.alignment.aligned_pair import AlignedPair
+from seq2attn.images.decoding import Pixels
 from seq2attn.inference.captions import Caption
 from seq2attn.inference.found_objects import FoundObjects
 from seq2attn.inference.image_categorizer import ImageCategory
@@ -17,6 +20,8 @@ from seq2attn.inference.segmentations import Segmentation
 from seq2attn.text.sentence_splitter import sentences
 from seq2attn.views.masks import mask_png
 from seq2attn.views.sheets import png
+
+_COLOUR = (255, 96, 0)  # of maps
 
 
 def written(result: Translation, cut: bool, weights: bool) -> dict[str, Any]:
@@ -109,6 +114,23 @@ def segmented(result: Segmentation, mask: bool) -> dict[str, Any]:
 def labelled_image(result: ImageCategory) -> dict[str, Any]:
     """Return the label of an image."""
     return _unnamed(result.to_json())
+
+
+def looked_at(pixels: Pixels, maps: Sequence[tuple[str, Tensor]]) -> dict[str, Any]:
+    """Return an image as the model reads it, and maps over it, whose opacity is the weight, as PNG files."""
+    return {
+        "seen": _base64(png(pixels)),
+        "maps": [
+            {"name": name, "image": _base64(png(_veil(weights.float().numpy())))} for name, weights in maps
+        ],
+    }
+
+
+def _veil(weights: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return pixels (rows, columns, 4) of one colour: the largest weight is opaque, 0 or less clear."""
+    opacity = weights.clip(0) / max(float(weights.max(initial=0)), 1e-12)
+    colour = np.broadcast_to(np.array(_COLOUR, np.uint8), (*weights.shape, 3))
+    return np.concatenate([colour, (255 * opacity).astype(np.uint8)[..., None]], -1)
 
 
 def generated(result: GeneratedImage) -> dict[str, Any]:

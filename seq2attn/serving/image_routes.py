@@ -1,7 +1,8 @@
 """The routes of models that read or make images, and the route to classify texts or images."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -11,10 +12,9 @@ from seq2attn.inference.captioner import Captioner
 from seq2attn.inference.detector import Detector
 from seq2attn.inference.image_categorizer import ImageCategorizer
 from seq2attn.inference.image_generator import ImageGenerator
-from seq2attn.inference.predictor import Predictor
 from seq2attn.inference.recognizer import Categorizer
 from seq2attn.inference.segmenter import Segmenter
-from seq2attn.serving.answers import captioned, found, generated, labelled_image, segmented
+from seq2attn.serving.answers import captioned, found, generated, labelled_image, looked_at, segmented
 from seq2attn.serving.bodies import checked, from_base64, sent_in
 from seq2attn.serving.documentation import answers, image_body
 from seq2attn.serving.image_works import (
@@ -22,7 +22,9 @@ from seq2attn.serving.image_works import (
     Detecting,
     Generating,
     LabellingImages,
+    Looking,
     Picture,
+    Seeing,
     Segmenting,
     decoded,
     reader_of,
@@ -114,8 +116,8 @@ class ImageRoutes:
         model = self.serving.model(Captioner, body.model)
         decoding = decoding_of(model.predictor, body.decoding(), self.serving.limits.beam)
         work = Captioning(model.predictor, decoding, body.alignment)
-        captions = await self._results(request, model, work, body, sent.files, body.prefix)
-        return JSONResponse({"captions": [captioned(one) for one in captions], **named(model)})
+        captions = await self._results(request, model, work, body, sent.files, captioned)
+        return JSONResponse({"captions": captions, **named(model)})
 
     async def detect(self, request: Request) -> Response:
         """Find the objects in images. Boxes are left, top, right, bottom in pixels of the image, upright."""
@@ -123,16 +125,17 @@ class ImageRoutes:
         body = checked(DetectRequest, sent)
         model = self.serving.model(Detector, body.model)
         work = Detecting(model.predictor, body.threshold)
-        images = await self._results(request, model, work, body, sent.files)
-        return JSONResponse({"images": [found(one) for one in images], **named(model)})
+        images = await self._results(request, model, work, body, sent.files, found)
+        return JSONResponse({"images": images, **named(model)})
 
     async def segment(self, request: Request) -> Response:
         """Give each pixel of images a class."""
         sent = await sent_in(request)
         body = checked(SegmentRequest, sent)
         model = self.serving.model(Segmenter, body.model)
-        images = await self._results(request, model, Segmenting(model.predictor), body, sent.files)
-        return JSONResponse({"images": [segmented(one, body.mask) for one in images], **named(model)})
+        shown, work = partial(segmented, mask=body.mask), Segmenting(model.predictor)
+        images = await self._results(request, model, work, body, sent.files, shown)
+        return JSONResponse({"images": images, **named(model)})
 
     async def classify(self, request: Request) -> Response:
         """Label images; or texts, if the body has `text` or `texts`, as the route `tag` takes them."""
@@ -144,8 +147,9 @@ class ImageRoutes:
             )
         body = checked(ImagesRequest, sent)
         model = self.serving.model(ImageCategorizer, body.model)
-        images = await self._results(request, model, LabellingImages(model.predictor), body, sent.files)
-        return JSONResponse({"categories": [labelled_image(one) for one in images], **named(model)})
+        work = LabellingImages(model.predictor)
+        images = await self._results(request, model, work, body, sent.files, labelled_image)
+        return JSONResponse({"categories": images, **named(model)})
 
     async def generate(self, request: Request, body: GenerateRequest) -> Response:
         """Make new images."""
@@ -161,13 +165,13 @@ class ImageRoutes:
     async def _results(
         self,
         request: Request,
-        model: ServedModel[Predictor],
+        model: ServedModel[Seeing],
         work: Work,
         body: ImagesRequest,
         files: Sequence[bytes],
-        prefix: str = "",
-    ) -> list[Any]:
-        """Return the results of the images of a request."""
+        answer: Callable[[Any], dict[str, Any]],
+    ) -> list[dict[str, Any]]:
+        """Return the answers for the images of a request. answer: makes one of a result."""
         limits, reader = self.serving.limits, reader_of(model.predictor)
         encoded = [*(body.images or ())] if body.image is None else [body.image]
         if len(encoded) + len(files) > limits.images:
@@ -177,6 +181,7 @@ class ImageRoutes:
                 INVALID, "expected image or images in JSON, or files named image as multipart/form-data"
             )
         contents = [*files, *(from_base64(text) for text in encoded)]
+        prefix = body.prefix if isinstance(body, CaptionRequest) else ""
 
         def read() -> list[Picture]:
             return [Picture(decoded(content, reader, limits.pixels), prefix) for content in contents]
@@ -185,4 +190,8 @@ class ImageRoutes:
             pictures = await asyncio.to_thread(read)
         except Exception as error:
             raise refused(error) from error
-        return (await results(request, model, work, pictures))[1]
+        entries = [answer(one) for one in (await results(request, model, work, pictures))[1]]
+        if not body.maps:
+            return entries
+        _, seen = await results(request, model, Looking(model.predictor), pictures)
+        return [{**entry, **looked_at(*one)} for entry, one in zip(entries, seen, strict=True)]

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, NamedTuple
 
+import torch
 from PIL import Image
+from torch import Tensor
 
 from seq2attn.images.decoding import FORMATS, ImageError, ImageReader, Pixels
 from seq2attn.inference.captioner import Captioner
@@ -17,11 +19,13 @@ from seq2attn.inference.image_generator import BATCH, GeneratedImage, ImageGener
 from seq2attn.inference.image_predictor import ImagePredictor
 from seq2attn.inference.segmentations import Segmentation
 from seq2attn.inference.segmenter import Segmenter
+from seq2attn.inference.viewing import map_of_image
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.serving.limits import PIXELS_OF_A_LINE
 from seq2attn.serving.waiting import Line, Work
 
 _PIXELS = 2**21  # of a batch
+Seeing = Captioner | Detector | ImageCategorizer | Segmenter
 
 
 class TooLargeError(ImageError):
@@ -53,6 +57,13 @@ def decoded(content: bytes, reader: ImageReader, most: int) -> Pixels:
             "too large image", f"the image is {width:,} x {height:,}: expected at most {most:,} pixels"
         )
     return ImageReader(reader.channels).read(content)
+
+
+class LookedAt(NamedTuple):
+    """An image as the model reads it, and where the model looks."""
+
+    pixels: Pixels
+    maps: list[tuple[str, Tensor]]  # names, and weights (rows, columns) of the parts of a grid over it
 
 
 class OfImages(Work):
@@ -124,6 +135,36 @@ class LabellingImages(OfImages):
     def compute(self, lines: Sequence[Line]) -> list[ImageCategory]:
         """See the base class."""
         return self.predictor.classify([line.item.pixels for line in lines], weights=False)
+
+
+@dataclass(frozen=True)
+class Looking(OfImages):
+    """The maps of images: of each word of what is written, or those of the network."""
+
+    predictor: Seeing
+
+    def compute(self, lines: Sequence[Line]) -> list[LookedAt]:
+        """See the base class."""
+        return [self._looked(line.item) for line in lines]
+
+    def _looked(self, picture: Picture) -> LookedAt:
+        """Return the maps of an image, the mean of heads and channels, and of all places that ask."""
+        predictor = self.predictor
+        if isinstance(predictor, Captioner):
+            image, decoding = ("", predictor.reader.read(picture.pixels)), predictor.decoding
+            (caption,) = predictor.results([image], decoding, True, [picture.prefix], [0])
+            weights = [] if caption.alignment is None else [*caption.alignment]
+            return LookedAt(caption.pixels, [*zip(caption.words, weights, strict=bool(weights))])
+        seen = predictor.maps(picture.pixels)
+        maps = [(name, map_of_image(name, map, False)) for name, map in seen.items()]
+        return LookedAt(
+            seen.pixels,
+            [
+                (name, torch.as_tensor(map.weights).mean((0, 1)).view(map.grid))
+                for name, map in maps
+                if map.kind == "place" and map.grid is not None
+            ],
+        )
 
 
 @dataclass(frozen=True)

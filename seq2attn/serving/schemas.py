@@ -147,6 +147,19 @@ class SummarizeRequest(WritingRequest):
     )
 
 
+class NextRequest(Request):
+    """A request for the words by which a result may go on."""
+
+    model_config = example({"text": GERMAN, "prefix": "Where is the "})
+
+    text: Text = Field(description="A text, which is one line: usually a sentence.")
+    prefix: Text = Field("", description="The beginning of the result, in whole words.")
+    count: int = Field(8, ge=1, le=50, description="Number of words.")
+    tag: Text | None = Field(None, description="Begin the text with this tag of the model.")
+    source: str | None = Field(None, description="The source language, to find a model by.")
+    target: str | None = Field(None, description="The target language, likewise.")
+
+
 class AlignRequest(Request):
     """A request for links between words of pairs of texts."""
 
@@ -182,6 +195,11 @@ class ImagesRequest(Request):
 
     image: str | None = Field(None, description="The content of a file (PNG, JPEG, ...) in base64.")
     images: list[str] | None = Field(None, description="Several, in the place of `image`.")
+    maps: bool = Field(
+        False,
+        description="Also return each image as the model reads it (`seen`), and where it looks: `maps` of "
+        "the network, or of the words of a caption, as PNG files of one colour in base64.",
+    )
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:

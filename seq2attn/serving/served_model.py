@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from seq2attn.inference.predictor import Predictor
+from seq2attn.serving.beginnings import Added, Beginnings
 from seq2attn.serving.counters import Counters
 from seq2attn.serving.limits import Limits
 from seq2attn.serving.model_thread import ModelThread
@@ -80,14 +81,24 @@ class ServedModel(Generic[P]):
         """
         return [result async for result in self.stream(ticket, left)]
 
-    async def stream(self, ticket: Ticket, left: Callable[[], Awaitable[None]]) -> AsyncIterator[Any]:
-        """Yield the results of a ticket in their order, each as soon as it is there. See `results`."""
+    async def stream(
+        self, ticket: Ticket, left: Callable[[], Awaitable[None]], beginnings: Beginnings | None = None
+    ) -> AsyncIterator[Any]:
+        """Yield the results of a ticket in their order, each as soon as it is there; see `results`.
+
+        beginnings: of the results; before a result, yield what is `Added` to its beginning.
+        """
         leaving = asyncio.ensure_future(left())
         overdue = asyncio.get_running_loop().time() + self.limits.timeout
         try:
-            for result in ticket.results:
-                if not result.done():
-                    await self._first(asyncio.wrap_future(result), leaving, ticket, overdue)
+            for number, result in enumerate(ticket.results):
+                waited, text = {asyncio.wrap_future(result)}, ""
+                while not result.done():
+                    more = [] if beginnings is None else [beginnings.longer(number, text)]
+                    await self._first({*waited, *more}, leaving, ticket, overdue)
+                    if more and more[0].done() and not result.done():
+                        yield Added(more[0].result()[len(text) :])
+                        text = more[0].result()
                 try:
                     yield result.result()
                 except Exception as error:
@@ -97,13 +108,18 @@ class ServedModel(Generic[P]):
             self.waiting.discard(ticket)
 
     async def _first(
-        self, result: "asyncio.Future[Any]", leaving: "asyncio.Future[None]", ticket: Ticket, overdue: float
+        self,
+        results: "set[asyncio.Future[Any]]",
+        leaving: "asyncio.Future[None]",
+        ticket: Ticket,
+        overdue: float,
     ) -> None:
-        """Wait for a result. RefusedError if the client leaves, or the ticket is overdue, before that."""
-        while not result.done():
+        """Wait for the first of some results. RefusedError if the client leaves, or the ticket is overdue,
+        before that."""
+        while not any(result.done() for result in results):
             left = None if ticket.begun else max(0.0, overdue - asyncio.get_running_loop().time())
-            await asyncio.wait({result, leaving}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            if result.done():
+            await asyncio.wait({*results, leaving}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if any(result.done() for result in results):
                 return
             if leaving.done():
                 raise RefusedError(LEFT, "the client has left")

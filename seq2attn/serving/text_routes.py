@@ -16,18 +16,20 @@ from seq2attn.inference.translator import Summarizer, TextPredictor, Translator
 from seq2attn.inference.writing_predictor import WritingPredictor
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.serving.answers import aligned, in_sentences, joined, labelled, written
+from seq2attn.serving.beginnings import Added, Beginnings
 from seq2attn.serving.documentation import answers
 from seq2attn.serving.refusals import INVALID, RefusedError, refused
 from seq2attn.serving.schemas import (
     AlignRequest,
     LabelRequest,
+    NextRequest,
     SummarizeRequest,
     TranslateRequest,
     WritingRequest,
 )
 from seq2attn.serving.served_model import ServedModel
 from seq2attn.serving.serving import Serving
-from seq2attn.serving.text_works import Aligning, Draft, Labelling, Writing
+from seq2attn.serving.text_works import Aligning, Continuing, Draft, Labelling, Writing
 from seq2attn.serving.waiting import Ticket, Work
 from seq2attn.text.given_ids import with_tag
 
@@ -56,6 +58,10 @@ _TRANSLATED = {
 }
 _ALIGNED = {
     "alignments": [{"source": "Wo ist er?", "target": "Where is he?", "links": [[0, 0]], "alignment": "0-0"}],
+    "model": "de-en",
+}
+_NEXT = {
+    "words": [{"text": "station?", "probability": 0.81, "prefix": "Where is the station? "}],
     "model": "de-en",
 }
 _ENTITY = {
@@ -129,6 +135,7 @@ class TextRoutes:
         for path, handler, example, text in (
             ("/translate", self.translate, _TRANSLATED, "Translations, in the order of the texts."),
             ("/summarize", self.summarize, {"summaries": [_WRITTEN], "model": "samsum"}, "Summaries."),
+            ("/next", self.next, _NEXT, "Words that may be next, the most probable first."),
             ("/align", self.align, _ALIGNED, "Links between words, counted from 0."),
             ("/tag", self.tag, _TAGGED, "Words with tags, and entities in characters."),
         ):
@@ -153,6 +160,17 @@ class TextRoutes:
         """Summarize texts, whose sentences or turns are separated by line feeds."""
         model = self.serving.model(Summarizer, body.model)
         return await self._written(request, model, body, "summaries")
+
+    async def next(self, request: Request, body: NextRequest) -> Response:
+        """Find the words by which a translation or a summary may go on after the words of a prefix. The
+        prefix of a word is for a further request; a word without text is the end."""
+        model = self.serving.model(TextPredictor, body.model, body.source, body.target)
+        self.serving.check([body.text, body.prefix])
+        work = Continuing(model.predictor, model.predictor.decoding, count=body.count)
+        draft = Draft(self._tagged(model, body.text, body.tag), body.prefix)
+        _, (words,) = await results(request, model, work, [draft], whole=True)
+        entries = [{**word._asdict(), "probability": round(word.probability, 6)} for word in words]
+        return JSONResponse({"words": entries, **named(model)})
 
     async def align(self, request: Request, body: AlignRequest) -> Response:
         """Link the words of texts with those of their translations."""
@@ -215,13 +233,14 @@ class TextRoutes:
         decoding = decoding_of(model.predictor, body.decoding(), self.serving.limits.beam)
         work = Writing(model.predictor, decoding, looked)
         log(request, model, len(parts))
-        if body.tag is not None and not model.predictor.source.has_tag(body.tag):
-            raise RefusedError(INVALID, "the model has no such tag: expected one of its text.tags")
-        drafts = [Draft(with_tag(part.sentence, body.tag), body.prefix) for part in parts]
-        ticket = await model.submit(work, drafts, body.long == "refuse")
+        drafts = [Draft(self._tagged(model, part.sentence, body.tag), body.prefix) for part in parts]
         if STREAM in request.headers.get("accept", ""):
-            events = self._events(request, model, body, parts, ticket)
+            beginnings = Beginnings(len(drafts))
+            drafts = [draft._replace(listen=beginnings.listener(n)) for n, draft in enumerate(drafts)]
+            ticket = await model.submit(work, drafts, body.long == "refuse")
+            events = self._events(request, model, body, parts, ticket, beginnings)
             return StreamingResponse(events, media_type=STREAM)
+        ticket = await model.submit(work, drafts, body.long == "refuse")
         found: list[Translation] = await model.results(ticket, lambda: left(request))
         pairs = zip(found, ticket.lines, strict=True)
         entries = [written(one, line.cut, body.weights) for one, line in pairs]
@@ -233,6 +252,12 @@ class TextRoutes:
                 joined([parts[i][1:] for i in indices], [entries[i] for i in indices]) for indices in of_texts
             ]
         return JSONResponse({key: entries, **named(model)})
+
+    def _tagged(self, model: ServedModel[TextPredictor], text: str, tag: str | None) -> str:
+        """Return a text that begins with a tag. RefusedError if the model has no such tag."""
+        if tag is not None and not model.predictor.source.has_tag(tag):
+            raise RefusedError(INVALID, "the model has no such tag: expected one of its text.tags")
+        return with_tag(text, tag)
 
     def _parts(self, body: WritingRequest) -> list[_Part]:
         """Return the lines of a request. RefusedError if they are too many or too long."""
@@ -250,13 +275,18 @@ class TextRoutes:
         body: WritingRequest,
         parts: Sequence[_Part],
         ticket: Ticket,
+        beginnings: Beginnings,
     ) -> AsyncIterator[str]:
-        """Yield an event for each result, and one at the end: `end`, or `error`."""
+        """Yield an event for each result, before it those of its words that can no longer change, and one at
+        the end: `end`, or `error`."""
         number = 0
         try:
-            async for result in model.stream(ticket, lambda: left(request)):
-                entry = written(result, ticket.lines[number].cut, body.weights)
+            async for result in model.stream(ticket, lambda: left(request), beginnings):
                 place = {"number": parts[number].text}
+                if isinstance(result, Added):
+                    yield event("words", {**place, "text": result.text})
+                    continue
+                entry = written(result, ticket.lines[number].cut, body.weights)
                 yield event("result", {**place, **entry, "after": parts[number].after})
                 number += 1
         except RefusedError as refused:

@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 from seq2attn.alignment.aligned_pair import AlignedPair
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.label_results import Annotation, Category
+from seq2attn.inference.next_words import NextWord
 from seq2attn.inference.recognizer import BATCH_WORDS, LabelPredictor
 from seq2attn.inference.results import Translation
 from seq2attn.inference.shortening import shortened
 from seq2attn.inference.translator import TextPredictor
+from seq2attn.inference.writing_predictor import Listener
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.serving.limits import CHARACTERS_OF_A_LINE
 from seq2attn.serving.waiting import Line, Work
@@ -21,6 +23,7 @@ class Draft(NamedTuple):
 
     text: str
     prefix: str = ""
+    listen: Listener | None = None  # told of the beginning of the result while it is written
 
 
 def weight(text: str) -> int:
@@ -29,12 +32,11 @@ def weight(text: str) -> int:
 
 
 @dataclass(frozen=True)
-class Writing(Work):
-    """Translations or summaries of `Draft`s."""
+class OfDrafts(Work):
+    """The base class of works that compute a result for each `Draft`."""
 
     predictor: TextPredictor
     decoding: DecodingRecipe
-    alignment: bool = False
 
     @property
     def budget(self) -> int:
@@ -55,12 +57,19 @@ class Writing(Work):
         begun = [shortened(item.text, limit) for item in items]
         lines = []
         for number, ids in enumerate(self.predictor.source.encode(begun)):
-            text, prefix = items[number]
+            text, prefix, _ = items[number]
             if prefix and readable is not None and len(target.encode([prefix])[0]) >= readable:
                 raise Seq2attnError(f"the prefix of text {number} is longer than the decoder can read")
             cut = len(ids) > limit or begun[number] != text
             lines.append(Line(items[number], min(len(ids), limit), number, weight(text), cut))
         return lines
+
+
+@dataclass(frozen=True)
+class Writing(OfDrafts):
+    """Translations or summaries of `Draft`s."""
+
+    alignment: bool = False
 
     def compute(self, lines: Sequence[Line]) -> list[Translation]:
         """See the base class."""
@@ -70,7 +79,20 @@ class Writing(Work):
             self.alignment,
             [line.item.prefix for line in lines],
             [line.number for line in lines],
+            listeners={row: line.item.listen for row, line in enumerate(lines) if line.item.listen},
         )
+
+
+@dataclass(frozen=True)
+class Continuing(OfDrafts):
+    """The words by which the results of `Draft`s may go on after their prefixes."""
+
+    count: int = 8
+
+    def compute(self, lines: Sequence[Line]) -> list[list[NextWord]]:
+        """See the base class."""
+        drafts = [line.item for line in lines]
+        return [self.predictor.next_words(one.text, one.prefix, self.count) for one in drafts]
 
 
 @dataclass(frozen=True)

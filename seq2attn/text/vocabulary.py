@@ -22,19 +22,13 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.runtime.files import read
 from seq2attn.text.given_ids import FaultyIdsError, Numbering, RenumberedProcessor
 from seq2attn.text.subword_sampling import Subwords
-from seq2attn.text.words import SEPARATORS, refuse_text
+from seq2attn.text.words import SEPARATORS, SPACELESS, refuse_text
 from seq2attn.text.words import words as split_words
 
 Words = Literal["auto", "spaces", "pieces"]
 Ids = Sequence[int] | NDArray[np.int32]
 LONGEST_SENTENCE = 1 << 16  # in bytes; by default SentencePiece silently leaves out more than 4192
 
-# Scripts written without spaces: Thai, Lao, Tibetan, Myanmar, Khmer, Tai, Han, kana.
-_SPACELESS = re.compile(
-    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029"
-    "\u3031-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua9e0-\ua9ff\uaa60-\uaa7f\uf900-\ufaff\uff66-\uff9f"
-    "\U0001b000-\U0001b16f\U00020000-\U0003ffff]"
-)
 _WORDS = re.compile("▁?[^▁]+|▁")  # the words of an unknown piece
 
 
@@ -369,7 +363,7 @@ class Vocabulary:
             return mark
         if self.words == "spaces" or unicodedata.category(text[mark]).startswith("M"):
             return None
-        return mark if _SPACELESS.search(text, before, after) else None
+        return mark if SPACELESS.search(text, before, after) else None
 
 
 def _each(ids: Sequence[int], parts: Sequence[Sequence[str]]) -> list[int]:

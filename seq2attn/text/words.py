@@ -9,6 +9,12 @@ from seq2attn.errors import Seq2attnError
 #: word.
 SEPARATORS = " \t\n\v\f\r"
 WORD = re.compile(f"[^{SEPARATORS}]+")
+#: Scripts written without spaces: Thai, Lao, Tibetan, Myanmar, Khmer, Tai, Han, kana.
+SPACELESS = re.compile(
+    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029"
+    "\u3031-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua9e0-\ua9ff\uaa60-\uaa7f\uf900-\ufaff\uff66-\uff9f"
+    "\U0001b000-\U0001b16f\U00020000-\U0003ffff]"
+)
 _LINE_END = re.compile("\r?\n")
 
 

@@ -10,12 +10,20 @@ FEW_STEPS = 20  # of which an update without effect is a noticeable part
 LONG_WARMUP = 0.5  # a larger share of all updates leaves too few at the learning rate that was chosen
 
 
-def advice(settings: AnyLearningRecipe, total: int | None, per_epoch: int, examples: str) -> Iterator[str]:
-    """Yield warnings of settings with which a training is unlikely to learn, and what to set.
+def advice(
+    settings: AnyLearningRecipe, total: int | None, per_epoch: int, examples: str, processes: int = 1
+) -> Iterator[str]:
+    """Yield warnings of settings with which a training is unlikely to learn, or processes are idle, and what
+    to set.
 
     total: the number of updates, None if it is unknown; per_epoch: of one epoch; examples: what they are
-    called.
+    called; processes: that train together.
     """
+    if settings.accumulate < processes:
+        yield (
+            f"training.accumulate: {settings.accumulate} of {processes} processes have a batch in an update, "
+            f"and the others are idle: set it to {processes} or a multiple"
+        )
     if total is None:
         return
     warmup = settings.schedule.options.get("warmup") or 0

@@ -13,12 +13,12 @@ class SharedBuffers:
 
     Each batch starts from the buffers before the update; after it they are the mean of what the batches have
     made of them. So they do not depend on the order of the batches, nor on the process that computes one.
-    An update of one batch is left as it is.
+    What one process alone makes of one batch is left as it is.
     """
 
-    def __init__(self, model: nn.Module, num_batches: int) -> None:
-        self._batches = num_batches
-        self._buffers = list(_changing(model)) if num_batches > 1 else []
+    def __init__(self, model: nn.Module, num_batches: int, group: Group) -> None:
+        self._batches, self._group = num_batches, group
+        self._buffers = list(_changing(model)) if num_batches > 1 or group.size > 1 else []
         self._before = [buffer.clone() for buffer in self._buffers]
         self._sums = [torch.zeros_like(buffer, dtype=torch.float64) for buffer in self._buffers]
 
@@ -29,9 +29,9 @@ class SharedBuffers:
                 total += buffer
                 buffer.copy_(before)
 
-    def update_done(self, group: Group) -> None:
+    def update_done(self) -> None:
         """Set the buffers to their mean over the batches of all processes."""
-        group.add(self._sums)
+        self._group.add(self._sums)
         with torch.no_grad():
             for buffer, total in zip(self._buffers, self._sums, strict=True):
                 buffer.copy_(total / self._batches)

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from seq2attn.data.batch_plan import Indices
@@ -59,6 +60,7 @@ class Progress:
     best: list[float] = field(default_factory=list)  # `_ranking_value` of the best validation so far
     waited: int = 0  # validations since the best
     interrupted: int = 0  # the signal that ended training early, 0 = none
+    processes: int = 0  # that made the updates, or the last of them; 0 = unknown
 
 
 def fit(
@@ -68,21 +70,21 @@ def fit(
     validate: Validate,
     report: Report = lambda record: None,
     logged: Report = lambda record: None,
-    resumed: Callable[[], object] = lambda: None,
+    resumed: Callable[[Progress], object] = lambda progress: None,
     illustrate: Callable[[int], object] = lambda step: None,
 ) -> Progress:
     """Train from the state in the run's folder until a limit of the recipe; keep the best weights there.
 
     validate(n) scores the model on the first n batches of the dev set (None = all). report is called with a
     record after every update and every validation; logged with the records of log.jsonl, when they and the
-    state of their step are saved; resumed once the state has been read, before anything is written;
+    state of their step are saved; resumed with the state that was read, before anything is written;
     illustrate with the step of each validation, while the model has its weights. Ctrl-C and SIGTERM
     end training after this update.
     """
     recipe, group, progress = trainer.recipe, trainer.group, resume(run, trainer)
     if not progress.step:
         _validated(validate, 2, "before the first update")  # what raises does so now, not after hours
-    resumed()
+    resumed(progress)
     _prepare_folder(run, trainer, progress)
     with DeferredSignals() as signals:
         clock = time.monotonic() - progress.seconds
@@ -140,8 +142,8 @@ def _agreed(group: Group, seconds: float, signal: int) -> tuple[float, int]:
 
 
 def _prepare_folder(run: RunFolder, trainer: Trainer, progress: Progress) -> None:
-    """Remove what was written after the saved state, and save the first one."""
-    ended = _has_ended(progress, trainer.recipe)
+    """Remove what was written after the saved state, and save the first one; note who goes on."""
+    progress.processes, ended = trainer.group.size, _has_ended(progress, trainer.recipe)
     run.rewind(progress.step, ended)
     if ended:
         _prune_weights(run, trainer.recipe)  # training may have been killed in the midst of it
@@ -151,13 +153,8 @@ def _prepare_folder(run: RunFolder, trainer: Trainer, progress: Progress) -> Non
 
 def resume(run: RunFolder, trainer: Trainer) -> Progress:
     """Restore the trainer from the run's folder, or start at step 0 if nothing was trained yet."""
-    state, file = trainer.group.from_first(run.load_state), run.path / "training_state.pt"
+    state, file = trainer.group.from_first(partial(_saved_state, run)), run.path / "training_state.pt"
     if state is None:
-        if run.weights or any(run.path.glob("weights/[!.]*")):
-            raise RunError(
-                f"{file} is missing, but {run.path} has trained weights, which a training from step 1 would "
-                f"replace. Copy it, too, or {afresh(run.path)}"
-            )
         return Progress()
     try:
         trainer.restore(state["trainer"])
@@ -172,6 +169,17 @@ def resume(run: RunFolder, trainer: Trainer) -> Progress:
             f"{run.path / 'version.json'} is older than {file}, of step {progress.step}: copy both again"
         )
     return progress
+
+
+def _saved_state(run: RunFolder) -> Any:
+    """Return the state in the run's folder, None if nothing was trained yet."""
+    state = run.load_state()
+    if state is None and (run.weights or any(run.path.glob("weights/[!.]*"))):
+        raise RunError(
+            f"{run.path / 'training_state.pt'} is missing, but {run.path} has trained weights, which a "
+            f"training from step 1 would replace. Copy it, too, or {afresh(run.path)}"
+        )
+    return state
 
 
 def save(run: RunFolder, trainer: Trainer, progress: Progress) -> None:
@@ -264,10 +272,9 @@ def _validate_and_keep(
     value = ranking_value(scores, recipe.metric)
     improved = value > progress.best
     version.last, version.scores[name] = name, value
-    if improved:
-        version.best, progress.best, progress.waited = name, value, 0
-    else:
-        version.best, progress.waited = version.best or name, progress.waited + 1
+    if value >= progress.best:  # of equal ones the later: what is trained may have no effect on the scores
+        version.best, progress.best = name, value
+    version.best, progress.waited = version.best or name, 0 if improved else progress.waited + 1
     trainer.schedule.validated(improved)
     run.commit()
     return scores
@@ -284,7 +291,7 @@ def _validated(validate: Validate, limit: int | None, when: str) -> dict[str, fl
 def _prune_weights(run: RunFolder, recipe: AnyLearningRecipe) -> None:
     """Delete all weights but the best `keep_best` and the last `keep_last`."""
     scores = run.version.scores
-    ranked = sorted(scores, key=lambda name: scores[name], reverse=True)
+    ranked = sorted(scores, key=lambda name: scores[name])[::-1]  # the later of equal ones first
     run.prune([*run.last_weights(recipe.keep_last), *ranked[: recipe.keep_best]])
 
 

@@ -90,13 +90,17 @@ def guided(
     weights: Float[Tensor, "B T S"],
     links: Bool[Tensor, "B T S"] | Float[Tensor, "B T S"],
     mask: Bool[Tensor, "B T"],
+    shift: int = 0,
 ) -> Float[Tensor, ""]:
     """Return - sum_t 1/|A_t| sum_{s in A_t} log a_ts, the cross-entropy with a gold alignment A (Chen et al.
     2016; Garg et al. 2019, eq. 5). Tokens without links do not count.
 
     links[b, t, s]: whether the token that step t predicts is linked to source position s, or how strongly. A
     weight of 0 counts as the smallest positive number, and gets no gradient.
+    shift: with 1 the weights of a token are those of the step that has read it, t + 1 (Chen et al. 2020).
     """
+    if shift:
+        weights, links, mask = weights[:, shift:], links[:, :-shift], mask[:, shift:]
     links = links.to(weights.dtype) * _of_tokens(mask, weights)  # (B, T, S)
     total = links.sum(-1, keepdim=True)  # (B, T, 1)
     return -(links / (total + (total == 0)) * _log(weights)).sum()
@@ -145,8 +149,8 @@ class AttentionLosses:
     minus.)
     layer, head: the weights of the first three losses. None: the mean of the heads of the last layer; for
     guided, the first head of the second to last layer (Garg et al. 2019), so that the other heads are not
-    constrained. In a decoder with a pointer generator, None is the pointer generator's layer and head, so
-    that the losses train the weights that copy.
+    constrained; or the shift head, if the decoder has one. In a decoder with a pointer generator, None is the
+    pointer generator's layer and head, so that the losses train the weights that copy.
 
     The last two losses use all layers and heads. The reward is a sentence's mean log-likelihood. The
     advantage is the reward minus the `baseline`, a moving average of the rewards over the updates (0.9 old
@@ -160,7 +164,7 @@ class AttentionLosses:
         layer: int | None = None,
         head: int | None = None,
     ) -> None:
-        count = decoder.attention_layers
+        count = decoder.own_layers
         if not count:
             raise Seq2attnError("training.attention_losses need attention, and this decoder has none")
         if layer is not None and not -count <= layer < count:
@@ -180,7 +184,9 @@ class AttentionLosses:
         layers = {self.layer} if factors.keys() & {"coverage", "doubly_stochastic"} else set()
         layers |= {self.guided_layer} if "guided" in factors else set()
         # the layers whose weights are needed
-        self.layers = [*range(count)] if factors.keys() & {"reinforce", "entropy"} else sorted(layers)
+        layers |= {*range(count)} if factors.keys() & {"reinforce", "entropy"} else set()
+        self.layers, self.own_layers = sorted(layers), count
+        self.guided_shift = int(decoder.is_shift_head(self.guided_layer))
         self.baseline: float | None = None
         self._rewards: list[Tensor] = []
 
@@ -209,11 +215,11 @@ class AttentionLosses:
                     "training.attention_losses.guided needs gold alignments, and the training data have none"
                 )
             selected = self._select(weights, self.guided_layer, self.guided_head)
-            terms["guided"] = guided(selected, links, mask)
+            terms["guided"] = guided(selected, links, mask, self.guided_shift)
         if "reinforce" in self.factors:
             terms["reinforce"] = self._reinforce(decoded, target, mask)
         if "entropy" in self.factors:
-            terms["entropy"] = entropy(weights, mask)
+            terms["entropy"] = entropy(weights[:, : self.own_layers], mask)
         return terms
 
     def total(self, terms: Mapping[str, Tensor]) -> Tensor | float:
@@ -318,7 +324,10 @@ class _TrainedHeads(NamedTuple):
 
 
 def _trained_heads(decoder: Decoder, layer: int | None, head: int | None) -> _TrainedHeads:
-    count, pointer_generator = decoder.attention_layers, decoder.pointer_generator
+    count, pointer_generator = decoder.own_layers, decoder.pointer_generator
+    if layer is None and decoder.shift_head is not None:
+        own = count - 1 if pointer_generator is None else pointer_generator.layer
+        return _TrainedHeads(own, head, decoder.attention_layers - 1, head)
     if layer is None and pointer_generator is not None:
         layer, head = pointer_generator.layer, pointer_generator.head if head is None else head
         return _TrainedHeads(layer, head, layer, head)

@@ -385,7 +385,7 @@ class RunFolder:
                 del version.scores[name]
         scores = version.scores
         if version.best not in scores:  # without any others, they stay until there are
-            version.best = max(scores, key=lambda name: scores[name], default=version.best)
+            version.best = max(reversed(scores), key=lambda name: scores[name], default=version.best)
         version.last = max((name for name in scores if name.startswith("step-")), default=version.last)
         version.average = version.average if version.average in scores else ""
 

@@ -114,7 +114,7 @@ class Trainer:
         loss, norms, parts = 0.0, list[float](), dict[str, float]()
         turns = turns_of(self.objective, step)
         for number, turn in enumerate(turns):
-            buffers = SharedBuffers(self.model, num_batches)
+            buffers = SharedBuffers(self.model, num_batches, self.group)
             at = step, number
             own_loss, norm, own_parts = self._take(turn, batches, company, at, buffers, factor, tokens)
             loss, parts = loss + own_loss, parts | own_parts
@@ -154,7 +154,7 @@ class Trainer:
                 seed_batch(self.seed, at[0], 0, at[1])
                 syncs_after(self.model, True)
                 (0 * self._losses(turn, company.to(self.device)).whole).backward()  # no buffer, no loss
-            buffers.update_done(self.group)
+            buffers.update_done()
             self.group.add_gradients(summed_here(player))
             self.scaler.unscale_(mover)
             total, parts = _divided(player, self.group.merged(sums), targets)

@@ -12,6 +12,7 @@ from seq2attn.metrics.comparison_report import (
     Measured,
     Section,
     difference_text,
+    ngram_title,
     value_text,
 )
 from seq2attn.views.pictures import DARK, PALE, Picture, PlotError, render, text_style
@@ -78,6 +79,7 @@ def page(report: ComparisonReport) -> str:
             for measured in report.metrics
         ),
         *(_section(report, section) for section in report.sections),
+        _ngrams(report),
         _differing(report),
     ]
     return (
@@ -110,12 +112,30 @@ def _table(systems: Sequence[str], kind: str, unit: str, measured: Iterable[Meas
         values, differences = part.comparison
         cells = [
             *([f"{part.size:,}"] if unit else []),
-            *map(value_text, values),
-            *map(difference_text, differences),
+            *(value_text(value, part.digits) for value in values),
+            *(difference_text(difference, part.digits) for difference in differences),
         ]
         numbers = "".join(f"<td class='number'>{escape(cell.strip())}</td>" for cell in cells)
         rows.append(f"<tr><th>{escape(part.name)}</th>{numbers}</tr>")
     return f"<table><tr>{headings}</tr>{''.join(rows)}</table>"
+
+
+def _ngrams(report: ComparisonReport) -> str:
+    """Return tables of n-grams that one of two systems has right more often."""
+    blocks = []
+    for system, (first, other) in report.ngrams:
+        names = report.systems[0], system
+        headings = "".join(f"<th>{escape(name)}</th>" for name in ("n-gram", *names, "references"))
+        for ngrams, better in zip((first, other), names, strict=True):
+            rows = [
+                f"<tr><td dir='auto'>{escape(ngram.text)}</td>"
+                + "".join(f"<td class='number'>{count:g}</td>" for count in (*ngram.matched, ngram.reference))
+                + "</tr>"
+                for ngram in ngrams
+            ]
+            title = escape(ngram_title(better, *names))
+            blocks += [f"<h2>{title}</h2><table><tr>{headings}</tr>{''.join(rows)}</table>"] if rows else []
+    return "".join(blocks)
 
 
 def _differing(report: ComparisonReport) -> str:

@@ -34,7 +34,7 @@ def sheet(images: Sequence[NDArray[np.uint8]], columns: int = 8) -> NDArray[np.u
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
-    """Return the content of a PNG file of pixels (H, W, 1 or 3)."""
+    """Return the content of a PNG file of pixels (H, W, C): grey, in colours, or with opacity, too."""
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
     return buffer.getvalue()

@@ -15,6 +15,7 @@ from seq2attn.inference.generator import Generator
 from seq2attn.recipe import AnyRecipe
 from seq2attn.recipe.sections import Fault
 from seq2attn.runtime.drafts import draft_folder
+from seq2attn.text.given_ids import dump_ids
 from seq2attn.version import __version__
 
 NOTES = "export.json"
@@ -25,17 +26,26 @@ def finish(
 ) -> None:
     """Write the vocabularies and export.json to a folder with a model: the same bytes every time.
 
+    Where the ids of pieces are not those of their SentencePiece model, or texts may begin with tags, there is
+    SIDE.ids.json with the ids of all pieces, tags included, and export.json has the tags.
+
     more: what the engine itself wants to be written there.
     """
     tokenizer = pair_tokenizer(engine, generator)
-    tokenizer.source.save(folder / "source.model")
-    tokenizer.target.save(folder / "target.model")
+    for side, vocabulary in (("source", tokenizer.source), ("target", tokenizer.target)):
+        vocabulary.save(folder / f"{side}.model")
+        if vocabulary.numbering is not None:
+            ids = {piece: number for number, piece in enumerate(vocabulary.names)}
+            (folder / f"{side}.ids.json").write_bytes(dump_ids(ids))
+    numbering = tokenizer.source.numbering
+    tags = {} if numbering is None else {"tags": numbering.tags}
     checksums = {path.name: checksum_of(path) for path in sorted(folder.iterdir()) if path.name != NOTES}
     notes = {
         "engine": engine,
         "seq2attn": __version__,
         "recipe": recipe.name,
         "weights": weights_hash(generator.model.state_dict()),
+        **tags,
         **more,
         "checksums": checksums,
     }

@@ -16,6 +16,7 @@ from seq2attn.models.decoders.recurrent import (
     RecurrentDecoder,
     RecurrentState,
 )
+from seq2attn.models.decoders.shift_head import ShiftHead
 from seq2attn.models.decoders.summary import SummaryDecoder, SummaryState
 from seq2attn.models.decoders.transformer import (
     DecoderLayer,
@@ -44,6 +45,7 @@ __all__ = [
     "RecurrentDecoder",
     "RecurrentState",
     "SelfAttentionMasks",
+    "ShiftHead",
     "SummaryDecoder",
     "SummaryState",
     "TransformerDecoder",

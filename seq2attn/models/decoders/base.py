@@ -13,6 +13,7 @@ from seq2attn.attention.state import expand_to_hypotheses
 from seq2attn.errors import NotDefinedError, Seq2attnError
 from seq2attn.layers.basic import Embedding, Projection
 from seq2attn.models.decoders.copying import CopySource, PointerGenerator
+from seq2attn.models.decoders.shift_head import ShiftHead
 from seq2attn.models.encoders import Encoded
 
 
@@ -44,6 +45,8 @@ class Decoder(RenamedHooks, nn.Module):
     `start`, `step` and `forward`; with attention also `attention_layers` and `cross_attention`.
 
     attention_layers: the number of layers with cross-attention (0 = none);
+    A shift head (`add_shift_head`) counts as one more layer, the last.
+
     alignment_shift: 0 if the weights of step t belong to the token that the step predicts, 1 if to the token
     that it has read. In the literature, a query that has read a token attends to the source word of that
     token (Luong 2016, thesis, ch. 4; Chen et al. 2020). In measurements (docs/results.md) all decoders here
@@ -61,6 +64,25 @@ class Decoder(RenamedHooks, nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.pointer_generator: PointerGenerator | None = None
+        self.shift_head: ShiftHead | None = None
+
+    @property
+    def own_layers(self) -> int:
+        """The number of layers with cross-attention that logits depend on."""
+        return self.attention_layers - (self.shift_head is not None)
+
+    def add_shift_head(self, head: ShiftHead) -> None:
+        """Add a head for alignments, whose weights are then those of one more layer.
+
+        The decoder's forward must return them, and its cross_attention its attention.
+        """
+        self.shift_head = head
+        self.attention_layers += 1
+
+    def is_shift_head(self, layer: int | None) -> bool:
+        """Whether a layer, from 0, -1 or None, is the shift head: None is the layer of alignments."""
+        last = self.attention_layers - 1
+        return self.shift_head is not None and layer in (None, -1, last)
 
     @property
     def max_length(self) -> int | None:
@@ -74,7 +96,7 @@ class Decoder(RenamedHooks, nn.Module):
     @property
     def hierarchical(self) -> bool:
         """Whether an attention is hierarchical, so that the source needs sentence_ids (hierarchy.py)."""
-        layers = range(self.attention_layers)
+        layers = range(self.own_layers)
         return any(self.cross_attention(layer).hierarchy is not None for layer in layers)
 
     def start(self, encoded: Encoded) -> Any:
@@ -110,7 +132,7 @@ class Decoder(RenamedHooks, nn.Module):
         """Return the pointer generator. Seq2attnError if this decoder cannot copy with it."""
         if pointer_generator is None:
             return None
-        count = self.attention_layers
+        count = self.own_layers
         if not 0 <= pointer_generator.layer < count:
             raise Seq2attnError(
                 f"copying needs one of the {count} layers that attend to the source; got layer "

@@ -41,6 +41,7 @@ class RecurrentSteps(NamedTuple):
     words: Tensor  # (B, T, E), embeddings of the tokens that are read
     hidden: Tensor  # (B, T, H), the hidden states that the readout takes
     readouts: Tensor  # (B, T, R)
+    read: Tensor  # (B, T, H), the hidden states that have read the tokens
     attended: Attended  # context (B, T, D), weights (B, T, S) or (B, heads, T, S)
     log_p: Tensor | None = None  # (B, T, V), of the mixture over positions, with a latent alignment
 
@@ -118,9 +119,16 @@ class RecurrentDecoder(Decoder):
         decoded = self._decoded(all_steps, state.copy_source.value)
         if not weights_of:
             return decoded
+        weights = _joined([steps.attended.weights for steps in all_steps])
+        sampled = _joined([steps.attended.sampled for steps in all_steps])
+        of_head = none_sampled = None
+        if self.shift_head is not None and self.attention_layers - 1 in weights_of:
+            of_head = self.shift_head(torch.cat([steps.read for steps in all_steps], 1), encoded).weights
+            none_sampled = None if sampled is None else torch.zeros_like(sampled)
+        of_heads = [self.is_shift_head(layer) for layer in weights_of]
         return decoded._replace(
-            weights=_layers([steps.attended.weights for steps in all_steps], len(weights_of)),
-            sampled=_layers([steps.attended.sampled for steps in all_steps], len(weights_of)),
+            weights=stack_layers([of_head if shifted else weights for shifted in of_heads]),
+            sampled=stack_layers([none_sampled if shifted else sampled for shifted in of_heads]),
         )
 
     def observe(self, token: Int[Tensor, " B"], state: RecurrentState) -> RecurrentState:
@@ -135,6 +143,8 @@ class RecurrentDecoder(Decoder):
 
     def cross_attention(self, layer: int) -> Attention:
         """See the base class."""
+        if self.shift_head is not None and self.is_shift_head(layer):
+            return self.shift_head.attention
         return self.attention.attention
 
     def coverage(self, state: RecurrentState) -> Float[Tensor, "B S"] | None:
@@ -215,7 +225,7 @@ class BahdanauDecoder(RecurrentDecoder):
         read_state = query if self.readout.kind == "maxout" else outputs  # (B, 1, H)
         readouts = self.readout(read_state, attended.context, words)  # (B, 1, R)
         after = state._replace(hidden=hidden, past=attended.past)
-        return RecurrentSteps(words, read_state, readouts, attended), after
+        return RecurrentSteps(words, read_state, readouts, outputs, attended), after
 
 
 class LuongDecoder(RecurrentDecoder):
@@ -274,11 +284,11 @@ class LuongDecoder(RecurrentDecoder):
         readouts = self.readout(outputs, attended.context, words)  # (B, T, R)
         vector = readouts[:, -1] if self.input_feeding else None
         after = state._replace(hidden=hidden, attentional_vector=vector, past=attended.past)
-        return RecurrentSteps(words, outputs, readouts, attended), after
+        return RecurrentSteps(words, outputs, readouts, outputs, attended), after
 
 
-def _layers(steps: list[Tensor | None], count: int) -> Tensor | None:
-    """Stack the weights (B, T, S) or (B, H, T, S) of successive steps to (B, L, H, T, S); None if there are
-    none. The decoder has one layer: all L are the same."""
+def _joined(steps: list[Tensor | None]) -> Tensor | None:
+    """Return the weights (B, T, S) or (B, H, T, S) of successive steps as those of all; None if there are
+    none."""
     present = [step for step in steps if step is not None]
-    return stack_layers([torch.cat(present, -2)] * count) if present else None
+    return torch.cat(present, -2) if present else None

@@ -177,7 +177,7 @@ class TransformerDecoder(Decoder):
         length = tokens.shape[1]
         causal = torch.ones(1, length, length, dtype=torch.bool, device=tokens.device).tril()
         masks = SelfAttentionMasks(0, causal.expand(len(tokens), -1, -1), None)
-        decoded, _ = self._advance(tokens, masks, self.start(encoded), weights_of)
+        decoded, _ = self._advance(tokens, masks, self.start(encoded), weights_of, encoded)
         return decoded
 
     def track_coverage(self, state: TransformerState) -> TransformerState:
@@ -197,6 +197,8 @@ class TransformerDecoder(Decoder):
 
     def cross_attention(self, layer: int) -> Attention:
         """See the base class."""
+        if self.shift_head is not None and self.is_shift_head(layer):
+            return self.shift_head.attention
         return cast(DecoderLayer, self.layers[layer]).cross_attention.attention
 
     def _advance(
@@ -205,18 +207,25 @@ class TransformerDecoder(Decoder):
         masks: SelfAttentionMasks,
         state: TransformerState,
         weights_of: Sequence[int] = (),
+        encoded: Encoded | None = None,
     ) -> tuple[Decoded, tuple[LayerState, ...]]:
-        """Read T tokens; return the decoder's output and the states of the layers after them."""
+        """Read T tokens; return the decoder's output and the states of the layers after them.
+
+        encoded: the source, for the weights of a shift head.
+        """
         words = self.embedding(tokens, state.step)  # (N, T, D)
         with_weights = {*weights_of}
         if self.pointer_generator is not None:
             with_weights.add(self.pointer_generator.layer)
-        x, states, by_layer = words, list[LayerState](), dict[int, Attended]()
+        x, states, outputs, by_layer = words, list[LayerState](), list[Tensor](), dict[int, Attended]()
         for index, (layer, before) in enumerate(zip(self.layers, state.layers, strict=True)):
             x, attended, after = layer(x, masks, before, index in with_weights)
             if index in with_weights:
                 by_layer[index] = attended
             states.append(after)
+            outputs.append(x)
+        if self.shift_head is not None and encoded is not None and len(self.layers) in with_weights:
+            by_layer[len(self.layers)] = self.shift_head(outputs[self.shift_head.layer], encoded)
         x = self.norm(x)
         projection, gate = Projection.of(x, self.output), None
         predicted: Tensor | Projection = projection
