@@ -37,7 +37,7 @@ RECIPE += [
 RECIPE += ["training.optimizer=sgd", "training.learning_rate=0.5"]
 ROUNDING = 1e-5  # of weights after all updates, beside the norm of their tensor
 SOON = 60  # seconds within which processes end that have lost another
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "SEQ2ATTN_TIMEOUT": "60"}
 NODES = {"a": "10.77.0.1", "b": "10.77.0.2"}  # namespaces, and the addresses of their ends of the cable
 
 
@@ -183,6 +183,23 @@ def killed_agent(home: Path) -> str:
     return "the same weights, bit by bit"
 
 
+def killed_launcher(home: Path) -> str:
+    """The launcher alone is killed: its workers stop and save, and the training is called again."""
+    run = home / "launcher"
+    launch = Launch(run, local(4))
+    reached(run, 30)
+    workers, start = launch.workers(), time.monotonic()
+    os.kill(launch.process.pid, signal.SIGKILL)
+    launch.ended()
+    while any(environment(pid) for pid in workers):
+        expect(time.monotonic() - start < SOON, f"workers still ran after {SOON} s")
+        time.sleep(0.1)
+    seconds = time.monotonic() - start
+    goes_on(Launch(run, local(4)))
+    same(home / "four", run)
+    return f"its workers ended after {seconds:.0f} s; then the same weights, bit by bit"
+
+
 def preempted(home: Path) -> str:
     """The launcher gets SIGTERM: all stop at one update and save it, and the training is called again."""
     run = home / "preempted"
@@ -240,7 +257,7 @@ def cut_cable(home: Path) -> str:
     return f"both ended after {seconds:.0f} s: {said}; then weights that differ by {found:.1e}"
 
 
-CHECKS = [four_are_one, killed_worker, killed_agent, preempted]
+CHECKS = [four_are_one, killed_worker, killed_agent, killed_launcher, preempted]
 AS_ROOT = [full_disk, machines, cut_cable]
 
 

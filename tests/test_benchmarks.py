@@ -144,4 +144,8 @@ def test_image_networks_take_turns_with_plain_modules(monkeypatch, capsys):
     monkeypatch.setattr(bench_images, "SHAPES", [])
     bench_images.main()
     written = capsys.readouterr().out
-    assert re.findall(r"^\| (\S+) \| [\d.]+ \| [\d.]+ \[", written, re.MULTILINE) == ["ResNet-20", "ViT"]
+    assert re.findall(r"^\| (\S+) \| [\d.]+ \| [\d.]+ \[", written, re.MULTILINE) == [
+        "ResNet-20",
+        "ViT",
+        "detector",
+    ]

@@ -89,6 +89,7 @@ def test_what_another_task_does_is_refused_by_what_this_one_does(model: Translat
 
 
 def test_the_best_device_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "ones", lambda *size, device: torch.zeros(1))  # as if it could be used
     for there, name in ((("cuda", "mps"), "cuda"), (("mps",), "mps"), ((), "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: "cuda" in there)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda there=there: "mps" in there)

@@ -171,7 +171,7 @@ def test_what_is_not_done_within_the_grace_is_refused_with_the_reason(
     from seq2attn.serving.app import make_app
     from seq2attn.serving.server import DrainingServer
 
-    def slow(_: Any, texts: list[str], *__: Any) -> list[Any]:
+    def slow(_: Any, texts: list[str], *__: Any, **___: Any) -> list[Any]:
         time.sleep(0.1)
         return [None] * len(texts)
 

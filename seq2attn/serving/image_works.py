@@ -160,7 +160,7 @@ class Looking(OfImages):
         return LookedAt(
             seen.pixels,
             [
-                (name, torch.as_tensor(map.weights).mean((0, 1)).view(map.grid))
+                (name, torch.as_tensor(map.weights, device="cpu").mean((0, 1)).view(map.grid))
                 for name, map in maps
                 if map.kind == "place" and map.grid is not None
             ],
