@@ -290,6 +290,8 @@ def joined() -> Iterator[Group]:
     group = Processes(_met(_timeout()))
     try:
         yield group
+    except GroupError:
+        raise  # another has failed, and behind a cut cable the store would keep this one waiting
     except BaseException as error:
         group.fail(error)
         raise
