@@ -144,6 +144,14 @@ def test_help_imports_nothing_heavy():
     assert "click" in modules and not modules & HEAVY
 
 
+def test_scoring_texts_imports_no_torch(tmp_path):
+    (tmp_path / "texts").write_text("a b\n")
+    options = ["--hypotheses", str(tmp_path / "texts"), "--references", str(tmp_path / "texts")]
+    words = ["score", *options, "--metric", "exact"]
+    modules = loaded(f"from seq2attn.cli import cli; cli({words}, standalone_mode=False)")
+    assert "seq2attn.metrics" in modules and "torch" not in modules
+
+
 @pytest.mark.parametrize(
     ("modules", "waits"),
     [

@@ -121,7 +121,7 @@ def score(
         raise click.UsageError(
             "--references goes with --source or --hypotheses, and each of these needs --references"
         )
-    from seq2attn.runtime.distributed import is_first
+    from seq2attn.runtime.process import is_first
 
     if run is None:
         if is_first():

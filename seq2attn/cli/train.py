@@ -76,7 +76,7 @@ def train(
     from seq2attn.metrics import score_lines
     from seq2attn.runs.evaluation import signature
     from seq2attn.runs.training_run import train
-    from seq2attn.runtime.distributed import is_first
+    from seq2attn.runtime.process import is_first
 
     trained = train(recipe, run, overrides, "auto" if resume_or_start else resume, device)
     if not is_first():

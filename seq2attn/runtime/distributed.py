@@ -353,11 +353,6 @@ def _name_of_start(store: Store, rank: int, size: int, timeout: timedelta) -> st
     return own
 
 
-def is_first() -> bool:
-    """Whether this process is alone or the first one, which alone writes to the terminal."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
 def require_equal(group: Group, what: str, value: str) -> None:
     """GroupError, which names the processes, unless all have the same value."""
     values: Sequence[str] = group.all(value)

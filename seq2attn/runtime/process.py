@@ -79,3 +79,8 @@ def end_with_parent() -> None:
     a process would go on alone. Does nothing for other processes, and where there is no Linux."""
     if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def is_first() -> bool:
+    """Whether this process is alone or the first one of torchrun, which alone writes to the terminal."""
+    return int(os.environ.get("RANK", "0")) == 0
