@@ -57,8 +57,5 @@ def print_lines(chunks: Iterable[list[Item]], lines: Callable[[int, list[Item]],
 def _read(chunks: Iterator[list[Item]], group: "Group") -> list[list[Item]]:
     """Return the next chunks, one for each process, which the first one reads, however long they take."""
     given = list(islice(chunks, group.size)) if group.first else []
-    if group.first:
-        group.announce(len(given))
-    else:
-        group.announced()  # an exchange would not wait as long
+    group.meet()  # an exchange would not wait as long
     return group.from_first(lambda: given)

@@ -11,9 +11,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from seq2attn.errors import Seq2attnError
 from seq2attn.images.geometry import Matrix
+from seq2attn.images.geometry import Pixels as Pixels
 from seq2attn.images.strokes import Drawing
 
-Pixels = NDArray[np.uint8]  # (H, W, C), C = 1 in grey and 3 in RGB
 Channels = Literal["rgb", "grey"]
 Resize = Literal["crop", "stretch", "fit", "shrink"]
 

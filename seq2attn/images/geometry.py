@@ -11,7 +11,7 @@ from PIL import Image
 # (2, 3): takes a position (x, y, 1) of the result to the position (x, y) of the image from which it comes.
 Matrix = NDArray[np.float64]
 Boxes = NDArray[np.float64]  # (n, 4): left, top, right, bottom
-Pixels = NDArray[np.uint8]  # (H, W, C)
+Pixels = NDArray[np.uint8]  # (H, W, C), C = 1 in grey and 3 in RGB
 VISIBLE = 0.2  # the share of a box that must lie in the image; of less, what it shows cannot be told
 
 

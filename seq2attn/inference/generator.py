@@ -24,6 +24,7 @@ from seq2attn.models.decoders.base import Decoder
 from seq2attn.models.seq2seq import Seq2Seq
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.runtime.devices import autocast, explain_out_of_memory, require_float32
+from seq2attn.text.words import word_starts
 
 Method = Literal["attention", "norms"]  # how alignments are made of attention
 
@@ -334,7 +335,7 @@ class Generator(Generic[C]):
             ids, mask = pad(prefixes, -1)
             forced = ids.masked_fill(~mask, -1).to(self.device)  # (B, P)
             if (forced == WORD_START).any():
-                rules = replace(rules, word_starts=self._word_starts().to(self.device))
+                rules = replace(rules, word_starts=self._word_starts())
         with autocast(self.device, self.precision):
             state = self.model.start(source.to(self.device))
             if decoding.coverage_penalty:
@@ -349,8 +350,7 @@ class Generator(Generic[C]):
     def _word_starts(self) -> Tensor:
         """Return which tokens (V,) begin a word, or end the text."""
         target = self.tokenizer.target
-        starts = [name.startswith("▁") or number == target.eos for number, name in enumerate(target.names)]
-        return torch.tensor(starts, device=self.device)
+        return torch.tensor(word_starts(target.names, target.eos), device=self.device)
 
     def _track_coverage(self, state: Any) -> Any:
         if not self.model.decoder.attention_layers:

@@ -16,7 +16,7 @@ from seq2attn.inference.search import IMPOSSIBLE, Rules, Step
 from seq2attn.inference.viewing import ViewedInput
 from seq2attn.runtime.devices import autocast
 from seq2attn.text.vocabulary import Vocabulary
-from seq2attn.text.words import SPACELESS
+from seq2attn.text.words import SPACELESS, word_starts
 
 _PIECES = 20  # of a word, at most
 _WIDER = 2  # the beam, by words that are wanted
@@ -40,7 +40,7 @@ class _Boundaries(NamedTuple):
     def of(cls, target: Vocabulary, copied: list[str], device: torch.device) -> "_Boundaries":
         """Return those of a vocabulary and of copied pieces. </s> begins a word: it ends the one before."""
         names = [*target.names, *copied]
-        begins = [name.startswith("▁") or number == target.eos for number, name in enumerate(names)]
+        begins = word_starts(names, target.eos)
         alone = [target.words == "pieces" or number == target.bos for number, _ in enumerate(names)]
         if target.words == "auto":
             alone = [one or bool(SPACELESS.search(name)) for one, name in zip(alone, names, strict=True)]

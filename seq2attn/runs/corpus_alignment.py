@@ -12,7 +12,6 @@ Pair = tuple[str, str]
 # Aligns pairs in order, as `TextPredictor.align_pairs` does.
 Aligner = Callable[[Iterator[Pair]], Iterator[AlignedPair]]
 
-
 AGREEMENT = "agreement"  # links are made of the weights of both directions, not of their links
 
 
@@ -55,9 +54,15 @@ def linked(
     first, second = tee(pairs)
     turned = backward((target, source) for source, target in second)
     for aligned, opposite in zip(forward(first), turned, strict=True):
-        if symmetrization == AGREEMENT:
-            weights = aligned.alignment.weights, opposite.alignment.weights
-            yield LinkedPair(aligned, agreed(*weights, AGREED if threshold is None else threshold))
-            continue
-        links = aligned.links(threshold), reversed_links(opposite.links(threshold))
-        yield LinkedPair(aligned, symmetrized(*links, symmetrization))
+        yield LinkedPair(aligned, _of_both(aligned, opposite, symmetrization, threshold))
+
+
+def _of_both(
+    forward: AlignedPair, backward: AlignedPair, symmetrization: str, threshold: float | None
+) -> list[Link]:
+    """Return the links of a pair that was aligned in both directions."""
+    if symmetrization == AGREEMENT:
+        weights = forward.alignment.weights, backward.alignment.weights
+        return agreed(*weights, AGREED if threshold is None else threshold)
+    links = forward.links(threshold), reversed_links(backward.links(threshold))
+    return symmetrized(*links, symmetrization)

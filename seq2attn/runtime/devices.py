@@ -22,10 +22,9 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
     """
     require_type(name, (str, torch.device), "a device, such as auto, cpu or cuda:1")
     if name == "auto":
-        accelerated = "mps" if torch.backends.mps.is_available() else "cpu"
-        name = "cuda" if torch.cuda.is_available() else accelerated
-    if name == "cuda":
-        name = _own_gpu()
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     try:
         device = torch.device(name)
     except RuntimeError as error:  # its message lists devices that seq2attn does not support
@@ -38,12 +37,6 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # parts of torch, as FSDP2, take the current one
     return device
-
-
-def _own_gpu() -> str:
-    """Return the name of the GPU of this process."""
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if several else "cuda"
 
 
 class _Autocast(torch.autocast):

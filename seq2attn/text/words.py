@@ -23,6 +23,11 @@ def words(text: str) -> list[str]:
     return WORD.findall(text)
 
 
+def word_starts(pieces: Iterable[str], eos: int) -> list[bool]:
+    """Return which pieces, by their ids, begin a word or, as </s>, end the one before."""
+    return [piece.startswith("▁") or number == eos for number, piece in enumerate(pieces)]
+
+
 def as_lines(texts: Iterable[str]) -> str:
     """Return sentences, or turns of a dialogue, as the lines of a text; a line end within one of them becomes
     a space."""

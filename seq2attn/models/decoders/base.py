@@ -44,9 +44,8 @@ class Decoder(RenamedHooks, nn.Module):
     parameters are the options that a recipe may set. It sets `embedding` and `output`. A subclass defines
     `start`, `step` and `forward`; with attention also `attention_layers` and `cross_attention`.
 
-    attention_layers: the number of layers with cross-attention (0 = none);
-    A shift head (`add_shift_head`) counts as one more layer, the last.
-
+    attention_layers: the number of layers with cross-attention (0 = none); a shift head (`add_shift_head`)
+    counts as one more, the last;
     alignment_shift: 0 if the weights of step t belong to the token that the step predicts, 1 if to the token
     that it has read. In the literature, a query that has read a token attends to the source word of that
     token (Luong 2016, thesis, ch. 4; Chen et al. 2020). In measurements (docs/results.md) all decoders here
