@@ -87,20 +87,24 @@ def fit(
     resumed(progress)
     _prepare_folder(run, trainer, progress)
     with DeferredSignals() as signals:
-        clock = time.monotonic() - progress.seconds
+        clock, pace = time.monotonic() - progress.seconds, dict[str, float]()
         for plan in _update_plans(loader, progress, recipe):
-            step = progress.step + 1
+            step, began = progress.step + 1, time.monotonic()
             batches, company = _own_batches(trainer, loader, plan)
             with error_context(step, plan, batches, trainer):
                 stats = trainer.update(batches, step, company)
+            trainer.pace.add(stats.tokens, time.monotonic() - began)
             progress.step, progress.epoch, progress.batch = step, plan.next_epoch, plan.next_batch
             progress.tokens += stats.tokens
             progress.seconds = time.monotonic() - clock
             record = {**stats._asdict(), **stats.parts, **asdict(progress), "total": trainer.total}
-            report(record)
+            report(record | pace)
             records = list[Record]()
+            if stats.unused:
+                run.log({"step": step, "unused": stats.unused})
             if step % recipe.log_every == 0:
-                records.append({key: record[key] for key in (*LOGGED, *stats.parts)})
+                pace = trainer.pace.line(group, trainer.sharded)
+                records.append({key: record[key] for key in (*LOGGED, *stats.parts)} | pace)
                 run.log(records[-1])
             progress.seconds, received = _agreed(group, progress.seconds, signals.received)
             ended = _has_ended(progress, recipe)
@@ -129,8 +133,10 @@ def _own_batches(
     trainer: Trainer, loader: AnyBatchLoader, plan: UpdatePlan
 ) -> tuple[list[AnyBatch], AnyBatch | None]:
     """Return this process's batches of an update, and the company of `Trainer.update`."""
-    group = trainer.group
-    own = [loader.batch(indices, plan.epoch) for _, indices in group.share(plan.batches)]
+    group, own = trainer.group, list[AnyBatch]()
+    for _, indices in group.share(plan.batches):
+        with trainer.pace.own():
+            own.append(loader.batch(indices, plan.epoch))
     is_short = len(own) * group.size < len(plan.batches)
     return own, loader.batch(plan.batches[0], plan.epoch) if trainer.sharded and is_short else None
 
