@@ -111,8 +111,7 @@ def train(
         # Only then, so that a resume that fails changes nothing.
         resumed = partial(_resumed, folder, task.recipe, group, shown)
         with _what_is_saved(folder):
-            report = _report(shown, folder, task, trainer.model)
-            illustrate = _illustrator(task, folder, predictor)
+            report, illustrate = _report(shown, folder, task, model), _illustrator(task, folder, predictor)
             if not group.first:
                 report, call, illustrate = _silent, _silent, _silent
             progress = fit(folder, trainer, loader, validate, report, call, resumed, illustrate)

@@ -19,7 +19,7 @@ from seq2attn.training.deferred_signals import DeferredSignals
 from seq2attn.training.empty_folder import afresh
 from seq2attn.training.run_folder import RunError, RunFolder
 from seq2attn.training.sharding import whole
-from seq2attn.training.trainer import Trainer
+from seq2attn.training.trainer import Trainer, UpdateStats
 from seq2attn.training.weights import average, load_weights, weights_name, weights_of
 
 LOGGED = ("step", "epoch", "loss", "norm", "learning_rate", "tokens", "seconds")  # keys of log.jsonl
@@ -87,7 +87,7 @@ def fit(
     resumed(progress)
     _prepare_folder(run, trainer, progress)
     with DeferredSignals() as signals:
-        clock, pace = time.monotonic() - progress.seconds, dict[str, float]()
+        clock = time.monotonic() - progress.seconds
         for plan in _update_plans(loader, progress, recipe):
             step, began = progress.step + 1, time.monotonic()
             batches, company = _own_batches(trainer, loader, plan)
@@ -98,14 +98,8 @@ def fit(
             progress.tokens += stats.tokens
             progress.seconds = time.monotonic() - clock
             record = {**stats._asdict(), **stats.parts, **asdict(progress), "total": trainer.total}
-            report(record | pace)
-            records = list[Record]()
-            if stats.unused:
-                run.log({"step": step, "unused": stats.unused})
-            if step % recipe.log_every == 0:
-                pace = trainer.pace.line(group, trainer.sharded)
-                records.append({key: record[key] for key in (*LOGGED, *stats.parts)} | pace)
-                run.log(records[-1])
+            report(record | trainer.pace.last)
+            records = _log_update(run, trainer, stats, record)
             progress.seconds, received = _agreed(group, progress.seconds, signals.received)
             ended = _has_ended(progress, recipe)
             if step % recipe.interval == 0 or ended:
@@ -127,6 +121,17 @@ def fit(
     if recipe.average and not progress.interrupted and not run.version.average:
         logged(average_last(run, trainer, recipe.average, validate, report))
     return progress
+
+
+def _log_update(run: RunFolder, trainer: Trainer, stats: UpdateStats, record: Record) -> list[Record]:
+    """Write what log.jsonl has of an update; return its record, if it is one that is logged."""
+    if stats.unused:
+        run.log({"step": record["step"], "unused": stats.unused})
+    if record["step"] % trainer.recipe.log_every:
+        return []
+    pace = trainer.pace.line(trainer.group, trainer.sharded)
+    run.log(line := {key: record[key] for key in (*LOGGED, *stats.parts)} | pace)
+    return [line]
 
 
 def _own_batches(

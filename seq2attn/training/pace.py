@@ -16,6 +16,7 @@ class Pace:
     """
 
     def __init__(self) -> None:
+        self.last: dict[str, float] = {}  # what the last line has said
         self._begin()
 
     def _begin(self) -> None:
@@ -52,4 +53,5 @@ class Pace:
             line["slowest_seconds"] = max(shares)
             line["mean_seconds"] = fmean([share for share in shares if share] or shares)
         self._begin()
+        self.last = line
         return line
