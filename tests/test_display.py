@@ -29,6 +29,9 @@ def test_the_progress_line() -> None:
     ended = {**record, "batch": 0}  # the next batch is another epoch's first
     assert training_line(ended, 0.0).startswith("step 50/200  epoch 1  loss 2.500")
     assert [clock(59.6), clock(3600 + 61)] == ["1:00", "1:01:01"]
+    waited = {**record, "slowest_process": 3, "slowest_seconds": 0.75, "mean_seconds": 0.5}
+    assert training_line(waited, 0.0).endswith("  3:00 left  process 3 takes 1.5 times the mean")
+    assert training_line({**waited, "mean_seconds": 0.7}, 0.0).endswith("  3:00 left")
 
 
 def test_the_validation_line() -> None:

@@ -1,21 +1,32 @@
 """Corpora that are named by URLs: fsspec's memory file system stands for object storage."""
 
+import copy
 import gzip
+import http.server
+import json
 import os
+import shutil
 import threading
 import time
+from functools import partial
+from types import SimpleNamespace
 
 import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
+from huggingface_hub import HfApi
 from tiny_corpora import SENTENCES, local_datasets, read, recipe
+from tiny_reversal import RECIPE
+from tiny_runs import silent, weights_hash
 
-from seq2attn.data import DataError, hub, prepare
+from seq2attn.data import DataError, hub, pair_rows, prepare
 from seq2attn.data.growing_file import JOURNAL, partial_folder
 from seq2attn.data.remote_files import local_copy
 from seq2attn.data.report import UnreachableError
 from seq2attn.recipe import DatasetCorpus
+from seq2attn.runs.training_run import train as run_training
+from seq2attn.training.run_folder import RunError
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -84,6 +95,94 @@ def test_a_copy_that_is_the_same_keeps_its_date_for_ever(bucket, monkeypatch):
     assert local_copy(url, "k").stat().st_mtime_ns == before
     bucket("x.tsv", "Ja.\tYeah.\n")
     assert local_copy(url, "k").read_text() == "Ja.\tYeah.\n"
+
+
+@pytest.fixture(params=["memory", "http"])
+def put(request, bucket, tmp_path):
+    """Writes a file, in memory or for a web server on this machine, and returns its URL."""
+    if request.param == "memory":
+        yield bucket
+        return
+    pytest.importorskip("aiohttp", reason="fsspec needs it for http")
+    (tmp_path / "www").mkdir()
+
+    class Files(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=tmp_path / "www"))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def put(name, content):
+        (tmp_path / "www" / name).write_text(content)
+        return f"http://127.0.0.1:{server.server_port}/{name}"
+
+    yield put
+    server.shutdown()
+    server.server_close()
+
+
+def rows(count, word=""):
+    return "".join(
+        json.dumps({"s": f"{word} Satz {number}", "t": f"{number}"}) + "\n" for number in range(count)
+    )
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_stream_that_was_interrupted_goes_on_unless_its_file_has_changed(
+    put, monkeypatch, tmp_path, vocabularies, changed
+):
+    def prepared(cache, url, progress=lambda report: None):
+        monkeypatch.setenv("SEQ2ATTN_CACHE", str(tmp_path / cache))
+        data = recipe({"dataset": "json", "data_files": url, "columns": ["s", "t"], "streaming": True})
+        examples = prepare(data.train, data, vocabularies, "train", progress)
+        return examples.fingerprint, examples.report.read
+
+    def interrupt(report):
+        if report.read > 20:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(pair_rows, "PART", 10)
+    monkeypatch.setattr(pair_rows, "ROWS", 5)
+    url, read = put("x.jsonl", rows(40)), []
+    with pytest.raises(KeyboardInterrupt):
+        prepared("cache", url, interrupt)
+    if changed:
+        put("x.jsonl", rows(44, "Ein"))
+    found = prepared("cache", url, lambda report: read.append(report.read))
+    assert found == prepared("new", url) and found[1] == (44 if changed else 40)
+    assert changed or read[0] == 25  # behind the first two parts
+
+
+def test_a_training_on_a_stream_resumes_exactly_without_a_cache_and_not_on_other_data(
+    put, tmp_path, own_cache
+):
+    def train(name, steps, **options):
+        shutil.rmtree(own_cache, ignore_errors=True)
+        stream = {"dataset": "json", "data_files": url, "columns": ["s", "t"], "streaming": True, "limit": 60}
+        changed = copy.deepcopy(RECIPE)
+        changed["data"]["train"] = stream
+        changed["training"] |= {"max_steps": steps, "average": 0}
+        run_training(changed, tmp_path / name, device="cpu", display=silent(), **options)
+        return weights_hash(tmp_path / name)
+
+    url = put("x.jsonl", rows(70))
+    whole = train("whole", 6)
+    train("parts", 3)
+    assert train("parts", 6, resume=True) == whole
+    put("x.jsonl", rows(70, "Kein"))
+    with pytest.raises(RunError, match="the training data are not those with which"):
+        train("parts", 9, resume=True)
+
+
+def test_a_stream_of_the_hub_has_the_state_of_its_commit(monkeypatch):
+    corpus = DatasetCorpus.model_validate({"dataset": "u/n", "columns": ["a", "b"], "streaming": True})
+
+    def state(commit):
+        monkeypatch.setattr(HfApi, "dataset_info", lambda *_, **__: SimpleNamespace(sha=commit))
+        return hub.dataset_state(Failing(), corpus, "data.train.0")
+
+    assert state("a") == state("a") != state("b")
 
 
 class Web(MemoryFileSystem):

@@ -315,6 +315,7 @@ def test_a_recipe_passes_check(name: str, tmp_path: Path, monkeypatch: pytest.Mo
         ]
     report = list(check(read(name, [*small, *FEWER.get(name, [])]), device="cpu"))
     lines = "\n".join(text for _, text in report)
+    assert "no gradient comes to" not in lines
     assert f"; {200 * len(recipe.data.train)} examples read" in lines
     assert lines.count("; 10 examples read, 10 kept") == (1 if recipe.data.test is None else 2)
     assert report[-1][0] == "memory"

@@ -102,7 +102,7 @@ def _open_dataset(corpus: BoxDataset, role: Role, key: str) -> ImageSource:
             except ImageError as error:
                 report.bad(error.reason, where, f"{corpus.columns[0]}: {error}")
 
-    return ImageSource(name, dataset_state(dataset, corpus), read)
+    return ImageSource(name, dataset_state(dataset, corpus, key), read)
 
 
 def _given(

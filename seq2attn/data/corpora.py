@@ -101,7 +101,7 @@ def _open_task(corpus: TaskCorpus, use: Use) -> Source:
 def _open_dataset(corpus: DatasetCorpus, use: Use) -> Source:
     dataset = load(corpus, use.key)
     read = partial(dataset_pairs, dataset, corpus, use.key)
-    return Source(f"{corpus.dataset}[{corpus.split}]", dataset_state(dataset, corpus), read)
+    return Source(f"{corpus.dataset}[{corpus.split}]", dataset_state(dataset, corpus, use.key), read)
 
 
 def _open_columns(corpus: ColumnsCorpus, use: Use) -> Source:
@@ -129,7 +129,7 @@ def _open_labelled_dataset(corpus: LabelledDataset, use: Use) -> Source:
     read_row = partial(pick, names=names, words=use.words, tags=use.scheme is not None)
     read = partial(dataset_pairs, dataset, corpus, use.key, read=read_row)
     name = f"{corpus.dataset}[{corpus.split}]"
-    return _labelled(corpus, use, Source(name, dataset_state(dataset, corpus), read))
+    return _labelled(corpus, use, Source(name, dataset_state(dataset, corpus, use.key), read))
 
 
 def _labelled(corpus: ColumnsCorpus | LabelledTable | LabelledDataset, use: Use, rows: Source) -> Source:

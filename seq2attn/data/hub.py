@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seq2attn.data.files import Pair, Pick, file_state, names, pick
-from seq2attn.data.remote_files import network_error, read_fault
+from seq2attn.data.remote_files import is_remote, network_error, read_fault, remote_state
 from seq2attn.data.report import DataError, Report
 from seq2attn.recipe import FORMATS, DatasetCorpus
 
@@ -32,10 +32,11 @@ def load(corpus: DatasetCorpus, key: str) -> "datasets.Dataset | datasets.Iterab
     """
     library = _library()
     name = corpus.dataset
-    local = name in FORMATS or _is_path(name)
+    local = _is_local(name)
     for field, message in missing_parts(corpus):
         raise DataError(f"{key}.{field}: {message}")
-    unreached = None if local else _unreached(name, corpus.revision, key)
+    answer = None if local else _commit(name, corpus.revision, key)
+    unreached = answer if isinstance(answer, BaseException) else None
     try:
         with _from_cache_alone(unreached is not None):
             options = {
@@ -138,9 +139,17 @@ def local_paths(corpus: DatasetCorpus) -> list[Path]:
     return sorted(path for path in paths if path.is_file())
 
 
-def dataset_state(dataset: Any, corpus: DatasetCorpus) -> Any:
-    """Return a JSON value that changes when a dataset from `load` does."""
-    return getattr(dataset, "_fingerprint", None) or [file_state(path) for path in local_paths(corpus)]
+def dataset_state(dataset: Any, corpus: DatasetCorpus, key: str) -> Any:
+    """Return a JSON value that changes when a dataset from `load` does. A stream has the state of its files:
+    that of local ones, the versions of those that are named by URLs, the commit of those on the hub."""
+    if fingerprint := getattr(dataset, "_fingerprint", None):
+        return fingerprint
+    local = [file_state(path) for path in local_paths(corpus)]
+    remote = [remote_state(file, f"{key}.data_files") for file in _patterns(corpus) if is_remote(file)]
+    if _is_local(corpus.dataset):
+        return [*local, *remote]
+    commit = _commit(corpus.dataset, corpus.revision, key)
+    return [*local, *remote, commit if isinstance(commit, str) else None]
 
 
 def missing_parts(corpus: DatasetCorpus) -> Iterator[tuple[str, str]]:
@@ -274,8 +283,14 @@ def _is_path(name: str) -> bool:
     return name.startswith(("/", ".", "~")) or name.count("/") > 1 or Path(name).is_dir()
 
 
-def _unreached(name: str, revision: str | None, key: str) -> BaseException | None:
-    """Return why the hub cannot be reached; None if it can. Raises DataError if it has no such dataset."""
+def _is_local(name: str) -> bool:
+    """Whether a dataset is made of files that the recipe names, and not on the hub."""
+    return name in FORMATS or _is_path(name)
+
+
+def _commit(name: str, revision: str | None, key: str) -> str | BaseException | None:
+    """Return the commit of a dataset on the hub, or why the hub cannot be reached. DataError if it has no
+    such dataset."""
     from huggingface_hub import HfApi, errors
 
     pool = ThreadPoolExecutor(1)
@@ -295,7 +310,7 @@ def _unreached(name: str, revision: str | None, key: str) -> BaseException | Non
             f"{key}.dataset: there is no dataset '{name}' on the hub, or it is closed to you: check the "
             f"name (as in wmt/wmt14), log in with `hf auth login`, or name a local copy: {_advice(key)}"
         ) from fault
-    return fault
+    return fault or answer.result().sha
 
 
 @contextmanager

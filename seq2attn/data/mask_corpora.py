@@ -151,7 +151,7 @@ def _open_dataset(reader: MaskReader, corpus: MaskDataset, key: str) -> ImageSou
                 continue
             yield ImageRow(image, [], where, where, GivenMask(mask, corpus.columns[1], reader))
 
-    return ImageSource(name, dataset_state(dataset, corpus), read)
+    return ImageSource(name, dataset_state(dataset, corpus, key), read)
 
 
 OPENERS: dict[type, Callable[[MaskReader, Any, str], ImageSource]] = {

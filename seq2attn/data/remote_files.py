@@ -66,6 +66,18 @@ def local_copy(url: str, key: str) -> Path:
         return copy
 
 
+def remote_state(url: str, key: str) -> Any:
+    """Return a JSON value that changes when the file of a URL does, or one of those of a pattern.
+
+    key: of the URL in the recipe, for errors. DataError as of `local_copy`.
+    """
+    try:
+        files, path = _file(url)
+        return [url, {name: _state(files, name) for name in sorted(files.glob(path))}]
+    except Exception as error:
+        raise read_fault(f"{key}: {url}", error) from error
+
+
 def read_fault(what: str, error: Exception) -> DataError:
     """Return the error for data that another package could not read: what they are, why, and what to do.
 

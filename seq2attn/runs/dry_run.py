@@ -15,7 +15,7 @@ from seq2attn.inference.decoding_options import without_length_warnings
 from seq2attn.recipe import AnyRecipe
 from seq2attn.runs.batch_size import widest, with_batch_size
 from seq2attn.runs.evaluation import left_out, validation_errors
-from seq2attn.runs.initial_weights import freeze, initial_weights, parts_of
+from seq2attn.runs.initial_weights import freeze, initial_weights, parts_of, unused_note
 from seq2attn.runs.opening import changes
 from seq2attn.runs.training_run import require_extras
 from seq2attn.runtime.devices import autocast, pick_device
@@ -26,7 +26,7 @@ from seq2attn.text.vocabulary import VocabularyError
 from seq2attn.training.advice import advice
 from seq2attn.training.display import clock
 from seq2attn.training.loop import UpdatePlan, epoch_steps, error_context, total_steps
-from seq2attn.training.trainer import Trainer
+from seq2attn.training.trainer import Trainer, UpdateStats
 
 TIMED_STEPS = 3  # training steps, after one that is not timed
 DECODED_EXAMPLES = 8
@@ -114,18 +114,19 @@ def _try_training(
     """Train on the widest batch and a few random ones; yield the speed and an estimate of the time."""
     batches = loader.epoch(0)
 
-    def update(indices: Indices, step: int) -> int:
+    def update(indices: Indices, step: int) -> UpdateStats:
         plan, batch = UpdatePlan([indices], 0, 0, 0), loader.batch(indices, 0)
         with error_context(step, plan, [batch], trainer):
-            return trainer.update([batch], step).tokens
+            return trainer.update([batch], step)
 
-    update(widest(loader, task.costs(examples)), 1)
+    if unused := update(widest(loader, task.costs(examples)), 1).unused:
+        yield "note", unused_note(unused, trainer.model)
     generator = np.random.default_rng(task.recipe.seed)
     count = min(TIMED_STEPS, len(batches))
     timed = [batches[index] for index in generator.choice(len(batches), count, replace=False)]
     start, tokens = time.monotonic(), 0
     for step, indices in enumerate(timed, 2):
-        tokens += update(indices, step)
+        tokens += update(indices, step).tokens
     seconds = (time.monotonic() - start) / count  # per batch
     yield "training", f"{tokens / count / seconds:,.0f} {task.units.targets}/s on {trainer.device}"
     epoch = clock(seconds * len(batches))

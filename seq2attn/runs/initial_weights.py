@@ -167,6 +167,15 @@ def freeze(model: nn.Module, recipe: AnyRecipe) -> list[str]:
     return sorted(names)
 
 
+def unused_note(names: Iterable[str], model: nn.Module) -> str:
+    """Return the note on trained parameters to which no gradient has come."""
+    parts = parts_of(names, {name for name, _ in model.named_parameters()})
+    return (
+        f"no gradient comes to {parts}, so that training leaves them as they are: leave their part out of "
+        "the model, or name them in init.freeze if that is meant"
+    )
+
+
 def matching(pattern: str, names: Iterable[str], key: str, owner: str) -> list[str]:
     """Return the names that a pattern matches, whole or down to a dot. RunError if there is none."""
     names = list(names)

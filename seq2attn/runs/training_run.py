@@ -18,6 +18,7 @@ from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.metrics import METRICS, Score
 from seq2attn.recipe import AnyRecipe
 from seq2attn.runs.evaluation import best, left_out, no_value, read_examples, validator
+from seq2attn.runs.initial_weights import unused_note
 from seq2attn.runs.opening import built, following, locked_run, opened
 from seq2attn.runs.recipe_argument import recipe_of
 from seq2attn.runtime.devices import autocast, pick_device
@@ -110,7 +111,7 @@ def train(
         # Only then, so that a resume that fails changes nothing.
         resumed = partial(_resumed, folder, task.recipe, group, shown)
         with _what_is_saved(folder):
-            report, illustrate = _report(shown, folder, task), _illustrator(task, folder, predictor)
+            report, illustrate = _report(shown, folder, task, model), _illustrator(task, folder, predictor)
             if not group.first:
                 report, call, illustrate = _silent, _silent, _silent
             progress = fit(folder, trainer, loader, validate, report, call, resumed, illustrate)
@@ -274,12 +275,14 @@ def _modes(recipe: AnyRecipe, device: torch.device) -> Iterator[None]:
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
-def _report(display: Display, folder: RunFolder, task: Task[Any]) -> Report:
+def _report(display: Display, folder: RunFolder, task: Task[Any], model: nn.Module) -> Report:
     """Return a function that sends records to the terminal and, if the recipe says so, to TensorBoard."""
     board = task.recipe.training.tensorboard
     write_to_board = _tensorboard(folder) if board else None
 
     def report(record: dict[str, Any]) -> None:
+        if unused := record.get("unused"):
+            display.say(f"note: {unused_note(unused, model)}")
         display({**record, "unit": task.units.targets})
         if write_to_board is not None and "step" in record:
             write_to_board(record)

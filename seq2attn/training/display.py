@@ -19,6 +19,7 @@ LINE_INTERVAL = 15.0  # seconds between lines if the output is not a terminal
 BAR = 20  # characters
 AVERAGED = 100  # updates whose mean loss is shown: that of a single one jumps
 CELL_INTERVAL = 0.5  # seconds between updates of a notebook's cell
+SLOW = 1.2  # times the mean: a process that takes so long for its batches is named
 
 
 class Display:
@@ -133,8 +134,16 @@ def training_line(record: dict[str, Any], speed: float) -> str:
     rate = f"{speed:,.0f} {record.get('unit', 'tokens')}/s  " if speed else ""
     return (
         f"step {step}{of}  epoch {epoch}  {rate}loss {record['loss']:.3f}  "
-        f"learning rate {record['learning_rate']:.2e}  {clock(record['seconds'])}{left}"
+        f"learning rate {record['learning_rate']:.2e}  {clock(record['seconds'])}{left}{_slow(record)}"
     )
+
+
+def _slow(record: dict[str, Any]) -> str:
+    """Return which process the others have to wait for, if they have to; see `Pace`."""
+    seconds, mean = record.get("slowest_seconds", 0.0), record.get("mean_seconds", 0.0)
+    if not seconds > SLOW * mean:
+        return ""
+    return f"  process {record['slowest_process']} takes {seconds / mean:.1f} times the mean"
 
 
 def validation_line(record: dict[str, Any]) -> str:

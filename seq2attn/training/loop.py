@@ -19,7 +19,7 @@ from seq2attn.training.deferred_signals import DeferredSignals
 from seq2attn.training.empty_folder import afresh
 from seq2attn.training.run_folder import RunError, RunFolder
 from seq2attn.training.sharding import whole
-from seq2attn.training.trainer import Trainer
+from seq2attn.training.trainer import Trainer, UpdateStats
 from seq2attn.training.weights import average, load_weights, weights_name, weights_of
 
 LOGGED = ("step", "epoch", "loss", "norm", "learning_rate", "tokens", "seconds")  # keys of log.jsonl
@@ -89,19 +89,17 @@ def fit(
     with DeferredSignals() as signals:
         clock = time.monotonic() - progress.seconds
         for plan in _update_plans(loader, progress, recipe):
-            step = progress.step + 1
+            step, began = progress.step + 1, time.monotonic()
             batches, company = _own_batches(trainer, loader, plan)
             with error_context(step, plan, batches, trainer):
                 stats = trainer.update(batches, step, company)
+            trainer.pace.add(stats.tokens, time.monotonic() - began)
             progress.step, progress.epoch, progress.batch = step, plan.next_epoch, plan.next_batch
             progress.tokens += stats.tokens
             progress.seconds = time.monotonic() - clock
             record = {**stats._asdict(), **stats.parts, **asdict(progress), "total": trainer.total}
-            report(record)
-            records = list[Record]()
-            if step % recipe.log_every == 0:
-                records.append({key: record[key] for key in (*LOGGED, *stats.parts)})
-                run.log(records[-1])
+            report(record | trainer.pace.last)
+            records = _log_update(run, trainer, stats, record)
             progress.seconds, received = _agreed(group, progress.seconds, signals.received)
             ended = _has_ended(progress, recipe)
             if step % recipe.interval == 0 or ended:
@@ -125,12 +123,25 @@ def fit(
     return progress
 
 
+def _log_update(run: RunFolder, trainer: Trainer, stats: UpdateStats, record: Record) -> list[Record]:
+    """Write what log.jsonl has of an update; return its record, if it is one that is logged."""
+    if stats.unused:
+        run.log({"step": record["step"], "unused": stats.unused})
+    if record["step"] % trainer.recipe.log_every:
+        return []
+    pace = trainer.pace.line(trainer.group, trainer.sharded)
+    run.log(line := {key: record[key] for key in (*LOGGED, *stats.parts)} | pace)
+    return [line]
+
+
 def _own_batches(
     trainer: Trainer, loader: AnyBatchLoader, plan: UpdatePlan
 ) -> tuple[list[AnyBatch], AnyBatch | None]:
     """Return this process's batches of an update, and the company of `Trainer.update`."""
-    group = trainer.group
-    own = [loader.batch(indices, plan.epoch) for _, indices in group.share(plan.batches)]
+    group, own = trainer.group, list[AnyBatch]()
+    for _, indices in group.share(plan.batches):
+        with trainer.pace.own():
+            own.append(loader.batch(indices, plan.epoch))
     is_short = len(own) * group.size < len(plan.batches)
     return own, loader.batch(plan.batches[0], plan.epoch) if trainer.sharded and is_short else None
 

@@ -18,6 +18,7 @@ from seq2attn.runtime.devices import autocast
 from seq2attn.runtime.distributed import ALONE, Group
 from seq2attn.training.buffers import SharedBuffers
 from seq2attn.training.objectives import Losses, Objective
+from seq2attn.training.pace import Pace
 from seq2attn.training.sharding import (
     clip,
     like,
@@ -43,6 +44,8 @@ class UpdateStats(NamedTuple):
     learning_rate: float  # that of the recipe, as the schedule has it
     tokens: int  # target tokens
     parts: dict[str, float]  # the additional losses by name, per token, before their factors
+    # names of trained parameters that have got no gradient from any batch: in the first turn of each player
+    unused: list[str]
 
 
 class Trainer:
@@ -64,7 +67,8 @@ class Trainer:
     ) -> None:
         self.model, self.objective = model.to(device), objective
         self.recipe, self.device, self.total, self.seed = recipe, device, total, seed
-        self.group = group
+        self.group, self.pace = group, Pace()
+        self.unused: dict[str, list[str]] = {}  # see UpdateStats; by player, if it has had a turn
         group.copy_from_first(tensors_of(self.model).values())  # all start alike
         if recipe.gradient_checkpointing:
             recompute_layers(self.model)
@@ -112,7 +116,7 @@ class Trainer:
         counts = self.group.all([sum(batch.num_targets for batch in batches), len(batches)])
         tokens, num_batches = map(sum, zip(*counts, strict=True))
         loss, norms, parts = 0.0, list[float](), dict[str, float]()
-        turns = turns_of(self.objective, step)
+        turns, seen = turns_of(self.objective, step), {*self.unused}
         for number, turn in enumerate(turns):
             buffers = SharedBuffers(self.model, num_batches, self.group)
             at = step, number
@@ -123,7 +127,9 @@ class Trainer:
         if self.moving_average is not None and averaged_of(self.objective) in {turn.player for turn in turns}:
             move_average(self.moving_average, self._averaged_tensors(), self.recipe.ema, step)
         self.objective.updated(self.group)
-        return UpdateStats(loss, math.hypot(*norms), self.recipe.learning_rate * factor, tokens, parts)
+        unused = [name for player, names in self.unused.items() if player not in seen for name in names]
+        learning_rate = self.recipe.learning_rate * factor
+        return UpdateStats(loss, math.hypot(*norms), learning_rate, tokens, parts, unused)
 
     def _take(
         self,
@@ -145,10 +151,11 @@ class Trainer:
                 index = self.group.rank + number * self.group.size
                 seed_batch(self.seed, at[0], index, at[1])
                 syncs_after(self.model, company is None and number == len(batches) - 1)
-                losses = self._losses(turn, batch.to(self.device))
-                self.scaler.scale(losses.whole / targets).backward()
-                others = {name: part.item() / targets for name, part in losses.parts.items()}
-                sums[index] = losses.loss.item() / targets, losses.divisor_in(batch), others
+                with self.pace.own():
+                    losses = self._losses(turn, batch.to(self.device))
+                    self.scaler.scale(losses.whole / targets).backward()
+                    others = {name: part.item() / targets for name, part in losses.parts.items()}
+                    sums[index] = losses.loss.item() / targets, losses.divisor_in(batch), others
                 buffers.batch_done()
             if company is not None:
                 seed_batch(self.seed, at[0], 0, at[1])
@@ -156,6 +163,8 @@ class Trainer:
                 (0 * self._losses(turn, company.to(self.device)).whole).backward()  # no buffer, no loss
             buffers.update_done()
             self.group.add_gradients(summed_here(player))
+            if turn.player not in self.unused:
+                self.unused[turn.player] = _without_gradient(self.model)
             self.scaler.unscale_(mover)
             total, parts = _divided(player, self.group.merged(sums), targets)
             norm = clip(player.parameters(), self.recipe.clip or math.inf)
@@ -201,6 +210,7 @@ class Trainer:
             "moving": whole(self.moving_average),
             "scaler": self.scaler.state_dict(),
             "objective": self.objective.state(),
+            "unused": {**self.unused},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -216,6 +226,7 @@ class Trainer:
                 name: like(trained[name], tensor.to(self.device)) for name, tensor in state["moving"].items()
             }
         self.objective.restore(state["objective"])
+        self.unused = {**state.get("unused", {})}
 
 
 def _is_frozen_norm(module: nn.Module) -> bool:
@@ -224,6 +235,11 @@ def _is_frozen_norm(module: nn.Module) -> bool:
     parameters = [*module.parameters(recurse=False)]
     has_buffers = next(module.buffers(recurse=False), None) is not None
     return has_buffers and bool(parameters) and not any(part.requires_grad for part in parameters)
+
+
+def _without_gradient(model: nn.Module) -> list[str]:
+    """Return the names of parameters that should get a gradient, and have none."""
+    return [name for name, one in model.named_parameters() if one.requires_grad and one.grad is None]
 
 
 def _divided(
