@@ -11,8 +11,9 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from seq2attn.cli.completion import run_folders
 from seq2attn.cli.inputs import lines
-from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, RunPath, cli
+from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, OwnRunPath, RunPath, cli
 
 if TYPE_CHECKING:
     from seq2attn.alignment.statistical import Kind
@@ -46,7 +47,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @cli.command()
-@click.argument("files", nargs=-1, metavar="[RUN] SOURCE TARGET", type=RunPath(path_type=Path))
+@click.argument("files", nargs=-1, metavar="[RUN] SOURCE TARGET")
 @click.option(
     "--with",
     "kind",
@@ -94,7 +95,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="Link all words with a larger weight than this, instead of each target word to the source word with "
     "the largest; for agreement, the least mean of two directions.  [default: none; for agreement 0.25]",
 )
-@click.option("--reverse", type=RunPath(path_type=Path), help="A run from target to source.")
+@click.option("--reverse", metavar="RUN", shell_complete=run_folders, help="A run from target to source.")
 @click.option(
     "--symmetrize",
     type=click.Choice(SYMMETRIZATIONS),
@@ -112,7 +113,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @DEVICE
 @PRECISION
 def align(
-    files: tuple[Path, ...],
+    files: tuple[str, ...],
     kind: "Kind | None",
     learn: tuple[Path, Path] | None,
     iterations: int | None,
@@ -123,7 +124,7 @@ def align(
     shift: int | None,
     method: str | None,
     threshold: float | None,
-    reverse: Path | None,
+    reverse: str | None,
     symmetrize: str | None,
     gold: Path | None,
     choose: str | None,
@@ -152,7 +153,7 @@ def align(
             raise click.UsageError("--with learns its own links: leave out the options of RUN")
         links = _learnt(list(pairs), kind, learn, iterations, symmetrize, threshold)
     else:
-        folders = [files[0]] if reverse is None else [files[0], reverse]
+        folders = [_run(given, choose is not None) for given in (files[0], reverse) if given is not None]
         if learn or iterations or (symmetrize and not reverse):
             raise click.UsageError("--learn, --iterations and --symmetrize need --with or --reverse")
         reading = Reading(layer, head, shift, method)
@@ -166,16 +167,23 @@ def align(
     _report(_write(links, output, form, gold is not None), gold, form)
 
 
-def _texts(files: tuple[Path, ...], kind: str | None) -> tuple[Path, Path]:
+def _texts(files: tuple[str, ...], kind: str | None) -> tuple[Path, Path]:
     """Return the source and the target of the arguments. UsageError for a wrong number, or no such file."""
     if len(files) != 2 + (kind is None):
         raise click.UsageError(
             f"expected RUN SOURCE TARGET, or --with hmm SOURCE TARGET; got {len(files)} arguments"
         )
-    for file in files[-2:]:
+    source, target = map(Path, files[-2:])
+    for file in (source, target):
         if not file.is_file():
             raise click.UsageError(f"expected a file of texts, one a line; there is no file {file}")
-    return files[-2], files[-1]
+    return source, target
+
+
+def _run(text: str, writes: bool) -> Path:
+    """Return the folder of a run, which may be one of the hub if it is only read."""
+    kind = OwnRunPath if writes else RunPath
+    return Path(kind(path_type=Path).convert(text, None, None))
 
 
 def _pairs(source: Path, target: Path) -> "Iterator[Pair]":

@@ -47,8 +47,23 @@ class RunPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class OwnRunPath(click.Path):
+    """The folder of a run that is not one of the hub, whose copy in the cache is not written to."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See the base class."""
+        if isinstance(value, str) and value.startswith("hf://"):
+            self.fail(
+                f"expected a folder of your own, got {value}, which is on the hub: seq2attn pull makes one "
+                "of it",
+                param,
+                ctx,
+            )
+        return super().convert(value, param, ctx)
+
+
 RUN = click.argument("run", type=RunPath(path_type=Path), shell_complete=run_folders)
-OWN_RUN = click.argument("run", type=click.Path(path_type=Path), shell_complete=run_folders)  # written to
+OWN_RUN = click.argument("run", type=OwnRunPath(path_type=Path), shell_complete=run_folders)
 
 DECODING = "seq2attn.decoding"  # key of the context under which the decoding options given are kept
 

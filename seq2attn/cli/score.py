@@ -71,7 +71,8 @@ METRICS = (
 @click.option(
     "--features",
     metavar="RUN",
-    type=RunPath(exists=True, file_okay=False),
+    type=RunPath(exists=True, file_okay=False, path_type=Path),
+    shell_complete=run_folders,
     help="Run of image classification by whose features generated images are compared.  [default: the "
     "recipe's]",
 )
@@ -94,7 +95,7 @@ def score(
     hypotheses: Path | None,
     references: tuple[Path, ...],
     metrics: tuple[str, ...],
-    features: str | None,
+    features: Path | None,
     form: str,
     checkpoint: str,
     device: str,

@@ -8,7 +8,7 @@ import click
 
 from seq2attn.cli.completion import run_folders
 from seq2attn.cli.inputs import lines
-from seq2attn.cli.options import BEAM, CHECKPOINT, DECODING, DEVICE, RUN, cli, decoding_option
+from seq2attn.cli.options import BEAM, CHECKPOINT, DECODING, DEVICE, RUN, RunPath, cli, decoding_option
 
 if TYPE_CHECKING:
     from seq2attn.alignment.word_alignment import Gold
@@ -29,7 +29,7 @@ FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 @click.option(
     "--compare",
     metavar="RUN",
-    type=click.Path(path_type=Path),
+    type=RunPath(path_type=Path),
     shell_complete=run_folders,
     help="A second run, beside the first.",
 )
