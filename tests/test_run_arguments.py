@@ -9,9 +9,12 @@ from seq2attn.cli import cli
 from seq2attn.cli.completion import run_folders
 from seq2attn.pretrained import hub
 from seq2attn.pretrained.located import located
+from seq2attn.recipe import read
 from seq2attn.runs.publishing import push
 from seq2attn.runs.training_run import average_run
-from seq2attn.training.run_folder import RunError
+from seq2attn.training.run_folder import RunError, RunFolder
+from seq2attn.training.version_file import Version
+from seq2attn.version import __version__
 
 NAME = "hf://nobody/nothing"
 READ = {  # by command and parameter: words of a command line; RUN is the name on the hub
@@ -74,6 +77,22 @@ def test_a_run_that_is_read_is_fetched(key: str, tmp_path: Path, monkeypatch: py
 def test_a_run_that_is_written_to_is_ones_own(key: str, tmp_path: Path) -> None:
     status, message = fails(*words_of(key, WRITTEN[key], tmp_path))
     assert status == 2 and f"expected a folder of your own, got {NAME}, which is on the hub" in message
+
+
+def test_commands_take_models_of_their_tasks_and_compare_those_of_one(tmp_path: Path) -> None:
+    """Before weights are read: here are none."""
+    text, page = tmp_path / "a", tmp_path / "page"
+    text.write_text("a\n", encoding="utf-8")
+    recipe = read("languages", check_files=False)
+    other = str(RunFolder.create(tmp_path / "run", recipe, Version(seq2attn=__version__)).path)
+    for words, message in (
+        (["align", other, text, text], "was trained for classification: use `seq2attn classify`, not align"),
+        (["translate", other], "was trained for classification: use `seq2attn classify`, not translate"),
+        (["compare", MODEL, other], "for translation, and "),
+        (["view", MODEL, "Hallo", "--compare", other, "-o", page], "for classification: compare runs of one"),
+    ):
+        assert message in fails(*map(str, words))[1]
+    assert not page.exists()
 
 
 def test_functions_read_paths_of_the_hub_too_and_write_to_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,12 @@
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from seq2attn.cli.completion import recipe_keys, recipe_names, run_folders
 from seq2attn.errors import speaking_to_command_line
@@ -71,6 +72,18 @@ DECODING = "seq2attn.decoding"  # key of the context under which the decoding op
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     if value is not None and parameter.name:
         context.meta.setdefault(DECODING, {})[parameter.name] = value
+
+
+def refuse(context: click.Context, names: Collection[str], reason: str) -> None:
+    """Raise UsageError if parameters with these names were given, since they would have no effect."""
+    given = [
+        max(parameter.opts, key=len) if isinstance(parameter, click.Option) else parameter.human_readable_name
+        for parameter in context.command.params
+        if parameter.name in names
+        and context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
+    ]
+    if given:
+        raise click.UsageError(f"{reason}: leave out {', '.join(given)}", context)
 
 
 def decoding_option(flag: str, kind: type, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
