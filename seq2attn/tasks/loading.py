@@ -129,7 +129,7 @@ def load_for(
     run = located(run)
     task = RunFolder.open(run).recipe.task
     expected = Predictor.commands[task]
-    fits = command == expected if kind is None else issubclass(Predictor.classes[task], kind)
+    fits = command == expected if kind is None else issubclass(Predictor.by_task[task], kind)
     if not fits:
         raise Seq2attnError(f"{run} was trained for {task}: use `seq2attn {expected}`, not {command}")
     return load(run, checkpoint, device, precision, engine=engine, quantize=quantize)
