@@ -239,7 +239,7 @@ def test_texts_and_gold_links_may_be_pipes(files: tuple[str, str], runs, tmp_pat
     for place, path in ((2, files[0]), (5, gold)):
         content, pipe = Path(path).read_bytes(), tmp_path / f"pipe{place}"
         os.mkfifo(pipe)
-        writer = threading.Thread(target=pipe.write_bytes, args=[content])
+        writer = threading.Thread(target=pipe.write_bytes, args=[content], daemon=True)
         writer.start()
         assert run(*words[:place], str(pipe), *words[place + 1 :]).stdout == expected
         writer.join()
