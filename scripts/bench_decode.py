@@ -2,14 +2,16 @@
 
     python scripts/bench_decode.py transformer additive --beams 1,5 --batches 1,16,64 --json speed.json
     python scripts/bench_decode.py --run runs/multi30k_transformer   # a trained model, its own lengths
+    python scripts/bench_decode.py --run runs/multi30k_additive --engine torch onnx onnx:int8
     python scripts/bench_decode.py --starts                          # only the time that starting takes
 
 Models have random weights, and each translation is forced to have --length pieces (0: the model's own
-length), so that all do the same work. Sentences are from the test set of Multi30k, or from the sample that
-ships, sorted by length. Each call of Translator.translate, from text to text and without alignments,
-translates one batch. p50 and p95 are percentiles of the time of a call; with batches of 1, of the latency of
-a sentence. The time to the first translation is that of `seq2attn translate` on one line, from start to end
-of the process, with a small saved Transformer (or with the run).
+length), so that all do the same work. Engines are for trained models, of their own length: ctranslate2 leaves
+texts of a given length to torch. Sentences are from the test set of Multi30k, or from the sample that ships,
+sorted by length. Each call, from text to text and without alignments, translates one batch. p50 and p95 are
+percentiles of the time of a call; with batches of 1, of the latency of a sentence. The time to the first
+translation is that of `seq2attn translate` on one line, from start to end of the process, with a small saved
+Transformer (or with the run).
 """
 
 import argparse
@@ -38,17 +40,8 @@ from seq2attn.text.vocabulary import Vocabulary
 from seq2attn.training.run_folder import RunFolder, Version, weights_name, weights_of
 from seq2attn.version import __version__
 
-HEADS = (
-    "model",
-    "precision",
-    "beam",
-    "batch",
-    "sentences/s",
-    "tokens/s",
-    "p50",
-    "p95",
-    "memory",
-)
+CASE = ("model", "engine", "precision", "beam", "batch")
+HEADS = (*CASE, "sentences/s", "tokens/s", "p50", "p95", "memory")
 
 
 class Case(NamedTuple):
@@ -64,6 +57,7 @@ class Case(NamedTuple):
     sentences: int  # in a turn
     length: int  # of every translation, in pieces; 0: the model's own
     pieces: Path | None
+    engine: str = "torch"  # or ctranslate2, onnx; with a precision of its own: onnx:int8
 
 
 # ---- models ------------------------------------------------------------------------------------------
@@ -72,7 +66,10 @@ class Case(NamedTuple):
 def translator(case: Case) -> Translator:
     """Return the model of a run, or one with random weights that generates only pieces of its vocabulary."""
     if case.pieces is None:
-        loaded: Translator = load(case.model, device=str(case.device), precision=case.precision)
+        name, _, quantize = case.engine.partition(":")
+        loaded: Translator = load(
+            case.model, "best", str(case.device), case.precision, engine=name, quantize=quantize or None
+        )
         return loaded
     torch.manual_seed(1)
     task = bench_models.task(case.model, case.pieces)
@@ -126,7 +123,7 @@ def prepare(case: Case) -> Callable[[int], Sample]:
         seconds, translations = [], []
         for batch in batches:
             begun = clock()
-            translations += model.translate(batch, alignment=False)
+            translations += model.stream_chunks([batch], exact=False)
             bench_models.synchronize(case.device)
             seconds.append(clock() - begun)
         tokens = sum(len(translation.target.ids) + 1 for translation in translations)
@@ -138,7 +135,7 @@ def prepare(case: Case) -> Callable[[int], Sample]:
         }
 
     for batch in batches[:2] + batches[-1:]:
-        model.translate(batch, alignment=False)
+        list(model.stream_chunks([batch], exact=False))
     return measure
 
 
@@ -168,7 +165,7 @@ def starts(folder: Path, run: str | None, pieces: Path | None, repeat: int) -> d
 
 def described(case: Case, measured: Measured) -> dict[str, Any]:
     """Return a case with its measurements, as JSON has it."""
-    record: dict[str, Any] = {name: getattr(case, name) for name in ("model", "precision", "beam", "batch")}
+    record: dict[str, Any] = {name: getattr(case, name) for name in CASE}
     record |= {name: [sample[name] for sample in measured.samples] for name in measured.samples[0]}
     return {**record, "memory": measured.memory}
 
@@ -177,7 +174,7 @@ def row(record: dict[str, Any]) -> list[str]:
     """Return a row of the table."""
     spread = bench_models.spread
     return [
-        *(str(record[name]) for name in ("model", "precision", "beam", "batch")),
+        *(str(record[name]) for name in CASE),
         spread(record["sentences_per_second"], ",.1f"),
         spread(record["tokens_per_second"]),
         *(f"{statistics.median(record[name]) * 1000:,.0f} ms" for name in ("p50", "p95")),
@@ -195,6 +192,12 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--precision", type=precisions, default="fp32", help="fp32, bf16, fp16, or a list: fp32,bf16"
     )
+    parser.add_argument(
+        "--engine",
+        nargs="+",
+        default=["torch"],
+        help="torch, ctranslate2, onnx, or several; with weights of 8 bits: onnx:int8",
+    )
     parser.add_argument("--beams", type=positives, default="1,5")
     parser.add_argument("--batches", type=positives, default="1,16,64", help="sentences in a call")
     parser.add_argument("--length", type=int, help="pieces of every translation; 0 = the model's own length")
@@ -208,6 +211,8 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(words)
     if options.run and options.models:
         parser.error("give models or --run")
+    if not options.run and options.engine != ["torch"]:
+        parser.error("engines are for trained runs: give --run")
     options.models = [options.run] if options.run else options.models or ["additive", "luong", "transformer"]
     if not options.run and (unknown := set(options.models) - MODELS.keys()):
         parser.error(f"unknown model {', '.join(unknown)}: expected {', '.join(MODELS)}")
@@ -223,8 +228,9 @@ def main() -> None:
         pieces = None if options.run else bench_models.learn_pieces(Path(folder))
         fixed = (device, options.threads, options.clock, options.sentences, options.length, pieces)
         cases = [
-            Case(model, precision, beam, batch, *fixed)
+            Case(model, precision, beam, batch, *fixed, engine)
             for model in options.models
+            for engine in options.engine
             for precision in options.precision
             for beam in options.beams
             for batch in options.batches

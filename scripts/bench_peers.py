@@ -40,10 +40,11 @@ class Contender(NamedTuple):
     runner: str
     model: str = ""  # empty: the job's
     precision: str = "float32"
+    engine: str = "torch"  # of seq2attn
 
     def of(self, job: Job) -> Job:
-        """Return a job with the model and precision of this contender."""
-        return replace(job, model=self.model or job.model, precision=self.precision)
+        """Return a job with the model, the precision and the engine of this contender."""
+        return replace(job, model=self.model or job.model, precision=self.precision, engine=self.engine)
 
 
 class Work(NamedTuple):
@@ -64,6 +65,10 @@ class Rates(NamedTuple):
 
 SELF = Contender(OURS, OURS, "run_seq2attn.py")
 SELF_BF16 = Contender(f"{OURS} bf16", OURS, "run_seq2attn.py", precision="bfloat16")
+ENGINES = {
+    f"onnx{quantized}": Contender(f"{OURS} onnx{quantized}", OURS, "run_seq2attn.py", "", precision, "onnx")
+    for quantized, precision in (("", "float32"), (":int8", "int8"))
+}
 JOEYNMT = Contender("JoeyNMT", "joeynmt", "run_joeynmt.py")
 EOLE = Contender("Eole", "eole", "run_eole.py")
 MARIAN = Contender("Transformers MarianMT", "transformers", "run_marian.py")
@@ -85,6 +90,8 @@ NOTES = {
     "two matrices.",
     f"{OURS} bf16": "The same with `precision: bf16`: weights and their updates stay float32. None of the "
     "others has an option for training in bf16 on a CPU.",
+    f"{OURS} onnx": "The same search, with ONNX Runtime for the model.",
+    f"{OURS} onnx:int8": "Likewise, with weights of 8 bits.",
     "JoeyNMT": "Its own `train`, and the `predict` of its `translate`. Batches are made from shuffled "
     "sentences, not sorted by length: at least 4,096 tokens on the longer side with padding. It tokenizes "
     "during training. LSTM: source and target embeddings are one matrix.",
@@ -146,6 +153,7 @@ def works(options: argparse.Namespace) -> list[Work]:
         updates=options.updates,
         sentences=options.sentences,
     )
+    engines = [ENGINES[name] for name in options.engine if name != "torch"]
     decoders = [SELF, SELF_BF16, MARIAN, *CONVERTED, JOEYNMT, EOLE]
     comparisons = [
         Work("train transformer", "target tokens/s", job, [SELF, SELF_BF16, JOEYNMT, EOLE, MARIAN]),
@@ -155,6 +163,9 @@ def works(options: argparse.Namespace) -> list[Work]:
         count = options.sentences if batch > 1 else options.single
         decoding = replace(job, kind="decode", batch=batch, sentences=count)
         comparisons.append(Work(f"decode beam 5 batch {batch}", "sentences/s", decoding, decoders))
+        if engines:
+            name, lstm = f"decode lstm beam 5 batch {batch}", replace(decoding, model="lstm")
+            comparisons.append(Work(name, "sentences/s", lstm, [SELF, *engines, JOEYNMT]))
     return [work for work in comparisons if f" {options.only} " in f" {work.name} " or not options.only]
 
 
@@ -281,6 +292,14 @@ def arguments() -> argparse.Namespace:
         parser.add_argument(f"--{name}", metavar="PYTHON", help="the interpreter of its environment")
     parser.add_argument(
         "--work", type=Path, default=Path("runs/peers"), help="the work folder; default: runs/peers"
+    )
+    parser.add_argument(
+        "--engine",
+        nargs="+",
+        choices=["torch", *ENGINES],
+        default=["torch"],
+        help="our engines, which also decode with the LSTM; not ctranslate2, which leaves texts of a given "
+        "length to torch: bench_engines.py measures it, beside CTranslate2 itself",
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)

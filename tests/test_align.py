@@ -1,7 +1,9 @@
 """The command `align` and what is behind it: links of a parallel corpus, and the choice of a head."""
 
 import json
+import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -206,11 +208,38 @@ def test_what_cannot_be_aligned_is_said(files: tuple[str, str], runs, tmp_path: 
     short.write_text("Ja.\n")
     for words, message in (
         ([folder, files[0], str(short)], "the target has only 1 lines"),
-        ([folder, *files, "--symmetrize", "union"], "need --with or --reverse"),
         ([folder, *files, "--choose", "agreement"], "give --reverse, too"),
-        ([folder, *files, "--choose", str(short), "--head", "1"], "--choose tries all"),
         ([folder, *files, "--choose", "nothing"], "no such file: nothing"),
         ([folder, *files, "--layer", "7"], "1 attention layer, number 0; got layer 7"),
         ([folder, *files, "--gold", str(short)], "got 'Ja.'"),
     ):
         assert message in fails("align", *words)[1]
+
+
+@pytest.mark.parametrize("option", ["--gold", "--choose"])
+def test_gold_links_beyond_the_words_are_refused_before_anything_is_written(
+    files: tuple[str, str], runs, tmp_path: Path, option: str
+) -> None:
+    folder, gold = str(shutil.copytree(runs["lstm"], tmp_path / "run")), tmp_path / "gold"
+    before = (tmp_path / "run" / "version.json").read_bytes()
+    for last, fault in ((" 0?9", "the link 0-9 leads beyond"), (" 4-0", "the link 4-0 leads beyond")):
+        gold.write_text(f"0-0 3-2{last}\n" + 4 * "\n")
+        error = fails("align", folder, *files, option, str(gold), "--checkpoint", "none")[1]
+        assert f"{gold}:1: {fault}" in error and "the source has 4 and the target 3" in error
+    gold.write_text("0-0\n")
+    assert "each of the 5 pairs, got 1 lines" in fails("align", folder, *files, option, str(gold))[1]
+    assert (tmp_path / "run" / "version.json").read_bytes() == before
+
+
+def test_texts_and_gold_links_may_be_pipes(files: tuple[str, str], runs, tmp_path: Path) -> None:
+    gold = tmp_path / "gold"
+    gold.write_text("0-0\n\n0-0\n0-0\n\n")
+    words = ["align", str(runs["lstm"]), *files, "--gold", str(gold)]
+    expected = run(*words).stdout
+    for place, path in ((2, files[0]), (5, gold)):
+        content, pipe = Path(path).read_bytes(), tmp_path / f"pipe{place}"
+        os.mkfifo(pipe)
+        writer = threading.Thread(target=pipe.write_bytes, args=[content], daemon=True)
+        writer.start()
+        assert run(*words[:place], str(pipe), *words[place + 1 :]).stdout == expected
+        writer.join()

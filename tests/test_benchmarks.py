@@ -73,12 +73,12 @@ def test_decoding_is_measured_in_processes_and_so_are_starts(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(SCRIPTS / "bench_decode.py"), "--run", str(RUN), "--device", "cpu"]
     command += ["--beams", "2", "--batches", "3", "--length", "2", "--sentences", "5"]
-    command += ["--threads", "1", "--repeat", "1", "--json", str(tmp_path / "speed")]
+    command += ["--threads", "1", "--repeat", "1", "--json", str(tmp_path / "speed"), "--engine", "torch"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "speed").read_text(encoding="utf-8"))
     (one,) = found["measured"]
-    assert (one["model"], one["beam"], one["batch"]) == (str(RUN), 2, 3)
+    assert (one["model"], one["engine"], one["beam"], one["batch"]) == (str(RUN), "torch", 2, 3)
     assert one["tokens_per_second"] == pytest.approx([3 * one["sentences_per_second"][0]])  # two, and the end
     assert 0 < one["p50"][0] <= one["p95"][0] and one["memory"] > 1e8
     names = ["python -c pass", "import seq2attn", "seq2attn --help", "first translation"]

@@ -110,6 +110,7 @@ def test_heatmap_says_what_is_wrong(tmp_path: Path, runs: dict[str, Path]) -> No
         (["Ja.", "-o", str(tmp_path / "map.docx")], ".png, .svg or .pdf"),
         (["", "-o", path], "nothing to draw"),
         (["Ja.", "-o", path, "--layer", "7"], "the model has 1 attention layer, number 0; got layer 7"),
+        (["Ja.", "-o", path, "--method", "gradient", "--head", "0"], "head: only for methods of attention"),
         (["Ja.", "-o", path, "--head", "7"], "the layer has 1 head, number 0; got head 7"),
     ]:
         status, error = fails("heatmap", MODEL, *words)

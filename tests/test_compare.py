@@ -12,6 +12,7 @@ from tiny_runs import MODEL
 
 from seq2attn.alignment.word_alignment import WordAlignment, entropies
 from seq2attn.cli.compare import PARTS
+from seq2attn.inference.generator import Generator
 from seq2attn.metrics import score
 from seq2attn.metrics.ngrams import differing_ngrams, matched_ngrams
 from seq2attn.runs import system_comparison
@@ -147,7 +148,7 @@ def test_the_entropy_of_weights_is_in_bits() -> None:
     assert found.tolist() == pytest.approx([1.5, 0, 0, 2])
 
 
-def test_where_runs_look(files: dict[str, str], tmp_path: Path) -> None:
+def test_where_runs_look(files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same run twice looks alike; the error rate of links is that of the command align."""
     (tmp_path / "links").write_text("0-0 1-1 2?2\n" * 12)
     other = Path(OLDER).parent / "transformer" / "run"
@@ -165,8 +166,14 @@ def test_where_runs_look(files: dict[str, str], tmp_path: Path) -> None:
         aligned = json.loads(run(*given, "--format", "json").stdout)["scores"][0]
         assert value == pytest.approx(aligned["value"], abs=1e-3)
     assert re.search(r"in bits \(42 words\)\n  A +\d\.\d\d \[", run(*words).stdout)
-    for gold, message in (("0-0\n", "for each of the 12 inputs, got 1"), ("0:0\n", "expected links such as")):
+    for gold, message in (
+        ("0-0\n", "for each of the 12 pairs, got 1"),
+        ("0:0\n", "expected links such as"),
+        ("0-0\n" * 11 + "0-9\n", "links:12: the link 0-9 leads beyond the sentence"),
+    ):
         (tmp_path / "links").write_text(gold)
-        assert message in fails(*words)[1]
+        with monkeypatch.context() as patch:  # nothing is computed
+            patch.setattr(Generator, "decode", None)
+            assert message in fails(*words)[1]
     (tmp_path / "links").write_text("0-0\n" * 12)
     assert "gold links measure attention" in fails(*words, files["good"])[1]

@@ -270,6 +270,9 @@ def test_export_fails_if_too_few_hypotheses_are_the_same(
     )
     lines = tmp_path / "in.de"
     lines.write_text("\n".join(TEXTS), encoding="utf-8")
+    (tmp_path / "none").write_text("", encoding="utf-8")
+    error = fails("export", str(folder), "ctranslate2", "--source", str(tmp_path / "none"), "-o", "no")
+    assert error == (1, "seq2attn: expected sentences to compare the engine with torch on, got none\n")
     for quantize, code in (([], 1), (["--quantize", "int8"], 0)):
         words = ["export", str(folder), "ctranslate2", "--source", str(lines), *quantize]
         result = CliRunner().invoke(cli, [*words, "-o", str(tmp_path / f"out{code}")])

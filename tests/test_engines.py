@@ -123,6 +123,18 @@ def test_the_report_tells_what_is_the_same_from_what_is_worse(torchs: Translator
         assert report.largest_difference == pytest.approx(0, abs=1e-4)
 
 
+def test_a_report_that_compares_nothing_says_why_and_shows_no_parity(torchs: Translator) -> None:
+    one, short = torchs.configured({"max_length": 1}), len(torchs.source.encode(TEXTS[:1])[0])
+    refused = parity(torchs.configured({"nbest": 1}), Told(torchs, [short]), Sentences(TEXTS[:1]))
+    for report, why in (
+        (refused, "1 for short sources"),
+        (parity(one, Told(one), Sentences(TEXTS)), "largest length"),
+    ):
+        assert report.compared == 0 and sum(report.left.values()) == report.sentences
+        assert not report.sufficient and report.to_json()["left"] == dict(report.left)
+        assert why in report.lines()[1] and report.lines()[2].startswith("so parity was not shown")
+
+
 def test_an_engine_without_rounding_keeps_its_order_where_no_scores_are_shown(torchs: Translator) -> None:
     one = torchs.configured({"beam": 5, "nbest": 1, "length_penalty": 1.0})
     engine = Swapped(one)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from seq2attn.alignment.symmetrize import SYMMETRIZATIONS, reversed_links, symmetrized
 from seq2attn.alignment.word_alignment import AlignmentError, Link, parse_gold, parse_pharaoh
-from seq2attn.metrics.alignments import alignment_scores, parse_gold_lines
+from seq2attn.metrics.alignments import GoldFile, alignment_scores
 
 LINKS = st.frozensets(st.builds(Link, st.integers(0, 5), st.integers(0, 5)), max_size=14)
 METHODS = list(SYMMETRIZATIONS)
@@ -69,7 +69,7 @@ def test_scores_by_hand_with_an_interval():
     with pytest.raises(AlignmentError, match="each of the 2 pairs, got 1"):
         alignment_scores(found, gold[:1])
     with pytest.raises(AlignmentError, match=r"gold\.txt:2: expected links such as"):
-        parse_gold_lines(["0-0", "0:0"], "gold.txt")
+        GoldFile.parse(["0-0", "0:0"], "gold.txt")
 
 
 def _read(name):
@@ -94,7 +94,7 @@ def _folder():
     ],
 )
 def test_scores_are_those_published_for_fast_align_and_giza(system, published):
-    gold = parse_gold_lines((_folder() / "ro-en.align").read_text().splitlines(), "ro-en")
+    gold = GoldFile.parse((_folder() / "ro-en.align").read_text().splitlines(), "ro-en").links
     scores = [score.value for score in alignment_scores(_read(system), gold, bootstrap=0)]
     assert scores == pytest.approx(published, abs=0.1)
 

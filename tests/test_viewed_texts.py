@@ -178,14 +178,26 @@ def test_translate_writes_a_page_to_standard_output() -> None:
     assert json.dumps(data["runs"]) == '[{"name": "run"}]'
 
 
+def test_a_page_of_translate_begins_with_the_prefix() -> None:
+    words = ["translate", MODEL, "--prefix", "We ", "--nbest", "2"]
+    texts = run(*words, stdin=f"{TEXT}\n").stdout.splitlines()
+    data = tiny_pages.validated(run(*words, "--format", "view", stdin=f"{TEXT}\n\n").stdout)
+    first, blank = (item["of"][0]["outputs"] for item in data["items"])
+    assert [output["text"] for output in first] == texts and all(text.startswith("We ") for text in texts)
+    assert [output["text"] for output in blank] == [""]
+
+
 def test_view_says_what_is_wrong(tmp_path: Path) -> None:
     source, target = pair_files(tmp_path)
+    beyond = str(tmp_path / "gold")
+    Path(beyond).write_text("0-0 0-1\n")
     for words, status, message in [
         ([], 2, "give at least one SENTENCE or IMAGE, a --file of sentences, or --seed"),
         (["Ja.", "Nein.", "--target", "Yes."], 2, "expected a translation for each of 2 sentences, got 1"),
         (["Ja.", "--target", "Yes.", "--targets", target], 2, "give either --target or --targets"),
         (["-f", source, "--gold", target], 2, "--gold links the words of given translations"),
         (["Ja.", "--target", "Yes.", "--gold", target], 1, "expected links such as 0-0"),
+        (["Ja.", "--target", "Yes.", "--gold", beyond], 1, "gold:1: the link 0-1 leads beyond the sentence"),
         (["Ja.", "--compare", MODEL], 2, "--compare takes another run"),
         (["Ja.", "-o", str(tmp_path / "no" / "page.html")], 1, "cannot write"),
     ]:

@@ -28,6 +28,7 @@ class Job:
     beam: int = 5
     steps: int = 16  # of every sentence, </s> included
     precision: str = "float32"
+    engine: str = "torch"  # of seq2attn
 
     @classmethod
     def given(cls) -> "Job":

@@ -6,6 +6,7 @@ import torch
 from measuring import Clocks, Job, run
 
 import seq2attn
+from seq2attn.inference.engines.registry import make_engine
 from seq2attn.recipe import Recipe, read
 from seq2attn.runtime.process import keep_memory
 from seq2attn.tasks.sequence_tasks import SequenceTask, TranslationTask
@@ -20,7 +21,8 @@ def make_task(job: Job) -> SequenceTask:
     torch.set_num_threads(job.threads)
     torch.manual_seed(1)
     recipe = read(
-        job.path / f"seq2attn_{job.model}.yaml", [f"training.precision={PRECISIONS[job.precision]}"]
+        job.path / f"seq2attn_{job.model}.yaml",
+        [f"training.precision={PRECISIONS.get(job.precision, 'fp32')}"],
     )
     if not isinstance(recipe, Recipe):
         raise TypeError(f"expected a translation recipe, got {type(recipe).__name__}")
@@ -42,21 +44,19 @@ def train(job: Job) -> None:
 def decode(job: Job) -> None:
     """Translate with random weights. Each translation has one piece fewer than steps, and then </s>."""
     task = make_task(job)
-    translator = task.predictor(task.build(), torch.device("cpu"), PRECISIONS[job.precision])
+    translator = task.predictor(task.build(), torch.device("cpu"), PRECISIONS.get(job.precision, "fp32"))
+    quantize = "int8" if job.precision == "int8" else None
+    translator = translator.with_engine(make_engine(job.engine, task.recipe, translator, quantize))
     length = job.steps - 1
+    translator = translator.configured(
+        {"beam": job.beam, "min_length": length, "max_length": length, "batch_tokens": 1_000_000}
+    )
 
     def translate(texts: list[str]) -> list[str]:
         return [
             result.text
             for batch in job.batches(texts)
-            for result in translator.translate(
-                batch,
-                beam=job.beam,
-                min_length=length,
-                max_length=length,
-                batch_tokens=1_000_000,
-                alignment=False,
-            )
+            for result in translator.stream_chunks([batch], exact=False)
         ]
 
     Clocks(job, seq2attn, torch).decoded(translate)

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seq2attn.errors import Seq2attnError
+from seq2attn.text.words import words
 
 
 class AlignmentError(Seq2attnError):
@@ -139,6 +140,18 @@ def parse_gold(line: str) -> Gold:
     sure = frozenset(parse_pharaoh(" ".join(mark for mark in marks if "?" not in mark)))
     possible = parse_pharaoh(" ".join(mark.replace("?", "-", 1) for mark in marks if "?" in mark))
     return Gold(sure, sure.union(possible))
+
+
+def beyond(links: Collection[Link], source: str, target: str) -> str | None:
+    """Return a message about a link to a word that the pair does not have; None if there is none."""
+    counts = Link(len(words(source)), len(words(target)))
+    for link in links:
+        if link.source >= counts.source or link.target >= counts.target:
+            return (
+                f"the link {link} leads beyond the sentence: words count from 0, the source has "
+                f"{counts.source} and the target {counts.target}"
+            )
+    return None
 
 
 def error_rate(predicted: Sequence[Collection[Link]], gold: Sequence[Gold]) -> float:

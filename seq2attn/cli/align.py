@@ -4,19 +4,20 @@ import contextlib
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from seq2attn.cli.completion import run_folders
 from seq2attn.cli.inputs import lines
-from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, RunPath, cli
+from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, OwnRunPath, RunPath, cli, refuse
 
 if TYPE_CHECKING:
     from seq2attn.alignment.statistical import Kind
-    from seq2attn.alignment.word_alignment import Link
+    from seq2attn.alignment.word_alignment import Gold, Link
     from seq2attn.inference.translator import TextPredictor
     from seq2attn.runs.corpus_alignment import Aligner, LinkedPair, Pair
 
@@ -46,7 +47,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @cli.command()
-@click.argument("files", nargs=-1, metavar="[RUN] SOURCE TARGET", type=RunPath(path_type=Path))
+@click.argument("files", nargs=-1, metavar="[RUN] SOURCE TARGET")
 @click.option(
     "--with",
     "kind",
@@ -94,7 +95,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="Link all words with a larger weight than this, instead of each target word to the source word with "
     "the largest; for agreement, the least mean of two directions.  [default: none; for agreement 0.25]",
 )
-@click.option("--reverse", type=RunPath(path_type=Path), help="A run from target to source.")
+@click.option("--reverse", metavar="RUN", shell_complete=run_folders, help="A run from target to source.")
 @click.option(
     "--symmetrize",
     type=click.Choice(SYMMETRIZATIONS),
@@ -111,8 +112,10 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @CHECKPOINT
 @DEVICE
 @PRECISION
+@click.pass_context
 def align(
-    files: tuple[Path, ...],
+    context: click.Context,
+    files: tuple[str, ...],
     kind: "Kind | None",
     learn: tuple[Path, Path] | None,
     iterations: int | None,
@@ -123,7 +126,7 @@ def align(
     shift: int | None,
     method: str | None,
     threshold: float | None,
-    reverse: Path | None,
+    reverse: str | None,
     symmetrize: str | None,
     gold: Path | None,
     choose: str | None,
@@ -144,38 +147,60 @@ def align(
     seq2attn align runs/de_en dev.de dev.en --choose dev.gold
     seq2attn align --with hmm train.de train.en -o links.pharaoh
     """
-    source, target = _texts(files, kind)
-    pairs = _pairs(source, target)
-    links: Iterator[LinkedPair]
+    _refuse_unused(context, kind, reverse, symmetrize, choose)
+    texts = _texts(files, kind)
+    runs = [_run(given, choose is not None) for given in (*files[:-2], reverse) if given is not None]
+    pairs, known = _pairs(*texts), None
+    if gold is not None:
+        pairs = iter(listed := list(pairs))
+        known = _gold(gold, listed)[0]
     if kind is not None:
-        if choose or reverse or Reading(layer, head, shift, method).given:
-            raise click.UsageError("--with learns its own links: leave out the options of RUN")
         links = _learnt(list(pairs), kind, learn, iterations, symmetrize, threshold)
     else:
-        folders = [files[0]] if reverse is None else [files[0], reverse]
-        if learn or iterations or (symmetrize and not reverse):
-            raise click.UsageError("--learn, --iterations and --symmetrize need --with or --reverse")
-        reading = Reading(layer, head, shift, method)
-        predictors = [_load(folder, reading, checkpoint, device, precision) for folder in folders]
+        load = partial(_load, Reading(layer, head, shift, method), checkpoint, device, precision)
         if choose is not None:
-            if reading.given or symmetrize or gold:
-                raise click.UsageError("--choose tries all: leave out --layer and the like, and --gold")
-            _choose(folders, predictors, list(pairs), choose, threshold, form)
+            _choose(runs, load, list(pairs), choose, threshold, form)
             return
-        links = _linked(pairs, [predictor.align_pairs for predictor in predictors], symmetrize, threshold)
-    _report(_write(links, output, form, gold is not None), gold, form)
+        links = _linked(pairs, [load(run).align_pairs for run in runs], symmetrize, threshold)
+    _report(_write(links, output, form, known is not None), known, form)
 
 
-def _texts(files: tuple[Path, ...], kind: str | None) -> tuple[Path, Path]:
+def _refuse_unused(
+    context: click.Context, kind: str | None, reverse: str | None, symmetrize: str | None, choose: str | None
+) -> None:
+    """Raise UsageError for options that have no effect beside the others."""
+    heads = ("layer", "head", "shift", "method")
+    if kind is not None:
+        of_runs = ("choose", "reverse", *heads, "checkpoint", "device", "precision")
+        refuse(context, of_runs, "--with learns its own links")
+        return
+    refuse(context, ("learn", "iterations"), "without --with nothing is learnt")
+    if reverse is None:
+        refuse(context, ("symmetrize",), "links of one direction, without --reverse, are not symmetrized")
+    elif symmetrize == "forward":
+        refuse(context, ("reverse",), "--symmetrize forward takes the links of RUN alone")
+    if choose is not None:
+        unused = (*heads, "symmetrize", "gold", "output")
+        refuse(context, unused, "--choose tries all heads and writes the best into RUN")
+
+
+def _texts(files: tuple[str, ...], kind: str | None) -> tuple[Path, Path]:
     """Return the source and the target of the arguments. UsageError for a wrong number, or no such file."""
     if len(files) != 2 + (kind is None):
         raise click.UsageError(
             f"expected RUN SOURCE TARGET, or --with hmm SOURCE TARGET; got {len(files)} arguments"
         )
-    for file in files[-2:]:
-        if not file.is_file():
+    source, target = map(Path, files[-2:])
+    for file in (source, target):
+        if not file.exists() or file.is_dir():
             raise click.UsageError(f"expected a file of texts, one a line; there is no file {file}")
-    return files[-2], files[-1]
+    return source, target
+
+
+def _run(text: str, writes: bool) -> Path:
+    """Return the folder of a run, which may be one of the hub if it is only read."""
+    kind = OwnRunPath if writes else RunPath
+    return Path(kind(path_type=Path).convert(text, None, None))
 
 
 def _pairs(source: Path, target: Path) -> "Iterator[Pair]":
@@ -213,13 +238,22 @@ def _learnt(
     return _linked(pairs, aligners, symmetrize, threshold)
 
 
-def _load(run: Path, reading: Reading, checkpoint: str, device: str, precision: str) -> "TextPredictor":
+def _gold(file: Path, pairs: "Sequence[Pair]") -> "tuple[list[Gold], str]":
+    """Return the gold links of pairs, and their SHA-256. AlignmentError if they are those of others."""
+    from seq2attn.metrics.alignments import GoldFile
+
+    read = list(lines((file,)))
+    checksum = hashlib.sha256("".join(f"{line}\n" for line in read).encode()).hexdigest()
+    return GoldFile.parse(read, str(file)).of(pairs), checksum
+
+
+def _load(reading: Reading, checkpoint: str, device: str, precision: str, run: Path) -> "TextPredictor":
     """Return the model of a run, which links as the options say. Seq2attnError if it writes no text from
     text."""
     from seq2attn.inference.translator import TextPredictor
-    from seq2attn.tasks.loading import load
+    from seq2attn.tasks.loading import load_for
 
-    predictor: TextPredictor = load(run, checkpoint, device, precision, kind=TextPredictor)
+    predictor: TextPredictor = load_for("align", run, checkpoint, device, precision, kind=TextPredictor)
     chosen = predictor.alignment._replace(**reading.given)
     return predictor.with_alignment(*chosen)
 
@@ -250,14 +284,14 @@ def _opened(output: Path | None, scored: bool) -> Iterator[IO[str] | None]:
         yield file
 
 
-def _report(links: "list[list[Link]]", gold: Path | None, form: str) -> None:
+def _report(links: "list[list[Link]]", gold: "list[Gold] | None", form: str) -> None:
     """Print the scores of links; nothing without gold links."""
     if gold is None:
         return
     from seq2attn.metrics import score_lines
-    from seq2attn.metrics.alignments import alignment_scores, parse_gold_lines
+    from seq2attn.metrics.alignments import alignment_scores
 
-    scores = alignment_scores(links, parse_gold_lines(list(lines((gold,))), str(gold)))
+    scores = alignment_scores(links, gold)
     if form == "json":
         click.echo(json.dumps({"scores": [score.to_json() for score in scores]}, indent=2))
         return
@@ -266,31 +300,29 @@ def _report(links: "list[list[Link]]", gold: Path | None, form: str) -> None:
 
 
 def _choose(
-    folders: list[Path],
-    predictors: "list[TextPredictor]",
-    pairs: list[tuple[str, str]],
+    runs: list[Path],
+    load: "Callable[[Path], TextPredictor]",
+    pairs: "list[Pair]",
     gold: str,
     threshold: float | None,
     form: str,
 ) -> None:
     """Choose the heads of the models, print what was tried, and write the best into the runs."""
-    from seq2attn.metrics.alignments import parse_gold_lines
     from seq2attn.runs.alignment_choice import choose_by_agreement, choose_by_gold
 
     checksum = ""
     if gold == "agreement":
-        if len(predictors) < 2:
+        if len(runs) < 2:
             raise click.UsageError("--choose agreement compares two directions: give --reverse, too")
-        choices = [*choose_by_agreement(predictors[0], predictors[1], pairs, threshold)]
+        choices = [*choose_by_agreement(load(runs[0]), load(runs[1]), pairs, threshold)]
     else:
-        if len(predictors) > 1:
+        if len(runs) > 1:
             raise click.UsageError("--choose GOLD chooses for one run: leave out --reverse")
-        if not Path(gold).is_file():
+        if not Path(gold).exists() or Path(gold).is_dir():
             raise click.UsageError(f"--choose takes a file of gold links, or agreement: no such file: {gold}")
-        checksum = hashlib.sha256(Path(gold).read_bytes()).hexdigest()
-        links = parse_gold_lines(list(lines((Path(gold),))), gold)
-        choices = [choose_by_gold(predictors[0], pairs, links, threshold)]
-    for folder, choice in zip(folders, choices, strict=True):
+        links, checksum = _gold(Path(gold), pairs)
+        choices = [choose_by_gold(load(runs[0]), pairs, links, threshold)]
+    for folder, choice in zip(runs, choices, strict=True):
         choice.write(folder, checksum)
         if form == "json":
             click.echo(json.dumps({"run": str(folder), **choice.to_json()}, indent=2))

@@ -1,11 +1,14 @@
 """The command `caption`: write a text from each image."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
+from seq2attn.cli.inputs import chunks
 from seq2attn.cli.options import DECODING, RUN, cli, formats
+from seq2attn.cli.sharing import print_lines
 from seq2attn.cli.translate import generation_options
 
 
@@ -27,8 +30,6 @@ def caption(
     checkpoint: str,
     device: str,
     precision: str,
-    engine: str,
-    quantize: str | None,
 ) -> None:
     """Write a text from each IMAGE: a caption, or the formula that it shows.
 
@@ -39,14 +40,19 @@ def caption(
     seq2attn caption runs/flickr8k_show_attend_tell photo.jpg
     seq2attn caption runs/crohme_wap formulas/*.png --beam 10 --format json > formulas.jsonl
     """
+    from seq2attn.inference.image_input import CHUNK
     from seq2attn.tasks.loading import load_for
 
-    captioner = load_for("caption", run, checkpoint, device, precision, engine, quantize)
+    captioner = load_for("caption", run, checkpoint, device, precision)
     captioner = captioner.configured(context.meta.get(DECODING, {}))
-    for result in captioner.stream(images, alignment=form == "json", prefix=prefix):
-        if form == "json":
-            click.echo(json.dumps(result.to_json(), ensure_ascii=False))
-            continue
-        for one in result.nbest:
-            name = [one.name] if len(images) > 1 else []
-            click.echo("\t".join([*name, *([f"{one.score:.4f}"] if scores else []), one.text]))
+
+    def written(first: int, given: list[str]) -> Iterator[str]:
+        for result in captioner.stream(given, alignment=form == "json", prefix=prefix, first=first):
+            if form == "json":
+                yield json.dumps(result.to_json(), ensure_ascii=False)
+                continue
+            for one in result.nbest:
+                name = [one.name] if len(images) > 1 else []
+                yield "\t".join([*name, *([f"{one.score:.4f}"] if scores else []), one.text])
+
+    print_lines(chunks(images, CHUNK, None), written)

@@ -11,7 +11,17 @@ import click
 
 from seq2attn.cli.completion import run_folders
 from seq2attn.cli.inputs import lines
-from seq2attn.cli.options import BEAM, CHECKPOINT, DECODING, DEVICE, LENGTH_PENALTY, RunPath, cli, formats
+from seq2attn.cli.options import (
+    BEAM,
+    CHECKPOINT,
+    DECODING,
+    DEVICE,
+    LENGTH_PENALTY,
+    RunPath,
+    cli,
+    formats,
+    refuse,
+)
 from seq2attn.errors import Seq2attnError
 
 if TYPE_CHECKING:
@@ -125,7 +135,7 @@ def compare(
     seq2attn compare "A=runs/a-seed*" "B=runs/b-seed*" --plot length.svg
     seq2attn compare runs/quickstart other.txt --format html -o compared.html
     """
-    from seq2attn.metrics.alignments import parse_gold_lines
+    from seq2attn.metrics.alignments import GoldFile
     from seq2attn.metrics.significance import Resampling
     from seq2attn.runs.system_comparison import compare_systems
     from seq2attn.runs.system_outputs import Decoding, collect
@@ -133,20 +143,35 @@ def compare(
     chosen = [] if parts == "none" else parts.split(",")
     if wrong := [part for part in chosen if part not in PARTS]:
         raise click.UsageError(f"--parts: expected some of {', '.join(PARTS)}, or none; got {wrong[0]!r}")
+    _refuse_unused(context, references, chosen)
     named = _named(systems)
-    texts = {path: list(lines((path,))) for system in named for path in system.paths if path.is_file()}
+    paths = [path for system in named for path in system.paths]
+    texts = {path: list(lines((path,))) for path in dict.fromkeys(paths) if not path.is_dir()}
+    if len(texts) == len({*paths}):
+        refuse(context, ("data", "beam", "length_penalty", "checkpoint", "device"), "files are not decoded")
     decoding = Decoding(data, context.meta.get(DECODING, {}), checkpoint, device, "attention" in chosen)
-    collected = collect(named, texts, metrics, _given(source, references), decoding)
+    links = None if gold is None else GoldFile.parse(list(lines((gold,))), str(gold))
+    collected = collect(named, texts, metrics, _given(source, references), decoding, links)
     training_texts = list(lines(training)) if training else None
     resampling = Resampling(samples, trials, seed)
-    links = None if gold is None else parse_gold_lines(list(lines((gold,))), str(gold))
-    report = compare_systems(named, collected, chosen, training_texts, resampling, most, links)
+    report = compare_systems(
+        named, collected, chosen, training_texts, resampling, most, None if links is None else links.links
+    )
     _write(report, form, output)
     if plot is not None:
         from seq2attn.views.comparison_page import length_figure
         from seq2attn.views.pictures import save
 
         save(length_figure(report), plot)
+
+
+def _refuse_unused(context: click.Context, references: Sequence[Path], parts: Sequence[str]) -> None:
+    """Raise UsageError for options that have no effect with given texts, or without a part."""
+    if references:
+        refuse(context, ("data",), "--references take the place of a data set")
+    for part, option in (("attention", "gold"), ("frequency", "training")):
+        if part not in parts:
+            refuse(context, (option,), f"the part {part} is not compared")
 
 
 def _given(source: Path | None, references: Sequence[Path]) -> "GivenTexts | None":

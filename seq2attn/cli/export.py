@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from seq2attn.cli.inputs import lines
-from seq2attn.cli.options import CHECKPOINT, ENGINES, QUANTIZE, RUN, cli, formats
+from seq2attn.cli.options import CHECKPOINT, ENGINES, QUANTIZE, RUN, cli, formats, refuse
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -46,7 +46,7 @@ def export(
 
     Prints how many best hypotheses are the same, or as good by torch's scores, the largest difference of
     log-probabilities, and BLEU and speed of both. The exit status is 1 if fewer than 99.5 % are as good in
-    float32.
+    float32, or if none could be compared.
 
     \b
     seq2attn export runs/multi30k_transformer ctranslate2 -o exported
@@ -59,6 +59,7 @@ def export(
         raise click.UsageError("--references goes with --source")
     given = None
     if source is not None:
+        refuse(context, ("check",), "--source is compared in the place of a data set")
         gold = None if references is None else list(lines((references,)))
         given = Sentences(list(lines((source,))), gold)
     parity = export_run(run, engine, out, quantize, checkpoint, check, given)
@@ -68,5 +69,5 @@ def export(
         )
     else:
         click.echo("\n".join([f"exported to {out}", *(() if parity is None else parity.lines())]))
-    if parity is not None and quantize is None and not parity.sufficient:
+    if parity is not None and not (parity.compared and (quantize or parity.sufficient)):
         context.exit(1)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, RUN, cli
+from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, RUN, cli, refuse
 
 
 @cli.command()
@@ -37,7 +37,9 @@ from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, RUN, cli
 @CHECKPOINT
 @DEVICE
 @PRECISION
+@click.pass_context
 def generate(
+    context: click.Context,
     run: Path,
     output: Path,
     count: int,
@@ -65,6 +67,8 @@ def generate(
 
     if not output.is_dir() and output.suffix.lower() != ".png":
         raise click.UsageError(f"--output is a file that ends in .png, or an existing folder; got {output}")
+    if output.is_dir() and not interpolate:
+        refuse(context, ("columns",), "a folder has no sheet")
     generator = load_for("generate", run, checkpoint, device, precision)
     if interpolate:
         rows = max(1, count // columns)

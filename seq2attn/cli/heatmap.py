@@ -12,6 +12,7 @@ from seq2attn.cli.options import (
     DEVICE,
     RUN,
     cli,
+    refuse,
 )
 
 # Listed here so that help need not import torch; a test compares this list with the registry.
@@ -148,6 +149,8 @@ def heatmap(
 
     if (sentence is None) == (seed is None):
         raise click.UsageError("give either a SENTENCE or IMAGE, or, for a generated image, --seed")
+    if target is not None:
+        refuse(context, ("beam",), "a given translation is not searched for")
     decoding, given = context.meta.get(DECODING, {}), sentence if seed is None else seed
     options = PlotOptions(
         target, pieces, layer, head, self_attention, scale, right_to_left, kind, at, query, method

@@ -3,11 +3,12 @@
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from seq2attn.cli.completion import recipe_keys, recipe_names, run_folders
 from seq2attn.errors import speaking_to_command_line
@@ -47,8 +48,23 @@ class RunPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class OwnRunPath(click.Path):
+    """The folder of a run that is not one of the hub, whose copy in the cache is not written to."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See the base class."""
+        if isinstance(value, str) and value.startswith("hf://"):
+            self.fail(
+                f"expected a folder of your own, got {value}, which is on the hub: seq2attn pull makes one "
+                "of it",
+                param,
+                ctx,
+            )
+        return super().convert(value, param, ctx)
+
+
 RUN = click.argument("run", type=RunPath(path_type=Path), shell_complete=run_folders)
-OWN_RUN = click.argument("run", type=click.Path(path_type=Path), shell_complete=run_folders)  # written to
+OWN_RUN = click.argument("run", type=OwnRunPath(path_type=Path), shell_complete=run_folders)
 
 DECODING = "seq2attn.decoding"  # key of the context under which the decoding options given are kept
 
@@ -56,6 +72,18 @@ DECODING = "seq2attn.decoding"  # key of the context under which the decoding op
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     if value is not None and parameter.name:
         context.meta.setdefault(DECODING, {})[parameter.name] = value
+
+
+def refuse(context: click.Context, names: Collection[str], reason: str) -> None:
+    """Raise UsageError if parameters with these names were given, since they would have no effect."""
+    given = [
+        max(parameter.opts, key=len) if isinstance(parameter, click.Option) else parameter.human_readable_name
+        for parameter in context.command.params
+        if parameter.name in names
+        and context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
+    ]
+    if given:
+        raise click.UsageError(f"{reason}: leave out {', '.join(given)}", context)
 
 
 def decoding_option(flag: str, kind: type, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

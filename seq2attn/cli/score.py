@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from seq2attn.cli.completion import run_folders
-from seq2attn.cli.inputs import lines
+from seq2attn.cli.inputs import is_json_lines, lines
 from seq2attn.cli.options import (
     BEAM,
     CHECKPOINT,
@@ -21,6 +21,7 @@ from seq2attn.cli.options import (
     cli,
     engine_options,
     formats,
+    refuse,
 )
 from seq2attn.cli.sharing import PROCESSES
 from seq2attn.errors import Seq2attnError
@@ -71,7 +72,8 @@ METRICS = (
 @click.option(
     "--features",
     metavar="RUN",
-    type=RunPath(exists=True, file_okay=False),
+    type=RunPath(exists=True, file_okay=False, path_type=Path),
+    shell_complete=run_folders,
     help="Run of image classification by whose features generated images are compared.  [default: the "
     "recipe's]",
 )
@@ -94,7 +96,7 @@ def score(
     hypotheses: Path | None,
     references: tuple[Path, ...],
     metrics: tuple[str, ...],
-    features: str | None,
+    features: Path | None,
     form: str,
     checkpoint: str,
     device: str,
@@ -124,6 +126,7 @@ def score(
         )
     from seq2attn.runtime.process import is_first
 
+    _refuse_unused(context, run, source)
     if run is None:
         if is_first():
             _score_texts(hypotheses, references, metrics, form)
@@ -145,6 +148,18 @@ def score(
         click.echo(f"seq2attn: note: {line}", err=True)
     rows = {**scored.baselines, "": list(scored.evaluation.scores.values())}
     _print(rows, scored.evaluation.tables, scored.signature, form)
+
+
+def _refuse_unused(context: click.Context, run: Path | None, source: Path | None) -> None:
+    """Raise UsageError for options that have no effect without a run, or on other inputs."""
+    if run is None:
+        searching = ("beam", "max_length_ratio", "length_penalty", "coverage_penalty", "engine", "quantize")
+        of_runs = ("data", "source", "key", "features", *searching, "checkpoint", "device")
+        refuse(context, of_runs, "--hypotheses are scored without RUN")
+    if source is not None:
+        refuse(context, ("data",), "--source is scored in the place of a data set")
+    if source is None or not is_json_lines(source):
+        refuse(context, ("key",), "only a --source that is .jsonl has keys")
 
 
 def _score_texts(

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from seq2attn.cli.completion import run_folders
-from seq2attn.cli.options import CHECKPOINT, DEVICE, ENGINE, PRECISION, QUANTIZE, cli
+from seq2attn.cli.options import CHECKPOINT, DEVICE, ENGINE, PRECISION, QUANTIZE, RunPath, cli
 
 F = TypeVar("F", bound=Callable[..., object])
 LIMITS = "seq2attn.limits"  # key of the context under which the limits are kept
@@ -31,7 +31,7 @@ def _named(runs: tuple[str, ...]) -> dict[str, Path]:
     named: dict[str, Path] = {}
     for run in runs:
         name, given, path = run.partition("=")
-        folder = Path(path if given else run)
+        folder = RunPath(path_type=Path).convert(path if given else run, None, None)  # of the hub, too
         name = name if given else folder.resolve().name
         if name in named or not name.isprintable() or not name:
             raise click.UsageError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from seq2attn.cli.options import DEVICE, OVERRIDES, OWN_RUN, RECIPE, cli, formats
+from seq2attn.cli.options import DEVICE, OVERRIDES, OWN_RUN, RECIPE, OwnRunPath, cli, formats
 from seq2attn.cli.sharing import PROCESSES
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
 @cli.command()
 @RECIPE
 @OVERRIDES
-@click.option("--run", type=click.Path(), help="The folder of the run.  [default: runs/NAME]")
+@click.option("--run", type=OwnRunPath(), help="The folder of the run.  [default: runs/NAME]")
 @click.option("--resume", is_flag=True, help="Resume the run in this folder exactly where it stopped.")
 @click.option(
     "--resume-or-start", is_flag=True, help="Resume the run in this folder; start it if there is none."

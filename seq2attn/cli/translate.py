@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from seq2attn.cli.inputs import FILES, Pipe, chunks, lines
+from seq2attn.cli.inputs import FILES, Pipe, chunks, is_json_lines, lines
 from seq2attn.cli.options import (
     BEAM,
     CHECKPOINT,
@@ -23,6 +23,7 @@ from seq2attn.cli.options import (
     decoding_option,
     engine_options,
     formats,
+    refuse,
 )
 from seq2attn.cli.sharing import PROCESSES, print_lines
 
@@ -70,12 +71,13 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
         decoding_option("--seed", int, "Seed of sampling."),
         decoding_option("--batch-tokens", int, "Batch size: source tokens times beam size."),
         click.option(
-            "--scores", is_flag=True, help="Print the score of each text before it, separated by a tab."
+            "--scores",
+            is_flag=True,
+            help="Print the score of each text before it, separated by a tab. JSON and pages have it anyway.",
         ),
         CHECKPOINT,
         DEVICE,
         PRECISION,
-        engine_options,
         PROCESSES,
         click.pass_context,
     ]
@@ -101,6 +103,7 @@ def generation_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--tag", help="Begin each line with this tag of the model, such as the target language.")
 @generation_options
+@engine_options
 def translate(
     context: click.Context,
     run: Path,
@@ -128,10 +131,7 @@ def translate(
     """
     from seq2attn.tasks.loading import load_for
 
-    if markup is not None and (scores or form != "text" or prefix):
-        raise click.UsageError(
-            "--markup prints the best text of each line: leave out --scores, --format and --prefix"
-        )
+    _refuse_unused(context, form, markup)
     translator = load_for("translate", run, checkpoint, device, precision, engine, quantize)
     pipe = Pipe.open(files)
     texts = lines(files, pipe) if tag is None else _tagged(translator, lines(files, pipe), tag)
@@ -145,16 +145,25 @@ def translate(
         return
     if form == "view":
         whole = (list(given) for given in [texts])
-        print_lines(whole, lambda _, given: [_page(context, run, translator, given)])
+        print_lines(whole, lambda _, given: [_page(context, run, translator, given, prefix)])
         return
     _write(context, translator, texts, pipe, prefix, scores, form)
 
 
-def _page(context: click.Context, run: Path, translator: "Translator", texts: list[str]) -> str:
-    """Return the page of all texts."""
-    from seq2attn.inference.viewing import DEFAULT_VIEW, page_of
+def _refuse_unused(context: click.Context, form: str, markup: str | None) -> None:
+    """Raise UsageError for options that have no effect with markup, or on a page."""
+    if markup is not None:
+        shown = ("scores", "prefix", "nbest", *(["form"] if form != "text" else []))
+        refuse(context, shown, "--markup prints the best text of each line")
+    if form == "view":
+        refuse(context, ("engine", "quantize", "batch_tokens"), "a page shows searches of torch, one by one")
 
-    predictors, options = {run.resolve().name: translator}, [DEFAULT_VIEW] * len(texts)
+
+def _page(context: click.Context, run: Path, translator: "Translator", texts: list[str], prefix: str) -> str:
+    """Return the page of all texts."""
+    from seq2attn.inference.viewing import ViewOptions, page_of
+
+    predictors, options = {run.resolve().name: translator}, [ViewOptions(prefix=prefix)] * len(texts)
     return page_of(predictors, texts, options, context.meta.get(DECODING, {})).html().rstrip("\n")
 
 
@@ -167,6 +176,7 @@ def _page(context: click.Context, run: Path, translator: "Translator", texts: li
 @click.option("--whole", is_flag=True, help="Each file is one document, instead of each line.")
 @formats("text; json: everything, with source, alignment and copy probabilities.", "json")
 @generation_options
+@engine_options
 def summarize(
     context: click.Context,
     run: Path,
@@ -193,6 +203,8 @@ def summarize(
     from seq2attn.cli.documents import documents
     from seq2attn.tasks.loading import load_for
 
+    if not any(map(is_json_lines, files)):
+        refuse(context, ("key",), "only .jsonl has keys")
     summarizer = load_for("summarize", run, checkpoint, device, precision, engine, quantize)
     pipe = Pipe.open(files)
     _write(context, summarizer, documents(files, key, whole, pipe), pipe, prefix, scores, form)

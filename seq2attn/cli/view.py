@@ -8,7 +8,17 @@ import click
 
 from seq2attn.cli.completion import run_folders
 from seq2attn.cli.inputs import lines
-from seq2attn.cli.options import BEAM, CHECKPOINT, DECODING, DEVICE, RUN, cli, decoding_option
+from seq2attn.cli.options import (
+    BEAM,
+    CHECKPOINT,
+    DECODING,
+    DEVICE,
+    RUN,
+    RunPath,
+    cli,
+    decoding_option,
+    refuse,
+)
 
 if TYPE_CHECKING:
     from seq2attn.alignment.word_alignment import Gold
@@ -29,7 +39,7 @@ FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 @click.option(
     "--compare",
     metavar="RUN",
-    type=click.Path(path_type=Path),
+    type=RunPath(path_type=Path),
     shell_complete=run_folders,
     help="A second run, beside the first.",
 )
@@ -80,7 +90,7 @@ def view(
     seq2attn view runs/flickr8k_show_attend_tell dog.jpg -o dog.html
     """
     from seq2attn.inference.viewing import page_of
-    from seq2attn.tasks.loading import load
+    from seq2attn.tasks.loading import load, require_same_task
 
     texts: list[Any] = [
         *sentences,
@@ -90,7 +100,9 @@ def view(
     if not texts:
         raise click.UsageError("give at least one SENTENCE or IMAGE, a --file of sentences, or --seed")
     given = _targets(len(texts), target, targets)
-    links = _gold(len(texts), gold, given)
+    if target is not None or targets is not None:
+        refuse(context, ("beam", "nbest"), "given translations are not searched for")
+    links = _gold(texts, gold, given)
     options = [_options(one, self_attention, gold is not None) for one in given]
     runs = [run] if compare is None else [run, compare]
     names = [folder.resolve().name for folder in runs]
@@ -98,6 +110,7 @@ def view(
         names = [str(folder) for folder in runs]
     if len({*names}) < len(runs):
         raise click.UsageError("--compare takes another run")
+    require_same_task(runs)
     predictors = {name: load(folder, checkpoint, device) for name, folder in zip(names, runs, strict=True)}
     page = page_of(predictors, texts, options, context.meta.get(DECODING, {}), links, exact)
     page.save(output)
@@ -107,7 +120,7 @@ def view(
 def _options(target: str | None, self_attention: bool, spaces: bool) -> Any:
     from seq2attn.inference.viewing import ViewOptions
 
-    return ViewOptions(target, self_attention, spaces)
+    return ViewOptions(target, self_attention, spaces=spaces)
 
 
 def _targets(count: int, target: str | None, targets: Path | None) -> list[str | None]:
@@ -122,15 +135,13 @@ def _targets(count: int, target: str | None, targets: Path | None) -> list[str |
     return given
 
 
-def _gold(count: int, gold: Path | None, given: Sequence[str | None]) -> "list[Gold]":
-    """Return the gold links of each sentence. UsageError without given translations, or for a wrong count."""
+def _gold(texts: Sequence[Any], gold: Path | None, given: Sequence[str | None]) -> "list[Gold]":
+    """Return the gold links of each sentence. UsageError without given translations."""
     if gold is None:
         return []
-    from seq2attn.metrics.alignments import parse_gold_lines
+    from seq2attn.metrics.alignments import GoldFile
 
-    if None in given:
+    pairs = [(str(text), target) for text, target in zip(texts, given, strict=True) if target is not None]
+    if len(pairs) < len(texts):
         raise click.UsageError("--gold links the words of given translations: give --targets, too")
-    links = parse_gold_lines([*lines((gold,))], str(gold))
-    if len(links) != count:
-        raise click.UsageError(f"expected gold links for each of {count} sentences, got {len(links)} lines")
-    return links
+    return GoldFile.parse([*lines((gold,))], str(gold)).of(pairs)

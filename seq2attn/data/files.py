@@ -10,8 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from seq2attn.alignment.word_alignment import AlignmentError, Link, parse_pharaoh
-from seq2attn.data.gold_alignments import beyond
+from seq2attn.alignment.word_alignment import AlignmentError, Link, beyond, parse_pharaoh
 from seq2attn.data.remote_files import is_remote, local_copy
 from seq2attn.data.report import DataError, Report
 from seq2attn.runtime.files import COMPRESSED

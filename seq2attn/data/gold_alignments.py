@@ -7,18 +7,6 @@ from seq2attn.text.vocabulary import Tokens, Vocabulary
 from seq2attn.text.words import SEPARATORS, words
 
 
-def beyond(links: Collection[Link], source: str, target: str) -> str | None:
-    """Return a message about a link to a word that the pair does not have; None if there is none."""
-    counts = Link(len(words(source)), len(words(target)))
-    for link in links:
-        if link.source >= counts.source or link.target >= counts.target:
-            return (
-                f"the link {link} leads beyond the sentence: words count from 0, the source has "
-                f"{counts.source} and the target {counts.target}"
-            )
-    return None
-
-
 def between_pieces(
     links: Collection[Link], texts: tuple[str, str], vocabularies: tuple[Vocabulary, Vocabulary]
 ) -> list[Link]:

@@ -66,6 +66,8 @@ class AttributedText:
         options.refuse(("self_attention",), "heat maps of attention, without a method")
         if "all" in (options.layer, options.head):
             raise Seq2attnError("one method has one heat map: leave out layer all and head all")
+        if ATTRIBUTIONS[self.method].of_probability:
+            options.refuse(("layer", "head"), "methods of attention")
         looks: dict[str, Any] = {"scale": options.text_scale, "right_to_left": options.right_to_left}
         return self.result, self.plot(pieces=options.pieces, **looks)
 

@@ -97,12 +97,14 @@ class Captioner(WritingPredictor[ImageTokenizer]):
         decoding: DecodingRecipe | None = None,
         alignment: bool = False,
         prefix: str = "",
+        first: int = 0,
     ) -> Iterator[Caption]:
         """Yield the texts of images in their order; images as `caption` takes them.
 
-        decoding: replaces the predictor's own settings.
+        decoding: replaces the predictor's own settings; first: the number of images before these, on which
+        samples and warnings depend.
         """
-        first, decoding = 0, decoding or self.decoding
+        decoding = decoding or self.decoding
         for chunk in image_chunks(lines, self.reader, CHUNK):
             indices = range(first, first + len(chunk))
             yield from self.results(chunk, decoding, alignment, [prefix] * len(chunk), indices)

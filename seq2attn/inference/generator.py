@@ -147,10 +147,8 @@ class Generator(Generic[C]):
             ranking = self.engine is not None and self.engine.rounding > 0
             forcing = [row for row, found in by_engine.items() if exact or (ranking and len(found) > 1)]
         pairs = [(row, place) for row in forcing for place in range(len(nbest_lists[row]))]
-        chosen, targets = (
-            [sources[row] for row, _ in pairs],
-            [nbest_lists[row][place].tokens for row, place in pairs],
-        )
+        chosen = [sources[row] for row, _ in pairs]
+        targets = [nbest_lists[row][place].tokens for row, place in pairs]
         forced = self.forced_decoding(chosen, targets, decoding.batch_tokens, head) if pairs else []
         by_pair, rules = dict(zip(pairs, forced, strict=True)), self.rules(decoding)
         results: list[list[Found]] = []
@@ -159,12 +157,14 @@ class Generator(Generic[C]):
             results.append((exactly_ranked(found, rules) if row in by_engine else found)[: decoding.nbest])
         return results
 
-    def traced(self, source: Any, decoding: DecodingRecipe) -> tuple[list[Hypothesis], list[BeamStep]]:
-        """Return the n-best list of one source as `search`, without an engine, and the steps of its beam
-        search; none if no beam was searched."""
+    def traced(
+        self, source: Any, decoding: DecodingRecipe, prefix: Row = ()
+    ) -> tuple[list[Hypothesis], list[BeamStep]]:
+        """Return the n-best list of one source as `search`, by torch, and the steps of a beam search."""
+        self._require_readable([prefix], [0], "prefix")
         trace: list[BeamStep] = []
         with _explaining_memory(decoding.batch_tokens):
-            (nbest,) = self._search([source], decoding, [[]], [0], trace)
+            (nbest,) = self._search([source], decoding, [prefix], [0], trace)
         return nbest, trace
 
     def requests(

@@ -218,7 +218,9 @@ class ImageGenerator(Predictor):
         self, text: Any, options: ViewOptions = DEFAULT_VIEW, decoding: Mapping[str, object] = NO_OPTIONS
     ) -> Entry:
         """See the base class. text: a seed or an image; options.target: the class of the generated image."""
-        image, maps = self._seen_as(text, PlotOptions(target=options.target), decoding)
+        image, maps = self._seen_as(
+            text, PlotOptions(options.target, self_attention=options.self_attention), decoding
+        )
         return maps.entry(image.name)
 
     @property

@@ -95,7 +95,9 @@ class ImagePredictor(Predictor, Generic[S]):
         self, text: Any, options: ViewOptions = DEFAULT_VIEW, decoding: Mapping[str, object] = NO_OPTIONS
     ) -> Entry:
         """See the base class: all maps of an image."""
-        _, maps = self._seen_as(text, PlotOptions(target=options.target), decoding)
+        _, maps = self._seen_as(
+            text, PlotOptions(options.target, self_attention=options.self_attention), decoding
+        )
         return maps.entry(text if isinstance(text, str) else "")
 
     @property

@@ -85,6 +85,7 @@ class Predictor(ABC):
     parts: ClassVar[str] = ""  # name of the items if a text may be a list; empty: a text must be a str
     aligns: ClassVar[bool] = False  # whether links() is implemented
     commands: ClassVar[dict[str, str]] = {}  # the commands of all predictors, by task
+    by_task: ClassVar[dict[str, type["Predictor"]]] = {}  # the classes of all predictors
 
     model: Any
     device: Any
@@ -93,6 +94,7 @@ class Predictor(ABC):
         super().__init_subclass__(**options)
         if "task" in vars(cls):
             Predictor.commands[cls.task] = cls.command
+            Predictor.by_task[cls.task] = cls
 
     @abstractmethod
     def stream(self, lines: Iterable[str]) -> Iterator[Any]:

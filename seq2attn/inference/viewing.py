@@ -43,6 +43,7 @@ class ViewOptions(NamedTuple):
 
     target: str | None = None  # given, in the place of the model's own output
     self_attention: bool = False  # also the self-attention of encoder and decoder
+    prefix: str = ""  # the beginning of the model's own output
     spaces: bool = False  # words are what white space separates, as in alignment files; needs a target
 
 
@@ -56,6 +57,7 @@ class ViewedInput(NamedTuple):
     decoding: DecodingRecipe
     alignment: AlignmentHead
     write: Callable[[Sequence[int], Sequence[str]], str]  # the text of ids, and of pieces that are copied
+    prefixes: Callable[[Sequence[str], Sequence[Sequence[int]]], list[Sequence[int]]]  # as search takes them
     source: Any  # as the generator takes it
     side: Side | Picture  # as a page shows it
     tokenize: Callable[[str], Tokens]  # a given target
@@ -97,7 +99,8 @@ class ViewedInput(NamedTuple):
         elif not self.names:
             outputs = [Output("")]  # of a blank text
         else:
-            nbest, trace = self.generator.traced(self.source, self.decoding)
+            (prefix,) = self.prefixes([options.prefix], [self.tokenize(options.prefix).ids])
+            nbest, trace = self.generator.traced(self.source, self.decoding, prefix)
             tree = tree_of(trace, self.target, self.copied)
             outputs = [self._found(hypothesis, tree, options) for hypothesis in nbest]
         if isinstance(self.side, Picture):

@@ -121,8 +121,8 @@ class WritingPredictor(Predictor, Generic[C]):
 
     def _viewed(self, text: Any, decoding: Mapping[str, object]) -> ViewedInput:
         """Return a text or an image as the viewer takes it. decoding: options that replace the recipe's."""
-        parts = self._viewed_parts(text)
-        return ViewedInput(self.generator, self.settings(decoding), self.alignment, self._text, *parts)
+        parts, settings = self._viewed_parts(text), self.settings(decoding)
+        return ViewedInput(self.generator, settings, self.alignment, self._text, self._prefixes, *parts)
 
     @abstractmethod
     def _viewed_parts(self, text: Any) -> tuple[Any, ...]:

@@ -1,10 +1,11 @@
 """Metrics of word alignments against gold links: alignment error rate, precision and recall."""
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from seq2attn.alignment.word_alignment import AlignmentError, Gold, Link, parse_gold
+from seq2attn.alignment.word_alignment import AlignmentError, Gold, Link, beyond, parse_gold
 from seq2attn.metrics.base import SEED, Chosen, Score, resampled
 from seq2attn.version import __version__
 
@@ -49,15 +50,35 @@ def alignment_scores(
     ]
 
 
-def parse_gold_lines(lines: Sequence[str], name: str) -> list[Gold]:
-    """Return the gold links of the lines of a file; AlignmentError with its name and the line."""
-    gold = []
-    for number, line in enumerate(lines, 1):
-        try:
-            gold.append(parse_gold(line))
-        except AlignmentError as error:
-            raise AlignmentError(f"{name}:{number}: {error}") from error
-    return gold
+class GoldFile(NamedTuple):
+    """The gold links of a file, a pair of texts a line."""
+
+    name: str
+    links: list[Gold]
+
+    @classmethod
+    def parse(cls, lines: Sequence[str], name: str) -> "GoldFile":
+        """Return the gold links of the lines of a file; AlignmentError with its name and the line."""
+        gold = []
+        for number, line in enumerate(lines, 1):
+            try:
+                gold.append(parse_gold(line))
+            except AlignmentError as error:
+                raise AlignmentError(f"{name}:{number}: {error}") from error
+        return cls(name, gold)
+
+    def of(self, pairs: Sequence[tuple[str, str]]) -> list[Gold]:
+        """Return the links, which are those of these pairs. AlignmentError for another number of lines, and,
+        with its line, for a link to a word that its pair does not have."""
+        if len(self.links) != len(pairs):
+            raise AlignmentError(
+                f"expected gold links for each of the {len(pairs):,} pairs, got {len(self.links):,} lines of "
+                f"them in {self.name}"
+            )
+        for number, (links, pair) in enumerate(zip(self.links, pairs, strict=True), 1):
+            if (fault := beyond(sorted(links.possible), *pair)) is not None:
+                raise AlignmentError(f"{self.name}:{number}: {fault}")
+        return self.links
 
 
 def _matches(links: set[Link], gold: Gold) -> tuple[int, int, int, int]:

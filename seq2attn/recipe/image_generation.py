@@ -173,8 +173,8 @@ class GenerationTrainingRecipe(AnyLearningRecipe):
     )
     features: Annotated[str, PathField("folder")] | None = Field(
         None,
-        description="Run of image classification whose features metrics compare; null = pixels, averaged to "
-        "8x8.",
+        description="Run of image classification whose features metrics compare, a folder or "
+        "hf://user/name; null = pixels, averaged to 8x8.",
     )
     sheet: Count = Field(
         64,

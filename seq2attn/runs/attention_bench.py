@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from seq2attn.alignment.word_alignment import Gold, Link, error_rate, parse_gold
+from seq2attn.alignment.word_alignment import Gold, Link, error_rate
 from seq2attn.data import known_alignment
 from seq2attn.errors import for_caller
 from seq2attn.inference.faithfulness import RANDOM, Faithfulness, faithfulness
 from seq2attn.inference.translator import TextPredictor
+from seq2attn.metrics.alignments import GoldFile
 from seq2attn.recipe import AnyRecipe, TaskCorpus
 from seq2attn.runs.comparison import (
     BenchError,
@@ -102,7 +103,7 @@ def compare(
     """
     alignments = None
     if gold is not None:
-        alignments = [parse_gold(line) for line in gold.read_text(encoding="utf-8").splitlines()]
+        alignments = GoldFile.parse(gold.read_text(encoding="utf-8").splitlines(), str(gold))
 
     def measured(folder: Path) -> Measured:
         return measure(folder, alignments, faithful)
@@ -111,7 +112,7 @@ def compare(
     return compare_variants(recipe, compared, out, measured, seeds, budget, overrides, report, needed)
 
 
-def measure(folder: Path, gold: list[Gold] | None = None, faithful: bool = False) -> Measured:
+def measure(folder: Path, gold: GoldFile | None = None, faithful: bool = False) -> Measured:
     """Return the measurements of a trained run. Entropy and zeros are of reference targets.
 
     gold: word alignments of the test set; None: those of a synthetic data set are known.
@@ -123,15 +124,14 @@ def measure(folder: Path, gold: list[Gold] | None = None, faithful: bool = False
     numbers = {**measured.numbers, **_of_weights(run.predictor.attention_weights(sources, targets))}
     if faithful:
         numbers |= _faithful(run.predictor, sources[:SOURCES])
-    corpus = data.test or data.dev
-    if gold is None and isinstance(corpus, TaskCorpus):
-        gold = [_known_gold(corpus.task, source) for source in sources]
-    if gold is None or not run.predictor.aligns:
+    corpus, pairs = data.test or data.dev, list(zip(sources, targets, strict=True))
+    known = None if gold is None else gold.of(pairs)
+    if known is None and isinstance(corpus, TaskCorpus):
+        known = [_known_gold(corpus.task, source) for source in sources]
+    if known is None or not run.predictor.aligns:
         return measured._replace(numbers=numbers)
-    if len(gold) != len(sources):
-        raise BenchError(f"expected gold alignments of the {len(sources)} test pairs, got {len(gold)} lines")
-    links = [run.predictor.links(*pair) for pair in zip(sources, targets, strict=True)]
-    return measured._replace(numbers={**numbers, "aer": 100 * error_rate(links, gold)})
+    links = [run.predictor.links(*pair) for pair in pairs]
+    return measured._replace(numbers={**numbers, "aer": 100 * error_rate(links, known)})
 
 
 def _faithful(predictor: object, sources: Sequence[str]) -> dict[str, float]:

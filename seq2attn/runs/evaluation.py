@@ -172,7 +172,7 @@ def score_run(
     options: Mapping[str, Any] | None = None,
     checkpoint: str = "best",
     device: str = "auto",
-    features: str | None = None,
+    features: str | Path | None = None,
     engine: str = "torch",
     quantize: str | None = None,
 ) -> RunScores:
@@ -187,7 +187,7 @@ def score_run(
     with joined() as group:
         task, predictor = load_with_task(run, checkpoint, device, engine=engine, quantize=quantize)
         predictor = predictor.configured(options or {})
-        task = task if features is None else task.measured_by(features)
+        task = task if features is None else task.measured_by(str(features))
         if given is None:
             examples = held_out(task, role)
             evaluation = task.evaluate(predictor, examples, metrics, group=group)

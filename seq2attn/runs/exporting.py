@@ -1,7 +1,10 @@
 """Export of a run for an engine, with a report on how its search compares with torch's."""
 
 import time
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,15 +52,19 @@ class Parity(NamedTuple):
     worse: int  # of the others: torch's has a higher score
     largest_difference: float  # of the log-probabilities of a hypothesis, engine and torch, in nats
     sides: dict[str, Side]  # by name: torch, and the engine
+    left: Mapping[str, int] = MappingProxyType({})  # how many were not compared, by why
 
     @property
     def sufficient(self) -> bool:
-        """Whether enough best hypotheses are as good as torch's."""
-        return self.compared - self.worse >= GOOD * self.compared
+        """Whether enough best hypotheses are as good as torch's, of those that were compared."""
+        return self.compared > 0 and self.compared - self.worse >= GOOD * self.compared
 
     def lines(self) -> list[str]:
         """Return the report for the terminal."""
         lines = [f"{self.engine}: {self.compared:,} of {self.sentences:,} sentences compared"]
+        lines += [f"not compared: {count:,} for {reason}" for reason, count in self.left.items()]
+        if not self.compared:
+            lines.append("so parity was not shown: give other sentences with --source")
         if self.compared:
             same, good = (100 * count / self.compared for count in (self.same, self.compared - self.worse))
             lines += [
@@ -74,7 +81,7 @@ class Parity(NamedTuple):
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON."""
         sides = {name: side._asdict() for name, side in self.sides.items()}
-        return {**self._asdict(), "sides": sides, "sufficient": self.sufficient}
+        return {**self._asdict(), "sides": sides, "left": {**self.left}, "sufficient": self.sufficient}
 
 
 class Sentences(NamedTuple):
@@ -105,6 +112,8 @@ def export_run(
         raise RunError(
             f"{out} exists and is not overwritten: choose another folder with {for_caller('--out', 'out=')}"
         )
+    if given is not None and not given.sources:
+        raise RunError("expected sentences to compare the engine with torch on, got none")
     task, predictor = load_with_task(run, checkpoint, "cpu")
     sentences = given
     if given is None and count:
@@ -142,7 +151,8 @@ def parity(predictor: TextPredictor, engine: Engine, sentences: Sentences) -> Pa
             texts = [result.text for result in together]
             bleu = score(texts, sentences.references, ["bleu"], bootstrap=0)[0].value
         sides[name] = Side(bleu, len(sentences.sources) / seconds, 1000 * single)
-    pairs = _pairs(predictor, engine, results[0])
+    reasons = Counter[str]()
+    pairs = _pairs(predictor, engine, results[0], reasons)
     same = [own.tokens == other.tokens for own, other, _ in pairs]
     gains = [other.score - own.score for own, other, _ in pairs]
     better, worse = (
@@ -151,7 +161,7 @@ def parity(predictor: TextPredictor, engine: Engine, sentences: Sentences) -> Pa
     )
     largest = max((off for _, _, off in pairs), default=0.0)
     counts = len(sentences.sources), len(pairs), sum(same), better, worse
-    return Parity(engine.name, *counts, largest, sides)
+    return Parity(engine.name, *counts, largest, sides, reasons)
 
 
 def _outputs(predictor: TextPredictor, chunks: list[list[str]]) -> tuple[list[Translation], float]:
@@ -162,15 +172,18 @@ def _outputs(predictor: TextPredictor, chunks: list[list[str]]) -> tuple[list[Tr
 
 
 def _pairs(
-    predictor: TextPredictor, engine: Engine, results: list[Translation]
+    predictor: TextPredictor, engine: Engine, results: list[Translation], reasons: Counter[str]
 ) -> list[tuple[Hypothesis, Hypothesis, float]]:
     """Return torch's and the engine's best hypothesis of each result that the engine searches for and torch
-    ends by itself, with exact scores; and how far off the engine's log-probability is."""
+    ends by itself, with exact scores; and how far off the engine's log-probability is. Count the others, by
+    why."""
     generator, decoding = predictor.generator, predictor.decoding
     rules, whole = generator.rules(decoding), [row for row, one in enumerate(results) if not one.truncated]
     sources = [generator.tokenizer.source_ids(results[row].source.ids, lambda: "") for row in whole]
     batches = generator.tokenizer.plan(sources, max(1, decoding.batch_tokens // decoding.beam))
-    found = search_with(engine, generator.requests(sources, decoding), batches, decoding, rules)
+    found = search_with(engine, generator.requests(sources, decoding), batches, decoding, rules, reasons)
+    if len(whole) < len(results):
+        reasons["outputs of torch with the largest length allowed"] = len(results) - len(whole)
     pairs = []
     for index, hypotheses in found.items():
         result, targets = results[whole[index]], [one.tokens for one in hypotheses]

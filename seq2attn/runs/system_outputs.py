@@ -10,11 +10,12 @@ from seq2attn.data import Role, training_text
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.translator import TextPredictor
 from seq2attn.metrics import DEFAULT, METRICS
+from seq2attn.metrics.alignments import GoldFile
 from seq2attn.metrics.attention_measures import LookedAt
 from seq2attn.metrics.base import by_translator
 from seq2attn.runs.evaluation import GivenTexts, checked_texts, chosen_metrics, held_out
-from seq2attn.tasks.loading import load_with_task
-from seq2attn.tasks.task import Outputs, Task, TextTask
+from seq2attn.tasks.loading import load_with_task, require_same_task
+from seq2attn.tasks.task import Outputs, Task, TextTask, reference_texts
 
 
 class ComparisonError(Seq2attnError):
@@ -71,11 +72,13 @@ def collect(
     metrics: Sequence[str] = (),
     given: GivenTexts | None = None,
     decoding: Decoding | None = None,
+    gold: GoldFile | None = None,
 ) -> Collected:
     """Return the outputs of systems.
 
     files: the texts of the paths that are files; all others are runs.
     given: sources (which may be empty if there are only files) and references; None: those of the runs' data.
+    gold: links between sources and first references, which are to fit both.
     ComparisonError for systems of other tasks or data, and for files of another length.
     """
     paths = [path for system in systems for path in system.paths]
@@ -83,10 +86,11 @@ def collect(
     first = runs[0] if runs else None
     if first is None and given is None:
         raise ComparisonError("files need references; or name a run whose test set they are outputs for")
+    require_same_task(runs)
     chosen = metrics or DEFAULT if first is None else chosen_metrics(first, metrics)
     found: dict[Path, _Run] = {}
     for path in runs:
-        found[path] = _run(path, given, decoding or Decoding())
+        found[path] = _run(path, given, decoding or Decoding(), gold)
         _require_alike(runs[0], found[runs[0]], path, found[path])
     references: Any = [list(texts) for _, texts in given.references] if given else []
     sources = given.sources if given else None
@@ -101,19 +105,29 @@ def collect(
     return Collected(outputs, references, sources or None, chosen, training, attention)
 
 
-def _run(path: Path, given: GivenTexts | None, decoding: Decoding) -> _Run:
+def _run(path: Path, given: GivenTexts | None, decoding: Decoding, gold: GoldFile | None) -> _Run:
     """Return the outputs of a run on its data, or on given sources."""
     task, predictor = load_with_task(path, decoding.checkpoint, decoding.device)
     predictor = predictor.configured(decoding.options)
     if given is not None:
         inputs, references = checked_texts(task, predictor, given)
+        _require_fitting(gold, inputs, references)
         run = _Run(task, Outputs(task.output_texts(predictor, inputs), references), inputs)
     else:
         examples: Any = held_out(task, decoding.role)
-        outputs = task.outputs(predictor, examples)
-        sources = task.inputs(examples, range(len(examples))) if isinstance(task, TextTask) else None
-        run = _Run(task, outputs, sources)
+        rows, sources = range(len(examples)), None
+        if isinstance(task, TextTask):
+            sources = task.inputs(examples, rows)
+            _require_fitting(gold, sources, reference_texts(examples, rows))
+        run = _Run(task, task.outputs(predictor, examples), sources)
     return run._replace(attention=_attention(predictor, run) if decoding.attention else None)
+
+
+def _require_fitting(gold: GoldFile | None, sources: Sequence[str], references: Any) -> None:
+    """Raise AlignmentError unless gold links, if there are any, are between words of these texts."""
+    if gold is not None:
+        targets = by_translator(sources, references)[0]
+        gold.of([(source, target or "") for source, target in zip(sources, targets, strict=True)])
 
 
 def _attention(predictor: Any, run: _Run) -> LookedAt | None:
@@ -133,10 +147,7 @@ def _attention(predictor: Any, run: _Run) -> LookedAt | None:
 
 
 def _require_alike(path: Path, first: _Run, other_path: Path, other: _Run) -> None:
-    """Raise ComparisonError for runs of other tasks or other data."""
-    tasks = first.task.recipe.task, other.task.recipe.task
-    if tasks[0] != tasks[1]:
-        raise ComparisonError(f"{path} was trained for {tasks[0]}, and {other_path} for {tasks[1]}")
+    """Raise ComparisonError for runs of other data."""
     if isinstance(first.task, TextTask):
         equal = (first.sources, first.outputs.references) == (other.sources, other.outputs.references)
     else:

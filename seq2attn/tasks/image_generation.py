@@ -23,6 +23,7 @@ from seq2attn.metrics import Score, defined_scores
 from seq2attn.metrics.generation import ImageFeatures
 from seq2attn.models.vision.discriminators import AdversarialPair
 from seq2attn.models.vision.factory import build_adversarial
+from seq2attn.pretrained.located import located
 from seq2attn.recipe.image_generation import ImageGenerationRecipe
 from seq2attn.recipe.roots import ImageClassificationRecipe
 from seq2attn.runtime.distributed import ALONE, Group
@@ -136,7 +137,7 @@ class ImageGenerationTask(ImageTask[ImageGenerationRecipe]):
         run = self.recipe.training.features
         if run is None:
             return PixelFeatures()
-        folder = RunFolder.open(run)
+        folder = RunFolder.open(located(run))
         recipe = folder.recipe
         if not isinstance(recipe, ImageClassificationRecipe):
             raise RunError(f"{run} was trained for {recipe.task}: features are those of image_classification")

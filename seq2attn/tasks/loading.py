@@ -119,14 +119,30 @@ def load_for(
     precision: str = "fp32",
     engine: str = "torch",
     quantize: str | None = None,
+    *,
+    kind: type[Predictor] | None = None,
 ) -> Any:
-    """Return the trained model of a run for a command. Seq2attnError if its task has another command."""
+    """Return the trained model of a run for a command. Seq2attnError if its task has another command.
+
+    kind: the class of models of a command that is not that of a single task.
+    """
     run = located(run)
     task = RunFolder.open(run).recipe.task
     expected = Predictor.commands[task]
-    if command != expected:
+    fits = command == expected if kind is None else issubclass(Predictor.by_task[task], kind)
+    if not fits:
         raise Seq2attnError(f"{run} was trained for {task}: use `seq2attn {expected}`, not {command}")
     return load(run, checkpoint, device, precision, engine=engine, quantize=quantize)
+
+
+def require_same_task(runs: Sequence[str | Path]) -> None:
+    """Raise Seq2attnError unless all runs were trained for one task."""
+    tasks = {run: RunFolder.open(located(run)).recipe.task for run in runs}
+    for run, task in tasks.items():
+        if task != tasks[runs[0]]:
+            raise Seq2attnError(
+                f"{runs[0]} was trained for {tasks[runs[0]]}, and {run} for {task}: compare runs of one task"
+            )
 
 
 @overload

@@ -120,6 +120,8 @@ class RunFolder:
         if not file.exists():
             if not path.exists():
                 fault = "does not exist"
+                if path.parts[:1] == ("hf:",):  # what only reads a run has found its folder in the cache
+                    fault = "is on the hub, and its copy in the cache is not written to: pull it first"
             else:
                 fault = "has no version.json" if path.is_dir() else "is no folder"
             raise RunError(f"{path} {fault}: expected a run folder, as `seq2attn train` makes it")

@@ -27,10 +27,15 @@ def search_with(
     batches: Sequence[Indices],
     decoding: DecodingRecipe,
     rules: Rules,
+    reasons: Counter[str] | None = None,
 ) -> dict[int, list[Hypothesis]]:
     """Return the hypotheses of the requests that an engine searches for, by index: the n best ones, and those
-    that are as good but for rounding. Log how many there are, and why the others are torch's."""
-    reasons, found = Counter[str](), dict[int, list[Hypothesis]]()
+    that are as good but for rounding. Log how many there are, and why the others are torch's.
+
+    reasons: counts those of the others, by why.
+    """
+    reasons = Counter() if reasons is None else reasons
+    found = dict[int, list[Hypothesis]]()
     if (setting := engine.unsupported(decoding)) is not None:
         reasons[setting] = len(requests)
         batches = []
