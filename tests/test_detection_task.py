@@ -253,7 +253,7 @@ def test_the_command_draws_pictures(images: Path, overfitted: Path, tmp_path: Pa
     lines = tiny_cli.run("detect", str(overfitted), *files, "-o", str(tmp_path / "found")).stdout.splitlines()
     assert [line.split("\t")[0] for line in lines] == files
     for number in range(2):
-        with Image.open(tmp_path / "found" / f"train{number}.png") as picture:
+        with Image.open(tmp_path / "found" / f"train{number}.boxes.png") as picture:
             assert picture.mode == "RGB" and picture.size[0] % 60 == 0
     with pytest.raises(Seq2attnError, match=r"ends in \.png"):
         seq2attn.load(overfitted, device="cpu").detect(files[0]).plot(tmp_path / "found.gif")
@@ -263,6 +263,22 @@ def test_the_command_refuses_two_pictures_of_one_name(images: Path, overfitted: 
     file = str(images / "train0.png")
     status, message = tiny_cli.fails("detect", str(overfitted), file, file, "-o", str(tmp_path))
     assert status == 1 and "2 images are called train0" in message
+
+
+def test_no_command_overwrites_an_image_that_it_reads(
+    images: Path, overfitted: Path, queries: Path, tmp_path: Path
+) -> None:
+    file, drawn = tmp_path / "cell.png", tmp_path / "cell.boxes.png"
+    file.write_bytes(content := (images / "train0.png").read_bytes())
+    tiny_cli.run("detect", str(overfitted), str(file), "-o", str(tmp_path))
+    assert file.read_bytes() == content and drawn.read_bytes() != content
+    before = drawn.read_bytes()
+    status, message = tiny_cli.fails("detect", str(overfitted), str(file), str(drawn), "-o", str(tmp_path))
+    assert status == 1 and "cell.boxes.png is one of the inputs" in message and drawn.read_bytes() == before
+    beside = tmp_path / "beside.png"
+    beside.symlink_to(file)
+    status, message = tiny_cli.fails("heatmap", str(queries), str(file), "-o", str(beside))
+    assert status == 1 and "would be overwritten" in message and file.read_bytes() == content
 
 
 def test_other_commands_name_the_right_one(overfitted: Path, model: Detector) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from seq2attn.cli.inputs import chunks, own_stems
+from seq2attn.cli.inputs import chunks, own_files
 from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, RUN, cli
 from seq2attn.cli.sharing import PROCESSES, print_lines
 
@@ -43,8 +43,8 @@ def detect(
     """Find the objects in each IMAGE.
 
     Prints an object a line, as JSON in the form in which COCO has results: bbox is left, top, width and
-    height, in pixels of the image as it is. With -o it writes photo.png for photo.jpg, with a box, the label
-    and the score of each object, and prints the file, a tab, and the objects.
+    height, in pixels of the image as it is. With -o it writes photo.boxes.png for photo.jpg, with a box, the
+    label and the score of each object, and prints the file, a tab, and the objects.
 
     \b
     seq2attn detect runs/bccd_yolo blood.jpg > blood.jsonl
@@ -53,7 +53,7 @@ def detect(
     from seq2attn.inference.image_input import CHUNK
     from seq2attn.tasks.loading import load_for
 
-    stems = [] if output is None else own_stems(images, "pictures", "draw")
+    pictures = [] if output is None else own_files(images, output, [".boxes.png"], "pictures", "draw")
     detector = load_for("detect", run, checkpoint, device, precision)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def detect(
             if output is None:
                 yield from (json.dumps(line, ensure_ascii=False) for line in result.to_coco())
                 continue
-            result.plot(output / f"{stems[number]}.png")
+            result.plot(pictures[number][0])
             yield f"{result.name}\t{result}"
 
     print_lines(chunks(images, CHUNK, None), found)

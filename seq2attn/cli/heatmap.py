@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from seq2attn.cli.inputs import refuse_inputs
 from seq2attn.cli.options import (
     BEAM,
     CHECKPOINT,
@@ -148,6 +149,8 @@ def heatmap(
 
     if (sentence is None) == (seed is None):
         raise click.UsageError("give either a SENTENCE or IMAGE, or, for a generated image, --seed")
+    if sentence is not None:
+        refuse_inputs([output], [sentence])
     decoding, given = context.meta.get(DECODING, {}), sentence if seed is None else seed
     options = PlotOptions(
         target, pieces, layer, head, self_attention, scale, right_to_left, kind, at, query, method

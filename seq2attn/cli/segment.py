@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from seq2attn.cli.inputs import chunks, own_stems
+from seq2attn.cli.inputs import chunks, own_files
 from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, RUN, cli
 from seq2attn.cli.sharing import PROCESSES, print_lines
 
@@ -40,14 +40,15 @@ def segment(
     from seq2attn.inference.image_input import CHUNK
     from seq2attn.tasks.loading import load_for
 
-    stems = own_stems(images, "masks", "segment")
+    files = own_files(images, output, [".mask.png", ".overlay.png"], "masks", "segment")
     segmenter = load_for("segment", run, checkpoint, device, precision)
     output.mkdir(parents=True, exist_ok=True)
 
     def segmented(first: int, given: list[str]) -> Iterator[str]:
         for number, result in enumerate(segmenter.stream(given), first):
-            result.save_mask(output / f"{stems[number]}.mask.png")
-            result.plot(output / f"{stems[number]}.overlay.png")
+            mask, overlay = files[number]
+            result.save_mask(mask)
+            result.plot(overlay)
             yield f"{result.name}\t{result}"
 
     print_lines(chunks(images, CHUNK, None), segmented)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from seq2attn.cli.completion import run_folders
-from seq2attn.cli.inputs import lines
+from seq2attn.cli.inputs import lines, refuse_inputs
 from seq2attn.cli.options import BEAM, CHECKPOINT, DECODING, DEVICE, RUN, cli, decoding_option
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def view(
     ]
     if not texts:
         raise click.UsageError("give at least one SENTENCE or IMAGE, a --file of sentences, or --seed")
+    refuse_inputs([output], sentences)
     given = _targets(len(texts), target, targets)
     links = _gold(len(texts), gold, given)
     options = [_options(one, self_attention, gold is not None) for one in given]
