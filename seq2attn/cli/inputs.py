@@ -146,8 +146,8 @@ def _bytes(file: Path, stack: contextlib.ExitStack) -> Iterable[bytes]:
 def own_files(
     images: Sequence[str], folder: Path, endings: Sequence[str], made: str, verb: str
 ) -> list[list[Path]]:
-    """Return the files that are made of each image in a folder: its name without its suffix, and each of these
-    endings. Seq2attnError if two images have one name, or if a file is itself one of the images.
+    """Return the files that are made of each image in a folder: its name, and each ending in the place of its
+    suffix. Seq2attnError if two images have one name, or if a file is itself one of the images.
 
     made, verb: what is made of an image, and by doing what, for the error: masks, segment.
     """
@@ -168,7 +168,7 @@ def refuse_inputs(files: Iterable[Path], inputs: Iterable[str]) -> None:
     read = {name for given in inputs for name in _identity(Path(given))}
     for file in files:
         if not read.isdisjoint(_identity(file)):
-            raise Seq2attnError(f"{file} is one of the inputs, and would be overwritten: choose another output")
+            raise Seq2attnError(f"{file} is an input, and would be overwritten: choose another output")
 
 
 def _identity(file: Path) -> list[object]:
