@@ -91,6 +91,24 @@ def model(run: Path) -> ImageCategorizer:
 # ---- training --------------------------------------------------------------------------------------------
 
 
+def test_images_that_are_far_larger_than_those_of_the_training_are_refused(
+    run: Path, model: ImageCategorizer
+) -> None:
+    data = RunFolder.open(run).recipe.data
+    assert data.size is None and data.max_pixels == 2**22  # 64 times 16 x 16 are less
+    large = np.zeros((2100, 2000), np.uint8)
+    for act in (model.classify, model.maps):
+        with pytest.raises(
+            Seq2attnError, match=r"is 2,000 x 2,100, .* at most 4,194,304 pixels \(data.max_pixels\)"
+        ):
+            act(large)
+    unfitted = data.model_copy(update={"max_pixels": None})
+    assert unfitted.fitted([0.5] * 3, [0.5] * 3, 10**6).max_pixels == 64 * 10**6
+    sized = unfitted.model_copy(update={"size": 8}).fitted([0.5] * 3, [0.5] * 3, 10**6)
+    assert sized.max_pixels is None and sized.reader(limited=True).read(large).shape == (8, 8, 3)
+    assert data.reader().most is None  # what is trained on is read as it is
+
+
 class Stopping(Display):
     """Sends itself a signal at some steps, in the middle of epochs."""
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from seq2attn.attention.memory import Grid
 from seq2attn.data.image_batches import collate_images, normalization
 from seq2attn.data.image_plan import BatchLimits, by_size, fill_images
-from seq2attn.images.decoding import ImageReader, Pixels
+from seq2attn.images.decoding import Pixels
 from seq2attn.images.geometry import Matrix
 from seq2attn.inference.image_maps import ImageMap, ImageMaps, block_maps, write_maps
 from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, OF_TEXTS, PlotOptions, Predictor
@@ -65,8 +65,8 @@ class ImagePredictor(Predictor, Generic[S]):
         self.device, self.precision = torch.device(device), precision
         autocast(self.device, precision)  # raises now if the device does not support the precision
         self.model = model
-        self.reader, self.normalize = data.reader(), normalization(data)
-        self.original_reader = ImageReader(data.channels)
+        self.reader, self.normalize = data.reader(limited=True), normalization(data)
+        self.original_reader = data.original_reader()
         model.to(self.device)
 
     def draw(

@@ -14,6 +14,7 @@ from seq2attn.layers.convolution import NORMS
 from seq2attn.recipe.blocks import BlockRecipe, block_faults, notes_of
 from seq2attn.recipe.graph import NORM
 from seq2attn.recipe.grid_notes import grid_notes
+from seq2attn.recipe.image_data import FITTED
 from seq2attn.recipe.image_training import ImageBatchesRecipe
 from seq2attn.recipe.kinds import ByKind
 from seq2attn.recipe.markers import OneOrMore
@@ -211,4 +212,4 @@ class SegmentationRecipe(AnyRecipe):
         recipe = super().fitted_as(begun)
         if not isinstance(begun, SegmentationRecipe):
             return recipe
-        return recipe.model_copy(update={"data": filled(self.data, begun.data, "normalize")})
+        return recipe.model_copy(update={"data": filled(self.data, begun.data, *FITTED)})
