@@ -109,6 +109,21 @@ def test_images_that_are_far_larger_than_those_of_the_training_are_refused(
     assert data.reader().most is None  # what is trained on is read as it is
 
 
+def test_memory_that_runs_out_names_a_setting_of_images(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = ImageClassifier.forward
+
+    def failing(model: ImageClassifier, *given: Any, **options: Any) -> Any:
+        if model.training:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(model, *given, **options)
+
+    monkeypatch.setattr(ImageClassifier, "forward", failing)
+    with pytest.raises(Seq2attnError, match=r"Lower training.batch_images .* or lower data.size"):
+        train(recipe(images), tmp_path / "run")
+
+
 class Stopping(Display):
     """Sends itself a signal at some steps, in the middle of epochs."""
 

@@ -93,7 +93,8 @@ def _pixel(context: click.Context, parameter: click.Parameter, value: str | None
     "--query",
     metavar="X,Y",
     callback=_pixel,
-    help="The pixel whose affinities are shown.  [default: the mean of all positions]",
+    help="The pixel whose affinities are shown, counted from 0 in the image as it is in its file, upright.  "
+    "[default: the mean of all positions]",
 )
 @click.option(
     "--method",

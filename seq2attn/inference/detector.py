@@ -16,9 +16,9 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.images.decoding import Pixels
 from seq2attn.images.geometry import moved
 from seq2attn.inference.found_objects import FoundObject, FoundObjects
-from seq2attn.inference.image_input import image_chunks, read_image, several
+from seq2attn.inference.image_input import ReadImage, image_chunks, read_image, several
 from seq2attn.inference.image_maps import ImageMap, ImageMaps
-from seq2attn.inference.image_predictor import CHUNK, ImagePredictor, ReadImage
+from seq2attn.inference.image_predictor import CHUNK, ImagePredictor
 from seq2attn.layers.boxes import suppressed
 from seq2attn.metrics.detection import Detections
 from seq2attn.models.vision.detector import Candidates, ObjectDetector, QueryOutput
@@ -136,7 +136,7 @@ class Detector(ImagePredictor[FoundObjects]):
         result = self._result(name, pixels, self._detections(candidates, read, SURE))
         if isinstance(output, QueryOutput):
             maps += _of_queries(output, candidates.scores, self.labels)
-        return result, ImageMaps(read.pixels, str(result), maps, "")
+        return result, ImageMaps(read, str(result), maps, "")
 
 
 def best_boxes(

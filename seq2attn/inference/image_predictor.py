@@ -3,17 +3,16 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seq2attn.attention.memory import Grid
 from seq2attn.data.image_batches import collate_images, normalization
 from seq2attn.data.image_plan import BatchLimits, by_size, fill_images
 from seq2attn.images.decoding import Pixels
-from seq2attn.images.geometry import Matrix
+from seq2attn.inference.image_input import ReadImage
 from seq2attn.inference.image_maps import ImageMap, ImageMaps, block_maps, write_maps
 from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, OF_TEXTS, PlotOptions, Predictor
 from seq2attn.inference.viewing import DEFAULT_VIEW, ViewOptions
@@ -37,14 +36,6 @@ class Result(Protocol):
 
 
 S = TypeVar("S", bound=Result)
-
-
-class ReadImage(NamedTuple):
-    """An image as the network reads it, and where its pixels come from."""
-
-    pixels: Pixels  # (h, w, C)
-    to_original: Matrix  # (2, 3): takes a position of it to that of the original image
-    size: Grid  # height and width of the original
 
 
 class ImagePredictor(Predictor, Generic[S]):

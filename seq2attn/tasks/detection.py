@@ -18,7 +18,7 @@ from seq2attn.data.boxes import BoxExamples, learn_box_labels, prepare_boxes
 from seq2attn.data.coco_ids import Id, corpus_category_ids
 from seq2attn.data.report import DataError, Report, silent
 from seq2attn.inference.detector import NO_IDS, Detector
-from seq2attn.inference.image_predictor import ReadImage
+from seq2attn.inference.image_input import ReadImage
 from seq2attn.layers.box_assignment import Alignment
 from seq2attn.metrics.detection import Detections, box_report, box_scores, unfindable
 from seq2attn.models.vision.detector import ObjectDetector
