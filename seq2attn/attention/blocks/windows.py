@@ -140,7 +140,7 @@ class WindowAttention(Looks):
 
     def pairs(self, grid: Grid) -> int:
         """See the base class: each position of a window weighs all of it, padding included."""
-        return self.heads * prod(tiling.count * tiling.size**2 for tiling in self.tilings(grid))
+        return self.heads * prod(tiling.windows * tiling.size**2 for tiling in self.tilings(grid))
 
     def tilings(self, grid: Grid) -> tuple["Tiling", "Tiling"]:
         """Return how windows lie along the rows and along the columns of a grid."""
@@ -184,7 +184,7 @@ class WindowAttention(Looks):
     def whole(self, windows: Tensor, grid: Grid) -> Tensor:
         """Return the positions (B, N, D) of windows that `windows` has made."""
         down, across = self.tilings(grid)
-        tiles: Tensor = windows.unflatten(0, (-1, down.count, across.count)).unflatten(
+        tiles: Tensor = windows.unflatten(0, (-1, down.windows, across.windows)).unflatten(
             3, (down.size, across.size)
         )
         padded: Tensor = tiles.transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (B, rows, columns, D)
@@ -200,7 +200,7 @@ class Tiling(NamedTuple):
     """How windows lie along the rows, or the columns, of a grid."""
 
     size: int  # of a window
-    count: int  # of windows
+    windows: int  # how many there are
     before: int  # rows of the first window that lie outside the grid
     after: int  # rows of the last window that do
 
