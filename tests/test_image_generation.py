@@ -257,6 +257,8 @@ def test_what_cannot_be_generated_is_named(run: Path, model: ImageGenerator, tmp
     ):  # fmt: skip
         with pytest.raises(Seq2attnError, match=fault):
             call()
+    with pytest.raises(Seq2attnError, match=r"ends in \.png, got 'x\.jpg'"):
+        model.generate(1)[0].save(tmp_path / "x.jpg")
     status, error = tiny_cli.fails("generate", str(run), "-o", "sheet.jpg")
     assert status == 2 and "ends in .png" in error
 

@@ -24,7 +24,7 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.images.decoding import ImageError
 from seq2attn.inference.image_categorizer import ImageCategorizer
 from seq2attn.layers.token_loss import CrossEntropy
-from seq2attn.metrics.images import class_report, top
+from seq2attn.metrics.images import class_report, top, wilson
 from seq2attn.models.vision.classifier import ImageClassifier, ImageScores
 from seq2attn.models.vision.factory import build_image_classifier
 from seq2attn.recipe.image_training import ImageTrainingRecipe
@@ -314,11 +314,17 @@ def test_top_k_and_the_table_of_classes() -> None:
     assert [top(RANKED, GOLD, bootstrap=0, k=k).value for k in (1, 2, 3)] == [40.0, 80.0, 100.0]
     scored = top(RANKED, GOLD, k=1)
     assert scored.name == "top-1" and scored.low is not None and scored.low < 40 < scored.high
-    assert class_report(RANKED, GOLD).rows == [
+    report = class_report(RANKED, GOLD)
+    assert [(row.label, row.images, row.accuracy, row.most_frequent_error) for row in report.rows] == [
         ("a", 3, pytest.approx(100 / 3), "b (2)"),
         ("b", 1, 0.0, "c (1)"),
         ("c", 1, 100.0, ""),
     ]
+    assert wilson(1, 3) == pytest.approx((0.0615, 0.7923), abs=1e-4)  # as statsmodels has it
+    assert wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4) and wilson(0, 10)[0] == 0.0
+    assert "33.33%  [6.1, 79.2]" in str(report) and report.to_json()[0]["high"] == pytest.approx(
+        79.23, abs=0.01
+    )
 
 
 def test_score_prints_intervals_classes_and_the_majority(

@@ -143,6 +143,15 @@ def test_segment_writes_masks_and_overlays(images: Path, run: Path, model: Segme
     assert code == 1 and "2 images are called 0" in message
 
 
+def test_what_a_segmentation_has_not_is_named(images: Path, model: Segmenter, tmp_path: Path) -> None:
+    result = model.segment(images / "0.png")
+    with pytest.raises(Seq2attnError, match="unknown class 'nix': this model has background, "):
+        result.mask_of("nix")
+    with pytest.raises(Seq2attnError, match=r"ends in \.png, got 'm\.jpg'"):
+        result.save_mask(tmp_path / "m.jpg")
+    assert not any(tmp_path.iterdir())
+
+
 def test_heat_maps_are_those_of_blocks_and_of_a_clicked_point(
     images: Path, run: Path, model: Segmenter, tmp_path: Path
 ) -> None:

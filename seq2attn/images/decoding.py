@@ -118,9 +118,12 @@ def opened(image: bytes | NDArray[Any] | Image.Image, most: int | None = None) -
 
     most: pixels that it may have, if that is less than Pillow's limit."""
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3):
-            shape = f"{image.dtype} {image.shape}"
-            raise ImageError("not an image", f"expected 8-bit pixels (H, W) or (H, W, channels), got {shape}")
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] > (4,):
+            first = ": channels come last" if image.ndim == 3 and image.shape[0] in (1, 3, 4) else ""
+            raise ImageError(
+                "not an image",
+                f"expected 8-bit pixels (H, W) or (H, W, 1, 3 or 4), got {image.dtype} {image.shape}{first}",
+            )
         _require_size(image.shape[1], image.shape[0], most)
         return Image.fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
     if isinstance(image, bytes) and (drawing := Drawing.of(image)) is not None:

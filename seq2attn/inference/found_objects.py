@@ -54,15 +54,13 @@ class FoundObjects:
         """Return a picture of the image with the boxes of the objects, their labels and scores; save it if a
         path is given, which ends in .png."""
         from seq2attn.views.boxes import drawn
-        from seq2attn.views.pictures import PlotError, write
+        from seq2attn.views.pictures import write_png
 
         boxes, scores = [one.box for one in self.objects], [one.score for one in self.objects]
         image = drawn(self.pixels, boxes, [one.label for one in self.objects], scores, self.labels)
         if path is not None:
-            if Path(path).suffix.lower() != ".png":
-                raise PlotError(f"expected a file name that ends in .png, got {Path(path).name!r}")
             image.save(content := BytesIO(), "PNG")
-            write(Path(path), content.getvalue)
+            write_png(path, content.getvalue)
         return image
 
     def to_json(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from seq2attn.models.vision.discriminators import AdversarialPair
 from seq2attn.recipe.image_generation import GenerationDataRecipe
 from seq2attn.runtime.devices import autocast, explain_out_of_memory
 from seq2attn.views.html_table import block, pale
-from seq2attn.views.pictures import save, write
+from seq2attn.views.pictures import save, write, write_png
 from seq2attn.views.sheets import png
 from seq2attn.views.thumbnails import thumbnail
 from seq2attn.views.viewer import Entry
@@ -58,8 +58,8 @@ class GeneratedImage:
         return f"GeneratedImage({str(self)!r}, {width}x{height})"
 
     def save(self, path: str | Path) -> Path:
-        """Write the image to a file, as PNG."""
-        return write(Path(path), lambda: png(self.pixels))
+        """Write the image to a PNG file. PlotError if the path does not end in .png."""
+        return write_png(path, lambda: png(self.pixels))
 
     def to_json(self) -> dict[str, Any]:
         """Return a value for json.dumps."""

@@ -95,10 +95,10 @@ def readable_faults(
     blocks, numbers = dict[str, list[BlockRecipe]](), dict[str, list[int]]()
     for key in keys:
         listed = value.get(key, [])
-        wrong = {
-            line["loc"][1] for line in error.errors() if line["loc"][:1] == (key,) and len(line["loc"]) > 1
-        }
-        numbers[key] = [number for number in range(len(listed)) if number not in wrong]
+        if not isinstance(listed, list):
+            return
+        wrong = {line["loc"][1:2] for line in error.errors() if line["loc"][:1] == (key,)}
+        numbers[key] = [number for number in range(len(listed)) if (number,) not in wrong]
         (kind,) = get_args(network.model_fields[key].annotation)
         blocks[key] = [kind.model_validate(listed[number]) for number in numbers[key]]
     try:
