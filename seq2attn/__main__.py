@@ -82,8 +82,8 @@ def _run() -> int:
         from seq2attn.recipe.plugins import explained
         from seq2attn.runtime.devices import out_of_memory
 
-        memory = "out of memory: give shorter texts, or fewer at once" if out_of_memory(error) else None
-        known = memory or explained(error)
+        memory = "out of memory: give shorter texts or smaller images, or fewer at once"
+        known = memory if out_of_memory(error) else explained(error)
         if known is None:
             raise
         message = known

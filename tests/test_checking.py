@@ -184,6 +184,7 @@ def test_a_batch_that_is_too_large_is_said(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(Seq2Seq, "forward", forward)
     with pytest.raises(
-        TrainingError, match=r"out of memory at step 1, .* Lower training.batch_tokens \(now 200\)"
+        TrainingError,
+        match=r"out of memory at step 1, .* Lower training.batch_tokens \(now 200\) .* lower data.filter.max_length",
     ):
         said(*tiny_runs.READY)

@@ -13,13 +13,15 @@ import torch
 from PIL import Image
 
 import seq2attn
+from seq2attn.data.coco_ids import category_ids
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.detector import MOST, Detector, best_boxes
 from seq2attn.runs.dry_run import check
 from seq2attn.runs.evaluation import score_run
 from seq2attn.runs.training_run import Trained
+from seq2attn.tasks.detection import DetectionTask
 from seq2attn.tasks.loading import reopen
-from seq2attn.training.run_folder import RunFolder
+from seq2attn.training.run_folder import RunFolder, Version
 
 SE = [{"block": "se", "at": "after", "stages": [3]}]
 BACKBONE = {"kind": "convolutional", "sizes": [8, 16, 32], "norm": "group", "blocks": SE}
@@ -253,7 +255,7 @@ def test_the_command_draws_pictures(images: Path, overfitted: Path, tmp_path: Pa
     lines = tiny_cli.run("detect", str(overfitted), *files, "-o", str(tmp_path / "found")).stdout.splitlines()
     assert [line.split("\t")[0] for line in lines] == files
     for number in range(2):
-        with Image.open(tmp_path / "found" / f"train{number}.png") as picture:
+        with Image.open(tmp_path / "found" / f"train{number}.boxes.png") as picture:
             assert picture.mode == "RGB" and picture.size[0] % 60 == 0
     with pytest.raises(Seq2attnError, match=r"ends in \.png"):
         seq2attn.load(overfitted, device="cpu").detect(files[0]).plot(tmp_path / "found.gif")
@@ -263,6 +265,90 @@ def test_the_command_refuses_two_pictures_of_one_name(images: Path, overfitted: 
     file = str(images / "train0.png")
     status, message = tiny_cli.fails("detect", str(overfitted), file, file, "-o", str(tmp_path))
     assert status == 1 and "2 images are called train0" in message
+
+
+def test_no_command_overwrites_an_image_that_it_reads(
+    images: Path, overfitted: Path, queries: Path, tmp_path: Path
+) -> None:
+    file, drawn = tmp_path / "cell.png", tmp_path / "cell.boxes.png"
+    file.write_bytes(content := (images / "train0.png").read_bytes())
+    tiny_cli.run("detect", str(overfitted), str(file), "-o", str(tmp_path))
+    assert file.read_bytes() == content and drawn.read_bytes() != content
+    before = drawn.read_bytes()
+    status, message = tiny_cli.fails("detect", str(overfitted), str(file), str(drawn), "-o", str(tmp_path))
+    assert status == 1 and "cell.boxes.png is an input" in message and drawn.read_bytes() == before
+    beside = tmp_path / "beside.png"
+    beside.symlink_to(file)
+    status, message = tiny_cli.fails("heatmap", str(queries), str(file), "-o", str(beside))
+    assert status == 1 and "would be overwritten" in message and file.read_bytes() == content
+
+
+def test_results_have_the_ids_of_files_of_coco(images: Path, overfitted: Path, tmp_path: Path) -> None:
+    colours = {"red": 90, "green": 2, "blue": 18, "grey": 1}
+    folders = [tmp_path / name for name in ("a", "b")]
+    for number, folder in enumerate(folders):
+        folder.mkdir()
+        (folder / "7.png").write_bytes((images / f"train{number}.png").read_bytes())
+    files = [str(folder / "7.png") for folder in folders]
+    content = {
+        "images": [{"id": 30, "file_name": "a/7.png"}, {"id": 40, "file_name": "b/7.png"}],
+        "annotations": [],
+        "categories": [{"id": number, "name": name} for name, number in colours.items()],
+    }
+    (coco := tmp_path / "instances.json").write_text(json.dumps(content))
+    given = ["detect", str(overfitted), *files]
+    lines = [json.loads(line) for line in tiny_cli.run(*given, "--coco", str(coco)).stdout.splitlines()]
+    assert {line["image_id"] for line in lines} == {30, 40} and len({line["label"] for line in lines}) > 1
+    assert all(line["category_id"] == colours[line["label"]] for line in lines)
+    status, message = tiny_cli.fails(*given)
+    assert status == 1 and "a/7.png and" in message and "b/7.png would both have the image_id 7" in message
+    assert len(tiny_cli.run(*given, "--format", "text").stdout.splitlines()) == 2
+    other = str(images / "train0.png")
+    status, message = tiny_cli.fails("detect", str(overfitted), other, "--coco", str(coco))
+    assert status == 1 and "has no image with this file_name" in message
+    del content["images"][1]["file_name"]
+    coco.write_text(
+        json.dumps({**content, "images": [*content["images"], {"id": 5, "file_name": "c/7.png"}]})
+    )
+    assert "has no image with" not in (message := tiny_cli.fails(*given, "--coco", str(coco))[1])
+    assert "2 images of this file_name" in message
+
+
+def test_a_run_keeps_the_category_ids_of_its_corpora(images: Path, overfitted: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (images / "train.jsonl").read_text().splitlines()]
+    colours = {"red": 90, "green": 2, "blue": 18}
+    boxes = [
+        {"image_id": number, "category_id": colours[label], "bbox": [x, y, right - x, bottom - y]}
+        for number, row in enumerate(rows)
+        for (x, y, right, bottom), label in zip(row["boxes"], row["labels"], strict=True)
+    ]
+    content = {
+        "images": [{"id": number, "file_name": row["image"]} for number, row in enumerate(rows)],
+        "annotations": boxes,
+        "categories": [{"id": number, "name": name} for name, number in colours.items()],
+    }
+    (images / "instances.json").write_text(json.dumps(content))
+    sections = recipe(images)
+    corpus = {"coco": str(images / "instances.json")}
+    normalize = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    sections["data"] |= {"train": corpus, "dev": corpus, "test": None, "normalize": normalize}
+    task = DetectionTask.learn(seq2attn.recipe.read(sections))
+    folder = RunFolder.create(tmp_path / "run", task.recipe, Version(), task.files())
+    again = reopen(RunFolder.open(folder.path))
+    detector = again.predictor(again.build(), torch.device("cpu"))
+    assert detector.category_ids == {name: colours[name] for name in detector.labels}
+    found = detector.detect(images / "train0.png", threshold=0)
+    assert {(line["label"], line["category_id"]) for line in found.to_coco()} <= {*colours.items()}
+    assert seq2attn.load(overfitted, device="cpu").category_ids == {"blue": 1, "green": 2, "red": 3}
+    assert category_ids(["a", "b", "c"], {"b": 1}, {"a": 1, "c": 7}) == {"b": 1, "c": 7, "a": 8}
+
+
+def test_the_command_has_both_formats(images: Path, overfitted: Path, tmp_path: Path) -> None:
+    given = ["detect", str(overfitted), str(images / "train0.png")]
+    printed = tiny_cli.run(*given).stdout
+    assert tiny_cli.run(*given, "--format", "json", "-o", str(tmp_path)).stdout == printed
+    assert (tmp_path / "train0.boxes.png").exists()
+    assert tiny_cli.run(*given, "--format", "text").stdout == tiny_cli.run(*given, "-o", str(tmp_path)).stdout
 
 
 def test_other_commands_name_the_right_one(overfitted: Path, model: Detector) -> None:

@@ -159,6 +159,11 @@ def test_faults_of_whole_graphs(tmp_path: Path, keys: str, fault: str) -> None:
     assert fault in found
 
 
+def test_a_misspelt_module_with_options_beside_it_is_at_its_own_key(tmp_path: Path) -> None:
+    (found,) = faults(tmp_path, "    rows: [{name: a, module: conf, size: 8}]\n")
+    assert "rows.0.module: unknown 'conf' (did you mean conv?" in found
+
+
 def test_a_reference_by_number_cannot_be_written(tmp_path: Path) -> None:
     """What an inserted row moves is no number: that of a row below would then mean another row."""
     for number in ("6", "-2", "true", "[-1, 6]"):

@@ -84,9 +84,9 @@ def test_training_images_have_mean_0_and_deviation_1(tables):
     pixels = np.concatenate([examples.image(number).reshape(-1, 3) for number in range(len(examples))]) / 255
     mean, std = examples.mean_and_std()
     assert np.abs(mean - pixels.mean(0)).max() < 1e-6 and np.abs(std - pixels.std(0)).max() < 1e-6
-    fitted = data.normalized_by(mean, std)
+    fitted = data.fitted(mean, std, 40)
     assert (fitted.normalize.mean, fitted.normalize.std) == (mean, std)
-    assert fitted.normalized_by([0.0] * 3, [1.0] * 3) == fitted
+    assert fitted.fitted([0.0] * 3, [1.0] * 3, 10**9) == fitted
     with pytest.raises(Seq2attnError, match=r"expected data\.normalize with mean and std"):
         ImageBatchLoader(examples, LABELS, data, BatchLimits(4))
 

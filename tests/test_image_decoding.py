@@ -178,3 +178,12 @@ def test_a_file_with_changed_bytes_is_an_image_or_an_error(seed):
     except ImageError:
         return
     assert pixels.dtype == np.uint8 and pixels.ndim == 3
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 9), (8, 9, 5), (2, 8, 9, 3), (8,)])
+def test_arrays_that_are_no_image_are_not_called_damaged(shape):
+    with pytest.raises(
+        ImageError, match=r"expected 8-bit pixels \(H, W\) or \(H, W, 1, 3 or 4\), got uint8"
+    ) as error:
+        RGB.read(np.zeros(shape, np.uint8))
+    assert str(error.value).endswith("channels come last") == (shape[0] == 3)

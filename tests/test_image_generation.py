@@ -257,6 +257,8 @@ def test_what_cannot_be_generated_is_named(run: Path, model: ImageGenerator, tmp
     ):  # fmt: skip
         with pytest.raises(Seq2attnError, match=fault):
             call()
+    with pytest.raises(Seq2attnError, match=r"ends in \.png, got 'x\.jpg'"):
+        model.generate(1)[0].save(tmp_path / "x.jpg")
     status, error = tiny_cli.fails("generate", str(run), "-o", "sheet.jpg")
     assert status == 2 and "ends in .png" in error
 
@@ -276,6 +278,15 @@ def test_generate_writes_sheets_and_files(run: Path, model: ImageGenerator, tmp_
     tiny_cli.run(*given, "-o", str(file), "--count", "8", "--interpolate")
     expected = sheet([image.pixels for image in model.interpolate(2, 4, 3)], 4)
     assert np.array_equal(np.asarray(Image.open(file)), expected)
+    status, message = tiny_cli.fails(*given, "-o", str(file), "--count", "3", "--interpolate")
+    assert status == 2 and "as a multiple of --columns, 4; got 3" in message
+    printed = tiny_cli.run(*given, "-o", str(folder), "--count", "2", "--format", "json").output
+    lines = [json.loads(line) for line in printed.splitlines()]
+    assert [(line["file"], line["label"]) for line in lines] == [
+        (str(folder / f"{number}.png"), label) for number, label in enumerate(["blue", "red"])
+    ]
+    for line in lines:
+        Path(line["file"]).unlink()
     tiny_cli.run(*given, "-o", str(folder), "--count", "11")
     assert sorted(path.name for path in folder.iterdir()) == [f"{number:02}.png" for number in range(11)]
 

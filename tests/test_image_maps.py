@@ -20,6 +20,8 @@ import seq2attn
 from seq2attn.attention.blocks import BLOCKS, Block, Looked
 from seq2attn.cli.heatmap import heatmap
 from seq2attn.errors import Seq2attnError
+from seq2attn.images.decoding import ImageReader
+from seq2attn.inference.image_input import ReadImage
 from seq2attn.inference.image_maps import ImageMaps, image_maps, rollout
 from seq2attn.inference.predictor import MAPS, PlotOptions
 from seq2attn.models.vision.classifier import ImageClassifier
@@ -236,6 +238,28 @@ def test_every_kind_of_map_is_drawn() -> None:
     assert any(re.search(r"mhsa: affinity, mean of 4 heads, query 5,7 [\d.]+ to", title) for title in titles)
     assert any("lka: full, mean of 32 channels" in title for title in titles)
     assert any(title.startswith("Grad-CAM of owl") for title in titles)
+
+
+def test_a_query_is_a_pixel_of_the_image_before_it_is_resized() -> None:
+    """A dot in a large image is on the same position as the pixel of the query, however images are resized."""
+    for size, resize in [((16, 16), "crop"), ((16, 16), "fit"), ((16, 12), "stretch"), ((40, 40), "shrink")]:
+        reader = ImageReader("grey", size, resize)
+        for x, y in [(50, 30), (37, 12), (64, 47)]:
+            pixels = np.zeros((60, 90, 1), np.uint8)
+            pixels[y - 2 : y + 3, x - 2 : x + 3] = 255
+            read = ReadImage(reader.read(pixels), reader.geometry(60, 90)[0], (60, 90))
+            row, column = np.unravel_index(read.pixels[..., 0].argmax(), read.pixels.shape[:2])
+            found = read.pixel(x, y)
+            assert abs(found[0] - column) <= 1 and abs(found[1] - row) <= 1
+    middle = ImageReader("grey", (16, 16), "crop")
+    read = ReadImage(middle.read(pixels), middle.geometry(60, 90)[0], (60, 90))
+    assert read.pixel(15, 0) == (0, 0) and read.pixel(74, 59) == (15, 15)
+    with pytest.raises(Seq2attnError, match=r"which data\.resize crops: x from 15 to 74 and y from 0 to 59"):
+        read.pixel(14, 30)
+    with pytest.raises(
+        Seq2attnError, match="x from 0 to 89 and y from 0 to 59, a pixel of the image; got 90,3"
+    ):
+        read.pixel(90, 3)
 
 
 def test_a_query_is_the_row_of_the_position_over_its_pixel() -> None:

@@ -114,3 +114,23 @@ def test_the_python_of_the_docs_runs(stores, capsys):
 def test_a_list_of_options_that_is_none_is_told_in_plain_words(corpora: Path) -> None:
     with pytest.raises(RecipeError, match=r"model\.head\.rates: expected a list, got null"):
         read("camvid_se_aspp", ["model.head.rates=null"])
+
+
+def test_all_faults_of_a_list_of_blocks_are_found_at_once() -> None:
+    blocks = "[{block: se, stages: [4]}, {block: cbm}, {block: sk, at: residual}, {block: eca, kernel: 4}]"
+    with pytest.raises(RecipeError) as error:
+        read("digits", [f"model.backbone.blocks={blocks}"])
+    for part in ("0.stages: there are 3", "1.block: unknown 'cbm'", "2.at: sk stands", "3.block: ECA needs"):
+        assert f"model.backbone.blocks.{part}" in str(error.value)
+    rows = [
+        "model.encoder_blocks=[{block: cbm}, {block: eca, kernel: 4}]",
+        "model.decoder_blocks=[{block: se, stages: [9]}]",
+    ]
+    with pytest.raises(RecipeError) as error:
+        read("camvid_unet_scse", rows, check_files=False)
+    for part in (
+        "encoder_blocks.0.block: unknown",
+        "encoder_blocks.1.block: ECA",
+        "decoder_blocks.0.stages: there",
+    ):
+        assert f"model.{part}" in str(error.value)

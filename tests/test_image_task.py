@@ -24,7 +24,7 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.images.decoding import ImageError
 from seq2attn.inference.image_categorizer import ImageCategorizer
 from seq2attn.layers.token_loss import CrossEntropy
-from seq2attn.metrics.images import class_report, top
+from seq2attn.metrics.images import class_report, top, wilson
 from seq2attn.models.vision.classifier import ImageClassifier, ImageScores
 from seq2attn.models.vision.factory import build_image_classifier
 from seq2attn.recipe.image_training import ImageTrainingRecipe
@@ -89,6 +89,39 @@ def model(run: Path) -> ImageCategorizer:
 
 
 # ---- training --------------------------------------------------------------------------------------------
+
+
+def test_images_that_are_far_larger_than_those_of_the_training_are_refused(
+    run: Path, model: ImageCategorizer
+) -> None:
+    data = RunFolder.open(run).recipe.data
+    assert data.size is None and data.max_pixels == 2**22  # 64 times 16 x 16 are less
+    large = np.zeros((2100, 2000), np.uint8)
+    for act in (model.classify, model.maps):
+        with pytest.raises(
+            Seq2attnError, match=r"is 2,000 x 2,100, .* at most 4,194,304 pixels \(data.max_pixels\)"
+        ):
+            act(large)
+    unfitted = data.model_copy(update={"max_pixels": None})
+    assert unfitted.fitted([0.5] * 3, [0.5] * 3, 10**6).max_pixels == 64 * 10**6
+    sized = unfitted.model_copy(update={"size": 8}).fitted([0.5] * 3, [0.5] * 3, 10**6)
+    assert sized.max_pixels is None and sized.reader(limited=True).read(large).shape == (8, 8, 3)
+    assert data.reader().most is None  # what is trained on is read as it is
+
+
+def test_memory_that_runs_out_names_a_setting_of_images(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = ImageClassifier.forward
+
+    def failing(model: ImageClassifier, *given: Any, **options: Any) -> Any:
+        if model.training:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(model, *given, **options)
+
+    monkeypatch.setattr(ImageClassifier, "forward", failing)
+    with pytest.raises(Seq2attnError, match=r"Lower training.batch_images .* or lower data.size"):
+        train(recipe(images), tmp_path / "run")
 
 
 class Stopping(Display):
@@ -281,11 +314,17 @@ def test_top_k_and_the_table_of_classes() -> None:
     assert [top(RANKED, GOLD, bootstrap=0, k=k).value for k in (1, 2, 3)] == [40.0, 80.0, 100.0]
     scored = top(RANKED, GOLD, k=1)
     assert scored.name == "top-1" and scored.low is not None and scored.low < 40 < scored.high
-    assert class_report(RANKED, GOLD).rows == [
+    report = class_report(RANKED, GOLD)
+    assert [(row.label, row.images, row.accuracy, row.most_frequent_error) for row in report.rows] == [
         ("a", 3, pytest.approx(100 / 3), "b (2)"),
         ("b", 1, 0.0, "c (1)"),
         ("c", 1, 100.0, ""),
     ]
+    assert wilson(1, 3) == pytest.approx((0.0615, 0.7923), abs=1e-4)  # as statsmodels has it
+    assert wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4) and wilson(0, 10)[0] == 0.0
+    assert "33.33%  [6.1, 79.2]" in str(report) and report.to_json()[0]["high"] == pytest.approx(
+        79.23, abs=0.01
+    )
 
 
 def test_score_prints_intervals_classes_and_the_majority(

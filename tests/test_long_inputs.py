@@ -182,4 +182,7 @@ def test_memory_that_runs_out_in_a_command_is_no_traceback(
 
     monkeypatch.setattr(Translator, "draw", fail)
     status, message = fails("heatmap", str(tiny_runs.MODEL), "Ja.", "-o", f"{tmp_path}/h.png")
-    assert (status, message) == (1, "seq2attn: out of memory: give shorter texts, or fewer at once\n")
+    assert (status, message) == (
+        1,
+        "seq2attn: out of memory: give shorter texts or smaller images, or fewer at once\n",
+    )

@@ -137,6 +137,29 @@ def test_one_window_is_not_shifted():
     assert_close(made(x), plain)
 
 
+@pytest.mark.parametrize("shift", [False, True])
+@pytest.mark.parametrize("size", [3, 4, 8])
+@pytest.mark.parametrize(("height", "width"), [(2, 9), (5, 9), (6, 6), (9, 3)])
+def test_windows_are_no_larger_than_the_grid_and_hold_the_same_positions(height, width, size, shift):
+    made, x = block("window", size=size, shift=shift), image(height, width)
+    before = (size + 1) // 2 if shift and max(height, width) > size else 0
+    row, column = ((torch.arange(length) + before) // size for length in (height, width))
+    number = (row[:, None] * 100 + column).flatten()
+    assert torch.equal(made.same_window((height, width), x.device), number[:, None] == number)
+    windows = made.windows(torch.ones(1, height, width, 1))
+    assert windows.sum() == height * width and windows.flatten(1).any(-1).all()
+    assert windows.shape[1] <= min(size, height) * min(size, width)
+    assert made.pairs((height, width)) == made.heads * windows.shape[0] * windows.shape[1] ** 2
+    assert_close(made(x), made.look(x).features, atol=1e-4, rtol=1e-4)
+
+
+def test_a_window_beyond_the_grid_costs_what_the_grid_costs():
+    made, x = block("window", size=99), image(6, 5)
+    assert made.pairs((6, 5)) == made.heads * 30**2
+    assert_close(made(x), made.look(x).features, atol=1e-4, rtol=1e-4)
+    assert made.attention.relative.table.shape[:2] == (197, 197)
+
+
 def test_full_self_attention_adds_row_and_column_terms():
     made, x = block("mhsa", heads=2, reach=3), image(3, 4)
     query, key, value = (made.split(layer(rows(x))) for layer in (made.query, made.key, made.value))

@@ -136,8 +136,20 @@ def test_segment_writes_masks_and_overlays(images: Path, run: Path, model: Segme
     with Image.open(out / "0.mask.png") as mask:
         assert mask.mode == "P" and mask.getpalette()[:6] == [0, 0, 0, *palette(CLASSES)[1]]
         assert np.array_equal(np.asarray(mask), model.segment(paths[0]).mask)
+    given = ["segment", str(run), paths[0], "-o", str(out), "--device", "cpu", "--format", "json"]
+    line = json.loads(tiny_cli.run(*given).stdout)
+    assert line["image"] == paths[0] and line["mask"] == str(out / "0.mask.png") and line["width"] > 0
     code, message = tiny_cli.fails("segment", str(run), paths[0], paths[0], "-o", str(out))
     assert code == 1 and "2 images are called 0" in message
+
+
+def test_what_a_segmentation_has_not_is_named(images: Path, model: Segmenter, tmp_path: Path) -> None:
+    result = model.segment(images / "0.png")
+    with pytest.raises(Seq2attnError, match="unknown class 'nix': this model has background, "):
+        result.mask_of("nix")
+    with pytest.raises(Seq2attnError, match=r"ends in \.png, got 'm\.jpg'"):
+        result.save_mask(tmp_path / "m.jpg")
+    assert not any(tmp_path.iterdir())
 
 
 def test_heat_maps_are_those_of_blocks_and_of_a_clicked_point(

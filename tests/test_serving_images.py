@@ -12,6 +12,8 @@ from tiny_serving import base64, client, image_predictors, label_predictors, png
 
 pytest.importorskip("fastapi")
 
+from seq2attn.images.decoding import ImageReader
+from seq2attn.serving.image_works import TooLargeError, decoded
 from seq2attn.serving.limits import Limits
 
 KEYS = {"caption": "captions", "detect": "images", "segment": "images", "classify": "categories"}
@@ -107,3 +109,11 @@ def test_words_are_tagged_and_texts_labelled() -> None:
                 }
                 assert ("weights" in entry) == (result.weights is not None)
         assert "no model" in served.post("/v1/classify", json={"image": base64(FILES[0])}).json()["error"]
+
+
+def test_images_that_the_model_refuses_are_refused_before_they_wait() -> None:
+    content = png(40, 30)
+    assert decoded(content, ImageReader("grey", most=1200), 5000).shape == (40, 30, 1)
+    for most, limit in ((1199, 5000), (None, 1199), (5000, 1199)):
+        with pytest.raises(TooLargeError, match="30 x 40: expected at most 1,199 pixels"):
+            decoded(content, ImageReader("grey", most=most), limit)

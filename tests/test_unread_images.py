@@ -29,7 +29,7 @@ def model() -> ImageCategorizer:
     corpora = {"train": {"sample": "digits"}, "dev": {"sample": "digits"}, "channels": "rgb"}
     ends = {"max_steps": 1, "learning_rate": 0.1}
     recipe = read({"task": "image_classification", "data": corpora, "model": network, "training": ends})
-    data = recipe.data.normalized_by([0.0] * 3, [1.0] * 3)  # type: ignore[union-attr]
+    data = recipe.data.fitted([0.0] * 3, [1.0] * 3, 1)  # type: ignore[union-attr]
     torch.manual_seed(1)
     labels = Labels(["no", "yes"])
     return ImageCategorizer(build_image_classifier(recipe.model, 3, labels.names), labels, data)  # type: ignore[arg-type]

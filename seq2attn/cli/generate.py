@@ -1,10 +1,11 @@
 """The command `generate`: new images."""
 
+import json
 from pathlib import Path
 
 import click
 
-from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, RUN, cli, refuse
+from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, RUN, cli, formats, refuse
 
 
 @cli.command()
@@ -34,6 +35,7 @@ from seq2attn.cli.options import CHECKPOINT, DEVICE, PRECISION, RUN, cli, refuse
     "none]",
 )
 @click.option("--interpolate", is_flag=True, help="Let each row lead from one image to another.")
+@formats("text: the files; json: one object for each image, with its file, class and random vector.", "json")
 @CHECKPOINT
 @DEVICE
 @PRECISION
@@ -48,6 +50,7 @@ def generate(
     label: str | None,
     truncation: float | None,
     interpolate: bool,
+    form: str,
     checkpoint: str,
     device: str,
     precision: str,
@@ -69,15 +72,24 @@ def generate(
         raise click.UsageError(f"--output is a file that ends in .png, or an existing folder; got {output}")
     if output.is_dir() and not interpolate:
         refuse(context, ("columns",), "a folder has no sheet")
+    if interpolate and (count < 1 or count % columns):
+        raise click.UsageError(
+            f"--interpolate fills rows: expected --count as a multiple of --columns, {columns}; got {count}"
+        )
     generator = load_for("generate", run, checkpoint, device, precision)
     if interpolate:
-        rows = max(1, count // columns)
-        images = generator.interpolate(rows, columns, seed, label, truncation=truncation)
+        images = generator.interpolate(count // columns, columns, seed, label, truncation=truncation)
     else:
         images = generator.generate(count, seed, label, truncation=truncation)
-    if not output.is_dir():
-        click.echo(write(output, lambda: png(sheet([image.pixels for image in images], columns))))
-        return
-    width = len(str(len(images) - 1))
-    for number, image in enumerate(images):
-        click.echo(image.save(output / f"{number:0{width}}.png"))
+    if output.is_dir():
+        width = len(str(len(images) - 1))
+        files = [image.save(output / f"{number:0{width}}.png") for number, image in enumerate(images)]
+    else:
+        sheet_file = write(output, lambda: png(sheet([image.pixels for image in images], columns)))
+        files = [sheet_file] * len(images)
+    if form == "json":
+        for file, image in zip(files, images, strict=True):
+            click.echo(json.dumps({"file": str(file), **image.to_json()}, ensure_ascii=False))
+    else:
+        for file in dict.fromkeys(files):
+            click.echo(file)

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from seq2attn.cli.inputs import refuse_inputs
 from seq2attn.cli.options import (
     BEAM,
     CHECKPOINT,
@@ -93,7 +94,8 @@ def _pixel(context: click.Context, parameter: click.Parameter, value: str | None
     "--query",
     metavar="X,Y",
     callback=_pixel,
-    help="The pixel whose affinities are shown.  [default: the mean of all positions]",
+    help="The pixel whose affinities are shown, counted from 0 in the image as it is in its file, upright.  "
+    "[default: the mean of all positions]",
 )
 @click.option(
     "--method",
@@ -151,6 +153,8 @@ def heatmap(
         raise click.UsageError("give either a SENTENCE or IMAGE, or, for a generated image, --seed")
     if target is not None:
         refuse(context, ("beam",), "a given translation is not searched for")
+    if sentence is not None:
+        refuse_inputs([output], [sentence])
     decoding, given = context.meta.get(DECODING, {}), sentence if seed is None else seed
     options = PlotOptions(
         target, pieces, layer, head, self_attention, scale, right_to_left, kind, at, query, method

@@ -143,9 +143,11 @@ def _bytes(file: Path, stack: contextlib.ExitStack) -> Iterable[bytes]:
     return iter(lambda: stream.readline(LONGEST + 1), b"")
 
 
-def own_stems(images: Sequence[str], made: str, verb: str) -> list[str]:
-    """Return the names of images without their endings, for the files that are made of them. Seq2attnError if
-    two have one name.
+def own_files(
+    images: Sequence[str], folder: Path, endings: Sequence[str], made: str, verb: str
+) -> list[list[Path]]:
+    """Return the files that are made of each image in a folder: its name, and each ending in the place of its
+    suffix. Seq2attnError if two images have one name, or if a file is itself one of the images.
 
     made, verb: what is made of an image, and by doing what, for the error: masks, segment.
     """
@@ -156,4 +158,23 @@ def own_stems(images: Sequence[str], made: str, verb: str) -> list[str]:
             f"{count} images are called {stem}, and their {made} would have one name: {verb} them into "
             "several folders"
         )
-    return stems
+    files = [[folder / f"{stem}{ending}" for ending in endings] for stem in stems]
+    refuse_inputs([file for own in files for file in own], images)
+    return files
+
+
+def refuse_inputs(files: Iterable[Path], inputs: Iterable[str]) -> None:
+    """Seq2attnError if a file that is to be written is one of the inputs, which would be lost."""
+    read = {name for given in inputs for name in _identity(Path(given))}
+    for file in files:
+        if not read.isdisjoint(_identity(file)):
+            raise Seq2attnError(f"{file} is an input, and would be overwritten: choose another output")
+
+
+def _identity(file: Path) -> list[object]:
+    """Return what two paths of the same file have in common; nothing if there is no such file."""
+    try:
+        status = file.stat()
+    except (OSError, ValueError):  # a text is no path
+        return []
+    return [(status.st_dev, status.st_ino)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from seq2attn.cli.completion import run_folders
-from seq2attn.cli.inputs import lines
+from seq2attn.cli.inputs import lines, refuse_inputs
 from seq2attn.cli.options import (
     BEAM,
     CHECKPOINT,
@@ -99,6 +99,7 @@ def view(
     ]
     if not texts:
         raise click.UsageError("give at least one SENTENCE or IMAGE, a --file of sentences, or --seed")
+    refuse_inputs([output], sentences)
     given = _targets(len(texts), target, targets)
     if target is not None or targets is not None:
         refuse(context, ("beam", "nbest"), "given translations are not searched for")

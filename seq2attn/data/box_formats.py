@@ -27,7 +27,7 @@ def open_coco(corpus: CocoCorpus, role: Role, key: str) -> ImageSource:
     path = existing(corpus.coco, f"{key}.coco")
     archive = None if corpus.archive is None else existing(corpus.archive, f"{key}.archive")
     folder = path.parent if corpus.images is None else _folder(corpus.images, f"{key}.images")
-    content = _coco(path)
+    content = read_coco(path)
 
     def located(report: Report) -> Iterator[tuple[ImagePath, dict[str, Any]]]:
         for number, image in enumerate(content["images"]):
@@ -53,7 +53,7 @@ def open_coco(corpus: CocoCorpus, role: Role, key: str) -> ImageSource:
     return ImageSource(str(path), _states([path, *sorted(paths)]), read)
 
 
-def _coco(path: Path) -> dict[str, Any]:
+def read_coco(path: Path) -> dict[str, Any]:
     """Return a file of COCO. DataError if it is none."""
     try:
         with COMPRESSED.get(path.suffix, open)(path, "rb") as stream:

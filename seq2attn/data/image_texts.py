@@ -96,6 +96,8 @@ class ImageTokenizer:
     stride: how many pixels there are between two positions of the encoder's grid.
     """
 
+    smaller = "smaller images"
+
     def __init__(self, target: Vocabulary, normalize: NormalizeRecipe, stride: int) -> None:
         self.target, self.normalize, self.stride = target, normalize, stride
 

@@ -91,6 +91,10 @@ class Collator(Protocol):
     def target(self) -> Vocabulary:
         """The vocabulary of targets."""
 
+    @property
+    def smaller(self) -> str:
+        """Sources that need less memory, for messages: shorter texts."""
+
     def lengths(self, sources: Sequence[Any]) -> NDArray[np.int32]:
         """Return the number of positions of each source, without that of </s>."""
 
@@ -113,6 +117,8 @@ class PairTokenizer:
         copying: whether the model copies from its source (`model.decoder.copying`).
         hierarchical: whether it attends to the source's sentences (`sentences` of an attention).
     """
+
+    smaller = "shorter texts"
 
     def __init__(
         self,

@@ -56,25 +56,31 @@ class ImageReader:
         resize: how images of other sizes come to it. `crop`: scaled until they fill it, and the middle is
             cut out; `stretch`: both sides scaled; `fit`: scaled until they fit within it, so that one side
             may be shorter; `shrink`: likewise, but small images stay as they are.
+        most: pixels of the largest image that is read in its own size; None: any.
     """
 
     def __init__(
-        self, channels: Channels = "rgb", size: tuple[int, int] | None = None, resize: Resize = "crop"
+        self,
+        channels: Channels = "rgb",
+        size: tuple[int, int] | None = None,
+        resize: Resize = "crop",
+        most: int | None = None,
     ) -> None:
         self.channels, self.size, self.resize = channels, size, resize
+        self.most = most if size is None else None
 
     def read(self, image: bytes | NDArray[Any] | Image.Image) -> Pixels:
         """Return the pixels of an image: of the content of a file, of 8-bit pixels (H, W) or (H, W, 1, 3 or
         4), or of an image of Pillow.
 
-        ImageError if it is none, damaged, empty, or larger than PIL.Image.MAX_IMAGE_PIXELS.
+        ImageError if it is none, damaged, empty, or larger than `most` or PIL.Image.MAX_IMAGE_PIXELS.
         """
         return self.read_sized(image).pixels
 
     def read_sized(self, image: bytes | NDArray[Any] | Image.Image) -> SizedPixels:
         """Return the pixels of an image, as `read` does, with the size that it has before it is resized."""
         try:
-            upright = ImageOps.exif_transpose(opened(image))
+            upright = ImageOps.exif_transpose(opened(image, self.most))
             pixels = self._pixels(_opaque(upright, MODES[self.channels]))
             return SizedPixels(pixels, upright.height, upright.width)
         except ImageError:
@@ -106,25 +112,30 @@ class ImageReader:
         return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
-def opened(image: bytes | NDArray[Any] | Image.Image) -> Image.Image:
+def opened(image: bytes | NDArray[Any] | Image.Image, most: int | None = None) -> Image.Image:
     """Return an image of Pillow, decoded. ImageError if it is empty, too large, or no 8-bit pixels; other
-    errors are those of Pillow, DECODING_FAULTS among them."""
+    errors are those of Pillow, DECODING_FAULTS among them.
+
+    most: pixels that it may have, if that is less than Pillow's limit."""
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3):
-            shape = f"{image.dtype} {image.shape}"
-            raise ImageError("not an image", f"expected 8-bit pixels (H, W) or (H, W, channels), got {shape}")
-        _require_size(image.shape[1], image.shape[0])
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] > (4,):
+            first = ": channels come last" if image.ndim == 3 and image.shape[0] in (1, 3, 4) else ""
+            raise ImageError(
+                "not an image",
+                f"expected 8-bit pixels (H, W) or (H, W, 1, 3 or 4), got {image.dtype} {image.shape}{first}",
+            )
+        _require_size(image.shape[1], image.shape[0], most)
         return Image.fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
     if isinstance(image, bytes) and (drawing := Drawing.of(image)) is not None:
         return drawing.draw()
     picture = Image.open(BytesIO(image), formats=FORMATS) if isinstance(image, bytes) else image
-    _require_size(picture.width, picture.height)  # before anything is decoded
+    _require_size(picture.width, picture.height, most)  # before anything is decoded
     picture.load()
     return picture
 
 
-def _require_size(width: int, height: int) -> None:
-    """ImageError if an image has no pixel, or more than Pillow's limit."""
+def _require_size(width: int, height: int, most: int | None) -> None:
+    """ImageError if an image has no pixel, or more than Pillow's limit or `most`."""
     limit = Image.MAX_IMAGE_PIXELS
     if min(width, height) < 1:
         raise ImageError("empty image", f"the image has no pixels: it is {width} x {height}")
@@ -132,6 +143,13 @@ def _require_size(width: int, height: int) -> None:
         raise ImageError(
             "too large image",
             f"the image is {width:,} x {height:,}, more than {limit:,} pixels. {_SMALLER}",
+        )
+    if most is not None and width * height > most:
+        raise ImageError(
+            "too large image",
+            f"the image is {width:,} x {height:,}, and the network would read it in this size, without "
+            f"data.size: expected at most {most:,} pixels (data.max_pixels), after what it has learned from. "
+            "Make it smaller, or train with data.size or another data.max_pixels",
         )
 
 

@@ -1,7 +1,8 @@
 """The predictor of objects in images."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -10,13 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seq2attn.attention.blocks import Map
+from seq2attn.data.coco_ids import Id, category_ids
 from seq2attn.errors import Seq2attnError
 from seq2attn.images.decoding import Pixels
 from seq2attn.images.geometry import moved
 from seq2attn.inference.found_objects import FoundObject, FoundObjects
-from seq2attn.inference.image_input import image_chunks, read_image, several
+from seq2attn.inference.image_input import ReadImage, image_chunks, read_image, several
 from seq2attn.inference.image_maps import ImageMap, ImageMaps
-from seq2attn.inference.image_predictor import CHUNK, ImagePredictor, ReadImage
+from seq2attn.inference.image_predictor import CHUNK, ImagePredictor
 from seq2attn.layers.boxes import suppressed
 from seq2attn.metrics.detection import Detections
 from seq2attn.models.vision.detector import Candidates, ObjectDetector, QueryOutput
@@ -27,13 +29,15 @@ if TYPE_CHECKING:
 
 OVERLAP = 0.7  # largest IoU of two boxes of a class
 SURE, POSSIBLE = 0.25, 0.001  # least scores: of what is shown, and of what is scored
+NO_IDS: Mapping[str, Id] = MappingProxyType({})
 MOST_CANDIDATES, MOST = 3000, 300  # boxes of an image before and after suppression, the surest
 
 
 class Detector(ImagePredictor[FoundObjects]):
     """Finds the objects in images. Returned by `seq2attn.load(run)`.
 
-    data: the recipe's section, with a normalisation.
+    data: the recipe's section, with a normalisation. categories: ids of labels in COCO's results; others have
+        numbers of their own.
     """
 
     task, command = "detection", "detect"
@@ -44,9 +48,10 @@ class Detector(ImagePredictor[FoundObjects]):
         data: DetectionDataRecipe,
         device: torch.device | str = "cpu",
         precision: str = "fp32",
+        categories: Mapping[str, Id] = NO_IDS,
     ) -> None:
         super().__init__(model, data, device, precision)
-        self.labels = model.labels
+        self.labels, self.category_ids = model.labels, category_ids(model.labels, categories)
 
     @overload
     def detect(  # type: ignore[overload-overlap]
@@ -120,7 +125,7 @@ class Detector(ImagePredictor[FoundObjects]):
                 found.labels, found.scores.tolist(), found.boxes.tolist(), strict=True
             )
         ]
-        return FoundObjects(name, pixels, objects, self.labels)
+        return FoundObjects(name, pixels, objects, self.labels, self.category_ids)
 
     def _seen(self, image: Any) -> tuple[FoundObjects, ImageMaps]:
         """Return the result of an image, and its maps."""
@@ -131,7 +136,7 @@ class Detector(ImagePredictor[FoundObjects]):
         result = self._result(name, pixels, self._detections(candidates, read, SURE))
         if isinstance(output, QueryOutput):
             maps += _of_queries(output, candidates.scores, self.labels)
-        return result, ImageMaps(read.pixels, str(result), maps, "")
+        return result, ImageMaps(read, str(result), maps, "")
 
 
 def best_boxes(

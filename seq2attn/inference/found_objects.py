@@ -1,5 +1,6 @@
 """The objects in an image, as a predictor returns them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from io import BytesIO
@@ -36,6 +37,7 @@ class FoundObjects:
     pixels: Pixels  # (H, W, C), upright, in its own size
     objects: list[FoundObject]
     labels: list[str]  # of all classes that the model knows
+    category_ids: Mapping[str, int | str]  # of all labels, in COCO's results
 
     def __len__(self) -> int:
         return len(self.objects)
@@ -52,15 +54,13 @@ class FoundObjects:
         """Return a picture of the image with the boxes of the objects, their labels and scores; save it if a
         path is given, which ends in .png."""
         from seq2attn.views.boxes import drawn
-        from seq2attn.views.pictures import PlotError, write
+        from seq2attn.views.pictures import write_png
 
         boxes, scores = [one.box for one in self.objects], [one.score for one in self.objects]
         image = drawn(self.pixels, boxes, [one.label for one in self.objects], scores, self.labels)
         if path is not None:
-            if Path(path).suffix.lower() != ".png":
-                raise PlotError(f"expected a file name that ends in .png, got {Path(path).name!r}")
             image.save(content := BytesIO(), "PNG")
-            write(Path(path), content.getvalue)
+            write_png(path, content.getvalue)
         return image
 
     def to_json(self) -> dict[str, Any]:
@@ -71,21 +71,24 @@ class FoundObjects:
         ]
         return {"image": self.name, "objects": objects}
 
-    def to_coco(self) -> list[dict[str, Any]]:
+    def to_coco(
+        self, image_id: int | str | None = None, category_ids: Mapping[str, int | str] | None = None
+    ) -> list[dict[str, Any]]:
         """Return the objects in the form in which COCO has results, [left, top, width, height].
 
-        image_id is the name of the file without folder and suffix, as a number if it is one; category_id is
-        the number of the label among all of the model's, from 1.
+        image_id: None: the name of the file without folder and suffix, as a number if it is one.
+        category_ids: of all labels; None: those of the model's training data, if these were files of COCO, or
+            else the number of the label among all of the model's, from 1.
         """
-        stem = Path(self.name).stem
-        image_id: int | str = int(stem) if stem.isdecimal() else stem
+        image_id = image_id_of(self.name) if image_id is None else image_id
+        category_ids = self.category_ids if category_ids is None else category_ids
         lines = []
         for one in self.objects:
             left, top, right, bottom = one.box
             lines.append(
                 {
                     "image_id": image_id,
-                    "category_id": self.labels.index(one.label) + 1,
+                    "category_id": category_ids[one.label],
                     "bbox": _rounded((left, top, right - left, bottom - top)),
                     "score": round(one.score, 5),
                     "label": one.label,
@@ -99,6 +102,13 @@ class FoundObjects:
 
         picture = thumbnail(np.asarray(self.plot()), str(self))
         return block(f"{picture} {escape(self.name)} {pale(escape(str(self)))}")
+
+
+def image_id_of(name: str) -> int | str:
+    """Return the id of an image in COCO's results: its name without folder and suffix, as a number if it is
+    one."""
+    stem = Path(name).stem
+    return int(stem) if stem.isdecimal() else stem
 
 
 def _rounded(numbers: tuple[float, ...]) -> list[float]:

@@ -79,6 +79,12 @@ class Generator(Generic[C]):
         autocast(self.device, precision)  # raises now if the device does not support the precision
         self.model, self.tokenizer = model.to(self.device), tokenizer
 
+    def _explaining_memory(self, batch_tokens: int) -> AbstractContextManager[None]:
+        return explain_out_of_memory(
+            f"out of memory: lower decoding.batch_tokens (now {batch_tokens}), or give "
+            f"{self.tokenizer.smaller}"
+        )
+
     def rules(self, decoding: DecodingRecipe) -> Rules:
         """Return the rules of a search: the constraints on targets, and their ranking."""
         target = self.tokenizer.target
@@ -163,7 +169,7 @@ class Generator(Generic[C]):
         """Return the n-best list of one source as `search`, by torch, and the steps of a beam search."""
         self._require_readable([prefix], [0], "prefix")
         trace: list[BeamStep] = []
-        with _explaining_memory(decoding.batch_tokens):
+        with self._explaining_memory(decoding.batch_tokens):
             (nbest,) = self._search([source], decoding, [prefix], [0], trace)
         return nbest, trace
 
@@ -190,7 +196,7 @@ class Generator(Generic[C]):
         plan = self.tokenizer.plan([sources[row] for row in chosen], max(1, decoding.batch_tokens // width))
         for batch in plan:
             rows = [chosen[index] for index in batch.tolist()]
-            with _explaining_memory(decoding.batch_tokens):
+            with self._explaining_memory(decoding.batch_tokens):
                 batch_lists = self._search(
                     [sources[row] for row in rows],
                     decoding,
@@ -223,7 +229,7 @@ class Generator(Generic[C]):
         T = np.array([len(target) for target in targets], dtype=np.int32)
         for indices in self.tokenizer.plan(sources, batch_tokens, T):
             rows = indices.tolist()
-            with _explaining_memory(batch_tokens):
+            with self._explaining_memory(batch_tokens):
                 pairs = [PairIds(sources[row], targets[row]) for row in rows]
                 heads = [] if head is None else [head, *others]
                 for row, result in zip(rows, self._forced_batch(pairs, heads), strict=True):
@@ -392,9 +398,3 @@ class Generator(Generic[C]):
         )
         groups = [samples[start : start + count] for start in range(0, len(samples), count)]
         return [sorted(group, key=lambda hypothesis: -hypothesis.score) for group in groups]
-
-
-def _explaining_memory(batch_tokens: int) -> AbstractContextManager[None]:
-    return explain_out_of_memory(
-        f"out of memory: lower decoding.batch_tokens (now {batch_tokens}), or give shorter texts"
-    )

@@ -190,7 +190,8 @@ class ImageCategorizer(ImagePredictor[ImageCategory]):
         names = self.labels.names
         if label is not None and label not in names:
             raise Seq2attnError(f"unknown label {label!r}: this model has {', '.join(names)}")
-        name, pixels = read_image(image, self.reader)
+        name, original = read_image(image, self.original_reader)
+        pixels = (read := self.read(original)).pixels
         batch, _ = collate_images([pixels], self.normalize)
         with (
             explain_out_of_memory(f"out of memory: lower {self.memory_advice}"),
@@ -200,7 +201,7 @@ class ImageCategorizer(ImagePredictor[ImageCategory]):
                 self.model, batch.to(self.device), None if label is None else names.index(label)
             )
         category = self._result(name, pixels, seen.output, 0)
-        return category, ImageMaps(pixels, category.title, seen.maps, label or category.label)
+        return category, ImageMaps(read, category.title, seen.maps, label or category.label)
 
     def _result(self, name: str, pixels: Pixels, output: ImageScores, row: int) -> ImageCategory:
         values = output.scores[row].float().softmax(-1).tolist()

@@ -17,7 +17,7 @@ from seq2attn.data.image_batches import collate_images
 from seq2attn.data.latent_batches import between, latent_vectors
 from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.images.decoding import Pixels
-from seq2attn.inference.image_input import read_image
+from seq2attn.inference.image_input import ReadImage, read_image
 from seq2attn.inference.image_maps import ImageMap, ImageMaps, block_maps
 from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, OF_TEXTS, PlotOptions, Predictor
 from seq2attn.inference.result_list import Results
@@ -26,7 +26,7 @@ from seq2attn.models.vision.discriminators import AdversarialPair
 from seq2attn.recipe.image_generation import GenerationDataRecipe
 from seq2attn.runtime.devices import autocast, explain_out_of_memory
 from seq2attn.views.html_table import block, pale
-from seq2attn.views.pictures import save, write
+from seq2attn.views.pictures import save, write, write_png
 from seq2attn.views.sheets import png
 from seq2attn.views.thumbnails import thumbnail
 from seq2attn.views.viewer import Entry
@@ -58,8 +58,8 @@ class GeneratedImage:
         return f"GeneratedImage({str(self)!r}, {width}x{height})"
 
     def save(self, path: str | Path) -> Path:
-        """Write the image to a file, as PNG."""
-        return write(Path(path), lambda: png(self.pixels))
+        """Write the image to a PNG file. PlotError if the path does not end in .png."""
+        return write_png(path, lambda: png(self.pixels))
 
     def to_json(self) -> dict[str, Any]:
         """Return a value for json.dumps."""
@@ -92,7 +92,8 @@ class ImageGenerator(Predictor):
         self.device, self.precision = torch.device(device), precision
         autocast(self.device, precision)  # raises now if the device does not support the precision
         self.model, self.labels = model, model.labels
-        self.reader, self.normalize = data.reader(), data.scale
+        self.reader, self.original_reader = data.reader(), data.original_reader()
+        self.normalize = data.scale
         model.to(self.device)
 
     def generate(
@@ -261,8 +262,12 @@ class ImageGenerator(Predictor):
                 maps, images = block_maps(self.model, lambda: self.model.generator(*given))
                 (name,), (pixels,) = _names(image, range(1)), _bytes(images)
                 made = GeneratedImage(pixels, latents[0].numpy(), name, of_class)
+                read = ReadImage(pixels, np.eye(2, 3), (pixels.shape[0], pixels.shape[1]))
             else:
-                name, pixels = read_image(image, self.reader)
+                name, original = read_image(image, self.original_reader)
+                pixels = self.reader.read(original)
+                size = original.shape[0], original.shape[1]
+                read = ReadImage(pixels, self.reader.geometry(*size)[0], size)
                 images = collate_images([pixels], self.normalize)[0].to(self.device)
                 made = GeneratedImage(pixels, np.zeros(0, np.float32), name)
             maps += block_maps(self.model, lambda: self.model.discriminator.vectors(images))[0]
@@ -271,7 +276,7 @@ class ImageGenerator(Predictor):
                 "this model has no attention: put a block into model.generator.blocks or "
                 "model.discriminator.blocks"
             )
-        return made, ImageMaps(made.pixels, str(made), maps, "")
+        return made, ImageMaps(read, str(made), maps, "")
 
 
 def _names(seed: int, numbers: range) -> list[str]:

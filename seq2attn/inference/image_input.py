@@ -2,19 +2,51 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seq2attn.attention.memory import Grid
 from seq2attn.errors import Seq2attnError
 from seq2attn.images.decoding import ImageError, ImageReader, Pixels
+from seq2attn.images.geometry import Matrix, inverse, moved
 from seq2attn.runtime.files import read
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     OneImage = str | Path | NDArray[Any] | Image
+
+
+class ReadImage(NamedTuple):
+    """An image as the network reads it, and where its pixels come from."""
+
+    pixels: Pixels  # (h, w, C)
+    to_original: Matrix  # (2, 3): takes a position of it to that of the original image
+    size: Grid  # height and width of the original
+
+    def pixel(self, x: int, y: int) -> tuple[int, int]:
+        """Return the pixel of it that has the middle of a pixel of the original, counted from 0.
+        Seq2attnError if that is outside of the original, or of what the network reads of it."""
+        height, width = self.size
+        if not (0 <= x < width and 0 <= y < height):
+            raise Seq2attnError(
+                f"expected a query x,y with x from 0 to {width - 1} and y from 0 to {height - 1}, a pixel of "
+                f"the image; got {x},{y}"
+            )
+        back = inverse(self.to_original)
+        column, row = (int(np.floor(place)) for place in back[:, :2] @ (x + 0.5, y + 0.5) + back[:, 2])
+        if not (0 <= column < self.pixels.shape[1] and 0 <= row < self.pixels.shape[0]):
+            left, top, right, bottom = moved(
+                np.array([[0.0, 0.0, self.pixels.shape[1], self.pixels.shape[0]]]), self.to_original
+            )[0]
+            raise Seq2attnError(
+                f"the pixel {x},{y} is not in the part of the image that is read, which data.resize "
+                f"crops: x from {left:.0f} to {right - 1:.0f} and y from {top:.0f} to {bottom - 1:.0f}"
+            )
+        return column, row
+
 
 CHUNK = 512  # images that are read at a time, so that batches can have similar sizes
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -22,6 +23,7 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.images.decoding import Pixels
 from seq2attn.inference.activations import recorded
 from seq2attn.inference.attention_maps import chosen
+from seq2attn.inference.image_input import ReadImage
 from seq2attn.inference.predictor import DEFAULT_PLOT, MAPS, PlotOptions
 from seq2attn.inference.viewing import map_of_image
 from seq2attn.layers.convolution import Blocks
@@ -159,11 +161,13 @@ def grad_cam(
 class ImageMaps(Mapping[str, Map]):
     """The maps of one image, each a `Map` of a batch of one, by its name: `maps["pooling"].weights`.
 
-    pixels: (H, W, C), as the network has read them; title: of pictures; label: that Grad-CAM explains.
+    image: as the network has read it; title: of pictures; label: that Grad-CAM explains.
     """
 
-    def __init__(self, pixels: Pixels, title: str, maps: Sequence[ImageMap], label: str) -> None:
-        self.pixels, self.title, self.maps, self.label = pixels, title, list(maps), label
+    def __init__(self, image: ReadImage | Pixels, title: str, maps: Sequence[ImageMap], label: str) -> None:
+        read = image if isinstance(image, ReadImage) else ReadImage(image, np.eye(2, 3), image.shape[:2])
+        self.read, self.pixels = read, read.pixels
+        self.title, self.maps, self.label = title, list(maps), label
 
     def __getitem__(self, name: str) -> Map:
         for made in self.maps:
@@ -221,9 +225,9 @@ class ImageMaps(Mapping[str, Map]):
                 "query and head are for the weights of positions for positions, and no map that is drawn has "
                 "them: choose the map affinity or rollout, or leave them out"
             )
-        self._check_query(options.query)
+        at = None if options.query is None else self.read.pixel(*options.query)
         panels = [panel for made in maps for panel in self._panels(made, options)]
-        return picture(self.pixels, self.title, panels, options.query)
+        return picture(self.pixels, self.title, panels, at)
 
     def to_json(self, options: PlotOptions = DEFAULT_PLOT) -> list[dict[str, Any]]:
         """Return the chosen maps for json.dumps: names, kinds, grids and weights, as nested lists."""
@@ -288,18 +292,11 @@ class ImageMaps(Mapping[str, Map]):
         for head in heads:
             yield Overlay(f"{made.name}, head {head}, {of}", grids[head].numpy(), scale, marked)
 
-    def _check_query(self, query: tuple[int, int] | None) -> None:
-        height, width = self.pixels.shape[:2]
-        if query is not None and not (0 <= query[0] < width and 0 <= query[1] < height):
-            raise Seq2attnError(
-                f"expected a query x,y with x from 0 to {width - 1} and y from 0 to {height - 1}, a pixel of "
-                f"the image as the network reads it; got {query[0]},{query[1]}"
-            )
-
     def _position(self, query: tuple[int, int], grid: Grid) -> int:
-        """Return the position of the grid that lies over a pixel (x, y)."""
+        """Return the position of the grid that lies over a pixel (x, y) of the original image."""
         height, width = map(int, self.pixels.shape[:2])
-        return query[1] * grid[0] // height * grid[1] + query[0] * grid[1] // width
+        x, y = self.read.pixel(*query)
+        return y * grid[0] // height * grid[1] + x * grid[1] // width
 
 
 @contextlib.contextmanager

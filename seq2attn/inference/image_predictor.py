@@ -3,17 +3,16 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seq2attn.attention.memory import Grid
 from seq2attn.data.image_batches import collate_images, normalization
 from seq2attn.data.image_plan import BatchLimits, by_size, fill_images
-from seq2attn.images.decoding import ImageReader, Pixels
-from seq2attn.images.geometry import Matrix
+from seq2attn.images.decoding import Pixels
+from seq2attn.inference.image_input import ReadImage
 from seq2attn.inference.image_maps import ImageMap, ImageMaps, block_maps, write_maps
 from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, OF_TEXTS, PlotOptions, Predictor
 from seq2attn.inference.viewing import DEFAULT_VIEW, ViewOptions
@@ -39,14 +38,6 @@ class Result(Protocol):
 S = TypeVar("S", bound=Result)
 
 
-class ReadImage(NamedTuple):
-    """An image as the network reads it, and where its pixels come from."""
-
-    pixels: Pixels  # (h, w, C)
-    to_original: Matrix  # (2, 3): takes a position of it to that of the original image
-    size: Grid  # height and width of the original
-
-
 class ImagePredictor(Predictor, Generic[S]):
     """The base class of predictors that compute something for each image.
 
@@ -65,8 +56,8 @@ class ImagePredictor(Predictor, Generic[S]):
         self.device, self.precision = torch.device(device), precision
         autocast(self.device, precision)  # raises now if the device does not support the precision
         self.model = model
-        self.reader, self.normalize = data.reader(), normalization(data)
-        self.original_reader = ImageReader(data.channels)
+        self.reader, self.normalize = data.reader(limited=True), normalization(data)
+        self.original_reader = data.original_reader()
         model.to(self.device)
 
     def draw(

@@ -44,7 +44,9 @@ class PlotOptions(NamedTuple):
     right_to_left: bool = False
     map: str | None = None  # of images: one of MAPS; None: the predictor's
     at: str | None = None  # of images: a part of the name of maps, or of the path of a module
-    query: tuple[int, int] | None = None  # of images: the pixel (x, y) whose attention is shown
+    query: tuple[int, int] | None = (
+        None  # of images: the pixel (x, y) of the original whose attention is shown
+    )
     method: str | None = None  # of texts: one of ATTRIBUTIONS; None: attention
 
     @property

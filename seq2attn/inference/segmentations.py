@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from seq2attn.errors import Seq2attnError
 from seq2attn.images.decoding import Pixels
 from seq2attn.images.masks import Labels
 from seq2attn.views.html_table import block, pale
@@ -44,7 +45,9 @@ class Segmentation:
         return {self.classes[number]: float(shares[number]) for number in order if shares[number]}
 
     def mask_of(self, name: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Return which pixels (H, W) have a class."""
+        """Return which pixels (H, W) have a class. Seq2attnError if there is no such class."""
+        if name not in self.classes:
+            raise Seq2attnError(f"unknown class {name!r}: this model has {', '.join(self.classes)}")
         answer: np.ndarray[Any, np.dtype[np.bool_]] = self.mask == self.classes.index(name)
         return answer
 
@@ -58,11 +61,12 @@ class Segmentation:
         return f"Segmentation({width} x {height}: {self})"
 
     def save_mask(self, path: str | Path) -> None:
-        """Write the mask as a PNG file whose pixels are class numbers, with a palette of the colours."""
+        """Write the mask as a PNG file whose pixels are class numbers, with a palette of the colours.
+        PlotError if the path does not end in .png."""
         from seq2attn.views.masks import mask_png
-        from seq2attn.views.pictures import write
+        from seq2attn.views.pictures import write_png
 
-        write(Path(path), lambda: mask_png(self.mask, self.colors))
+        write_png(path, lambda: mask_png(self.mask, self.colors))
 
     def plot(self, path: str | Path | None = None) -> "Figure":
         """Return a picture of the image, the colours of the classes over it, and a legend; save it if a path

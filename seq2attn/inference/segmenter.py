@@ -11,9 +11,9 @@ from torch import Tensor
 from seq2attn.attention.memory import Grid
 from seq2attn.images.geometry import Matrix
 from seq2attn.images.masks import Labels
-from seq2attn.inference.image_input import image_chunks, read_image, several
+from seq2attn.inference.image_input import ReadImage, image_chunks, read_image, several
 from seq2attn.inference.image_maps import ImageMaps
-from seq2attn.inference.image_predictor import CHUNK, ImagePredictor, ReadImage
+from seq2attn.inference.image_predictor import CHUNK, ImagePredictor
 from seq2attn.inference.segmentations import Segmentation
 from seq2attn.models.vision.enlarging import interpolation
 from seq2attn.models.vision.segmenters import SegmentationNet
@@ -111,7 +111,7 @@ class Segmenter(ImagePredictor[Segmentation]):
         found = restored(output.scores[0].float().cpu().softmax(0), read.to_original, read.size)
         mask = found.argmax(0).to(torch.uint8).numpy()
         result = Segmentation(name, pixels, mask, self.classes, self.colors, found)
-        return result, ImageMaps(read.pixels, str(result), maps, "")
+        return result, ImageMaps(read, str(result), maps, "")
 
 
 def restored(probabilities: Tensor, matrix: Matrix, size: Grid) -> Tensor:

@@ -2,17 +2,17 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, ClassVar, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from seq2attn.attention.blocks import BLOCKS
 from seq2attn.attention.blocks.block import Place, keeping_channels
 from seq2attn.errors import Seq2attnError
 from seq2attn.recipe.grid_notes import grid_notes
 from seq2attn.recipe.part_beside import PartBeside
-from seq2attn.recipe.sections import Choice, Fault, Name, Part, Size
+from seq2attn.recipe.sections import Choice, Fault, Name, Part, Section, Size
 from seq2attn.recipe.seq2seq_model import TOO_LARGE
 
 PLACES: tuple[str, ...] = get_args(Place)
@@ -83,6 +83,33 @@ def block_faults(
             except Seq2attnError as error:
                 yield Fault(f"{path}.block", f"{error} (stage {number} has {widths[number - 1]} channels)")
                 break
+
+
+def readable_faults(
+    network: type[Section], value: Any, error: ValidationError, *keys: str
+) -> Iterator[Fault]:
+    """Find the faults of a network with lists of blocks at these keys, of which some blocks are wrong by
+    themselves: those of all others. Nothing if other keys are wrong, too."""
+    if {line["loc"][0] for line in error.errors() if line["loc"]} - {*keys} or not isinstance(value, dict):
+        return
+    blocks, numbers = dict[str, list[BlockRecipe]](), dict[str, list[int]]()
+    for key in keys:
+        listed = value.get(key, [])
+        if not isinstance(listed, list):
+            return
+        wrong = {line["loc"][1:2] for line in error.errors() if line["loc"][:1] == (key,)}
+        numbers[key] = [number for number in range(len(listed)) if (number,) not in wrong]
+        (kind,) = get_args(network.model_fields[key].annotation)
+        blocks[key] = [kind.model_validate(listed[number]) for number in numbers[key]]
+    try:
+        bare = network.model_validate({**value, **{key: [] for key in keys}})
+    except ValidationError as faulty:
+        yield from (Fault(".".join(map(str, line["loc"])), line["msg"]) for line in faulty.errors())
+        return
+    for path, message in bare.model_copy(update=blocks).faults():
+        key, _, rest = path.partition(".")
+        number, _, below = rest.partition(".")
+        yield Fault(f"{key}.{numbers[key][int(number)]}.{below}" if key in keys else path, message)
 
 
 def notes_of(

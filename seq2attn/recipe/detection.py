@@ -12,6 +12,7 @@ from seq2attn.layers.convolution import NORMS
 from seq2attn.recipe.attention import AttentionRecipe
 from seq2attn.recipe.box_data import DetectionDataRecipe
 from seq2attn.recipe.graph import NORM
+from seq2attn.recipe.image_data import FITTED
 from seq2attn.recipe.image_training import ImageBatchesRecipe
 from seq2attn.recipe.kinds import ByKind
 from seq2attn.recipe.markers import OneOrMore
@@ -185,7 +186,7 @@ class DetectionRecipe(AnyRecipe):
         recipe = super().fitted_as(begun)
         if not isinstance(begun, DetectionRecipe):
             return recipe
-        return recipe.model_copy(update={"data": filled(self.data, begun.data, "normalize")})
+        return recipe.model_copy(update={"data": filled(self.data, begun.data, *FITTED)})
 
 
 def _counted(count: int) -> str:

@@ -28,6 +28,8 @@ LIMITED = {
     "mosaic": "puts four images into one, which only images with boxes can be",
     "elastic": "bends images, and boxes and masks do not bend with them",
 }
+FITTED = ("normalize", "max_pixels")  # the keys of images that training data may fill
+SPARE, LEAST_MOST = 64, 2**22  # see max_pixels
 ARCHIVE = "a .tar archive, plain or compressed (.gz, .xz, .bz2)"
 
 
@@ -199,6 +201,11 @@ class AnyImageDataRecipe(Section):
         None,
         description="Normalisation of pixels; null = by mean and standard deviation of the training data.",
     )
+    max_pixels: Size | None = Field(
+        None,
+        description="Largest image that a trained model accepts, in pixels, if size is null; null = "
+        f"{SPARE} times the largest training image, at least {LEAST_MOST:,}.",
+    )
     augment: Annotated[list[Annotated[Part, Choice(AUGMENTATIONS)]], OneOrMore()] = Field(
         [],
         description="Random changes of training images, in this order, but those that move pixels first; "
@@ -225,15 +232,26 @@ class AnyImageDataRecipe(Section):
         """The number of channels of an image."""
         return 3 if self.channels == "rgb" else 1
 
-    def reader(self) -> ImageReader:
-        """Return what reads images as this section says."""
-        return ImageReader(self.channels, self.shape, self.resize)
+    def reader(self, limited: bool = False) -> ImageReader:
+        """Return what reads images as this section says.
 
-    def normalized_by(self, mean: list[float], std: list[float]) -> Self:
-        """Return the section with the normalisation of training data, if it is null."""
-        if self.normalize is not None:
-            return self
-        return self.model_copy(update={"normalize": NormalizeRecipe(mean=mean, std=std)})
+        limited: refuse images of more than max_pixels, which is for what a trained model is given.
+        """
+        return ImageReader(self.channels, self.shape, self.resize, self.max_pixels if limited else None)
+
+    def original_reader(self) -> ImageReader:
+        """Return what reads images that a trained model is given in the size that they have."""
+        return ImageReader(self.channels, most=self.max_pixels if self.size is None else None)
+
+    def fitted(self, mean: list[float], std: list[float], largest: int) -> Self:
+        """Return the section with what it leaves to the training data: the normalisation, by their mean and
+        standard deviation; and the largest image, by that of theirs, in pixels."""
+        values: dict[str, Any] = {}
+        if self.normalize is None:
+            values["normalize"] = NormalizeRecipe(mean=mean, std=std)
+        if self.max_pixels is None and self.size is None:
+            values["max_pixels"] = max(SPARE * largest, LEAST_MOST)
+        return self.model_copy(update=values)
 
     def faults(self) -> Iterator[Fault]:
         """Find misplaced weights, another number of channels, and changes that do not fit."""

@@ -139,7 +139,7 @@ class GenerationModelRecipe(Section):
 class GenerationTrainingRecipe(AnyLearningRecipe):
     """Training settings of models that generate images. Steps count updates of the discriminator."""
 
-    batch_key = "batch_images"
+    batch_key, example_setting = "batch_images", "data.size"
     batch_images: BatchSize = Field(64, description=f"Largest number of images in a batch. {AUTO_SIZE}")
     loss: Literal["hinge", "non_saturating", "wgan_gp"] = Field(
         "hinge",

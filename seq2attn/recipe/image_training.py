@@ -23,7 +23,7 @@ ImageMetric = Annotated[str, MetricOf("labelled images")]
 class ImageBatchesRecipe(AnyLearningRecipe):
     """Training settings of tasks that read images."""
 
-    batch_key = "batch_images"
+    batch_key, example_setting = "batch_images", "data.size"
     batch_images: BatchSize = Field(128, description=f"Largest number of images in a batch. {AUTO_SIZE}")
     batch_pixels: Size | None = Field(
         None,

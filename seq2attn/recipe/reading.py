@@ -343,6 +343,8 @@ def _as_written(path: Keys, tree: Any) -> Keys:
     for key in path:
         if isinstance(key, int) and not isinstance(tree, list):
             continue
+        if isinstance(tree, str) and key == "name":
+            continue  # of a part, which is all that is written of it
         if isinstance(tree, str) and key in section:
             kept, tree = kept[:-1], section
         kept = (*kept, key)

@@ -9,7 +9,7 @@ from typing_extensions import Self
 from seq2attn.attention.normalizers import NORMALIZERS
 from seq2attn.recipe.data import DataRecipe, NoCorpora, SummaryDataRecipe
 from seq2attn.recipe.decoding import DecodingRecipe
-from seq2attn.recipe.image_data import ImageDataRecipe, ImageTextDataRecipe
+from seq2attn.recipe.image_data import FITTED, ImageDataRecipe, ImageTextDataRecipe
 from seq2attn.recipe.image_text import ImageTextTrainingRecipe, ImageToTextModelRecipe, TargetTextRecipe
 from seq2attn.recipe.image_training import ImageTrainingRecipe
 from seq2attn.recipe.labelled_data import CategorizedDataRecipe, TaggedDataRecipe, WordsRecipe
@@ -322,7 +322,7 @@ class ImageClassificationRecipe(AnyRecipe):
         recipe = super().fitted_as(begun)
         if not isinstance(begun, ImageClassificationRecipe):
             return recipe
-        return recipe.model_copy(update={"data": filled(self.data, begun.data, "normalize")})
+        return recipe.model_copy(update={"data": filled(self.data, begun.data, *FITTED)})
 
 
 class ImageToTextRecipe(WritingRecipe):
@@ -346,7 +346,7 @@ class ImageToTextRecipe(WritingRecipe):
             return recipe
         update = {
             "text": filled(self.text, begun.text, "size"),
-            "data": filled(self.data, begun.data, "normalize"),
+            "data": filled(self.data, begun.data, *FITTED),
         }
         return recipe.model_copy(update=update)
 

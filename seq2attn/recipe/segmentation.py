@@ -1,19 +1,20 @@
 """Sections of a recipe: networks that give each pixel a class, and their training."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 from typing_extensions import Self
 
 from seq2attn.attention.blocks import BLOCKS
 from seq2attn.attention.blocks.block import keeping_channels
 from seq2attn.errors import Seq2attnError
 from seq2attn.layers.convolution import NORMS
-from seq2attn.recipe.blocks import BlockRecipe, block_faults, notes_of
+from seq2attn.recipe.blocks import BlockRecipe, block_faults, notes_of, readable_faults
 from seq2attn.recipe.graph import NORM
 from seq2attn.recipe.grid_notes import grid_notes
+from seq2attn.recipe.image_data import FITTED
 from seq2attn.recipe.image_training import ImageBatchesRecipe
 from seq2attn.recipe.kinds import ByKind
 from seq2attn.recipe.markers import OneOrMore
@@ -91,6 +92,11 @@ class UNetRecipe(Section):
         """Find blocks in rows that there are none of, and options that do not fit."""
         yield from block_faults("encoder_blocks", self.encoder_blocks, lambda place: self.sizes)
         yield from block_faults("decoder_blocks", self.decoder_blocks, lambda place: self.sizes[:-1])
+
+    @classmethod
+    def written_faults(cls, value: Any, error: ValidationError) -> Iterator[Fault]:
+        """See the base class: those of the blocks that can be read."""
+        yield from readable_faults(cls, value, error, "encoder_blocks", "decoder_blocks")
 
     def grid_notes(self, height: int, width: int) -> Iterator[str]:
         """Yield warnings of blocks that do not suit their grid, for the largest image."""
@@ -211,4 +217,4 @@ class SegmentationRecipe(AnyRecipe):
         recipe = super().fitted_as(begun)
         if not isinstance(begun, SegmentationRecipe):
             return recipe
-        return recipe.model_copy(update={"data": filled(self.data, begun.data, "normalize")})
+        return recipe.model_copy(update={"data": filled(self.data, begun.data, *FITTED)})

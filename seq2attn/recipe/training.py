@@ -130,6 +130,7 @@ class AnyLearningRecipe(Section):
     """Training settings of all tasks. Steps count updates of the weights."""
 
     batch_key: ClassVar[str]  # the setting that limits the size of a batch: a number, or auto
+    example_setting: ClassVar[str] = "data.filter.max_length"  # that which limits the size of an example
 
     optimizer: Annotated[str, Name(lambda: OPTIMIZERS)] = Field("adamw", description="Optimizer.")
     learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate.")

@@ -1,16 +1,16 @@
 """Sections of a recipe: networks of images."""
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from seq2attn.attention.positions import POSITIONS
 from seq2attn.errors import NotDefinedError, Seq2attnError
 from seq2attn.layers.convolution import NORMS
 from seq2attn.layers.resnet_forms import DEPTHS, EXPANSION, Form, Stem, form_of
 from seq2attn.recipe.attention import AttentionRecipe, PerLayer
-from seq2attn.recipe.blocks import PLACES, BlockRecipe, block_faults, notes_of
+from seq2attn.recipe.blocks import PLACES, BlockRecipe, block_faults, notes_of, readable_faults
 from seq2attn.recipe.graph import NORM, GraphRecipe
 from seq2attn.recipe.kinds import ByKind
 from seq2attn.recipe.sections import Choice, Fault, Name, Part, Rate, Section, Size, fault
@@ -66,6 +66,11 @@ class ConvolutionalRecipe(Section):
                     f"there is no place {section.place} in this network{own}: use {' or '.join(self.places)}",
                 )
         yield from block_faults("blocks", self.blocks, self._widths_at)
+
+    @classmethod
+    def written_faults(cls, value: Any, error: ValidationError) -> Iterator[Fault]:
+        """See the base class: those of the blocks that can be read."""
+        yield from readable_faults(cls, value, error, "blocks")
 
     def _widths_at(self, place: str) -> list[int] | None:
         return self.widths(place) if place in self.places else None

@@ -42,9 +42,10 @@ class Picture(NamedTuple):
 def decoded(content: bytes, reader: ImageReader, most: int) -> Pixels:
     """Return the pixels of a file, upright, in the size that they have.
 
-    TooLargeError, before anything is decoded, if there are more than `most`; ImageError if it is no image or
-    damaged.
+    TooLargeError, before anything is decoded, if there are more than `most`, or than the model accepts;
+    ImageError if it is no image or damaged.
     """
+    most = most if reader.most is None else min(most, reader.most)
     try:
         with Image.open(BytesIO(content), formats=FORMATS) as image:
             width, height = image.size

@@ -1,5 +1,6 @@
 """The task of finding objects in images."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -7,15 +8,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import StrictInt, StrictStr, TypeAdapter, ValidationError
 from typing_extensions import Self
 
 from seq2attn.data import Role
 from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.data.box_batches import BoxBatchLoader
 from seq2attn.data.boxes import BoxExamples, learn_box_labels, prepare_boxes
-from seq2attn.data.report import Report, silent
-from seq2attn.inference.detector import Detector
-from seq2attn.inference.image_predictor import ReadImage
+from seq2attn.data.coco_ids import Id, corpus_category_ids
+from seq2attn.data.report import DataError, Report, silent
+from seq2attn.inference.detector import NO_IDS, Detector
+from seq2attn.inference.image_input import ReadImage
 from seq2attn.layers.box_assignment import Alignment
 from seq2attn.metrics.detection import Detections, box_report, box_scores, unfindable
 from seq2attn.models.vision.detector import ObjectDetector
@@ -24,13 +27,18 @@ from seq2attn.recipe.detection import DetectionRecipe, PointHeadRecipe, QueryHea
 from seq2attn.recipe.vision_model import ViTRecipe
 from seq2attn.runtime.distributed import ALONE, Group
 from seq2attn.tasks.image_task import LabelledImageTask
-from seq2attn.tasks.task import Evaluation, Outputs, Units
+from seq2attn.tasks.task import LABELS, Evaluation, Outputs, Units, read_part
+from seq2attn.text.word_vocabulary import Labels
 from seq2attn.training.detection_objectives import (
     PointFactors,
     PointObjective,
     QueryFactors,
     QueryObjective,
 )
+from seq2attn.training.run_folder import RunFolder
+
+CATEGORIES = "text/categories.json"  # the file of the ids that labels have in COCO's results
+_IDS: TypeAdapter[dict[str, Id]] = TypeAdapter(dict[str, StrictInt | StrictStr])
 
 
 class DetectionTask(LabelledImageTask[DetectionRecipe]):
@@ -44,10 +52,29 @@ class DetectionTask(LabelledImageTask[DetectionRecipe]):
         "its recipe, and leave --source and --references out"
     )
 
+    def __init__(
+        self, recipe: DetectionRecipe, labels: Labels, categories: Mapping[str, Id] = NO_IDS
+    ) -> None:
+        super().__init__(recipe, labels)
+        self.categories = categories  # the ids that labels have in COCO's results, if the data give them
+
     @classmethod
     def learn(cls, recipe: DetectionRecipe) -> Self:
         """See the base class: the labels of the boxes of the training data and the dev set."""
-        return cls(recipe, learn_box_labels(recipe.data))
+        labels, data = learn_box_labels(recipe.data), recipe.data
+        return cls(recipe, labels, corpus_category_ids([*data.train, data.dev]))
+
+    @classmethod
+    def open(cls, recipe: DetectionRecipe, folder: RunFolder) -> Self:
+        """See the base class."""
+        labels = read_part(folder, LABELS, Labels.read)
+        has_ids = CATEGORIES in folder.version.checksums
+        return cls(recipe, labels, read_part(folder, CATEGORIES, _read_ids) if has_ids else NO_IDS)
+
+    def files(self) -> dict[str, bytes]:
+        """See the base class; also the ids of categories, if there are any."""
+        ids = json.dumps(dict(self.categories), ensure_ascii=False).encode()
+        return {**super().files(), **({CATEGORIES: ids} if self.categories else {})}
 
     @property
     def vocabulary(self) -> str:
@@ -80,7 +107,7 @@ class DetectionTask(LabelledImageTask[DetectionRecipe]):
         self, model: Any, device: torch.device, precision: str = "fp32", validating: bool = False
     ) -> Detector:
         """See the base class."""
-        return Detector(model, self.recipe.data, device, precision)
+        return Detector(model, self.recipe.data, device, precision, self.categories)
 
     def evaluate(
         self,
@@ -159,6 +186,14 @@ class DetectionTask(LabelledImageTask[DetectionRecipe]):
                     f"{count:,} boxes have a side of more than {reach} pixels, which no point can predict: "
                     "raise model.head.bins, or use a network with coarser grids",
                 )
+
+
+def _read_ids(content: bytes) -> dict[str, Id]:
+    """Return the ids of labels. DataError if the content is another."""
+    try:
+        return _IDS.validate_json(content)
+    except ValidationError as error:
+        raise DataError("expected JSON with a number for each label") from error
 
 
 def _read(examples: BoxExamples, row: int) -> ReadImage:

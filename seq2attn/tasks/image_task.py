@@ -45,8 +45,9 @@ class ImageTask(Task[R]):
         return self.costs(examples)
 
     def fitted(self, training: ImageExamples) -> Self:
-        """See the base class; also mean and standard deviation of the pixels."""
-        data = self.recipe.data.normalized_by(*training.mean_and_std())
+        """See the base class; also mean and standard deviation of the pixels, and the largest image."""
+        largest = int(self.costs(training).max(initial=0))
+        data = self.recipe.data.fitted(*training.mean_and_std(), largest)
         task = self.with_recipe(self.recipe.model_copy(update={"data": data}))
         return super(ImageTask, task).fitted(training)
 

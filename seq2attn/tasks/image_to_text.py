@@ -146,7 +146,7 @@ class ImageToTextTask(ImageTask[ImageToTextRecipe]):
         decoding = self.recipe.decoding
         decoding = validating_settings(decoding) if validating else decoding
         generator = Generator(model, self.tokenizer, device, precision)
-        return Captioner(generator, decoding, reader=self.recipe.data.reader())
+        return Captioner(generator, decoding, reader=self.recipe.data.reader(limited=True))
 
     @property
     def baselines(self) -> Mapping[str, Callable[[Any], str]]:

@@ -13,7 +13,7 @@ from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.data.mask_batches import MaskBatchLoader
 from seq2attn.data.masks import MaskExamples, prepare_masks
 from seq2attn.data.report import Report, silent
-from seq2attn.inference.image_predictor import ReadImage
+from seq2attn.inference.image_input import ReadImage
 from seq2attn.inference.segmenter import Segmenter
 from seq2attn.metrics import Score, defined_scores
 from seq2attn.metrics.segmentation import confusion

@@ -326,7 +326,7 @@ def error_context(
             raise
         shapes = " and ".join(batch.shape for batch in batches)
         raise TrainingError(
-            f"out of memory at {where} ({shapes}). "
-            f"Lower {trainer.recipe.batch_setting} and raise "
-            "training.accumulate by the same factor, for the same updates; or lower data.filter.max_length"
+            f"out of memory at {where} ({shapes}). Lower {trainer.recipe.batch_setting} and raise "
+            "training.accumulate by the same factor, for the same updates; or lower "
+            f"{trainer.recipe.example_setting}"
         ) from error

@@ -91,6 +91,15 @@ def write(path: Path, content: Callable[[], bytes]) -> Path:
     return path
 
 
+def write_png(path: str | Path, content: Callable[[], bytes]) -> Path:
+    """Write a PNG file. PlotError as `write`, and for another suffix than .png."""
+    require_type(path, (str, os.PathLike), "the path of a picture: .png")
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise PlotError(f"expected a file name that ends in .png, got {path.name!r}")
+    return write(path, content)
+
+
 def render(figure: Figure, form: str = "png") -> bytes:
     """Return the content of a png, svg or pdf file of a figure. Large figures have fewer pixels an inch."""
     buffer, (width, height) = io.BytesIO(), figure.get_size_inches()

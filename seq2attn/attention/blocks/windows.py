@@ -5,6 +5,7 @@ attention is that of the whole grid with a mask.
 """
 
 from math import prod
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -115,8 +116,9 @@ class WindowAttention(Looks):
     of a convolution.
 
     heads: at most, as many as divide the channels. size: rows and columns of a window; the last ones are
-    smaller if the grid is no multiple. shift: windows begin half a window earlier, so that two such blocks,
-    one with and one without, connect neighbours; if all is one window, nothing is shifted.
+    smaller if the grid is no multiple, and all if the grid is smaller. shift: windows begin half a window
+    earlier, so that two such blocks, one with and one without, connect neighbours; if all is one window,
+    nothing is shifted.
     """
 
     paper = "Liu et al. 2021, 2103.14030"
@@ -137,12 +139,14 @@ class WindowAttention(Looks):
                 nn.init.zeros_(layer.bias)
 
     def pairs(self, grid: Grid) -> int:
-        """See the base class: each position weighs those of its window."""
-        return self.heads * prod(grid) * self.size**2
+        """See the base class: each position of a window weighs all of it, padding included."""
+        return self.heads * prod(tiling.windows * tiling.size**2 for tiling in self.tilings(grid))
 
-    def offset(self, grid: Grid) -> int:
-        """Return the number of rows and columns of the first window that lie outside the grid."""
-        return (self.size + 1) // 2 if self.shift and max(grid) > self.size else 0
+    def tilings(self, grid: Grid) -> tuple["Tiling", "Tiling"]:
+        """Return how windows lie along the rows and along the columns of a grid."""
+        before = (self.size + 1) // 2 if self.shift and max(grid) > self.size else 0
+        down, across = (_tiling(length, self.size, before) for length in grid)
+        return down, across
 
     def attended(self, x: Tensor, mask: Tensor | None, need_weights: bool) -> tuple[Tensor, Map | None]:
         """See the base class."""
@@ -155,35 +159,58 @@ class WindowAttention(Looks):
         queries, keys, values = (
             self.windows(states.unflatten(1, grid)) for states in (queries, keys, values)
         )
-        inside = self.windows(allowed.unflatten(1, grid).unsqueeze(-1)).squeeze(-1)  # (B windows, size^2)
-        memory = self.remember(keys, values, inside.unsqueeze(1), (self.size, self.size))
+        inside = self.windows(allowed.unflatten(1, grid).unsqueeze(-1)).squeeze(-1)  # (B windows, places)
+        down, across = self.tilings(grid)
+        memory = self.remember(keys, values, inside.unsqueeze(1), (down.size, across.size))
         context, _ = self.ask(queries, memory, need_weights=False)
         return self.whole(context, grid), None
 
     def same_window(self, grid: Grid, device: torch.device) -> Tensor:
         """Return whether two positions of a grid are in the same window: (N, N)."""
-        index, offset = torch.arange(grid[0] * grid[1], device=device), self.offset(grid)
-        row, column = ((place + offset) // self.size for place in (index // grid[1], index % grid[1]))
+        index, (down, across) = torch.arange(grid[0] * grid[1], device=device), self.tilings(grid)
+        row = (index // grid[1] + down.before) // down.size
+        column = (index % grid[1] + across.before) // across.size
         return (row[:, None] == row) & (column[:, None] == column)
 
     def windows(self, x: Tensor) -> Tensor:
-        """Return the windows of (B, H, W, D), padded with zeros: (B windows, size^2, D)."""
-        offset, size = self.offset(grid := (x.shape[1], x.shape[2])), self.size
-        right, below = ((-length - offset) % size for length in (grid[1], grid[0]))
-        padded = F.pad(x, (0, 0, offset, right, offset, below))
-        tiles: Tensor = padded.unflatten(2, (-1, size)).unflatten(
-            1, (-1, size)
-        )  # (B, rows, size, columns, size, D)
+        """Return the windows of (B, H, W, D), padded with zeros: (B windows, places of one, D)."""
+        down, across = self.tilings((x.shape[1], x.shape[2]))
+        padded = F.pad(x, (0, 0, across.before, across.after, down.before, down.after))
+        tiles: Tensor = padded.unflatten(2, (-1, across.size)).unflatten(
+            1, (-1, down.size)
+        )  # (B, rows, places, columns, places, D)
         return tiles.transpose(2, 3).flatten(3, 4).flatten(0, 2)
 
     def whole(self, windows: Tensor, grid: Grid) -> Tensor:
         """Return the positions (B, N, D) of windows that `windows` has made."""
-        offset, size = self.offset(grid), self.size
-        down, across = (-(-(length + offset) // size) for length in grid)
-        tiles: Tensor = windows.unflatten(0, (-1, down, across)).unflatten(3, (size, size)).transpose(2, 3)
-        padded: Tensor = tiles.flatten(3, 4).flatten(1, 2)  # (B, rows, columns, D)
-        return padded[:, offset : offset + grid[0], offset : offset + grid[1]].flatten(1, 2)
+        down, across = self.tilings(grid)
+        tiles: Tensor = windows.unflatten(0, (-1, down.windows, across.windows)).unflatten(
+            3, (down.size, across.size)
+        )
+        padded: Tensor = tiles.transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (B, rows, columns, D)
+        inner = padded[:, down.before : down.before + grid[0], across.before : across.before + grid[1]]
+        return inner.flatten(1, 2)
 
     def merge(self, x: Tensor, context: Tensor) -> Tensor:
         """See the base class."""
         return on_grid(self.out(context), grid_of(x))
+
+
+class Tiling(NamedTuple):
+    """How windows lie along the rows, or the columns, of a grid."""
+
+    size: int  # of a window
+    windows: int  # how many there are
+    before: int  # rows of the first window that lie outside the grid
+    after: int  # rows of the last window that do
+
+
+def _tiling(length: int, size: int, before: int) -> Tiling:
+    """Return the tiling of a side by windows of a size. Where they are larger than the side, they are made as
+    small as they can be with the same positions in the same windows."""
+    if length <= size:
+        first = min(length, size - before)  # positions in the first window; a second one has the others
+        size = max(first, length - first)
+        before = size - first if first < length else 0
+    count = -(-(length + before) // size)
+    return Tiling(size, count, before, count * size - before - length)
