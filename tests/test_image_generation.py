@@ -270,15 +270,16 @@ def recipe_of(run: Path) -> Path:
 def test_generate_writes_sheets_and_files(run: Path, model: ImageGenerator, tmp_path: Path) -> None:
     file, folder = tmp_path / "sheet.png", tmp_path / "each"
     folder.mkdir()
-    given = ["generate", str(run), "--seed", "3", "--columns", "4", "--device", "cpu"]
-    assert tiny_cli.run(*given, "-o", str(file), "--count", "6", "--class", "red").output == f"{file}\n"
+    given = ["generate", str(run), "--seed", "3", "--device", "cpu"]
+    one_sheet = [*given, "--columns", "4", "-o", str(file)]
+    assert tiny_cli.run(*one_sheet, "--count", "6", "--class", "red").output == f"{file}\n"
     expected = sheet([image.pixels for image in model.generate(6, 3, "red")], 4)
     assert np.array_equal(np.asarray(Image.open(file)), expected)
     assert expected.shape == (2 * 58 + 2, 4 * 58 + 2, 3)  # each pixel is a square of 7 x 7
-    tiny_cli.run(*given, "-o", str(file), "--count", "8", "--interpolate")
+    tiny_cli.run(*one_sheet, "--count", "8", "--interpolate")
     expected = sheet([image.pixels for image in model.interpolate(2, 4, 3)], 4)
     assert np.array_equal(np.asarray(Image.open(file)), expected)
-    status, message = tiny_cli.fails(*given, "-o", str(file), "--count", "3", "--interpolate")
+    status, message = tiny_cli.fails(*one_sheet, "--count", "3", "--interpolate")
     assert status == 2 and "as a multiple of --columns, 4; got 3" in message
     printed = tiny_cli.run(*given, "-o", str(folder), "--count", "2", "--format", "json").output
     lines = [json.loads(line) for line in printed.splitlines()]
