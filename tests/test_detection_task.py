@@ -16,6 +16,7 @@ import seq2attn
 from seq2attn.data.coco_ids import category_ids
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.detector import MOST, Detector, best_boxes
+from seq2attn.inference.predictor import PlotOptions
 from seq2attn.runs.dry_run import check
 from seq2attn.runs.evaluation import score_run
 from seq2attn.runs.training_run import Trained
@@ -385,3 +386,19 @@ def test_heat_maps_show_blocks_and_where_queries_attend(images: Path, queries: P
     assert np.sum(of_query["weights"]) == pytest.approx(1, abs=1e-3)
     tiny_cli.run("heatmap", str(queries), file, "-o", str(tmp_path / "maps.png"))
     assert (tmp_path / "maps.png").stat().st_size > 1000
+
+
+def test_pictures_of_maps_show_the_objects_and_the_numbers_of_the_original(
+    images: Path, model: Detector
+) -> None:
+    result, figure = model.draw(images / "train0.png")
+    shown = np.asarray(figure.axes[0].images[0].get_array())
+    assert (
+        len(result) and max(shown.shape) >= 480 and shown.shape[0] % 26 == 0
+    )  # read as 26 x 32, then enlarged
+    maps = model.maps(images / "train0.png")
+    assert not np.array_equal(shown, maps.pixels.repeat(15, 0).repeat(15, 1))
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["0", "59"]  # of 60 x 48
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["0", "47"]
+    with pytest.raises(Seq2attnError, match=r"no map of the kind gradcam \(Grad-CAM is for classification\)"):
+        model.draw(images / "train0.png", PlotOptions(map="gradcam"))

@@ -347,6 +347,11 @@ def test_the_commands_caption_score_and_heatmap(run: Path, tables: Path, tmp_pat
     report = json.loads(scored)
     assert report["scores"][0]["value"] <= 10 and "most frequent" in report["baselines"]
     tiny_cli.run("heatmap", str(run), files[0], "--target", "red blue", "-o", str(tmp_path / "strip.png"))
+    numbers = tmp_path / "strip.json"
+    with pytest.warns(UserWarning, match="the target 'red mauve' has .* lacks, and reads as unknown"):
+        tiny_cli.run("heatmap", str(run), files[0], "--target", "red mauve", "-o", str(numbers))
+    made = json.loads(numbers.read_text())
+    assert made["words"] == ["red", "mauve"] and np.shape(made["alignment"])[0] == 2
     with Image.open(tmp_path / "strip.png") as picture:
         assert min(picture.size) > 100
     status, error = tiny_cli.fails(

@@ -86,8 +86,8 @@ def _pixel(context: click.Context, parameter: click.Parameter, value: str | None
     "kind",
     type=click.Choice(["pooling", "place", "channel", "affinity", "rollout", "gradcam", "all"]),
     help="Which maps of an image: weights of the pooling or of a detector's queries, of places, of channels, "
-    "of positions for a position (affinity), attention rollout, or Grad-CAM.  [default: pooling, or else "
-    "place, or else gradcam]",
+    "of positions for a position (affinity), attention rollout, or Grad-CAM, which only classification has.  "
+    "[default: pooling, or else place, or else gradcam]",
 )
 @click.option("--at", metavar="NAME", help="Only maps with this in their name, or in that of their module.")
 @click.option(

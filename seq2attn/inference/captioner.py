@@ -1,7 +1,9 @@
 """The predictor that writes texts from images: captions, formulas."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from torch import Tensor
@@ -153,6 +155,29 @@ class Captioner(WritingPredictor[ImageTokenizer]):
         decoding: Mapping[str, object] = NO_OPTIONS,
     ) -> tuple[Caption, "Figure"]:
         """See the base class. text: an image."""
+        result = self._looked(text, options, decoding)
+        return result, result.plot(pieces=options.pieces, scale=options.scale or "auto")
+
+    def plot(
+        self,
+        text: "OneImage",
+        path: str | Path,
+        options: PlotOptions = DEFAULT_PLOT,
+        decoding: Mapping[str, object] = NO_OPTIONS,
+    ) -> Caption:
+        """See the base class. A path that ends in .json gets the result with its weights instead of a
+        picture."""
+        from seq2attn.views.pictures import save, write
+
+        result = self._looked(text, options, decoding)
+        if Path(path).suffix.lower() == ".json":
+            write(Path(path), lambda: json.dumps(result.to_json(), ensure_ascii=False).encode())
+        else:
+            save(result.plot(pieces=options.pieces, scale=options.scale or "auto"), path)
+        return result
+
+    def _looked(self, text: "OneImage", options: PlotOptions, decoding: Mapping[str, object]) -> Caption:
+        """Return the result of an image with the weights that a heat map shows."""
         options.refuse(_UNUSED, "other models")
         if "all" in (options.layer, options.head):
             raise Seq2attnError("a picture has the weights of one layer and head: give a number, not all")
@@ -161,9 +186,9 @@ class Captioner(WritingPredictor[ImageTokenizer]):
         predictor = replace(predictor, alignment=AlignmentHead(layer, head))
         if options.target is None:
             (result,) = predictor.stream([text], alignment=True)
-        else:
-            result = predictor.align(text, options.target)
-        return result, result.plot(pieces=options.pieces, scale=options.scale or "auto")
+            return result
+        self._warn_of_unknown("target", [options.target], [self.target.split(options.target).ids])
+        return predictor.align(text, options.target)
 
     def _viewed_parts(self, text: "OneImage") -> tuple[Any, ...]:
         """See the base class."""

@@ -14,7 +14,7 @@ from seq2attn.attention.blocks import Map
 from seq2attn.data.coco_ids import Id, category_ids
 from seq2attn.errors import Seq2attnError
 from seq2attn.images.decoding import Pixels
-from seq2attn.images.geometry import moved
+from seq2attn.images.geometry import inverse, moved
 from seq2attn.inference.found_objects import FoundObject, FoundObjects
 from seq2attn.inference.image_input import ReadImage, image_chunks, read_image, several
 from seq2attn.inference.image_maps import ImageMap, ImageMaps
@@ -136,7 +136,7 @@ class Detector(ImagePredictor[FoundObjects]):
         result = self._result(name, pixels, self._detections(candidates, read, SURE))
         if isinstance(output, QueryOutput):
             maps += _of_queries(output, candidates.scores, self.labels)
-        return result, ImageMaps(read, str(result), maps, "")
+        return result, ImageMaps(read, str(result), maps, "", lambda: _drawn(result, read))
 
 
 def best_boxes(
@@ -156,6 +156,15 @@ def best_boxes(
         kept = suppressed(boxes, values, classes, OVERLAP)
         boxes, classes, values = boxes[kept], classes[kept], values[kept]
     return boxes[:MOST], classes[:MOST], values[:MOST]
+
+
+def _drawn(found: FoundObjects, read: ReadImage) -> Pixels:
+    """Return the image as the network has read it, with the boxes of the objects."""
+    from seq2attn.views.boxes import drawn
+
+    boxes = moved(np.array([one.box for one in found.objects]).reshape(-1, 4), inverse(read.to_original))
+    labels, scores = [one.label for one in found.objects], [one.score for one in found.objects]
+    return np.asarray(drawn(read.pixels, boxes, labels, scores, found.labels))
 
 
 def _of_queries(output: QueryOutput, scores: Tensor, labels: Sequence[str]) -> list[ImageMap]:

@@ -26,6 +26,13 @@ class ReadImage(NamedTuple):
     to_original: Matrix  # (2, 3): takes a position of it to that of the original image
     size: Grid  # height and width of the original
 
+    @property
+    def sides(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The first and last column of the original that the network reads, and the first and last row."""
+        height, width = self.pixels.shape[:2]
+        left, top, right, bottom = moved(np.array([[0.0, 0.0, width, height]]), self.to_original)[0]
+        return _whole(left, right), _whole(top, bottom)
+
     def pixel(self, x: int, y: int) -> tuple[int, int]:
         """Return the pixel of it that has the middle of a pixel of the original, counted from 0.
         Seq2attnError if that is outside of the original, or of what the network reads of it."""
@@ -38,14 +45,17 @@ class ReadImage(NamedTuple):
         back = inverse(self.to_original)
         column, row = (int(np.floor(place)) for place in back[:, :2] @ (x + 0.5, y + 0.5) + back[:, 2])
         if not (0 <= column < self.pixels.shape[1] and 0 <= row < self.pixels.shape[0]):
-            left, top, right, bottom = moved(
-                np.array([[0.0, 0.0, self.pixels.shape[1], self.pixels.shape[0]]]), self.to_original
-            )[0]
+            (left, right), (top, bottom) = self.sides
             raise Seq2attnError(
-                f"the pixel {x},{y} is not in the part of the image that is read, which data.resize "
-                f"crops: x from {left:.0f} to {right - 1:.0f} and y from {top:.0f} to {bottom - 1:.0f}"
+                f"the pixel {x},{y} is not in the part of the image that is read, which data.resize crops: x "
+                f"from {left} to {right} and y from {top} to {bottom}"
             )
         return column, row
+
+
+def _whole(start: float, end: float) -> tuple[int, int]:
+    """Return the first and the last pixel of which a part lies between two positions."""
+    return int(np.floor(start + 1e-6)), int(np.ceil(end - 1e-6)) - 1
 
 
 CHUNK = 512  # images that are read at a time, so that batches can have similar sizes

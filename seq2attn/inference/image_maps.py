@@ -161,13 +161,22 @@ def grad_cam(
 class ImageMaps(Mapping[str, Map]):
     """The maps of one image, each a `Map` of a batch of one, by its name: `maps["pooling"].weights`.
 
-    image: as the network has read it; title: of pictures; label: that Grad-CAM explains.
+    image: as the network has read it; title: of pictures; label: that Grad-CAM explains; drawn: returns the
+    image with what was found in it, as pictures show it; None: as it is.
     """
 
-    def __init__(self, image: ReadImage | Pixels, title: str, maps: Sequence[ImageMap], label: str) -> None:
+    def __init__(
+        self,
+        image: ReadImage | Pixels,
+        title: str,
+        maps: Sequence[ImageMap],
+        label: str,
+        drawn: Callable[[], Pixels] | None = None,
+    ) -> None:
         read = image if isinstance(image, ReadImage) else ReadImage(image, np.eye(2, 3), image.shape[:2])
         self.read, self.pixels = read, read.pixels
         self.title, self.maps, self.label = title, list(maps), label
+        self._drawn = drawn or (lambda: self.pixels)
 
     def __getitem__(self, name: str) -> Map:
         for made in self.maps:
@@ -196,7 +205,8 @@ class ImageMaps(Mapping[str, Map]):
             raise Seq2attnError(f"unknown map {kind!r}: expected one of {', '.join(MAPS)}")
         if not there:
             raise Seq2attnError(
-                "this network has no attention, and so no maps: see the key blocks of its recipe"
+                "this network has no attention, and so no maps: blocks are put into it by the key blocks of "
+                "its recipe, or, if it is a graph, by insert, replace or inside"
             )
         if kind is None:
             asked = ("affinity", "rollout") if options.query is not None else ()
@@ -205,7 +215,8 @@ class ImageMaps(Mapping[str, Map]):
         maps = [made for made in self.maps if kind in (made.choice, "all")]
         if not maps:
             has = ", ".join(name for name in MAPS if name in there)
-            raise Seq2attnError(f"this network has no map of the kind {kind}; it has {has}")
+            why = " (Grad-CAM is for classification)" if kind == "gradcam" else ""
+            raise Seq2attnError(f"this network has no map of the kind {kind}{why}; it has {has}")
         at = options.at or ""
         found = [made for made in maps if at in made.name or at in made.path]
         if not found:
@@ -216,7 +227,7 @@ class ImageMaps(Mapping[str, Map]):
     def draw(self, options: PlotOptions = DEFAULT_PLOT) -> "Figure":
         """Return a picture of the image and the chosen maps. Seq2attnError as `chosen`, and for a query
         outside the image, or a query or head that no chosen map has."""
-        from seq2attn.views.image_maps import picture
+        from seq2attn.views.image_maps import Original, picture
 
         maps = self.chosen(options)
         asked = options.query is not None or options.head is not None
@@ -227,7 +238,8 @@ class ImageMaps(Mapping[str, Map]):
             )
         at = None if options.query is None else self.read.pixel(*options.query)
         panels = [panel for made in maps for panel in self._panels(made, options)]
-        return picture(self.pixels, self.title, panels, at)
+        original = Original(self._drawn(), *self.read.sides)
+        return picture(self.pixels, self.title, panels, at, original)
 
     def to_json(self, options: PlotOptions = DEFAULT_PLOT) -> list[dict[str, Any]]:
         """Return the chosen maps for json.dumps: names, kinds, grids and weights, as nested lists."""

@@ -148,18 +148,22 @@ class WritingPredictor(Predictor, Generic[C]):
 
         Warns of those with pieces that the vocabulary lacks: a model writes them as it reads them.
         """
-        unknown = [prefix for prefix, pieces in zip(prefixes, ids, strict=True) if self.target.unk in pieces]
-        if unknown:
-            others = f" and {len(unknown) - 1:,} others have" if len(unknown) > 1 else " has"
-            warnings.warn(
-                f"the prefix {unknown[0]!r:.60}{others} characters or words that the vocabulary lacks, which "
-                "are \u2047 in the output",
-                stacklevel=2,
-            )
+        self._warn_of_unknown("prefix", prefixes, ids)
         return [
             [*pieces, WORD_START] if len(pieces) and prefix[-1].isspace() else pieces
             for prefix, pieces in zip(prefixes, ids, strict=True)
         ]
+
+    def _warn_of_unknown(self, what: str, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> None:
+        """Warn of texts with pieces that the vocabulary lacks."""
+        unknown = [text for text, pieces in zip(texts, ids, strict=True) if self.target.unk in pieces]
+        if unknown:
+            others = f" and {len(unknown) - 1:,} others have" if len(unknown) > 1 else " has"
+            seen = ", which are \u2047 in the output" if what == "prefix" else ", and reads as unknown"
+            warnings.warn(
+                f"the {what} {unknown[0]!r:.60}{others} characters or words that the vocabulary lacks{seen}",
+                stacklevel=3,
+            )
 
     def _chosen(self, layer: int | None, head: int | None) -> AlignmentHead:
         """Return the layer and the head of alignments; those that are None are the predictor's."""

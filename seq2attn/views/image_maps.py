@@ -67,8 +67,20 @@ class Matrix(NamedTuple):
 Panel = Overlay | Bars | Matrix
 
 
+class Original(NamedTuple):
+    """What is shown of an image that was resized to be read."""
+
+    pixels: NDArray[np.uint8]  # (h, w, 1 or 3), of what was read, in any resolution
+    columns: tuple[int, int]  # the first and the last of the original that were read
+    rows: tuple[int, int]
+
+
 def picture(
-    pixels: NDArray[np.uint8], title: str, panels: Sequence[Panel], query: tuple[int, int] | None = None
+    pixels: NDArray[np.uint8],
+    title: str,
+    panels: Sequence[Panel],
+    query: tuple[int, int] | None = None,
+    original: Original | None = None,
 ) -> Picture:
     """Draw an image, and beside it panels with their names, the range of their weights and a scale.
 
@@ -76,8 +88,8 @@ def picture(
     largest weight if that is more (fixed), or always at the largest weight (auto). `range` is from the
     smallest to the largest weight, which shows what there is in a gate that is nearly constant.
 
-    pixels: (H, W, 1 or 3); query: a pixel (x, y) to mark. PlotError for weights that are not finite, and for
-    more than MAX_PANELS panels.
+    pixels: (H, W, 1 or 3); query: a pixel (x, y) of them to mark; original: what the image is shown as.
+    PlotError for weights that are not finite, and for more than MAX_PANELS panels.
     """
     if len(panels) > MAX_PANELS:
         raise PlotError(
@@ -89,7 +101,8 @@ def picture(
     first, *remaining = figure.axes
     boxes = dict[Axes, tuple[float, float, float, float]]()
     with without_glyph_warnings():
-        _draw_image(first, pixels)
+        own = Original(pixels, (0, pixels.shape[1] - 1), (0, pixels.shape[0] - 1))
+        _draw_image(first, pixels.shape[:2], original or own)
         _mark(first, query)
         _write_title(first, title, "", width)
         boxes[first] = 0.0, 0.0, width, height
@@ -163,14 +176,14 @@ def _write_title(axes: Axes, name: str, below: str, width: float) -> None:
     axes.set_title("\n".join([*lines, below] if below else lines), pad=4, linespacing=1.25, **style)
 
 
-def _draw_image(axes: Axes, pixels: NDArray[np.uint8]) -> None:
-    """Draw an image as it is, with numbers of its pixels at two sides."""
-    height, width = pixels.shape[:2]
-    shown: Any = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+def _draw_image(axes: Axes, size: tuple[int, ...], image: Original) -> None:
+    """Draw an image as it is, in axes of a size, with the numbers of its pixels at two sides."""
+    height, width = size
+    shown: Any = image.pixels[..., 0] if image.pixels.shape[2] == 1 else image.pixels
     axes.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0), aspect="auto")
     _plain(axes)
-    axes.set_xticks([0.5, width - 0.5], ["0", str(width - 1)])
-    axes.set_yticks([0.5, height - 0.5], ["0", str(height - 1)])
+    axes.set_xticks([0.5, width - 0.5], [str(number) for number in image.columns])
+    axes.set_yticks([0.5, height - 0.5], [str(number) for number in image.rows])
 
 
 def _draw_overlay(
