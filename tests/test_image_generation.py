@@ -268,12 +268,13 @@ def recipe_of(run: Path) -> Path:
 def test_generate_writes_sheets_and_files(run: Path, model: ImageGenerator, tmp_path: Path) -> None:
     file, folder = tmp_path / "sheet.png", tmp_path / "each"
     folder.mkdir()
-    given = ["generate", str(run), "--seed", "3", "--columns", "4", "--device", "cpu"]
-    assert tiny_cli.run(*given, "-o", str(file), "--count", "6", "--class", "red").output == f"{file}\n"
+    given = ["generate", str(run), "--seed", "3", "--device", "cpu"]
+    sheets = [*given, "--columns", "4", "-o", str(file)]
+    assert tiny_cli.run(*sheets, "--count", "6", "--class", "red").output == f"{file}\n"
     expected = sheet([image.pixels for image in model.generate(6, 3, "red")], 4)
     assert np.array_equal(np.asarray(Image.open(file)), expected)
     assert expected.shape == (2 * 58 + 2, 4 * 58 + 2, 3)  # each pixel is a square of 7 x 7
-    tiny_cli.run(*given, "-o", str(file), "--count", "8", "--interpolate")
+    tiny_cli.run(*sheets, "--count", "8", "--interpolate")
     expected = sheet([image.pixels for image in model.interpolate(2, 4, 3)], 4)
     assert np.array_equal(np.asarray(Image.open(file)), expected)
     tiny_cli.run(*given, "-o", str(folder), "--count", "11")
