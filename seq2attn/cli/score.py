@@ -117,15 +117,9 @@ def score(
     seq2attn score runs/quickstart --source in.de --references out.en --beam 10
     seq2attn score --hypotheses mine.txt --references gold.txt --metric exact --format json
     """
-    if (run is None) == (hypotheses is None):
-        raise click.UsageError("give either a RUN, or --hypotheses and --references")
-    if (source is not None or hypotheses is not None) != bool(references):
-        raise click.UsageError(
-            "--references goes with --source or --hypotheses, and each of these needs --references"
-        )
     from seq2attn.runtime.process import is_first
 
-    _refuse_unused(context, run, source)
+    _check_usage(context, run, source, hypotheses, bool(references))
     if run is None:
         if is_first():
             _score_texts(hypotheses, references, metrics, form)
@@ -149,8 +143,20 @@ def score(
     _print(rows, scored.evaluation.tables, scored.signature, form)
 
 
-def _refuse_unused(context: click.Context, run: Path | None, source: Path | None) -> None:
-    """Raise UsageError for options that have no effect without a run, or on other inputs."""
+def _check_usage(
+    context: click.Context,
+    run: Path | None,
+    source: Path | None,
+    hypotheses: Path | None,
+    has_references: bool,
+) -> None:
+    """Raise UsageError for too many or too few inputs, and for options that have no effect on them."""
+    if (run is None) == (hypotheses is None):
+        raise click.UsageError("give either a RUN, or --hypotheses and --references")
+    if (source is not None or hypotheses is not None) != has_references:
+        raise click.UsageError(
+            "--references goes with --source or --hypotheses, and each of these needs --references"
+        )
     if run is None:
         searching = ("beam", "max_length_ratio", "length_penalty", "coverage_penalty", "engine", "quantize")
         of_runs = ("data", "source", "key", "features", *searching, "checkpoint", "device")
