@@ -119,6 +119,8 @@ def test_what_cannot_be_compared_is_an_error() -> None:
     ):
         with pytest.raises(ScoringError, match=fault):
             METRICS["frechet"].function(samples, real, 0)  # type: ignore[arg-type]
+    alike = features(9)._replace(probabilities=np.eye(4)[[2] * 9])
+    assert not METRICS["class-entropy"].function(alike, alike, 0).number.startswith("-")  # type: ignore[arg-type]
     plain = features(9)._replace(probabilities=None)
     with pytest.raises(ScoringError, match="needs a classifier's features"):
         METRICS["class-entropy"].function(plain, plain, 0)  # type: ignore[arg-type]

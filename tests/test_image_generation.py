@@ -25,6 +25,7 @@ from seq2attn.inference.image_generator import GeneratedImage, ImageGenerator
 from seq2attn.models.vision.adversarial_layers import Form
 from seq2attn.models.vision.factory import DISCRIMINATORS, GENERATORS
 from seq2attn.runs.dry_run import check
+from seq2attn.tasks.image_generation import ImageGenerationTask
 from seq2attn.tasks.loading import learn
 from seq2attn.training.display import Display
 from seq2attn.training.run_folder import RunFolder
@@ -147,6 +148,13 @@ def test_check_reports_and_tries(images: Path) -> None:
     for line in ("vocabulary: 2 classes", "classes: blue 12, red 12", "features: pixels, averaged to 8x8",
                  " images/s on cpu", "decoding: 8 examples"):  # fmt: skip
         assert line in lines, lines
+
+
+def test_batch_norm_under_a_gradient_penalty_is_warned_of(images: Path) -> None:
+    for norm, loss, count in (("batch", "wgan_gp", 1), ("group", "wgan_gp", 0), ("batch", "hinge", 0)):
+        settings = [f"model.discriminator.norm={norm}", f"training.loss={loss}"]
+        warnings = [*ImageGenerationTask.warnings(seq2attn.recipe.read(recipe(images), settings))]
+        assert sum("with batch norm a score depends" in line for line in warnings) == count
 
 
 FAULTS = {

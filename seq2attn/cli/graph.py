@@ -43,7 +43,8 @@ def show(recipe: str, overrides: tuple[str, ...], size: tuple[int, int] | None, 
 
     RECIPE is a file, the name of a recipe that ships, or the name of a graph that ships. A star stands at the
     rows that the network returns. Nothing is computed, and no data are read. Multiply-adds are those of
-    convolutions and matrix products, for one image.
+    convolutions and matrix products, for one image. The head of a recipe's model is no row: its size depends
+    on the classes of the data, and `check` counts it, too.
 
     \b
     seq2attn graph show my.yaml --size 256 320
@@ -57,14 +58,15 @@ def show(recipe: str, overrides: tuple[str, ...], size: tuple[int, int] | None, 
     if recipe in shipped_graphs() and not Path(recipe).exists():
         if overrides:
             raise click.UsageError(f"{recipe} is a graph, not a recipe: it takes no KEY=VALUE")
-        rows = describe(shipped_graph(recipe), 3, *(size or SIDES))
+        rows, total = describe(shipped_graph(recipe), 3, *(size or SIDES)), "total"
     else:
         whole = read(recipe, overrides, check_files=False)
         rows = describe(graph_of(whole), whole.data.num_channels, *(size or whole.data.shape or SIDES))
+        total = "total without the head"
     if form == "json":
         click.echo(json.dumps([row.to_json() for row in rows], indent=2))
         return
-    for line in lines(rows):
+    for line in lines(rows, total):
         click.echo(line)
 
 

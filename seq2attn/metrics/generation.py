@@ -141,7 +141,7 @@ def class_entropy(hypotheses: Any, references: Any, bootstrap: int = 1000, seed:
         )
     count = samples.probabilities.shape[1]
     shares = np.bincount(samples.probabilities.argmax(1), minlength=count) / len(samples.vectors)
-    entropy = -(shares[shares > 0] * np.log(shares[shares > 0])).sum() / np.log(max(count, 2))
+    entropy = (shares[shares > 0] * np.log(1 / shares[shares > 0])).sum() / np.log(max(count, 2))
     return Score(f"class-entropy({real.source})", 100 * float(entropy), _signature(samples, real))
 
 

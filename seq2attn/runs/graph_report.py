@@ -76,8 +76,8 @@ def describe(graph: GraphRecipe, channels: int, height: int, width: int) -> list
     return reports
 
 
-def lines(reports: Sequence[RowReport]) -> list[str]:
-    """Return a table of rows with their totals; a star stands at outputs."""
+def lines(reports: Sequence[RowReport], total: str = "total") -> list[str]:
+    """Return a table of rows with their totals; a star stands at outputs. total: the name of that line."""
     cells = [("row", "module", "reads", "channels", "grid", "parameters", "multiply-adds")]
     for before, row in zip([None, *reports], reports, strict=False):
         last = () if before is None else (before.name,)
@@ -93,7 +93,7 @@ def lines(reports: Sequence[RowReport]) -> list[str]:
             )
         )
     totals = (sum(row.parameters for row in reports), sum(row.multiply_adds for row in reports))
-    cells.append(("total", "", "", "", "", f"{totals[0]:,}", f"{totals[1]:,}"))
+    cells.append((total, "", "", "", "", f"{totals[0]:,}", f"{totals[1]:,}"))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         "  ".join(

@@ -82,6 +82,17 @@ class ImageGenerationTask(ImageTask[ImageGenerationRecipe]):
         """See the base class."""
         return prepare_images(self.corpora(role), self.recipe.data, role, progress)
 
+    @classmethod
+    def warnings(cls, recipe: ImageGenerationRecipe) -> Iterator[str]:
+        """See the base class; also of a norm that the gradient penalty does not allow for."""
+        yield from super().warnings(recipe)
+        if recipe.training.loss == "wgan_gp" and recipe.model.discriminator.norm == "batch":
+            yield (
+                "model.discriminator.norm: with batch norm a score depends on all images of a batch, and the "
+                "penalty of wgan_gp is on the gradient at a single one (Gulrajani et al. 2017): use group or "
+                "none"
+            )
+
     def fitted(self, training: ImageExamples) -> Self:
         """See the base class; the pixels are scaled for tanh, whatever their mean."""
         recipe = self.recipe.model_copy(update={"data": self.recipe.data.scaled()})
