@@ -1,5 +1,6 @@
 """The routes of models that read texts: translate, summarize, align, tag, classify."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
@@ -216,13 +217,14 @@ class TextRoutes:
         """Return the translations of texts with markup."""
         self.serving.check(texts)
         try:
-            parsed = MarkedTexts(texts, kind)
+            parsed = await asyncio.to_thread(MarkedTexts, texts, kind)
         except Seq2attnError as error:
             raise refused(error) from error
         decoding = decoding_of(model.predictor, options, self.serving.limits.beam)
         work = Writing(model.predictor, decoding, alignment=True)
         _, found = await results(request, model, work, [Draft(text) for text in parsed.plain])
-        return [translation.text for translation in parsed.translated(found)]
+        translations = await asyncio.to_thread(parsed.translated, found)
+        return [translation.text for translation in translations]
 
     async def _written(
         self, request: Request, model: ServedModel[TextPredictor], body: WritingRequest, key: str
