@@ -127,6 +127,8 @@ def _texts() -> Iterator[Bad]:
             yield of(f"{option}: {value}", "/v1/translate", 422, {"text": "a", option: value})
     yield of("markup and prefix", "/v1/translate", 422, {"text": "a", "markup": "html", "prefix": "b"})
     yield of("prefix and split", "/v1/translate", 422, {"text": "a", "split": True, "prefix": "b"})
+    for path in ("/v1/translate", "/v1/next"):
+        yield of(f"{path} a prefix of many characters", path, 413, {"text": "a", "prefix": "b" * 101})
     yield of("both", "/v1/translate", 422, {"text": "a", "texts": ["b"]})
     yield of("neither", "/v1/translate", 422, {})
     yield of("a list", "/v1/translate", 422, ["a"])

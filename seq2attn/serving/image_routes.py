@@ -114,6 +114,7 @@ class ImageRoutes:
         sent = await sent_in(request)
         body = checked(CaptionRequest, sent)
         model = self.serving.model(Captioner, body.model)
+        self.serving.check([body.prefix])
         decoding = decoding_of(model.predictor, body.decoding(), self.serving.limits.beam)
         work = Captioning(model.predictor, decoding, body.alignment)
         captions = await self._results(request, model, work, body, sent.files, captioned)

@@ -262,7 +262,8 @@ class TextRoutes:
         return with_tag(text, tag)
 
     def _parts(self, body: WritingRequest) -> list[_Part]:
-        """Return the lines of a request. RefusedError if they are too many or too long."""
+        """Return the lines of a request. RefusedError if they are too many or too long, or the prefix is."""
+        self.serving.check([body.prefix])
         if not body.split:
             self.serving.check(body.items)
             return [_Part(number, text, "") for number, text in enumerate(body.items)]
