@@ -180,6 +180,19 @@ def test_an_entity_with_too_many_digits_stays_as_it_is():
     assert segment.text == f"a &#{'1' * 5000}; b"
 
 
+@pytest.mark.filterwarnings("ignore::seq2attn.errors.LengthWarning")
+def test_paragraphs_are_translated_sentence_by_sentence():
+    from tiny_cli import MODEL
+
+    model = load(MODEL, device="cpu")
+    texts = ["Wo ist Tom?", "Ja.", "Tom ist hier."] * 4
+    result = model.translate(f"<p><b>{' '.join(texts)}</b></p><p>Ja. <br> Nein.</p>", markup="html")
+    alone = [one.text for one in model.translate([*texts, "Ja.", "Nein."])]
+    assert [segment.text for segment in result.segments] == alone
+    assert result.text.startswith(f"<p><b>{' '.join(alone[:12])}</b></p>")
+    assert plain(result.text.replace("</p><p>", " ")) == " ".join(alone).split()
+
+
 def test_a_comment_or_a_start_tag_that_does_not_end_is_text():
     (segment,) = parse("a <!-- b <code c", "html")
     assert segment.text == "a <!-- b <code c"

@@ -77,6 +77,14 @@ def test_tags_stay_around_their_words(served: Any) -> None:
     assert served.post("/translate", json=body).json()["translatedText"] == of(body["q"], markup="html").text
 
 
+def test_texts_with_tags_have_alternatives_too(served: Any) -> None:
+    body = {"q": "Wo ist <b>Tom</b>?", "source": "de", "target": "en", "format": "html", "alternatives": 2}
+    answer = served.post("/translate", json=body).json()
+    plain = [one.text for one in of("Wo ist Tom?", nbest=3).nbest]
+    texts = [answer["translatedText"], *answer["alternatives"]]
+    assert [text.replace("<b>", "").replace("</b>", "") for text in texts] == plain
+
+
 def test_languages_and_settings_are_listed(served: Any) -> None:
     assert served.get("/languages").json() == [
         {"code": "de", "name": "German", "targets": ["en"]},

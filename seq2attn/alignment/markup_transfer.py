@@ -39,6 +39,20 @@ def parts(text: str, words: Sequence[str]) -> list[Part]:
 def transfer(
     segment: Segment, text: str, words: tuple[Sequence[str], Sequence[str]], links: Iterable[Link], kind: Kind
 ) -> str:
+    """Return the translation `text` of a segment with its markup; see `transfer_parts`.
+
+    words: of the source and of the translation, which the links are between.
+    """
+    return transfer_parts(segment, text, (parts(segment.text, words[0]), parts(text, words[1])), links, kind)
+
+
+def transfer_parts(
+    segment: Segment,
+    text: str,
+    found: tuple[Sequence[Part], Sequence[Part]],
+    links: Iterable[Link],
+    kind: Kind,
+) -> str:
     """Return the translation `text` of a segment with its markup.
 
     Each word of the translation gets the elements around the source word that it is linked to, and one
@@ -47,9 +61,9 @@ def transfer(
     word after them. An element that gets no word is empty. An `id` is kept at the first of several parts of
     an element.
 
-    words: of the source and of the translation, which the links are between.
+    found: the parts of the source and of the translation, between whose words the links are.
     """
-    source, target = parts(segment.text, words[0]), parts(text, words[1])
+    source, target = found
     linked = {link.target: link.source for link in links}
     stacks = _stacks(segment, source, target, linked)
     living = {element for stack in {*stacks} for element in stack}

@@ -164,7 +164,9 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             if any(prefixes) or not alignment:
                 given = "prefix" if any(prefixes) else "alignment=False"
                 raise Seq2attnError(f"markup needs alignments, and knows no prefixes: leave {given} out")
-            marked = translate_marked(texts, markup, lambda plain: self._generate(plain, **options))
+            marked = translate_marked(
+                texts, markup, lambda plain: self._generate(plain, **options), split=not self.parts
+            )
             return marked[0] if isinstance(text, str) else marked
         results = self.results(texts, self.settings(options), alignment, prefixes, range(len(texts)))
         return results[0] if isinstance(text, str) else Results(results)

@@ -11,7 +11,6 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from seq2attn.inference.translator import Translator
-from seq2attn.serving.answers import in_sentences
 from seq2attn.serving.bodies import json_of
 from seq2attn.serving.gate import bearer
 from seq2attn.serving.languages import name_of
@@ -21,6 +20,7 @@ from seq2attn.serving.served_model import ServedModel
 from seq2attn.serving.serving import Serving
 from seq2attn.serving.text_routes import TextRoutes, decoding_of, results
 from seq2attn.serving.text_works import Draft, Writing
+from seq2attn.text.sentence_splitter import in_sentences
 
 _EXAMPLE = {"q": "Das ist ein Haus.", "source": "de", "target": "en", "format": "text", "alternatives": 2}
 _ANSWER = {"translatedText": "That is a house.", "alternatives": ["This is a house.", "It is a house."]}
@@ -138,8 +138,11 @@ class LibreTranslateRoutes:
         model = self._model(asked)
         self.serving.check(asked.texts)
         if asked.html:
-            kept = await self.texts.marked(request, model, asked.texts, "html", {})
-            written = [[text] for text in kept]
+            count = 1 + asked.alternatives
+            options = {"nbest": count} if count > 1 else {}
+            ranked, _ = await self.texts.marked(request, model, asked.texts, "html", options)
+            texts = zip(*([one.text for one in rank] for rank in ranked[:count]), strict=True)
+            written = [[*dict.fromkeys(of_text)] for of_text in texts]
         else:
             written = await self._plain(request, model, asked)
         entry: dict[str, Any] = {"translatedText": [texts[0] for texts in written]}

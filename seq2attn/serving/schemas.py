@@ -128,14 +128,16 @@ class TranslateRequest(WritingRequest):
     source: str | None = Field(None, description="The source language, to find a model by.")
     target: str | None = Field(None, description="The target language, likewise.")
     markup: Kind | None = Field(
-        None, description="Keep tags or placeholders: they go where their words went. Only the best result."
+        None,
+        description="Keep tags or placeholders: they go where their words went. Each text is divided into "
+        "sentences, as by `split`. Only the best result.",
     )
 
     @model_validator(mode="after")
     def _plain_markup(self) -> Self:
-        others = self.tag, self.prefix, self.split, self.weights, (self.nbest or 1) > 1
+        others = self.prefix, self.weights, (self.nbest or 1) > 1
         if self.markup is not None and any(others):
-            raise ValueError("markup goes without tag, prefix, split, weights and nbest")
+            raise ValueError("markup goes without prefix, weights and nbest")
         return self
 
 

@@ -8,18 +8,19 @@ from typing import Any, NamedTuple
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from seq2attn.alignment.markup import Kind
 from seq2attn.errors import Seq2attnError
-from seq2attn.inference.marked_text import MarkedTexts
+from seq2attn.inference.marked_text import MarkedTexts, MarkedTranslation
 from seq2attn.inference.predictor import Predictor
 from seq2attn.inference.recognizer import LabelPredictor, Recognizer
 from seq2attn.inference.results import Translation
 from seq2attn.inference.translator import Summarizer, TextPredictor, Translator
 from seq2attn.inference.writing_predictor import WritingPredictor
 from seq2attn.recipe import DecodingRecipe
-from seq2attn.serving.answers import aligned, in_sentences, joined, labelled, written
+from seq2attn.serving.answers import aligned, joined, labelled, marked, written
 from seq2attn.serving.beginnings import Added, Beginnings
 from seq2attn.serving.documentation import answers
-from seq2attn.serving.refusals import INVALID, RefusedError, refused
+from seq2attn.serving.refusals import INVALID, TOO_LARGE, RefusedError, refused
 from seq2attn.serving.schemas import (
     AlignRequest,
     LabelRequest,
@@ -33,6 +34,7 @@ from seq2attn.serving.serving import Serving
 from seq2attn.serving.text_works import Aligning, Continuing, Draft, Labelling, Writing
 from seq2attn.serving.waiting import Ticket, Work
 from seq2attn.text.given_ids import with_tag
+from seq2attn.text.sentence_splitter import in_sentences
 
 STREAM = "text/event-stream"
 _WRITTEN = {
@@ -202,8 +204,17 @@ class TextRoutes:
         self, request: Request, model: ServedModel[TextPredictor], body: TranslateRequest
     ) -> Response:
         """Return the translations of texts with markup."""
-        texts = await self.marked(request, model, body.items, body.markup or "html", body.decoding())
-        entries = [{"text": text} for text in texts]
+        (best, *_), cut = await self.marked(
+            request,
+            model,
+            body.items,
+            body.markup or "html",
+            body.decoding(),
+            body.tag,
+            body.long == "refuse",
+        )
+        left = iter(cut)
+        entries = [marked(one.text, one.segments, [next(left) for _ in one.segments]) for one in best]
         return JSONResponse({"translations": entries, **named(model)})
 
     async def marked(
@@ -211,20 +222,36 @@ class TextRoutes:
         request: Request,
         model: ServedModel[TextPredictor],
         texts: list[str],
-        kind: Any,
+        kind: Kind,
         options: dict[str, Any],
-    ) -> list[str]:
-        """Return the translations of texts with markup."""
+        tag: str | None = None,
+        whole: bool = False,
+    ) -> tuple[list[list[MarkedTranslation]], list[bool]]:
+        """Return the translations of texts with markup, sentence by sentence: the best of all texts, the
+        second best, and so on; and whether only the beginning of each sentence was read.
+
+        whole: see `ServedModel.submit`.
+        """
         self.serving.check(texts)
         try:
             parsed = await asyncio.to_thread(MarkedTexts, texts, kind)
         except Seq2attnError as error:
             raise refused(error) from error
         decoding = decoding_of(model.predictor, options, self.serving.limits.beam)
+        if len(parsed.plain) > self.serving.limits.lines:
+            raise RefusedError(TOO_LARGE, f"expected at most {self.serving.limits.lines:,} sentences")
         work = Writing(model.predictor, decoding, alignment=True)
-        _, found = await results(request, model, work, [Draft(text) for text in parsed.plain])
-        translations = await asyncio.to_thread(parsed.translated, found)
-        return [translation.text for translation in translations]
+        drafts = [Draft(self._tagged(model, text, tag)) for text in parsed.plain]
+        ticket, found = await results(request, model, work, drafts, whole)
+
+        def ranked() -> list[list[MarkedTranslation]]:
+            nbests = [translation.nbest for translation in found]
+            return [
+                parsed.translated([nbest[min(rank, len(nbest) - 1)] for nbest in nbests])
+                for rank in range(decoding.nbest)
+            ]
+
+        return await asyncio.to_thread(ranked), [line.cut for line in ticket.lines]
 
     async def _written(
         self, request: Request, model: ServedModel[TextPredictor], body: WritingRequest, key: str
