@@ -8,6 +8,8 @@ from tiny_serving import client, translator
 
 pytest.importorskip("fastapi")
 
+from seq2attn.serving.pairs import Pair
+
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Any]:
@@ -111,7 +113,7 @@ ERRORS: dict[str, tuple[dict[str, Any], str]] = {
         "Invalid request: q is a text or a list of texts, in Unicode and without NUL",
     ),
     "another format": ({**GOOD, "format": "pdf"}, "pdf format is not supported"),
-    "too many alternatives": ({**GOOD, "alternatives": 100}, "nbest: expected at most 20"),
+    "too many alternatives": ({**GOOD, "alternatives": 100}, "alternatives: expected at most 19"),
     "negative alternatives": (
         {**GOOD, "alternatives": -1},
         "Invalid request: alternatives is a number from 0 on",
@@ -146,6 +148,6 @@ def test_the_key_is_the_token_of_the_server() -> None:
 
 def test_a_language_is_not_guessed_among_several() -> None:
     with client({"one": translator(), "two": translator()}, started=False) as served:
-        served.serving.models["two"].languages = ("fr", "en")
+        served.serving.models["two"].pairs = [Pair("fr", "en")]
         answer = served.post("/translate", json={**GOOD, "source": "auto"})
         assert answer.status_code == 400 and answer.json()["error"].endswith("give source, one of de, fr")

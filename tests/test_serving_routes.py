@@ -15,6 +15,7 @@ pytest.importorskip("fastapi")
 from seq2attn.data.sources import SourceIds
 from seq2attn.serving.limits import Limits
 from seq2attn.serving.log_records import LOGGER, JsonFormatter
+from seq2attn.serving.pairs import Pair
 from seq2attn.serving.schemas import Request
 from seq2attn.serving.text_works import Draft, Writing
 from seq2attn.text.sentence_splitter import in_sentences
@@ -167,7 +168,7 @@ def test_results_stream_one_by_one_in_order(served: Any) -> None:
     assert [entry["number"] for entry in entries] == [0, 1, 2, 3]
     for text, entry in zip(SENTENCES, entries, strict=False):
         same(entry, alone(text, beam=2))
-    assert told[-1] == ("end", {"model": "de-en", "checksum": "0123456789ab"})
+    assert told[-1] == ("end", {"model": "de-en", "checksum": "0123456789ab", "engine": "torch"})
 
 
 @pytest.mark.parametrize("options", [{"beam": 1}, {"nbest": 2, "split": True}])
@@ -225,7 +226,7 @@ def test_a_text_that_is_longer_than_the_model_reads_is_cut_or_refused(served: An
 def test_models_are_found_by_name_or_by_languages() -> None:
     both = {"one": translator(), "other": translator()}
     with client(both) as served:
-        served.serving.models["other"].languages = ("de", "fr")
+        served.serving.models["other"].pairs = [Pair("de", "fr")]
         assert post(served, "/v1/translate", text="Hilfe!", model="other")["model"] == "other"
         assert post(served, "/v1/translate", text="Hilfe!", target="en")["model"] == "one"
         told = {

@@ -78,7 +78,9 @@ class _Status:
                 "name": model.name,
                 "task": model.predictor.task,
                 "route": f"/v1/{model.predictor.command}",
-                "languages": None if model.languages is None else list(model.languages),
+                "languages": [*model.pairs[0][:2]] if len(model.pairs) == 1 else None,
+                "pairs": [[pair.source, pair.target] for pair in model.pairs],
+                "engine": model.engine,
                 "checksum": model.checksum,
             }
             for model in self.serving.models.values()

@@ -114,7 +114,8 @@ async def results(
 
 
 def log(request: Request, model: ServedModel[Predictor], lines: int) -> None:
-    """Add model and number of lines to the log of a request."""
+    """Add model and number of lines to the log of a request, and the engine to the headers of its answer."""
+    request.scope["state"]["engine"] = model.engine
     request.scope["state"]["log"] |= {"model": model.name, "lines": lines}
 
 
@@ -155,14 +156,15 @@ class TextRoutes:
     async def translate(self, request: Request, body: TranslateRequest) -> Response:
         """Translate texts, each as if it were alone. With `Accept: text/event-stream` one by one."""
         model = self.serving.model(Translator, body.model, body.source, body.target)
+        tag = body.tag or model.tag(body.source, body.target)
         if body.markup is not None:
-            return await self._marked(request, model, body)
-        return await self._written(request, model, body, "translations")
+            return await self._marked(request, model, body, tag)
+        return await self._written(request, model, body, "translations", tag)
 
     async def summarize(self, request: Request, body: SummarizeRequest) -> Response:
         """Summarize texts, whose sentences or turns are separated by line feeds."""
         model = self.serving.model(Summarizer, body.model)
-        return await self._written(request, model, body, "summaries")
+        return await self._written(request, model, body, "summaries", body.tag)
 
     async def next(self, request: Request, body: NextRequest) -> Response:
         """Find the words by which a translation or a summary may go on after the words of a prefix. The
@@ -170,7 +172,8 @@ class TextRoutes:
         model = self.serving.model(TextPredictor, body.model, body.source, body.target)
         self.serving.check([body.text, body.prefix])
         work = Continuing(model.predictor, model.predictor.decoding, count=body.count)
-        draft = Draft(self._tagged(model, body.text, body.tag), body.prefix)
+        tag = body.tag or model.tag(body.source, body.target)
+        draft = Draft(self._tagged(model, body.text, tag), body.prefix)
         _, (words,) = await results(request, model, work, [draft], whole=True)
         entries = [{**word._asdict(), "probability": round(word.probability, 6)} for word in words]
         return JSONResponse({"words": entries, **named(model)})
@@ -179,10 +182,14 @@ class TextRoutes:
         """Link the words of texts with those of their translations."""
         model = self.serving.model(Translator, body.model, body.source, body.target)
         self.serving.check([*body.sources, *body.targets])
-        pairs = list(zip(body.sources, body.targets, strict=True))
+        tag = model.tag(body.source, body.target)
+        pairs = [(with_tag(one, tag), other) for one, other in zip(body.sources, body.targets, strict=True)]
         if not model.predictor.model.decoder.attention_layers:
             raise RefusedError(INVALID, f"{model.name} has no attention: it cannot align")
         _, pairs_aligned = await results(request, model, Aligning(model.predictor), pairs)
+        if tag is not None:
+            both = zip(pairs_aligned, body.sources, strict=True)
+            pairs_aligned = [pair.untagged(source) for pair, source in both]
         entries = [aligned(pair, body.threshold) for pair in pairs_aligned]
         return JSONResponse({"alignments": entries, **named(model)})
 
@@ -201,7 +208,7 @@ class TextRoutes:
         return JSONResponse({key: entries, **named(model)})
 
     async def _marked(
-        self, request: Request, model: ServedModel[TextPredictor], body: TranslateRequest
+        self, request: Request, model: ServedModel[TextPredictor], body: TranslateRequest, tag: str | None
     ) -> Response:
         """Return the translations of texts with markup."""
         (best, *_), cut = await self.marked(
@@ -210,7 +217,7 @@ class TextRoutes:
             body.items,
             body.markup or "html",
             body.decoding(),
-            body.tag,
+            tag,
             body.long == "refuse",
         )
         left = iter(cut)
@@ -254,7 +261,12 @@ class TextRoutes:
         return await asyncio.to_thread(ranked), [line.cut for line in ticket.lines]
 
     async def _written(
-        self, request: Request, model: ServedModel[TextPredictor], body: WritingRequest, key: str
+        self,
+        request: Request,
+        model: ServedModel[TextPredictor],
+        body: WritingRequest,
+        key: str,
+        tag: str | None,
     ) -> Response:
         """Return what is written from texts, at once or one by one."""
         parts = self._parts(body)
@@ -262,7 +274,7 @@ class TextRoutes:
         decoding = decoding_of(model.predictor, body.decoding(), self.serving.limits.beam)
         work = Writing(model.predictor, decoding, looked)
         log(request, model, len(parts))
-        drafts = [Draft(self._tagged(model, part.sentence, body.tag), body.prefix) for part in parts]
+        drafts = [Draft(self._tagged(model, part.sentence, tag), body.prefix) for part in parts]
         if STREAM in request.headers.get("accept", ""):
             beginnings = Beginnings(len(drafts))
             drafts = [draft._replace(listen=beginnings.listener(n)) for n, draft in enumerate(drafts)]
@@ -332,4 +344,4 @@ def event(name: str, data: dict[str, Any]) -> str:
 
 def named(model: ServedModel[Predictor]) -> dict[str, str]:
     """Return what each answer says of its model."""
-    return {"model": model.name, "checksum": model.checksum}
+    return {"model": model.name, "checksum": model.checksum, "engine": model.engine}
