@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tiny_serving import client, translator
+from tiny_serving import client, image_predictors, label_predictors, translator
 
 pytest.importorskip("fastapi")
 
@@ -35,3 +35,47 @@ def test_a_prefix_counts_in_the_queue() -> None:
     plain, begun = (work.lines([Draft("Ja.", prefix)])[0] for prefix in ("", "Tom is not here. " * 30))
     assert (plain.weight, begun.weight) == (1, 2)
     assert begun.length == len(translator().target.encode(["Tom is not here. " * 30])[0]) > plain.length
+
+
+@pytest.mark.parametrize("path", ["/v1/translate", "/v1/align", "/v1/generate"])
+def test_a_body_that_does_not_say_that_it_is_json_is_refused_as_such(path: str) -> None:
+    with client(started=False) as served:
+        for headers in (
+            {},
+            {"content-type": "text/plain"},
+            {"content-type": "application/x-www-form-urlencoded"},
+        ):
+            answer = served.post(path, content=b'{"text": "a"}', headers=headers)
+            assert answer.status_code == 415 and answer.json()["error"].startswith(
+                "expected application/json"
+            )
+
+
+@pytest.mark.parametrize("path", ["/v1/translate", "/v1/classify", "/translate"])
+def test_all_that_is_no_json_has_one_message(path: str) -> None:
+    with client(started=False) as served:
+        for content in (b"[" * 100_000, b'{"text": ', b"\xff"):
+            answer = served.post(path, content=content, headers={"content-type": "application/json"})
+            assert (answer.status_code, answer.json()) == (
+                400,
+                {"error": "the body is not valid JSON in UTF-8"},
+            )
+
+
+def test_a_model_that_reads_something_else_says_what() -> None:
+    with client({"digits": image_predictors()["classify"], "ner": label_predictors()["tag"]}) as served:
+        for named in ({}, {"model": "digits"}):
+            answer = served.post("/v1/classify", json={"text": "seven", **named})
+            assert answer.status_code == 422
+            assert answer.json()["error"] == "digits reads images at /v1/classify: not what was sent"
+        answer = served.post("/v1/translate", json={"text": "seven", "model": "ner"})
+        assert answer.json()["error"] == "ner reads texts at /v1/tag: not what was sent"
+        assert served.post("/v1/translate", json={"text": "seven"}).status_code == 404
+
+
+def test_an_output_has_the_least_length_that_is_asked_for() -> None:
+    with client() as served:
+        body = {"text": "Hilfe!", "min_length": 20, "beam": 1}
+        (entry,) = served.post("/v1/translate", json=body).json()["translations"]
+    expected = translator().translate("Hilfe!", min_length=20, beam=1, alignment=False)
+    assert entry["text"] == expected.text and len(expected.target.ids) >= 20

@@ -73,6 +73,7 @@ class DecodingRequest(Request):
     nbest: int | None = Field(None, ge=1, description="Number of results for each text.")
     length_penalty: float | None = Field(None, description="Exponent of the length normalization of scores.")
     coverage_penalty: float | None = Field(None, description="Penalty for source words without attention.")
+    min_length: int | None = Field(None, ge=0, description="Shortest output in pieces.")
     max_length: int | None = Field(None, ge=1, description="Longest output in pieces, at most the recipe's.")
     no_repeat_ngram: int | None = Field(None, ge=0, description="Forbid repeated n-grams of so many pieces.")
     sample: bool | None = Field(None, description="Sample instead of searching.")

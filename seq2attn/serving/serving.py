@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
+from seq2attn.inference.captioner import Captioner
+from seq2attn.inference.image_generator import ImageGenerator
+from seq2attn.inference.image_predictor import ImagePredictor
 from seq2attn.inference.predictor import Predictor
 from seq2attn.serving.counters import Counters
 from seq2attn.serving.languages import code_of
@@ -68,6 +71,10 @@ class Serving:
         able = [model for model in every if model.fits(name, source, target)]
         if len(able) == 1 or (able and first):
             return cast("ServedModel[P]", able[0])
+        others = [model for model in self.models.values() if model not in every]
+        for model in others:
+            if model.name == name or (name is None and model.predictor.command == kind.command and not every):
+                raise RefusedError(INVALID, f"{model.name} {_reads(model.predictor)}: not what was sent")
         if not every:
             raise RefusedError(404, f"no model that is served can {kind.command} this")
         if able:
@@ -95,6 +102,13 @@ class Serving:
                 TOO_LARGE,
                 f"expected texts of at most {self.limits.characters:,} characters, got one of {longest:,}",
             )
+
+
+def _reads(predictor: Predictor) -> str:
+    """Return what a model reads, and its route."""
+    images = isinstance(predictor, Captioner | ImagePredictor)
+    what = "images" if images else "a number of images" if isinstance(predictor, ImageGenerator) else "texts"
+    return f"reads {what} at /v1/{predictor.command}"
 
 
 def _listed(models: Sequence[ServedModel[Predictor]]) -> str:

@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from seq2attn.alignment.markup import Kind
@@ -19,6 +19,7 @@ from seq2attn.inference.writing_predictor import WritingPredictor
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.serving.answers import aligned, joined, labelled, marked, written
 from seq2attn.serving.beginnings import Added, Beginnings
+from seq2attn.serving.bodies import require_json
 from seq2attn.serving.documentation import answers
 from seq2attn.serving.refusals import INVALID, TOO_LARGE, RefusedError, refused
 from seq2attn.serving.schemas import (
@@ -135,7 +136,7 @@ class TextRoutes:
 
     def router(self) -> APIRouter:
         """Return the routes."""
-        router = APIRouter(prefix="/v1", tags=["texts"])
+        router = APIRouter(prefix="/v1", tags=["texts"], dependencies=[Depends(require_json)])
         for path, handler, example, text in (
             ("/translate", self.translate, _TRANSLATED, "Translations, in the order of the texts."),
             ("/summarize", self.summarize, {"summaries": [_WRITTEN], "model": "samsum"}, "Summaries."),
@@ -156,7 +157,7 @@ class TextRoutes:
     async def translate(self, request: Request, body: TranslateRequest) -> Response:
         """Translate texts, each as if it were alone. With `Accept: text/event-stream` one by one."""
         model = self.serving.model(Translator, body.model, body.source, body.target)
-        tag = body.tag or model.tag(body.source, body.target)
+        tag = model.tag(body.source, body.target) if body.tag is None else body.tag
         if body.markup is not None:
             return await self._marked(request, model, body, tag)
         return await self._written(request, model, body, "translations", tag)
@@ -172,7 +173,7 @@ class TextRoutes:
         model = self.serving.model(TextPredictor, body.model, body.source, body.target)
         self.serving.check([body.text, body.prefix])
         work = Continuing(model.predictor, model.predictor.decoding, count=body.count)
-        tag = body.tag or model.tag(body.source, body.target)
+        tag = model.tag(body.source, body.target) if body.tag is None else body.tag
         draft = Draft(self._tagged(model, body.text, tag), body.prefix)
         _, (words,) = await results(request, model, work, [draft], whole=True)
         entries = [{**word._asdict(), "probability": round(word.probability, 6)} for word in words]
