@@ -106,4 +106,7 @@ def test_words_are_tagged_and_texts_labelled() -> None:
                     name: value for name, value in told.items() if name != "probabilities"
                 }
                 assert ("weights" in entry) == (result.weights is not None)
-        assert "no model" in served.post("/v1/classify", json={"image": base64(FILES[0])}).json()["error"]
+        assert (
+            "classify reads texts"
+            in served.post("/v1/classify", json={"image": base64(FILES[0])}).json()["error"]
+        )

@@ -67,9 +67,9 @@ def test_a_model_that_reads_something_else_says_what() -> None:
         for named in ({}, {"model": "digits"}):
             answer = served.post("/v1/classify", json={"text": "seven", **named})
             assert answer.status_code == 422
-            assert answer.json()["error"] == "digits reads images at /v1/classify: not what was sent"
+            assert answer.json()["error"] == "digits reads images, and its route is /v1/classify"
         answer = served.post("/v1/translate", json={"text": "seven", "model": "ner"})
-        assert answer.json()["error"] == "ner reads texts at /v1/tag: not what was sent"
+        assert answer.json()["error"] == "ner reads texts, and its route is /v1/tag"
         assert served.post("/v1/translate", json={"text": "seven"}).status_code == 404
 
 

@@ -74,7 +74,7 @@ class Serving:
         others = [model for model in self.models.values() if model not in every]
         for model in others:
             if model.name == name or (name is None and model.predictor.command == kind.command and not every):
-                raise RefusedError(INVALID, f"{model.name} {_reads(model.predictor)}: not what was sent")
+                raise RefusedError(INVALID, f"{model.name} {_reads(model.predictor)}")
         if not every:
             raise RefusedError(404, f"no model that is served can {kind.command} this")
         if able:
@@ -108,7 +108,7 @@ def _reads(predictor: Predictor) -> str:
     """Return what a model reads, and its route."""
     images = isinstance(predictor, Captioner | ImagePredictor)
     what = "images" if images else "a number of images" if isinstance(predictor, ImageGenerator) else "texts"
-    return f"reads {what} at /v1/{predictor.command}"
+    return f"reads {what}, and its route is /v1/{predictor.command}"
 
 
 def _listed(models: Sequence[ServedModel[Predictor]]) -> str:
