@@ -1,5 +1,6 @@
 """What would hold others up for long is refused, and what takes longer counts for more in the queue."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from tiny_serving import client, image_predictors, label_predictors, translator
 
 pytest.importorskip("fastapi")
 
+from seq2attn.serving import schemas
 from seq2attn.serving.text_works import Draft, Writing
 
 MOST = 256  # decoding.max_length
@@ -79,3 +81,12 @@ def test_an_output_has_the_least_length_that_is_asked_for() -> None:
         (entry,) = served.post("/v1/translate", json=body).json()["translations"]
     expected = translator().translate("Hilfe!", min_length=20, beam=1, alignment=False)
     assert entry["text"] == expected.text and len(expected.target.ids) >= 20
+
+
+def test_the_page_of_the_server_names_every_field() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "serving.md").read_text(encoding="utf-8")
+    requests = (
+        cls for cls in vars(schemas).values() if isinstance(cls, type) and issubclass(cls, schemas.Request)
+    )
+    missing = {name for request in requests for name in request.model_fields if f"`{name}`" not in text}
+    assert not missing
