@@ -51,6 +51,8 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	touch $@
 
+# Blocks are tested against those of timm, without its torchvision, which none of them needs.
 $(VENV)/developing: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .[dev,ctranslate2,onnx,serve,tensorboard]
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps timm
 	touch $@

@@ -7,6 +7,7 @@ python scripts/write_block_table.py --check    exit status 1 if docs/blocks.md i
 import inspect
 import sys
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 import torch
@@ -51,9 +52,10 @@ def options(block: type[Block]) -> str:
 
 
 def values(parameter: inspect.Parameter) -> list[Any]:
-    """Return the default, and the other choices if they are few."""
+    """Return the default, and the other choices if they are few, or null beside numbers."""
     annotation, default = parameter.annotation, parameter.default
     choices = get_args(annotation) if get_origin(annotation) is Literal else ()
+    choices = (None,) if NoneType in get_args(annotation) else choices
     return [default, *(choice for choice in choices if choice != default)]
 
 

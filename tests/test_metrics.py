@@ -2,6 +2,7 @@
 definition."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -358,6 +359,12 @@ def test_every_metric_knows_what_it_measures_and_which_values_are_better() -> No
         )
         right, wrong = (metric([said], [gold], bootstrap=0) for said in (gold, other))
         assert (right.value < wrong.value) == metric.lower_is_better
+
+
+def test_the_docs_name_every_metric() -> None:
+    rows = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8").splitlines()
+    firsts = " ".join(row.split("|")[1] for row in rows if row.startswith("| `"))
+    assert set(METRICS) <= set(re.findall(r"`([^`]+)`", firsts))
 
 
 def test_metrics_that_have_no_value_are_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,10 +105,11 @@ def score(
 
     The metrics of RUN are those of its task. Translations get BLEU, chrF and TER; summaries get ROUGE, beside
     baselines that need no model; tags get F1, precision and recall, over all types and for each type in the
-    format of conlleval; labels of texts get accuracy and macro-F1; labels of images get top-1 and top-5
-    accuracy, beside the most frequent label, and the accuracy of each class; masks get mean IoU, accuracy of
-    pixels and Dice, beside the most frequent class, and the IoU and Dice of each class. Generated images are
-    compared with real ones, beside other real ones (training images), which are the floor.
+    format of conlleval; labels of texts get accuracy and macro-F1; captions get BLEU, and formulas expression
+    rates, beside the most frequent text; labels of images get top-1 and top-5 accuracy, beside the most
+    frequent label, and the accuracy of each class; boxes get average precision; masks get mean IoU, accuracy
+    of pixels and Dice, beside the most frequent class, and the IoU and Dice of each class. Generated images
+    are compared with real ones, beside other real ones (training images), which are the floor.
 
     \b
     seq2attn score runs/quickstart

@@ -17,7 +17,7 @@ def over(cases: list[Case]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", cases, ids=str)
 
 
-CHANNELS = [1, 3, 8, 12, 48]
+CHANNELS = [1, 3, 8, 12, 48, 64]
 GRIDS = [(1, 1), (1, 7), (7, 5), (14, 14), (33, 17)]
 
 

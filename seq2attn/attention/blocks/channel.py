@@ -14,12 +14,13 @@ from seq2attn.errors import Seq2attnError
 
 
 class SE(Gate):
-    """sigmoid(W2 relu(W1 z + b1) + b2) of the mean z over the grid: squeeze and excitation.
+    """sigmoid(W2 relu(W1 z + b1) + b2) of the mean z over the grid: squeeze and excitation; ESE with `ratio`
+    null and `gate` hard_sigmoid.
 
-    ratio: C / r hidden units, at least 4; null: a single layer C -> C, which is ESE with gate: hard_sigmoid
-    (Lee & Park 2020, VoVNetV2). bias: whether layers have one. pool: mean, or half the sum of mean and
-    maximum. gate: hard_sigmoid is relu6(x + 3) / 6. start: half, or open (0.9) for fine-tuning.
-    round_to: the hidden width is rounded up to a multiple.
+    ratio: C / r hidden units, at least 4; null: a single layer C -> C (ESE: Lee & Park 2020, VoVNetV2).
+    bias: whether layers have one. pool: mean, or half the sum of mean and maximum. gate: hard_sigmoid is
+    relu6(x + 3) / 6. start: half, or open (0.9) for fine-tuning. round_to: the hidden width is rounded up to
+    a multiple.
     """
 
     paper = "Hu et al. 2018, 1709.01507"
