@@ -243,3 +243,13 @@ def test_texts_and_gold_links_may_be_pipes(files: tuple[str, str], runs, tmp_pat
         writer.start()
         assert run(*words[:place], str(pipe), *words[place + 1 :]).stdout == expected
         writer.join()
+
+
+def test_pairs_that_are_too_long_have_no_links(translators) -> None:
+    model = translators["lstm"].configured({"max_length": 12})
+    assert not model.model.decoder.max_length  # it has no positions: nothing else limits it
+    short, long = ("Tom ist hier.", "Tom"), ("Tom", "Tom is not here, " * 9)
+    with pytest.warns(UserWarning, match=r"line 2 and 1 others have no links: .* and 12 in the target"):
+        first, *others = model.align_pairs([short, long, ("Tom ist hier. " * 999, "Tom")])
+    assert first.log_probability is not None and first.links()
+    assert [other.log_probability for other in others] == [None, None]

@@ -3,12 +3,14 @@
 import html
 import random
 import re
+import time
+import tracemalloc
 
 import pytest
 from tiny_cli import fails, run
 
 from seq2attn import load
-from seq2attn.alignment.markup import Segment, parse
+from seq2attn.alignment.markup import MAX_DEPTH, Segment, parse
 from seq2attn.alignment.markup_transfer import parts, transfer
 from seq2attn.alignment.word_alignment import AlignmentError, Link
 from seq2attn.errors import Seq2attnError
@@ -125,6 +127,76 @@ def test_words_take_their_elements_along():
     target[1:3], links[1:3] = ["red", "see"], [Link(3, 1), Link(1, 2)]
     out = transfer(segment, " ".join(target), (segment.text.split(), target), links, "html")
     assert out == "Today <i id='q'>red</i> <b>see</b> a house of <i>red.</i>"
+
+
+LONG = {  # what took a time that grew with the square of its length, or worse
+    "<code>": ("<code>" * 5_000, "html"),
+    "code that ends once": ("<code>" * 5_000 + "</code>", "html"),
+    "ends without beginnings": ("<ab>" * 5_000 + "</z>" * 5_000, "html"),
+    "elements without text": ("<b>" * 5_000 + "</b>" * 5_000, "html"),
+    "comments that do not end": ("<!--" * 20_000, "html"),
+    "CDATA that does not end": ("<![CDATA[" * 20_000, "xml"),
+    "untranslated elements of many names": ("".join(f"<a{n} translate=no>" for n in range(5_000)), "html"),
+    "brackets": ("%(a" * 20_000 + ")", "placeholders"),
+    "zeros": ("%" + "0" * 20_000, "placeholders"),
+    "empty elements between words": ("x<br> " * 2_500 + "y", "html"),
+    "a word of signs": ("a" + "-" * 20_000 + "a <b>x</b>", "html"),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_no_text_takes_more_than_a_time_that_grows_with_its_length(name):
+    begin = time.thread_time()
+    marked(*LONG[name], same)
+    assert time.thread_time() - begin < 1.5  # of the processor; growing with the length: 0.2 at most
+
+
+def test_an_element_that_lost_all_its_words_is_found_at_once():
+    (segment,) = parse("x" + " <b>x</b>" * 3_000 + " x", "html")
+    begin = time.thread_time()
+    out = transfer(segment, "x", (segment.text.split(), ["x"]), [Link(0, 0)], "html")
+    assert time.thread_time() - begin < 1.5 and out.count("<b>") == 3_000
+
+
+def test_letters_share_the_elements_around_them():
+    text = "<b>" * MAX_DEPTH + "x" * 30_000 + "</b>" * MAX_DEPTH
+    tracemalloc.start()
+    (segment,) = (part for part in parse(text, "html") if isinstance(part, Segment))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4e6  # one for each letter: 25 MB
+    assert segment.stacks == [tuple(range(MAX_DEPTH))] * 30_000
+
+
+def test_elements_are_within_each_other_up_to_a_limit():
+    deep = "<b>" * (MAX_DEPTH + 1) + "x" + "</b>" * (MAX_DEPTH + 1)
+    with pytest.raises(AlignmentError, match="at most 100 elements within each other"):
+        parse(deep, "html")
+    assert parse("<b>" * 1000 + "x", "html")  # they do not end: none is around the text
+
+
+def test_an_entity_with_too_many_digits_stays_as_it_is():
+    (segment,) = parse(f"a &#{'1' * 5000}; b", "html")
+    assert segment.text == f"a &#{'1' * 5000}; b"
+
+
+@pytest.mark.filterwarnings("ignore::seq2attn.errors.LengthWarning")
+def test_paragraphs_are_translated_sentence_by_sentence():
+    from tiny_cli import MODEL
+
+    model = load(MODEL, device="cpu")
+    texts = ["Wo ist Tom?", "Ja.", "Tom ist hier."] * 4
+    result = model.translate(f"<p><b>{' '.join(texts)}</b></p><p>Ja. <br> Nein.</p>", markup="html")
+    alone = [one.text for one in model.translate([*texts, "Ja.", "Nein."])]
+    assert [segment.text for segment in result.segments] == alone
+    assert result.text.startswith(f"<p><b>{' '.join(alone[:12])}</b></p>")
+    assert plain(result.text.replace("</p><p>", " ")) == " ".join(alone).split()
+
+
+def test_a_comment_or_a_start_tag_that_does_not_end_is_text():
+    (segment,) = parse("a <!-- b <code c", "html")
+    assert segment.text == "a <!-- b <code c"
+    assert marked("a <code title='<'>b</code> <code>c", "html", same) == "a <code title='<'>b</code> <code>c"
 
 
 def test_an_element_that_lost_its_words_is_empty_where_they_stood():

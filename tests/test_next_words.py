@@ -83,3 +83,10 @@ def test_bad_requests_are_refused(model: Any) -> None:
     for options in ({"count": 0}, {"count": "3"}, {"prefix": 3}):
         with pytest.raises(Seq2attnError, match="expected a"):
             model.next_words(TEXT, **options)
+
+
+@pytest.mark.parametrize("name", ["translate", "next_words"])
+def test_a_prefix_is_at_most_as_long_as_an_output_may_be(model: Any, name: str) -> None:
+    most = model.decoding.max_length
+    with pytest.raises(Seq2attnError, match=rf"pieces, and outputs at most {most} \(decoding.max_length\)"):
+        getattr(model, name)(TEXT, prefix="word " * (most + 1))

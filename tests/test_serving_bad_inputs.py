@@ -127,6 +127,8 @@ def _texts() -> Iterator[Bad]:
             yield of(f"{option}: {value}", "/v1/translate", 422, {"text": "a", option: value})
     yield of("markup and prefix", "/v1/translate", 422, {"text": "a", "markup": "html", "prefix": "b"})
     yield of("prefix and split", "/v1/translate", 422, {"text": "a", "split": True, "prefix": "b"})
+    for path in ("/v1/translate", "/v1/next"):
+        yield of(f"{path} a prefix of many characters", path, 413, {"text": "a", "prefix": "b" * 101})
     yield of("both", "/v1/translate", 422, {"text": "a", "texts": ["b"]})
     yield of("neither", "/v1/translate", 422, {})
     yield of("a list", "/v1/translate", 422, ["a"])
@@ -155,10 +157,10 @@ def _bodies() -> Iterator[Bad]:
     for path in ("/v1/translate", "/v1/detect", "/translate"):
         yield Bad(f"{path} a huge body", path, 413, b" " * 20_001)
         yield Bad(f"{path} a huge one announced", path, 413, small, {**JSON, "content-length": "9" * 12})
-    yield Bad("no content type", "/v1/translate", 422, small, {})
-    yield Bad("text/plain", "/v1/translate", 422, small, {"content-type": "text/plain"})
+    yield Bad("no content type", "/v1/translate", 415, small, {})
+    yield Bad("text/plain", "/v1/translate", 415, small, {"content-type": "text/plain"})
     yield Bad(
-        "a form", "/v1/translate", 422, b"text=a", {"content-type": "application/x-www-form-urlencoded"}
+        "a form", "/v1/translate", 415, b"text=a", {"content-type": "application/x-www-form-urlencoded"}
     )
     yield Bad("no content type for images", "/v1/detect", 415, small, {})
     yield Bad("plain images", "/v1/detect", 415, small, {"content-type": "image/png"})

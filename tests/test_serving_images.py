@@ -108,7 +108,10 @@ def test_words_are_tagged_and_texts_labelled() -> None:
                     name: value for name, value in told.items() if name != "probabilities"
                 }
                 assert ("weights" in entry) == (result.weights is not None)
-        assert "no model" in served.post("/v1/classify", json={"image": base64(FILES[0])}).json()["error"]
+        assert (
+            "classify reads texts"
+            in served.post("/v1/classify", json={"image": base64(FILES[0])}).json()["error"]
+        )
 
 
 def test_images_that_the_model_refuses_are_refused_before_they_wait() -> None:

@@ -8,6 +8,8 @@ from tiny_serving import client, translator
 
 pytest.importorskip("fastapi")
 
+from seq2attn.serving.pairs import Pair
+
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Any]:
@@ -77,6 +79,14 @@ def test_tags_stay_around_their_words(served: Any) -> None:
     assert served.post("/translate", json=body).json()["translatedText"] == of(body["q"], markup="html").text
 
 
+def test_texts_with_tags_have_alternatives_too(served: Any) -> None:
+    body = {"q": "Wo ist <b>Tom</b>?", "source": "de", "target": "en", "format": "html", "alternatives": 2}
+    answer = served.post("/translate", json=body).json()
+    plain = [one.text for one in of("Wo ist Tom?", nbest=3).nbest]
+    texts = [answer["translatedText"], *answer["alternatives"]]
+    assert [text.replace("<b>", "").replace("</b>", "") for text in texts] == plain
+
+
 def test_languages_and_settings_are_listed(served: Any) -> None:
     assert served.get("/languages").json() == [
         {"code": "de", "name": "German", "targets": ["en"]},
@@ -103,7 +113,7 @@ ERRORS: dict[str, tuple[dict[str, Any], str]] = {
         "Invalid request: q is a text or a list of texts, in Unicode and without NUL",
     ),
     "another format": ({**GOOD, "format": "pdf"}, "pdf format is not supported"),
-    "too many alternatives": ({**GOOD, "alternatives": 100}, "nbest: expected at most 20"),
+    "too many alternatives": ({**GOOD, "alternatives": 100}, "alternatives: expected at most 19"),
     "negative alternatives": (
         {**GOOD, "alternatives": -1},
         "Invalid request: alternatives is a number from 0 on",
@@ -138,6 +148,6 @@ def test_the_key_is_the_token_of_the_server() -> None:
 
 def test_a_language_is_not_guessed_among_several() -> None:
     with client({"one": translator(), "two": translator()}, started=False) as served:
-        served.serving.models["two"].languages = ("fr", "en")
+        served.serving.models["two"].pairs = [Pair("fr", "en")]
         answer = served.post("/translate", json={**GOOD, "source": "auto"})
         assert answer.status_code == 400 and answer.json()["error"].endswith("give source, one of de, fr")

@@ -13,11 +13,12 @@ from tiny_serving import SENTENCES, client, translator
 pytest.importorskip("fastapi")
 
 from seq2attn.data.sources import SourceIds
-from seq2attn.serving.answers import in_sentences
 from seq2attn.serving.limits import Limits
 from seq2attn.serving.log_records import LOGGER, JsonFormatter
+from seq2attn.serving.pairs import Pair
 from seq2attn.serving.schemas import Request
 from seq2attn.serving.text_works import Draft, Writing
+from seq2attn.text.sentence_splitter import in_sentences
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +125,27 @@ def test_markup_stays_around_its_words(served: Any) -> None:
     assert entry["text"] == alone(marked, markup="html").text and "<b>" in entry["text"]
 
 
+def test_marked_texts_are_read_sentence_by_sentence_and_say_what_was_cut(served: Any) -> None:
+    marked = "<p>Wo ist <b>Tom</b>? Hilfe!</p>"
+    (entry,) = post(served, "/v1/translate", text=marked, markup="html")["translations"]
+    one, two = alone("Wo ist <b>Tom</b>?", markup="html").text, alone("Hilfe!").text
+    assert entry == {"text": f"<p>{one} {two}</p>", "cut": False, "truncated": False}
+    long = f"<i>{'Tom ' * 1_100}</i>. Hilfe!"
+    short = {"markup": "html", "max_length": 2, "beam": 1}
+    (entry,) = post(served, "/v1/translate", text=long, **short)["translations"]
+    assert entry["cut"] and entry["truncated"]
+    answer = served.post("/v1/translate", json={"text": long, "markup": "html", "long": "refuse"})
+    assert answer.status_code == 422 and "longer than the model reads" in answer.json()["error"]
+
+
+def test_joined_sentences_say_whether_one_was_truncated(served: Any) -> None:
+    body = {"text": "Hilfe! Wo ist Tom?", "split": True}
+    (entry,) = post(served, "/v1/translate", **body)["translations"]
+    assert entry["truncated"] is False
+    (entry,) = post(served, "/v1/translate", **body, max_length=2)["translations"]
+    assert entry["truncated"] is True
+
+
 def test_texts_that_are_not_blank_begin_with_the_tag_that_is_asked_for(
     served: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,7 +168,7 @@ def test_results_stream_one_by_one_in_order(served: Any) -> None:
     assert [entry["number"] for entry in entries] == [0, 1, 2, 3]
     for text, entry in zip(SENTENCES, entries, strict=False):
         same(entry, alone(text, beam=2))
-    assert told[-1] == ("end", {"model": "de-en", "checksum": "0123456789ab"})
+    assert told[-1] == ("end", {"model": "de-en", "checksum": "0123456789ab", "engine": "torch"})
 
 
 @pytest.mark.parametrize("options", [{"beam": 1}, {"nbest": 2, "split": True}])
@@ -204,7 +226,7 @@ def test_a_text_that_is_longer_than_the_model_reads_is_cut_or_refused(served: An
 def test_models_are_found_by_name_or_by_languages() -> None:
     both = {"one": translator(), "other": translator()}
     with client(both) as served:
-        served.serving.models["other"].languages = ("de", "fr")
+        served.serving.models["other"].pairs = [Pair("de", "fr")]
         assert post(served, "/v1/translate", text="Hilfe!", model="other")["model"] == "other"
         assert post(served, "/v1/translate", text="Hilfe!", target="en")["model"] == "one"
         told = {

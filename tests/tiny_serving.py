@@ -14,6 +14,7 @@ from PIL import Image
 from seq2attn.inference.predictor import Predictor
 from seq2attn.serving.counters import Counters
 from seq2attn.serving.limits import Limits
+from seq2attn.serving.pairs import Pair
 from seq2attn.serving.served_model import ServedModel
 from seq2attn.serving.serving import Serving
 from seq2attn.tasks.loading import load
@@ -52,7 +53,7 @@ def serving(
             limits,
             counters,
             "0123456789ab",
-            languages if predictor.task == "translation" else None,
+            [Pair(*languages)] if predictor.task == "translation" else (),
         )
         for name, predictor in (predictors or {"de-en": translator()}).items()
     }

@@ -22,6 +22,13 @@ class AlignedPair(NamedTuple):
         """Return links between words. For the threshold see `alignment.word_alignment.links`."""
         return links(self.alignment, threshold)
 
+    def untagged(self, source: str) -> "AlignedPair":
+        """Return the pair without the tag that its source begins with: it counts as the end of the source."""
+        if not source.strip():
+            return self
+        weights, end = self.alignment
+        return self._replace(source=source, alignment=WordAlignment(weights[:, 1:], end + weights[:, 0]))
+
     def to_json(self, found: Sequence[Link]) -> dict[str, Any]:
         """Return a value for json.dumps, with these links."""
         entry: dict[str, Any] = {"source": self.source, "target": self.target}

@@ -6,8 +6,11 @@ the elements around the source word that it is aligned to (Zenkel et al. 2020).
 
 import html
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
 from typing import Literal, NamedTuple, get_args
 
 from seq2attn.alignment.word_alignment import AlignmentError
@@ -15,14 +18,19 @@ from seq2attn.alignment.word_alignment import AlignmentError
 Kind = Literal["html", "xml", "placeholders"]
 Stack = tuple[int, ...]  # the elements around a character, the outermost first, by their numbers
 
-_TAG = re.compile(
-    r"<!--.*?-->|<!\[CDATA\[.*?\]\]>|<[!?][^>]*>|</?[A-Za-z_](?:\"[^\"]*\"|'[^']*'|[^\"'<>])*>", re.DOTALL
-)
+MAX_DEPTH = 100  # elements around a character, within a segment
+
+# No pattern reads anything twice for each place where it may begin: texts of strangers have no other limit.
+_TAG = re.compile(r"</?[A-Za-z_](?:\"[^\"]*\"|'[^']*'|[^\"'<>])*>")
+_START = re.compile(r"<(?=[!?/A-Za-z_])")
+_KEPT = (("<!--", "-->"), ("<![CDATA[", "]]>"), ("<!", ">"), ("<?", ">"))  # beginnings and ends; no elements
+_CLOSING = re.compile(r"</[A-Za-z_][^<>]*>")
 _PLACEHOLDER = re.compile(
-    r"\$?\{\{[^{}]*\}\}|\$?\{[^{}]*\}|%\([^)]*\)[a-z]|%(?:\d+\$)?[-+0#]*\d*(?:\.\d+)?[a-zA-Z@](?![a-zA-Z])|⟦[^⟧]*⟧"
+    r"\$?\{\{[^{}]*\}\}|\$?\{[^{}]*\}|%\([^()]*\)[a-z]"
+    r"|%(?:\d+\$)?[-+0#]*(?:[1-9]\d*)?(?:\.\d+)?[a-zA-Z@](?![a-zA-Z])|⟦[^⟦⟧]*⟧"
 )
 _NAME = re.compile(r"</?([^\s/>]+)")
-ID = re.compile(r"\s+id\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s>]+)", re.IGNORECASE)
+ID = re.compile(r"(?<!\s)\s+id\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s>]+)", re.IGNORECASE)
 _UNTRANSLATED = re.compile(r"\stranslate\s*=\s*[\"']?no\b", re.IGNORECASE)
 _VOID = {"area", "base", "br", "col", "embed", "img", "input", "link", "meta", "source", "track", "wbr"}
 _OPAQUE = {"code", "kbd", "samp", "var", "script", "style", "pre", "textarea", "svg", "math"}
@@ -99,11 +107,12 @@ def parse(text: str, kind: Kind) -> list[str | Segment]:
 
 def _tokens(text: str, kind: Kind) -> Iterator[Token]:
     """Yield the tokens of a text. An element that is not translated is one token."""
-    pattern, position = _PLACEHOLDER if kind == "placeholders" else _TAG, 0
-    while match := pattern.search(text, position):
-        if match.start() > position:
-            yield Token("text", text[position : match.start()])
-        tag, position = match[0], match.end()
+    tags, position = _Tags(text), 0
+    while span := _placeholder(text, position) if kind == "placeholders" else tags.next(position):
+        start, end = span
+        if start > position:
+            yield Token("text", text[position:start])
+        tag, position = text[start:end], end
         name = _NAME.match(tag)
         named = name[1].lower() if name and kind == "html" else ""
         if kind == "placeholders" or name is None:
@@ -113,45 +122,75 @@ def _tokens(text: str, kind: Kind) -> Iterator[Token]:
         elif tag.endswith("/>") or named in _VOID:
             yield Token("marker", tag)
         elif named in _OPAQUE or _UNTRANSLATED.search(tag):
-            position = _end(text, match.end(), name[1])
-            yield Token("block" if named in _BLOCK else "marker", text[match.start() : position])
+            position = tags.ends.get(start, end)
+            yield Token("block" if named in _BLOCK else "marker", text[start:position])
         else:
             yield Token("block" if named in _BLOCK else "open", tag)
     if text[position:]:
         yield Token("text", text[position:])
 
 
-def _end(text: str, position: int, name: str) -> int:
-    """Return where the element ends whose start tag ends at a position; the same place if it never does."""
-    depth = 1
-    for match in re.compile(rf"<(/?){re.escape(name)}\b[^<>]*>", re.IGNORECASE).finditer(text, position):
-        if not match[0].endswith("/>"):
-            depth += -1 if match[1] else 1
-        if not depth:
-            return match.end()
-    return position
+def _placeholder(text: str, position: int) -> tuple[int, int] | None:
+    """Return where the next placeholder begins and ends."""
+    match = _PLACEHOLDER.search(text, position)
+    return match and match.span()
+
+
+class _Tags:
+    """The tags of a text, in a time that grows with its length."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._missing: set[str] = set()  # ends of comments and the like that do not come any more
+
+    def next(self, position: int) -> tuple[int, int] | None:
+        """Return where the next tag, comment or declaration begins and ends; None if there is no more."""
+        while found := _START.search(self.text, position):
+            start = found.start()
+            if end := self._end_of_kept(start):
+                return start, end
+            if match := _TAG.match(self.text, start):
+                return match.span()
+            position = start + 1
+        return None
+
+    def _end_of_kept(self, start: int) -> int:
+        """Return where a comment or a declaration that begins here ends; 0 if it does not."""
+        for beginning, end in _KEPT:
+            if end in self._missing or not self.text.startswith(beginning, start):
+                continue
+            found = self.text.find(end, start + len(beginning))
+            if found >= 0:
+                return found + len(end)
+            self._missing.add(end)
+        return 0
+
+    @cached_property
+    def ends(self) -> dict[int, int]:
+        """Where elements end, by the places where they begin; those that end nowhere are missing."""
+        opened, ends = dict[str, list[int]](), dict[int, int]()
+        for place in _START.finditer(self.text):
+            start = place.start()
+            closing = self.text.startswith("</", start)
+            if (match := (_CLOSING if closing else _TAG).match(self.text, start)) is None:
+                continue
+            of_name = opened.setdefault(_element(match[0]).lower(), [])
+            if not closing and not match[0].endswith("/>"):
+                of_name.append(start)
+            elif closing and of_name:
+                ends[of_name.pop()] = match.end()
+        return ends
 
 
 def _matched(tokens: list[Token]) -> list[Token]:
     """Turn tags without their counterpart, and elements without text, into markers."""
-    opened, partners = list[int](), dict[int, int]()
-    for index, token in enumerate(tokens):
-        if token.kind == "open":
-            opened.append(index)
-        elif token.kind == "close":
-            name = _named(token)
-            while any(_named(tokens[start]) == name for start in opened):
-                start = opened.pop()
-                if _named(tokens[start]) == name:
-                    partners[start] = index
-                    break
-    matched, index = list[Token](), 0
-    ends = {*partners.values()}
+    partners = _partners(tokens)
+    filled = [0, *accumulate(_is_text(token) for token in tokens)]  # texts before each token
+    matched, index, ends = list[Token](), 0, {*partners.values()}
     while index < len(tokens):
         token, end = tokens[index], partners.get(index)
-        inside = tokens[index : index + 1] if end is None else tokens[index : end + 1]
-        if end is not None and not any(t.kind == "text" and t.content.strip() for t in inside):
-            matched.append(Token("marker", "".join(part.content for part in inside)))
+        if end is not None and filled[end] == filled[index]:
+            matched.append(Token("marker", "".join(part.content for part in tokens[index : end + 1])))
             index = end
         elif token.kind in ("open", "close") and end is None and index not in ends:
             matched.append(Token("marker", token.content))
@@ -161,15 +200,38 @@ def _matched(tokens: list[Token]) -> list[Token]:
     return matched
 
 
-def _named(token: Token) -> str:
-    name = _NAME.match(token.content)
+def _partners(tokens: list[Token]) -> dict[int, int]:
+    """Return the end tag of each start tag that has one, by their indices."""
+    opened, open_names, partners = list[int](), Counter[str](), dict[int, int]()
+    for index, token in enumerate(tokens):
+        if token.kind == "open":
+            opened.append(index)
+            open_names[_element(token.content)] += 1
+        elif token.kind == "close":
+            name = _element(token.content)
+            while open_names[name]:
+                start = opened.pop()
+                opening = _element(tokens[start].content)
+                open_names[opening] -= 1
+                if opening == name:
+                    partners[start] = index
+                    break
+    return partners
+
+
+def _is_text(token: Token) -> bool:
+    return token.kind == "text" and bool(token.content.strip())
+
+
+def _element(tag: str) -> str:
+    """Return the name of the element of a tag."""
+    name = _NAME.match(tag)
     return "" if name is None else name[1]
 
 
 def _segmented(tokens: list[Token], kind: Kind) -> list[str | Segment]:
     """Return a segment, and the white space and markers around it as they are."""
-    texts = [index for index, token in enumerate(tokens) if token.kind == "text" and token.content.strip()]
-    if not texts:
+    if not any(map(_is_text, tokens)):
         return ["".join(token.content for token in tokens)]
     first = next(index for index, token in enumerate(tokens) if not _is_edge(token))
     last = next(index for index in reversed(range(len(tokens))) if not _is_edge(tokens[index]))
@@ -189,26 +251,30 @@ def _segmented(tokens: list[Token], kind: Kind) -> list[str | Segment]:
 
 
 def _is_edge(token: Token) -> bool:
-    return token.kind == "marker" or (token.kind == "text" and not token.content.strip())
+    return token.kind == "marker" or (token.kind == "text" and not _is_text(token))
 
 
 def _segment(tokens: list[Token], kind: Kind) -> Segment:
     """Return the plain text of tokens, with single spaces, and the markup in it."""
-    segment, letters, stack, space, last = Segment(), list[str](), list[int](), False, None
+    segment, letters, space, last = Segment(), list[str](), False, None
+    around: list[Stack] = [()]  # the stack within each open element: letters share it
     for token in tokens:
         if token.kind == "open":
-            stack.append(len(segment.elements))
-            segment.elements.append((token.content, f"</{_named(token)}>"))
+            around.append((*around[-1], len(segment.elements)))
+            if len(around) > MAX_DEPTH + 1:
+                raise AlignmentError(
+                    f"expected at most {MAX_DEPTH} elements within each other, in a paragraph"
+                )
+            segment.elements.append((token.content, f"</{_element(token.content)}>"))
         elif token.kind == "close":
-            stack.pop()
+            around.pop()
         elif token.kind == "marker":
             before = " " if space else last.content[-1:] if last else letters[-1] if letters else ""
-            last = Marker(token.content, len(letters), tuple(stack), before)
+            last = Marker(token.content, len(letters), around[-1], before)
             segment.markers.append(last)
             space = False
         else:
-            content = token.content if kind == "placeholders" else html.unescape(token.content)
-            for letter in content:
+            for letter in token.content if kind == "placeholders" else _unescaped(token.content):
                 if last is not None and not last.after:
                     last.after = " " if letter.isspace() else letter
                 if letter.isspace():
@@ -216,9 +282,17 @@ def _segment(tokens: list[Token], kind: Kind) -> Segment:
                     continue
                 if letters and (space or last is not None):
                     letters.append(" ")
-                    segment.stacks.append(tuple(stack))
+                    segment.stacks.append(around[-1])
                 letters.append(letter)
-                segment.stacks.append(tuple(stack))
+                segment.stacks.append(around[-1])
                 space, last = False, None
     segment.text = "".join(letters)
     return segment
+
+
+def _unescaped(text: str) -> str:
+    """Return a text with the characters that its entities stand for."""
+    try:
+        return html.unescape(text)
+    except ValueError:  # a number of more digits than Python converts
+        return text

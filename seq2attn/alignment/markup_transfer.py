@@ -1,16 +1,14 @@
 """The second half of `markup`: tags of a segment put into its translation, by alignment."""
 
 import html
-import re
-from collections import defaultdict
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple
 
 from seq2attn.alignment.markup import ID, Kind, Marker, Segment, Stack
 from seq2attn.alignment.word_alignment import Link
-
-_PARTS = re.compile(r"(\W*)(.*?)(\W*)", re.DOTALL)
 
 
 class Part(NamedTuple):
@@ -30,17 +28,30 @@ def parts(text: str, words: Sequence[str]) -> list[Part]:
         if start < 0 or not word:
             continue
         position = start + len(word)
-        match = _PARTS.fullmatch(word)
-        groups = (1,) if match is None or not match[2] else (1, 2, 3)
-        for kind, group in enumerate(groups):
-            begin, end = (0, len(word)) if match is None or len(groups) == 1 else match.span(group)
+        inner = [at for at, character in enumerate(word) if character.isalnum() or character == "_"]
+        edges = (0, inner[0], inner[-1] + 1, len(word)) if inner else (0, 0, len(word), len(word))
+        for kind, (begin, end) in enumerate(pairwise(edges)):
             if begin < end:
-                found.append(Part(start + begin, start + end, index, 1 if len(groups) == 1 else kind))
+                found.append(Part(start + begin, start + end, index, kind))
     return found
 
 
 def transfer(
     segment: Segment, text: str, words: tuple[Sequence[str], Sequence[str]], links: Iterable[Link], kind: Kind
+) -> str:
+    """Return the translation `text` of a segment with its markup; see `transfer_parts`.
+
+    words: of the source and of the translation, which the links are between.
+    """
+    return transfer_parts(segment, text, (parts(segment.text, words[0]), parts(text, words[1])), links, kind)
+
+
+def transfer_parts(
+    segment: Segment,
+    text: str,
+    found: tuple[Sequence[Part], Sequence[Part]],
+    links: Iterable[Link],
+    kind: Kind,
 ) -> str:
     """Return the translation `text` of a segment with its markup.
 
@@ -50,21 +61,25 @@ def transfer(
     word after them. An element that gets no word is empty. An `id` is kept at the first of several parts of
     an element.
 
-    words: of the source and of the translation, which the links are between.
+    found: the parts of the source and of the translation, between whose words the links are.
     """
-    source, target = parts(segment.text, words[0]), parts(text, words[1])
+    source, target = found
     linked = {link.target: link.source for link in links}
     stacks = _stacks(segment, source, target, linked)
-    living = {element for stack in stacks for element in stack}
+    living = {element for stack in {*stacks} for element in stack}
     markers = [replace(marker, stack=_prefix(marker.stack, living)) for marker in segment.markers]
-    for element, (opening, closing) in enumerate(segment.elements):
-        if element not in living:
-            offset = next(n for n, stack in enumerate(segment.stacks) if element in stack)
-            outside = segment.stacks[offset][: segment.stacks[offset].index(element)]
-            markers.append(Marker(opening + closing, offset, _prefix(outside, living), " ", " "))
-    placed = defaultdict[int, list[Marker]](list)
+    lost = {*range(len(segment.elements))} - living
+    for offset, stack in enumerate(segment.stacks):
+        if not lost:
+            break
+        for depth, element in enumerate(stack):
+            if element in lost:
+                lost.remove(element)
+                opening, closing = segment.elements[element]
+                markers.append(Marker(opening + closing, offset, _prefix(stack[:depth], living), " ", " "))
+    places, placed = _Places(source, target, linked), [list[Marker]() for _ in (*target, None)]
     for marker in sorted(markers, key=lambda marker: marker.offset):
-        placed[_place(marker, source, target, linked)].append(marker)
+        placed[places.of(marker)].append(marker)
     writer = _Writer(segment, text, kind)
     for index, (part, stack) in enumerate(zip(target, stacks, strict=True)):
         writer.write(part.start, part.end, stack, placed[index])
@@ -97,25 +112,34 @@ def _prefix(stack: Stack, living: set[int]) -> Stack:
     return stack[:lost]
 
 
-def _place(marker: Marker, source: Sequence[Part], target: Sequence[Part], linked: dict[int, int]) -> int:
-    """Return the index of the part of the translation before which a marker stands."""
-    places = defaultdict[int, list[int]](list)  # by source word, those of whole words of the translation
-    for index, part in enumerate(target):
-        if (word := linked.get(part.word)) is not None:
-            places[word].append(index)
-    following = next((part.word for part in source if part.end > marker.offset), None)
-    if following is not None and places[following]:
-        return _edge(target, min(places[following]), after=False)
-    for part in reversed(source):
-        if part.end <= marker.offset and places[part.word]:
-            return _edge(target, max(places[part.word]), after=True)
-    return len(target) if following is None else 0
+class _Places:
+    """Finds where the markers of a source stand in its translation."""
 
+    def __init__(self, source: Sequence[Part], target: Sequence[Part], linked: dict[int, int]) -> None:
+        self.source, self.end = source, len(target)
+        of_words = dict[int, tuple[int, int]]()  # the first part of a word, and the first one after it
+        for index, part in enumerate(target):
+            of_words[part.word] = of_words.get(part.word, (index, 0))[0], index + 1
+        # By source word: where the first word that is linked to it begins, and where the last one ends.
+        self.spans = dict[int, tuple[int, int]]()
+        for word, (begin, end) in of_words.items():
+            if (linked_to := linked.get(word)) is not None:
+                self.spans[linked_to] = self.spans.get(linked_to, (begin, 0))[0], end
+        self.ends = [part.end for part in source]
+        # Of each part of the source: where the last linked word up to it ends; 0: there is none.
+        self.before, after = list[int](), 0
+        for part in source:
+            after = self.spans.get(part.word, (0, after))[1]
+            self.before.append(after)
 
-def _edge(target: Sequence[Part], index: int, after: bool) -> int:
-    """Return the index of the first part of a word, or of the first part after it."""
-    own = [n for n, part in enumerate(target) if part.word == target[index].word]
-    return own[-1] + 1 if after else own[0]
+    def of(self, marker: Marker) -> int:
+        """Return the index of the part of the translation before which a marker stands."""
+        following = bisect_right(self.ends, marker.offset)
+        if following < len(self.source) and self.source[following].word in self.spans:
+            return self.spans[self.source[following].word][0]
+        if following and self.before[following - 1]:
+            return self.before[following - 1]
+        return self.end if following == len(self.source) else 0
 
 
 def _common(first: Stack, second: Stack) -> int:
@@ -158,7 +182,7 @@ class _Writer:
                 starting.append((stack[: max(right, base)], marker))
         ending.sort(key=lambda item: -len(item[0]))
         starting.sort(key=lambda item: len(item[0]))
-        previous = self.text[: self.position][-1:]
+        previous = self.text[max(0, self.position - 1) : self.position]
         space = bool(self.out) and _spaced(markers[0].before, previous, gap)
         for place, marker in (*ending, *starting):
             self._move(place, " " * (space or (bool(self.out) and marker.before == " ")))

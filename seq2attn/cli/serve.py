@@ -97,6 +97,8 @@ def serve(
     named = _named(runs)
     if find_spec("fastapi") is None or find_spec("uvicorn") is None:
         raise click.ClickException("serving needs more packages: pip install 'seq2attn[serve]'")
+    from seq2attn.inference.engines.registry import TORCH, check_engine, make_engine
+    from seq2attn.inference.writing_predictor import WritingPredictor
     from seq2attn.serving.counters import Counters
     from seq2attn.serving.limits import Limits
     from seq2attn.serving.opening import open_models, read_token
@@ -106,8 +108,10 @@ def serve(
 
     limits, counters = Limits(**context.meta[LIMITS]), Counters()
     token = "" if token_file is None else read_token(token_file)
-    opened = partial(
-        load, checkpoint=checkpoint, device=device, precision=precision, engine=engine, quantize=quantize
-    )
-    models = open_models(named, opened, limits, counters)
+    check_engine(engine, quantize, precision)
+    opened = partial(load, checkpoint=checkpoint, device=device, precision=precision)
+    engines = partial(make_engine, engine, quantize=quantize)
+    models = open_models(named, opened, engines, limits, counters)
+    if engine != TORCH and not any(isinstance(one.predictor, WritingPredictor) for one in models.values()):
+        raise click.ClickException(f"the engine {engine} searches for texts, and none of these models does")
     run(Serving(models, limits, counters, token, cors), host, port)

@@ -10,7 +10,9 @@ from typing import TypedDict, TypeVar, cast
 
 from pydantic import ValidationError
 
+from seq2attn.data.sources import Row
 from seq2attn.errors import LengthWarning, Seq2attnError
+from seq2attn.inference.search import WORD_START
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.recipe.decoding import RATIO
 from seq2attn.recipe.wording import unknown
@@ -81,6 +83,17 @@ def changed(decoding: DecodingRecipe, options: Mapping[str, object]) -> Decoding
     return result
 
 
+def require_prefixes(prefixes: Sequence[Row], decoding: DecodingRecipe, names: Sequence[str]) -> None:
+    """Raise Seq2attnError for a prefix with more pieces than an output may have. names: of their texts."""
+    for prefix, name in zip(prefixes, names, strict=True):
+        length = len(prefix) - (len(prefix) > 0 and prefix[-1] == WORD_START)
+        if length > decoding.max_length:
+            raise Seq2attnError(
+                f"the prefix of {name} has {length:,} pieces, and outputs at most {decoding.max_length:,} "
+                "(decoding.max_length): give a shorter one"
+            )
+
+
 def warn_of_limits(lines: Sequence[int], decoding: DecodingRecipe, readable: int | None = None) -> None:
     """Warn that the outputs of sentences with these numbers have the largest length allowed.
 
@@ -96,18 +109,6 @@ def warn_of_limits(lines: Sequence[int], decoding: DecodingRecipe, readable: int
             f"{positions}",
             LengthWarning,
             stacklevel=2,
-        )
-
-
-def warn_of_targets(pairs: Sequence[int], longest: float) -> None:
-    """Warn that the targets of pairs with these numbers have more pieces than a decoder with so many
-    positions can read."""
-    if pairs:
-        more = f" and {len(pairs) - 1:,} others" * (len(pairs) > 1)
-        warnings.warn(
-            f"the target of pair {pairs[0]:,}{more} has more than the {longest - 1:,} pieces that the "
-            "decoder can read: no links",
-            stacklevel=3,
         )
 
 

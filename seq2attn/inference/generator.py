@@ -16,6 +16,7 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.inference.attention_norms import recorded_vectors
 from seq2attn.inference.beam_search import BeamStep, beam_search
 from seq2attn.inference.decided import of_rows
+from seq2attn.inference.decoding_options import require_prefixes
 from seq2attn.inference.engines.engine import Engine, Request
 from seq2attn.inference.engines.ranking import Found, exactly_ranked, search_with
 from seq2attn.inference.forced import ForcedDecoding, head_name, numbered, of_head
@@ -140,6 +141,7 @@ class Generator(Generic[C]):
         """
         prefixes, indices = prefixes or [[]] * len(sources), indices or range(len(sources))
         self._require_readable(prefixes, indices, "prefix")
+        require_prefixes(prefixes, decoding, [f"sentence {index + 1:,}" for index in indices])
         by_engine = dict[int, list[Hypothesis]]()
         if self.engine is not None:
             requests = self.requests(sources, decoding, prefixes)

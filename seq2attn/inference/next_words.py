@@ -12,6 +12,7 @@ from torch import Tensor
 
 from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.inference.beam_search import beam_search
+from seq2attn.inference.decoding_options import require_prefixes
 from seq2attn.inference.search import IMPOSSIBLE, Rules, Step
 from seq2attn.inference.viewing import ViewedInput
 from seq2attn.runtime.devices import autocast
@@ -89,6 +90,7 @@ def next_words(viewed: ViewedInput, prefix: str, count: int) -> list[NextWord]:
         return []
     generator, target, copied = viewed.generator, viewed.target, viewed.copied
     ids = viewed.tokenize(prefix).ids
+    require_prefixes([ids], viewed.decoding, ["the text"])
     readable = generator.model.decoder.max_length
     if readable is not None and len(ids) + 1 >= readable:
         raise Seq2attnError(f"the prefix has {len(ids):,} pieces, and the decoder reads {readable - 1:,}")

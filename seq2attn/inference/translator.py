@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from torch import Tensor
@@ -17,10 +16,11 @@ from seq2attn.data.sources import PairTokenizer, SourceIds
 from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.inference.attention_maps import drawn_maps
 from seq2attn.inference.attributed_text import AttributedText, attributed
-from seq2attn.inference.decoding_options import DecodingOptions, published, warn_of_limits, warn_of_targets
+from seq2attn.inference.decoding_options import DecodingOptions, published, warn_of_limits
 from seq2attn.inference.forced import ForcedDecoding
 from seq2attn.inference.generator import AlignmentHead
 from seq2attn.inference.marked_text import MarkedTranslation, translate_marked
+from seq2attn.inference.pair_limits import PairLimits
 from seq2attn.inference.predictor import (
     DEFAULT_PLOT,
     NO_OPTIONS,
@@ -164,7 +164,9 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
             if any(prefixes) or not alignment:
                 given = "prefix" if any(prefixes) else "alignment=False"
                 raise Seq2attnError(f"markup needs alignments, and knows no prefixes: leave {given} out")
-            marked = translate_marked(texts, markup, lambda plain: self._generate(plain, **options))
+            marked = translate_marked(
+                texts, markup, lambda plain: self._generate(plain, **options), split=not self.parts
+            )
             return marked[0] if isinstance(text, str) else marked
         results = self.results(texts, self.settings(options), alignment, prefixes, range(len(texts)))
         return results[0] if isinstance(text, str) else Results(results)
@@ -237,7 +239,7 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         at a time.
 
         Words are separated by ASCII white space, as in alignment files. A pair with a blank text has no
-        links, nor has one whose target is longer than the decoder can read, which is warned of.
+        links, nor has one whose texts have more pieces than `PairLimits`, which is warned of.
 
         heads: the heads of the alignment and of the `others`; the predictor's own if not given.
         """
@@ -254,14 +256,11 @@ class TextPredictor(WritingPredictor[PairTokenizer]):
         sources = [self._tokenize(source, line=line).ids for line, (source, _) in enumerate(pairs, first)]
         texts = zip(pairs, sources, strict=True)
         targets = [tokenizer.tokenize_target(target, source).ids for (_, target), source in texts]
-        longest = decoder.max_length or inf
-        rows = [
-            row
-            for row, (source, target) in enumerate(zip(sources, targets, strict=True))
-            if len(source.ids) and 0 < len(target) < longest  # the decoder reads <s>, too
-        ]
-        long = [first + row for row, target in enumerate(targets) if len(target) >= longest]
-        warn_of_targets(long, longest)
+        lengths = [(len(source.ids), len(target)) for source, target in zip(sources, targets, strict=True)]
+        limits = PairLimits.of(self.model, self.decoding)
+        fits = [limits.fit(*pair) for pair in lengths]
+        rows = [row for row, pair in enumerate(lengths) if fits[row] and min(pair)]
+        limits.warn([first + row for row, fit in enumerate(fits) if not fit])
         forced = self.generator.forced_decoding(
             [sources[row] for row in rows],
             [targets[row] for row in rows],

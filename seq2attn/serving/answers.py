@@ -17,7 +17,6 @@ from seq2attn.inference.image_generator import GeneratedImage
 from seq2attn.inference.label_results import Annotation, Category
 from seq2attn.inference.results import Translation
 from seq2attn.inference.segmentations import Segmentation
-from seq2attn.text.sentence_splitter import sentences
 from seq2attn.views.masks import mask_png
 from seq2attn.views.sheets import png
 
@@ -54,21 +53,18 @@ def written(result: Translation, cut: bool, weights: bool) -> dict[str, Any]:
 def joined(texts: Sequence[tuple[str, str]], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the result of a text whose sentences were translated one by one. texts: see `in_sentences`."""
     text = "".join(result["text"] + after for (_, after), result in zip(texts, results, strict=True))
-    return {"text": text, "cut": any(result["cut"] for result in results), "sentences": [*results]}
+    return {"text": text, **_limits(results), "sentences": [*results]}
 
 
-def in_sentences(text: str) -> list[tuple[str, str]]:
-    """Return the sentences of a text, each with the white space after it: together they are the text. The
-    first one is empty if there is white space before it."""
-    parts, end = [["", ""]], 0
-    for line in text.split("\n"):
-        for sentence in sentences(line):
-            begin = text.index(sentence, end)
-            parts[-1][1] = text[end:begin]
-            parts.append([sentence, ""])
-            end = begin + len(sentence)
-    parts[-1][1] = text[end:]
-    return [(sentence, after) for sentence, after in parts if sentence or after] or [("", "")]
+def marked(text: str, results: Sequence[Translation], cut: Sequence[bool]) -> dict[str, Any]:
+    """Return a translation with markup. cut: of each sentence, whether only its beginning was read."""
+    limits = [{"cut": one, "truncated": result.truncated} for one, result in zip(cut, results, strict=True)]
+    return {"text": text, **_limits(limits)}
+
+
+def _limits(results: Sequence[dict[str, Any]]) -> dict[str, bool]:
+    """Return whether any sentence was longer than the model reads, or its result has the largest length."""
+    return {name: any(result[name] for result in results) for name in ("cut", "truncated")}
 
 
 def aligned(result: AlignedPair, threshold: float | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from seq2attn.serving import counters
+from seq2attn.serving.bodies import NO_JSON
 from seq2attn.serving.gate import Gate
 from seq2attn.serving.image_routes import ImageRoutes
 from seq2attn.serving.libretranslate import LibreTranslateRoutes
@@ -78,7 +79,9 @@ class _Status:
                 "name": model.name,
                 "task": model.predictor.task,
                 "route": f"/v1/{model.predictor.command}",
-                "languages": None if model.languages is None else list(model.languages),
+                "languages": [*model.pairs[0][:2]] if len(model.pairs) == 1 else None,
+                "pairs": [[pair.source, pair.target] for pair in model.pairs],
+                "engine": model.engine,
                 "checksum": model.checksum,
             }
             for model in self.serving.models.values()
@@ -111,7 +114,7 @@ async def _bad_request(request: Request, error: Exception) -> Response:
     """Return the answer to values that are bad: where, and what was expected; not what came."""
     faults = error.errors() if isinstance(error, RequestValidationError) else []
     if any(fault["type"] == "json_invalid" for fault in faults):
-        return JSONResponse({"error": "the body is not valid JSON in UTF-8"}, 400)
+        return JSONResponse({"error": NO_JSON}, 400)
     return JSONResponse({"error": "; ".join(map(_told, faults[:5]))}, INVALID)
 
 
@@ -127,6 +130,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     """Return the answer to a path or a method that there is not, or a body that cannot be read."""
     if not isinstance(error, HTTPException):
         return JSONResponse({"error": "internal error"}, 500)
+    if error.status_code == 400:  # of what reads JSON: its words tell less
+        return JSONResponse({"error": NO_JSON}, 400)
     message = str(error.detail)
     if error.status_code == 404:
         message = "no such path: see /openapi.json"

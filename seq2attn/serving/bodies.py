@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from seq2attn.serving.refusals import INVALID, RefusedError
 
+NO_JSON = "the body is not valid JSON in UTF-8"
 S = TypeVar("S", bound=BaseModel)
 
 
@@ -34,7 +35,7 @@ def checked(schema: type[S], sent: Sent) -> S:
 
 async def sent_in(request: Request) -> Sent:
     """Return what a request has in JSON, or as multipart. RefusedError if it is neither."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = _kind(request)
     if kind == "multipart/form-data":
         return await _of_form(request)
     if kind != "application/json":
@@ -45,12 +46,23 @@ async def sent_in(request: Request) -> Sent:
     return Sent(values, [])
 
 
+def require_json(request: Request) -> None:
+    """RefusedError if a body says that it is something else than JSON, or nothing."""
+    if _kind(request) != "application/json":
+        raise RefusedError(415, "expected application/json as the Content-Type")
+
+
+def _kind(request: Request) -> str:
+    """Return what a body is, as the request says."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 async def json_of(request: Request) -> Any:
     """Return the JSON of a body. RefusedError if it is none."""
     try:
         return json.loads(await request.body())
     except (ValueError, RecursionError) as error:
-        raise RefusedError(400, "the body is not valid JSON in UTF-8") from error
+        raise RefusedError(400, NO_JSON) from error
 
 
 async def _of_form(request: Request) -> Sent:

@@ -9,6 +9,7 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from seq2attn.inference.engines.registry import TORCH
 from seq2attn.serving.log_records import fault, record
 from seq2attn.serving.refusals import FAILED, LEFT, TOO_LARGE, UNAVAILABLE, RefusedError
 from seq2attn.serving.serving import Serving
@@ -29,7 +30,7 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begin, answer = time.monotonic(), _Answer(send)
+        begin, answer = time.monotonic(), _Answer(send, scope)
         error: BaseException | None = None
         try:
             await self._pass(scope, receive, answer)
@@ -121,8 +122,8 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 class _Answer:
     """Sends an answer, and knows its status."""
 
-    def __init__(self, send: Send) -> None:
-        self.send, self.status, self.begun = send, 0, False
+    def __init__(self, send: Send, scope: Scope) -> None:
+        self.send, self.scope, self.status, self.begun = send, scope, 0, False
 
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
         """Send a part of an answer."""
@@ -131,6 +132,8 @@ class _Answer:
             headers = MutableHeaders(scope=message)
             headers["x-content-type-options"] = "nosniff"
             headers.setdefault("cache-control", "no-store")
+            if (engine := self.scope.get("state", {}).get("engine", TORCH)) != TORCH:
+                headers["x-engine"] = engine
         await self.send(message)
 
     async def refuse(self, refusal: RefusedError) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from seq2attn.inference.captioner import Captioner
@@ -15,7 +15,7 @@ from seq2attn.inference.image_generator import ImageGenerator
 from seq2attn.inference.recognizer import Categorizer
 from seq2attn.inference.segmenter import Segmenter
 from seq2attn.serving.answers import captioned, found, generated, labelled_image, looked_at, segmented
-from seq2attn.serving.bodies import checked, from_base64, sent_in
+from seq2attn.serving.bodies import checked, from_base64, require_json, sent_in
 from seq2attn.serving.documentation import answers, image_body
 from seq2attn.serving.image_works import (
     Captioning,
@@ -102,6 +102,7 @@ class ImageRoutes:
             self.generate,
             methods=["POST"],
             response_model=None,
+            dependencies=[Depends(require_json)],
             responses=answers(
                 {"images": [{"name": "seed 1, image 0", "image": "iVBORw0KGgo..."}]}, "New images."
             ),
@@ -114,6 +115,7 @@ class ImageRoutes:
         sent = await sent_in(request)
         body = checked(CaptionRequest, sent)
         model = self.serving.model(Captioner, body.model)
+        self.serving.check([body.prefix])
         decoding = decoding_of(model.predictor, body.decoding(), self.serving.limits.beam)
         work = Captioning(model.predictor, decoding, body.alignment)
         captions = await self._results(request, model, work, body, sent.files, captioned)

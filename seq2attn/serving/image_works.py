@@ -12,6 +12,7 @@ from torch import Tensor
 from seq2attn.images.decoding import FORMATS, ImageError, ImageReader, Pixels
 from seq2attn.inference.captioner import Captioner
 from seq2attn.inference.captions import Caption
+from seq2attn.inference.decoding_options import require_prefixes
 from seq2attn.inference.detector import Detector
 from seq2attn.inference.found_objects import FoundObjects
 from seq2attn.inference.image_categorizer import ImageCategorizer, ImageCategory
@@ -91,6 +92,13 @@ class Captioning(OfImages):
     predictor: Captioner
     decoding: DecodingRecipe
     alignment: bool = False
+
+    def lines(self, items: Sequence[Picture]) -> list[Line]:
+        """See the base class. Seq2attnError for a prefix that is longer than texts may be."""
+        prefixes = [*dict.fromkeys(item.prefix for item in items)]
+        pieces = self.predictor.target.encode(prefixes)
+        require_prefixes(pieces, self.decoding, ["the text"] * len(prefixes))
+        return super().lines(items)
 
     def compute(self, lines: Sequence[Line]) -> list[Caption]:
         """See the base class."""

@@ -11,16 +11,18 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from seq2attn.inference.translator import Translator
-from seq2attn.serving.answers import in_sentences
 from seq2attn.serving.bodies import json_of
 from seq2attn.serving.gate import bearer
-from seq2attn.serving.languages import name_of
+from seq2attn.serving.languages import code_of, name_of, same_language
+from seq2attn.serving.pairs import Pair
 from seq2attn.serving.refusals import INVALID, TOO_LARGE, RefusedError
 from seq2attn.serving.schemas import is_text
 from seq2attn.serving.served_model import ServedModel
 from seq2attn.serving.serving import Serving
 from seq2attn.serving.text_routes import TextRoutes, decoding_of, results
 from seq2attn.serving.text_works import Draft, Writing
+from seq2attn.text.given_ids import with_tag
+from seq2attn.text.sentence_splitter import in_sentences
 
 _EXAMPLE = {"q": "Das ist ein Haus.", "source": "de", "target": "en", "format": "text", "alternatives": 2}
 _ANSWER = {"translatedText": "That is a house.", "alternatives": ["This is a house.", "It is a house."]}
@@ -56,6 +58,11 @@ class _Asked(NamedTuple):
     target: str
     html: bool
     alternatives: int
+
+    @property
+    def given_source(self) -> str | None:
+        """The source language; None if it is to be found."""
+        return None if self.source == "auto" else self.source
 
 
 class LibreTranslateRoutes:
@@ -131,30 +138,38 @@ class LibreTranslateRoutes:
     def _pairs(self) -> list[tuple[str, str]]:
         """Return the pairs of languages of all models."""
         models = (model for model in self.serving.models.values() if isinstance(model.predictor, Translator))
-        return list(dict.fromkeys(model.languages for model in models if model.languages is not None))
+        pairs = (pair for model in models for pair in model.pairs)
+        return list(dict.fromkeys((code_of(pair.source), code_of(pair.target)) for pair in pairs))
 
     async def _translated(self, request: Request) -> Response:
         asked = _asked(await self._values(request))
         model = self._model(asked)
+        tag, most = model.tag(asked.given_source, asked.target), self.serving.limits.beam - 1
         self.serving.check(asked.texts)
+        if asked.alternatives > most:
+            raise RefusedError(400, f"alternatives: expected at most {most}")
         if asked.html:
-            kept = await self.texts.marked(request, model, asked.texts, "html", {})
-            written = [[text] for text in kept]
+            count = 1 + asked.alternatives
+            options = {"nbest": count} if count > 1 else {}
+            ranked, _ = await self.texts.marked(request, model, asked.texts, "html", options, tag)
+            texts = zip(*([one.text for one in rank] for rank in ranked[:count]), strict=True)
+            written = [[*dict.fromkeys(of_text)] for of_text in texts]
         else:
-            written = await self._plain(request, model, asked)
+            written = await self._plain(request, model, asked, tag)
         entry: dict[str, Any] = {"translatedText": [texts[0] for texts in written]}
         if asked.alternatives:
             entry["alternatives"] = [texts[1:] for texts in written]
         if not asked.several:
             entry = {name: value[0] for name, value in entry.items()}
-        if asked.source == "auto" and model.languages is not None:
+        if asked.source == "auto":
             # Nothing was detected: it is the only language that is translated into this one.
-            language = {"confidence": 0.0, "language": model.languages[0]}
+            source = next(pair.source for pair in model.pairs if pair.fits(None, asked.target))
+            language = {"confidence": 0.0, "language": code_of(source)}
             entry["detectedLanguage"] = [language] * len(asked.texts) if asked.several else language
         return JSONResponse(entry)
 
     async def _plain(
-        self, request: Request, model: ServedModel[Translator], asked: _Asked
+        self, request: Request, model: ServedModel[Translator], asked: _Asked, tag: str | None
     ) -> list[list[str]]:
         """Return the translation of each text, and its alternatives."""
         count = 1 + asked.alternatives
@@ -162,7 +177,7 @@ class LibreTranslateRoutes:
             model.predictor, {"nbest": count} if count > 1 else {}, self.serving.limits.beam
         )
         parts = [in_sentences(text) for text in asked.texts]
-        drafts = [Draft(sentence) for text in parts for sentence, _ in text]
+        drafts = [Draft(with_tag(sentence, tag)) for text in parts for sentence, _ in text]
         if len(drafts) > self.serving.limits.lines:
             raise RefusedError(TOO_LARGE, f"expected at most {self.serving.limits.lines:,} sentences")
         _, found = await results(request, model, Writing(model.predictor, decoding), drafts)
@@ -197,17 +212,17 @@ class LibreTranslateRoutes:
         """Return the model for these languages. RefusedError if there is none."""
         pairs = self._pairs()
         if asked.source == "auto":
-            sources = [source for source, target in pairs if target == asked.target]
+            sources = [source for source, target in pairs if same_language(target, asked.target)]
             if len(sources) > 1:
                 raise RefusedError(
                     400, f"languages are not detected: give source, one of {', '.join(sources)}"
                 )
-        elif asked.source not in {source for source, _ in pairs}:
+        elif not any(same_language(source, asked.source) for source, _ in pairs):
             raise RefusedError(400, f"{asked.source:.20} is not supported")
-        if not any(target == asked.target and asked.source in ("auto", source) for source, target in pairs):
+        source = asked.given_source
+        if not any(Pair(*pair).fits(source, asked.target) for pair in pairs):
             raise RefusedError(400, f"{asked.target:.20} is not supported")
-        source = None if asked.source == "auto" else asked.source
-        return self.serving.model(Translator, None, source, asked.target)
+        return self.serving.model(Translator, None, source, asked.target, first=True)
 
 
 def _asked(values: dict[str, Any]) -> _Asked:

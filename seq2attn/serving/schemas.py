@@ -73,6 +73,7 @@ class DecodingRequest(Request):
     nbest: int | None = Field(None, ge=1, description="Number of results for each text.")
     length_penalty: float | None = Field(None, description="Exponent of the length normalization of scores.")
     coverage_penalty: float | None = Field(None, description="Penalty for source words without attention.")
+    min_length: int | None = Field(None, ge=0, description="Shortest output in pieces.")
     max_length: int | None = Field(None, ge=1, description="Longest output in pieces, at most the recipe's.")
     no_repeat_ngram: int | None = Field(None, ge=0, description="Forbid repeated n-grams of so many pieces.")
     sample: bool | None = Field(None, description="Sample instead of searching.")
@@ -128,14 +129,16 @@ class TranslateRequest(WritingRequest):
     source: str | None = Field(None, description="The source language, to find a model by.")
     target: str | None = Field(None, description="The target language, likewise.")
     markup: Kind | None = Field(
-        None, description="Keep tags or placeholders: they go where their words went. Only the best result."
+        None,
+        description="Keep tags or placeholders: they go where their words went. Each text is divided into "
+        "sentences, as by `split`. Only the best result.",
     )
 
     @model_validator(mode="after")
     def _plain_markup(self) -> Self:
-        others = self.tag, self.prefix, self.split, self.weights, (self.nbest or 1) > 1
+        others = self.prefix, self.weights, (self.nbest or 1) > 1
         if self.markup is not None and any(others):
-            raise ValueError("markup goes without tag, prefix, split, weights and nbest")
+            raise ValueError("markup goes without prefix, weights and nbest")
         return self
 
 

@@ -5,11 +5,13 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeVar
 
+from seq2attn.inference.engines.registry import TORCH
 from seq2attn.inference.predictor import Predictor
 from seq2attn.serving.beginnings import Added, Beginnings
 from seq2attn.serving.counters import Counters
 from seq2attn.serving.limits import Limits
 from seq2attn.serving.model_thread import ModelThread
+from seq2attn.serving.pairs import Pair
 from seq2attn.serving.refusals import INVALID, LEFT, UNAVAILABLE, RefusedError, refused
 from seq2attn.serving.waiting import Line, Ticket, WaitingLines, Work
 
@@ -27,7 +29,7 @@ class ServedModel(Generic[P]):
         limits: of the server.
         counters: where its batches are counted.
         checksum: of its weights.
-        languages: of the source and of the target, if it translates.
+        pairs: the languages that it translates, if it does.
     """
 
     def __init__(
@@ -37,10 +39,10 @@ class ServedModel(Generic[P]):
         limits: Limits,
         counters: Counters,
         checksum: str = "",
-        languages: tuple[str, str] | None = None,
+        pairs: Sequence[Pair] = (),
     ) -> None:
         self.name, self.predictor, self.limits = name, predictor, limits
-        self.checksum, self.languages = checksum, languages
+        self.checksum, self.pairs = checksum, pairs
         self.waiting = WaitingLines(limits.waiting)
         self.thread = ModelThread(
             name, self.waiting, limits.batch_seconds, lambda computed: counters.batch(name, computed)
@@ -48,8 +50,27 @@ class ServedModel(Generic[P]):
 
     def fits(self, name: str | None, source: str | None, target: str | None) -> bool:
         """Whether it has this name, and these languages; None is any."""
-        own = self.languages or (None, None)
-        return name in (None, self.name) and source in (None, own[0]) and target in (None, own[1])
+        return name in (None, self.name) and (
+            source is target is None or any(pair.fits(source, target) for pair in self.pairs)
+        )
+
+    def tag(self, source: str | None, target: str | None) -> str | None:
+        """Return the tag of texts of these languages; None if they have none, or no language is given.
+
+        RefusedError if it depends on the language that is not given.
+        """
+        tags = {pair.tag: pair.target for pair in self.pairs if pair.fits(source, target)}
+        if source is target is None or not tags:
+            return None
+        if len({*tags.values()}) > 1:
+            raise RefusedError(INVALID, f"expected target, one of {', '.join(sorted(tags.values()))}")
+        return next(iter(tags))
+
+    @property
+    def engine(self) -> str:
+        """The name of the program that searches, or else computes."""
+        engine = getattr(getattr(self.predictor, "generator", None), "engine", None)
+        return TORCH if engine is None else str(engine.name)
 
     @property
     def retry_after(self) -> int:

@@ -5,12 +5,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
+from seq2attn.inference.captioner import Captioner
+from seq2attn.inference.image_generator import ImageGenerator
+from seq2attn.inference.image_predictor import ImagePredictor
 from seq2attn.inference.predictor import Predictor
 from seq2attn.serving.counters import Counters
+from seq2attn.serving.languages import code_of
 from seq2attn.serving.limits import Limits
+from seq2attn.serving.pairs import Pair
 from seq2attn.serving.refusals import INVALID, TOO_LARGE, RefusedError
 from seq2attn.serving.served_model import ServedModel
 
+_LISTED = 4  # pairs of a model in a message
 P = TypeVar("P", bound=Predictor)
 
 
@@ -52,14 +58,23 @@ class Serving:
         return not self.token or hmac.compare_digest(token.encode("utf-8", "replace"), self.token.encode())
 
     def model(
-        self, kind: type[P], name: str | None, source: str | None = None, target: str | None = None
+        self,
+        kind: type[P],
+        name: str | None,
+        source: str | None = None,
+        target: str | None = None,
+        first: bool = False,
     ) -> ServedModel[P]:
         """Return the model of a kind: by its name, or by its languages, if they are given. RefusedError if
-        there is none, or more than one."""
+        there is none, or more than one, unless the first is wanted."""
         every = [model for model in self.models.values() if isinstance(model.predictor, kind)]
         able = [model for model in every if model.fits(name, source, target)]
-        if len(able) == 1:
+        if len(able) == 1 or (able and first):
             return cast("ServedModel[P]", able[0])
+        others = [model for model in self.models.values() if model not in every]
+        for model in others:
+            if model.name == name or (name is None and model.predictor.command == kind.command and not every):
+                raise RefusedError(INVALID, f"{model.name} {_reads(model.predictor)}")
         if not every:
             raise RefusedError(404, f"no model that is served can {kind.command} this")
         if able:
@@ -67,6 +82,15 @@ class Serving:
                 INVALID, f"several models can {kind.command} this: give model, one of {_listed(every)}"
             )
         raise RefusedError(404, f"no such model: expected one of {_listed(every)}")
+
+    def rivals(self) -> list[tuple[Pair, list[str]]]:
+        """Return the pairs of languages of several models, with their names, the first of which is taken
+        where a client cannot name one."""
+        named = dict[Pair, list[str]]()
+        for model in self.models.values():
+            for pair in dict.fromkeys(Pair(code_of(own.source), code_of(own.target)) for own in model.pairs):
+                named.setdefault(pair, []).append(model.name)
+        return [(pair, names) for pair, names in named.items() if len(names) > 1]
 
     def check(self, texts: Sequence[str]) -> None:
         """RefusedError for more texts, or longer ones, than are accepted."""
@@ -80,10 +104,17 @@ class Serving:
             )
 
 
+def _reads(predictor: Predictor) -> str:
+    """Return what a model reads, and its route."""
+    images = isinstance(predictor, Captioner | ImagePredictor)
+    what = "images" if images else "a number of images" if isinstance(predictor, ImageGenerator) else "texts"
+    return f"reads {what}, and its route is /v1/{predictor.command}"
+
+
 def _listed(models: Sequence[ServedModel[Predictor]]) -> str:
     """Return the names of models, with their languages."""
-    named = (
-        model.name if model.languages is None else f"{model.name} ({' to '.join(model.languages)})"
+    pairs = {
+        model.name: ", ".join(f"{pair.source} to {pair.target}" for pair in model.pairs[:_LISTED])
         for model in models
-    )
-    return ", ".join(named)
+    }
+    return ", ".join(f"{name} ({of})" if of else name for name, of in pairs.items())

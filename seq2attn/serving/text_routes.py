@@ -1,24 +1,27 @@
 """The routes of models that read texts: translate, summarize, align, tag, classify."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from seq2attn.alignment.markup import Kind
 from seq2attn.errors import Seq2attnError
-from seq2attn.inference.marked_text import MarkedTexts
+from seq2attn.inference.marked_text import MarkedTexts, MarkedTranslation
 from seq2attn.inference.predictor import Predictor
 from seq2attn.inference.recognizer import LabelPredictor, Recognizer
 from seq2attn.inference.results import Translation
 from seq2attn.inference.translator import Summarizer, TextPredictor, Translator
 from seq2attn.inference.writing_predictor import WritingPredictor
 from seq2attn.recipe import DecodingRecipe
-from seq2attn.serving.answers import aligned, in_sentences, joined, labelled, written
+from seq2attn.serving.answers import aligned, joined, labelled, marked, written
 from seq2attn.serving.beginnings import Added, Beginnings
+from seq2attn.serving.bodies import require_json
 from seq2attn.serving.documentation import answers
-from seq2attn.serving.refusals import INVALID, RefusedError, refused
+from seq2attn.serving.refusals import INVALID, TOO_LARGE, RefusedError, refused
 from seq2attn.serving.schemas import (
     AlignRequest,
     LabelRequest,
@@ -32,6 +35,7 @@ from seq2attn.serving.serving import Serving
 from seq2attn.serving.text_works import Aligning, Continuing, Draft, Labelling, Writing
 from seq2attn.serving.waiting import Ticket, Work
 from seq2attn.text.given_ids import with_tag
+from seq2attn.text.sentence_splitter import in_sentences
 
 STREAM = "text/event-stream"
 _WRITTEN = {
@@ -111,7 +115,8 @@ async def results(
 
 
 def log(request: Request, model: ServedModel[Predictor], lines: int) -> None:
-    """Add model and number of lines to the log of a request."""
+    """Add model and number of lines to the log of a request, and the engine to the headers of its answer."""
+    request.scope["state"]["engine"] = model.engine
     request.scope["state"]["log"] |= {"model": model.name, "lines": lines}
 
 
@@ -131,7 +136,7 @@ class TextRoutes:
 
     def router(self) -> APIRouter:
         """Return the routes."""
-        router = APIRouter(prefix="/v1", tags=["texts"])
+        router = APIRouter(prefix="/v1", tags=["texts"], dependencies=[Depends(require_json)])
         for path, handler, example, text in (
             ("/translate", self.translate, _TRANSLATED, "Translations, in the order of the texts."),
             ("/summarize", self.summarize, {"summaries": [_WRITTEN], "model": "samsum"}, "Summaries."),
@@ -152,14 +157,15 @@ class TextRoutes:
     async def translate(self, request: Request, body: TranslateRequest) -> Response:
         """Translate texts, each as if it were alone. With `Accept: text/event-stream` one by one."""
         model = self.serving.model(Translator, body.model, body.source, body.target)
+        tag = model.tag(body.source, body.target) if body.tag is None else body.tag
         if body.markup is not None:
-            return await self._marked(request, model, body)
-        return await self._written(request, model, body, "translations")
+            return await self._marked(request, model, body, tag)
+        return await self._written(request, model, body, "translations", tag)
 
     async def summarize(self, request: Request, body: SummarizeRequest) -> Response:
         """Summarize texts, whose sentences or turns are separated by line feeds."""
         model = self.serving.model(Summarizer, body.model)
-        return await self._written(request, model, body, "summaries")
+        return await self._written(request, model, body, "summaries", body.tag)
 
     async def next(self, request: Request, body: NextRequest) -> Response:
         """Find the words by which a translation or a summary may go on after the words of a prefix. The
@@ -167,7 +173,8 @@ class TextRoutes:
         model = self.serving.model(TextPredictor, body.model, body.source, body.target)
         self.serving.check([body.text, body.prefix])
         work = Continuing(model.predictor, model.predictor.decoding, count=body.count)
-        draft = Draft(self._tagged(model, body.text, body.tag), body.prefix)
+        tag = model.tag(body.source, body.target) if body.tag is None else body.tag
+        draft = Draft(self._tagged(model, body.text, tag), body.prefix)
         _, (words,) = await results(request, model, work, [draft], whole=True)
         entries = [{**word._asdict(), "probability": round(word.probability, 6)} for word in words]
         return JSONResponse({"words": entries, **named(model)})
@@ -176,10 +183,14 @@ class TextRoutes:
         """Link the words of texts with those of their translations."""
         model = self.serving.model(Translator, body.model, body.source, body.target)
         self.serving.check([*body.sources, *body.targets])
-        pairs = list(zip(body.sources, body.targets, strict=True))
+        tag = model.tag(body.source, body.target)
+        pairs = [(with_tag(one, tag), other) for one, other in zip(body.sources, body.targets, strict=True)]
         if not model.predictor.model.decoder.attention_layers:
             raise RefusedError(INVALID, f"{model.name} has no attention: it cannot align")
         _, pairs_aligned = await results(request, model, Aligning(model.predictor), pairs)
+        if tag is not None:
+            both = zip(pairs_aligned, body.sources, strict=True)
+            pairs_aligned = [pair.untagged(source) for pair, source in both]
         entries = [aligned(pair, body.threshold) for pair in pairs_aligned]
         return JSONResponse({"alignments": entries, **named(model)})
 
@@ -198,11 +209,20 @@ class TextRoutes:
         return JSONResponse({key: entries, **named(model)})
 
     async def _marked(
-        self, request: Request, model: ServedModel[TextPredictor], body: TranslateRequest
+        self, request: Request, model: ServedModel[TextPredictor], body: TranslateRequest, tag: str | None
     ) -> Response:
         """Return the translations of texts with markup."""
-        texts = await self.marked(request, model, body.items, body.markup or "html", body.decoding())
-        entries = [{"text": text} for text in texts]
+        (best, *_), cut = await self.marked(
+            request,
+            model,
+            body.items,
+            body.markup or "html",
+            body.decoding(),
+            tag,
+            body.long == "refuse",
+        )
+        left = iter(cut)
+        entries = [marked(one.text, one.segments, [next(left) for _ in one.segments]) for one in best]
         return JSONResponse({"translations": entries, **named(model)})
 
     async def marked(
@@ -210,22 +230,44 @@ class TextRoutes:
         request: Request,
         model: ServedModel[TextPredictor],
         texts: list[str],
-        kind: Any,
+        kind: Kind,
         options: dict[str, Any],
-    ) -> list[str]:
-        """Return the translations of texts with markup."""
+        tag: str | None = None,
+        whole: bool = False,
+    ) -> tuple[list[list[MarkedTranslation]], list[bool]]:
+        """Return the translations of texts with markup, sentence by sentence: the best of all texts, the
+        second best, and so on; and whether only the beginning of each sentence was read.
+
+        whole: see `ServedModel.submit`.
+        """
         self.serving.check(texts)
         try:
-            parsed = MarkedTexts(texts, kind)
+            parsed = await asyncio.to_thread(MarkedTexts, texts, kind)
         except Seq2attnError as error:
             raise refused(error) from error
         decoding = decoding_of(model.predictor, options, self.serving.limits.beam)
+        if len(parsed.plain) > self.serving.limits.lines:
+            raise RefusedError(TOO_LARGE, f"expected at most {self.serving.limits.lines:,} sentences")
         work = Writing(model.predictor, decoding, alignment=True)
-        _, found = await results(request, model, work, [Draft(text) for text in parsed.plain])
-        return [translation.text for translation in parsed.translated(found)]
+        drafts = [Draft(self._tagged(model, text, tag)) for text in parsed.plain]
+        ticket, found = await results(request, model, work, drafts, whole)
+
+        def ranked() -> list[list[MarkedTranslation]]:
+            nbests = [translation.nbest for translation in found]
+            return [
+                parsed.translated([nbest[min(rank, len(nbest) - 1)] for nbest in nbests])
+                for rank in range(decoding.nbest)
+            ]
+
+        return await asyncio.to_thread(ranked), [line.cut for line in ticket.lines]
 
     async def _written(
-        self, request: Request, model: ServedModel[TextPredictor], body: WritingRequest, key: str
+        self,
+        request: Request,
+        model: ServedModel[TextPredictor],
+        body: WritingRequest,
+        key: str,
+        tag: str | None,
     ) -> Response:
         """Return what is written from texts, at once or one by one."""
         parts = self._parts(body)
@@ -233,7 +275,7 @@ class TextRoutes:
         decoding = decoding_of(model.predictor, body.decoding(), self.serving.limits.beam)
         work = Writing(model.predictor, decoding, looked)
         log(request, model, len(parts))
-        drafts = [Draft(self._tagged(model, part.sentence, body.tag), body.prefix) for part in parts]
+        drafts = [Draft(self._tagged(model, part.sentence, tag), body.prefix) for part in parts]
         if STREAM in request.headers.get("accept", ""):
             beginnings = Beginnings(len(drafts))
             drafts = [draft._replace(listen=beginnings.listener(n)) for n, draft in enumerate(drafts)]
@@ -260,7 +302,8 @@ class TextRoutes:
         return with_tag(text, tag)
 
     def _parts(self, body: WritingRequest) -> list[_Part]:
-        """Return the lines of a request. RefusedError if they are too many or too long."""
+        """Return the lines of a request. RefusedError if they are too many or too long, or the prefix is."""
+        self.serving.check([body.prefix])
         if not body.split:
             self.serving.check(body.items)
             return [_Part(number, text, "") for number, text in enumerate(body.items)]
@@ -302,4 +345,4 @@ def event(name: str, data: dict[str, Any]) -> str:
 
 def named(model: ServedModel[Predictor]) -> dict[str, str]:
     """Return what each answer says of its model."""
-    return {"model": model.name, "checksum": model.checksum}
+    return {"model": model.name, "checksum": model.checksum, "engine": model.engine}

@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 from seq2attn.alignment.aligned_pair import AlignedPair
 from seq2attn.errors import Seq2attnError
+from seq2attn.inference.decoding_options import require_prefixes
 from seq2attn.inference.label_results import Annotation, Category
 from seq2attn.inference.next_words import NextWord
+from seq2attn.inference.pair_limits import PairLimits
 from seq2attn.inference.recognizer import BATCH_WORDS, LabelPredictor
 from seq2attn.inference.results import Translation
 from seq2attn.inference.shortening import shortened
@@ -51,17 +53,21 @@ class OfDrafts(Work):
         return most if readable is None else min(most, readable - 1)
 
     def lines(self, items: Sequence[Draft]) -> list[Line]:
-        """See the base class. Seq2attnError for a prefix that is longer than the decoder can read."""
-        limit, target = self.limit, self.predictor.target
+        """See the base class. Seq2attnError for a prefix that is longer than outputs may be, or than the
+        decoder can read."""
+        limit, prefixes = self.limit, [*dict.fromkeys(item.prefix for item in items)]
+        pieces = dict(zip(prefixes, self.predictor.target.encode(prefixes), strict=True))
         readable = self.predictor.model.decoder.max_length
         begun = [shortened(item.text, limit) for item in items]
         lines = []
         for number, ids in enumerate(self.predictor.source.encode(begun)):
             text, prefix, _ = items[number]
-            if prefix and readable is not None and len(target.encode([prefix])[0]) >= readable:
+            begins = pieces[prefix]
+            require_prefixes([begins], self.decoding, [f"text {number}"])
+            if prefix and readable is not None and len(begins) >= readable:
                 raise Seq2attnError(f"the prefix of text {number} is longer than the decoder can read")
-            cut = len(ids) > limit or begun[number] != text
-            lines.append(Line(items[number], min(len(ids), limit), number, weight(text), cut))
+            cut, length = len(ids) > limit or begun[number] != text, max(min(len(ids), limit), len(begins))
+            lines.append(Line(items[number], length, number, weight(text) + weight(prefix) - 1, cut))
         return lines
 
 
@@ -107,14 +113,16 @@ class Aligning(Work):
         return self.predictor.decoding.batch_tokens
 
     def lines(self, items: Sequence[tuple[str, str]]) -> list[Line]:
-        """See the base class."""
+        """See the base class. Seq2attnError for a pair that is longer than those that are aligned."""
         sources = self.predictor.source.encode([source for source, _ in items])
         targets = self.predictor.target.encode([target for _, target in items])
-        lengths = [max(map(len, pair)) for pair in zip(sources, targets, strict=True)]
-        return [
-            Line(pair, length, number, weight(max(pair, key=len)))
-            for number, (pair, length) in enumerate(zip(items, lengths, strict=True))
-        ]
+        limits, lines = PairLimits.of(self.predictor.model, self.predictor.decoding), list[Line]()
+        for number, lengths in enumerate(zip(map(len, sources), map(len, targets), strict=True)):
+            if not limits.fit(*lengths):
+                raise Seq2attnError(f"pair {number} is too long: expected at most {limits}")
+            pair = items[number]
+            lines.append(Line(pair, max(lengths), number, weight(max(pair, key=len))))
+        return lines
 
     def compute(self, lines: Sequence[Line]) -> list[AlignedPair]:
         """See the base class."""

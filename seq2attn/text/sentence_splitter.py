@@ -38,6 +38,20 @@ def sentences(text: str) -> list[str]:
     return [*split, text[begin:]] if begin < len(text) else split
 
 
+def in_sentences(text: str) -> list[tuple[str, str]]:
+    """Return the sentences of a text, each with the white space after it: together they are the text. The
+    first one is empty if there is white space before it."""
+    parts, end = [["", ""]], 0
+    for line in text.split("\n"):
+        for sentence in sentences(line):
+            begin = text.index(sentence, end)
+            parts[-1][1] = text[end:begin]
+            parts.append([sentence, ""])
+            end = begin + len(sentence)
+    parts[-1][1] = text[end:]
+    return [(sentence, after) for sentence, after in parts if sentence or after] or [("", "")]
+
+
 def numbered(pieces: Sequence[str], text: str, normalize: Callable[[str], str]) -> list[int]:
     """Return for each piece of a text the number of its line, from 0.
 

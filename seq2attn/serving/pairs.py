@@ -1,0 +1,77 @@
+"""The pairs of languages that a model translates, by its recipe: from its tags, or from its two languages."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+from seq2attn.recipe import AnyRecipe
+from seq2attn.recipe.data import FilesCorpus
+from seq2attn.serving.languages import code_of, is_language, same_language
+from seq2attn.text.given_ids import CLOSE, OPEN
+from seq2attn.text.vocabulary import Vocabulary
+
+_TAG = re.compile(r"\W*(?:2|to[ _]?|_)*(?P<code>[A-Za-z]{2,3}(?:[-_][A-Za-z]{2,4})?)[\W_]*")
+
+
+class Pair(NamedTuple):
+    """A language that is translated into another one."""
+
+    source: str
+    target: str
+    tag: str | None = None  # with which sources of this pair begin
+
+    def fits(self, source: str | None, target: str | None) -> bool:
+        """Whether it is a pair of these languages; None is any."""
+        return (source is None or same_language(self.source, source)) and (
+            target is None or same_language(self.target, target)
+        )
+
+
+def pairs_of(recipe: AnyRecipe, source: Vocabulary) -> tuple[Pair, ...]:
+    """Return the pairs of a model that translates.
+
+    Tags that name a language (<2de>, >>deu<<) are targets. The source of each is told by the names of the
+    files that have the tag (train.en.gz), or it is the recipe's source language, unless that is a target,
+    too: then each language is translated into each other one.
+    """
+    first, second = recipe.data.languages
+    marked = recipe.text.tags == "marked"
+    named = [name for name in source.names if name.startswith(OPEN) and name.endswith(CLOSE)]
+    tags = {tag: code for tag in (named if marked else recipe.text.tags) if (code := _language(tag))}
+    corpora = _corpora(recipe.data)
+    if not marked:
+        tags = {tag: code for tag, code in tags.items() if source.has_tag(tag)}
+    if not tags:
+        return (Pair(first, second),)
+    every = [*dict.fromkeys([*filter(is_language, (first, second)), *tags.values()])]
+    one_source = is_language(first) and not any(same_language(first, code) for code in tags.values())
+    pairs = list[Pair]()
+    for tag, code in tags.items():
+        told = [own for corpus in corpora if corpus.tag == tag and (own := _of_file(corpus))]
+        others = [first] if one_source else [own for own in every if not same_language(own, code)]
+        pairs += [Pair(code_of(own), code, tag) for own in dict.fromkeys(told or others)]
+    return tuple(pairs)
+
+
+def _language(tag: str) -> str:
+    """Return the code of the language that a tag names; empty if it names none."""
+    match = _TAG.fullmatch(tag)
+    return code_of(match["code"]) if match and is_language(match["code"]) else ""
+
+
+def _corpora(data: Any) -> Sequence[Any]:
+    """Return the corpora of the training data; none of an imported model."""
+    train = getattr(data, "train", None) or ()
+    return train if isinstance(train, list | tuple) else [train]
+
+
+def _of_file(corpus: Any) -> str:
+    """Return the language that the name of a corpus' source file ends with; empty if it tells none."""
+    return next(_suffixes(corpus.files[0]), "") if isinstance(corpus, FilesCorpus) else ""
+
+
+def _suffixes(file: Any) -> Iterator[str]:
+    """Yield the languages that the suffixes of a file's name are, the last first."""
+    suffixes = (suffix[1:] for suffix in reversed(PurePath(str(file)).suffixes))
+    return (suffix for suffix in suffixes if is_language(suffix))

@@ -1,0 +1,143 @@
+"""Models of several languages are served by language: their tags are told by the recipe, and put by the target."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tiny_runs
+from tiny_serving import client, translator
+
+pytest.importorskip("fastapi")
+
+from seq2attn.recipe import read
+from seq2attn.serving.counters import Counters
+from seq2attn.serving.languages import code_of, same_language
+from seq2attn.serving.limits import Limits
+from seq2attn.serving.opening import open_models
+from seq2attn.serving.pairs import Pair, pairs_of
+from seq2attn.text.given_ids import Numbering
+from seq2attn.text.vocabulary import Vocabulary
+
+MODEL = (tiny_runs.MODEL / "text" / "source.model").read_bytes()
+
+
+def pairs(languages: list[str], train: Any, tags: list[str]) -> list[tuple[str, str, str | None]]:
+    data = {"languages": languages, "train": train, "dev": {"files": ["dev.a", "dev.b"]}}
+    part = {"kind": "transformer", "size": 8, "layers": 1, "feed_forward": 8, "self_attention": {"heads": 2}}
+    sections = {
+        "data": data,
+        "text": {"tags": tags},
+        "model": {"encoder": part, "decoder": {**part, "cross_attention": {"heads": 2}}},
+        "training": {"max_steps": 1},
+    }
+    recipe = read(sections, check_files=False)
+    return [(*pair,) for pair in pairs_of(recipe, Vocabulary(MODEL, numbering=Numbering(tags=tags)))]
+
+
+def corpus(source: str, tag: str | None = None) -> dict[str, Any]:
+    return {"files": [source, "target.txt"], "tag": tag}
+
+
+@pytest.mark.parametrize(
+    ("languages", "train", "tags", "expected"),
+    [
+        (["de", "en"], [corpus("a.de")], [], [("de", "en", None)]),
+        (
+            ["source", "target"],
+            [corpus("train.en.gz", "<2de>"), corpus("train.de.gz", "<2en>")],
+            ["<2de>", "<2en>"],
+            [("en", "de", "<2de>"), ("de", "en", "<2en>")],
+        ),
+        (["en", "many"], [corpus("a", "<2de>"), corpus("b", ">>fra<<")], ["<2de>", ">>fra<<"],
+         [("en", "de", "<2de>"), ("en", "fr", ">>fra<<")]),
+        (["a", "b"], [corpus("x", "<de>"), corpus("y", "<en>")], ["<de>", "<en>"],
+         [("en", "de", "<de>"), ("de", "en", "<en>")]),
+        (["de", "en"], [corpus("a.de"), corpus("b.de", "<bt>")], ["<bt>"], [("de", "en", None)]),
+    ],
+)  # fmt: skip
+def test_tags_that_name_languages_are_targets(
+    languages: list[str], train: Any, tags: list[str], expected: list[Any]
+) -> None:
+    assert pairs(languages, train, tags) == expected
+
+
+def test_the_tags_of_an_imported_model_are_pieces_of_its_vocabulary() -> None:
+    class Source:
+        names = ["</s>", "▁a", ">>fra<<", ">>por<<", ">>x<<"]
+
+    data, text = SimpleNamespace(languages=("en", "ROMANCE")), SimpleNamespace(tags="marked")
+    found = pairs_of(SimpleNamespace(data=data, text=text), Source())  # type: ignore[arg-type]
+    assert found == (Pair("en", "fr", ">>fra<<"), Pair("en", "pt", ">>por<<"))
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "same"),
+    [("de", "DE", True), ("de", "de_DE", True), ("deu", "de", True), ("zh_Hans", "zh", True),
+     ("zh-Hans", "zh-Hant", False), ("de", "en", False)],
+)  # fmt: skip
+def test_codes_of_a_language_fit_each_other(own: str, asked: str, same: bool) -> None:
+    assert same_language(own, asked) == same == same_language(asked, own)
+    assert code_of("deu_DE") == "de-de"
+
+
+def test_the_target_puts_the_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(translator().source), "has_tag", lambda _, tag: tag in ("Tom", "Ich"))
+    with client() as served:
+        model = served.serving.models["de-en"]
+        model.pairs = [Pair("de", "en", "Tom"), Pair("de", "fr", "Ich"), Pair("en", "de", "Tom")]
+        codes = {one["code"]: one["targets"] for one in served.get("/languages").json()}
+        assert codes == {"de": ["en", "fr"], "en": ["de"], "fr": []}
+        text, expected = "ist nicht hier.", [translator().translate("Tom ist nicht hier.").text]
+        expected.append(translator().translate("Ich ist nicht hier.").text)
+        for target, result in zip(("EN", "fr_FR"), expected, strict=True):
+            body = {"q": text, "source": "de_DE", "target": target}
+            assert served.post("/translate", json=body).json() == {"translatedText": result}
+            html = served.post("/translate", json={**body, "format": "html"}).json()
+            assert html == {"translatedText": result}
+            (entry,) = served.post("/v1/translate", json={"text": text, "target": target}).json()[
+                "translations"
+            ]
+            assert entry["text"] == result
+        answer = served.post("/v1/translate", json={"text": text, "source": "de"})
+        assert (answer.status_code, answer.json()["error"]) == (422, "expected target, one of en, fr")
+        auto = served.post("/translate", json={"q": text, "source": "auto", "target": "de"}).json()
+        assert auto["detectedLanguage"] == {"confidence": 0.0, "language": "en"}
+        pair = {"sources": [text], "targets": ["Tom isn't here."], "target": "en"}
+        (aligned,) = served.post("/v1/align", json=pair).json()["alignments"]
+        assert aligned["source"] == text and all(source < 3 for source, _ in aligned["links"])
+        (listed,) = served.get("/v1/models").json()["models"]
+        assert listed["pairs"] == [["de", "en"], ["de", "fr"], ["en", "de"]] and listed["languages"] is None
+
+
+def test_clients_that_cannot_name_a_model_get_the_first_of_a_pair() -> None:
+    with client({"one": translator(), "two": translator()}) as served:
+        assert served.serving.rivals() == [(Pair("de", "en"), ["one", "two"])]
+        body = {"q": "Hilfe!", "source": "de", "target": "en"}
+        assert served.post("/translate", json=body).json() == {"translatedText": "Please help."}
+        assert served.post("/v1/translate", json={"text": "Hilfe!"}).status_code == 422
+
+
+class Renamed:
+    """An engine with a name, which leaves all to torch."""
+
+    name, rounding, exact = "other", 0.0, True
+
+    def supports(self, *_: Any) -> bool:
+        return False
+
+
+def test_an_engine_is_that_of_the_models_that_search() -> None:
+    from tiny_serving import label_predictors
+
+    predictors = {"de-en": translator(), "tag": label_predictors()["tag"]}
+    asked: list[Any] = []
+
+    def engine(recipe: Any, predictor: Any) -> Any:
+        asked.append(predictor)
+        return Renamed()
+
+    runs = dict.fromkeys(predictors, tiny_runs.MODEL)
+    waiting = iter(predictors.values())
+    models = open_models(runs, lambda _: next(waiting), engine, Limits(), Counters())
+    assert asked == [translator()]
+    assert {name: model.engine for name, model in models.items()} == {"de-en": "other", "tag": "torch"}
