@@ -81,10 +81,8 @@ class Generator(Generic[C]):
         self.model, self.tokenizer = model.to(self.device), tokenizer
 
     def _explaining_memory(self, batch_tokens: int) -> AbstractContextManager[None]:
-        return explain_out_of_memory(
-            f"out of memory: lower decoding.batch_tokens (now {batch_tokens}), or give "
-            f"{self.tokenizer.smaller}"
-        )
+        advice = f"lower decoding.batch_tokens (now {batch_tokens}), or give {self.tokenizer.smaller}"
+        return explain_out_of_memory(f"out of memory: {advice}")
 
     def rules(self, decoding: DecodingRecipe) -> Rules:
         """Return the rules of a search: the constraints on targets, and their ranking."""
