@@ -148,14 +148,14 @@ LONG = {  # what took a time that grew with the square of its length, or worse
 def test_no_text_takes_more_than_a_time_that_grows_with_its_length(name):
     begin = time.thread_time()
     marked(*LONG[name], same)
-    assert time.thread_time() - begin < 1.5  # of the processor; growing with the length: 0.2 at most
+    assert time.thread_time() - begin < 3  # of this thread alone; with the square of the length it was 6 to 11
 
 
 def test_an_element_that_lost_all_its_words_is_found_at_once():
     (segment,) = parse("x" + " <b>x</b>" * 3_000 + " x", "html")
     begin = time.thread_time()
     out = transfer(segment, "x", (segment.text.split(), ["x"]), [Link(0, 0)], "html")
-    assert time.thread_time() - begin < 1.5 and out.count("<b>") == 3_000
+    assert time.thread_time() - begin < 3 and out.count("<b>") == 3_000
 
 
 def test_letters_share_the_elements_around_them():
