@@ -153,7 +153,7 @@ HOSTILE = {
     "floating point": (saved(Image.new("F", (2, 2), 0.5), "TIFF"), "not 8 or 16 bits"),
     "an empty array": (np.zeros((0, 4), np.uint8), "empty image"),
     "numbers": (np.zeros((4, 4)), "not an image"),
-    "five channels": (np.zeros((4, 4, 5), np.uint8), "damaged image"),
+    "five channels": (np.zeros((4, 4, 5), np.uint8), "not an image"),
 }
 
 

@@ -218,7 +218,7 @@ def made() -> Translator:
         {"beam": 1},
         {"beam": 4, "nbest": 3},
         {"min_length": 9, "no_repeat_ngram": 1, "beam": 3},
-        {"max_length": 2},
+        {"max_length": 5},
     ],
     ids=str,
 )

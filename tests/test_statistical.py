@@ -215,7 +215,7 @@ def test_the_command_learns_from_the_files_themselves(tmp_path: Path) -> None:
     assert rows[3]["links"] == [[0, 0], [1, 1], [2, 2]] and "log_probability" not in rows[3]
     for wrong, message in (
         ([*words[:3], str(files[0])], "got 1 arguments"),
-        ([*words, "--head", "1"], "leave out the options of RUN"),
+        ([*words, "--head", "1"], "leave out --head"),
         ([*words[:4], str(tmp_path / "none")], "there is no file"),
     ):
         assert message in fails(*wrong)[1]

@@ -56,8 +56,8 @@ def variants(recipe: AnyRecipe, blocks: Sequence[Any], at: str | None = None) ->
     if path is None:
         raise BenchError(
             f"the network of the recipe {recipe.name} has no places for blocks (key blocks). If it is a "
-            "graph, train it with `seq2attn train --seeds 1,2,3` as it is and with blocks by "
-            "model.backbone.insert, and compare the runs with `seq2attn compare`"
+            "graph, train it with several seeds as it is, and with blocks by model.backbone.insert; then "
+            "compare the runs (docs/compare.md)"
         )
     sections = [block if isinstance(block, Mapping) else {"block": block} for block in blocks]
     placed = [section if at is None or "at" in section else {**section, "at": at} for section in sections]

@@ -64,7 +64,7 @@ class Parity(NamedTuple):
         lines = [f"{self.engine}: {self.compared:,} of {self.sentences:,} sentences compared"]
         lines += [f"not compared: {count:,} for {reason}" for reason, count in self.left.items()]
         if not self.compared:
-            lines.append("so parity was not shown: give other sentences with --source")
+            lines.append("so parity was not shown: give other sentences")
         if self.compared:
             same, good = (100 * count / self.compared for count in (self.same, self.compared - self.worse))
             lines += [
