@@ -103,7 +103,7 @@ def test_each_block_takes_the_place_of_the_recipes() -> None:
         read("digits", variant.overrides)
     with pytest.raises(BenchError, match="copy_additive has no places for blocks"):
         variants(read("copy_additive"), ["se"])
-    with pytest.raises(BenchError, match="digits has no places for blocks .* compare the runs"):
+    with pytest.raises(BenchError, match=r"digits has no places for blocks .* compare the runs"):
         variants(read("digits", ["model.backbone={kind: vit}"]), ["se"])
 
 

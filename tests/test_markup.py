@@ -148,7 +148,7 @@ LONG = {  # what took a time that grew with the square of its length, or worse
 def test_no_text_takes_more_than_a_time_that_grows_with_its_length(name):
     begin = time.thread_time()
     marked(*LONG[name], same)
-    assert time.thread_time() - begin < 3  # of this thread alone; with the square of the length it was 6 to 11
+    assert time.thread_time() - begin < 3  # of this thread alone; it was 6 to 11
 
 
 def test_an_element_that_lost_all_its_words_is_found_at_once():
