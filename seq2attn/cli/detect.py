@@ -81,6 +81,7 @@ def detect(
     ids, given_ids = _ids(images, coco) if form == "json" else ([], {})
     pictures = [] if output is None else own_files(images, output, [".boxes.png"], "pictures", "draw")
     detector = load_for("detect", run, checkpoint, device, precision)
+    categories = category_ids(detector.labels, given_ids, detector.category_ids)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
 
@@ -91,7 +92,6 @@ def detect(
             if form == "text":
                 yield f"{result.name}\t{result}"
                 continue
-            categories = category_ids(detector.labels, given_ids, detector.category_ids)
             for line in result.to_coco(ids[number], categories):
                 yield json.dumps(line, ensure_ascii=False)
 

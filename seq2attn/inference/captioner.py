@@ -1,6 +1,5 @@
 """The predictor that writes texts from images: captions, formulas."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -156,7 +155,7 @@ class Captioner(WritingPredictor[ImageTokenizer]):
     ) -> tuple[Caption, "Figure"]:
         """See the base class. text: an image."""
         result = self._looked(text, options, decoding)
-        return result, result.plot(pieces=options.pieces, scale=options.scale or "auto")
+        return result, _figure(result, options)
 
     def plot(
         self,
@@ -167,13 +166,10 @@ class Captioner(WritingPredictor[ImageTokenizer]):
     ) -> Caption:
         """See the base class. A path that ends in .json gets the result with its weights instead of a
         picture."""
-        from seq2attn.views.pictures import save, write
+        from seq2attn.views.pictures import save_or_json
 
         result = self._looked(text, options, decoding)
-        if Path(path).suffix.lower() == ".json":
-            write(Path(path), lambda: json.dumps(result.to_json(), ensure_ascii=False).encode())
-        else:
-            save(result.plot(pieces=options.pieces, scale=options.scale or "auto"), path)
+        save_or_json(path, lambda: _figure(result, options), result.to_json)
         return result
 
     def _looked(self, text: "OneImage", options: PlotOptions, decoding: Mapping[str, object]) -> Caption:
@@ -244,3 +240,7 @@ class Captioner(WritingPredictor[ImageTokenizer]):
             alignment=words.unflatten(-1, grid),
             attention=forced.attention,
         )
+
+
+def _figure(result: Caption, options: PlotOptions) -> "Figure":
+    return result.plot(pieces=options.pieces, scale=options.scale or "auto")

@@ -1,6 +1,5 @@
 """The predictor that generates images."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -18,7 +17,7 @@ from seq2attn.data.latent_batches import between, latent_vectors
 from seq2attn.errors import Seq2attnError, require_type
 from seq2attn.images.decoding import Pixels
 from seq2attn.inference.image_input import ReadImage, read_image
-from seq2attn.inference.image_maps import ImageMap, ImageMaps, block_maps
+from seq2attn.inference.image_maps import ImageMap, ImageMaps, block_maps, write_maps
 from seq2attn.inference.predictor import DEFAULT_PLOT, NO_OPTIONS, OF_TEXTS, PlotOptions, Predictor
 from seq2attn.inference.result_list import Results
 from seq2attn.inference.viewing import DEFAULT_VIEW, ViewOptions
@@ -26,7 +25,7 @@ from seq2attn.models.vision.discriminators import AdversarialPair
 from seq2attn.recipe.image_generation import GenerationDataRecipe
 from seq2attn.runtime.devices import autocast, explain_out_of_memory
 from seq2attn.views.html_table import block, pale
-from seq2attn.views.pictures import save, write, write_png
+from seq2attn.views.pictures import write_png
 from seq2attn.views.sheets import png
 from seq2attn.views.thumbnails import thumbnail
 from seq2attn.views.viewer import Entry
@@ -208,11 +207,7 @@ class ImageGenerator(Predictor):
     ) -> GeneratedImage:
         """See the base class. A path that ends in .json gets the numbers of the maps instead of a picture."""
         image, maps = self._seen_as(text, options, decoding)
-        if Path(path).suffix.lower() != ".json":
-            save(maps.draw(options), path)
-        else:
-            content = {**image.to_json(), "maps": maps.to_json(options)}
-            write(Path(path), lambda: json.dumps(content, ensure_ascii=False).encode())
+        write_maps(maps, image.to_json(), path, options)
         return image
 
     def entry(
@@ -262,12 +257,11 @@ class ImageGenerator(Predictor):
                 maps, images = block_maps(self.model, lambda: self.model.generator(*given))
                 (name,), (pixels,) = _names(image, range(1)), _bytes(images)
                 made = GeneratedImage(pixels, latents[0].numpy(), name, of_class)
-                read = ReadImage(pixels, np.eye(2, 3), (pixels.shape[0], pixels.shape[1]))
+                read: ReadImage | Pixels = pixels
             else:
                 name, original = read_image(image, self.original_reader)
-                pixels = self.reader.read(original)
-                size = original.shape[0], original.shape[1]
-                read = ReadImage(pixels, self.reader.geometry(*size)[0], size)
+                read = ReadImage.of(original, self.reader)
+                pixels = read.pixels
                 images = collate_images([pixels], self.normalize)[0].to(self.device)
                 made = GeneratedImage(pixels, np.zeros(0, np.float32), name)
             maps += block_maps(self.model, lambda: self.model.discriminator.vectors(images))[0]

@@ -26,6 +26,12 @@ class ReadImage(NamedTuple):
     to_original: Matrix  # (2, 3): takes a position of it to that of the original image
     size: Grid  # height and width of the original
 
+    @classmethod
+    def of(cls, original: Pixels, reader: ImageReader) -> "ReadImage":
+        """Return an image of any size as a reader has it for the network."""
+        size = original.shape[0], original.shape[1]
+        return cls(reader.read(original), reader.geometry(*size)[0], size)
+
     @property
     def sides(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """The first and last column of the original that the network reads, and the first and last row."""

@@ -5,7 +5,6 @@ Letters: C channels, H x W the grid, N = H W its positions, h heads.
 """
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
@@ -109,13 +108,9 @@ def write_maps(
     maps: "ImageMaps", result: Mapping[str, Any], path: str | Path, options: PlotOptions = DEFAULT_PLOT
 ) -> None:
     """Write a picture of the chosen maps; or, if the path ends in .json, their numbers beside a result."""
-    from seq2attn.views.pictures import save, write
+    from seq2attn.views.pictures import save_or_json
 
-    if Path(path).suffix.lower() == ".json":
-        content = {**result, "maps": maps.to_json(options)}
-        write(Path(path), lambda: json.dumps(content, ensure_ascii=False).encode())
-    else:
-        save(maps.draw(options), path)
+    save_or_json(path, lambda: maps.draw(options), lambda: {**result, "maps": maps.to_json(options)})
 
 
 def rollout(layers: Sequence[Float[Tensor, "h N N"]]) -> Float[Tensor, "N N"]:

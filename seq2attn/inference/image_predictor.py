@@ -103,8 +103,7 @@ class ImagePredictor(Predictor, Generic[S]):
 
     def read(self, pixels: Pixels) -> ReadImage:
         """Return an image of any size as the network reads it."""
-        size = pixels.shape[0], pixels.shape[1]
-        return ReadImage(self.reader.read(pixels), self.reader.geometry(*size)[0], size)
+        return ReadImage.of(pixels, self.reader)
 
     def _batch(self, images: Sequence[Pixels]) -> tuple[Tensor, Tensor | None]:
         """Return images as the model takes them, and their mask, on its device."""

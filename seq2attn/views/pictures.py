@@ -6,6 +6,7 @@ any script are drawn literally, each character in a font that has it.
 
 import contextlib
 import io
+import json
 import os
 import unicodedata
 import warnings
@@ -78,6 +79,14 @@ def save(figure: Figure, path: str | Path) -> Path:
     if path.suffix.lower() not in FORMATS:
         raise PlotError(f"expected a file name that ends in .png, .svg or .pdf, got {path.name!r}")
     return write(path, lambda: render(figure, path.suffix[1:].lower()))
+
+
+def save_or_json(path: str | Path, figure: Callable[[], Figure], content: Callable[[], Any]) -> Path:
+    """Write a figure as `save`; or, if the path ends in .json, a value for json.dumps in its place."""
+    if Path(path).suffix.lower() != ".json":
+        return save(figure(), path)
+    value = content()
+    return write(Path(path), lambda: json.dumps(value, ensure_ascii=False).encode())
 
 
 def write(path: Path, content: Callable[[], bytes]) -> Path:
