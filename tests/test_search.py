@@ -174,7 +174,7 @@ def test_the_best_of_groups_are_the_best_of_all(kind, beam, size):
             log_p[torch.rand_like(log_p) < 0.9] = IMPOSSIBLE
         if not begun:
             total[:, 1:] = IMPOSSIBLE
-        best, origin, token = _top_continuations(log_p.clone(), total)
+        best, origin, token = map(torch.from_numpy, _top_continuations(log_p.clone(), total))
         sums = (log_p + total[..., None]).flatten(1)
         expected = (
             F.pad(sums, (0, 2 * beam), value=IMPOSSIBLE).sort(dim=1, descending=True).values[:, : 2 * beam]

@@ -6,8 +6,10 @@ Letters: B sentences, K hypotheses of each, V tokens, t tokens so far.
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from seq2attn.attention.state import reorder
@@ -15,11 +17,15 @@ from seq2attn.errors import Seq2attnError
 from seq2attn.inference.decided import DecidedTokens, OpenHypotheses
 from seq2attn.inference.search import (
     IMPOSSIBLE,
+    Floats,
     Hypothesis,
+    Ids,
     Rules,
     Step,
     Watch,
     greedy,
+    on_device,
+    on_host,
     require_numbers,
 )
 from seq2attn.runtime.chunks import blocks
@@ -27,18 +33,17 @@ from seq2attn.runtime.chunks import blocks
 GROUP_SIZE = 64  # tokens; `_top_continuations` first compares the best of each group
 
 
-def _first_hypotheses(count: int, beam: int, nbest: int, device: torch.device) -> OpenHypotheses:
+def _first_hypotheses(count: int, beam: int, nbest: int) -> OpenHypotheses:
     """Return empty hypotheses. Seq2attnError for an empty beam, or an n-best list that is longer."""
     if not 1 <= nbest <= beam:
         raise Seq2attnError(
             "a beam holds at least one hypothesis, and an n-best list at most as many as the beam; got "
             f"beam={beam}, nbest={nbest}"
         )
-    total = torch.full((count, beam), IMPOSSIBLE, device=device)
+    total = np.full((count, beam), IMPOSSIBLE, np.float32)
     total[:, 0] = 0.0  # at first the K hypotheses are equal: only one of them may be continued
-    sentences = torch.arange(count, device=device)
-    history = sentences.new_empty(count, beam, 0)
-    return OpenHypotheses(sentences, history, total, torch.zeros_like(sentences))
+    history, path = np.empty((count, beam, 0), np.int64), np.zeros(count, np.int64)
+    return OpenHypotheses(np.arange(count), history, total, path)
 
 
 class BeamStep(NamedTuple):
@@ -52,9 +57,14 @@ class BeamStep(NamedTuple):
 class _Continuations(NamedTuple):
     """The best 2 K continuations of each sentence, best first."""
 
-    total: Tensor  # (B, 2K), log-probabilities
-    origin: Tensor  # (B, 2K), the hypothesis that is continued, 0 to K - 1
-    token: Tensor  # (B, 2K)
+    total: Floats  # (B, 2K), log-probabilities
+    origin: Ids  # (B, 2K), the hypothesis that is continued, 0 to K - 1
+    token: Ids  # (B, 2K)
+
+    def at(self, places: Ids) -> "_Continuations":
+        """Return those at some places (B, n) of each sentence."""
+        rows = np.arange(len(places))[:, None]
+        return _Continuations(self.total[rows, places], self.origin[rows, places], self.token[rows, places])
 
 
 def beam_search(
@@ -82,35 +92,36 @@ def beam_search(
     """
     nbest, count, device = beam if nbest is None else nbest, len(limits), limits.device
     kept = beam if rules.estimated_end else nbest
-    hypotheses = _first_hypotheses(count, beam, nbest, device)
-    sentences, finished = hypotheses.sentences, [list[Hypothesis]() for _ in range(count)]
+    most, forced = on_host(limits), None if prefix is None else on_host(prefix)
+    hypotheses = _first_hypotheses(count, beam, nbest)
+    finished = [list[Hypothesis]() for _ in range(count)]
     dropped: list[int] = []  # the sentences whose greedy hypothesis has left the beam before its end
-    decided = None if watch is None else DecidedTokens(watch, rules, limits, finished)
-    start, state = state, reorder(state, sentences.repeat_interleave(beam), sentences)
-    token = torch.full((count * beam,), rules.bos, dtype=torch.long, device=device)
+    decided = None if watch is None else DecidedTokens(watch, rules, most, finished)
+    sources = torch.arange(count, device=device)
+    start, state = state, reorder(state, sources.repeat_interleave(beam), sources)
+    token = torch.full((count * beam,), rules.bos, device=device)
     while len(hypotheses.sentences):
         logits, state = step(token, state)
-        continuations = _continuations(logits, hypotheses, rules, limits, prefix)
-        _collect_finished(finished, continuations, hypotheses, state, rules, limits, kept)
+        continuations = _continuations(logits, hypotheses, rules, most, forced)
+        _collect_finished(finished, continuations, hypotheses, state, rules, most, kept)
         # A stable sort moves ended hypotheses to the end; the others keep their order.
-        total = continuations.total.masked_fill(continuations.token == rules.eos, IMPOSSIBLE)
-        order = total.sort(dim=1, descending=True, stable=True).indices[:, :beam]
+        open_total = np.where(continuations.token == rules.eos, IMPOSSIBLE, continuations.total)
+        order = np.argsort(-open_total, axis=1, kind="stable")[:, :beam]  # (B, K)
         path, lost = _greedy_path(hypotheses, continuations, order, rules)
         _add_step(trace, hypotheses, continuations, order, rules)
         dropped += hypotheses.sentences[lost].tolist()
-        parts = total, continuations.origin, continuations.token
-        total, origin, token = (x.gather(1, order) for x in parts)
-        remaining = _unfinished(hypotheses, total, finished, rules, limits, kept)
-        length = hypotheses.history.shape[2]
-        origin, token = origin[remaining], token[remaining]  # (B, K), of the sentences that remain
-        history = hypotheses.history[remaining].gather(1, origin[..., None].expand(-1, -1, length))
-        history = torch.cat([history, token[..., None]], 2)
-        before, sentences = hypotheses, hypotheses.sentences[remaining]
+        total, origin, tokens = continuations._replace(total=open_total).at(order)
+        remaining = _unfinished(hypotheses, total, finished, rules, most, kept)
+        origin, tokens, sentences = origin[remaining], tokens[remaining], hypotheses.sentences[remaining]
+        history = hypotheses.history[remaining[:, None], origin]
+        history = np.concatenate([history, tokens[..., None]], 2)
+        before = hypotheses
         hypotheses = OpenHypotheses(sentences, history, total[remaining], path[remaining])
         if decided is not None:
             decided.step(before, lost, hypotheses)
-        state = reorder(state, (remaining[:, None] * beam + origin).flatten(), remaining)
-        token = token.flatten()
+        rows = (remaining[:, None] * beam + origin).ravel()
+        state = reorder(state, on_device(rows, device), on_device(remaining, device))
+        token = on_device(tokens.ravel(), device)
     for sentence, hypothesis in _completed(step, start, rules, limits, prefix, dropped):
         _keep(hypothesis, finished[sentence], nbest)
     return [found[:nbest] for found in finished]
@@ -118,12 +129,12 @@ def beam_search(
 
 def _unfinished(
     hypotheses: OpenHypotheses,
-    total: Tensor,
+    total: Floats,
     finished: list[list[Hypothesis]],
     rules: Rules,
-    limits: Tensor,
+    limits: Ids,
     kept: int,
-) -> Tensor:
+) -> Ids:
     """Return the rows of the sentences of which an open hypothesis could still be kept.
 
     total: (B, K), log-probabilities of the open hypotheses after this step, best first.
@@ -131,9 +142,9 @@ def _unfinished(
     # A log-probability only falls and the coverage term is never positive: no score can be higher than that
     # of the present log-probability at the limit.
     longest = hypotheses.history.shape[2] if rules.estimated_end else limits[hypotheses.sentences]
-    highest: Tensor = rules.score(total[:, 0], longest + 1)
+    highest: Floats = rules.score(total[:, 0], longest + 1)
     lowest = [_lowest_kept(finished[sentence], kept) for sentence in hypotheses.sentences.tolist()]
-    return (highest > torch.tensor(lowest, device=total.device)).nonzero().squeeze(1)
+    return np.flatnonzero(highest > lowest)
 
 
 def _completed(
@@ -152,7 +163,7 @@ def _add_step(
     trace: list[BeamStep] | None,
     hypotheses: OpenHypotheses,
     continuations: _Continuations,
-    order: Tensor,
+    order: Ids,
     rules: Rules,
 ) -> None:
     """Add the step of the first sentence to a trace, if there is one and the sentence is not finished.
@@ -169,23 +180,24 @@ def _add_step(
 
 
 def _greedy_path(
-    hypotheses: OpenHypotheses, continuations: _Continuations, order: Tensor, rules: Rules
-) -> tuple[Tensor, Tensor]:
+    hypotheses: OpenHypotheses, continuations: _Continuations, order: Ids, rules: Rules
+) -> tuple[Ids, NDArray[np.bool_]]:
     """Return which of the kept continuations (B, K) is the one of greedy search (B,), -1 if none; and whether
     it has been dropped with this step, and is to be completed (B,).
 
     order: (B, K), indices of the kept continuations.
     """
     of_path = continuations.origin == hypotheses.path[:, None]  # (B, 2K), best first: the first is greedy's
-    first = of_path.byte().argmax(1, keepdim=True)  # (B, 1)
+    first = of_path.argmax(1)[:, None]  # (B, 1)
+    total, _, token = (part[:, 0] for part in continuations.at(first))
     begun = hypotheses.path >= 0
-    exists = begun & of_path.any(1) & continuations.total.gather(1, first).squeeze(1).isfinite()
+    exists = begun & of_path.any(1) & np.isfinite(total)
     kept = (order == first) & exists[:, None]  # (B, K)
-    ends = (continuations.token.gather(1, first).squeeze(1) == rules.eos) & exists
-    collected = ends & (first.squeeze(1) < order.shape[1])
+    ends = (token == rules.eos) & exists
+    collected = ends & (first[:, 0] < order.shape[1])
     stays = kept.any(1) & ~ends
     lost = begun & ~stays & ~collected & (not rules.estimated_end)
-    return kept.byte().argmax(1).masked_fill(~stays, -1), lost
+    return np.where(stays, kept.argmax(1), -1), lost
 
 
 def _keep(hypothesis: Hypothesis, kept: list[Hypothesis], nbest: int) -> None:
@@ -201,22 +213,26 @@ def _lowest_kept(kept: list[Hypothesis], nbest: int) -> float:
 
 
 def _continuations(
-    logits: Tensor, hypotheses: OpenHypotheses, rules: Rules, limits: Tensor, prefix: Tensor | None
+    logits: Tensor, hypotheses: OpenHypotheses, rules: Rules, limits: Ids, prefix: Ids | None
 ) -> _Continuations:
     """Return the best continuations by one token, from logits (B K, V)."""
     count, beam, length = hypotheses.history.shape
-    history = hypotheses.history.view(count * beam, length)
-    sentences = hypotheses.sentences.repeat_interleave(beam)  # (B K,)
-    forced = None if prefix is None else prefix[sentences]
+    history, total = (
+        hypotheses.history.reshape(count * beam, length),
+        on_device(hypotheses.total, logits.device),
+    )
+    sentences = hypotheses.sentences.repeat(beam)  # (B K,)
+    limits, forced = limits[sentences], None if prefix is None else prefix[sentences]
     parts = []
     for block in blocks(count, logits.device, beam):
         rows = slice(block.start * beam, block.stop * beam)
         log_p = logits[rows].float().log_softmax(-1)
         forced_rows = None if forced is None else forced[rows]
-        log_p = rules.restrict(log_p, history[rows], limits[sentences[rows]], forced_rows)
-        parts.append(_top_continuations(log_p.unflatten(0, (-1, beam)), hypotheses.total[block]))
-        require_numbers(parts[-1].total)
-    return _Continuations(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+        log_p = rules.restrict(log_p, history[rows], limits[rows], forced_rows)
+        parts.append(_top_continuations(log_p.unflatten(0, (-1, beam)), total[block]))
+    found = _Continuations(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    require_numbers(found.total)
+    return found
 
 
 def _top_continuations(log_p: Tensor, total: Tensor) -> _Continuations:
@@ -234,10 +250,10 @@ def _top_continuations(log_p: Tensor, total: Tensor) -> _Continuations:
     chosen = maxima.topk(min(2 * beam, maxima.shape[1]), dim=1).indices  # (B, 2K)
     members = groups.gather(1, chosen[..., None].expand(-1, -1, GROUP_SIZE))
     totals = (members + total.gather(1, chosen // per_hypothesis)[..., None]).flatten(1)
-    best, index = totals.topk(2 * beam, dim=1)  # (B, 2K)
-    group = chosen.gather(1, index // GROUP_SIZE)
-    token = group % per_hypothesis * GROUP_SIZE + index % GROUP_SIZE
-    return _Continuations(best, group // per_hypothesis, token.clamp(max=size - 1))  # padding is IMPOSSIBLE
+    best, place = (on_host(found) for found in totals.topk(2 * beam, dim=1))  # (B, 2K)
+    group = on_host(chosen)[np.arange(count)[:, None], place // GROUP_SIZE]
+    token = group % per_hypothesis * GROUP_SIZE + place % GROUP_SIZE
+    return _Continuations(best, group // per_hypothesis, np.minimum(token, size - 1))  # padding is IMPOSSIBLE
 
 
 def _collect_finished(
@@ -246,16 +262,15 @@ def _collect_finished(
     hypotheses: OpenHypotheses,
     state: Any,
     rules: Rules,
-    limits: Tensor,
+    limits: Ids,
     nbest: int,
 ) -> None:
     """Add the hypotheses that end with this step to the n-best lists of their sentences."""
     beam, length = hypotheses.history.shape[1], hypotheses.history.shape[2] + 1
-    ends = (continuations.token == rules.eos) & continuations.total.isfinite()
-    ends[:, beam:] = False
-    if not bool(ends.any()):
+    ends = (continuations.token == rules.eos) & np.isfinite(continuations.total)
+    row, rank = ends[:, :beam].nonzero()
+    if not len(row):
         return
-    row, rank = ends.nonzero(as_tuple=True)
     origin = continuations.origin[row, rank]
     coverage_scores = rules.coverage_scores(state, len(hypotheses.sentences) * beam)
     truncated = length - 1 >= limits[hypotheses.sentences[row]]

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from seq2attn.inference.search import IMPOSSIBLE, Hypothesis, Rules, Watch
+from seq2attn.inference.search import IMPOSSIBLE, Floats, Hypothesis, Ids, Rules, Watch
 
 _ROUNDING = 1e-3  # of a log-probability that is computed once more, in a batch of another size
 
@@ -18,10 +18,10 @@ _ROUNDING = 1e-3  # of a log-probability that is computed once more, in a batch 
 class OpenHypotheses(NamedTuple):
     """The unfinished hypotheses: K for each unfinished sentence, best first."""
 
-    sentences: Tensor  # (B,), index of each sentence
-    history: Tensor  # (B, K, t)
-    total: Tensor  # (B, K), log-probabilities
-    path: Tensor  # (B,), the hypothesis that greedy search would have, 0 to K - 1; -1 = it has left the beam
+    sentences: Ids  # (B,), index of each sentence
+    history: Ids  # (B, K, t)
+    total: Floats  # (B, K), log-probabilities
+    path: Ids  # (B,), the hypothesis that greedy search would have, 0 to K - 1; -1 = it has left the beam
 
 
 class _Dropped(NamedTuple):
@@ -46,34 +46,32 @@ class DecidedTokens:
     """
 
     def __init__(
-        self, watch: Watch, rules: Rules, limits: Tensor, finished: Sequence[Sequence[Hypothesis]]
+        self, watch: Watch, rules: Rules, limits: Ids, finished: Sequence[Sequence[Hypothesis]]
     ) -> None:
         self.watch, self.rules, self.limits, self.finished = watch, rules, limits, finished
         self._dropped: dict[int, _Dropped] = {}
         self._told = [0] * len(limits)  # tokens of each sentence
 
-    def step(self, before: OpenHypotheses, lost: Tensor, after: OpenHypotheses) -> None:
+    def step(self, before: OpenHypotheses, lost: NDArray[np.bool_], after: OpenHypotheses) -> None:
         """Tell what is decided after a step.
 
         lost: (B,), whether the beam has dropped the hypothesis of greedy search with this step; after: of the
         sentences that remain.
         """
-        for row in lost.nonzero().squeeze(1).tolist():
+        for row in np.flatnonzero(lost).tolist():
             sentence, place = int(before.sentences[row]), int(before.path[row])
-            length, total = self.limits[sentence] + 1, float(before.total[row, place]) + _ROUNDING
+            length, total = int(self.limits[sentence]) + 1, float(before.total[row, place]) + _ROUNDING
             tokens = before.history[row, place].tolist()
-            self._dropped[sentence] = _Dropped(tokens, float(self.rules.score(total, int(length))))
+            self._dropped[sentence] = _Dropped(tokens, float(self.rules.score(total, length)))
         remaining = after.sentences.tolist()
-        best = torch.tensor(
-            [self._best(sentence) for sentence in remaining], dtype=torch.double, device="cpu"
-        )
-        lengths = (self.limits[after.sentences] + 1).double()[:, None]
+        best = np.array([self._best(sentence) for sentence in remaining])
+        lengths = self.limits[after.sentences][:, None] + 1
         # In double precision, as scores of ended hypotheses are: none is left out that differs by rounding.
-        highest = self.rules.score(after.total.double(), lengths).cpu()
+        highest = self.rules.score(after.total.astype(np.float64), lengths)
         possible = (highest >= best[:, None]) & (highest > IMPOSSIBLE)  # (B, K)
-        history = after.history.cpu()
+        history = after.history
         same = (history == history[:, :1]) | ~possible[..., None]
-        counts = same.all(1).cummin(1).values.sum(1).tolist()
+        counts = np.minimum.accumulate(same.all(1), 1).sum(1).tolist()
         for row, sentence in enumerate(remaining):
             first = [history[row, 0, : counts[row]].tolist()] if possible[row, 0] else []
             self._tell(sentence, first)

@@ -1,5 +1,8 @@
 """Greedy search and sampling. They use a model only through `step`, and its state through `reorder`.
 
+The model's device computes logits and what is as wide as the vocabulary. Everything else is a few numbers for
+each sentence, and kept in arrays on the host: an operation on those costs a device far more than it computes.
+
 The result of a sentence does not depend on the other sentences of its batch, their number or their order, as
 far as the logits do not: in bf16 and fp16 they are rounded otherwise in batches of another size.
 Finished sentences leave the batch. Every score is the model's own log-probability of the tokens, so that
@@ -15,6 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 from torch import Tensor
 
 from seq2attn.attention.state import reorder
@@ -23,7 +28,9 @@ from seq2attn.errors import Seq2attnError, for_caller
 Step = Callable[[Tensor, Any], tuple[Tensor, Any]]  # token (N,), state -> logits (N, V), state
 Coverage = Callable[[Any], Tensor | None]  # state -> (N, S), the sum of the weights of each source position
 Watch = Callable[[int, list[int]], None]  # sentence, tokens that its result begins with, whatever comes
-Choose = Callable[[Tensor, Tensor], Tensor]  # log-probabilities (N, V), sentences (N,) -> tokens (N,)
+Ids = NDArray[np.int64]  # of tokens, sentences or rows
+Floats = NDArray[np.floating[Any]]
+Choose = Callable[[Tensor, Ids], Tensor]  # log-probabilities (N, V), sentences (N,) -> tokens (N,)
 
 IMPOSSIBLE = float("-inf")  # the log-probability of a forbidden token
 # At lower temperatures, logits overflow; at higher ones, all tokens are equally probable.
@@ -65,7 +72,7 @@ class Rules:
     estimated_end: bool = False
     word_starts: Tensor | None = None  # (V,), bool; required if a prefix has WORD_START
 
-    def score(self, log_probability: Tensor | float, length: Tensor | int) -> Any:
+    def score(self, log_probability: Floats | float, length: Ids | int) -> Any:
         """Return the score of a hypothesis of `length` tokens with </s>, without the coverage penalty."""
         if self.length_normalization == "gnmt":
             return log_probability / ((5 + length) / 6) ** self.length_penalty
@@ -92,21 +99,23 @@ class Rules:
         """
         return self.coverage_penalty * coverage.float().clamp(MIN_COVERAGE, 1.0).log().sum(-1)
 
-    def restrict(self, log_p: Tensor, history: Tensor, limits: Tensor, prefix: Tensor | None) -> Tensor:
+    def restrict(self, log_p: Tensor, history: Ids, limits: Ids, prefix: Ids | None) -> Tensor:
         """Set the log-probabilities (N, V) of tokens that may not follow a history (N, t) to IMPOSSIBLE, in
         place, and return them.
 
         limits (N,): the largest number of tokens before </s>; prefix (N, P): forced tokens, -1 = free, or
             WORD_START.
         """
-        length, end = history.shape[1], torch.full_like(limits, self.eos)
-        ending, forced = log_p[:, self.eos].clone(), None
+        length, device, forced = history.shape[1], log_p.device, None
+        ending, full = log_p[:, self.eos].clone(), on_device(length >= limits, device)
         if prefix is not None and length < prefix.shape[1]:
-            forced = prefix[:, length]
-            forced_log_p = log_p.gather(1, forced.clamp(min=0)[:, None]).squeeze(1)
+            given = prefix[:, length]
+            forced_rows = np.flatnonzero(given >= 0)
+            forced = on_device(forced_rows, device), on_device(given[forced_rows], device)
+            forced_log_p = log_p[forced]
             if self.word_starts is not None:
                 inner = ~F.pad(self.word_starts, (0, log_p.shape[1] - len(self.word_starts)))
-                log_p.masked_fill_((forced == WORD_START)[:, None] & inner, IMPOSSIBLE)
+                log_p.masked_fill_(on_device(given == WORD_START, device)[:, None] & inner, IMPOSSIBLE)
         for token in self.never:
             log_p[:, token] = IMPOSSIBLE
         if length < self.min_length:
@@ -115,33 +124,36 @@ class Rules:
             self._forbid_repeats(log_p, history)
         # Where no token is allowed, a target that is too short is better than a forbidden token.
         if self.estimated_end:
-            ending = ending.masked_fill(length >= limits, 0.0)
-        _allow_only(log_p, (log_p.amax(1) == IMPOSSIBLE) | (length >= limits), end, ending)
+            ending = ending.masked_fill(full, 0.0)
+        rows = ((log_p.amax(1) == IMPOSSIBLE) | full).nonzero().squeeze(1)
+        if len(rows):
+            log_p[rows] = IMPOSSIBLE
+            log_p[rows, self.eos] = ending[rows]
         if self.renormalize:
             total = log_p.logsumexp(1, keepdim=True)  # (N, 1)
             log_p -= total.masked_fill(total == IMPOSSIBLE, 0.0)
         if forced is not None:
-            _allow_only(log_p, forced >= 0, forced, forced_log_p)
+            log_p[forced[0]] = IMPOSSIBLE
+            log_p[forced] = forced_log_p
         return log_p
 
-    def _forbid_repeats(self, log_p: Tensor, history: Tensor) -> None:
-        n = self.no_repeat_ngram
-        if n == 1:
-            log_p.scatter_(1, history, IMPOSSIBLE)
-            return
-        grams = history.unfold(1, n, 1)  # (N, t - n + 1, n), every n-gram so far
-        repeated = (grams[..., :-1] == history[:, None, 1 - n :]).all(-1)  # (N, t - n + 1)
-        row, start = repeated.nonzero(as_tuple=True)
-        log_p[row, grams[row, start, -1]] = IMPOSSIBLE
+    def _forbid_repeats(self, log_p: Tensor, history: Ids) -> None:
+        grams = sliding_window_view(history, self.no_repeat_ngram, axis=1)  # (N, t - n + 1, n)
+        begun = history[:, None, history.shape[1] - self.no_repeat_ngram + 1 :]  # (N, 1, n - 1)
+        row, start = (grams[..., :-1] == begun).all(-1).nonzero()
+        repeated = on_device(row, log_p.device), on_device(grams[row, start, -1], log_p.device)
+        log_p[repeated] = IMPOSSIBLE
 
 
-def _allow_only(log_p: Tensor, where: Tensor, token: Tensor, value: Tensor) -> None:
-    """In the rows of log_p (N, V) where `where` (N,) is True, allow only `token` (N,), with `value` (N,)."""
-    rows = where.nonzero().squeeze(1)
-    if not len(rows):
-        return
-    log_p[rows] = IMPOSSIBLE
-    log_p[rows, token[rows]] = value[rows]
+def on_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """Return an array of the host as a tensor on a device."""
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+
+def on_host(tensor: Tensor) -> NDArray[Any]:
+    """Return a tensor as an array on the host."""
+    array: NDArray[Any] = tensor.detach().cpu().numpy()
+    return array
 
 
 def greedy(
@@ -183,7 +195,7 @@ def sample(
         )
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
-    def choose(scores: Tensor, rows: Tensor) -> Tensor:
+    def choose(scores: Tensor, rows: Ids) -> Tensor:
         scores = (scores / temperature).log_softmax(-1)
         if top_k:
             kth = scores.topk(min(top_k, scores.shape[-1])).values[:, -1:]  # (N, 1)
@@ -226,43 +238,47 @@ def _decode(
     watch: Watch | None = None,
 ) -> list[Hypothesis]:
     """Decode one hypothesis per sentence; `choose` picks its token at every step."""
-    device = limits.device
-    sentences = torch.arange(len(limits), device=device)  # (N,), the unfinished ones
-    token = torch.full_like(sentences, rules.bos)
-    history = token.new_empty(len(sentences), 0)
-    total = torch.zeros(len(sentences), device=device)
+    device, most = limits.device, on_host(limits)
+    forced = None if prefix is None else on_host(prefix)
+    sentences = np.arange(len(most))  # (N,), the unfinished ones
+    history, total = np.empty((len(most), 0), np.int64), np.zeros(len(most), np.float32)
+    token = torch.full((len(most),), rules.bos, device=device)
     finished: dict[int, Hypothesis] = {}
     while len(sentences):
         logits, state = step(token, state)
-        forced = None if prefix is None else prefix[sentences]
-        log_p = rules.restrict(logits.float().log_softmax(-1), history, limits[sentences], forced)
+        log_p, limit = logits.float().log_softmax(-1), most[sentences]
+        log_p = rules.restrict(log_p, history, limit, None if forced is None else forced[sentences])
         # Every target ends with its limit, even if </s> has the probability 0.
-        full = history.shape[1] >= limits[sentences]  # (N,)
-        token = choose(log_p, sentences).masked_fill(full, rules.eos)
-        total = total + log_p.gather(1, token[:, None]).squeeze(1)
-        ends = token == rules.eos
+        full = history.shape[1] >= limit  # (N,)
+        token = choose(log_p, sentences).masked_fill(on_device(full, device), rules.eos)
+        total = total + on_host(log_p.gather(1, token[:, None]).squeeze(1))
+        chosen = on_host(token)
+        ends = chosen == rules.eos
         if watch is not None:
-            for sentence, tokens, last in zip(*map(Tensor.tolist, (sentences, history, token)), strict=True):
+            for sentence, tokens, last in zip(
+                *(x.tolist() for x in (sentences, history, chosen)), strict=True
+            ):
                 watch(sentence, [*tokens, last])
-        if bool((ends | total.isnan()).any()):
+        if (ends | np.isnan(total)).any():
             require_numbers(total)
-            length, remaining = history.shape[1] + 1, (~ends).nonzero().squeeze(1)
+            length, remaining = history.shape[1] + 1, np.flatnonzero(~ends)
             coverage_scores = rules.coverage_scores(state, len(sentences))
-            for row in ends.nonzero().squeeze(1).tolist():
-                log_probability = total[row].item()
+            for row in np.flatnonzero(ends).tolist():
+                log_probability = float(total[row])
                 score = rules.score(log_probability, length) + coverage_scores[row]
                 tokens, truncated = history[row].tolist(), bool(full[row])
                 finished[int(sentences[row])] = Hypothesis(tokens, log_probability, score, truncated)
-            sentences, token = sentences[remaining], token[remaining]
+            sentences, chosen = sentences[remaining], chosen[remaining]
             history, total = history[remaining], total[remaining]
-            state = reorder(state, remaining)
-        history = torch.cat([history, token[:, None]], 1)
-    return [finished[sentence] for sentence in range(len(limits))]
+            rows = on_device(remaining, device)
+            token, state = token[rows], reorder(state, rows)
+        history = np.concatenate([history, chosen[:, None]], 1)
+    return [finished[sentence] for sentence in range(len(most))]
 
 
-def require_numbers(log_probabilities: Tensor) -> None:
+def require_numbers(log_probabilities: Floats) -> None:
     """Raise NotNumbersError if any of the log-probabilities is nan."""
-    if bool(log_probabilities.isnan().any()):
+    if np.isnan(log_probabilities).any():
         raise NotNumbersError(
             "the model's probabilities are not numbers (nan): its weights are damaged or training diverged; "
             f"use other weights ({for_caller('--checkpoint', 'checkpoint=')}), or precision fp32"
