@@ -3,13 +3,18 @@
 from typing import Any
 
 import pytest
+import torch
 
 from seq2attn.recipe import read
+from seq2attn.runtime.devices import emulates_bf16
 from seq2attn.training.advice import advice
+
+CPU = torch.device("cpu")
 
 
 def said(total: int | None, *overrides: str, per_epoch: int = 50) -> list[str]:
-    return list(advice(read("quickstart", overrides).training, total, per_epoch, "pairs"))
+    settings = read("quickstart", overrides).training
+    return list(advice(settings, CPU, total, per_epoch, "pairs"))
 
 
 @pytest.mark.parametrize("total", [300, 1155, None])
@@ -63,9 +68,31 @@ def test_an_update_without_effect_is_noticed_where_it_counts(name: str) -> None:
 
 def test_processes_without_a_batch_in_an_update() -> None:
     settings = read("quickstart", ["training.accumulate=2"]).training
-    (line,) = advice(settings, None, 50, "pairs", processes=4)
+    (line,) = advice(settings, CPU, None, 50, "pairs", processes=4)
     assert line == (
         "training.accumulate: 2 of 4 processes have a batch in an update, and the others are idle: set it to 4 or "
         "a multiple"
     )
-    assert not [*advice(settings, None, 50, "pairs", processes=2)]
+    assert not [*advice(settings, CPU, None, 50, "pairs", processes=2)]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "known", [{}, {"amx_bf16": True}, {"avx512_bf16": True}, {"architecture": "aarch64"}]
+)
+def test_bf16_is_advised_against_where_it_is_slow(
+    monkeypatch: pytest.MonkeyPatch, known: dict[str, Any], precision: str
+) -> None:
+    capabilities = {"architecture": "x86_64", "amx_bf16": False, "avx512_bf16": False, **known}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    lines = said(
+        300, "training.schedule=constant", "training.validate_every=200", f"training.precision={precision}"
+    )
+    expected = "training.precision: this processor has no instructions for bf16"
+    assert [line.startswith(expected) for line in lines] == [True] * (precision == "bf16" and not known)
+
+
+def test_no_advice_for_gpus_and_older_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert not emulates_bf16(torch.device("cpu"))
+    assert not emulates_bf16(torch.device("cuda"))

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import tiny_runs
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_text import GERMAN
@@ -47,7 +48,9 @@ def test_warmup_and_validation_follow_the_number_of_updates(total: int, schedule
     assert (fitted.interval - 1) * 10 < total  # no less than ten validations, or each step
     # What is noticed is the number of updates and the end of the schedule, which the recipe gives.
     given = ("training: ", "training.schedule: ")
-    assert [note for note in advice(fitted, total, 5, "pairs") if not note.startswith(given)] == []
+    assert [
+        note for note in advice(fitted, torch.device("cpu"), total, 5, "pairs") if not note.startswith(given)
+    ] == []
 
 
 @pytest.mark.parametrize(("epoch", "expected"), [(1, (1, 1)), (17, (17, 17)), (4500, (4000, 1000))])

@@ -80,7 +80,7 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
     loader, objective = task.loader(training, training=True), task.objective(model, training=True)
     total = total_steps(settings, loader)
     trainer = Trainer(model, objective, settings, chosen_device, total, recipe.seed)
-    for line in advice(settings, total, epoch_steps(settings, loader), task.units.examples):
+    for line in advice(settings, chosen_device, total, epoch_steps(settings, loader), task.units.examples):
         yield "note", line
     yield from _try_training(task, training, loader, trainer)
     predictor = task.predictor(model, chosen_device, validating=True)

@@ -184,7 +184,7 @@ def _what_is_trained(
     notes = [
         f"note: {line}"
         for line in (
-            *advice(trainer.recipe, trainer.total, per_epoch, units, trainer.group.size),
+            *advice(trainer.recipe, trainer.device, trainer.total, per_epoch, units, trainer.group.size),
             *left_out(task, dev),
         )
     ]

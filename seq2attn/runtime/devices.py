@@ -67,6 +67,17 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return _Autocast(device.type, PRECISIONS[precision] if enabled else None, enabled)
 
 
+def emulates_bf16(device: torch.device) -> bool:
+    """Return whether a device is an x86-64 processor without instructions for bf16: it computes that with
+    float32 and conversions, more slowly than float32 itself."""
+    if device.type != "cpu":
+        return False
+    known: dict[str, Any] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # older versions of torch do not tell
+    return known.get("architecture") == "x86_64" and not (known["amx_bf16"] or known["avx512_bf16"])
+
+
 def require_float32(model: torch.nn.Module) -> None:
     """Raise Seq2attnError if a model was converted to half precision: its weights stay float32."""
     dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
