@@ -29,7 +29,7 @@ def advice(
     """
     if settings.precision == "bf16" and emulates_bf16(device):
         yield (
-            "training.precision: this processor has no instructions for bf16, and is about three times as fast "
+            "training.precision: this processor has no instructions for bf16, and is three times as fast "
             "in fp32: set fp32"
         )
     if settings.accumulate < processes:
