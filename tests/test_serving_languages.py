@@ -1,5 +1,7 @@
 """Models of several languages are served by language: their tags are told by the recipe, and put by the target."""
 
+import json
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -107,6 +109,58 @@ def test_the_target_puts_the_tag(monkeypatch: pytest.MonkeyPatch) -> None:
         assert aligned["source"] == text and all(source < 3 for source, _ in aligned["links"])
         (listed,) = served.get("/v1/models").json()["models"]
         assert listed["pairs"] == [["de", "en"], ["de", "fr"], ["en", "de"]] and listed["languages"] is None
+
+
+@pytest.fixture
+def several(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of a model of several languages, whose tags are words."""
+    monkeypatch.setattr(type(translator().source), "has_tag", lambda _, tag: tag in ("Tom", "Ich"))
+    with client() as served:
+        served.serving.models["de-en"].pairs = [Pair("de", "en", "Tom"), Pair("de", "fr", "Ich")]
+        yield served
+
+
+FRENCH = {"text": "ist nicht hier.", "target": "fr"}
+TEXT = "Ich ist nicht hier."  # as the model reads it
+
+
+def test_every_sentence_begins_with_the_tag(several: Any) -> None:
+    plain = [translator().translate(f"Ich {part}").text for part in ("ist nicht hier.", "bin da.")]
+    of_markup = {"text": "bin <b>da</b>.", "markup": "html", "target": "fr"}
+    (entry,) = several.post("/v1/translate", json=of_markup).json()["translations"]
+    assert entry["text"] == translator().translate("Ich bin <b>da</b>.", markup="html").text
+    (entry,) = several.post(
+        "/v1/translate", json={**FRENCH, "text": "ist nicht hier. bin da.", "split": True}
+    ).json()["translations"]
+    assert [one["text"] for one in entry["sentences"]] == plain
+    stream = several.post("/v1/translate", json=FRENCH, headers={"accept": "text/event-stream"}).text
+    assert json.dumps(plain[0], ensure_ascii=False) in stream
+    body = {"q": "ist nicht hier. bin da.", "source": "de", "target": "fr"}
+    assert several.post("/translate", json=body).json() == {"translatedText": " ".join(plain)}
+
+
+def test_next_words_are_those_of_the_text_with_its_tag(several: Any) -> None:
+    expected = [word.text for word in translator().next_words(TEXT, "", 3)]
+    assert expected != [word.text for word in translator().next_words(FRENCH["text"], "", 3)]
+    for asked in (FRENCH, {"text": FRENCH["text"], "tag": "Ich"}):
+        words = several.post("/v1/next", json={**asked, "count": 3}).json()["words"]
+        assert [word["text"] for word in words] == expected
+
+
+def test_a_tag_is_one_of_the_model_and_of_the_languages(several: Any) -> None:
+    for path, body in (("/v1/translate", {}), ("/v1/next", {})):
+        for given in ({"tag": "Ich"}, {"tag": "Ich", "target": "fr"}, {"tag": "Ich", "source": "de"}):
+            answer = several.post(path, json={"text": "bin da.", **given, **body})
+            assert answer.status_code == 200
+        for given, message in (
+            ({"tag": "Du"}, "the model has no such tag: expected one of its text.tags"),
+            (
+                {"tag": "Ich", "target": "en"},
+                "these languages have another tag: leave out tag, or source and target",
+            ),
+        ):
+            answer = several.post(path, json={"text": "bin da.", **given, **body})
+            assert (answer.status_code, answer.json()) == (422, {"error": message})
 
 
 def test_clients_that_cannot_name_a_model_get_the_first_of_a_pair() -> None:

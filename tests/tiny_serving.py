@@ -91,6 +91,31 @@ def base64(content: bytes) -> str:
 
 
 @cache
+def without_attention() -> Any:
+    """An untrained translator whose decoder has no attention."""
+    import tiny_recurrent
+    import torch
+
+    from seq2attn.recipe import RECIPES
+    from seq2attn.tasks.registry import TASKS
+    from seq2attn.text.vocabulary import Vocabulary
+
+    torch.manual_seed(1)
+    text = tiny_runs.MODEL / "text"
+    vocabularies = [Vocabulary.load(text / f"{side}.model") for side in ("source", "target")]
+    corpus = {"files": ["a", "b"]}
+    sections = {
+        "name": "plain",
+        "data": {"languages": ["de", "en"], "train": corpus, "dev": corpus},
+        "model": tiny_recurrent.model(None, order="cho"),
+        "training": {"max_steps": 1},
+        "decoding": {"max_length": 6},
+    }
+    task = TASKS["translation"](RECIPES["translation"].model_validate(sections), vocabularies)
+    return task.predictor(task.build().eval(), torch.device("cpu"))
+
+
+@cache
 def image_predictors() -> dict[str, Predictor]:
     """Untrained models of all tasks of images, by their commands."""
     import tiny_adversarial

@@ -23,13 +23,14 @@ from seq2attn.views.sheets import png
 _COLOUR = (255, 96, 0)  # of maps
 
 
-def written(result: Translation, cut: bool, weights: bool) -> dict[str, Any]:
+def written(result: Translation, cut: bool, alignment: bool, weights: bool) -> dict[str, Any]:
     """Return a translation or a summary.
 
-    cut: whether only the beginning of the source was read; weights: with the attention of each word.
+    cut: whether only the beginning of the source was read; alignment: with the words of both texts; weights:
+    also with the attention of each word.
     """
     entry: dict[str, Any] = {"text": result.text, **_scores(result), "cut": cut}
-    if result.alignment is not None and result.source_words:
+    if alignment and result.alignment is not None:
         linked: list[list[int]] = [[] for _ in result.words]
         for link in result.links():
             linked[link.target].append(link.source)

@@ -14,6 +14,7 @@ from seq2attn.inference.image_categorizer import ImageCategorizer
 from seq2attn.inference.image_generator import ImageGenerator
 from seq2attn.inference.recognizer import Categorizer
 from seq2attn.inference.segmenter import Segmenter
+from seq2attn.serving.answering import decoding_of, named, results
 from seq2attn.serving.answers import captioned, found, generated, labelled_image, looked_at, segmented
 from seq2attn.serving.bodies import checked, from_base64, require_json, sent_in
 from seq2attn.serving.documentation import answers, image_body
@@ -40,7 +41,7 @@ from seq2attn.serving.schemas import (
 )
 from seq2attn.serving.served_model import ServedModel
 from seq2attn.serving.serving import Serving
-from seq2attn.serving.text_routes import TextRoutes, decoding_of, named, results
+from seq2attn.serving.text_routes import TextRoutes
 from seq2attn.serving.waiting import Work
 
 _OBJECT = {"label": "cell", "score": 0.91, "box": [12.5, 8.0, 60.2, 55.1]}

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from seq2attn.inference.translator import Translator
+from seq2attn.serving.answering import decoding_of, results
 from seq2attn.serving.bodies import json_of
 from seq2attn.serving.gate import bearer
 from seq2attn.serving.languages import code_of, name_of, same_language
@@ -19,10 +20,9 @@ from seq2attn.serving.refusals import INVALID, TOO_LARGE, RefusedError
 from seq2attn.serving.schemas import is_text
 from seq2attn.serving.served_model import ServedModel
 from seq2attn.serving.serving import Serving
-from seq2attn.serving.text_routes import TextRoutes, decoding_of, results
+from seq2attn.serving.text_routes import TextRoutes
 from seq2attn.serving.text_works import Draft, Writing
 from seq2attn.text.given_ids import with_tag
-from seq2attn.text.sentence_splitter import in_sentences
 
 _EXAMPLE = {"q": "Das ist ein Haus.", "source": "de", "target": "en", "format": "text", "alternatives": 2}
 _ANSWER = {"translatedText": "That is a house.", "alternatives": ["This is a house.", "It is a house."]}
@@ -145,7 +145,6 @@ class LibreTranslateRoutes:
         asked = _asked(await self._values(request))
         model = self._model(asked)
         tag, most = model.tag(asked.given_source, asked.target), self.serving.limits.beam - 1
-        self.serving.check(asked.texts)
         if asked.alternatives > most:
             raise RefusedError(400, f"alternatives: expected at most {most}")
         if asked.html:
@@ -176,10 +175,9 @@ class LibreTranslateRoutes:
         decoding = decoding_of(
             model.predictor, {"nbest": count} if count > 1 else {}, self.serving.limits.beam
         )
-        parts = [in_sentences(text) for text in asked.texts]
+        self.serving.check(asked.texts)
+        parts = await self.texts.sentences(asked.texts)
         drafts = [Draft(with_tag(sentence, tag)) for text in parts for sentence, _ in text]
-        if len(drafts) > self.serving.limits.lines:
-            raise RefusedError(TOO_LARGE, f"expected at most {self.serving.limits.lines:,} sentences")
         _, found = await results(request, model, Writing(model.predictor, decoding), drafts)
         left = iter(found)
         return [_alternatives([(next(left), after) for _, after in text], count) for text in parts]

@@ -107,6 +107,11 @@ class WritingRequest(TextsRequest, DecodingRequest):
         description="Each text has several sentences or lines: translate them one by one, and join them.",
     )
 
+    @property
+    def looked(self) -> bool:
+        """Whether the words are asked for, and where each one looks."""
+        return self.alignment or self.weights
+
     @model_validator(mode="after")
     def _prefix_of_one(self) -> Self:
         if self.prefix and self.split:
@@ -131,14 +136,20 @@ class TranslateRequest(WritingRequest):
     markup: Kind | None = Field(
         None,
         description="Keep tags or placeholders: they go where their words went. Each text is divided into "
-        "sentences, as by `split`. Only the best result.",
+        "sentences, as by `split`. Only the best result, without its words and without a stream.",
     )
 
     @model_validator(mode="after")
     def _plain_markup(self) -> Self:
-        others = self.prefix, self.weights, (self.nbest or 1) > 1
-        if self.markup is not None and any(others):
-            raise ValueError("markup goes without prefix, weights and nbest")
+        others = {
+            "prefix": self.prefix,
+            "alignment": self.alignment,
+            "weights": self.weights,
+            "split": self.split,
+            "nbest": (self.nbest or 1) > 1,
+        }
+        if self.markup is not None and (given := [name for name, value in others.items() if value]):
+            raise ValueError(f"markup goes without {', '.join(given)}: the text alone comes back")
         return self
 
 

@@ -92,15 +92,17 @@ class Serving:
                 named.setdefault(pair, []).append(model.name)
         return [(pair, names) for pair, names in named.items() if len(names) > 1]
 
-    def check(self, texts: Sequence[str]) -> None:
-        """RefusedError for more texts, or longer ones, than are accepted."""
+    def check(self, texts: Sequence[str], kind: str = "texts") -> None:
+        """RefusedError for more texts, or longer ones, than are accepted. kind: what they are called."""
         if len(texts) > self.limits.lines:
-            raise RefusedError(TOO_LARGE, f"expected at most {self.limits.lines:,} texts, got {len(texts):,}")
+            raise RefusedError(
+                TOO_LARGE, f"expected at most {self.limits.lines:,} {kind}, got {len(texts):,}"
+            )
         longest = max(map(len, texts), default=0)
         if longest > self.limits.characters:
             raise RefusedError(
                 TOO_LARGE,
-                f"expected texts of at most {self.limits.characters:,} characters, got one of {longest:,}",
+                f"expected {kind} of at most {self.limits.characters:,} characters, got one of {longest:,}",
             )
 
 
