@@ -23,7 +23,10 @@ from seq2attn.text.vocabulary import Vocabulary
 MODEL = (tiny_runs.MODEL / "text" / "source.model").read_bytes()
 
 
-def pairs(languages: list[str], train: Any, tags: list[str]) -> list[tuple[str, str, str | None]]:
+def pairs(
+    languages: list[str], train: Any, tags: list[str], known: list[str] | None = None
+) -> list[tuple[str, str, str | None]]:
+    """The pairs of a recipe. known: the tags of the vocabulary; None: all of them."""
     data = {"languages": languages, "train": train, "dev": {"files": ["dev.a", "dev.b"]}}
     part = {"kind": "transformer", "size": 8, "layers": 1, "feed_forward": 8, "self_attention": {"heads": 2}}
     sections = {
@@ -33,7 +36,8 @@ def pairs(languages: list[str], train: Any, tags: list[str]) -> list[tuple[str, 
         "training": {"max_steps": 1},
     }
     recipe = read(sections, check_files=False)
-    return [(*pair,) for pair in pairs_of(recipe, Vocabulary(MODEL, numbering=Numbering(tags=tags)))]
+    numbering = Numbering(tags=tags if known is None else known)
+    return [(*pair,) for pair in pairs_of(recipe, Vocabulary(MODEL, numbering=numbering))]
 
 
 def corpus(source: str, tag: str | None = None) -> dict[str, Any]:
@@ -44,16 +48,21 @@ def corpus(source: str, tag: str | None = None) -> dict[str, Any]:
     ("languages", "train", "tags", "expected"),
     [
         (["de", "en"], [corpus("a.de")], [], [("de", "en", None)]),
-        (
+        (  # the files tell the sources; the last suffix does
             ["source", "target"],
-            [corpus("train.en.gz", "<2de>"), corpus("train.de.gz", "<2en>")],
-            ["<2de>", "<2en>"],
-            [("en", "de", "<2de>"), ("de", "en", "<2en>")],
+            [corpus("train.fr.en.gz", "<2de>"), corpus("train.de.gz", "<2en>"), corpus("more.de", "<2fr>")],
+            ["<2de>", "<2en>", "<2fr>"],
+            [("en", "de", "<2de>"), ("de", "en", "<2en>"), ("de", "fr", "<2fr>")],
         ),
+        (["en", "many"], [corpus("a.en", "<2de>"), corpus("b.en", "<2de>")], ["<2de>"], [("en", "de", "<2de>")]),
+        (["EN", "many"], corpus("a", "<2de>"), ["<2de>"], [("en", "de", "<2de>")]),
+        (["en", "many"], [{"table": "a.tsv", "tag": "<2de>"}], ["<2de>"], [("en", "de", "<2de>")]),
         (["en", "many"], [corpus("a", "<2de>"), corpus("b", ">>fra<<")], ["<2de>", ">>fra<<"],
          [("en", "de", "<2de>"), ("en", "fr", ">>fra<<")]),
         (["a", "b"], [corpus("x", "<de>"), corpus("y", "<en>")], ["<de>", "<en>"],
          [("en", "de", "<de>"), ("de", "en", "<en>")]),
+        (["de", "en"], [corpus("x", "<2de>"), corpus("y", "<2fr>")], ["<2de>", "<2fr>"],  # into each other
+         [("en", "de", "<2de>"), ("fr", "de", "<2de>"), ("de", "fr", "<2fr>"), ("en", "fr", "<2fr>")]),
         (["de", "en"], [corpus("a.de"), corpus("b.de", "<bt>")], ["<bt>"], [("de", "en", None)]),
     ],
 )  # fmt: skip
@@ -63,9 +72,15 @@ def test_tags_that_name_languages_are_targets(
     assert pairs(languages, train, tags) == expected
 
 
+def test_tags_that_the_vocabulary_lacks_are_no_targets() -> None:
+    train = [corpus("a", "<2de>"), corpus("b", "<2fr>")]
+    found = pairs(["en", "many"], train, ["<2de>", "<2fr>"], known=["<2fr>"])
+    assert found == [("en", "fr", "<2fr>")]
+
+
 def test_the_tags_of_an_imported_model_are_pieces_of_its_vocabulary() -> None:
     class Source:
-        names = ["</s>", "▁a", ">>fra<<", ">>por<<", ">>x<<"]
+        names = ["</s>", "▁a", "▁de", ">>fra<<", ">>por<<", ">>x<<"]
 
     data, text = SimpleNamespace(languages=("en", "ROMANCE")), SimpleNamespace(tags="marked")
     found = pairs_of(SimpleNamespace(data=data, text=text), Source())  # type: ignore[arg-type]
@@ -74,7 +89,7 @@ def test_the_tags_of_an_imported_model_are_pieces_of_its_vocabulary() -> None:
 
 @pytest.mark.parametrize(
     ("own", "asked", "same"),
-    [("de", "DE", True), ("de", "de_DE", True), ("deu", "de", True), ("zh_Hans", "zh", True),
+    [("de", "DE", True), ("de", "de_DE", True), ("deu", "de", True), ("de", " de ", True), ("zh_Hans", "zh", True),
      ("zh-Hans", "zh-Hant", False), ("de", "en", False)],
 )  # fmt: skip
 def test_codes_of_a_language_fit_each_other(own: str, asked: str, same: bool) -> None:
@@ -165,7 +180,7 @@ def test_a_tag_is_one_of_the_model_and_of_the_languages(several: Any) -> None:
 
 def test_clients_that_cannot_name_a_model_get_the_first_of_a_pair() -> None:
     with client({"one": translator(), "two": translator()}) as served:
-        assert served.serving.rivals() == [(Pair("de", "en"), ["one", "two"])]
+        assert served.serving.pairs() == {Pair("de", "en"): ["one", "two"]}
         body = {"q": "Hilfe!", "source": "de", "target": "en"}
         assert served.post("/translate", json=body).json() == {"translatedText": "Please help."}
         assert served.post("/v1/translate", json={"text": "Hilfe!"}).status_code == 422

@@ -38,6 +38,14 @@ def translator() -> Any:
     return load(tiny_runs.MODEL, device="cpu")
 
 
+@cache
+def summarizer() -> Any:
+    """The same model, for summaries."""
+    from seq2attn.inference.translator import Summarizer
+
+    return Summarizer(translator().generator, translator().decoding, translator().alignment)
+
+
 def serving(
     predictors: Mapping[str, Predictor] | None = None,
     limits: Limits = LIMITS,

@@ -46,9 +46,7 @@ def written(result: Translation, cut: bool, alignment: bool, weights: bool) -> d
                 rounded(result.alignment),
                 rounded(result.end_of_sentence),
             )
-    if result.others:
-        entry["alternatives"] = [{"text": other.text, **_scores(other)} for other in result.others]
-    return entry
+    return {**entry, **_alternatives(result)}
 
 
 def joined(texts: Sequence[tuple[str, str]], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -87,9 +85,7 @@ def captioned(result: Caption) -> dict[str, Any]:
     if result.alignment is not None:
         entry["words"] = result.words
         entry["weights"] = rounded(result.alignment)
-    if result.others:
-        entry["alternatives"] = [{"text": other.text, **_scores(other)} for other in result.others]
-    return entry
+    return {**entry, **_alternatives(result)}
 
 
 def found(result: FoundObjects) -> dict[str, Any]:
@@ -146,6 +142,12 @@ def _scores(result: Translation | Caption) -> dict[str, Any]:
         "log_probability": round(result.log_probability, 6),
         "truncated": result.truncated,
     }
+
+
+def _alternatives(result: Translation | Caption) -> dict[str, Any]:
+    """Return the next best results, if there are any."""
+    others = [{"text": other.text, **_scores(other)} for other in result.others]
+    return {"alternatives": others} if others else {}
 
 
 def _unnamed(entry: dict[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,36 @@
-"""What the OpenAPI document says of answers."""
+"""What the OpenAPI document says of routes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from fastapi import APIRouter
 from pydantic import BaseModel
 
 
-def answers(example: Mapping[str, Any], description: str) -> dict[int | str, dict[str, Any]]:
+def add_route(
+    router: APIRouter,
+    path: str,
+    handler: Callable[..., Any],
+    example: Mapping[str, Any],
+    description: str,
+    **options: Any,
+) -> None:
+    """Add a route for POST requests to a router.
+
+    example, description: of a good answer. options: others of `add_api_route`.
+    """
+    router.add_api_route(
+        path,
+        handler,
+        methods=["POST"],
+        response_model=None,
+        responses=_answers(example, description),
+        summary=path[1:].capitalize(),
+        **options,
+    )
+
+
+def _answers(example: Mapping[str, Any], description: str) -> dict[int | str, dict[str, Any]]:
     """Return the answers of a route: an example of a good one, and errors."""
     error = {"application/json": {"schema": _ERROR, "example": {"error": "expected at most 10,000 texts"}}}
     good = {"application/json": {"schema": {"type": "object"}, "example": example}}

@@ -1,4 +1,4 @@
-"""The routes of models that read texts: translate, summarize, align, tag, classify."""
+"""The routes of models that read texts: translate, summarize, next, align, tag."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from seq2attn.serving.answering import decoding_of, left, log, named, results
 from seq2attn.serving.answers import aligned, joined, labelled, marked, written
 from seq2attn.serving.beginnings import Added, Beginnings
 from seq2attn.serving.bodies import require_json
-from seq2attn.serving.documentation import answers
+from seq2attn.serving.documentation import add_route
 from seq2attn.serving.refusals import INVALID, RefusedError, refused
 from seq2attn.serving.schemas import (
     AlignRequest,
@@ -96,14 +96,7 @@ class TextRoutes:
             ("/align", self.align, _ALIGNED, "Links between words, counted from 0."),
             ("/tag", self.tag, _TAGGED, "Words with tags, and entities in characters."),
         ):
-            router.add_api_route(
-                path,
-                handler,
-                methods=["POST"],
-                response_model=None,
-                responses=answers(example, text),
-                summary=path[1:].capitalize(),
-            )
+            add_route(router, path, handler, example, text)
         return router
 
     async def translate(self, request: Request, body: TranslateRequest) -> Response:
@@ -114,7 +107,7 @@ class TextRoutes:
             return await self._written(request, model, body, "translations", tag)
         if _streams(request):
             raise RefusedError(INVALID, "texts with markup do not stream: leave out Accept, or markup")
-        return await self._with_markup(request, model, body, body.markup, tag)
+        return await self._marked(request, model, body, body.markup, tag)
 
     async def summarize(self, request: Request, body: SummarizeRequest) -> Response:
         """Summarize texts, whose sentences or turns are separated by line feeds."""
@@ -161,7 +154,7 @@ class TextRoutes:
         entries = [labelled(one, line.cut) for one, line in zip(found, ticket.lines, strict=True)]
         return JSONResponse({key: entries, **named(model)})
 
-    async def _with_markup(
+    async def _marked(
         self,
         request: Request,
         model: ServedModel[TextPredictor],
@@ -170,14 +163,14 @@ class TextRoutes:
         tag: str | None,
     ) -> Response:
         """Return the translations of texts with markup."""
-        (best, *_), cut = await self.marked(
+        (best, *_), cut = await self.translate_marked(
             request, model, body.items, kind, body.decoding(), tag, body.long == "refuse"
         )
         left = iter(cut)
         entries = [marked(one.text, one.segments, [next(left) for _ in one.segments]) for one in best]
         return JSONResponse({"translations": entries, **named(model)})
 
-    async def marked(
+    async def translate_marked(
         self,
         request: Request,
         model: ServedModel[TextPredictor],
