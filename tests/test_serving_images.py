@@ -92,7 +92,8 @@ def test_captions_begin_with_a_prefix_and_their_maps_are_of_its_words_too(served
     result = model.caption(pixels(FILES[1]), prefix="Tom is")
     assert entry["text"] == result.text and result.text.startswith("Tom is")
     assert [one["name"] for one in entry["maps"]] == result.words
-    answer = served.post("/v1/caption", json={**body, "prefix": "Tom " * 7})
+    with client({"caption": model}, Limits(timeout=0.05), started=False) as idle:  # before it waits
+        answer = idle.post("/v1/caption", json={**body, "prefix": "Tom " * 7})
     assert answer.status_code == 422 and "outputs at most 6" in answer.json()["error"]
 
 

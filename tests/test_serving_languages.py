@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import tiny_runs
-from tiny_serving import client, translator
+from tiny_serving import client, summarizer, translator
 
 pytest.importorskip("fastapi")
 
@@ -154,12 +154,41 @@ def test_every_sentence_begins_with_the_tag(several: Any) -> None:
     assert several.post("/translate", json=body).json() == {"translatedText": " ".join(plain)}
 
 
+def test_a_text_without_tag_and_languages_begins_with_none(several: Any) -> None:
+    (entry,) = several.post("/v1/translate", json={"text": FRENCH["text"]}).json()["translations"]
+    plain = translator().translate(FRENCH["text"]).text
+    assert entry["text"] == plain != translator().translate(TEXT).text
+
+
+@pytest.mark.usefixtures("several")  # has the tags
+def test_summaries_are_those_of_the_text_with_its_tag() -> None:
+    with client({"sum": summarizer()}) as served:
+        for tag, text in ((None, FRENCH["text"]), ("Ich", TEXT)):
+            body = {"text": FRENCH["text"], "tag": tag, "prefix": "Tom"}
+            (entry,) = served.post("/v1/summarize", json=body).json()["summaries"]
+            assert entry["text"] == summarizer().summarize(text, prefix="Tom").text
+        answer = served.post("/v1/summarize", json={"text": "bin da.", "tag": "Du"})
+        assert answer.status_code == 422 and "no such tag" in answer.json()["error"]
+
+
 def test_next_words_are_those_of_the_text_with_its_tag(several: Any) -> None:
     expected = [word.text for word in translator().next_words(TEXT, "", 3)]
     assert expected != [word.text for word in translator().next_words(FRENCH["text"], "", 3)]
     for asked in (FRENCH, {"text": FRENCH["text"], "tag": "Ich"}):
         words = several.post("/v1/next", json={**asked, "count": 3}).json()["words"]
         assert [word["text"] for word in words] == expected
+
+
+def test_pairs_are_aligned_with_their_tag_which_is_no_word(several: Any) -> None:
+    target = "isn't here."
+    tagged, plain = translator().align_pairs([(TEXT, target), (FRENCH["text"], target)])
+    body = {"sources": [FRENCH["text"]], "targets": [target], "target": "fr", "threshold": 0.1}
+    (entry,) = several.post("/v1/align", json=body).json()["alignments"]
+    assert entry["source"] == FRENCH["text"]
+    assert entry["log_probability"] == pytest.approx(tagged.log_probability, abs=1e-5)
+    assert entry["log_probability"] != pytest.approx(plain.log_probability, abs=1e-2)
+    weights = tagged.alignment.weights[:, 1:].T
+    assert sorted(entry["links"]) == (weights > 0.1).nonzero().tolist() != []
 
 
 def test_a_tag_is_one_of_the_model_and_of_the_languages(several: Any) -> None:

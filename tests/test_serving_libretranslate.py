@@ -8,6 +8,7 @@ from tiny_serving import client, translator
 
 pytest.importorskip("fastapi")
 
+from seq2attn.serving.limits import Limits
 from seq2attn.serving.pairs import Pair
 
 
@@ -147,7 +148,11 @@ def test_the_key_is_the_token_of_the_server() -> None:
 
 
 def test_a_language_is_not_guessed_among_several() -> None:
-    with client({"one": translator(), "two": translator()}, started=False) as served:
+    models = {"one": translator(), "two": translator()}
+    with client(models, Limits(timeout=0.05), started=False) as served:
         served.serving.models["two"].pairs = [Pair("fr", "en")]
         answer = served.post("/translate", json={**GOOD, "source": "auto"})
         assert answer.status_code == 400 and answer.json()["error"].endswith("give source, one of de, fr")
+        served.serving.models["two"].pairs = [Pair("de", "en-US")]  # the same language, and another English
+        auto = served.post("/translate", json={**GOOD, "source": "auto"})
+        assert auto.status_code == 503  # it would be computed

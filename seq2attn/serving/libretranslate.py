@@ -145,6 +145,7 @@ class LibreTranslateRoutes:
         )
 
     async def _translated(self, request: Request) -> Response:
+        """Return the answer to a request for translations. RefusedError with the statuses of other routes."""
         asked = _asked(await self._values(request))
         model, most = self._model(asked), self.serving.limits.beam - 1
         if asked.alternatives > most:
