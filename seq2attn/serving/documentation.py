@@ -1,9 +1,10 @@
 """What the OpenAPI document says of routes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter
+from fastapi.params import Depends
 from pydantic import BaseModel
 
 
@@ -13,11 +14,13 @@ def add_route(
     handler: Callable[..., Any],
     example: Mapping[str, Any],
     description: str,
-    **options: Any,
+    body: dict[str, Any] | None = None,
+    dependencies: Sequence[Depends] = (),
 ) -> None:
     """Add a route for POST requests to a router.
 
-    example, description: of a good answer. options: others of `add_api_route`.
+    example, description: of a good answer. body: what the document says of requests, if the handler's
+    parameters do not; dependencies: of this route.
     """
     router.add_api_route(
         path,
@@ -26,7 +29,8 @@ def add_route(
         response_model=None,
         responses=_answers(example, description),
         summary=path[1:].capitalize(),
-        **options,
+        openapi_extra=body,
+        dependencies=dependencies,
     )
 
 

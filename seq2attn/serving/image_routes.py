@@ -80,7 +80,7 @@ class ImageRoutes:
             ),
         ):
             example = {key: [result], "model": "name"}
-            add_route(router, path, handler, example, text, openapi_extra=image_body(schema))
+            add_route(router, path, handler, example, text, body=image_body(schema))
         image = {"name": "seed 1, image 0", "image": "iVBORw0KGgo..."}
         only_json = [Depends(require_json)]
         add_route(
