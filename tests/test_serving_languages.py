@@ -82,7 +82,8 @@ def test_the_tags_of_an_imported_model_are_pieces_of_its_vocabulary() -> None:
     class Source:
         names = ["</s>", "▁a", "▁de", ">>fra<<", ">>por<<", ">>x<<"]
 
-    data, text = SimpleNamespace(languages=("en", "ROMANCE")), SimpleNamespace(tags="marked")
+    data = SimpleNamespace(languages=("en", "ROMANCE"), train=[])
+    text = SimpleNamespace(tags="marked")
     found = pairs_of(SimpleNamespace(data=data, text=text), Source())  # type: ignore[arg-type]
     assert found == (Pair("en", "fr", ">>fra<<"), Pair("en", "pt", ">>por<<"))
 
