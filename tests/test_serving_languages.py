@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import tiny_runs
-from tiny_serving import client, summarizer, translator
+from tiny_serving import client, serving, summarizer, translator
 
 pytest.importorskip("fastapi")
 
 from seq2attn.recipe import read
+from seq2attn.serving import server
 from seq2attn.serving.counters import Counters
 from seq2attn.serving.languages import code_of, same_language
 from seq2attn.serving.limits import Limits
@@ -214,6 +215,24 @@ def test_clients_that_cannot_name_a_model_get_the_first_of_a_pair() -> None:
         body = {"q": "Hilfe!", "source": "de", "target": "en"}
         assert served.post("/translate", json=body).json() == {"translatedText": "Please help."}
         assert served.post("/v1/translate", json={"text": "Hilfe!"}).status_code == 422
+
+
+def test_pairs_are_listed_by_their_codes_and_models_once() -> None:
+    with client(started=False) as served:
+        served.serving.models["de-en"].pairs = [Pair("DE", "eng", ">>x<<"), Pair("de", "en", ">>y<<")]
+        assert served.serving.pairs() == {Pair("de", "en"): ["de-en"]}
+
+
+@pytest.mark.parametrize("names", [["one"], ["one", "two"]])
+def test_the_log_says_that_several_models_have_the_same_languages(
+    names: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "log_to", lambda stream: None)
+    monkeypatch.setattr(server.DrainingServer, "run", lambda self, sockets: [one.close() for one in sockets])
+    with caplog.at_level("INFO"):
+        server.run(serving({name: translator() for name in names}), "127.0.0.1", 0)
+    told = [one.fields for one in caplog.records if one.getMessage().startswith("several models have")]  # type: ignore[attr-defined]
+    assert told == [{"source": "de", "target": "en", "models": names}] * (len(names) - 1)
 
 
 class Renamed:
