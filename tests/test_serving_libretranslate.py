@@ -75,6 +75,27 @@ def test_alternatives_are_the_next_best_translations(served: Any) -> None:
     assert several == {name: [value] for name, value in expected.items()}
 
 
+@pytest.mark.parametrize("form", ["text", "html"])
+def test_alternatives_are_as_many_as_are_asked_for_and_all_different(form: str) -> None:
+    """Whatever number the recipe has; a blank text has none."""
+    with client({"de-en": translator().configured({"nbest": 4})}) as served:
+        body = {
+            "q": ["Wo ist Tom?", " "],
+            "source": "auto",
+            "target": "en",
+            "format": form,
+            "alternatives": 2,
+        }
+        answer = served.post("/translate", json=body).json()
+        best = of("Wo ist Tom?", nbest=4).nbest
+        assert answer == {
+            "translatedText": [best[0].text, " "],
+            "alternatives": [[one.text for one in best[1:3]], []],
+            "detectedLanguage": [{"confidence": 0.0, "language": "de"}] * 2,
+        }
+        assert "alternatives" not in served.post("/translate", json={**body, "alternatives": 0}).json()
+
+
 def test_tags_stay_around_their_words(served: Any) -> None:
     body = {"q": "Wo ist <b>Tom</b>?", "source": "de", "target": "en", "format": "html"}
     assert served.post("/translate", json=body).json()["translatedText"] == of(body["q"], markup="html").text

@@ -4,7 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_serving import base64, client, image_predictors, label_predictors, png, summarizer, translator
+from tiny_serving import (
+    SENTENCES,
+    base64,
+    client,
+    image_predictors,
+    label_predictors,
+    png,
+    summarizer,
+    translator,
+)
 
 pytest.importorskip("fastapi")
 
@@ -169,6 +178,15 @@ def test_an_output_has_the_least_length_that_is_asked_for() -> None:
         (entry,) = served.post("/v1/translate", json=body).json()["translations"]
     expected = translator().translate("Hilfe!", min_length=20, beam=1, alignment=False)
     assert entry["text"] == expected.text and len(expected.target.ids) >= 20
+
+
+def test_the_longest_output_follows_the_source_as_it_is_asked_to() -> None:
+    text = " ".join(SENTENCES)
+    with client() as served:
+        body = {"text": text, "max_length_ratio": 0.01, "beam": 1}
+        (entry,) = served.post("/v1/translate", json=body).json()["translations"]
+    expected = translator().translate(text, max_length_ratio=0.01, beam=1, alignment=False)
+    assert entry["truncated"] and entry["text"] == expected.text and len(expected.target.ids) == 10
 
 
 def test_the_page_of_the_server_names_every_field() -> None:

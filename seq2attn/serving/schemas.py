@@ -77,6 +77,9 @@ class DecodingRequest(Request):
     coverage_penalty: float | None = Field(None, description="Penalty for source words without attention.")
     min_length: int | None = Field(None, ge=0, description="Shortest output in pieces.")
     max_length: int | None = Field(None, ge=1, description="Longest output in pieces, at most the recipe's.")
+    max_length_ratio: float | None = Field(
+        None, description="Longest output as a multiple of the source length, plus 10 pieces."
+    )
     no_repeat_ngram: int | None = Field(None, ge=0, description="Forbid repeated n-grams of so many pieces.")
     sample: bool | None = Field(None, description="Sample instead of searching.")
     temperature: float | None = Field(None, description="Temperature of sampling.")
