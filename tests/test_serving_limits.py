@@ -91,6 +91,15 @@ def test_a_request_has_at_most_so_many_texts() -> None:
             assert served.post("/v1/translate", json={"texts": ["Ja.", "Nein."]}).status_code == status
 
 
+@pytest.mark.parametrize(("name", "most"), [("beam", 3), ("nbest", 3), ("max_length", MOST)])
+def test_a_search_is_as_large_as_the_server_lets_it(name: str, most: int) -> None:
+    with client(limits=IMPATIENT._replace(beam=3), started=False) as served:
+        for value, status in ((most, 503), (most + 1, 422)):
+            answer = served.post("/v1/translate", json={"text": "Ja.", "beam": 3, name: value})
+            assert answer.status_code == status, answer.text
+    assert answer.json() == {"error": f"{name}: expected at most {most}"}
+
+
 def test_a_prefix_counts_in_the_queue() -> None:
     work = Writing(translator(), translator().decoding)
     plain, begun = (work.lines([Draft("Ja.", prefix)])[0] for prefix in ("", THIRTY))
