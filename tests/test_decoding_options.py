@@ -192,6 +192,8 @@ def test_a_seed_decides_what_is_drawn(translator: Translator) -> None:
         ({"top_k": -1, "sample": True}, r"top_k: expected at least 0, got -1"),
         ({"min_length": 9, "max_length": 3}, r"min_length: 9 is more than max_length 3"),
         ({"top_k": 3, "temperature": 2.0}, r"temperature, top_k has no effect: set sample, too"),
+        ({"seed": 3}, r"seed has no effect: set sample, too"),
+        ({"sample": True, "beam": 4}, r"beam has no effect: nbest is the number of samples"),
         ({"batch_tokens": 0}, r"batch_tokens: expected at least 1, got 0"),
     ],
 )

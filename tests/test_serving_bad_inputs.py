@@ -87,6 +87,7 @@ OPTIONS: dict[str, list[Any]] = {
     "length_penalty": [-1, 11, "1", float("nan"), float("inf")],
     "coverage_penalty": [-0.5, {}],
     "max_length": [0, -3, 10**6, "9"],
+    "max_length_ratio": [0, -1.0, "2", float("nan")],
     "no_repeat_ngram": [-1, 0.5],
     "sample": [1, "yes", 0],
     "temperature": [0.5, "hot"],  # without sample it has no effect

@@ -84,6 +84,19 @@ def test_maps_show_where_the_model_looks(served: Any, command: str) -> None:
     assert names or command in ("segment", "detect")
 
 
+@pytest.mark.filterwarnings("ignore::seq2attn.errors.LengthWarning")
+def test_captions_begin_with_a_prefix_and_their_maps_are_of_its_words_too(served: Any) -> None:
+    body = {"image": base64(FILES[1]), "prefix": "Tom is", "maps": True}
+    (entry,) = served.post("/v1/caption", json=body).json()["captions"]
+    model: Any = image_predictors()["caption"]
+    result = model.caption(pixels(FILES[1]), prefix="Tom is")
+    assert entry["text"] == result.text and result.text.startswith("Tom is")
+    assert [one["name"] for one in entry["maps"]] == result.words
+    with client({"caption": model}, Limits(timeout=0.05), started=False) as idle:  # before it waits
+        answer = idle.post("/v1/caption", json={**body, "prefix": "Tom " * 7})
+    assert answer.status_code == 422 and "outputs at most 6" in answer.json()["error"]
+
+
 def test_images_are_generated_by_seed_and_number(served: Any) -> None:
     answer = served.post("/v1/generate", json={"count": 3, "seed": 5, "label": "bee"}).json()
     model: Any = image_predictors()["generate"]

@@ -8,6 +8,7 @@ from tiny_serving import client, translator
 
 pytest.importorskip("fastapi")
 
+from seq2attn.serving.limits import Limits
 from seq2attn.serving.pairs import Pair
 
 
@@ -72,6 +73,27 @@ def test_alternatives_are_the_next_best_translations(served: Any) -> None:
     assert served.post("/translate", json=body).json() == expected
     several = served.post("/translate", json={**body, "q": ["Wo ist Tom?"]}).json()
     assert several == {name: [value] for name, value in expected.items()}
+
+
+@pytest.mark.parametrize("form", ["text", "html"])
+def test_alternatives_are_as_many_as_are_asked_for_and_all_different(form: str) -> None:
+    """Whatever number the recipe has; a blank text has none."""
+    with client({"de-en": translator().configured({"nbest": 4})}) as served:
+        body = {
+            "q": ["Wo ist Tom?", " "],
+            "source": "auto",
+            "target": "en",
+            "format": form,
+            "alternatives": 2,
+        }
+        answer = served.post("/translate", json=body).json()
+        best = of("Wo ist Tom?", nbest=4).nbest
+        assert answer == {
+            "translatedText": [best[0].text, " "],
+            "alternatives": [[one.text for one in best[1:3]], []],
+            "detectedLanguage": [{"confidence": 0.0, "language": "de"}] * 2,
+        }
+        assert "alternatives" not in served.post("/translate", json={**body, "alternatives": 0}).json()
 
 
 def test_tags_stay_around_their_words(served: Any) -> None:
@@ -147,7 +169,11 @@ def test_the_key_is_the_token_of_the_server() -> None:
 
 
 def test_a_language_is_not_guessed_among_several() -> None:
-    with client({"one": translator(), "two": translator()}, started=False) as served:
+    models = {"one": translator(), "two": translator()}
+    with client(models, Limits(timeout=0.05), started=False) as served:
         served.serving.models["two"].pairs = [Pair("fr", "en")]
         answer = served.post("/translate", json={**GOOD, "source": "auto"})
         assert answer.status_code == 400 and answer.json()["error"].endswith("give source, one of de, fr")
+        served.serving.models["two"].pairs = [Pair("de", "en-US")]  # the same language, and another English
+        auto = served.post("/translate", json={**GOOD, "source": "auto"})
+        assert auto.status_code == 503  # it would be computed

@@ -38,6 +38,14 @@ def translator() -> Any:
     return load(tiny_runs.MODEL, device="cpu")
 
 
+@cache
+def summarizer() -> Any:
+    """The same model, for summaries."""
+    from seq2attn.inference.translator import Summarizer
+
+    return Summarizer(translator().generator, translator().decoding, translator().alignment)
+
+
 def serving(
     predictors: Mapping[str, Predictor] | None = None,
     limits: Limits = LIMITS,
@@ -88,6 +96,31 @@ def png(*shape: int, seed: int = 1) -> bytes:
 
 def base64(content: bytes) -> str:
     return b64encode(content).decode()
+
+
+@cache
+def without_attention() -> Any:
+    """An untrained translator whose decoder has no attention."""
+    import tiny_recurrent
+    import torch
+
+    from seq2attn.recipe import RECIPES
+    from seq2attn.tasks.registry import TASKS
+    from seq2attn.text.vocabulary import Vocabulary
+
+    torch.manual_seed(1)
+    text = tiny_runs.MODEL / "text"
+    vocabularies = [Vocabulary.load(text / f"{side}.model") for side in ("source", "target")]
+    corpus = {"files": ["a", "b"]}
+    sections = {
+        "name": "plain",
+        "data": {"languages": ["de", "en"], "train": corpus, "dev": corpus},
+        "model": tiny_recurrent.model(None, order="cho"),
+        "training": {"max_steps": 1},
+        "decoding": {"max_length": 6},
+    }
+    task = TASKS["translation"](RECIPES["translation"].model_validate(sections), vocabularies)
+    return task.predictor(task.build().eval(), torch.device("cpu"))
 
 
 @cache

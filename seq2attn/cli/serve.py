@@ -10,19 +10,22 @@ import click
 
 from seq2attn.cli.completion import run_folders
 from seq2attn.cli.options import CHECKPOINT, DEVICE, ENGINE, PRECISION, QUANTIZE, RunPath, cli
+from seq2attn.serving.limits import Limits
 
 F = TypeVar("F", bound=Callable[..., object])
 LIMITS = "seq2attn.limits"  # key of the context under which the limits are kept
 
 
-def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    context.meta.setdefault(LIMITS, {})[str(parameter.name).removeprefix("max_")] = value
+def limit(flag: str, kind: click.IntRange | click.FloatRange, text: str) -> Callable[[F], F]:
+    """Return an option for a limit of the server: a field of `Limits`, with or without max-."""
+    name = flag.removeprefix("--").removeprefix("max-").replace("-", "_")
 
+    def remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+        context.meta.setdefault(LIMITS, {})[name] = value
 
-def limit(flag: str, kind: click.IntRange | click.FloatRange, default: float, text: str) -> Callable[[F], F]:
-    """Return an option for a limit of the server: a field of `Limits`, with max- before its name."""
+    default = getattr(Limits(), name)
     return click.option(
-        flag, type=kind, default=default, show_default=True, help=text, expose_value=False, callback=_remember
+        flag, type=kind, default=default, show_default=True, help=text, expose_value=False, callback=remember
     )
 
 
@@ -55,16 +58,16 @@ def _named(runs: tuple[str, ...]) -> dict[str, Path]:
 @click.option(
     "--cors", multiple=True, metavar="ORIGIN", help="Let pages of this origin ask, too. May be repeated."
 )
-@limit("--max-lines", click.IntRange(1), 10_000, "Texts of a request.")
-@limit("--max-characters", click.IntRange(1), 20_000, "Characters of a text.")
-@limit("--max-images", click.IntRange(1), 64, "Images of a request.")
-@limit("--max-pixels", click.IntRange(1), 2**24, "Pixels of an image.")
-@limit("--max-body", click.IntRange(1), 2**24, "Bytes of a request.")
-@limit("--max-waiting", click.IntRange(1), 20_000, "Lines that wait for a model; more are refused with 429.")
-@limit("--max-beam", click.IntRange(1), 20, "Largest beam of a request.")
-@limit("--timeout", click.FloatRange(0.01), 60.0, "Seconds until a request that was not begun gets 503.")
-@limit("--batch-seconds", click.FloatRange(0.01), 1.0, "Seconds that a batch may take.")
-@limit("--grace", click.FloatRange(0), 30.0, "Seconds for accepted requests after SIGTERM.")
+@limit("--max-lines", click.IntRange(1), "Texts of a request.")
+@limit("--max-characters", click.IntRange(1), "Characters of a text.")
+@limit("--max-images", click.IntRange(1), "Images of a request.")
+@limit("--max-pixels", click.IntRange(1), "Pixels of an image.")
+@limit("--max-body", click.IntRange(1), "Bytes of a request.")
+@limit("--max-waiting", click.IntRange(1), "Lines that wait for a model; more are refused with 429.")
+@limit("--max-beam", click.IntRange(1), "Largest beam of a request.")
+@limit("--timeout", click.FloatRange(0.01), "Seconds until a request that was not begun gets 503.")
+@limit("--batch-seconds", click.FloatRange(0.01), "Seconds that a batch may take.")
+@limit("--grace", click.FloatRange(0), "Seconds for accepted requests after SIGTERM.")
 @CHECKPOINT
 @DEVICE
 @PRECISION
@@ -100,7 +103,6 @@ def serve(
     from seq2attn.inference.engines.registry import TORCH, check_engine, make_engine
     from seq2attn.inference.writing_predictor import WritingPredictor
     from seq2attn.serving.counters import Counters
-    from seq2attn.serving.limits import Limits
     from seq2attn.serving.opening import open_models, read_token
     from seq2attn.serving.server import run
     from seq2attn.serving.serving import Serving

@@ -17,7 +17,8 @@ from seq2attn.recipe import DecodingRecipe
 from seq2attn.recipe.decoding import RATIO
 from seq2attn.recipe.wording import unknown
 
-SAMPLING_OPTIONS = {"temperature", "top_k", "top_p"}  # without effect unless `sample` is set
+SAMPLING_OPTIONS = {"temperature", "top_k", "top_p", "seed"}  # without effect unless `sample` is set
+SEARCH_OPTIONS = {"beam"}  # without effect if it is
 
 
 class DecodingOptions(TypedDict, total=False):
@@ -78,8 +79,10 @@ def changed(decoding: DecodingRecipe, options: Mapping[str, object]) -> Decoding
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise Seq2attnError("decoding: " + "; ".join(faults)) from error
-    if not result.sample and (unused := SAMPLING_OPTIONS & changes.keys()):
-        raise Seq2attnError(f"decoding: {', '.join(sorted(unused))} has no effect: set sample, too")
+    given = {name for name, value in options.items() if value is not None}
+    if unused := given & (SEARCH_OPTIONS if result.sample else SAMPLING_OPTIONS):
+        remedy = "nbest is the number of samples" if result.sample else "set sample, too"
+        raise Seq2attnError(f"decoding: {', '.join(sorted(unused))} has no effect: {remedy}")
     return result
 
 

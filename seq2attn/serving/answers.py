@@ -23,13 +23,14 @@ from seq2attn.views.sheets import png
 _COLOUR = (255, 96, 0)  # of maps
 
 
-def written(result: Translation, cut: bool, weights: bool) -> dict[str, Any]:
+def written(result: Translation, cut: bool, alignment: bool, weights: bool) -> dict[str, Any]:
     """Return a translation or a summary.
 
-    cut: whether only the beginning of the source was read; weights: with the attention of each word.
+    cut: whether only the beginning of the source was read; alignment: with the words of both texts; weights:
+    also with the attention of each word.
     """
     entry: dict[str, Any] = {"text": result.text, **_scores(result), "cut": cut}
-    if result.alignment is not None and result.source_words:
+    if alignment and result.alignment is not None:
         linked: list[list[int]] = [[] for _ in result.words]
         for link in result.links():
             linked[link.target].append(link.source)
@@ -45,9 +46,7 @@ def written(result: Translation, cut: bool, weights: bool) -> dict[str, Any]:
                 rounded(result.alignment),
                 rounded(result.end_of_sentence),
             )
-    if result.others:
-        entry["alternatives"] = [{"text": other.text, **_scores(other)} for other in result.others]
-    return entry
+    return {**entry, **_alternatives(result)}
 
 
 def joined(texts: Sequence[tuple[str, str]], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -86,9 +85,7 @@ def captioned(result: Caption) -> dict[str, Any]:
     if result.alignment is not None:
         entry["words"] = result.words
         entry["weights"] = rounded(result.alignment)
-    if result.others:
-        entry["alternatives"] = [{"text": other.text, **_scores(other)} for other in result.others]
-    return entry
+    return {**entry, **_alternatives(result)}
 
 
 def found(result: FoundObjects) -> dict[str, Any]:
@@ -145,6 +142,12 @@ def _scores(result: Translation | Caption) -> dict[str, Any]:
         "log_probability": round(result.log_probability, 6),
         "truncated": result.truncated,
     }
+
+
+def _alternatives(result: Translation | Caption) -> dict[str, Any]:
+    """Return the next best results, if there are any."""
+    others = [{"text": other.text, **_scores(other)} for other in result.others]
+    return {"alternatives": others} if others else {}
 
 
 def _unnamed(entry: dict[str, Any]) -> dict[str, Any]:

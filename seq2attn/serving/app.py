@@ -81,6 +81,7 @@ class _Status:
                 "route": f"/v1/{model.predictor.command}",
                 "languages": [*model.pairs[0][:2]] if len(model.pairs) == 1 else None,
                 "pairs": [[pair.source, pair.target] for pair in model.pairs],
+                "aligns": model.aligns,
                 "engine": model.engine,
                 "checksum": model.checksum,
             }

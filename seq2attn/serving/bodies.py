@@ -35,7 +35,7 @@ def checked(schema: type[S], sent: Sent) -> S:
 
 async def sent_in(request: Request) -> Sent:
     """Return what a request has in JSON, or as multipart. RefusedError if it is neither."""
-    kind = _kind(request)
+    kind = media_type(request)
     if kind == "multipart/form-data":
         return await _of_form(request)
     if kind != "application/json":
@@ -48,12 +48,12 @@ async def sent_in(request: Request) -> Sent:
 
 def require_json(request: Request) -> None:
     """RefusedError if a body says that it is something else than JSON, or nothing."""
-    if _kind(request) != "application/json":
+    if media_type(request) != "application/json":
         raise RefusedError(415, "expected application/json as the Content-Type")
 
 
-def _kind(request: Request) -> str:
-    """Return what a body is, as the request says."""
+def media_type(request: Request) -> str:
+    """Return what a body is, as the request says: application/json, or something else."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 

@@ -1,12 +1,40 @@
-"""What the OpenAPI document says of answers."""
+"""What the OpenAPI document says of routes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fastapi import APIRouter
+from fastapi.params import Depends
 from pydantic import BaseModel
 
 
-def answers(example: Mapping[str, Any], description: str) -> dict[int | str, dict[str, Any]]:
+def add_route(
+    router: APIRouter,
+    path: str,
+    handler: Callable[..., Any],
+    example: Mapping[str, Any],
+    description: str,
+    body: dict[str, Any] | None = None,
+    dependencies: Sequence[Depends] = (),
+) -> None:
+    """Add a route for POST requests to a router.
+
+    example, description: of a good answer. body: what the document says of requests, if the handler's
+    parameters do not; dependencies: of this route.
+    """
+    router.add_api_route(
+        path,
+        handler,
+        methods=["POST"],
+        response_model=None,
+        responses=_answers(example, description),
+        summary=path[1:].capitalize(),
+        openapi_extra=body,
+        dependencies=dependencies,
+    )
+
+
+def _answers(example: Mapping[str, Any], description: str) -> dict[int | str, dict[str, Any]]:
     """Return the answers of a route: an example of a good one, and errors."""
     error = {"application/json": {"schema": _ERROR, "example": {"error": "expected at most 10,000 texts"}}}
     good = {"application/json": {"schema": {"type": "object"}, "example": example}}

@@ -14,9 +14,10 @@ from seq2attn.inference.image_categorizer import ImageCategorizer
 from seq2attn.inference.image_generator import ImageGenerator
 from seq2attn.inference.recognizer import Categorizer
 from seq2attn.inference.segmenter import Segmenter
+from seq2attn.serving.answering import decoding_of, named, results
 from seq2attn.serving.answers import captioned, found, generated, labelled_image, looked_at, segmented
 from seq2attn.serving.bodies import checked, from_base64, require_json, sent_in
-from seq2attn.serving.documentation import answers, image_body
+from seq2attn.serving.documentation import add_route, image_body
 from seq2attn.serving.image_works import (
     Captioning,
     Detecting,
@@ -40,7 +41,7 @@ from seq2attn.serving.schemas import (
 )
 from seq2attn.serving.served_model import ServedModel
 from seq2attn.serving.serving import Serving
-from seq2attn.serving.text_routes import TextRoutes, decoding_of, named, results
+from seq2attn.serving.text_routes import TextRoutes
 from seq2attn.serving.waiting import Work
 
 _OBJECT = {"label": "cell", "score": 0.91, "box": [12.5, 8.0, 60.2, 55.1]}
@@ -64,49 +65,26 @@ class ImageRoutes:
         """Return the routes."""
         router = APIRouter(prefix="/v1", tags=["images"])
         label = {"label": "7", "probabilities": {"7": 0.99, "1": 0.01}}
-        for path, handler, schema, example, text in (
-            (
-                "/caption",
-                self.caption,
-                CaptionRequest,
-                {"captions": [{"text": "a dog runs"}]},
-                "Texts of images.",
-            ),
-            ("/detect", self.detect, DetectRequest, {"images": [_FOUND]}, "Objects, from the surest on."),
-            (
-                "/segment",
-                self.segment,
-                SegmentRequest,
-                {"images": [_SEGMENTED]},
-                "Shares of classes, and masks.",
-            ),
+        caption = {"text": "a dog runs"}
+        for path, handler, schema, key, result, text in (
+            ("/caption", self.caption, CaptionRequest, "captions", caption, "Texts of images."),
+            ("/detect", self.detect, DetectRequest, "images", _FOUND, "Objects, from the surest on."),
+            ("/segment", self.segment, SegmentRequest, "images", _SEGMENTED, "Shares of classes, and masks."),
             (
                 "/classify",
                 self.classify,
                 ImagesRequest,
-                {"categories": [label]},
+                "categories",
+                label,
                 "Labels of images, or of texts.",
             ),
         ):
-            router.add_api_route(
-                path,
-                handler,
-                methods=["POST"],
-                response_model=None,
-                responses=answers({**example, "model": "name"}, text),
-                openapi_extra=image_body(schema),
-                summary=path[1:].capitalize(),
-            )
-        router.add_api_route(
-            "/generate",
-            self.generate,
-            methods=["POST"],
-            response_model=None,
-            dependencies=[Depends(require_json)],
-            responses=answers(
-                {"images": [{"name": "seed 1, image 0", "image": "iVBORw0KGgo..."}]}, "New images."
-            ),
-            summary="Generate",
+            example = {key: [result], "model": "name"}
+            add_route(router, path, handler, example, text, body=image_body(schema))
+        image = {"name": "seed 1, image 0", "image": "iVBORw0KGgo..."}
+        only_json = [Depends(require_json)]
+        add_route(
+            router, "/generate", self.generate, {"images": [image]}, "New images.", dependencies=only_json
         )
         return router
 
@@ -174,6 +152,17 @@ class ImageRoutes:
         answer: Callable[[Any], dict[str, Any]],
     ) -> list[dict[str, Any]]:
         """Return the answers for the images of a request. answer: makes one of a result."""
+        pictures = await self._pictures(model, body, files)
+        entries = [answer(one) for one in (await results(request, model, work, pictures))[1]]
+        if not body.maps:
+            return entries
+        _, seen = await results(request, model, Looking(model.predictor), pictures)
+        return [{**entry, **looked_at(*one)} for entry, one in zip(entries, seen, strict=True)]
+
+    async def _pictures(
+        self, model: ServedModel[Seeing], body: ImagesRequest, files: Sequence[bytes]
+    ) -> list[Picture]:
+        """Return the images of a request, decoded. RefusedError if they are none, too many or bad."""
         limits, reader = self.serving.limits, reader_of(model.predictor)
         encoded = [*(body.images or ())] if body.image is None else [body.image]
         if len(encoded) + len(files) > limits.images:
@@ -189,11 +178,6 @@ class ImageRoutes:
             return [Picture(decoded(content, reader, limits.pixels), prefix) for content in contents]
 
         try:
-            pictures = await asyncio.to_thread(read)
+            return await asyncio.to_thread(read)
         except Exception as error:
             raise refused(error) from error
-        entries = [answer(one) for one in (await results(request, model, work, pictures))[1]]
-        if not body.maps:
-            return entries
-        _, seen = await results(request, model, Looking(model.predictor), pictures)
-        return [{**entry, **looked_at(*one)} for entry, one in zip(entries, seen, strict=True)]

@@ -3,7 +3,6 @@
 Only the interface is LibreTranslate's: what requests, answers and errors look like.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fastapi import APIRouter, Request, Response
@@ -11,18 +10,18 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from seq2attn.inference.translator import Translator
-from seq2attn.serving.bodies import json_of
+from seq2attn.serving.answering import decoding_of, results
+from seq2attn.serving.bodies import json_of, media_type
 from seq2attn.serving.gate import bearer
-from seq2attn.serving.languages import code_of, name_of, same_language
+from seq2attn.serving.languages import code_of, name_of
 from seq2attn.serving.pairs import Pair
 from seq2attn.serving.refusals import INVALID, TOO_LARGE, RefusedError
 from seq2attn.serving.schemas import is_text
 from seq2attn.serving.served_model import ServedModel
 from seq2attn.serving.serving import Serving
-from seq2attn.serving.text_routes import TextRoutes, decoding_of, results
+from seq2attn.serving.text_routes import TextRoutes
 from seq2attn.serving.text_works import Draft, Writing
 from seq2attn.text.given_ids import with_tag
-from seq2attn.text.sentence_splitter import in_sentences
 
 _EXAMPLE = {"q": "Das ist ein Haus.", "source": "de", "target": "en", "format": "text", "alternatives": 2}
 _ANSWER = {"translatedText": "That is a house.", "alternatives": ["This is a house.", "It is a house."]}
@@ -58,6 +57,16 @@ class _Asked(NamedTuple):
     target: str
     html: bool
     alternatives: int
+
+    @property
+    def wanted(self) -> int:
+        """The number of translations of each text."""
+        return 1 + self.alternatives
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The settings of the search that replace those of the recipe."""
+        return {"nbest": self.wanted} if self.alternatives else {}
 
     @property
     def given_source(self) -> str | None:
@@ -104,9 +113,9 @@ class LibreTranslateRoutes:
     async def languages(self) -> Response:
         """List the languages, and those that each can be translated into."""
         targets: dict[str, list[str]] = {}
-        for source, target in self._pairs():
-            targets.setdefault(source, []).append(target)
-            targets.setdefault(target, [])
+        for pair in self.serving.pairs():
+            targets.setdefault(pair.source, []).append(pair.target)
+            targets.setdefault(pair.target, [])
         return JSONResponse(
             [{"code": code, "name": name_of(code), "targets": of} for code, of in sorted(targets.items())]
         )
@@ -118,7 +127,7 @@ class LibreTranslateRoutes:
 
     async def settings(self) -> Response:
         """Tell a page of LibreTranslate what the server allows."""
-        source, target = next(iter(self._pairs()), ("auto", "en"))
+        source, target, _ = next(iter(self.serving.pairs()), Pair("auto", "en"))
         return JSONResponse(
             {
                 "charLimit": self.serving.limits.characters,
@@ -135,27 +144,15 @@ class LibreTranslateRoutes:
             }
         )
 
-    def _pairs(self) -> list[tuple[str, str]]:
-        """Return the pairs of languages of all models."""
-        models = (model for model in self.serving.models.values() if isinstance(model.predictor, Translator))
-        pairs = (pair for model in models for pair in model.pairs)
-        return list(dict.fromkeys((code_of(pair.source), code_of(pair.target)) for pair in pairs))
-
     async def _translated(self, request: Request) -> Response:
+        """Return the answer to a request for translations. RefusedError with the statuses of other routes."""
         asked = _asked(await self._values(request))
-        model = self._model(asked)
-        tag, most = model.tag(asked.given_source, asked.target), self.serving.limits.beam - 1
-        self.serving.check(asked.texts)
+        model, most = self._model(asked), self.serving.limits.beam - 1
         if asked.alternatives > most:
             raise RefusedError(400, f"alternatives: expected at most {most}")
-        if asked.html:
-            count = 1 + asked.alternatives
-            options = {"nbest": count} if count > 1 else {}
-            ranked, _ = await self.texts.marked(request, model, asked.texts, "html", options, tag)
-            texts = zip(*([one.text for one in rank] for rank in ranked[:count]), strict=True)
-            written = [[*dict.fromkeys(of_text)] for of_text in texts]
-        else:
-            written = await self._plain(request, model, asked, tag)
+        translate = self._marked if asked.html else self._plain
+        ranks = await translate(request, model, asked)
+        written = [[*dict.fromkeys(ranked)] for ranked in zip(*ranks, strict=True)]
         entry: dict[str, Any] = {"translatedText": [texts[0] for texts in written]}
         if asked.alternatives:
             entry["alternatives"] = [texts[1:] for texts in written]
@@ -168,27 +165,35 @@ class LibreTranslateRoutes:
             entry["detectedLanguage"] = [language] * len(asked.texts) if asked.several else language
         return JSONResponse(entry)
 
-    async def _plain(
-        self, request: Request, model: ServedModel[Translator], asked: _Asked, tag: str | None
+    async def _marked(
+        self, request: Request, model: ServedModel[Translator], asked: _Asked
     ) -> list[list[str]]:
-        """Return the translation of each text, and its alternatives."""
-        count = 1 + asked.alternatives
-        decoding = decoding_of(
-            model.predictor, {"nbest": count} if count > 1 else {}, self.serving.limits.beam
-        )
-        parts = [in_sentences(text) for text in asked.texts]
+        """Return the translations of texts with tags: see `_plain`."""
+        tag = model.tag(asked.given_source, asked.target)
+        ranks, _ = await self.texts.translate_marked(request, model, asked.texts, "html", asked.options, tag)
+        return [[one.text for one in rank] for rank in ranks[: asked.wanted]]
+
+    async def _plain(
+        self, request: Request, model: ServedModel[Translator], asked: _Asked
+    ) -> list[list[str]]:
+        """Return the best translations of all texts, the second best, and so on: those of their sentences,
+        joined. Where a sentence has fewer, its last one stands again."""
+        self.serving.check(asked.texts)
+        decoding = decoding_of(model.predictor, asked.options, self.serving.limits.beam)
+        tag = model.tag(asked.given_source, asked.target)
+        parts = await self.texts.sentences(asked.texts)
         drafts = [Draft(with_tag(sentence, tag)) for text in parts for sentence, _ in text]
-        if len(drafts) > self.serving.limits.lines:
-            raise RefusedError(TOO_LARGE, f"expected at most {self.serving.limits.lines:,} sentences")
         _, found = await results(request, model, Writing(model.predictor, decoding), drafts)
-        left = iter(found)
-        return [_alternatives([(next(left), after) for _, after in text], count) for text in parts]
+        ranks = []
+        for rank in range(asked.wanted):
+            texts = (result.nbest[min(rank, len(result.nbest) - 1)].text for result in found)
+            ranks.append(["".join(next(texts) + after for _, after in text) for text in parts])
+        return ranks
 
     async def _values(self, request: Request) -> dict[str, Any]:
         """Return what was sent, as JSON or a form. RefusedError if it is neither, or the token is wrong."""
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         values: Any
-        if kind in ("application/x-www-form-urlencoded", "multipart/form-data"):
+        if media_type(request) in ("application/x-www-form-urlencoded", "multipart/form-data"):
             try:
                 async with request.form(max_files=0, max_fields=1000) as form:
                     values = dict(form)
@@ -210,17 +215,17 @@ class LibreTranslateRoutes:
 
     def _model(self, asked: _Asked) -> ServedModel[Translator]:
         """Return the model for these languages. RefusedError if there is none."""
-        pairs = self._pairs()
+        pairs = self.serving.pairs()
         if asked.source == "auto":
-            sources = [source for source, target in pairs if same_language(target, asked.target)]
+            sources = dict.fromkeys(pair.source for pair in pairs if pair.fits(None, asked.target))
             if len(sources) > 1:
                 raise RefusedError(
                     400, f"languages are not detected: give source, one of {', '.join(sources)}"
                 )
-        elif not any(same_language(source, asked.source) for source, _ in pairs):
+        elif not any(pair.fits(asked.source, None) for pair in pairs):
             raise RefusedError(400, f"{asked.source:.20} is not supported")
         source = asked.given_source
-        if not any(Pair(*pair).fits(source, asked.target) for pair in pairs):
+        if not any(pair.fits(source, asked.target) for pair in pairs):
             raise RefusedError(400, f"{asked.target:.20} is not supported")
         return self.serving.model(Translator, None, source, asked.target, first=True)
 
@@ -244,13 +249,3 @@ def _asked(values: dict[str, Any]) -> _Asked:
     if not count.isdecimal() or len(count) > 4:
         raise RefusedError(400, "Invalid request: alternatives is a number from 0 on")
     return _Asked(texts, several, values["source"], values["target"], form == "html", int(count))
-
-
-def _alternatives(parts: Sequence[tuple[Any, str]], count: int) -> list[str]:
-    """Return so many translations of a text, the best first: of the best ones of its sentences, of the second
-    best ones, and so on. Equal ones are left out."""
-    texts = [
-        "".join(result.nbest[min(rank, len(result.nbest) - 1)].text + after for result, after in parts)
-        for rank in range(count)
-    ]
-    return list(dict.fromkeys(texts))

@@ -1,12 +1,11 @@
 """The pairs of languages that a model translates, by its recipe: from its tags, or from its two languages."""
 
 import re
-from collections.abc import Iterator, Sequence
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from seq2attn.recipe import AnyRecipe
-from seq2attn.recipe.data import FilesCorpus
+from seq2attn.recipe.data import Corpus, FilesCorpus
 from seq2attn.serving.languages import code_of, is_language, same_language
 from seq2attn.text.given_ids import CLOSE, OPEN
 from seq2attn.text.vocabulary import Vocabulary
@@ -35,20 +34,19 @@ def pairs_of(recipe: AnyRecipe, source: Vocabulary) -> tuple[Pair, ...]:
     files that have the tag (train.en.gz), or it is the recipe's source language, unless that is a target,
     too: then each language is translated into each other one.
     """
-    first, second = recipe.data.languages
-    marked = recipe.text.tags == "marked"
-    named = [name for name in source.names if name.startswith(OPEN) and name.endswith(CLOSE)]
-    tags = {tag: code for tag in (named if marked else recipe.text.tags) if (code := _language(tag))}
-    corpora = _corpora(recipe.data)
-    if not marked:
-        tags = {tag: code for tag, code in tags.items() if source.has_tag(tag)}
+    train, (first, second) = recipe.data.train, recipe.data.languages
+    if recipe.text.tags == "marked":
+        named = [name for name in source.names if name.startswith(OPEN) and name.endswith(CLOSE)]
+    else:
+        named = [tag for tag in recipe.text.tags if source.has_tag(tag)]
+    tags = {tag: code for tag in named if (code := _language(tag))}
     if not tags:
         return (Pair(first, second),)
     every = [*dict.fromkeys([*filter(is_language, (first, second)), *tags.values()])]
     one_source = is_language(first) and not any(same_language(first, code) for code in tags.values())
     pairs = list[Pair]()
     for tag, code in tags.items():
-        told = [own for corpus in corpora if corpus.tag == tag and (own := _of_file(corpus))]
+        told = [own for corpus in train if corpus.tag == tag and (own := _of_file(corpus))]
         others = [first] if one_source else [own for own in every if not same_language(own, code)]
         pairs += [Pair(code_of(own), code, tag) for own in dict.fromkeys(told or others)]
     return tuple(pairs)
@@ -60,18 +58,9 @@ def _language(tag: str) -> str:
     return code_of(match["code"]) if match and is_language(match["code"]) else ""
 
 
-def _corpora(data: Any) -> Sequence[Any]:
-    """Return the corpora of the training data; none of an imported model."""
-    train = getattr(data, "train", None) or ()
-    return train if isinstance(train, list | tuple) else [train]
-
-
-def _of_file(corpus: Any) -> str:
+def _of_file(corpus: Corpus) -> str:
     """Return the language that the name of a corpus' source file ends with; empty if it tells none."""
-    return next(_suffixes(corpus.files[0]), "") if isinstance(corpus, FilesCorpus) else ""
-
-
-def _suffixes(file: Any) -> Iterator[str]:
-    """Yield the languages that the suffixes of a file's name are, the last first."""
-    suffixes = (suffix[1:] for suffix in reversed(PurePath(str(file)).suffixes))
-    return (suffix for suffix in suffixes if is_language(suffix))
+    if not isinstance(corpus, FilesCorpus):
+        return ""
+    suffixes = (suffix[1:] for suffix in reversed(PurePath(str(corpus.files[0])).suffixes))
+    return next(filter(is_language, suffixes), "")

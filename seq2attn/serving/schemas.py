@@ -28,21 +28,23 @@ Text = Annotated[str, AfterValidator(_clean)]
 
 
 def example(values: dict[str, Any]) -> ConfigDict:
-    """Return the settings of a request: no unknown keys, no conversions, and an example."""
-    return ConfigDict(
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        json_schema_extra={"examples": [values]},
-    )
+    """Return the settings of a request that has an example, beside those of `Request`."""
+    return ConfigDict(json_schema_extra={"examples": [values]})
 
 
 class Request(BaseModel):
-    """What every request may have."""
+    """What every request may have: no unknown keys, and no conversions."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
 
     model: str | None = Field(None, description="The name of a model; not needed if only one has this route.")
+
+
+class LanguagesRequest(Request):
+    """A request for a model of two languages."""
+
+    source: str | None = Field(None, description="The source language, to find a model by.")
+    target: str | None = Field(None, description="The target language, likewise.")
 
 
 class TextsRequest(Request):
@@ -75,6 +77,9 @@ class DecodingRequest(Request):
     coverage_penalty: float | None = Field(None, description="Penalty for source words without attention.")
     min_length: int | None = Field(None, ge=0, description="Shortest output in pieces.")
     max_length: int | None = Field(None, ge=1, description="Longest output in pieces, at most the recipe's.")
+    max_length_ratio: float | None = Field(
+        None, description="Longest output as a multiple of the source length, plus 10 pieces."
+    )
     no_repeat_ngram: int | None = Field(None, ge=0, description="Forbid repeated n-grams of so many pieces.")
     sample: bool | None = Field(None, description="Sample instead of searching.")
     temperature: float | None = Field(None, description="Temperature of sampling.")
@@ -107,6 +112,11 @@ class WritingRequest(TextsRequest, DecodingRequest):
         description="Each text has several sentences or lines: translate them one by one, and join them.",
     )
 
+    @property
+    def looked(self) -> bool:
+        """Whether the words are asked for, and where each one looks."""
+        return self.alignment or self.weights
+
     @model_validator(mode="after")
     def _prefix_of_one(self) -> Self:
         if self.prefix and self.split:
@@ -121,24 +131,28 @@ class WritingRequest(TextsRequest, DecodingRequest):
         )
 
 
-class TranslateRequest(WritingRequest):
+class TranslateRequest(WritingRequest, LanguagesRequest):
     """A request for translations."""
 
     model_config = example({"text": GERMAN, "alignment": True})
 
-    source: str | None = Field(None, description="The source language, to find a model by.")
-    target: str | None = Field(None, description="The target language, likewise.")
     markup: Kind | None = Field(
         None,
         description="Keep tags or placeholders: they go where their words went. Each text is divided into "
-        "sentences, as by `split`. Only the best result.",
+        "sentences, as by `split`. Only the best result, without its words and without a stream.",
     )
 
     @model_validator(mode="after")
     def _plain_markup(self) -> Self:
-        others = self.prefix, self.weights, (self.nbest or 1) > 1
-        if self.markup is not None and any(others):
-            raise ValueError("markup goes without prefix, weights and nbest")
+        others = {
+            "prefix": self.prefix,
+            "alignment": self.alignment,
+            "weights": self.weights,
+            "split": self.split,
+            "nbest": (self.nbest or 1) > 1,
+        }
+        if self.markup is not None and (given := [name for name, value in others.items() if value]):
+            raise ValueError(f"markup goes without {', '.join(given)}: the text alone comes back")
         return self
 
 
@@ -150,7 +164,7 @@ class SummarizeRequest(WritingRequest):
     )
 
 
-class NextRequest(Request):
+class NextRequest(LanguagesRequest):
     """A request for the words by which a result may go on."""
 
     model_config = example({"text": GERMAN, "prefix": "Where is the "})
@@ -159,11 +173,9 @@ class NextRequest(Request):
     prefix: Text = Field("", description="The beginning of the result, in whole words.")
     count: int = Field(8, ge=1, le=50, description="Number of words.")
     tag: Text | None = Field(None, description="Begin the text with this tag of the model.")
-    source: str | None = Field(None, description="The source language, to find a model by.")
-    target: str | None = Field(None, description="The target language, likewise.")
 
 
-class AlignRequest(Request):
+class AlignRequest(LanguagesRequest):
     """A request for links between words of pairs of texts."""
 
     model_config = example({"sources": [GERMAN], "targets": [ENGLISH]})
@@ -173,8 +185,6 @@ class AlignRequest(Request):
     threshold: float | None = Field(
         None, ge=0, le=1, description="Link all words with a larger weight; else each word with the largest."
     )
-    source: str | None = Field(None, description="The source language, to find a model by.")
-    target: str | None = Field(None, description="The target language, likewise.")
 
     @model_validator(mode="after")
     def _as_many(self) -> Self:
@@ -214,8 +224,6 @@ class ImagesRequest(Request):
 class CaptionRequest(ImagesRequest, DecodingRequest):
     """A request for texts that are written from images."""
 
-    model_config = ImagesRequest.model_config
-
     prefix: Text = Field("", description="The beginning of each text.")
     alignment: bool = Field(False, description="Also return where on the image each word looks.")
 
@@ -223,15 +231,11 @@ class CaptionRequest(ImagesRequest, DecodingRequest):
 class DetectRequest(ImagesRequest):
     """A request for the objects in images."""
 
-    model_config = ImagesRequest.model_config
-
     threshold: float = Field(0.25, ge=0, le=1, description="The least score of an object.")
 
 
 class SegmentRequest(ImagesRequest):
     """A request for the class of each pixel of images."""
-
-    model_config = ImagesRequest.model_config
 
     mask: bool = Field(True, description="Also return the mask: a PNG file in base64, with class numbers.")
 

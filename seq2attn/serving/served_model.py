@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from seq2attn.inference.engines.registry import TORCH
 from seq2attn.inference.predictor import Predictor
+from seq2attn.inference.translator import TextPredictor
 from seq2attn.serving.beginnings import Added, Beginnings
 from seq2attn.serving.counters import Counters
 from seq2attn.serving.limits import Limits
@@ -54,17 +55,29 @@ class ServedModel(Generic[P]):
             source is target is None or any(pair.fits(source, target) for pair in self.pairs)
         )
 
+    def tags(self, source: str | None, target: str | None) -> dict[str, str]:
+        """Return the tags of texts of these languages, with the targets that they name; none if no language
+        is given."""
+        if source is target is None:
+            return {}
+        return {pair.tag: pair.target for pair in self.pairs if pair.tag and pair.fits(source, target)}
+
     def tag(self, source: str | None, target: str | None) -> str | None:
         """Return the tag of texts of these languages; None if they have none, or no language is given.
 
         RefusedError if it depends on the language that is not given.
         """
-        tags = {pair.tag: pair.target for pair in self.pairs if pair.fits(source, target)}
-        if source is target is None or not tags:
-            return None
+        tags = self.tags(source, target)
         if len({*tags.values()}) > 1:
             raise RefusedError(INVALID, f"expected target, one of {', '.join(sorted(tags.values()))}")
-        return next(iter(tags))
+        return next(iter(tags), None)
+
+    @property
+    def aligns(self) -> bool:
+        """Whether its texts have alignments: it writes them from texts, with attention."""
+        return isinstance(self.predictor, TextPredictor) and bool(
+            self.predictor.model.decoder.attention_layers
+        )
 
     @property
     def engine(self) -> str:

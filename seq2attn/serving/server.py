@@ -66,9 +66,12 @@ def run(serving: Serving, host: str, port: int) -> None:
     warnings.simplefilter("ignore", UserWarning)  # of predictors: they quote texts
     if not serving.token and host not in ("127.0.0.1", "::1", "localhost"):
         record("no token: anybody who reaches this address may ask", {"host": host}, logging.WARNING)
-    for (source, target), names in (((pair.source, pair.target), names) for pair, names in serving.rivals()):
-        several = {"source": source, "target": target, "models": names}
-        record("several models have these languages: /translate takes the first", several, logging.WARNING)
+    for pair, names in serving.pairs().items():
+        if len(names) > 1:
+            several = {"source": pair.source, "target": pair.target, "models": names}
+            record(
+                "several models have these languages: /translate takes the first", several, logging.WARNING
+            )
     config = uvicorn.Config(
         make_app(serving),
         log_config=None,

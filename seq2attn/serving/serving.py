@@ -83,24 +83,26 @@ class Serving:
             )
         raise RefusedError(404, f"no such model: expected one of {_listed(every)}")
 
-    def rivals(self) -> list[tuple[Pair, list[str]]]:
-        """Return the pairs of languages of several models, with their names, the first of which is taken
-        where a client cannot name one."""
+    def pairs(self) -> dict[Pair, list[str]]:
+        """Return the pairs of languages of all models, by their codes, with the names of the models: the
+        first is taken where a client cannot name one."""
         named = dict[Pair, list[str]]()
         for model in self.models.values():
             for pair in dict.fromkeys(Pair(code_of(own.source), code_of(own.target)) for own in model.pairs):
                 named.setdefault(pair, []).append(model.name)
-        return [(pair, names) for pair, names in named.items() if len(names) > 1]
+        return named
 
-    def check(self, texts: Sequence[str]) -> None:
-        """RefusedError for more texts, or longer ones, than are accepted."""
+    def check(self, texts: Sequence[str], kind: str = "texts") -> None:
+        """RefusedError for more texts, or longer ones, than are accepted. kind: what they are called."""
         if len(texts) > self.limits.lines:
-            raise RefusedError(TOO_LARGE, f"expected at most {self.limits.lines:,} texts, got {len(texts):,}")
+            raise RefusedError(
+                TOO_LARGE, f"expected at most {self.limits.lines:,} {kind}, got {len(texts):,}"
+            )
         longest = max(map(len, texts), default=0)
         if longest > self.limits.characters:
             raise RefusedError(
                 TOO_LARGE,
-                f"expected texts of at most {self.limits.characters:,} characters, got one of {longest:,}",
+                f"expected {kind} of at most {self.limits.characters:,} characters, got one of {longest:,}",
             )
 
 

@@ -1,9 +1,9 @@
-"""The routes of models that read texts: translate, summarize, align, tag, classify."""
+"""The routes of models that read texts: translate, summarize, next, align, tag."""
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -11,17 +11,14 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from seq2attn.alignment.markup import Kind
 from seq2attn.errors import Seq2attnError
 from seq2attn.inference.marked_text import MarkedTexts, MarkedTranslation
-from seq2attn.inference.predictor import Predictor
 from seq2attn.inference.recognizer import LabelPredictor, Recognizer
-from seq2attn.inference.results import Translation
 from seq2attn.inference.translator import Summarizer, TextPredictor, Translator
-from seq2attn.inference.writing_predictor import WritingPredictor
-from seq2attn.recipe import DecodingRecipe
+from seq2attn.serving.answering import decoding_of, left, log, named, results
 from seq2attn.serving.answers import aligned, joined, labelled, marked, written
 from seq2attn.serving.beginnings import Added, Beginnings
 from seq2attn.serving.bodies import require_json
-from seq2attn.serving.documentation import answers
-from seq2attn.serving.refusals import INVALID, TOO_LARGE, RefusedError, refused
+from seq2attn.serving.documentation import add_route
+from seq2attn.serving.refusals import INVALID, RefusedError, refused
 from seq2attn.serving.schemas import (
     AlignRequest,
     LabelRequest,
@@ -33,7 +30,7 @@ from seq2attn.serving.schemas import (
 from seq2attn.serving.served_model import ServedModel
 from seq2attn.serving.serving import Serving
 from seq2attn.serving.text_works import Aligning, Continuing, Draft, Labelling, Writing
-from seq2attn.serving.waiting import Ticket, Work
+from seq2attn.serving.waiting import Ticket
 from seq2attn.text.given_ids import with_tag
 from seq2attn.text.sentence_splitter import in_sentences
 
@@ -83,51 +80,6 @@ _TAGGED = {
 }
 
 
-def decoding_of(predictor: WritingPredictor[Any], options: dict[str, Any], beam: int) -> DecodingRecipe:
-    """Return the settings of a search. RefusedError for a bad one, or one that is too large for a server.
-
-    beam: the largest beam and number of results that is allowed.
-    """
-    for name in ("beam", "nbest"):
-        if options.get(name, 1) > beam:
-            raise RefusedError(INVALID, f"{name}: expected at most {beam}")
-    if options.get("max_length", 1) > predictor.decoding.max_length:
-        raise RefusedError(INVALID, f"max_length: expected at most {predictor.decoding.max_length}")
-    try:
-        return predictor.settings(options) if options else predictor.decoding
-    except Seq2attnError as error:
-        raise refused(error) from error
-
-
-async def left(request: Request) -> None:
-    """Return when the client has left."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def results(
-    request: Request, model: ServedModel[Predictor], work: Work, items: Sequence[Any], whole: bool = False
-) -> tuple[Ticket, list[Any]]:
-    """Return the results of a request's items, with their ticket. whole: see `ServedModel.submit`."""
-    log(request, model, len(items))
-    ticket = await model.submit(work, items, whole)
-    return ticket, await model.results(ticket, lambda: left(request))
-
-
-def log(request: Request, model: ServedModel[Predictor], lines: int) -> None:
-    """Add model and number of lines to the log of a request, and the engine to the headers of its answer."""
-    request.scope["state"]["engine"] = model.engine
-    request.scope["state"]["log"] |= {"model": model.name, "lines": lines}
-
-
-class _Part(NamedTuple):
-    """A line of a text: the whole text, or a sentence of it."""
-
-    text: int  # the number of the text
-    sentence: str
-    after: str  # the white space after it
-
-
 class TextRoutes:
     """The handlers of the routes."""
 
@@ -144,28 +96,23 @@ class TextRoutes:
             ("/align", self.align, _ALIGNED, "Links between words, counted from 0."),
             ("/tag", self.tag, _TAGGED, "Words with tags, and entities in characters."),
         ):
-            router.add_api_route(
-                path,
-                handler,
-                methods=["POST"],
-                response_model=None,
-                responses=answers(example, text),
-                summary=path[1:].capitalize(),
-            )
+            add_route(router, path, handler, example, text)
         return router
 
     async def translate(self, request: Request, body: TranslateRequest) -> Response:
         """Translate texts, each as if it were alone. With `Accept: text/event-stream` one by one."""
         model = self.serving.model(Translator, body.model, body.source, body.target)
-        tag = model.tag(body.source, body.target) if body.tag is None else body.tag
-        if body.markup is not None:
-            return await self._marked(request, model, body, tag)
-        return await self._written(request, model, body, "translations", tag)
+        tag = _tag_of(model, body.tag, body.source, body.target)
+        if body.markup is None:
+            return await self._written(request, model, body, "translations", tag)
+        if _streams(request):
+            raise RefusedError(INVALID, "texts with markup do not stream: leave out Accept, or markup")
+        return await self._marked(request, model, body, body.markup, tag)
 
     async def summarize(self, request: Request, body: SummarizeRequest) -> Response:
         """Summarize texts, whose sentences or turns are separated by line feeds."""
         model = self.serving.model(Summarizer, body.model)
-        return await self._written(request, model, body, "summaries", body.tag)
+        return await self._written(request, model, body, "summaries", _tag_of(model, body.tag))
 
     async def next(self, request: Request, body: NextRequest) -> Response:
         """Find the words by which a translation or a summary may go on after the words of a prefix. The
@@ -173,8 +120,8 @@ class TextRoutes:
         model = self.serving.model(TextPredictor, body.model, body.source, body.target)
         self.serving.check([body.text, body.prefix])
         work = Continuing(model.predictor, model.predictor.decoding, count=body.count)
-        tag = model.tag(body.source, body.target) if body.tag is None else body.tag
-        draft = Draft(self._tagged(model, body.text, tag), body.prefix)
+        tag = _tag_of(model, body.tag, body.source, body.target)
+        draft = Draft(with_tag(body.text, tag), body.prefix)
         _, (words,) = await results(request, model, work, [draft], whole=True)
         entries = [{**word._asdict(), "probability": round(word.probability, 6)} for word in words]
         return JSONResponse({"words": entries, **named(model)})
@@ -185,8 +132,7 @@ class TextRoutes:
         self.serving.check([*body.sources, *body.targets])
         tag = model.tag(body.source, body.target)
         pairs = [(with_tag(one, tag), other) for one, other in zip(body.sources, body.targets, strict=True)]
-        if not model.predictor.model.decoder.attention_layers:
-            raise RefusedError(INVALID, f"{model.name} has no attention: it cannot align")
+        _require_attention(model)
         _, pairs_aligned = await results(request, model, Aligning(model.predictor), pairs)
         if tag is not None:
             both = zip(pairs_aligned, body.sources, strict=True)
@@ -209,23 +155,22 @@ class TextRoutes:
         return JSONResponse({key: entries, **named(model)})
 
     async def _marked(
-        self, request: Request, model: ServedModel[TextPredictor], body: TranslateRequest, tag: str | None
+        self,
+        request: Request,
+        model: ServedModel[TextPredictor],
+        body: TranslateRequest,
+        kind: Kind,
+        tag: str | None,
     ) -> Response:
         """Return the translations of texts with markup."""
-        (best, *_), cut = await self.marked(
-            request,
-            model,
-            body.items,
-            body.markup or "html",
-            body.decoding(),
-            tag,
-            body.long == "refuse",
+        (best, *_), cut = await self.translate_marked(
+            request, model, body.items, kind, body.decoding(), tag, body.long == "refuse"
         )
         left = iter(cut)
         entries = [marked(one.text, one.segments, [next(left) for _ in one.segments]) for one in best]
         return JSONResponse({"translations": entries, **named(model)})
 
-    async def marked(
+    async def translate_marked(
         self,
         request: Request,
         model: ServedModel[TextPredictor],
@@ -240,16 +185,17 @@ class TextRoutes:
 
         whole: see `ServedModel.submit`.
         """
+        _require_attention(model)
         self.serving.check(texts)
         try:
             parsed = await asyncio.to_thread(MarkedTexts, texts, kind)
         except Seq2attnError as error:
             raise refused(error) from error
         decoding = decoding_of(model.predictor, options, self.serving.limits.beam)
-        if len(parsed.plain) > self.serving.limits.lines:
-            raise RefusedError(TOO_LARGE, f"expected at most {self.serving.limits.lines:,} sentences")
+        plain = parsed.plain
+        self.serving.check(plain, "sentences")
         work = Writing(model.predictor, decoding, alignment=True)
-        drafts = [Draft(self._tagged(model, text, tag)) for text in parsed.plain]
+        drafts = [Draft(with_tag(text, tag)) for text in plain]
         ticket, found = await results(request, model, work, drafts, whole)
 
         def ranked() -> list[list[MarkedTranslation]]:
@@ -261,6 +207,14 @@ class TextRoutes:
 
         return await asyncio.to_thread(ranked), [line.cut for line in ticket.lines]
 
+    async def sentences(self, texts: Sequence[str]) -> list[list[tuple[str, str]]]:
+        """Return the sentences of texts, each with the white space after it. RefusedError if they are too
+        many or too long."""
+        # in a thread: it takes seconds for the largest body, in which the loop would answer nobody
+        divided = await asyncio.to_thread(lambda: [in_sentences(text) for text in texts])
+        self.serving.check([sentence for text in divided for sentence, _ in text], "sentences")
+        return divided
+
     async def _written(
         self,
         request: Request,
@@ -270,68 +224,57 @@ class TextRoutes:
         tag: str | None,
     ) -> Response:
         """Return what is written from texts, at once or one by one."""
-        parts = self._parts(body)
-        looked = body.alignment or body.weights
+        self.serving.check([body.prefix])
+        if body.split:
+            parts = await self.sentences(body.items)
+        else:
+            self.serving.check(body.items)
+            parts = [[(text, "")] for text in body.items]
+        if body.looked or body.replace_unknown:
+            _require_attention(model)
         decoding = decoding_of(model.predictor, body.decoding(), self.serving.limits.beam)
-        work = Writing(model.predictor, decoding, looked)
-        log(request, model, len(parts))
-        drafts = [Draft(self._tagged(model, part.sentence, tag), body.prefix) for part in parts]
-        if STREAM in request.headers.get("accept", ""):
+        work, whole = Writing(model.predictor, decoding, body.looked), body.long == "refuse"
+        drafts = [Draft(with_tag(line, tag), body.prefix) for text in parts for line, _ in text]
+        if _streams(request):
+            log(request, model, len(drafts))
             beginnings = Beginnings(len(drafts))
             drafts = [draft._replace(listen=beginnings.listener(n)) for n, draft in enumerate(drafts)]
-            ticket = await model.submit(work, drafts, body.long == "refuse")
-            events = self._events(request, model, body, parts, ticket, beginnings)
+            ticket = await model.submit(work, drafts, whole)
+            places = [(number, after) for number, text in enumerate(parts) for _, after in text]
+            events = self._events(request, model, body, places, ticket, beginnings)
             return StreamingResponse(events, media_type=STREAM)
-        ticket = await model.submit(work, drafts, body.long == "refuse")
-        found: list[Translation] = await model.results(ticket, lambda: left(request))
+        ticket, found = await results(request, model, work, drafts, whole)
         pairs = zip(found, ticket.lines, strict=True)
-        entries = [written(one, line.cut, body.weights) for one, line in pairs]
+        entries = [written(one, line.cut, body.looked, body.weights) for one, line in pairs]
         if body.split:
-            of_texts: list[list[int]] = [[] for _ in body.items]
-            for index, part in enumerate(parts):
-                of_texts[part.text].append(index)
-            entries = [
-                joined([parts[i][1:] for i in indices], [entries[i] for i in indices]) for indices in of_texts
-            ]
+            waiting = iter(entries)
+            entries = [joined(text, [next(waiting) for _ in text]) for text in parts]
         return JSONResponse({key: entries, **named(model)})
-
-    def _tagged(self, model: ServedModel[TextPredictor], text: str, tag: str | None) -> str:
-        """Return a text that begins with a tag. RefusedError if the model has no such tag."""
-        if tag is not None and not model.predictor.source.has_tag(tag):
-            raise RefusedError(INVALID, "the model has no such tag: expected one of its text.tags")
-        return with_tag(text, tag)
-
-    def _parts(self, body: WritingRequest) -> list[_Part]:
-        """Return the lines of a request. RefusedError if they are too many or too long, or the prefix is."""
-        self.serving.check([body.prefix])
-        if not body.split:
-            self.serving.check(body.items)
-            return [_Part(number, text, "") for number, text in enumerate(body.items)]
-        parts = [_Part(n, *sentence) for n, text in enumerate(body.items) for sentence in in_sentences(text)]
-        self.serving.check([part.sentence for part in parts])
-        return parts
 
     async def _events(
         self,
         request: Request,
         model: ServedModel[TextPredictor],
         body: WritingRequest,
-        parts: Sequence[_Part],
+        places: Sequence[tuple[int, str]],
         ticket: Ticket,
         beginnings: Beginnings,
     ) -> AsyncIterator[str]:
         """Yield an event for each result, before it those of its words that can no longer change, and one at
-        the end: `end`, or `error`."""
-        number = 0
+        the end: `end`, or `error`.
+
+        places: of each result, the number of its text, and the white space after it.
+        """
+        index = 0
         try:
             async for result in model.stream(ticket, lambda: left(request), beginnings):
-                place = {"number": parts[number].text}
+                number, after = places[index]
                 if isinstance(result, Added):
-                    yield event("words", {**place, "text": result.text})
+                    yield event("words", {"number": number, "text": result.text})
                     continue
-                entry = written(result, ticket.lines[number].cut, body.weights)
-                yield event("result", {**place, **entry, "after": parts[number].after})
-                number += 1
+                entry = written(result, ticket.lines[index].cut, body.looked, body.weights)
+                yield event("result", {"number": number, **entry, "after": after})
+                index += 1
         except RefusedError as refused:
             yield event("error", {"error": refused.message, "status": refused.status})
             return
@@ -343,6 +286,26 @@ def event(name: str, data: dict[str, Any]) -> str:
     return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
 
 
-def named(model: ServedModel[Predictor]) -> dict[str, str]:
-    """Return what each answer says of its model."""
-    return {"model": model.name, "checksum": model.checksum, "engine": model.engine}
+def _streams(request: Request) -> bool:
+    """Whether a client asks for events in the place of one answer."""
+    return STREAM in request.headers.get("accept", "")
+
+
+def _tag_of(
+    model: ServedModel[TextPredictor], given: str | None, source: str | None = None, target: str | None = None
+) -> str | None:
+    """Return the tag that texts begin with: the one that is given, or that of the languages. RefusedError if
+    the model has no such tag, or the languages have another one."""
+    if given is None:
+        return model.tag(source, target)
+    if not model.predictor.source.has_tag(given):
+        raise RefusedError(INVALID, "the model has no such tag: expected one of its text.tags")
+    if (tags := model.tags(source, target)) and given not in tags:
+        raise RefusedError(INVALID, "these languages have another tag: leave out tag, or source and target")
+    return given
+
+
+def _require_attention(model: ServedModel[TextPredictor]) -> None:
+    """RefusedError if there are no alignments."""
+    if not model.aligns:
+        raise RefusedError(INVALID, f"{model.name} has no attention: it cannot align words")

@@ -55,19 +55,19 @@ class OfDrafts(Work):
     def lines(self, items: Sequence[Draft]) -> list[Line]:
         """See the base class. Seq2attnError for a prefix that is longer than outputs may be, or than the
         decoder can read."""
-        limit, prefixes = self.limit, [*dict.fromkeys(item.prefix for item in items)]
-        pieces = dict(zip(prefixes, self.predictor.target.encode(prefixes), strict=True))
-        readable = self.predictor.model.decoder.max_length
-        begun = [shortened(item.text, limit) for item in items]
-        lines = []
-        for number, ids in enumerate(self.predictor.source.encode(begun)):
-            text, prefix, _ = items[number]
-            begins = pieces[prefix]
-            require_prefixes([begins], self.decoding, [f"text {number}"])
-            if prefix and readable is not None and len(begins) >= readable:
+        limit, readable = self.limit, self.predictor.model.decoder.max_length
+        prefixes = [*dict.fromkeys(item.prefix for item in items)]
+        ids_of_prefix = dict(zip(prefixes, self.predictor.target.encode(prefixes), strict=True))
+        texts = [shortened(item.text, limit) for item in items]
+        all_ids, lines = self.predictor.source.encode(texts), list[Line]()
+        for number, (item, text, ids) in enumerate(zip(items, texts, all_ids, strict=True)):
+            prefix = ids_of_prefix[item.prefix]
+            require_prefixes([prefix], self.decoding, [f"text {number}"])
+            if readable is not None and len(prefix) >= readable:
                 raise Seq2attnError(f"the prefix of text {number} is longer than the decoder can read")
-            cut, length = len(ids) > limit or begun[number] != text, max(min(len(ids), limit), len(begins))
-            lines.append(Line(items[number], length, number, weight(text) + weight(prefix) - 1, cut))
+            length = max(min(len(ids), limit), len(prefix))
+            cut = len(ids) > limit or text != item.text
+            lines.append(Line(item, length, number, weight(item.text) + weight(item.prefix) - 1, cut))
         return lines
 
 
