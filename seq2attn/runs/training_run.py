@@ -111,8 +111,9 @@ def train(
         # Only then, so that a resume that fails changes nothing.
         resumed = partial(_resumed, folder, task.recipe, group, shown)
         with _what_is_saved(folder):
-            report, illustrate = _report(shown, folder, task, model), _illustrator(task, folder, predictor)
-            if not group.first:
+            if group.first:
+                report, illustrate = _report(shown, folder, task, model), _illustrator(task, folder, predictor)
+            else:  # which writes nothing, in the terminal and in the folder
                 report, call, illustrate = _silent, _silent, _silent
             progress = fit(folder, trainer, loader, validate, report, call, resumed, illustrate)
         if progress.interrupted:
