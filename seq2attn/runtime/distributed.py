@@ -24,7 +24,7 @@ from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from seq2attn.errors import Seq2attnError
-from seq2attn.runtime.process import end_with_parent
+from seq2attn.runtime.process import MET, end_with_parent
 
 T = TypeVar("T")
 
@@ -287,7 +287,9 @@ def joined() -> Iterator[Group]:
         yield ALONE
         return
     end_with_parent()
-    group = Processes(_met(_timeout()))
+    timeout = _timeout()
+    MET.set()
+    group = Processes(_met(timeout))
     try:
         yield group
     except GroupError:
