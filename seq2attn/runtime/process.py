@@ -65,8 +65,8 @@ def keep_memory() -> None:
 
 
 def start_processes(count: int, arguments: Sequence[str]) -> NoReturn:
-    """Replace this process by one that starts this many processes of seq2attn with these arguments, as torchrun
-    does (`runtime/launcher.py`).
+    """Replace this process by one that starts this many processes of seq2attn with these arguments, as
+    torchrun does (`runtime/launcher.py`).
 
     The cores are divided among them, unless OMP_NUM_THREADS is set. At Ctrl-C and SIGTERM they have
     ENDING seconds to save, unless TORCH_ELASTIC_SHUTDOWN_TIMEOUT is set.
@@ -85,8 +85,8 @@ def end_with_parent() -> None:
 
 
 def leave_to_first() -> None:
-    """Wait until torchrun ends this process, before it says what is wrong, if the first one of its machine says
-    the same: what fails before processes meet, as a recipe with a fault, fails in all of them."""
+    """Wait until torchrun ends this process, before it says what is wrong, if the first one of its machine
+    says the same: what fails before processes meet, as a recipe with a fault, fails in all of them."""
     if not MET.is_set() and os.environ.get("LOCAL_RANK", "0") != "0":
         time.sleep(SAID)
 
