@@ -112,10 +112,8 @@ def train(
         resumed = partial(_resumed, folder, task.recipe, group, shown)
         with _what_is_saved(folder):
             if group.first:
-                report, illustrate = (
-                    _report(shown, folder, task, model),
-                    _illustrator(task, folder, predictor),
-                )
+                report = _report(shown, folder, task, model)
+                illustrate = _illustrator(task, folder, predictor)
             else:  # which writes nothing, in the terminal and in the folder
                 report, call, illustrate = _silent, _silent, _silent
             progress = fit(folder, trainer, loader, validate, report, call, resumed, illustrate)
