@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch.distributed.run
-from tiny_cli import ENVIRONMENT
+from tiny_cli import ENVIRONMENT, MODEL
 from torch.distributed.elastic.multiprocessing.api import SignalException
 
 from seq2attn.runtime import launcher, process
@@ -64,9 +64,19 @@ def test_what_a_process_alone_knows_it_says_at_once(monkeypatch: pytest.MonkeyPa
         monkeypatch.setitem(os.environ, "LOCAL_RANK", rank)
         leave_to_first()
     assert waited == [process.SAID]
-    process.MET.set()
+    process.OWN_FAULT.set()
     try:
         leave_to_first()
     finally:
-        process.MET.clear()
+        process.OWN_FAULT.clear()
     assert waited == [process.SAID]
+
+
+def test_a_fault_of_the_first_process_is_one_line_too() -> None:
+    """The others wait for what it reads from a closed standard input."""
+    command = f"exec '{sys.executable}' -m seq2attn translate {MODEL} --processes 2 <&-"
+    ended = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env=ENVIRONMENT, check=False
+    )
+    said = "standard input is closed: give a file, or send texts to it (/dev/null for none)"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"seq2attn: {said}\n")

@@ -25,7 +25,9 @@ MALLOC_SETTINGS = (
 KEPT_MEMORY = 2**30
 KEPT_MEMORY_OLD_GLIBC = 2**25
 ENDING = 600  # seconds; torchrun's own 30 may be less than an update or a validation takes
-MET = threading.Event()  # set when this process begins to meet the others that torchrun has started
+# Set while what fails here may be another fault than that of the first process of this machine: from when
+# this process begins to meet the others until it learns that one has failed, which says so itself.
+OWN_FAULT = threading.Event()
 SAID = 20.0  # seconds within which the first process of a machine says what is wrong
 PR_SET_PDEATHSIG = 1  # option of prctl(2)
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # numbers of M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in mallopt(3)
@@ -86,8 +88,9 @@ def end_with_parent() -> None:
 
 def leave_to_first() -> None:
     """Wait until torchrun ends this process, before it says what is wrong, if the first one of its machine
-    says the same: what fails before processes meet, as a recipe with a fault, fails in all of them."""
-    if not MET.is_set() and os.environ.get("LOCAL_RANK", "0") != "0":
+    says the same, or the cause: what fails before processes meet, as a recipe with a fault, fails in all of
+    them."""
+    if not OWN_FAULT.is_set() and os.environ.get("LOCAL_RANK", "0") != "0":
         time.sleep(SAID)
 
 
