@@ -24,7 +24,13 @@ COMMAND = [sys.executable, "-m", "seq2attn"]
         ({0: 1, 1: -15}, 1, []),
         ({1: 2, 0: -15, 2: -15}, 2, []),
         ({0: 143, 1: 143}, 143, []),
-        ({0: -15, 1: -9}, 137, ["process 1 was ended by SIGKILL, as when memory runs out"]),
+        (
+            {0: -15, 1: -9},
+            137,
+            [
+                "process 1 was ended by SIGKILL, as when memory runs out, or when it hangs after another has failed"
+            ],
+        ),
         ({0: 1, 3: -11}, 139, ["process 3 was ended by SIGSEGV"]),
         ({1: -15, 0: -15}, 143, ["process 0 was ended by SIGTERM", "process 1 was ended by SIGTERM"]),
     ],

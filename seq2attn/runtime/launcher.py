@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 LEVEL = "LOGLEVEL"  # what torchrun logs, if the user says so
-KILLED = "SIGKILL, as when memory runs out"
+KILLED = "SIGKILL, as when memory runs out, or when it hangs after another has failed"
 
 
 class Failure(Protocol):
