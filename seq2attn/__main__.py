@@ -55,7 +55,7 @@ def _run() -> int:
     import click
 
     from seq2attn.cli import cli
-    from seq2attn.runtime.process import settle
+    from seq2attn.runtime.process import leave_to_first, settle
 
     settle()
     warnings.showwarning = _warn
@@ -66,6 +66,7 @@ def _run() -> int:
     except click.Abort:
         return INTERRUPTED
     except click.ClickException as error:
+        leave_to_first()
         error.show()
         return error.exit_code
     except Seq2attnError as error:
@@ -87,6 +88,7 @@ def _run() -> int:
         if known is None:
             raise
         message = known
+    leave_to_first()
     rank = os.environ.get("RANK", "0")  # of the process, among those that torchrun has started
     print(f"seq2attn: {f'process {rank}: ' if rank != '0' else ''}{message}", file=sys.stderr)
     return 1

@@ -13,6 +13,7 @@ from seq2attn.recipe import RecipeError, TrainingRecipe, read
 from seq2attn.recipe.image_training import ImageTrainingRecipe
 from seq2attn.runs import batch_size, opening
 from seq2attn.runs.batch_size import LARGEST, SMALLEST, largest, try_update, widest, with_batch_size
+from seq2attn.runs.dry_run import check
 from seq2attn.runs.training_run import train
 from seq2attn.tasks.loading import learn
 from seq2attn.training.run_folder import RunError
@@ -44,12 +45,17 @@ def test_a_recipe_may_leave_the_size_to_the_device_and_nothing_else() -> None:
         read("quickstart", ["training.batch_tokens=largest"])
 
 
-def test_a_cpu_is_refused_with_the_reason(tmp_path: Path) -> None:
+def test_a_cpu_is_refused_with_the_reason_before_data_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "_data", None)
     with pytest.raises(
         RunError, match=r"training\.batch_tokens: auto needs a GPU, and this is cpu: .*number"
     ):
         tiny_runs.train(tmp_path / "run", *SMALL, "training.batch_tokens=auto", device="cpu")
     assert not (tmp_path / "run").exists()
+    with pytest.raises(RunError, match="auto needs a GPU"):
+        next(check(read("quickstart", [*SMALL, "training.batch_tokens=auto"]), device="cpu"))
 
 
 def test_the_size_is_found_once_and_stands_in_the_recipe_of_the_run(
@@ -66,6 +72,7 @@ def test_the_size_is_found_once_and_stands_in_the_recipe_of_the_run(
         return task.with_recipe(task.recipe.model_copy(update={"training": sized}))
 
     monkeypatch.setattr(opening, "with_batch_size", found)
+    monkeypatch.setattr(opening, "require_gpu", lambda settings, device: None)
     overrides = [*SMALL, "data.test=null", "training.batch_tokens=auto"]
     options = {"display": tiny_runs.silent(), "device": "cpu"}
     run = train("quickstart", tmp_path / "run", [*overrides, "training.max_steps=2"], **options).run

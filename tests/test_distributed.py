@@ -285,3 +285,10 @@ def test_a_run_is_that_of_one_process_also_when_it_is_resumed_with_another_numbe
         other = several.load_weights(name)
         for key, value in one.load_weights(name).items():
             torch.testing.assert_close(other[key], value, rtol=0, atol=1e-6)
+
+
+def test_the_first_process_alone_writes_for_tensorboard(folder: Path) -> None:
+    pytest.importorskip("tensorboard")
+    overrides = {"training.tensorboard": True, "training.max_steps": 1, "training.average": 0}
+    in_processes(2, lambda: train(RECIPE, folder / "run", overrides, device="cpu").progress.step)
+    assert len([*(folder / "run" / "tensorboard").iterdir()]) == 1

@@ -21,6 +21,7 @@ from tiny_reversal import RECIPE
 from tiny_runs import silent, weights_hash
 
 from seq2attn.data import DataError, hub, pair_rows, prepare
+from seq2attn.data.corpora import Use, open_corpus
 from seq2attn.data.growing_file import JOURNAL, partial_folder
 from seq2attn.data.remote_files import local_copy
 from seq2attn.data.report import UnreachableError
@@ -175,14 +176,24 @@ def test_a_training_on_a_stream_resumes_exactly_without_a_cache_and_not_on_other
         train("parts", 9, resume=True)
 
 
-def test_a_stream_of_the_hub_has_the_state_of_its_commit(monkeypatch):
+def test_a_stream_of_the_hub_has_the_state_of_its_commit_which_is_asked_for_once(monkeypatch):
     corpus = DatasetCorpus.model_validate({"dataset": "u/n", "columns": ["a", "b"], "streaming": True})
+    library = SimpleNamespace(
+        load_dataset=lambda *_, **__: Failing(), load_dataset_builder=lambda *_, **__: None
+    )
+    monkeypatch.setattr(hub, "_library", lambda: library)
+    asked = []
 
     def state(commit):
-        monkeypatch.setattr(HfApi, "dataset_info", lambda *_, **__: SimpleNamespace(sha=commit))
-        return hub.dataset_state(Failing(), corpus, "data.train.0")
+        def answer(api, name, **options):
+            asked.append(name)
+            return SimpleNamespace(sha=commit)
+
+        monkeypatch.setattr(HfApi, "dataset_info", answer)
+        return open_corpus(corpus, Use(("de", "en"), "train", "data.train.0")).state
 
     assert state("a") == state("a") != state("b")
+    assert asked == ["u/n"] * 3
 
 
 class Web(MemoryFileSystem):

@@ -9,8 +9,10 @@ from processes import in_processes
 from tiny_cli import MODEL, run
 
 from seq2attn.cli import sharing
-from seq2attn.inference import translator
+from seq2attn.inference import writing_predictor
 from seq2attn.runtime.devices import pick_device
+from seq2attn.runtime.distributed import joined
+from seq2attn.tasks.loading import load_with_task
 
 LINES = "\n".join(
     ["Wo ist Tom?", "", "Tom ist nicht hier.", "Ich habe Hunger.", "Wo?", "Tom hat Hunger.", "Ja."]
@@ -30,7 +32,7 @@ LINES = "\n".join(
 def test_translations_are_those_of_one_process(
     options: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(translator, "CHUNK", 2)
+    monkeypatch.setattr(writing_predictor, "CHUNK", 2)
     monkeypatch.setattr("seq2attn.cli.translate.MARKED", 2)
     file = tmp_path / "in.de"
     file.write_text(LINES, encoding="utf-8")
@@ -54,6 +56,18 @@ def test_scores_are_those_of_one_process(tmp_path: Path) -> None:
         return run(*command).stdout
 
     assert in_processes(2, work) == [alone, ""] and "BLEU" in alone
+
+
+def test_samples_of_a_data_set_are_those_of_one_process() -> None:
+    task, translator = load_with_task(MODEL, device="cpu")
+    sampling = translator.configured({"sample": True})
+
+    def texts() -> Any:
+        with joined() as group:
+            return task.output_texts(sampling, LINES.split("\n") * 2, group)
+
+    alone = texts()
+    assert in_processes(3, texts) == [alone] * 3 and [*alone[:7]] != [*alone[7:]]
 
 
 def test_chunks_are_rendered_with_the_number_of_items_before_them(capsys: pytest.CaptureFixture[str]) -> None:

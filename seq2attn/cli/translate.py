@@ -234,7 +234,7 @@ def _write(
     JSON has the numbers of the texts. Without them, a text has as many lines as hypotheses are asked for:
     for those that do not exist, empty ones with the score of an impossible text.
     """
-    from seq2attn.inference.translator import CHUNK
+    from seq2attn.inference.writing_predictor import CHUNK
 
     decoding, shown = translator.settings(context.meta.get(DECODING, {})), scores or form != "text"
 

@@ -86,7 +86,8 @@ def _open_table(corpus: BoxTable, role: Role, key: str) -> ImageSource:
 def _open_dataset(corpus: BoxDataset, role: Role, key: str) -> ImageSource:
     columns = corpus.columns if corpus.label is None else corpus.columns[:2]
     corpus = corpus.model_copy(update={"columns": columns})
-    dataset = undecoded(load(corpus, key), corpus, key)
+    loaded, commit = load(corpus, key)
+    dataset = undecoded(loaded, corpus, key)
     names = None if corpus.label is not None else class_names(dataset, corpus.columns[2])
     name = f"{corpus.dataset}[{corpus.split}]"
 
@@ -102,7 +103,7 @@ def _open_dataset(corpus: BoxDataset, role: Role, key: str) -> ImageSource:
             except ImageError as error:
                 report.bad(error.reason, where, f"{corpus.columns[0]}: {error}")
 
-    return ImageSource(name, dataset_state(dataset, corpus, key), read)
+    return ImageSource(name, dataset_state(dataset, corpus, key, commit), read)
 
 
 def _given(

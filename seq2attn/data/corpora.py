@@ -99,9 +99,10 @@ def _open_task(corpus: TaskCorpus, use: Use) -> Source:
 
 
 def _open_dataset(corpus: DatasetCorpus, use: Use) -> Source:
-    dataset = load(corpus, use.key)
+    dataset, commit = load(corpus, use.key)
     read = partial(dataset_pairs, dataset, corpus, use.key)
-    return Source(f"{corpus.dataset}[{corpus.split}]", dataset_state(dataset, corpus, use.key), read)
+    state = dataset_state(dataset, corpus, use.key, commit)
+    return Source(f"{corpus.dataset}[{corpus.split}]", state, read)
 
 
 def _open_columns(corpus: ColumnsCorpus, use: Use) -> Source:
@@ -124,12 +125,12 @@ def _open_labelled_table(corpus: LabelledTable, use: Use) -> Source:
 
 def _open_labelled_dataset(corpus: LabelledDataset, use: Use) -> Source:
     """Class labels, which are numbers in the dataset, are read by their names."""
-    dataset = load(corpus, use.key)
+    dataset, commit = load(corpus, use.key)
     names = class_names(dataset, corpus.columns[1])
     read_row = partial(pick, names=names, words=use.words, tags=use.scheme is not None)
     read = partial(dataset_pairs, dataset, corpus, use.key, read=read_row)
-    name = f"{corpus.dataset}[{corpus.split}]"
-    return _labelled(corpus, use, Source(name, dataset_state(dataset, corpus, use.key), read))
+    state = dataset_state(dataset, corpus, use.key, commit)
+    return _labelled(corpus, use, Source(f"{corpus.dataset}[{corpus.split}]", state, read))
 
 
 def _labelled(corpus: ColumnsCorpus | LabelledTable | LabelledDataset, use: Use, rows: Source) -> Source:

@@ -24,7 +24,14 @@ PATIENCE = 8.0  # seconds to wait for the hub, whose client would retry for minu
 ROWS = 1000  # read at a time
 
 
-def load(corpus: DatasetCorpus, key: str) -> "datasets.Dataset | datasets.IterableDataset":
+class Loaded(NamedTuple):
+    """A dataset, and its commit, if the hub was asked for it and has answered."""
+
+    dataset: Any  # a Dataset, or an IterableDataset
+    commit: str | None
+
+
+def load(corpus: DatasetCorpus, key: str) -> Loaded:
     """Load a dataset. `key` is that of the corpus in the recipe, for errors.
 
     Raises:
@@ -47,7 +54,8 @@ def load(corpus: DatasetCorpus, key: str) -> "datasets.Dataset | datasets.Iterab
             text = _as_text(library, name, options, corpus.columns)
             options |= text.options
             dataset = library.load_dataset(name, **options, split=corpus.split, streaming=corpus.streaming)
-            return dataset.cast(text.features) if text.features else dataset
+            dataset = dataset.cast(text.features) if text.features else dataset
+            return Loaded(dataset, answer if isinstance(answer, str) else None)
     except Exception as error:
         if not _is_failure(error):
             raise
@@ -139,17 +147,15 @@ def local_paths(corpus: DatasetCorpus) -> list[Path]:
     return sorted(path for path in paths if path.is_file())
 
 
-def dataset_state(dataset: Any, corpus: DatasetCorpus, key: str) -> Any:
-    """Return a JSON value that changes when a dataset from `load` does. A stream has the state of its files:
-    that of local ones, the versions of those that are named by URLs, the commit of those on the hub."""
+def dataset_state(dataset: Any, corpus: DatasetCorpus, key: str, commit: str | None) -> Any:
+    """Return a JSON value that changes when a dataset does, which may be changed after `load`. A stream has
+    the state of its files: that of local ones, the versions of those that are named by URLs, the commit of
+    those on the hub."""
     if fingerprint := getattr(dataset, "_fingerprint", None):
         return fingerprint
     local = [file_state(path) for path in local_paths(corpus)]
     remote = [remote_state(file, f"{key}.data_files") for file in _patterns(corpus) if is_remote(file)]
-    if _is_local(corpus.dataset):
-        return [*local, *remote]
-    commit = _commit(corpus.dataset, corpus.revision, key)
-    return [*local, *remote, commit if isinstance(commit, str) else None]
+    return [*local, *remote, *([] if _is_local(corpus.dataset) else [commit])]
 
 
 def missing_parts(corpus: DatasetCorpus) -> Iterator[tuple[str, str]]:

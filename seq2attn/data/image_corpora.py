@@ -161,7 +161,8 @@ def _points(stroke: Any) -> NDArray[np.float64]:
 
 
 def _open_dataset(corpus: ImageDataset, role: Role, key: str) -> ImageSource:
-    dataset = undecoded(load(corpus, key), corpus, key)
+    loaded, commit = load(corpus, key)
+    dataset = undecoded(loaded, corpus, key)
     names = class_names(dataset, corpus.columns[1])
     name = f"{corpus.dataset}[{corpus.split}]"
 
@@ -177,7 +178,7 @@ def _open_dataset(corpus: ImageDataset, role: Role, key: str) -> ImageSource:
             except ImageError as error:
                 report.bad(error.reason, where, f"{corpus.columns[0]}: {error}")
 
-    return ImageSource(name, dataset_state(dataset, corpus, key), read)
+    return ImageSource(name, dataset_state(dataset, corpus, key, commit), read)
 
 
 def _open_idx(corpus: IdxCorpus, role: Role, key: str) -> ImageSource:

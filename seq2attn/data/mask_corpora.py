@@ -133,7 +133,7 @@ def _open_folders(reader: MaskReader, corpus: MaskFolders, key: str) -> ImageSou
 
 
 def _open_dataset(reader: MaskReader, corpus: MaskDataset, key: str) -> ImageSource:
-    dataset = load(corpus, key)
+    dataset, commit = load(corpus, key)
     for column in corpus.columns:
         dataset = undecoded(dataset, corpus.model_copy(update={"columns": (column, column)}), key)
     name = f"{corpus.dataset}[{corpus.split}]"
@@ -151,7 +151,7 @@ def _open_dataset(reader: MaskReader, corpus: MaskDataset, key: str) -> ImageSou
                 continue
             yield ImageRow(image, [], where, where, GivenMask(mask, corpus.columns[1], reader))
 
-    return ImageSource(name, dataset_state(dataset, corpus, key), read)
+    return ImageSource(name, dataset_state(dataset, corpus, key, commit), read)
 
 
 OPENERS: dict[type, Callable[[MaskReader, Any, str], ImageSource]] = {

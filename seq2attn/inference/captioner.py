@@ -193,6 +193,10 @@ class Captioner(WritingPredictor[ImageTokenizer]):
 
     # ---- parts -------------------------------------------------------------------------------------
 
+    def _chunks(self, lines: Iterable[Any]) -> Iterator[list[Any]]:
+        """See the base class."""
+        return image_chunks(lines, self.reader, CHUNK)
+
     def results(
         self,
         images: Sequence[_Named],

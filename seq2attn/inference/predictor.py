@@ -103,6 +103,11 @@ class Predictor(ABC):
         """Yield the result of each line of a data set, in order. Metrics compare `str(result)` with the
         reference."""
 
+    def stream_share(self, lines: Iterable[Any], first: int, step: int) -> Iterator[Any]:
+        """Yield the result of each line of a share of a data set, in order: every `step`-th one, from the one
+        with the index `first`. Samples are those of the whole data set, and warnings have its numbers."""
+        return self.stream(lines)
+
     def configured(self, options: Mapping[str, Any]) -> Self:
         """Return this predictor with other decoding options. Seq2attnError for options that it does not
         have."""

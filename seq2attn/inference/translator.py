@@ -34,7 +34,7 @@ from seq2attn.inference.results import Translation
 from seq2attn.inference.search import Hypothesis
 from seq2attn.inference.shortening import shortened
 from seq2attn.inference.text_words import between_texts, translation_of
-from seq2attn.inference.writing_predictor import Listener, WritingPredictor
+from seq2attn.inference.writing_predictor import CHUNK, Listener, WritingPredictor
 from seq2attn.recipe import DecodingRecipe
 from seq2attn.text.vocabulary import Tokens, Vocabulary
 from seq2attn.text.words import as_lines
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NO_LISTENERS: Mapping[int, Listener] = {}
-CHUNK = 2000  # lines that are read at a time, so that batches can have similar lengths
 
 
 class _SourceText(NamedTuple):

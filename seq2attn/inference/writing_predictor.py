@@ -2,8 +2,9 @@
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Generic, get_args
 
 import torch
@@ -24,6 +25,7 @@ from seq2attn.recipe import DecodingRecipe
 from seq2attn.text.vocabulary import Vocabulary
 from seq2attn.views.viewer import Entry
 
+CHUNK = 2000  # lines that are read at a time, so that batches can have similar lengths
 Listener = Callable[[str], None]  # called with the beginning of a text, whenever more words are decided
 
 
@@ -98,6 +100,30 @@ class WritingPredictor(Predictor, Generic[C]):
         """Return the decoding settings changed by the options that are not None. Seq2attnError for a bad
         option."""
         return changed(self.decoding, options)
+
+    @abstractmethod
+    def results(
+        self,
+        given: Sequence[Any],
+        decoding: DecodingRecipe,
+        alignment: bool,
+        prefixes: Sequence[str],
+        indices: Sequence[int],
+    ) -> list[Any]:
+        """Return the results of texts or images that are computed together, with these prefixes; `indices`
+        are those of the texts or images in their inputs, which may be several: samples depend on them."""
+
+    def stream_share(self, lines: Iterable[Any], first: int, step: int) -> Iterator[Any]:
+        """See the base class."""
+        for chunk in self._chunks(lines):
+            indices = range(first, first + step * len(chunk), step)
+            yield from self.results(chunk, self.decoding, False, [""] * len(chunk), indices)
+            first += step * len(chunk)
+
+    def _chunks(self, lines: Iterable[Any]) -> Iterator[list[Any]]:
+        """Yield lines as `results` takes them, as many as are computed together."""
+        rest = iter(lines)
+        return iter(lambda: list(islice(rest, CHUNK)), [])
 
     def look(self, source: Any, target: str | None = None, gradients: bool = False) -> Activations:
         """Return all attention weights and hidden states for a source, a text or an image, and a target.

@@ -10,6 +10,7 @@ from seq2attn.data.batch_plan import Indices
 from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.data.examples import ExampleSet
 from seq2attn.errors import Seq2attnError
+from seq2attn.recipe import AnyLearningRecipe
 from seq2attn.runtime.devices import out_of_memory
 from seq2attn.tasks.task import Task
 from seq2attn.training.run_folder import RunError
@@ -36,11 +37,7 @@ def with_batch_size(
     key = settings.batch_key
     if getattr(settings, key) != AUTO:
         return task
-    if device.type != "cuda":
-        raise RunError(
-            f"training.{key}: auto needs a GPU, and this is {device.type}: there the largest batch is no "
-            "faster, and a process that takes more memory than there is gets killed: set a number"
-        )
+    require_gpu(settings, device)
 
     def with_size(size: int) -> Task[Any]:
         sized = settings.model_copy(update={key: size})
@@ -54,6 +51,16 @@ def with_batch_size(
         )
     say(f"training.{key}: {size:,}, the largest that fits into {USED:.0%} of the memory of {device}")
     return with_size(size)
+
+
+def require_gpu(settings: AnyLearningRecipe, device: torch.device) -> None:
+    """Raise RunError if the size of a batch is left to the device, and that is no GPU."""
+    key = settings.batch_key
+    if getattr(settings, key) == AUTO and device.type != "cuda":
+        raise RunError(
+            f"training.{key}: auto needs a GPU, and this is {device.type}: there the largest batch is no "
+            "faster, and a process that takes more memory than there is gets killed: set a number"
+        )
 
 
 def largest(fits: Callable[[int], bool]) -> int:

@@ -13,7 +13,7 @@ from seq2attn.data.batch_plan import Indices
 from seq2attn.data.batches import AnyBatchLoader
 from seq2attn.inference.decoding_options import without_length_warnings
 from seq2attn.recipe import AnyRecipe
-from seq2attn.runs.batch_size import widest, with_batch_size
+from seq2attn.runs.batch_size import require_gpu, widest, with_batch_size
 from seq2attn.runs.evaluation import left_out, validation_errors
 from seq2attn.runs.initial_weights import freeze, initial_weights, parts_of, unused_note
 from seq2attn.runs.opening import changes
@@ -49,7 +49,8 @@ def check(recipe: AnyRecipe, pairs: int = 50_000, device: str = "auto") -> Itera
     recipe = recipe.model_copy(update={"data": data})
     chosen_device = pick_device(device)
     require_extras(recipe)
-    autocast(chosen_device, recipe.training.precision)  # raises now, before data are read
+    require_gpu(recipe.training, chosen_device)
+    autocast(chosen_device, recipe.training.precision)  # both raise now, before data are read
     yield "recipe", f"{recipe.name}: no fault"
     yield from (("note", warning) for warning in TASKS[recipe.task].warnings(recipe))
     initial = initial_weights(recipe)

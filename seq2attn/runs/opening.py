@@ -13,7 +13,7 @@ from seq2attn.data.examples import ExampleSet
 from seq2attn.errors import for_caller
 from seq2attn.recipe import AnyRecipe
 from seq2attn.recipe.wording import shown
-from seq2attn.runs.batch_size import with_batch_size
+from seq2attn.runs.batch_size import require_gpu, with_batch_size
 from seq2attn.runs.evaluation import read_examples
 from seq2attn.runs.initial_weights import InitialWeights, freeze, initial_weights, parts_of
 from seq2attn.runtime.distributed import Group
@@ -55,6 +55,7 @@ def opened(
         folder = context.enter_context(_resumable(path, recipe, display)) if resume else None
         if folder is None:
             require_empty(path)
+            require_gpu(recipe.training, device)  # now, and not when the data are read
         start = initial_weights(recipe, folder)
         task = _resumed(folder, recipe) if folder else _learned(recipe, start, display)
         training, dev, test = _data(task, display)

@@ -111,9 +111,8 @@ def train(
         # Only then, so that a resume that fails changes nothing.
         resumed = partial(_resumed, folder, task.recipe, group, shown)
         with _what_is_saved(folder):
-            report, illustrate = _report(shown, folder, task, model), _illustrator(task, folder, predictor)
-            if not group.first:
-                report, call, illustrate = _silent, _silent, _silent
+            report, illustrate = _shown(group, shown, folder, task, predictor)
+            call = call if group.first else _silent
             progress = fit(folder, trainer, loader, validate, report, call, resumed, illustrate)
         if progress.interrupted:
             return Trained(path, progress, predictor, [])
@@ -273,6 +272,16 @@ def _modes(recipe: AnyRecipe, device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
+def _shown(
+    group: Group, display: Display, folder: RunFolder, task: Task[Any], predictor: Any
+) -> tuple[Report, Callable[[int], None]]:
+    """Return what shows records, and what draws the picture of a validation: the first process alone writes
+    to the terminal and to the run's folder."""
+    if not group.first:
+        return _silent, _silent
+    return _report(display, folder, task, predictor.model), _illustrator(task, folder, predictor)
 
 
 def _report(display: Display, folder: RunFolder, task: Task[Any], model: nn.Module) -> Report:

@@ -24,7 +24,7 @@ from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from seq2attn.errors import Seq2attnError
-from seq2attn.runtime.process import end_with_parent
+from seq2attn.runtime.process import OWN_FAULT, end_with_parent
 
 T = TypeVar("T")
 
@@ -129,7 +129,7 @@ class Processes(Group):
         if not self.first:
             value: T = torch.load(io.BytesIO(self._content(b"")), map_location="cpu", weights_only=True)
             if isinstance(value, dict) and value.keys() == {_FAILED}:
-                raise GroupError(f"process 0: {value[_FAILED]}")
+                raise _failed(0, value[_FAILED])
             return value
         try:
             made = make()
@@ -209,8 +209,7 @@ class Processes(Group):
         """Wait for as long as it takes. GroupError if a process fails meanwhile."""
         while not there():
             if self._store.check(["failed"]):
-                rank, reason = json.loads(self._store.get("failed"))
-                raise GroupError(f"process {rank}: {reason}")
+                raise _failed(*json.loads(self._store.get("failed")))
             time.sleep(POLL)
 
     @contextlib.contextmanager
@@ -253,6 +252,12 @@ class Processes(Group):
 _FAILED = "the first process failed"
 
 
+def _failed(rank: int, reason: str) -> GroupError:
+    """Return the error for a process that has failed, and says so itself."""
+    OWN_FAULT.clear()
+    return GroupError(f"process {rank}: {reason}")
+
+
 def _saved(value: Any) -> bytes:
     buffer = io.BytesIO()
     torch.save(value, buffer)
@@ -287,7 +292,9 @@ def joined() -> Iterator[Group]:
         yield ALONE
         return
     end_with_parent()
-    group = Processes(_met(_timeout()))
+    timeout = _timeout()
+    OWN_FAULT.set()
+    group = Processes(_met(timeout))
     try:
         yield group
     except GroupError:

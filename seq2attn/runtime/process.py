@@ -8,6 +8,8 @@ import ctypes
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -23,6 +25,10 @@ MALLOC_SETTINGS = (
 KEPT_MEMORY = 2**30
 KEPT_MEMORY_OLD_GLIBC = 2**25
 ENDING = 600  # seconds; torchrun's own 30 may be less than an update or a validation takes
+# Set while what fails here may be another fault than that of the first process of this machine: from when
+# this process begins to meet the others until it learns that one has failed, which says so itself.
+OWN_FAULT = threading.Event()
+SAID = 20.0  # seconds within which the first process of a machine says what is wrong
 PR_SET_PDEATHSIG = 1  # option of prctl(2)
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # numbers of M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in mallopt(3)
 
@@ -61,7 +67,8 @@ def keep_memory() -> None:
 
 
 def start_processes(count: int, arguments: Sequence[str]) -> NoReturn:
-    """Replace this process by torchrun, with this many processes of seq2attn that have these arguments.
+    """Replace this process by one that starts this many processes of seq2attn with these arguments, as
+    torchrun does (`runtime/launcher.py`).
 
     The cores are divided among them, unless OMP_NUM_THREADS is set. At Ctrl-C and SIGTERM they have
     ENDING seconds to save, unless TORCH_ELASTIC_SHUTDOWN_TIMEOUT is set.
@@ -69,9 +76,7 @@ def start_processes(count: int, arguments: Sequence[str]) -> NoReturn:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // count)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(ENDING))
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    # After "--" torchrun does not take options of seq2attn for its own.
-    os.execv(sys.executable, [sys.executable, *torchrun, "-m", "--", "seq2attn", *arguments])
+    os.execv(sys.executable, [sys.executable, "-m", "seq2attn.runtime.launcher", str(count), *arguments])
 
 
 def end_with_parent() -> None:
@@ -79,6 +84,14 @@ def end_with_parent() -> None:
     a process would go on alone. Does nothing for other processes, and where there is no Linux."""
     if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def leave_to_first() -> None:
+    """Wait until torchrun ends this process, before it says what is wrong, if the first one of its machine
+    says the same, or the cause: what fails before processes meet, as a recipe with a fault, fails in all of
+    them."""
+    if not OWN_FAULT.is_set() and os.environ.get("LOCAL_RANK", "0") != "0":
+        time.sleep(SAID)
 
 
 def is_first() -> bool:

@@ -210,7 +210,7 @@ class Task(ABC, Generic[R]):
     ) -> Sequence[str]:
         """Return the results of what the predictor reads, in the form that metrics take."""
         own = group.share(inputs)
-        results = predictor.stream(given for _, given in own)
+        results = predictor.stream_share((given for _, given in own), group.rank, group.size)
         return group.merged(
             {index: self.scored_text(result) for (index, _), result in zip(own, results, strict=True)}
         )
