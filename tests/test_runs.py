@@ -147,7 +147,7 @@ def test_torchs_algorithms_are_afterwards_as_they_were(tmp_path: Path, before: t
             r"\(\d+, \d+\) by \(\d+, \d+\)\)\. Lower training\.batch_tokens \(now 200\)\. Nothing is saved$",
         ),
         (
-            "seq2attn.tasks.sequence_tasks.Translator.stream",
+            "seq2attn.tasks.sequence_tasks.Translator.stream_share",
             r"out of memory in validation, decoding\. Lower decoding\.batch_tokens \(now 123\)\. "
             r"Nothing is saved$",
         ),
@@ -196,7 +196,7 @@ def test_numbers_that_are_none_in_validation_are_the_trainings_fault(
     def stream(*given: Any) -> None:
         require_numbers(np.array(math.nan))
 
-    target = (Additive, "forward", scores) if place == "scores" else (Translator, "stream", stream)
+    target = (Additive, "forward", scores) if place == "scores" else (Translator, "stream_share", stream)
     monkeypatch.setattr(*target)
     settings = ["data.test=null", "data.dev.limit=5", *tiny_runs.READY, "training.validate_every=2"]
     with pytest.raises(TrainingError) as error:

@@ -29,6 +29,7 @@ OF_COMMANDS = (
     "recipe/plugins.py",
     "recipe/graph_import.py",
     "runs/comparison.py",
+    "runtime/launcher.py",
     "runtime/process.py",
     "serving/server.py",
 )
@@ -143,6 +144,6 @@ def test_what_torch_says_of_a_state_is_one_line(tmp_path: Path) -> None:
 
 
 def test_check_advises_as_training_does_where_it_diverges() -> None:
-    settings = [*tiny_runs.SMALL, *tiny_runs.MODELS["lstm"], *tiny_runs.READY, "training.learning_rate=1e30"]
+    settings = [*tiny_runs.SMALL, *tiny_runs.MODELS["lstm"], *tiny_runs.READY, "training.learning_rate=1e37"]
     with pytest.raises(TrainingError, match=r"Lower training\.learning_rate, raise the schedule's warmup"):
         list(check(read("quickstart", settings), pairs=20, device="cpu"))

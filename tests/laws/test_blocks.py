@@ -175,7 +175,8 @@ def test_every_parameter_learns(case):
     block(x).square().sum().backward()
     for name, parameter in block.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-        assert parameter.grad.any(), name
+        # A bias of keys adds the same to all scores of a query, which a softmax does not see: rounding, or 0.
+        assert parameter.grad.any() or name.endswith("key.bias"), name
     block.zero_grad()
 
 
