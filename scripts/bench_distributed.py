@@ -6,22 +6,28 @@
 Each case computes the same updates: `accumulate` batches of random ids, over all of its processes. One case
 is a single process with as many threads as the largest case has processes; the others have one thread in
 each. Wall time is measured, so nothing else may use the cores; cases take turns, and medians are shown.
-Exchanges are the share of an update in which gradients are summed, with the wait for the slowest process;
-those of a sharded model lie within its passes and are not seen. Memory is the peak of the resident set of a
-process.
+Cases with several processes train as seq2attn does, with `training.sharded`, and, to compare, with torch's
+`DistributedDataParallel` in a plain loop. Exchanges are the share of an update in which gradients are summed,
+with the wait for the slowest process; those of a sharded model and of DDP lie within their passes and are not
+seen. Memory is the peak of the resident set of a process.
 """
 
 import argparse
+import contextlib
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
 import time
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from bench_models import MODELS, Synthetic, peak_memory, positive, positives, table, task
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from seq2attn.runtime.distributed import Group, joined
 from seq2attn.training.trainer import Trainer
@@ -30,25 +36,27 @@ LENGTH = 31  # tokens of a sentence, without </s>
 
 
 class Case(NamedTuple):
-    """Processes, the threads of each, and whether they share the parameters (`training.sharded`)."""
+    """Processes, the threads of each, and what they train with: "" (the default), "sharded", or "DDP"."""
 
     processes: int
     threads: int
-    sharded: bool = False
+    kind: str = ""
 
     def __str__(self) -> str:
-        return f"{self.processes} x {self.threads}{', sharded' if self.sharded else ''}"
+        return f"{self.processes} x {self.threads}{', ' if self.kind else ''}{self.kind}"
 
 
 def main() -> None:
     """Print a table of all cases."""
     options = _options()
-    if options.stage:
+    if options.stage is not None:
         _stage(options)
         return
     most = max(options.processes)
     cases = [Case(1, most), *(Case(number, 1) for number in options.processes)]
-    cases += [Case(number, 1, True) for number in options.processes if number > 1]
+    cases += [
+        Case(number, 1, kind) for kind in ("DDP", "sharded") for number in options.processes if number > 1
+    ]
     found: dict[Case, list[dict[str, float]]] = {case: [] for case in cases}
     for _ in range(options.turns):
         for case in cases:
@@ -74,9 +82,8 @@ def main() -> None:
 
 def _run(case: Case, options: argparse.Namespace) -> dict[str, float]:
     """Return what the first process of a case measures."""
-    arguments = ["--stage", f"--model={options.model}", f"--tokens={options.tokens}"]
+    arguments = [f"--stage={case.kind}", f"--model={options.model}", f"--tokens={options.tokens}"]
     arguments += [f"--accumulate={options.accumulate}", f"--updates={options.updates}"]
-    arguments += ["--sharded"] if case.sharded else []
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(case.processes)]
     command = [sys.executable, *torchrun, __file__, *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": str(case.threads)}
@@ -89,11 +96,12 @@ def _stage(options: argparse.Namespace) -> None:
     """Train in this process of a case; the first one prints its figures."""
     with joined() as group:
         size = {"batch_tokens": options.tokens, "accumulate": options.accumulate}
-        made = task(options.model, None, **size, sharded=options.sharded)
+        made = task(options.model, None, **size, sharded=options.stage == "sharded")
         torch.manual_seed(1)
         network, device = made.build(), torch.device("cpu")
         objective = made.objective(network, training=True)
         trainer = Trainer(network, objective, made.recipe.training, device, 1000, 1, group)
+        update = _with_ddp(trainer) if options.stage == "DDP" else lambda *of: trainer.update(*of).tokens
         loader = made.loader(Synthetic(LENGTH, LENGTH, 8000), training=True)  # type: ignore[arg-type]
         planned = loader.epoch(0)
         updates = [
@@ -106,7 +114,7 @@ def _stage(options: argparse.Namespace) -> None:
                 group.all(0)
                 exchanging[0], begun, tokens = 0.0, time.perf_counter(), 0
             batches = [loader.batch(indices, 0) for _, indices in group.share(plan)]
-            tokens += trainer.update(batches, step).tokens
+            tokens += update(batches, step)
         seconds = time.perf_counter() - begun
         figures = {
             "tokens/s": tokens / seconds,
@@ -115,6 +123,40 @@ def _stage(options: argparse.Namespace) -> None:
         }
         if group.first:
             print(json.dumps(figures), flush=True)
+
+
+class _Root(nn.Module):
+    """A model with its objective, since DDP wants the loss to come out of what it wraps."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        super().__init__()
+        self.model, self.objective = trainer.model, trainer.objective
+
+    def forward(self, batch: Any) -> Tensor:
+        return self.objective.loss(self.objective.forward(self.model, batch), batch).whole
+
+
+def _with_ddp(trainer: Trainer) -> Callable[[Sequence[Any], int], int]:
+    """Return a function that makes an update with DDP and returns its number of targets.
+
+    It is the same update if every process has as many batches as the others: DDP takes the mean over
+    processes, where the losses are divided by all targets.
+    """
+    group, (mover,) = trainer.group, trainer.optimizers.values()
+    root = DistributedDataParallel(_Root(trainer), gradient_as_bucket_view=True)
+
+    def update(batches: Sequence[Any], step: int) -> int:
+        root.train()
+        targets = sum(group.all(sum(batch.num_targets for batch in batches)))
+        for number, batch in enumerate(batches, 1):
+            with contextlib.nullcontext() if number == len(batches) else root.no_sync():
+                (root(batch) * (group.size / targets)).backward()
+        nn.utils.clip_grad_norm_(root.parameters(), trainer.recipe.clip or math.inf)
+        mover.step()
+        mover.zero_grad(set_to_none=True)
+        return targets
+
+    return update
 
 
 def _timed(group: Group) -> list[float]:
@@ -138,8 +180,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--accumulate", type=positive, default=4, help="batches of an update; 4 by default")
     parser.add_argument("--updates", type=positive, default=5)
     parser.add_argument("--turns", type=positive, default=3)
-    parser.add_argument("--sharded", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--stage", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--stage", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
