@@ -19,6 +19,9 @@ class Generator(nn.Module):
     """The base class of generators. A latent vector is projected to the smallest grid, which is then doubled
     once for each of `form.sizes`. Pixels are from -1 to 1.
 
+    The projection has no spectral norm: one direction of the latent vectors would take the whole norm, and
+    the bias would drown the others, until all images of a class were one.
+
     latent: the size Z of latent vectors.
     """
 
@@ -26,12 +29,13 @@ class Generator(nn.Module):
         super().__init__()
         self.latent, self.form = latent, form
         height, width = form.base
-        self.project = form.weights(nn.Linear(latent, form.sizes[0] * height * width))
+        free = form._replace(spectral=False)
+        self.project = free.weights(nn.Linear(latent, form.sizes[0] * height * width))
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return images (B, C, H, W) for latent vectors (B, Z) and, if it is conditional, labels (B,)."""
         x = self.project(latents).unflatten(1, (self.form.sizes[0], *self.form.base))
-        x = self.draw(x, labels)
+        x = self.draw(x.to(memory_format=torch.channels_last), labels)  # as the images of batches are
         return torch.tanh(x.to(wide_dtype(x)))
 
     def draw(self, x: Tensor, labels: Tensor | None) -> Tensor:
