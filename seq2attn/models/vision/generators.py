@@ -35,8 +35,9 @@ class Generator(nn.Module):
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return images (B, C, H, W) for latent vectors (B, Z) and, if it is conditional, labels (B,)."""
         x = self.project(latents).unflatten(1, (self.form.sizes[0], *self.form.base))
-        x = self.draw(x.to(memory_format=torch.channels_last), labels)  # as the images of batches are
-        return torch.tanh(x.to(wide_dtype(x)))
+        # Convolutions on a CPU are faster with the channels last, as in images of batches; tanh forgets it.
+        x = self.draw(x.to(memory_format=torch.channels_last), labels)
+        return torch.tanh(x.to(wide_dtype(x))).to(memory_format=torch.channels_last)
 
     def draw(self, x: Tensor, labels: Tensor | None) -> Tensor:
         """Return what becomes pixels by tanh, for features on the smallest grid."""
