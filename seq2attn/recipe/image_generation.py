@@ -20,7 +20,10 @@ KIND = (
     "residual: units of two 3x3 convolutions (Zhang et al. 2019, SAGAN); dcgan: 4x4 convolutions with a "
     "stride of 2 (Radford et al. 2016)."
 )
-SPECTRAL = "Divide the weights of all layers by their largest singular value (Miyato et al. 2018)."
+SPECTRAL = (
+    "Divide the weights of all layers, but that of latent vectors, by their largest singular value (Miyato et "
+    "al. 2018)."
+)
 
 
 class GenerationDataRecipe(ImageDataRecipe):
