@@ -133,7 +133,8 @@ class _Root(nn.Module):
         self.model, self.objective = trainer.model, trainer.objective
 
     def forward(self, batch: Any) -> Tensor:
-        return self.objective.loss(self.objective.forward(self.model, batch), batch).whole
+        output = self.objective.forward(self.model, batch)
+        return self.objective.loss(output, batch).whole
 
 
 def _with_ddp(trainer: Trainer) -> Callable[[Sequence[Any], int], int]:
@@ -147,7 +148,7 @@ def _with_ddp(trainer: Trainer) -> Callable[[Sequence[Any], int], int]:
 
     def update(batches: Sequence[Any], step: int) -> int:
         root.train()
-        targets = sum(group.all(sum(batch.num_targets for batch in batches)))
+        targets = int(sum(group.all(sum(batch.num_targets for batch in batches))))
         for number, batch in enumerate(batches, 1):
             with contextlib.nullcontext() if number == len(batches) else root.no_sync():
                 (root(batch) * (group.size / targets)).backward()

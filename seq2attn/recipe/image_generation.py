@@ -21,8 +21,8 @@ KIND = (
     "stride of 2 (Radford et al. 2016)."
 )
 SPECTRAL = (
-    "Divide the weights of all layers, but that of latent vectors, by their largest singular value (Miyato et "
-    "al. 2018)."
+    "Divide the weights of all layers, but that of latent vectors, by their largest singular value "
+    "(Miyato et al. 2018)."
 )
 
 
