@@ -178,7 +178,9 @@ def test_spectral_norms_bound_all_weights_but_those_of_latent_vectors() -> None:
             assert_close(torch.linalg.matrix_norm(weight, 2), torch.tensor(1.0), rtol=0, atol=2e-3)
             count += 1
     assert count > 20
-    free = {name for name, part in model.named_modules() if type(part) in (nn.Linear, nn.Conv2d, nn.Embedding)}
+    free = {
+        name for name, part in model.named_modules() if type(part) in (nn.Linear, nn.Conv2d, nn.Embedding)
+    }
     assert free == {"generator.project", *(name for name in free if name.endswith(".gains"))}
 
 
