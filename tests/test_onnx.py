@@ -272,9 +272,13 @@ def test_export_is_the_same_twice_and_decodes_without_torch(
     assert said.stdout.splitlines() == [one.text for one in own.translate(SENTENCES, beam=1)]
 
 
-def test_int8_is_smaller_and_torch_scores(own: Translator, made: Translator, own_cache: Path) -> None:
+def test_int8_is_smaller_and_torch_scores(
+    own: Translator, made: Translator, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])
     with unchecked():
         quantized: Translator = seq2attn.load(tiny_runs.MODEL, device="cpu", engine="onnx", quantize="int8")
+    assert logging.root.handlers == []  # one would print what seq2attn's own has printed
     found = quantized.translate(TEXTS)
     scores = own.log_probabilities(TEXTS, [one.text for one in found])
     ended = [

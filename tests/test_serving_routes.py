@@ -257,7 +257,15 @@ def test_a_token_is_asked_for_everywhere_but_at_the_page_and_its_like() -> None:
                 assert served.get(path, headers=headers).status_code == 401
             answer = served.post("/v1/translate", json={"text": "Hilfe!"}, headers=headers)
             assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
+        document = served.get("/openapi.json").json()
+        assert document["components"]["securitySchemes"] == {
+            "HTTPBearer": {"type": "http", "scheme": "bearer"}
+        }
+        asking = {path for path, told in document["paths"].items() if "security" in told.get("post", {})}
+        assert "/v1/translate" in asking and "/v1/segment" in asking and "/translate" not in asking
         right = {"authorization": "Bearer s3cret"}
+        counted = served.get("/metrics", headers=right).text
+        assert 'seq2attn_requests_total{route="/v1/translate",code="401"} 3' in counted
         assert served.post("/v1/translate", json={"text": "Hilfe!"}, headers=right).status_code == 200
 
 
@@ -292,6 +300,10 @@ def test_examples_of_the_documentation_are_good_requests(served: Any) -> None:
             if method == "post":
                 content = told["responses"]["200"]["content"]["application/json"]
                 assert content["example"]
+                expected = {"400", "408", "413", "429", "503"} | (
+                    {"403"} if path == "/translate" else {"401", "422"}
+                )
+                assert expected < told["responses"].keys(), path
 
     def kinds(kind: type[Request]) -> list[type[Request]]:
         return [kind, *(one for below in kind.__subclasses__() for one in kinds(below))]

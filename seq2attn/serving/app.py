@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
@@ -44,8 +45,11 @@ def make_app(serving: Serving) -> FastAPI:
         redoc_url=None,
         exception_handlers={RequestValidationError: _bad_request, HTTPException: _http_error},
     )
-    for routes in (TextRoutes(serving), ImageRoutes(serving), LibreTranslateRoutes(serving)):
-        app.include_router(routes.router())
+    # For the document alone: `Gate` asks for the token. LibreTranslate's is a value of its requests.
+    token = [Security(HTTPBearer(auto_error=False))] if serving.token else []
+    for routes in (TextRoutes(serving), ImageRoutes(serving)):
+        app.include_router(routes.router(), dependencies=token)
+    app.include_router(LibreTranslateRoutes(serving).router())
     status = _Status(serving)
     for path, handler in (
         ("/v1/models", status.models),

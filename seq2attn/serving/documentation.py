@@ -27,21 +27,24 @@ def add_route(
         handler,
         methods=["POST"],
         response_model=None,
-        responses=_answers(example, description),
+        responses=answers(example, description),
         summary=path[1:].capitalize(),
         openapi_extra=body,
         dependencies=dependencies,
     )
 
 
-def _answers(example: Mapping[str, Any], description: str) -> dict[int | str, dict[str, Any]]:
-    """Return the answers of a route: an example of a good one, and errors."""
+def answers(example: Mapping[str, Any], description: str) -> dict[int | str, dict[str, Any]]:
+    """Return the answers of a route for POST requests: an example of a good one, and errors."""
     error = {"application/json": {"schema": _ERROR, "example": {"error": "expected at most 10,000 texts"}}}
     good = {"application/json": {"schema": {"type": "object"}, "example": example}}
     texts = {
+        400: "The body is not what its content type says.",
         401: "The token is missing or wrong.",
         404: "There is no such model.",
+        408: "The body did not come in time.",
         413: "The request, a text or an image is too large.",
+        415: "The body has another content type.",
         422: "The request is bad: the error says what was expected.",
         429: "Too many lines wait: ask again after the seconds of Retry-After.",
         503: "The server is being stopped, or the request was not begun in time.",

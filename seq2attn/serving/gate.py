@@ -41,7 +41,7 @@ class Gate:
             error = raised
             await answer.refuse(RefusedError(FAILED, "internal error: see the log of the server"))
         finally:
-            route = getattr(scope.get("route"), "path", "other")
+            route = _route(scope)
             seconds = time.monotonic() - begin
             status = answer.status or LEFT
             self.serving.counters.request(route, status, seconds)
@@ -97,6 +97,15 @@ async def _read(receive: Receive, most: int) -> bytes:
             raise RefusedError(TOO_LARGE, f"expected a body of at most {most:,} bytes")
         if not message.get("more_body", False):
             return b"".join(parts)
+
+
+def _route(scope: Scope) -> str:
+    """Return the path of the route that was asked for, also if the request was refused before it got there.
+    Paths without a route are "other", so that nobody can let the counters grow."""
+    if (found := scope.get("route")) is not None:
+        return str(found.path)
+    path: str = scope["path"]
+    return path if path in scope["app"].openapi()["paths"] else "other"
 
 
 def bearer(headers: Headers) -> str:

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from seq2attn.inference.translator import Translator
 from seq2attn.serving.answering import decoding_of, results
 from seq2attn.serving.bodies import json_of, media_type
+from seq2attn.serving.documentation import answers
 from seq2attn.serving.gate import bearer
 from seq2attn.serving.languages import code_of, name_of
 from seq2attn.serving.pairs import Pair
@@ -43,9 +44,9 @@ _BODY = {
         },
     }
 }
-_TOLD: dict[int | str, dict[str, Any]] = {
-    200: {"description": "A translation.", "content": {"application/json": {"example": _ANSWER}}}
-}
+_TOLD = answers(_ANSWER, "A translation.") | {403: {"description": "api_key is missing or wrong."}}
+for _status in (401, 404, 415, INVALID):  # all that is wrong with a request is 400, as in LibreTranslate
+    del _TOLD[_status]
 
 
 class _Asked(NamedTuple):

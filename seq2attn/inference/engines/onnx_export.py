@@ -63,9 +63,11 @@ def _quantize(path: Path) -> None:
     """Let products of a graph use weights of 8 bits; what they multiply is quantized as it comes."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # it advises on the root logger
+    before, handler = logging.root.manager.disable, logging.NullHandler()
+    logging.disable(logging.WARNING)  # it advises on the root logger,
+    logging.root.addHandler(handler)  # which would get a handler that prints, if it had none
     try:
         quantize_dynamic(str(path), str(path), weight_type=QuantType.QInt8)
     finally:
+        logging.root.removeHandler(handler)
         logging.disable(before)
