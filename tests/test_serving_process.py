@@ -162,6 +162,30 @@ def test_its_log_is_json_without_texts_and_tokens(served: Served) -> None:
     assert SECRET not in written and "s3cret" not in written and "Hilfe" not in written
 
 
+def test_sigkill_loses_no_answer_unnoticed_and_a_new_start_serves(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cret\n")
+    killed, answers = Served(tmp_path / "token"), list[tuple[int, Any]]()
+
+    def ask() -> None:
+        answers.append(killed.ask("/v1/translate", {"texts": [f"{SECRET}."] * 400}))
+
+    asking = [threading.Thread(target=ask) for _ in range(5)]
+    for one in asking:
+        one.start()
+    killed.wait(lambda: killed.counted("seq2attn_waiting_lines") > 100)
+    killed.process.kill()
+    for one in asking:
+        one.join(PATIENCE)
+    assert killed.stop() == -signal.SIGKILL
+    assert len(answers) == 5 and any(status == 0 for status, _ in answers)
+    assert all(status == 0 or len(answer["translations"]) == 400 for status, answer in answers)
+    again = Served(tmp_path / "token", "--port", str(killed.port))  # nothing is left that is in its way
+    assert again.port == killed.port
+    assert again.ask("/v1/translate", {"text": "Hilfe!"})[1]["translations"][0]["text"] == "Please help."
+    again.process.terminate()
+    assert again.stop() == 0
+
+
 def test_what_is_not_done_within_the_grace_is_refused_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
