@@ -44,9 +44,12 @@ _BODY = {
         },
     }
 }
-_TOLD = answers(_ANSWER, "A translation.") | {403: {"description": "api_key is missing or wrong."}}
-for _status in (401, 404, 415, INVALID):  # all that is wrong with a request is 400, as in LibreTranslate
-    del _TOLD[_status]
+# All that is wrong with a request is 400 here, as in LibreTranslate, and a wrong token 403.
+_TOLD = {
+    status: told
+    for status, told in answers(_ANSWER, "A translation.").items()
+    if status not in (401, 404, 415, INVALID)
+} | {403: {"description": "api_key is missing or wrong."}}
 
 
 class _Asked(NamedTuple):
