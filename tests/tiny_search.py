@@ -26,19 +26,21 @@ class ToyState(NamedTuple):
 
 
 class Toy:
-    """Logits that depend on the sentence and on all that has been read; counts the rows of each step."""
+    """Logits that depend on the sentence and on all that has been read; counts the rows and the sentences of each step."""
 
     def __init__(self, sentences: int = 3, seed: int = 1, vocabulary: int = VOCABULARY) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.logits = 1.5 * torch.randn(sentences, 997, vocabulary, generator=generator)
         self.vocabulary = vocabulary
         self.rows: list[int] = []
+        self.sentences: list[int] = []
 
     def start(self, *sentences: int) -> ToyState:
         return ToyState(torch.tensor(sentences), torch.zeros(len(sentences), dtype=torch.long))
 
     def step(self, token: Tensor, state: ToyState) -> tuple[Tensor, ToyState]:
         self.rows.append(len(token))
+        self.sentences.append(len(state.sentence.unique()))
         past = (self.vocabulary * state.past + token) % 997
         return self.logits[state.sentence, past], ToyState(state.sentence, past)
 

@@ -1,9 +1,9 @@
 """Beam search. It uses a model only through `step`, and its state through `reorder`, as `search` does.
 
-Letters: B sentences, K hypotheses of each, V tokens, t tokens so far.
+Letters: B sentences, K hypotheses in the beam of each, V tokens, t tokens so far. W hypotheses of each
+sentence are continued: K, or K + 1 while greedy search's goes on beside the beam of any sentence.
 """
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +23,6 @@ from seq2attn.inference.search import (
     Rules,
     Step,
     Watch,
-    greedy,
     on_device,
     on_host,
     require_numbers,
@@ -33,7 +32,7 @@ from seq2attn.runtime.chunks import blocks
 GROUP_SIZE = 64  # tokens; `_top_continuations` first compares the best of each group
 
 
-def _first_hypotheses(count: int, beam: int, nbest: int) -> OpenHypotheses:
+def _first_hypotheses(count: int, beam: int, nbest: int, rules: Rules) -> OpenHypotheses:
     """Return empty hypotheses. Seq2attnError for an empty beam, or an n-best list that is longer."""
     if not 1 <= nbest <= beam:
         raise Seq2attnError(
@@ -42,8 +41,9 @@ def _first_hypotheses(count: int, beam: int, nbest: int) -> OpenHypotheses:
         )
     total = np.full((count, beam), IMPOSSIBLE, np.float32)
     total[:, 0] = 0.0  # at first the K hypotheses are equal: only one of them may be continued
-    history, path = np.empty((count, beam, 0), np.int64), np.zeros(count, np.int64)
-    return OpenHypotheses(np.arange(count), history, total, path)
+    history = np.empty((count, beam, 0), np.int64)
+    greedy = np.full(count, -1 if rules.estimated_end else 0)
+    return OpenHypotheses(np.arange(count), history, total, greedy)
 
 
 class BeamStep(NamedTuple):
@@ -55,16 +55,28 @@ class BeamStep(NamedTuple):
 
 
 class _Continuations(NamedTuple):
-    """The best 2 K continuations of each sentence, best first."""
+    """The best 2 K continuations of the beam of each sentence, best first, and the best one of the hypothesis
+    of greedy search, which may be one of them."""
 
-    total: Floats  # (B, 2K), log-probabilities
-    origin: Ids  # (B, 2K), the hypothesis that is continued, 0 to K - 1
-    token: Ids  # (B, 2K)
+    total: Floats  # (B, 2K + 1), log-probabilities
+    origin: Ids  # (B, 2K + 1), the hypothesis that is continued, 0 to W - 1
+    token: Ids  # (B, 2K + 1)
 
     def at(self, places: Ids) -> "_Continuations":
         """Return those at some places (B, n) of each sentence."""
         rows = np.arange(len(places))[:, None]
         return _Continuations(self.total[rows, places], self.origin[rows, places], self.token[rows, places])
+
+    @property
+    def same(self) -> NDArray[np.bool_]:
+        """Which are greedy search's (B, 2K + 1)."""
+        same: NDArray[np.bool_] = (self.origin == self.origin[:, -1:]) & (self.token == self.token[:, -1:])
+        return same
+
+    def listed(self, count: int) -> list[tuple[int, int, float]]:
+        """Return those among the first `count` of the first sentence that are possible."""
+        fields = (field[0, :count].tolist() for field in (self.origin, self.token, self.total))
+        return [one for one in zip(*fields, strict=True) if one[2] > IMPOSSIBLE]
 
 
 def beam_search(
@@ -84,120 +96,96 @@ def beam_search(
 
     A hypothesis ends if </s> after it is among the best `beam` continuations of its sentence. A sentence is
     finished when no open hypothesis could still enter its n-best list if it were as long as the limit allows.
-    If the beam drops the hypothesis of greedy search, that hypothesis is completed beside it: so no beam
-    is worse than greedy search.
+    If the beam drops the hypothesis of greedy search, that one goes on beside it: so no beam is worse than
+    greedy search.
 
     With `rules.estimated_end`, as in the library Transformers, a sentence is finished when `beam` hypotheses
     have ended and no open one is better at its present length; this may miss better ones.
     """
     nbest, count, device = beam if nbest is None else nbest, len(limits), limits.device
-    kept = beam if rules.estimated_end else nbest
+    listed = beam if rules.estimated_end else nbest
     most, forced = on_host(limits), None if prefix is None else on_host(prefix)
-    hypotheses = _first_hypotheses(count, beam, nbest)
+    hypotheses = _first_hypotheses(count, beam, nbest, rules)
     finished = [list[Hypothesis]() for _ in range(count)]
-    dropped: list[int] = []  # the sentences whose greedy hypothesis has left the beam before its end
     decided = None if watch is None else DecidedTokens(watch, rules, most, finished)
     sources = torch.arange(count, device=device)
-    start, state = state, reorder(state, sources.repeat_interleave(beam), sources)
+    state = reorder(state, sources.repeat_interleave(beam), sources)
     token = torch.full((count * beam,), rules.bos, device=device)
     while len(hypotheses.sentences):
         logits, state = step(token, state)
-        continuations = _continuations(logits, hypotheses, rules, most, forced)
-        _collect_finished(finished, continuations, hypotheses, state, rules, most, kept)
-        # A stable sort moves ended hypotheses to the end; the others keep their order.
-        open_total = np.where(continuations.token == rules.eos, IMPOSSIBLE, continuations.total)
-        order = np.argsort(-open_total, axis=1, kind="stable")[:, :beam]  # (B, K)
-        path, lost = _greedy_path(hypotheses, continuations, order, rules)
-        _add_step(trace, hypotheses, continuations, order, rules)
-        dropped += hypotheses.sentences[lost].tolist()
-        total, origin, tokens = continuations._replace(total=open_total).at(order)
-        remaining = _unfinished(hypotheses, total, finished, rules, most, kept)
-        origin, tokens, sentences = origin[remaining], tokens[remaining], hypotheses.sentences[remaining]
-        history = hypotheses.history[remaining[:, None], origin]
-        history = np.concatenate([history, tokens[..., None]], 2)
-        before = hypotheses
-        hypotheses = OpenHypotheses(sentences, history, total[remaining], path[remaining])
+        continuations = _continuations(logits, hypotheses, beam, rules, most, forced)
+        _collect_finished(finished, continuations, hypotheses, state, rules, most, listed)
+        kept, greedy = _kept(continuations, hypotheses, rules)
+        _add_step(trace, hypotheses, continuations, kept, rules)
+        total = _open(kept.total, hypotheses, finished, rules, most, listed)
+        remaining = np.flatnonzero((total > IMPOSSIBLE).any(1))
+        before, beside = hypotheses, total[remaining, beam] > IMPOSSIBLE
+        columns = slice(beam + bool(beside.any()))
+        origin, tokens = (part[remaining, columns] for part in (kept.origin, kept.token))
+        history = before.history[remaining[:, None], origin]
+        hypotheses = OpenHypotheses(
+            before.sentences[remaining],
+            np.concatenate([history, tokens[..., None]], 2),
+            total[remaining, columns],
+            np.where((greedy[remaining] < beam) | beside, greedy[remaining], -1),
+        )
         if decided is not None:
-            decided.step(before, lost, hypotheses)
-        rows = (remaining[:, None] * beam + origin).ravel()
+            decided.step(before.sentences, hypotheses)
+        rows = (remaining[:, None] * before.history.shape[1] + origin).ravel()
         state = reorder(state, on_device(rows, device), on_device(remaining, device))
         token = on_device(tokens.ravel(), device)
-    for sentence, hypothesis in _completed(step, start, rules, limits, prefix, dropped):
-        _keep(hypothesis, finished[sentence], nbest)
     return [found[:nbest] for found in finished]
 
 
-def _unfinished(
-    hypotheses: OpenHypotheses,
+def _kept(
+    continuations: _Continuations, hypotheses: OpenHypotheses, rules: Rules
+) -> tuple[_Continuations, Ids]:
+    """Return the best K open continuations (B, K + 1), and beside them greedy search's, impossible if it has
+    ended or is one of them; and which one that is (B,), -1 if it has ended."""
+    beam = continuations.total.shape[1] // 2
+    open_total = np.where(continuations.token == rules.eos, IMPOSSIBLE, continuations.total)
+    # A stable sort moves ended hypotheses to the end; the others keep their order.
+    order = np.argsort(-open_total[:, :-1], axis=1, kind="stable")[:, :beam]  # (B, K)
+    last = np.full_like(order[:, :1], 2 * beam)
+    kept = continuations._replace(total=open_total).at(np.concatenate([order, last], 1))
+    among = kept.same[:, :-1] & (kept.total[:, :-1] > IMPOSSIBLE)  # (B, K)
+    greedy = np.where(among.any(1), among.argmax(1), np.where(kept.total[:, -1] > IMPOSSIBLE, beam, -1))
+    kept.total[greedy != beam, -1] = IMPOSSIBLE
+    return kept, greedy
+
+
+def _open(
     total: Floats,
+    hypotheses: OpenHypotheses,
     finished: list[list[Hypothesis]],
     rules: Rules,
     limits: Ids,
-    kept: int,
-) -> Ids:
-    """Return the rows of the sentences of which an open hypothesis could still be kept.
-
-    total: (B, K), log-probabilities of the open hypotheses after this step, best first.
+    listed: int,
+) -> Floats:
+    """Return the log-probabilities (B, K + 1) of the hypotheses after a step, IMPOSSIBLE where these could
+    not enter an n-best list of `listed` any more: in the beam if the best of it could not, and beside it.
     """
     # A log-probability only falls and the coverage term is never positive: no score can be higher than that
     # of the present log-probability at the limit.
-    longest = hypotheses.history.shape[2] if rules.estimated_end else limits[hypotheses.sentences]
-    highest: Floats = rules.score(total[:, 0], longest + 1)
-    lowest = [_lowest_kept(finished[sentence], kept) for sentence in hypotheses.sentences.tolist()]
-    return np.flatnonzero(highest > lowest)
-
-
-def _completed(
-    step: Step, start: Any, rules: Rules, limits: Tensor, prefix: Tensor | None, sentences: list[int]
-) -> Iterator[tuple[int, Hypothesis]]:
-    """Yield some sentences, each with its hypothesis of greedy search. start: the state before the first
-    token."""
-    if sentences:
-        rows = torch.tensor(sentences, device=limits.device)
-        forced = None if prefix is None else prefix[rows]
-        found = greedy(step, reorder(start, rows), rules, limits[rows], forced)
-        yield from zip(sentences, found, strict=True)
+    longest = hypotheses.history.shape[2] if rules.estimated_end else limits[hypotheses.sentences][:, None]
+    lowest = [_lowest(finished[sentence], listed) for sentence in hypotheses.sentences.tolist()]
+    able = rules.score(total, longest + 1) > np.array(lowest)[:, None]  # (B, K + 1)
+    able[:, :-1] = able[:, :1]
+    return np.where(able, total, IMPOSSIBLE)
 
 
 def _add_step(
     trace: list[BeamStep] | None,
     hypotheses: OpenHypotheses,
     continuations: _Continuations,
-    order: Ids,
+    kept: _Continuations,
     rules: Rules,
 ) -> None:
-    """Add the step of the first sentence to a trace, if there is one and the sentence is not finished.
-
-    order: (B, K), indices of the kept continuations.
-    """
-    if trace is None or hypotheses.sentences[0]:
+    """Add the step of the first sentence to a trace, if there is one and its beam is not finished."""
+    if trace is None or hypotheses.sentences[0] or hypotheses.total[0, 0] == IMPOSSIBLE:
         return
-    parts = continuations.origin[0], continuations.token[0], continuations.total[0]
-    found = list(zip(*(part.tolist() for part in parts), strict=True))
-    kept = [found[index] for index in order[0].tolist() if found[index][1] != rules.eos]
-    ended = [one for one in found[: order.shape[1]] if one[1] == rules.eos]
-    trace.append(BeamStep(*([one for one in part if one[2] > IMPOSSIBLE] for part in (kept, ended))))
-
-
-def _greedy_path(
-    hypotheses: OpenHypotheses, continuations: _Continuations, order: Ids, rules: Rules
-) -> tuple[Ids, NDArray[np.bool_]]:
-    """Return which of the kept continuations (B, K) is the one of greedy search (B,), -1 if none; and whether
-    it has been dropped with this step, and is to be completed (B,).
-
-    order: (B, K), indices of the kept continuations.
-    """
-    of_path = continuations.origin == hypotheses.path[:, None]  # (B, 2K), best first: the first is greedy's
-    first = of_path.argmax(1)[:, None]  # (B, 1)
-    total, _, token = (part[:, 0] for part in continuations.at(first))
-    begun = hypotheses.path >= 0
-    exists = begun & of_path.any(1) & np.isfinite(total)
-    kept = (order == first) & exists[:, None]  # (B, K)
-    ends = (token == rules.eos) & exists
-    collected = ends & (first[:, 0] < order.shape[1])
-    stays = kept.any(1) & ~ends
-    lost = begun & ~stays & ~collected & (not rules.estimated_end)
-    return np.where(stays, kept.argmax(1), -1), lost
+    best, ended = (part.listed(kept.total.shape[1] - 1) for part in (kept, continuations))
+    trace.append(BeamStep(best, [one for one in ended if one[1] == rules.eos]))
 
 
 def _keep(hypothesis: Hypothesis, kept: list[Hypothesis], nbest: int) -> None:
@@ -207,53 +195,66 @@ def _keep(hypothesis: Hypothesis, kept: list[Hypothesis], nbest: int) -> None:
     del kept[nbest:]
 
 
-def _lowest_kept(kept: list[Hypothesis], nbest: int) -> float:
+def _lowest(kept: list[Hypothesis], nbest: int) -> float:
     """Return the score that a hypothesis must exceed to enter an n-best list."""
     return kept[-1].score if len(kept) == nbest else IMPOSSIBLE
 
 
 def _continuations(
-    logits: Tensor, hypotheses: OpenHypotheses, rules: Rules, limits: Ids, prefix: Ids | None
+    logits: Tensor, hypotheses: OpenHypotheses, beam: int, rules: Rules, limits: Ids, prefix: Ids | None
 ) -> _Continuations:
-    """Return the best continuations by one token, from logits (B K, V)."""
-    count, beam, length = hypotheses.history.shape
-    history, total = (
-        hypotheses.history.reshape(count * beam, length),
-        on_device(hypotheses.total, logits.device),
-    )
-    sentences = hypotheses.sentences.repeat(beam)  # (B K,)
+    """Return the best continuations by one token, from logits (B W, V)."""
+    count, width, length = hypotheses.history.shape
+    history, of_beam = hypotheses.history.reshape(count * width, length), hypotheses.total.copy()
+    of_beam[:, beam:] = IMPOSSIBLE
+    total = on_device(of_beam, logits.device)
+    sentences = hypotheses.sentences.repeat(width)  # (B W,)
     limits, forced = limits[sentences], None if prefix is None else prefix[sentences]
     parts = []
-    for block in blocks(count, logits.device, beam):
-        rows = slice(block.start * beam, block.stop * beam)
+    for block in blocks(count, logits.device, width):
+        rows = slice(block.start * width, block.stop * width)
         log_p = logits[rows].float().log_softmax(-1)
         forced_rows = None if forced is None else forced[rows]
         log_p = rules.restrict(log_p, history[rows], limits[rows], forced_rows)
-        parts.append(_top_continuations(log_p.unflatten(0, (-1, beam)), total[block]))
+        best = _top_continuations(log_p.unflatten(0, (-1, width)), total[block], beam)
+        of_greedy = _greedy_continuation(log_p, hypotheses.total[block], hypotheses.greedy[block], rules.eos)
+        parts.append([np.concatenate(pair, 1) for pair in zip(best, of_greedy, strict=True)])
     found = _Continuations(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
     require_numbers(found.total)
     return found
 
 
-def _top_continuations(log_p: Tensor, total: Tensor) -> _Continuations:
-    """Return the best continuations, from log-probabilities (B, K, V) of the next tokens and totals (B, K).
+def _greedy_continuation(log_p: Tensor, total: Floats, greedy: Ids, eos: int) -> tuple[Floats, Ids, Ids]:
+    """Return the total, the origin and the token (B, 1) of the best continuation of the hypotheses of greedy
+    search, from log-probabilities (B W, V) of the next tokens; it is impossible if there is none."""
+    origin = np.maximum(greedy, 0)[:, None]
+    rows = np.arange(len(greedy))[:, None]
+    chosen = log_p.index_select(0, on_device((rows * total.shape[1] + origin).ravel(), log_p.device))
+    best, token = (on_host(found) for found in chosen.max(-1, keepdim=True))
+    best = np.where(greedy[:, None] < 0, IMPOSSIBLE, total[rows, origin] + best)
+    return best, origin, np.where(best == IMPOSSIBLE, eos, token)  # where nothing may follow, it ends
+
+
+def _top_continuations(log_p: Tensor, total: Tensor, beam: int) -> tuple[Floats, Ids, Ids]:
+    """Return the totals, origins and tokens (B, 2K) of the best continuations, from log-probabilities
+    (B, W, V) of the next tokens and totals (B, W).
 
     Tokens are compared in groups. The best 2 K tokens are in the 2 K groups with the largest maxima, so that
     only the maxima need a full pass over the V tokens.
     """
-    count, beam, size = log_p.shape
+    count, width, size = log_p.shape
     padding = -size % GROUP_SIZE
     groups = F.pad(log_p, (0, padding), value=IMPOSSIBLE) if padding else log_p
-    groups = groups.reshape(count, -1, GROUP_SIZE)  # (B, K G, GROUP_SIZE)
-    maxima = (groups.amax(-1).view(count, beam, -1) + total[..., None]).flatten(1)  # (B, K G)
-    per_hypothesis = maxima.shape[1] // beam  # G
+    groups = groups.reshape(count, -1, GROUP_SIZE)  # (B, W G, GROUP_SIZE)
+    maxima = (groups.amax(-1).view(count, width, -1) + total[..., None]).flatten(1)  # (B, W G)
+    per_hypothesis = maxima.shape[1] // width  # G
     chosen = maxima.topk(min(2 * beam, maxima.shape[1]), dim=1).indices  # (B, 2K)
     members = groups.gather(1, chosen[..., None].expand(-1, -1, GROUP_SIZE))
     totals = (members + total.gather(1, chosen // per_hypothesis)[..., None]).flatten(1)
     best, place = (on_host(found) for found in totals.topk(2 * beam, dim=1))  # (B, 2K)
     group = on_host(chosen)[np.arange(count)[:, None], place // GROUP_SIZE]
     token = group % per_hypothesis * GROUP_SIZE + place % GROUP_SIZE
-    return _Continuations(best, group // per_hypothesis, np.minimum(token, size - 1))  # padding is IMPOSSIBLE
+    return best, group // per_hypothesis, np.minimum(token, size - 1)  # padding is IMPOSSIBLE
 
 
 def _collect_finished(
@@ -263,24 +264,27 @@ def _collect_finished(
     state: Any,
     rules: Rules,
     limits: Ids,
-    nbest: int,
+    listed: int,
 ) -> None:
     """Add the hypotheses that end with this step to the n-best lists of their sentences."""
-    beam, length = hypotheses.history.shape[1], hypotheses.history.shape[2] + 1
+    beam, (_, width, length) = continuations.total.shape[1] // 2, hypotheses.history.shape
     ends = (continuations.token == rules.eos) & np.isfinite(continuations.total)
-    row, rank = ends[:, :beam].nonzero()
+    collected = (ends & continuations.same)[:, :beam].any(1)
+    ends[:, beam:-1] = False
+    ends[:, -1] = (hypotheses.greedy >= 0) & (continuations.token[:, -1] == rules.eos) & ~collected
+    row, rank = ends.nonzero()
     if not len(row):
         return
     origin = continuations.origin[row, rank]
-    coverage_scores = rules.coverage_scores(state, len(hypotheses.sentences) * beam)
-    truncated = length - 1 >= limits[hypotheses.sentences[row]]
+    coverage_scores = rules.coverage_scores(state, len(ends) * width)
+    truncated = length >= limits[hypotheses.sentences[row]]
     for sentence, tokens, total, index, cut in zip(
         hypotheses.sentences[row].tolist(),
         hypotheses.history[row, origin].tolist(),
         continuations.total[row, rank].tolist(),
-        (row * beam + origin).tolist(),
+        (row * width + origin).tolist(),
         truncated.tolist(),
         strict=True,
     ):
-        score = rules.score(total, length) + coverage_scores[index]
-        _keep(Hypothesis(tokens, total, score, cut), finished[sentence], nbest)
+        score = rules.score(total, length + 1) + coverage_scores[index]
+        _keep(Hypothesis(tokens, total, score, cut), finished[sentence], listed)

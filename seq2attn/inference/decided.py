@@ -1,6 +1,6 @@
 """What can no longer change of the results of a search while it goes on.
 
-Letters: B sentences, K hypotheses of each, t tokens so far.
+Letters: as in `beam_search`.
 """
 
 from collections.abc import Sequence
@@ -8,35 +8,25 @@ from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from seq2attn.inference.search import IMPOSSIBLE, Floats, Hypothesis, Ids, Rules, Watch
 
-_ROUNDING = 1e-3  # of a log-probability that is computed once more, in a batch of another size
-
 
 class OpenHypotheses(NamedTuple):
-    """The unfinished hypotheses: K for each unfinished sentence, best first."""
+    """The unfinished hypotheses of each unfinished sentence: the K of the beam, best first, and beside them
+    greedy search's if the beam of any sentence has dropped that."""
 
     sentences: Ids  # (B,), index of each sentence
-    history: Ids  # (B, K, t)
-    total: Floats  # (B, K), log-probabilities
-    path: Ids  # (B,), the hypothesis that greedy search would have, 0 to K - 1; -1 = it has left the beam
-
-
-class _Dropped(NamedTuple):
-    """A hypothesis of greedy search as it was when the beam dropped it: it is completed in the end."""
-
-    tokens: list[int]
-    highest: float  # score that it can still get
+    history: Ids  # (B, W, t)
+    total: Floats  # (B, W), log-probabilities; IMPOSSIBLE = there is no such hypothesis
+    greedy: Ids  # (B,), which one is greedy search's, 0 to W - 1; -1 = it has ended, or cannot win
 
 
 class DecidedTokens:
     """Tells how the best hypothesis of each sentence of a beam search begins, whatever comes.
 
     That is what all hypotheses have in common that may still become the best: the best one that has ended,
-    the open ones whose score could be higher if they were as long as the limit allows, and that of greedy
-    search if the beam has dropped it.
+    and the open ones whose score could be higher if they were as long as the limit allows.
 
     Args:
         watch: is told.
@@ -49,33 +39,23 @@ class DecidedTokens:
         self, watch: Watch, rules: Rules, limits: Ids, finished: Sequence[Sequence[Hypothesis]]
     ) -> None:
         self.watch, self.rules, self.limits, self.finished = watch, rules, limits, finished
-        self._dropped: dict[int, _Dropped] = {}
         self._told = [0] * len(limits)  # tokens of each sentence
 
-    def step(self, before: OpenHypotheses, lost: NDArray[np.bool_], after: OpenHypotheses) -> None:
-        """Tell what is decided after a step.
-
-        lost: (B,), whether the beam has dropped the hypothesis of greedy search with this step; after: of the
-        sentences that remain.
-        """
-        for row in np.flatnonzero(lost).tolist():
-            sentence, place = int(before.sentences[row]), int(before.path[row])
-            length, total = int(self.limits[sentence]) + 1, float(before.total[row, place]) + _ROUNDING
-            tokens = before.history[row, place].tolist()
-            self._dropped[sentence] = _Dropped(tokens, float(self.rules.score(total, length)))
+    def step(self, before: Ids, after: OpenHypotheses) -> None:
+        """Tell what is decided after a step. before: its sentences; after: of those that remain."""
         remaining = after.sentences.tolist()
         best = np.array([self._best(sentence) for sentence in remaining])
         lengths = self.limits[after.sentences][:, None] + 1
         # In double precision, as scores of ended hypotheses are: none is left out that differs by rounding.
         highest = self.rules.score(after.total.astype(np.float64), lengths)
-        possible = (highest >= best[:, None]) & (highest > IMPOSSIBLE)  # (B, K)
-        history = after.history
-        same = (history == history[:, :1]) | ~possible[..., None]
+        possible = (highest >= best[:, None]) & (highest > IMPOSSIBLE)  # (B, W)
+        history, rows = after.history, np.arange(len(remaining))
+        first = history[rows, possible.argmax(1)]  # (B, t)
+        same = (history == first[:, None]) | ~possible[..., None]
         counts = np.minimum.accumulate(same.all(1), 1).sum(1).tolist()
         for row, sentence in enumerate(remaining):
-            first = [history[row, 0, : counts[row]].tolist()] if possible[row, 0] else []
-            self._tell(sentence, first)
-        for sentence in before.sentences.tolist():
+            self._tell(sentence, [first[row, : counts[row]].tolist()] if possible[row].any() else [])
+        for sentence in before.tolist():
             if sentence not in remaining:
                 self._tell(sentence, [])
 
@@ -87,9 +67,7 @@ class DecidedTokens:
         """Tell what is decided of a sentence, if it is more than before. open_tokens: those that the
         open hypotheses have in common, if one of them may become the best."""
         ended = [[*one.tokens, self.rules.eos] for one in self.finished[sentence][:1]]
-        dropped = self._dropped.get(sentence)
-        greedy = [dropped.tokens] if dropped and dropped.highest >= self._best(sentence) else []
-        candidates = zip(*open_tokens, *ended, *greedy, strict=False)
+        candidates = zip(*open_tokens, *ended, strict=False)
         decided = [token for token, *_ in takewhile(lambda column: len({*column}) == 1, candidates)]
         if len(decided) > self._told[sentence]:
             self._told[sentence] = len(decided)

@@ -106,8 +106,11 @@ class Rules:
         limits (N,): the largest number of tokens before </s>; prefix (N, P): forced tokens, -1 = free, or
             WORD_START.
         """
-        length, device, forced = history.shape[1], log_p.device, None
-        ending, full = log_p[:, self.eos].clone(), on_device(length >= limits, device)
+        length, device, forced, full = history.shape[1], log_p.device, None, history.shape[1] >= limits
+        repeating = 0 < self.no_repeat_ngram <= length
+        # Else </s> is allowed, so that no row is left without a token.
+        ends = length < self.min_length or repeating or full.any()
+        ending = log_p[:, self.eos].clone() if ends else None
         if prefix is not None and length < prefix.shape[1]:
             given = prefix[:, length]
             forced_rows = np.flatnonzero(given >= 0)
@@ -120,13 +123,14 @@ class Rules:
             log_p[:, token] = IMPOSSIBLE
         if length < self.min_length:
             log_p[:, self.eos] = IMPOSSIBLE
-        if self.no_repeat_ngram and length >= self.no_repeat_ngram:
+        if repeating:
             self._forbid_repeats(log_p, history)
         # Where no token is allowed, a target that is too short is better than a forbidden token.
-        if self.estimated_end:
-            ending = ending.masked_fill(full, 0.0)
-        rows = ((log_p.amax(1) == IMPOSSIBLE) | full).nonzero().squeeze(1)
-        if len(rows):
+        if ending is not None:
+            at_limit = on_device(full, device)
+            if self.estimated_end:
+                ending = ending.masked_fill(at_limit, 0.0)
+            rows = ((log_p.amax(1) == IMPOSSIBLE) | at_limit).nonzero().squeeze(1)
             log_p[rows] = IMPOSSIBLE
             log_p[rows, self.eos] = ending[rows]
         if self.renormalize:

@@ -49,8 +49,8 @@ class OnnxModel(Seq2Seq):
         """See the base class."""
         memory, rows = state.memory.value, len(token)
         if memory and memory[0].shape[0] * memory[0].shape[1] != rows:
-            beam = rows // len(memory[0])
-            memory = tuple(tensor.expand(-1, beam, *tensor.shape[2:]).contiguous() for tensor in memory)
+            width, own = rows // len(memory[0]), (tensor[:, :1] for tensor in memory)
+            memory = tuple(tensor.expand(-1, width, *tensor.shape[2:]).contiguous() for tensor in own)
         inputs = {"token": token}
         inputs |= zip(self._state, state.own, strict=True)
         inputs |= {name: tensor.flatten(0, 1) for name, tensor in zip(self._memory, memory, strict=True)}
