@@ -24,7 +24,7 @@ OPTIONS = {
     "--scores --format --markup --tag --checkpoint --device --engine --quantize --verbose",
     "summarize": "--key --whole --format --beam --no-repeat-ngram --min-length --scores --checkpoint --device",
     "tag": "--format --words --conll --checkpoint --device",
-    "caption": "--beam --nbest --prefix --scores --format --checkpoint --device",
+    "caption": "--beam --nbest --prefix --scores --format --checkpoint --device --engine --quantize --verbose",
     "detect": "--output --threshold --checkpoint --device --precision",
     "segment": "--output --checkpoint --device --precision",
     "classify": "--format --checkpoint --device",

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from seq2attn.cli.inputs import chunks
-from seq2attn.cli.options import DECODING, RUN, cli, formats
+from seq2attn.cli.options import DECODING, RUN, cli, engine_options, formats
 from seq2attn.cli.sharing import print_lines
 from seq2attn.cli.translate import generation_options
 
@@ -20,6 +20,7 @@ from seq2attn.cli.translate import generation_options
     "json",
 )
 @generation_options
+@engine_options
 def caption(
     context: click.Context,
     run: Path,
@@ -30,6 +31,8 @@ def caption(
     checkpoint: str,
     device: str,
     precision: str,
+    engine: str,
+    quantize: str | None,
 ) -> None:
     """Write a text from each IMAGE: a caption, or the formula that it shows.
 
@@ -43,11 +46,12 @@ def caption(
     from seq2attn.inference.image_input import CHUNK
     from seq2attn.tasks.loading import load_for
 
-    captioner = load_for("caption", run, checkpoint, device, precision)
+    captioner = load_for("caption", run, checkpoint, device, precision, engine, quantize)
     captioner = captioner.configured(context.meta.get(DECODING, {}))
 
     def written(first: int, given: list[str]) -> Iterator[str]:
-        for result in captioner.stream(given, alignment=form == "json", prefix=prefix, first=first):
+        shown = form == "json"
+        for result in captioner.stream(given, None, shown, prefix, first, exact=shown or scores):
             if form == "json":
                 yield json.dumps(result.to_json(), ensure_ascii=False)
                 continue

@@ -99,16 +99,18 @@ class Captioner(WritingPredictor[ImageTokenizer]):
         alignment: bool = False,
         prefix: str = "",
         first: int = 0,
+        exact: bool = True,
     ) -> Iterator[Caption]:
         """Yield the texts of images in their order; images as `caption` takes them.
 
         decoding: replaces the predictor's own settings; first: the number of images before these, on which
-        samples and warnings depend.
+        samples and warnings depend; exact: False leaves the scores of an engine as they are, which saves time
+        where they are not shown.
         """
         decoding = decoding or self.decoding
         for chunk in image_chunks(lines, self.reader, CHUNK):
             indices = range(first, first + len(chunk))
-            yield from self.results(chunk, decoding, alignment, [prefix] * len(chunk), indices)
+            yield from self.results(chunk, decoding, alignment, [prefix] * len(chunk), indices, exact)
             first += len(chunk)
 
     def align(
@@ -204,6 +206,7 @@ class Captioner(WritingPredictor[ImageTokenizer]):
         alignment: bool,
         prefixes: Sequence[str],
         indices: Sequence[int],
+        exact: bool = True,
     ) -> list[Caption]:
         """Return the results of images, each with its name, that are computed together; `indices` are those
         of the images in their inputs, which may be several: samples depend on them."""
@@ -212,7 +215,7 @@ class Captioner(WritingPredictor[ImageTokenizer]):
         ids = dict(zip(distinct, self._prefixes([*distinct], [*distinct.values()]), strict=True))
         prefix_ids = [ids[prefix] for prefix in prefixes]
         head = self.alignment if alignment and self.model.decoder.attention_layers else None
-        nbest_lists = self.generator.decode(pixels, decoding, prefix_ids, indices, head)
+        nbest_lists = self.generator.decode(pixels, decoding, prefix_ids, indices, head, exact)
         results: list[list[Caption]] = [[] for _ in images]
         for row, nbest in zip(rows, nbest_lists, strict=True):
             for hypothesis, forced in nbest:

@@ -115,6 +115,8 @@ def export_run(
     if given is not None and not given.sources:
         raise RunError("expected sentences to compare the engine with torch on, got none")
     task, predictor = load_with_task(run, checkpoint, "cpu")
+    if not isinstance(predictor, TextPredictor):
+        raise EngineError(f"task: exports are of texts from texts, and this is {task.recipe.task}")
     sentences = given
     if given is None and count:
         sentences = _sampled(task, count)

@@ -16,6 +16,7 @@ from seq2attn.recipe import AnyRecipe
 from seq2attn.recipe.sections import Fault
 from seq2attn.runtime.drafts import draft_folder
 from seq2attn.text.given_ids import dump_ids
+from seq2attn.text.vocabulary import Vocabulary
 from seq2attn.version import __version__
 
 NOTES = "export.json"
@@ -31,13 +32,13 @@ def finish(
 
     more: what the engine itself wants to be written there.
     """
-    tokenizer = pair_tokenizer(engine, generator)
-    for side, vocabulary in (("source", tokenizer.source), ("target", tokenizer.target)):
+    sides = vocabularies(generator)
+    for side, vocabulary in sides.items():
         vocabulary.save(folder / f"{side}.model")
         if vocabulary.numbering is not None:
             ids = {piece: number for number, piece in enumerate(vocabulary.names)}
             (folder / f"{side}.ids.json").write_bytes(dump_ids(ids))
-    numbering = tokenizer.source.numbering
+    numbering = sides["source"].numbering if "source" in sides else None
     tags = {} if numbering is None else {"tags": numbering.tags}
     checksums = {path.name: checksum_of(path) for path in sorted(folder.iterdir()) if path.name != NOTES}
     notes = {
@@ -72,12 +73,10 @@ def cached(
 
     versions: of what writes it; write: writes it to an existing folder.
     """
-    tokenizer = pair_tokenizer(engine, generator)
     parts = [
         weights_hash(generator.model.state_dict()),
         recipe.model.model_dump_json(),
-        tokenizer.source.fingerprint,
-        tokenizer.target.fingerprint,
+        *(vocabulary.fingerprint for vocabulary in vocabularies(generator).values()),
         " ".join(map(str, [__version__, *versions])),
     ]
     name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
@@ -112,6 +111,13 @@ def pair_tokenizer(engine: str, generator: Generator[Any]) -> PairTokenizer:
     if not isinstance(tokenizer, PairTokenizer):
         raise EngineError(f"{engine} writes texts from texts, and this model reads images")
     return tokenizer
+
+
+def vocabularies(generator: Generator[Any]) -> dict[str, Vocabulary]:
+    """Return the vocabularies of a model by side, source and target; images have none."""
+    tokenizer = generator.tokenizer
+    source = {"source": tokenizer.source} if isinstance(tokenizer, PairTokenizer) else {}
+    return {**source, "target": tokenizer.target}
 
 
 def weights_hash(weights: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The engine onnx: torch's own search, with the encoder and the steps of the decoder in ONNX Runtime."""
+"""The engine onnx: torch's own search, with the encoder of texts and the decoder in ONNX Runtime."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from seq2attn.attention.state import PerSource
+from seq2attn.data.image_texts import ImageSource
 from seq2attn.data.sources import AnySource
 from seq2attn.inference.engines.engine import Answer, EngineError, Request
 from seq2attn.inference.engines.exported_folder import notes_of
 from seq2attn.inference.engines.onnx_graph import import_onnx
-from seq2attn.inference.engines.onnx_model import ENCODER, STEP
+from seq2attn.inference.engines.onnx_model import STEP, first_graph
 from seq2attn.inference.engines.onnx_support import unsupported_search
 from seq2attn.inference.generator import Generator
 from seq2attn.models.seq2seq import Seq2Seq
@@ -36,12 +37,16 @@ class OnnxModel(Seq2Seq):
         super().__init__(model.encoder, model.decoder)
         notes = notes_of(folder)
         self._state, self._memory = notes["state"], notes["memory"]
-        self._encoder, self._step = (onnx_session(folder / name) for name in (ENCODER, STEP))
+        self._first, self._step = (onnx_session(folder / name) for name in (first_graph(model), STEP))
 
     def start(self, source: AnySource) -> OnnxState:
         """See the base class."""
-        tokens, _ = source.inputs
-        found = _run(self._encoder, {"tokens": tokens, "mask": source.mask}, [*self._state, *self._memory])
+        if isinstance(source, ImageSource):
+            encoded = self.encode(source)
+            inputs = {"states": encoded.states, "mask": encoded.mask, "summary": encoded.summary}
+        else:
+            inputs = {"tokens": source.inputs[0], "mask": source.mask}
+        found = _run(self._first, inputs, [*self._state, *self._memory])
         own, memory = found[: len(self._state)], found[len(self._state) :]
         return OnnxState(tuple(own), PerSource(tuple(tensor.unsqueeze(1) for tensor in memory)))
 
@@ -76,7 +81,8 @@ class OnnxEngine:
     def search(self, requests: Sequence[Request], decoding: DecodingRecipe) -> list[Answer]:
         """See Engine. Requests are computed together."""
         answers: list[Answer] = [BLANK] * len(requests)
-        rows = [row for row, request in enumerate(requests) if len(request.source.ids)]
+        lengths = self._generator.tokenizer.lengths([request.source for request in requests])
+        rows = [row for row, length in enumerate(lengths.tolist()) if length]
         sources, prefixes = ([getattr(requests[row], name) for row in rows] for name in ("source", "prefix"))
         found = self._generator.search(sources, decoding, prefixes)
         for row, nbest in zip(rows, found, strict=True):

@@ -4,10 +4,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from seq2attn.inference.engines.exported_folder import cached, finish, require_supported
+from seq2attn.inference.engines.exported_folder import cached, finish, require_supported, vocabularies
 from seq2attn.inference.engines.onnx_engine import OnnxEngine
 from seq2attn.inference.engines.onnx_graph import import_onnx
-from seq2attn.inference.engines.onnx_model import ENCODER, STEP, save_model
+from seq2attn.inference.engines.onnx_model import STEP, first_graph, save_model
 from seq2attn.inference.engines.onnx_support import unsupported_keys
 from seq2attn.inference.generator import Generator
 from seq2attn.recipe import AnyRecipe
@@ -42,7 +42,7 @@ def export(recipe: AnyRecipe, generator: Generator[Any], folder: Path, quantize:
     require_supported(NAME, [*unsupported_keys(recipe)])
     names = save_model(generator.model.eval(), folder)
     if quantize is not None:
-        for file in (ENCODER, STEP):
+        for file in (first_graph(generator.model), STEP):
             _quantize(folder / file)
     target = generator.tokenizer.target
     more = {
@@ -51,7 +51,7 @@ def export(recipe: AnyRecipe, generator: Generator[Any], folder: Path, quantize:
         "quantize": quantize,
         "state": names.state,
         "memory": names.memory,
-        "source_eos": generator.tokenizer.source.eos,
+        **({"source_eos": source.eos} if (source := vocabularies(generator).get("source")) else {}),
         "bos": target.bos,
         "eos": target.eos,
         "never": [target.pad, target.bos],

@@ -1,7 +1,7 @@
-"""A recurrent model as two ONNX graphs: the encoder with the decoder's first state, and the decoder's step.
+"""A recurrent decoder as two ONNX graphs: its first state, and its step.
 
-The encoder is written with ONNX's own LSTM and GRU, which read padded rows by their lengths in both
-directions. All else is traced.
+The first graph begins with the encoder of texts: it is written with ONNX's own LSTM and GRU, which read
+padded rows by their lengths in both directions. All else is traced. Images are encoded by torch.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,11 @@ from seq2attn.inference.engines.onnx_state import Leaf, leaves, with_leaves
 from seq2attn.inference.engines.onnx_trace import Traced
 from seq2attn.layers.basic import Embedding
 from seq2attn.models.decoders import Decoder
-from seq2attn.models.encoders import Encoded, RecurrentEncoder
+from seq2attn.models.encoders import Encoded, Encoder, RecurrentEncoder
 from seq2attn.models.seq2seq import Seq2Seq
+from seq2attn.models.vision.encoder import ImageEncoder
 
-ENCODER, STEP = "encoder.onnx", "step.onnx"
+ENCODER, START, STEP = "encoder.onnx", "start.onnx", "step.onnx"
 # torch's gates are i f g o, and r z n; ONNX's are i o f c, and z r h.
 GATES = {nn.LSTM: (0, 3, 1, 2), nn.GRU: (1, 0, 2)}
 SIZES = (3, 7), (2, 5)  # rows and source positions of two examples: what differs between them varies
@@ -58,8 +59,7 @@ class _Step(nn.Module):
 
 def save_model(model: Seq2Seq, folder: Path) -> Names:
     """Write a model to an existing folder. EngineError if it has a part that has no form in ONNX."""
-    onnx, decoder = import_onnx(), model.decoder
-    encoder = cast(RecurrentEncoder, model.encoder)
+    onnx, decoder, encoder = import_onnx(), model.decoder, model.encoder
     examples = [_example(encoder, decoder, *sizes) for sizes in SIZES]
     found = examples[0]
     varying = [_varying(*pair) for pair in zip(*(one.tensors for one in examples), strict=True)]
@@ -84,10 +84,15 @@ def save_model(model: Seq2Seq, folder: Path) -> Names:
     for place in kept:
         leaf = found.leaves[place]
         graph.output(leaf.name, first[place], leaf.tensor.dtype, _shape(leaf.tensor, varying[place]))
-    onnx.save(graph.model("encoder"), str(folder / ENCODER))
+    onnx.save(graph.model("start"), str(folder / first_graph(model)))
     names = [found.leaves[place].name for place in kept]
     state = [found.leaves[place].name for place in changed]
     return Names(state, [name for name in names if name not in state])
+
+
+def first_graph(model: Seq2Seq) -> str:
+    """Return the file of the graph of a decoder's first state: it reads tokens, or the states of an image."""
+    return START if isinstance(model.encoder, ImageEncoder) else ENCODER
 
 
 class _Example(NamedTuple):
@@ -105,10 +110,14 @@ class _Example(NamedTuple):
 
 
 @torch.no_grad()
-def _example(encoder: RecurrentEncoder, decoder: Decoder, rows: int, positions: int) -> _Example:
+def _example(encoder: Encoder | ImageEncoder, decoder: Decoder, rows: int, positions: int) -> _Example:
     mask = torch.ones(rows, positions, dtype=torch.bool, device=decoder.output.weight.device)
     token = torch.ones_like(mask[:, 0], dtype=torch.long)
-    encoded = encoder(token[:, None].expand(mask.shape), mask)
+    if isinstance(encoder, ImageEncoder):
+        states = torch.ones(rows, positions, encoder.size, device=mask.device)
+        encoded = Encoded(states, mask.unsqueeze(1), states[:, 0])
+    else:
+        encoded = encoder(token[:, None].expand(mask.shape), mask)
     state = decoder.start(encoded)
     # Copies: a tensor that is two leaves would be one input of a trace.
     found = [leaf._replace(tensor=leaf.tensor.clone()) for leaf in leaves(state)]
@@ -136,13 +145,18 @@ def _kept(traced: Traced, state: Sequence[Leaf]) -> list[int]:
 
 
 def _first_state(
-    graph: OnnxGraph, encoder: RecurrentEncoder, decoder: Decoder, example: _Example
+    graph: OnnxGraph, encoder: Encoder | ImageEncoder, decoder: Decoder, example: _Example
 ) -> list[Value]:
-    """Write the encoder, and the leaves of the decoder's first state."""
-    tokens = graph.input("tokens", torch.int64, ["rows", "positions"])
-    mask = graph.input("mask", torch.bool, ["rows", "positions"])
-    states, summary = _encoded(graph, encoder, tokens, mask)
-    by_query = graph.node("Unsqueeze", mask, graph.constant([1]))
+    """Write the encoder of texts, and the leaves of the decoder's first state."""
+    if isinstance(encoder, ImageEncoder):
+        states = graph.input("states", torch.float32, ["rows", "positions", encoder.size])
+        by_query = graph.input("mask", torch.bool, ["rows", 1, "positions"])
+        summary = graph.input("summary", torch.float32, ["rows", encoder.size])
+    else:
+        tokens = graph.input("tokens", torch.int64, ["rows", "positions"])
+        mask = graph.input("mask", torch.bool, ["rows", "positions"])
+        states, summary = _encoded(graph, cast(RecurrentEncoder, encoder), tokens, mask)
+        by_query = graph.node("Unsqueeze", mask, graph.constant([1]))
     axes = {0: "rows", 1: "positions"}, {0: "rows", 2: "positions"}, {0: "rows"}
     start = Traced(_Start(decoder), example.encoded, axes)
     return start.write(graph, [states, by_query, summary], range(len(example.leaves)))

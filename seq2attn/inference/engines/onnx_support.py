@@ -7,10 +7,11 @@ from seq2attn.recipe import (
     AnyRecipe,
     AttentionRecipe,
     DecodingRecipe,
-    Recipe,
     RecurrentDecoderRecipe,
     RecurrentEncoderRecipe,
 )
+from seq2attn.recipe.image_text import ImageEncoderRecipe
+from seq2attn.recipe.roots import WritingRecipe
 from seq2attn.recipe.sections import Fault
 
 # A law over both registries tests that these are all that can be written (tests/test_onnx.py).
@@ -44,15 +45,15 @@ def unsupported_search(decoding: DecodingRecipe) -> str | None:
 
 def unsupported_keys(recipe: AnyRecipe) -> Iterator[Fault]:
     """Yield the keys of a recipe whose model cannot be computed, each with the reason."""
-    if not isinstance(recipe, Recipe):
-        yield Fault("task", f"it writes texts from texts, and this is {recipe.task}")
+    if not isinstance(recipe, WritingRecipe):
+        yield Fault("task", f"it writes texts, and this is {recipe.task}")
         return
     model = recipe.model
     yield from missing("model", model, OF_MODELS)
     encoder, decoder = model.encoder, model.decoder
     if isinstance(encoder, RecurrentEncoderRecipe):
         yield from missing("model.encoder", encoder, OF_CELLS)
-    else:
+    elif not isinstance(encoder, ImageEncoderRecipe):  # images are encoded by torch
         yield Fault("model.encoder.kind", f"it has only recurrent, not {encoder.kind}")
     if not isinstance(decoder, RecurrentDecoderRecipe):
         yield Fault("model.decoder.kind", f"it has only recurrent, not {decoder.kind}")
@@ -60,6 +61,8 @@ def unsupported_keys(recipe: AnyRecipe) -> Iterator[Fault]:
     yield from missing("model.decoder", decoder, OF_DECODERS)
     if decoder.attention is not None:
         yield from _attention("model.decoder.attention", decoder.attention)
+        if isinstance(encoder, ImageEncoderRecipe) and decoder.attention.score.name == "location_sensitive":
+            yield Fault("model.decoder.attention.score", "it has no filters over the grid of an image")
 
 
 def _attention(path: str, section: AttentionRecipe) -> Iterator[Fault]:
