@@ -1,5 +1,6 @@
 """The page: nothing of it comes from elsewhere, and a browser shows what the models say."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Iterator
+from functools import cache
 from hashlib import sha256
 from html.parser import HTMLParser
 from io import BytesIO
@@ -16,9 +18,13 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+import tiny_cli
 from PIL import Image
 from tiny_browser import Browser, browser
-from tiny_serving import base64, client, image_predictors, label_predictors, png, serving, translator
+from tiny_serving import base64, client, image_predictors, png, serving, translator
+
+import seq2attn
+from seq2attn.inference.recognizer import Recognizer
 
 pytest.importorskip("fastapi")
 
@@ -58,6 +64,13 @@ def test_a_browser_may_run_only_what_is_in_the_page() -> None:
     assert len(answer.text) < 24_000
 
 
+@cache
+def tagger() -> Recognizer:
+    """A tagger that finds something."""
+    found: Recognizer = seq2attn.load(Path(tiny_cli.MODEL).parent / "tagger" / "run", device="cpu")
+    return found
+
+
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A server of this process."""
@@ -65,7 +78,7 @@ def address() -> Iterator[str]:
 
     from seq2attn.serving.app import make_app
 
-    models = {"de-en": translator(), "ner": label_predictors()["tag"], **image_predictors()}
+    models = {"de-en": translator(), "ner": tagger(), **image_predictors()}
     app = make_app(serving(models))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
     thread = threading.Thread(target=server.run)
@@ -176,3 +189,79 @@ def test_an_image_that_is_dropped_is_shown_with_its_result_and_its_maps(page: Br
     natural = "[...document.querySelectorAll('.image img')].map((one) => one.naturalWidth)"
     page.await_(f"{natural}.every((width) => width)")
     assert page.run(natural)[0] == 32
+
+
+def typed(page: Browser, model: str, text: str) -> None:
+    """Choose a model, write a text, and wait for what the page makes of it."""
+    values = json.dumps([model, text])
+    page.run(
+        f"(() => {{ const [model, text] = {values}, input = document.getElementById('input'); "
+        "document.getElementById('model').value = model; input.value = text; "
+        "document.getElementById('model').dispatchEvent(new Event('change')); })()"
+    )
+    page.await_("document.querySelector('article') && !document.getElementById('state').textContent")
+
+
+LINES = "[...document.querySelectorAll('.pair line')].map((one) => Number(one.getAttribute('stroke-width')))"
+
+
+def test_a_word_has_lines_to_what_it_looks_at_while_it_is_pointed_at(page: Browser) -> None:
+    typed(page, "de-en", TEXT)
+    result = translator().translate(TEXT)
+    for place in (2, 0):
+        page.move(f".below .word:nth-child({place + 1})")
+        weights = [weight for weight in result.alignment[place].tolist() if weight >= 0.05]
+        assert page.run(LINES) == pytest.approx([1 + 5 * weight for weight in weights], abs=1e-3)
+        assert len(page.texts(".word.on")) == 1 + len(weights)
+    page.move("h1")
+    assert page.run(LINES) == [] and not page.texts(".word.on")
+
+
+@pytest.mark.parametrize(("text", "direction"), [(TEXT, "ltr"), ("هل توم هنا الآن", "rtl")])
+def test_words_and_arrow_keys_follow_the_direction_of_the_text(
+    page: Browser, text: str, direction: str
+) -> None:
+    typed(page, "de-en", text)
+    above = "[...document.querySelector('.words').children]"
+    lefts = page.run(f"{above}.map((one) => one.getBoundingClientRect().left)")
+    assert lefts == sorted(lefts, reverse=direction == "rtl") and len(lefts) > 2
+    assert page.run("getComputedStyle(document.getElementById('input')).direction") == direction
+    page.run(f"{above}[0].focus()")
+    page.press("ArrowLeft" if direction == "rtl" else "ArrowRight")
+    assert page.run(f"{above}.indexOf(document.activeElement)") == 1
+    assert page.run(LINES)  # a word that has the focus has lines, too
+
+
+def test_colours_are_those_that_the_system_prefers(page: Browser) -> None:
+    colours = "[document.body, document.querySelector('article')].map((one) => getComputedStyle(one).%s)"
+    typed(page, "de-en", TEXT)
+    try:
+        for dark, paper, ink in (
+            (True, "rgb(20, 23, 27)", "rgb(230, 232, 235)"),
+            (False, "rgb(255, 255, 255)", "rgb(27, 31, 36)"),
+        ):
+            page.dark(dark)
+            assert page.run(colours % "backgroundColor")[0] == paper
+            assert page.run(colours % "color") == [ink] * 2
+    finally:
+        page.dark(False)
+
+
+def test_spans_of_a_tagger_are_marked_with_their_types(page: Browser) -> None:
+    text = "Anna \U0001f642 went to Rome ."
+    result = tagger().tag(text)
+    typed(page, "ner", text)
+    labels = page.texts("mark small")
+    marked = zip(page.texts("mark"), labels, strict=True)
+    spans = [(one.text, one.type) for one in result.entities]
+    assert spans and [(text.removesuffix(label), label.split()[0]) for text, label in marked] == spans
+    whole = page.texts("article .text")[0]
+    for label in labels:
+        whole = whole.replace(label, "", 1)
+    assert whole == text
+
+
+def test_a_narrow_screen_needs_no_scrolling_to_the_side(page: Browser, address: str) -> None:
+    page.visit(address + "/#" + quote(f"{TEXT} {TEXT} {TEXT}"), (380, 700))
+    page.await_("document.querySelector('.below .word')")
+    assert page.run("document.documentElement.scrollWidth") <= 380
