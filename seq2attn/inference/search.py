@@ -107,10 +107,8 @@ class Rules:
             WORD_START.
         """
         length, device, forced, full = history.shape[1], log_p.device, None, history.shape[1] >= limits
-        repeating = 0 < self.no_repeat_ngram <= length
-        # Else </s> is allowed, so that no row is left without a token.
-        ends = length < self.min_length or repeating or full.any()
-        ending = log_p[:, self.eos].clone() if ends else None
+        # Otherwise </s> is allowed, so that no row is left without a token.
+        ending = log_p[:, self.eos].clone() if length < self.min_length or full.any() else None
         if prefix is not None and length < prefix.shape[1]:
             given = prefix[:, length]
             forced_rows = np.flatnonzero(given >= 0)
@@ -123,7 +121,7 @@ class Rules:
             log_p[:, token] = IMPOSSIBLE
         if length < self.min_length:
             log_p[:, self.eos] = IMPOSSIBLE
-        if repeating:
+        if 0 < self.no_repeat_ngram <= length:
             self._forbid_repeats(log_p, history)
         # Where no token is allowed, a target that is too short is better than a forbidden token.
         if ending is not None:
